@@ -1,0 +1,33 @@
+//! Copies PGMQ's own SQL out of the `pgmq` crate, so that `setup` can install PGMQ where the server
+//! does not offer the extension. The crate runs that SQL only through a second Postgres client; the
+//! file is all that is needed.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+fn main() {
+    let out = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
+    let output = Command::new(std::env::var("CARGO").expect("cargo sets CARGO"))
+        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
+        .output()
+        .expect("cargo metadata runs");
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    let package = metadata["packages"]
+        .as_array()
+        .and_then(|all| all.iter().find(|p| p["name"] == "pgmq"))
+        .expect("the pgmq crate is a build dependency");
+    let manifest = PathBuf::from(package["manifest_path"].as_str().expect("a package has a manifest"));
+    let sql = manifest.with_file_name("src").join("install/embedded/sql/pgmq.sql");
+    std::fs::copy(&sql, out.join("pgmq.sql")).expect("the pgmq crate embeds pgmq.sql");
+    println!("cargo:rustc-env=PGMQ_VERSION={}", pgmq_version(&manifest));
+    println!("cargo:rerun-if-changed=Cargo.lock");
+}
+
+/// The version that the SQL installs, from the extension's control file beside it.
+fn pgmq_version(manifest: &std::path::Path) -> String {
+    let control = manifest.with_file_name("src").join("install/embedded/pgmq.control");
+    let text = std::fs::read_to_string(control).expect("the pgmq crate embeds pgmq.control");
+    let line = text.lines().find(|l| l.starts_with("default_version")).expect("the control file has a version");
+    line.split('\'').nth(1).expect("the version is quoted").to_owned()
+}

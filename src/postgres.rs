@@ -1,0 +1,299 @@
+//! Connections to Postgres: URLs as libpq takes them, TLS, and errors with a class. Takes `PGMQ_URL`,
+//! gives a client; holds no SQL of any use case. Works through a transaction pooler: nothing here or
+//! above relies on a session or on named statements.
+
+use crate::error::{Error, Result};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::WebPkiServerVerifier;
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::Client;
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// Time for one connection attempt to one address.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What libpq's `sslmode` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tls {
+    /// disable, prefer, require: encrypted or not, but not checked.
+    Unchecked(SslMode),
+    /// verify-ca: the chain, not the name.
+    VerifyCa,
+    /// verify-full: the chain and the name.
+    VerifyFull,
+}
+
+/// A parsed `PGMQ_URL`. `Debug` shows host and database only.
+#[derive(Clone)]
+pub struct PgUrl {
+    config: tokio_postgres::Config,
+    tls: Tls,
+    root_cert: Option<String>,
+}
+
+impl fmt::Debug for PgUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgUrl")
+            .field("hosts", &self.config.get_hosts())
+            .field("dbname", &self.config.get_dbname())
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Parameters that tokio-postgres understands; others (`pgbouncer`, `schema`, …) belong to other clients.
+const KNOWN: [&str; 18] = [
+    "user", "password", "dbname", "options", "application_name", "sslnegotiation", "host", "hostaddr", "port",
+    "connect_timeout", "tcp_user_timeout", "keepalives", "keepalives_idle", "keepalives_interval",
+    "keepalives_retries", "target_session_attrs", "channel_binding", "load_balance_hosts",
+];
+
+impl PgUrl {
+    /// Parses a URL or a key-value string. The error says what is wrong, without the value.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mend = "use postgres://user:password@host:5432/database or key-value pairs such as host=… user=… dbname=…";
+        let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
+        let (rest, pairs) = if is_url { url_parts(text) } else { (String::new(), key_values(text).ok_or_else(|| format!("is not a Postgres URL: {mend}"))?) };
+        let mut tls = Tls::Unchecked(SslMode::Prefer);
+        let mut root_cert = None;
+        let mut kept = Vec::new();
+        for (key, value) in pairs {
+            match key.as_str() {
+                "sslmode" => tls = parse_sslmode(&value)?,
+                "sslrootcert" => root_cert = Some(value),
+                _ if KNOWN.contains(&key.as_str()) => kept.push((key, value)),
+                _ => {}
+            }
+        }
+        let text = if is_url {
+            let query: String = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&kept).finish().replace('+', "%20");
+            if query.is_empty() { rest } else { format!("{rest}?{query}") }
+        } else {
+            let quoted = |v: &str| v.replace('\\', "\\\\").replace('\'', "\\'");
+            kept.iter().map(|(k, v)| format!("{k}='{}'", quoted(v))).collect::<Vec<_>>().join(" ")
+        };
+        let mut config: tokio_postgres::Config = text.parse().map_err(|e: tokio_postgres::Error| {
+            format!("is malformed ({}): {mend}", std::error::Error::source(&e).map_or("invalid value".into(), ToString::to_string))
+        })?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(format!("names no host: {mend}"));
+        }
+        if root_cert.is_some() && tls == Tls::Unchecked(SslMode::Require) {
+            tls = Tls::VerifyCa; // as libpq does
+        }
+        config.ssl_mode(match tls {
+            Tls::Unchecked(mode) => mode,
+            Tls::VerifyCa | Tls::VerifyFull => SslMode::Require,
+        });
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("pgflume");
+        }
+        Ok(Self { config, tls, root_cert })
+    }
+
+    /// Opens a connection. Its driver runs on its own task and ends with the client.
+    pub async fn connect(&self) -> Result<Client> {
+        let (client, connection) = self.config.connect(self.connector()?).await.map_err(|e| {
+            if e.as_db_error().is_some() {
+                return Error::from(e);
+            }
+            let cause = std::error::Error::source(&e).map(|c| format!(" ({c})")).unwrap_or_default();
+            Error::retry(format!("Postgres cannot be reached: {e}{cause}; check PGMQ_URL and that the server is up")).caused_by(e)
+        })?;
+        tokio::spawn(async move {
+            if let Err(e) = connection.await {
+                tracing::debug!(error = %Error::from(e), "the Postgres connection ended");
+            }
+        });
+        Ok(client)
+    }
+
+    fn connector(&self) -> Result<MakeRustlsConnect> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = Verifier {
+            chain: match self.tls {
+                Tls::Unchecked(_) => None,
+                Tls::VerifyCa | Tls::VerifyFull => Some(self.chain_verifier(&provider)?),
+            },
+            name: self.tls == Tls::VerifyFull,
+            provider: provider.clone(),
+        };
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| Error::halt(format!("TLS cannot be set up: {e}")).caused_by(e))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth();
+        Ok(MakeRustlsConnect::new(config))
+    }
+
+    fn chain_verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>> {
+        let mend = "set sslrootcert in PGMQ_URL to the file of the server's certificate authority";
+        let mut roots = RootCertStore::empty();
+        match self.root_cert.as_deref() {
+            None | Some("system") => {
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            }
+            Some(path) => {
+                let certs = CertificateDer::pem_file_iter(path)
+                    .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+                    .map_err(|e| Error::halt(format!("sslrootcert in PGMQ_URL cannot be read ({e}): {mend}")))?;
+                roots.add_parsable_certificates(certs);
+            }
+        }
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .build()
+            .map_err(|e| Error::halt(format!("no certificate authority to check Postgres with ({e}): {mend}")))
+    }
+}
+
+/// Base and decoded parameters of a URL.
+fn url_parts(text: &str) -> (String, Vec<(String, String)>) {
+    let (base, query) = text.split_once('?').unwrap_or((text, ""));
+    // '+' is a plus in a Postgres URL, a space in a form.
+    let pairs = url::form_urlencoded::parse(query.replace('+', "%2B").as_bytes()).into_owned().collect();
+    (base.to_owned(), pairs)
+}
+
+/// Splits `host=a password='b c'` as libpq does.
+fn key_values(text: &str) -> Option<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (key, after) = rest.split_once('=')?;
+        let key = key.trim();
+        if key.is_empty() || key.contains(char::is_whitespace) {
+            return None;
+        }
+        let after = after.trim_start();
+        let (value, after) = match after.strip_prefix('\'') {
+            Some(quoted) => take_value(quoted, |c| c == '\'')?,
+            None => take_value(after, char::is_whitespace).or_else(|| take_value(&format!("{after} "), char::is_whitespace).map(|(v, _)| (v, "")))?,
+        };
+        pairs.push((key.to_owned(), value));
+        rest = after.trim_start();
+    }
+    (!pairs.is_empty()).then_some(pairs)
+}
+
+/// Takes up to the end character; a backslash keeps the next one.
+fn take_value(text: &str, is_end: impl Fn(char) -> bool) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((i, c)) = chars.next() {
+        if is_end(c) {
+            return Some((value, &text[i + c.len_utf8()..]));
+        }
+        value.push(if c == '\\' { chars.next()?.1 } else { c });
+    }
+    None
+}
+
+fn parse_sslmode(value: &str) -> Result<Tls, String> {
+    Ok(match value {
+        "disable" => Tls::Unchecked(SslMode::Disable),
+        "allow" | "prefer" => Tls::Unchecked(SslMode::Prefer),
+        "require" => Tls::Unchecked(SslMode::Require),
+        "verify-ca" => Tls::VerifyCa,
+        "verify-full" => Tls::VerifyFull,
+        _ => return Err("has an unknown sslmode: use disable, prefer, require, verify-ca or verify-full".into()),
+    })
+}
+
+/// Checks what `sslmode` asks for and no more.
+#[derive(Debug)]
+struct Verifier {
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    name: bool,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let Some(chain) = &self.chain else {
+            return Ok(ServerCertVerified::assertion());
+        };
+        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+            // rustls checks the name last, so everything else was right.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) if !self.name => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> PgUrl {
+        PgUrl::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+
+    #[test]
+    fn parameters_of_other_clients_are_ignored() {
+        let url = parsed("postgres://u:p%40ss@h:6543/db?pgbouncer=true&connection_limit=1&sslmode=require&application_name=a%20b");
+        assert_eq!(url.config.get_password(), Some(&b"p@ss"[..]));
+        assert_eq!(url.config.get_ports(), [6543]);
+        assert_eq!(url.config.get_application_name(), Some("a b"));
+        assert_eq!(url.tls, Tls::Unchecked(SslMode::Require));
+    }
+
+    #[test]
+    fn key_value_strings_are_read_as_libpq_reads_them() {
+        let url = parsed(r"host=h user = u password='it\'s a \\' dbname=db sslmode=verify-full sslrootcert=/ca.pem");
+        assert_eq!(url.config.get_password(), Some(&br"it's a \"[..]));
+        assert_eq!((url.tls, url.root_cert.as_deref()), (Tls::VerifyFull, Some("/ca.pem")));
+        assert_eq!(parsed("host=h sslmode=require sslrootcert=/ca.pem").tls, Tls::VerifyCa);
+    }
+
+    #[test]
+    fn a_wrong_url_is_refused_without_showing_it() {
+        for bad in ["", "nonsense", "postgres://", "postgres://u:hunter2@h:notaport/db", "host=h password='hunter2", "postgres://h/db?sslmode=maybe"] {
+            let error = PgUrl::parse(bad).unwrap_err();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let shown = format!("{:?}", parsed("postgres://u:hunter2@h/db"));
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -1,0 +1,402 @@
+//! `schema.json` → [`Schema`]: parsed once, checked completely, wrong nowhere afterwards. No IO.
+
+use super::json::Node;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Longest name that Postgres keeps whole, in bytes (NAMEDATALEN − 1).
+const NAME_BYTES: usize = 63;
+
+/// Most columns of a table: SQLite's default SQLITE_MAX_COLUMN.
+const MAX_COLUMNS: usize = 2000;
+
+/// How a column is stored in SQLite (contract: "Values in SQLite").
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ColumnType {
+    /// 64-bit integer.
+    Integer,
+    /// Double; NaN and the infinities as text.
+    Real,
+    /// Text.
+    Text,
+    /// 0 or 1.
+    Boolean,
+    /// Text that holds JSON.
+    Json,
+    /// Bytes.
+    Blob,
+    /// Text that keeps every digit.
+    Decimal,
+}
+
+impl ColumnType {
+    const ALL: [(&'static str, Self); 7] = [
+        ("INTEGER", Self::Integer),
+        ("REAL", Self::Real),
+        ("TEXT", Self::Text),
+        ("BOOLEAN", Self::Boolean),
+        ("JSON", Self::Json),
+        ("BLOB", Self::Blob),
+        ("DECIMAL", Self::Decimal),
+    ];
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL.iter().find(|(n, _)| *n == name).map(|(_, t)| *t)
+    }
+
+    /// The name in `schema.json`.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, t)| *t == self).map_or("TEXT", |(n, _)| n)
+    }
+}
+
+/// One replicated column.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its name, the same on both sides.
+    pub name: String,
+    /// How SQLite stores it.
+    pub kind: ColumnType,
+}
+
+/// A schema-qualified Postgres table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceName {
+    /// The Postgres schema.
+    pub schema: String,
+    /// The table in it.
+    pub table: String,
+}
+
+impl SourceName {
+    /// `"public"."apps"`.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", super::quote(&self.schema), super::quote(&self.table))
+    }
+}
+
+/// One replicated table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Its name in the replica and in messages.
+    pub name: String,
+    /// Where its rows come from.
+    pub source: SourceName,
+    /// Its columns in the order of the file.
+    pub columns: Vec<Column>,
+    /// The primary key: positions in `columns`.
+    pub key: Vec<usize>,
+    /// Indexes: positions in `columns`.
+    pub indexes: Vec<Vec<usize>>,
+    /// SQL row filter over the source's own columns.
+    pub filter: Option<String>,
+}
+
+impl Table {
+    /// The position of a column.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == name)
+    }
+    /// The key's columns.
+    pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
+        self.key.iter().map(|&i| &self.columns[i])
+    }
+}
+
+/// All replicated tables by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Schema {
+    tables: BTreeMap<String, Arc<Table>>,
+}
+
+/// What is wrong with `schema.json`, with the JSON path.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("schema.json: {path}: {problem}")]
+pub struct SchemaError {
+    /// Like `$.apps.columns.id`.
+    pub path: String,
+    /// What is wrong and what to write instead.
+    pub problem: String,
+}
+
+fn wrong<T>(path: &str, problem: impl Into<String>) -> Result<T, SchemaError> {
+    Err(SchemaError { path: path.to_owned(), problem: problem.into() })
+}
+
+impl Schema {
+    /// Parses and checks the text of a `schema.json`.
+    pub fn parse(text: &str) -> Result<Self, SchemaError> {
+        let root: Node = serde_json::from_str(text).or_else(|e| wrong("$", format!("is not valid JSON ({e})")))?;
+        let Node::Object(members) = root else {
+            return wrong("$", "must be an object of table names and definitions");
+        };
+        let mut schema = Self::default();
+        let mut folded: BTreeMap<String, String> = BTreeMap::new();
+        for (name, node) in members.iter().filter(|(name, _)| name != "$schema") {
+            let path = format!("$.{name}");
+            if let Some(earlier) = folded.insert(name.to_lowercase(), name.clone()) {
+                return wrong(&path, format!("is there already as {earlier:?}; SQLite ignores case in names, so each may be there once"));
+            }
+            schema.tables.insert(name.clone(), Arc::new(table(name, node, &path)?));
+        }
+        if schema.tables.is_empty() {
+            return wrong("$", "names no table; add one, or write the file with `pgflume init`");
+        }
+        Ok(schema)
+    }
+
+    /// A table by its name in messages.
+    pub fn get(&self, name: &str) -> Option<&Arc<Table>> {
+        self.tables.get(name)
+    }
+
+    /// All tables, by name.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables.values()
+    }
+}
+
+fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
+    check_name(name, path)?;
+    let lower = name.to_lowercase();
+    if lower.starts_with("_pgflume_") || lower.starts_with("sqlite_") {
+        return wrong(path, "begins with a prefix that is reserved for bookkeeping; rename the table");
+    }
+    let Node::Object(members) = node else {
+        return wrong(path, "must be an object with primaryKey and columns");
+    };
+    let mut seen: Vec<&str> = Vec::new();
+    for (key, _) in members {
+        if !["primaryKey", "columns", "indexes", "source", "where"].contains(&key.as_str()) {
+            return wrong(&format!("{path}.{key}"), "is unknown; known are primaryKey, columns, indexes, source, where");
+        }
+        if seen.contains(&key.as_str()) {
+            return wrong(&format!("{path}.{key}"), "is there twice; remove one");
+        }
+        seen.push(key);
+    }
+    let member = |key: &str| members.iter().find(|(k, _)| k == key).map(|(_, v)| v);
+
+    let columns = match member("columns") {
+        Some(node) => columns(node, &format!("{path}.columns"))?,
+        None => return wrong(path, "lacks columns"),
+    };
+    let key = match member("primaryKey") {
+        Some(node) => column_list(node, &columns, &format!("{path}.primaryKey"))?,
+        None => return wrong(path, "lacks primaryKey"),
+    };
+    let indexes = match member("indexes") {
+        Some(node) => indexes(node, &columns, &format!("{path}.indexes"))?,
+        None => Vec::new(),
+    };
+    Ok(Table {
+        source: source(name, member("source"), &format!("{path}.source"))?,
+        filter: filter(member("where"), &format!("{path}.where"))?,
+        name: name.to_owned(),
+        columns,
+        key,
+        indexes,
+    })
+}
+
+fn check_name(name: &str, path: &str) -> Result<(), SchemaError> {
+    if name.is_empty() || name.contains('\0') {
+        return wrong(path, "is not a usable name: it is empty or holds a NUL");
+    }
+    if name.len() > NAME_BYTES {
+        return wrong(path, format!("is longer than the {NAME_BYTES} bytes that Postgres keeps of a name"));
+    }
+    Ok(())
+}
+
+fn columns(node: &Node, path: &str) -> Result<Vec<Column>, SchemaError> {
+    let Node::Object(members) = node else {
+        return wrong(path, "must be an object of column names and types");
+    };
+    let mut columns: Vec<Column> = Vec::with_capacity(members.len());
+    let mut folded = std::collections::BTreeSet::new();
+    for (name, node) in members {
+        let path = format!("{path}.{name}");
+        check_name(name, &path)?;
+        if !folded.insert(name.to_lowercase()) {
+            return wrong(&path, "is there twice (SQLite ignores case in names); remove one");
+        }
+        let kind = match node {
+            Node::String(text) => ColumnType::parse(text),
+            _ => None,
+        };
+        let Some(kind) = kind else {
+            let known = ColumnType::ALL.map(|(n, _)| n).join(", ");
+            return wrong(&path, format!("has no known type; known are {known}"));
+        };
+        columns.push(Column { name: name.clone(), kind });
+    }
+    if columns.is_empty() {
+        return wrong(path, "names no column");
+    }
+    if columns.len() > MAX_COLUMNS {
+        return wrong(path, format!("names more than the {MAX_COLUMNS} columns that SQLite takes"));
+    }
+    Ok(columns)
+}
+
+fn column_list(node: &Node, columns: &[Column], path: &str) -> Result<Vec<usize>, SchemaError> {
+    let names: Vec<&Node> = match node {
+        Node::String(_) => vec![node],
+        Node::Array(list) if !list.is_empty() => list.iter().collect(),
+        _ => return wrong(path, "must be a column or a list of columns"),
+    };
+    let mut positions = Vec::with_capacity(names.len());
+    for (i, node) in names.iter().enumerate() {
+        let path = if names.len() > 1 { format!("{path}[{i}]") } else { path.to_owned() };
+        let Node::String(name) = node else {
+            return wrong(&path, "must be the name of a column");
+        };
+        let Some(position) = columns.iter().position(|c| c.name == *name) else {
+            return wrong(&path, format!("names the column {name:?}, which columns does not have"));
+        };
+        if positions.contains(&position) {
+            return wrong(&path, format!("names the column {name:?} twice"));
+        }
+        positions.push(position);
+    }
+    Ok(positions)
+}
+
+fn indexes(node: &Node, columns: &[Column], path: &str) -> Result<Vec<Vec<usize>>, SchemaError> {
+    let Node::Array(list) = node else {
+        return wrong(path, "must be a list of columns or of lists of columns");
+    };
+    let mut indexes = Vec::with_capacity(list.len());
+    for (i, node) in list.iter().enumerate() {
+        let path = format!("{path}[{i}]");
+        let index = column_list(node, columns, &path)?;
+        if indexes.contains(&index) {
+            return wrong(&path, "is there twice; remove one");
+        }
+        indexes.push(index);
+    }
+    Ok(indexes)
+}
+
+fn source(name: &str, node: Option<&Node>, path: &str) -> Result<SourceName, SchemaError> {
+    let Some(node) = node else {
+        return Ok(SourceName { schema: "public".into(), table: name.into() });
+    };
+    let mend = "must be a schema-qualified table such as \"public.apps\" (quote parts that hold a dot: \"\\\"my.schema\\\".apps\")";
+    let Node::String(text) = node else {
+        return wrong(path, mend);
+    };
+    match split_qualified(text) {
+        Some((schema, table)) => {
+            check_name(&schema, path)?;
+            check_name(&table, path)?;
+            Ok(SourceName { schema, table })
+        }
+        None => wrong(path, mend),
+    }
+}
+
+/// `a.b`, where a part may be quoted as in SQL; unquoted parts are taken as they stand.
+fn split_qualified(text: &str) -> Option<(String, String)> {
+    let (schema, rest) = take_part(text)?;
+    let (table, end) = take_part(rest.strip_prefix('.')?)?;
+    end.is_empty().then_some((schema, table))
+}
+
+fn take_part(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(['.', '"']).unwrap_or(text.len());
+        let (part, rest) = text.split_at(end);
+        return (!part.is_empty()).then(|| (part.to_owned(), rest));
+    };
+    let mut part = String::new();
+    let mut rest = quoted;
+    loop {
+        let end = rest.find('"')?;
+        part.push_str(&rest[..end]);
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('"') {
+            Some(after) => {
+                part.push('"');
+                rest = after;
+            }
+            None => return Some((part, rest)),
+        }
+    }
+}
+
+fn filter(node: Option<&Node>, path: &str) -> Result<Option<String>, SchemaError> {
+    match node {
+        None => Ok(None),
+        Some(Node::String(text)) if !text.trim().is_empty() && !text.contains('\0') => Ok(Some(text.clone())),
+        Some(_) => wrong(path, "must be a SQL condition over the row's own columns, such as \"not deleted\""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(definition: &str) -> Result<Schema, SchemaError> {
+        Schema::parse(&format!(r#"{{"t": {definition}}}"#))
+    }
+
+    #[test]
+    fn the_repositorys_schema_is_capgos_seven_tables() {
+        let schema = Schema::parse(include_str!("../../schema.json")).unwrap();
+        let names: Vec<_> = schema.tables().map(|t| t.name.as_str()).collect();
+        assert_eq!(names, ["app_versions", "apps", "channel_devices", "channels", "manifest", "orgs", "stripe_info"]);
+        let apps = schema.get("apps").unwrap();
+        assert_eq!(apps.source.quoted(), r#""public"."apps""#);
+        assert_eq!(apps.columns[9].kind, ColumnType::Json);
+        assert_eq!(apps.columns[1].name, "app_id", "columns keep the file's order");
+    }
+
+    #[test]
+    fn every_option_is_read() {
+        let schema = with(
+            r#"{"primaryKey": ["b","a"], "columns": {"a":"DECIMAL","b":"BLOB"}, "indexes": ["a", ["b","a"]],
+                "source": "\"my.schema\".\"T\"\"x\"", "where": "not deleted"}"#,
+        )
+        .unwrap();
+        let t = schema.get("t").unwrap();
+        assert_eq!(t.key, [1, 0]);
+        assert_eq!(t.indexes, [vec![0], vec![1, 0]]);
+        assert_eq!(t.source.quoted(), r#""my.schema"."T""x""#);
+        assert_eq!(t.filter.as_deref(), Some("not deleted"));
+    }
+
+    #[test]
+    fn each_kind_of_broken_file_is_refused_with_its_path() {
+        let ok = r#""primaryKey":"id","columns":{"id":"TEXT"}"#;
+        let cases: &[(&str, &str)] = &[
+            ("", "$:"),
+            ("[]", "$:"),
+            ("{}", "$: names no table"),
+            (r#"{"t":1}"#, "$.t:"),
+            (r#"{"t":{}}"#, "$.t: lacks columns"),
+            (r#"{"t":{"columns":{"id":"TEXT"}}}"#, "$.t: lacks primaryKey"),
+            (r#"{"t":{"primaryKey":"id","columns":{}}}"#, "$.t.columns: names no column"),
+            (r#"{"t":{"primaryKey":"id","columns":[]}}"#, "$.t.columns:"),
+            (r#"{"t":{"primaryKey":"id","columns":{"id":"VARCHAR"}}}"#, "$.t.columns.id: has no known type"),
+            (r#"{"t":{"primaryKey":"id","columns":{"id":1}}}"#, "$.t.columns.id:"),
+            (r#"{"t":{"primaryKey":"id","columns":{"id":"TEXT","ID":"TEXT"}}}"#, "$.t.columns.ID: is there twice"),
+            (r#"{"t":{"primaryKey":"x","columns":{"id":"TEXT"}}}"#, "$.t.primaryKey: names the column \"x\""),
+            (r#"{"t":{"primaryKey":[],"columns":{"id":"TEXT"}}}"#, "$.t.primaryKey:"),
+            (r#"{"t":{"primaryKey":["id","id"],"columns":{"id":"TEXT"}}}"#, "$.t.primaryKey[1]: names the column \"id\" twice"),
+            (&format!(r#"{{"t":{{{ok},"indexes":["nope"]}}}}"#), "$.t.indexes[0]:"),
+            (&format!(r#"{{"t":{{{ok},"indexes":["id","id"]}}}}"#), "$.t.indexes[1]: is there twice"),
+            (&format!(r#"{{"t":{{{ok},"source":"apps"}}}}"#), "$.t.source:"),
+            (&format!(r#"{{"t":{{{ok},"where":""}}}}"#), "$.t.where:"),
+            (&format!(r#"{{"t":{{{ok},"color":"red"}}}}"#), "$.t.color: is unknown"),
+            (&format!(r#"{{"t":{{{ok},"primaryKey":"id"}}}}"#), "$.t.primaryKey: is there twice"),
+            (&format!(r#"{{"t":{{{ok}}},"T":{{{ok}}}}}"#), "$.T: is there already"),
+            (&format!(r#"{{"_pgflume_x":{{{ok}}}}}"#), "$._pgflume_x: begins with"),
+        ];
+        for (text, expected) in cases {
+            let error = Schema::parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("schema.json: {expected}")), "{text}\n{error}");
+        }
+    }
+}
