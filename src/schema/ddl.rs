@@ -1,0 +1,55 @@
+//! What SQLite is told about a replicated table. Takes a [`Table`], gives SQL; runs nothing.
+
+use super::{ColumnType, Table, quote, quoted_list};
+
+/// The declared type: one of the five whose affinity keeps every value as it is
+/// (<https://sqlite.org/datatype3.html>, "Determination of column affinity").
+pub fn declared_type(kind: ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Integer => "INTEGER",
+        ColumnType::Real => "REAL",
+        ColumnType::Boolean => "BOOLEAN",
+        ColumnType::Blob => "BLOB",
+        ColumnType::Text | ColumnType::Json | ColumnType::Decimal => "TEXT",
+    }
+}
+
+/// `CREATE TABLE IF NOT EXISTS`. Keys are NOT NULL, because SQLite lets NULL into a primary key.
+pub fn create_table(table: &Table) -> String {
+    let columns = table.columns.iter().enumerate().map(|(i, column)| {
+        let not_null = if table.key.contains(&i) { " NOT NULL" } else { "" };
+        format!("{} {}{not_null}", quote(&column.name), declared_type(column.kind))
+    });
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({}))",
+        quote(&table.name),
+        columns.collect::<Vec<_>>().join(", "),
+        key_list(table)
+    )
+}
+
+/// The name of an index: the one that Capgo's worker gives, so that a take-over builds none twice.
+pub fn index_name(table: &Table, index: &[usize]) -> String {
+    let columns: Vec<_> = index.iter().map(|&i| table.columns[i].name.as_str()).collect();
+    format!("idx_{}_{}", table.name, columns.join("_"))
+}
+
+/// `CREATE INDEX IF NOT EXISTS`.
+pub fn create_index(table: &Table, index: &[usize]) -> String {
+    format!(
+        "CREATE INDEX IF NOT EXISTS {} ON {} ({})",
+        quote(&index_name(table, index)),
+        quote(&table.name),
+        quoted_list(index.iter().map(|&i| table.columns[i].name.as_str()))
+    )
+}
+
+/// `DROP TABLE IF EXISTS`.
+pub fn drop_table(table: &Table) -> String {
+    format!("DROP TABLE IF EXISTS {}", quote(&table.name))
+}
+
+/// `"a", "b"`: the key's columns.
+pub fn key_list(table: &Table) -> String {
+    quoted_list(table.key_columns().map(|c| c.name.as_str()))
+}

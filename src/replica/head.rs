@@ -1,0 +1,225 @@
+//! The replica's bookkeeping: the head (epoch, seq, token), which every write compares and sets, the
+//! ledger of recent batches, and the freshness that readers may look at. Pure SQL texts and types.
+
+use super::{Rows, Statement};
+use crate::error::{Error, Result};
+use crate::value::Cell;
+
+/// Batches that the ledger remembers: far more than one Postgres transaction covers.
+const LEDGER_ROWS: i64 = 1000;
+
+/// The bookkeeping tables.
+pub const TABLES: [&str; 3] = ["_pgflume_head", "_pgflume_ledger", "_pgflume_freshness"];
+
+/// Reads the head.
+pub const SELECT_HEAD: &str = "SELECT epoch, seq, token FROM _pgflume_head WHERE id = 1";
+
+/// Reads the ledger after `?1`.
+pub const SELECT_LEDGER: &str =
+    "SELECT epoch, seq, token, parent, xid, lsn, images FROM _pgflume_ledger WHERE seq > ?1 ORDER BY seq";
+
+/// Reads the freshness.
+pub const SELECT_FRESHNESS: &str = "SELECT caught_up_at, applied_at, queued FROM _pgflume_freshness";
+
+/// A position in the replica's history. The token tells apart two batches with the same number, as
+/// there are after a replica has lost its tail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The pairing of one queue with one replica.
+    pub epoch: String,
+    /// Batches applied in it.
+    pub seq: i64,
+    /// Random, new with each batch.
+    pub token: String,
+}
+
+impl Head {
+    /// The start of a new epoch.
+    pub fn start(epoch: String) -> Self {
+        Self { epoch, seq: 0, token: new_token() }
+    }
+
+    /// The next position.
+    pub fn next(&self) -> Self {
+        Self { epoch: self.epoch.clone(), seq: self.seq + 1, token: new_token() }
+    }
+
+    pub(super) fn from_rows(rows: Rows) -> Result<Option<Self>> {
+        match rows.into_iter().next().as_deref() {
+            None => Ok(None),
+            Some([Cell::Text(epoch), Cell::Integer(seq), Cell::Text(token)]) => {
+                Ok(Some(Self { epoch: epoch.clone(), seq: *seq, token: token.clone() }))
+            }
+            Some(_) => Err(damaged("_pgflume_head")),
+        }
+    }
+}
+
+/// A random name for an epoch or a batch.
+pub fn new_token() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+fn damaged(table: &str) -> Error {
+    Error::halt(format!("the replica's table {table} is damaged: POST /nuke rebuilds the replica"))
+}
+
+/// One applied batch as the ledger keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The position that it led to.
+    pub head: Head,
+    /// The token of the position that it started from.
+    pub parent: String,
+    /// The Postgres transaction (xid8) that took its messages.
+    pub xid: String,
+    /// Postgres' WAL insert position at its snapshot.
+    pub lsn: String,
+    /// The image messages that are wholly applied once this batch is (`msg_id`).
+    pub images: Vec<i64>,
+}
+
+impl Entry {
+    pub(super) fn from_row(row: Vec<Cell>) -> Result<Self> {
+        match &row[..] {
+            [Cell::Text(epoch), Cell::Integer(seq), Cell::Text(token), Cell::Text(parent), Cell::Text(xid), Cell::Text(lsn), Cell::Text(images)] => {
+                Ok(Self {
+                    head: Head { epoch: epoch.clone(), seq: *seq, token: token.clone() },
+                    parent: parent.clone(),
+                    xid: xid.clone(),
+                    lsn: lsn.clone(),
+                    images: from_ranges(images).ok_or_else(|| damaged("_pgflume_ledger"))?,
+                })
+            }
+            _ => Err(damaged("_pgflume_ledger")),
+        }
+    }
+
+    pub(super) fn record(&self) -> [Statement; 2] {
+        let text = |t: &str| Cell::Text(t.to_owned());
+        let insert = "INSERT INTO _pgflume_ledger (epoch, seq, token, parent, xid, lsn, images, applied_at) \
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
+        let args = vec![
+            text(&self.head.epoch), Cell::Integer(self.head.seq), text(&self.head.token), text(&self.parent),
+            text(&self.xid), text(&self.lsn), Cell::Text(to_ranges(&self.images)),
+        ];
+        let prune = "DELETE FROM _pgflume_ledger WHERE seq <= ?1";
+        [Statement::new(insert, args), Statement::new(prune, vec![Cell::Integer(self.head.seq - LEDGER_ROWS)])]
+    }
+}
+
+/// `1-3,7`: ids as ranges of truly consecutive ones.
+fn to_ranges(ids: &[i64]) -> String {
+    let mut sorted = ids.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut ranges: Vec<(i64, i64)> = Vec::new();
+    for id in sorted {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == id => *last = id,
+            _ => ranges.push((id, id)),
+        }
+    }
+    let text = |&(first, last): &(i64, i64)| if first == last { first.to_string() } else { format!("{first}-{last}") };
+    ranges.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+fn from_ranges(text: &str) -> Option<Vec<i64>> {
+    let mut ids = Vec::new();
+    for range in text.split(',').filter(|r| !r.is_empty()) {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        ids.extend(first.parse::<i64>().ok()?..=last.parse::<i64>().ok()?);
+    }
+    Some(ids)
+}
+
+/// What readers may know about how fresh the replica is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Freshness {
+    /// The source's clock at the snapshot, if the queue was empty at it.
+    pub caught_up_at: Option<String>,
+    /// Messages that were left.
+    pub queued: i64,
+}
+
+impl Freshness {
+    pub(super) fn record(&self) -> Statement {
+        let sql = "UPDATE _pgflume_freshness SET caught_up_at = coalesce(?1, caught_up_at), \
+                   applied_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), queued = ?2";
+        let at = self.caught_up_at.clone().map_or(Cell::Null, Cell::Text);
+        Statement::new(sql, vec![at, Cell::Integer(self.queued)])
+    }
+}
+
+pub(super) fn create() -> Vec<Statement> {
+    [
+        "CREATE TABLE IF NOT EXISTS _pgflume_head (id INTEGER PRIMARY KEY CHECK (id = 1), \
+         epoch TEXT NOT NULL, seq INTEGER NOT NULL, token TEXT NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS _pgflume_ledger (seq INTEGER PRIMARY KEY, epoch TEXT NOT NULL, token TEXT NOT NULL, \
+         parent TEXT NOT NULL, xid TEXT NOT NULL, lsn TEXT NOT NULL, images TEXT NOT NULL, applied_at TEXT NOT NULL)",
+        "CREATE TABLE IF NOT EXISTS _pgflume_freshness (caught_up_at TEXT, applied_at TEXT, queued INTEGER)",
+        "INSERT INTO _pgflume_freshness (queued) SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM _pgflume_freshness)",
+    ]
+    .map(|sql| sql.to_owned().into())
+    .to_vec()
+}
+
+/// Compare-and-set. Where the head is not `from`, the subquery is NULL and NOT NULL fails the
+/// transaction: the one error that works inside a batch that cannot look at its own results.
+pub(super) fn advance(from: &Head, to: &Head) -> Statement {
+    let sql = "INSERT INTO _pgflume_head (id, epoch, seq, token) VALUES (1, ?1, \
+               (SELECT ?4 FROM _pgflume_head WHERE id = 1 AND epoch = ?1 AND seq = ?2 AND token = ?3), ?5) \
+               ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, token = excluded.token";
+    Statement::new(sql, vec![
+        Cell::Text(from.epoch.clone()), Cell::Integer(from.seq), Cell::Text(from.token.clone()),
+        Cell::Integer(to.seq), Cell::Text(to.token.clone()),
+    ])
+}
+
+/// Fails the transaction, as [`advance`] does, unless the head is `from`.
+pub(super) fn assert_at(from: Option<&Head>) -> Statement {
+    match from {
+        Some(head) => advance(head, head),
+        None => Statement::new(
+            "INSERT INTO _pgflume_head (id, epoch, seq, token) SELECT 1, '', NULL, '' \
+             WHERE EXISTS (SELECT 1 FROM _pgflume_head)",
+            Vec::new(),
+        ),
+    }
+}
+
+pub(super) fn replace(to: &Head) -> Vec<Statement> {
+    let head = "INSERT INTO _pgflume_head (id, epoch, seq, token) VALUES (1, ?1, ?2, ?3) \
+                ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, token = excluded.token";
+    vec![
+        Statement::new(head, vec![Cell::Text(to.epoch.clone()), Cell::Integer(to.seq), Cell::Text(to.token.clone())]),
+        "DELETE FROM _pgflume_ledger".to_owned().into(),
+        "UPDATE _pgflume_freshness SET caught_up_at = NULL, applied_at = NULL, queued = 0".to_owned().into(),
+    ]
+}
+
+/// Whether a database error is a head that was not where the writer thought: the only NOT NULL
+/// constraint that can fail on that table.
+pub(super) fn is_fence(message: &str) -> bool {
+    message.contains("_pgflume_head.seq")
+}
+
+pub(super) fn fenced() -> Error {
+    Error::unknown("another writer has moved the replica on: nothing was written, its head will be read again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_hold_just_the_ids_that_were_given() {
+        for (ids, text) in [(vec![], ""), (vec![5], "5"), (vec![3, 1, 2, 7, 9, 8], "1-3,7-9")] {
+            assert_eq!(to_ranges(&ids), text);
+            let mut sorted = ids;
+            sorted.sort_unstable();
+            assert_eq!(from_ranges(text), Some(sorted));
+        }
+        assert_eq!(from_ranges("1-x"), None);
+    }
+}

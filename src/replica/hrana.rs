@@ -1,0 +1,388 @@
+//! Hrana 3 over HTTP, as far as one batch needs it: requests as protobuf or JSON, and what they answer.
+//! The message numbers are those of libSQL's `docs/HRANA_3_SPEC.md`.
+
+use crate::value::Cell;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
+use prost::{Message, Oneof};
+use serde_json::{Value as Json, json};
+use std::collections::HashMap;
+
+/// When a step of a batch runs.
+#[derive(Debug, Clone, Copy)]
+pub enum When {
+    /// Always.
+    Always,
+    /// If that step succeeded.
+    Ok(u32),
+    /// Unless that step succeeded.
+    NotOk(u32),
+}
+
+/// One step of a batch.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Its condition.
+    pub when: When,
+    /// Its SQL.
+    pub sql: String,
+    /// Its parameters.
+    pub args: Vec<Cell>,
+    /// Whether its rows are wanted.
+    pub want_rows: bool,
+}
+
+/// A server's error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// Like `SQLITE_CONSTRAINT`.
+    pub code: String,
+    /// Its words; may quote SQL.
+    pub message: String,
+}
+
+/// What became of a batch.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    /// Rows of the steps that ran.
+    pub results: HashMap<u32, Vec<Vec<Cell>>>,
+    /// The first step that failed.
+    pub error: Option<(u32, Failure)>,
+}
+
+/// Why a body is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the answer is not Hrana: {0}")]
+pub struct Garbled(String);
+
+/// How requests are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// `/v3-protobuf/pipeline`.
+    Protobuf,
+    /// `/v3/pipeline` and `/v2/pipeline`.
+    Json,
+}
+
+impl Encoding {
+    /// The content type.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::Protobuf => "application/x-protobuf",
+            Self::Json => "application/json",
+        }
+    }
+
+    /// The body of a request that runs `steps` as one batch on a fresh stream and closes it.
+    pub fn encode(self, steps: Vec<Step>) -> Vec<u8> {
+        match self {
+            Self::Protobuf => protobuf_request(steps).encode_to_vec(),
+            Self::Json => json_request(&steps).to_string().into_bytes(),
+        }
+    }
+
+    /// Reads the answer. `Err(Garbled)` leaves the outcome unknown; `Ok(Err)` is the stream's refusal.
+    pub fn decode(self, body: &[u8]) -> Result<Result<Outcome, Failure>, Garbled> {
+        match self {
+            Self::Protobuf => protobuf_response(body),
+            Self::Json => json_response(body),
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PipelineRequest {
+    #[prost(message, repeated, tag = "2")]
+    requests: Vec<StreamRequest>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StreamRequest {
+    #[prost(oneof = "Request", tags = "1, 3")]
+    request: Option<Request>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum Request {
+    #[prost(message, tag = "1")]
+    Close(Empty),
+    #[prost(message, tag = "3")]
+    Batch(BatchRequest),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Empty {}
+
+#[derive(Clone, PartialEq, Message)]
+struct BatchRequest {
+    #[prost(message, optional, tag = "1")]
+    batch: Option<BatchSteps>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BatchSteps {
+    #[prost(message, repeated, tag = "1")]
+    steps: Vec<BatchStep>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BatchStep {
+    #[prost(message, optional, tag = "1")]
+    condition: Option<Condition>,
+    #[prost(message, optional, tag = "2")]
+    stmt: Option<Stmt>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Condition {
+    #[prost(oneof = "Cond", tags = "1, 3")]
+    cond: Option<Cond>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum Cond {
+    #[prost(uint32, tag = "1")]
+    StepOk(u32),
+    #[prost(message, tag = "3")]
+    Not(Box<Condition>),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Stmt {
+    #[prost(string, optional, tag = "1")]
+    sql: Option<String>,
+    #[prost(message, repeated, tag = "3")]
+    args: Vec<Value>,
+    #[prost(bool, optional, tag = "5")]
+    want_rows: Option<bool>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Value {
+    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5")]
+    value: Option<Kind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum Kind {
+    #[prost(message, tag = "1")]
+    Null(Empty),
+    #[prost(sint64, tag = "2")]
+    Integer(i64),
+    #[prost(double, tag = "3")]
+    Float(f64),
+    #[prost(string, tag = "4")]
+    Text(String),
+    #[prost(bytes = "vec", tag = "5")]
+    Blob(Vec<u8>),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct PipelineResponse {
+    #[prost(message, repeated, tag = "3")]
+    results: Vec<StreamResult>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StreamResult {
+    #[prost(oneof = "Answer", tags = "1, 2")]
+    result: Option<Answer>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+enum Answer {
+    #[prost(message, tag = "1")]
+    Ok(StreamResponse),
+    #[prost(message, tag = "2")]
+    Error(HranaError),
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct HranaError {
+    #[prost(string, tag = "1")]
+    message: String,
+    #[prost(string, optional, tag = "2")]
+    code: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StreamResponse {
+    #[prost(message, optional, tag = "3")]
+    batch: Option<BatchResponse>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BatchResponse {
+    #[prost(message, optional, tag = "1")]
+    result: Option<BatchResult>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct BatchResult {
+    #[prost(map = "uint32, message", tag = "1")]
+    step_results: HashMap<u32, StmtResult>,
+    #[prost(map = "uint32, message", tag = "2")]
+    step_errors: HashMap<u32, HranaError>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct StmtResult {
+    #[prost(message, repeated, tag = "2")]
+    rows: Vec<Row>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct Row {
+    #[prost(message, repeated, tag = "1")]
+    values: Vec<Value>,
+}
+
+fn protobuf_request(steps: Vec<Step>) -> PipelineRequest {
+    let condition = |when| match when {
+        When::Always => None,
+        When::Ok(step) => Some(Condition { cond: Some(Cond::StepOk(step)) }),
+        When::NotOk(step) => {
+            let ok = Condition { cond: Some(Cond::StepOk(step)) };
+            Some(Condition { cond: Some(Cond::Not(Box::new(ok))) })
+        }
+    };
+    let steps = steps.into_iter().map(|step| BatchStep {
+        condition: condition(step.when),
+        stmt: Some(Stmt {
+            sql: Some(step.sql),
+            args: step.args.into_iter().map(to_protobuf).collect(),
+            want_rows: Some(step.want_rows),
+        }),
+    });
+    let batch = BatchRequest { batch: Some(BatchSteps { steps: steps.collect() }) };
+    let requests = [Request::Batch(batch), Request::Close(Empty {})];
+    PipelineRequest { requests: requests.map(|r| StreamRequest { request: Some(r) }).to_vec() }
+}
+
+fn to_protobuf(cell: Cell) -> Value {
+    Value {
+        value: Some(match cell {
+            Cell::Null => Kind::Null(Empty {}),
+            Cell::Integer(i) => Kind::Integer(i),
+            Cell::Real(r) => Kind::Float(r),
+            Cell::Text(text) => Kind::Text(text),
+            Cell::Blob(bytes) => Kind::Blob(bytes),
+        }),
+    }
+}
+
+fn from_protobuf(value: Value) -> Cell {
+    match value.value {
+        None | Some(Kind::Null(_)) => Cell::Null,
+        Some(Kind::Integer(i)) => Cell::Integer(i),
+        Some(Kind::Float(r)) => Cell::Real(r),
+        Some(Kind::Text(text)) => Cell::Text(text),
+        Some(Kind::Blob(bytes)) => Cell::Blob(bytes),
+    }
+}
+
+fn protobuf_response(body: &[u8]) -> Result<Result<Outcome, Failure>, Garbled> {
+    let response = PipelineResponse::decode(body).map_err(|e| Garbled(e.to_string()))?;
+    let failure = |e: HranaError| Failure { code: e.code.unwrap_or_default(), message: e.message };
+    let result = match response.results.into_iter().next().and_then(|r| r.result) {
+        Some(Answer::Ok(ok)) => ok.batch.and_then(|b| b.result).ok_or_else(|| Garbled("no batch in it".into()))?,
+        Some(Answer::Error(e)) => return Ok(Err(failure(e))),
+        None => return Err(Garbled("no result in it".into())),
+    };
+    let rows = |r: StmtResult| r.rows.into_iter().map(|row| row.values.into_iter().map(from_protobuf).collect()).collect();
+    Ok(Ok(Outcome {
+        results: result.step_results.into_iter().map(|(i, r)| (i, rows(r))).collect(),
+        error: result.step_errors.into_iter().map(|(i, e)| (i, failure(e))).min_by_key(|(i, _)| *i),
+    }))
+}
+
+fn json_request(steps: &[Step]) -> Json {
+    let steps: Vec<Json> = steps
+        .iter()
+        .map(|step| {
+            let args: Vec<Json> = step.args.iter().map(to_json).collect();
+            let mut made = json!({"stmt": {"sql": step.sql, "args": args, "want_rows": step.want_rows}});
+            match step.when {
+                When::Always => {}
+                When::Ok(i) => made["condition"] = json!({"type": "ok", "step": i}),
+                When::NotOk(i) => made["condition"] = json!({"type": "not", "cond": {"type": "ok", "step": i}}),
+            }
+            made
+        })
+        .collect();
+    json!({"baton": null, "requests": [{"type": "batch", "batch": {"steps": steps}}, {"type": "close"}]})
+}
+
+fn to_json(cell: &Cell) -> Json {
+    match cell {
+        Cell::Null => json!({"type": "null"}),
+        Cell::Integer(i) => json!({"type": "integer", "value": i.to_string()}),
+        Cell::Real(r) => json!({"type": "float", "value": r}),
+        Cell::Text(text) => json!({"type": "text", "value": text}),
+        Cell::Blob(bytes) => json!({"type": "blob", "base64": STANDARD_NO_PAD.encode(bytes)}),
+    }
+}
+
+fn from_json(value: &Json) -> Option<Cell> {
+    Some(match value["type"].as_str()? {
+        "null" => Cell::Null,
+        "integer" => Cell::Integer(value["value"].as_str()?.parse().ok()?),
+        "float" => Cell::Real(value["value"].as_f64()?),
+        "text" => Cell::Text(value["value"].as_str()?.to_owned()),
+        "blob" => Cell::Blob(STANDARD_NO_PAD.decode(value["base64"].as_str()?.trim_end_matches('=')).ok()?),
+        _ => return None,
+    })
+}
+
+fn json_response(body: &[u8]) -> Result<Result<Outcome, Failure>, Garbled> {
+    let response: Json = serde_json::from_slice(body).map_err(|e| Garbled(e.to_string()))?;
+    let first = &response["results"][0];
+    let failure = |e: &Json| Failure {
+        code: e["code"].as_str().unwrap_or_default().to_owned(),
+        message: e["message"].as_str().unwrap_or_default().to_owned(),
+    };
+    match first["type"].as_str() {
+        Some("ok") => {}
+        Some("error") => return Ok(Err(failure(&first["error"]))),
+        _ => return Err(Garbled("no result in it".into())),
+    }
+    let result = &first["response"]["result"];
+    let (Some(results), Some(errors)) = (result["step_results"].as_array(), result["step_errors"].as_array()) else {
+        return Err(Garbled("no batch in it".into()));
+    };
+    let mut outcome = Outcome::default();
+    for (i, result) in (0..).zip(results).filter(|(_, r)| !r.is_null()) {
+        let rows = result["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let rows = rows.iter().map(|row| row.as_array()?.iter().map(from_json).collect()).collect::<Option<_>>();
+        outcome.results.insert(i, rows.ok_or_else(|| Garbled("a row in it".into()))?);
+    }
+    outcome.error = (0..).zip(errors).find(|(_, e)| !e.is_null()).map(|(i, e)| (i, failure(e)));
+    Ok(Ok(outcome))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_json_answer_is_read_as_the_server_writes_it() {
+        let body = br#"{"baton":null,"results":[{"type":"ok","response":{"type":"batch","result":{
+            "step_results":[{"cols":[],"rows":[]},{"cols":[],"rows":[[{"type":"integer","value":"9223372036854775807"},
+              {"type":"blob","base64":"AP8"},{"type":"null"},{"type":"text","value":"x"},{"type":"float","value":1.5}]]},null],
+            "step_errors":[null,null,{"message":"no","code":"SQLITE_CONSTRAINT"}]}}}]}"#;
+        let outcome = Encoding::Json.decode(body).unwrap().unwrap();
+        let row = vec![Cell::Integer(i64::MAX), Cell::Blob(vec![0, 255]), Cell::Null, Cell::Text("x".into()), Cell::Real(1.5)];
+        assert_eq!(outcome.results[&1], [row]);
+        assert_eq!(outcome.error, Some((2, Failure { code: "SQLITE_CONSTRAINT".into(), message: "no".into() })));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_panics(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200), text in ".*") {
+            for encoding in [Encoding::Protobuf, Encoding::Json] {
+                encoding.decode(&body).ok();
+                encoding.decode(text.as_bytes()).ok();
+            }
+        }
+    }
+}

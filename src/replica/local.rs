@@ -1,0 +1,156 @@
+//! A local libSQL file: prepared statements in one transaction, on a blocking thread.
+//! `synchronous=FULL`, because NORMAL may lose what was acknowledged when the machine stops.
+
+use super::{Rows, Statement, Store, Work, head, statements};
+use crate::error::{Class, Error, Result};
+use crate::value::Cell;
+use async_trait::async_trait;
+use futures_executor::block_on;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Mutex;
+
+/// How long to wait for another process that holds the file's write lock.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A libSQL file.
+pub struct Local {
+    connection: Arc<Mutex<libsql::Connection>>,
+}
+
+impl Local {
+    /// Opens the file, or creates it.
+    pub async fn open(path: &Path) -> Result<Self> {
+        let mend = |e: libsql::Error| {
+            Error::halt(format!("the replica {} cannot be opened ({e}): check the path and its rights in LIBSQL_URL", path.display()))
+        };
+        let database = libsql::Builder::new_local(path).build().await.map_err(mend)?;
+        let connection = database.connect().map_err(mend)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(mend)?;
+        for pragma in ["journal_mode = WAL", "synchronous = FULL", "foreign_keys = OFF"] {
+            connection.query(&format!("PRAGMA {pragma}"), ()).await.map_err(mend)?.next().await.map_err(mend)?;
+        }
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+    }
+
+    /// Runs `work` with the connection on a blocking thread.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&libsql::Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let connection = self.connection.clone().lock_owned().await;
+        tokio::task::spawn_blocking(move || work(&connection))
+            .await
+            .map_err(|e| Error::unknown(format!("the replica's thread ended: {e}")))?
+    }
+}
+
+#[async_trait]
+impl Store for Local {
+    async fn query(&self, statement: Statement) -> Result<Rows> {
+        self.run(move |connection| block_on(read(connection, statement)).map_err(classify)).await
+    }
+
+    async fn write(&self, work: Work) -> Result<()> {
+        self.run(move |connection| block_on(transact(connection, &work))).await
+    }
+}
+
+async fn read(connection: &libsql::Connection, statement: Statement) -> libsql::Result<Rows> {
+    let mut rows = connection.query(&statement.sql, params(&statement.args)).await?;
+    let mut all = Rows::new();
+    while let Some(row) = rows.next().await? {
+        let cells = (0..row.column_count()).map(|i| row.get_value(i).map(cell));
+        all.push(cells.collect::<libsql::Result<_>>()?);
+    }
+    Ok(all)
+}
+
+async fn transact(connection: &libsql::Connection, work: &Work) -> Result<()> {
+    connection.execute("BEGIN IMMEDIATE", ()).await.map_err(classify)?;
+    let done = match apply(connection, work).await {
+        Ok(()) => connection.execute("COMMIT", ()).await.map(|_| ()),
+        Err(e) => Err(e),
+    };
+    let Err(error) = done else { return Ok(()) };
+    if !connection.is_autocommit() {
+        connection.execute("ROLLBACK", ()).await.map_err(|e| Error::unknown(format!("the replica could not roll back: {e}")))?;
+    }
+    Err(classify(error))
+}
+
+async fn apply(connection: &libsql::Connection, work: &Work) -> libsql::Result<()> {
+    run_all(connection, &work.before).await?;
+    for table in &work.emptied {
+        connection.execute(&statements::empty(table), ()).await?;
+    }
+    for group in statements::deletes(work.items()) {
+        let statement = connection.prepare(&statements::delete_key(group.table)).await?;
+        for key in group.keys {
+            statement.execute(params(key)).await?;
+            statement.reset();
+        }
+    }
+    for group in statements::upserts(work.items()) {
+        let statement = connection.prepare(&statements::upsert_row(group.table, group.columns)).await?;
+        for row in group.rows {
+            statement.execute(params(row)).await?;
+            statement.reset();
+        }
+    }
+    run_all(connection, &work.after).await
+}
+
+async fn run_all(connection: &libsql::Connection, statements: &[Statement]) -> libsql::Result<()> {
+    for statement in statements {
+        connection.execute(&statement.sql, params(&statement.args)).await?;
+    }
+    Ok(())
+}
+
+fn params(cells: &[Cell]) -> libsql::params::Params {
+    libsql::params::Params::Positional(cells.iter().map(value).collect())
+}
+
+fn value(cell: &Cell) -> libsql::Value {
+    match cell {
+        Cell::Null => libsql::Value::Null,
+        Cell::Integer(i) => libsql::Value::Integer(*i),
+        Cell::Real(r) => libsql::Value::Real(*r),
+        Cell::Text(text) => libsql::Value::Text(text.clone()),
+        Cell::Blob(bytes) => libsql::Value::Blob(bytes.clone()),
+    }
+}
+
+fn cell(value: libsql::Value) -> Cell {
+    match value {
+        libsql::Value::Null => Cell::Null,
+        libsql::Value::Integer(i) => Cell::Integer(i),
+        libsql::Value::Real(r) => Cell::Real(r),
+        libsql::Value::Text(text) => Cell::Text(text),
+        libsql::Value::Blob(bytes) => Cell::Blob(bytes),
+    }
+}
+
+/// The class of a SQLite result code (<https://sqlite.org/rescode.html>); the transaction was rolled back.
+fn classify(error: libsql::Error) -> Error {
+    let (code, message) = match &error {
+        libsql::Error::SqliteFailure(code, message) => (*code & 0xff, message.clone()),
+        other => (1, other.to_string()),
+    };
+    if head::is_fence(&message) {
+        return head::fenced();
+    }
+    let (class, mend) = match code {
+        5 | 6 => (Class::Retry, "another process holds the file's lock; it will be tried again"),
+        7 | 9 | 10 => (Class::Retry, "it will be tried again"),
+        18..=20 => (Class::Reject, "this row does not fit the replica's table"),
+        13 => (Class::Halt, "the disk is full: make room"),
+        3 | 8 | 14 | 23 => (Class::Halt, "check the rights of the file and its directory"),
+        11 | 26 => (Class::Halt, "the file is damaged or no SQLite database: move it away, then POST /nuke"),
+        _ => (Class::Halt, "POST /nuke rebuilds the tables by schema.json"),
+    };
+    // SQLite's messages name tables and columns, never values.
+    Error::new(class, format!("the replica: {message}: {mend}")).caused_by(error)
+}

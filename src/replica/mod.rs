@@ -1,0 +1,233 @@
+//! The replica: a libSQL database, near or far. [`Store`] is the seam with its two implementations
+//! ([`local`], [`remote`]); [`Replica`] is what the use cases see: prepare, head, apply, reset.
+//! Knows nothing of Postgres or the queue.
+
+pub mod head;
+pub mod hrana;
+pub mod local;
+pub mod remote;
+mod statements;
+
+use crate::batch::Item;
+use crate::config::Target;
+use crate::error::{Error, Result};
+use crate::schema::{Schema, Table, ddl, quote};
+use crate::value::{Cell, Key};
+use async_trait::async_trait;
+use head::{Entry, Freshness, Head};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// One SQL statement with its parameters.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// Text with `?1`, `?2`, …
+    pub sql: String,
+    /// The parameters.
+    pub args: Vec<Cell>,
+}
+
+impl Statement {
+    /// A statement with parameters.
+    pub fn new(sql: impl Into<String>, args: Vec<Cell>) -> Self {
+        Self { sql: sql.into(), args }
+    }
+}
+
+impl From<String> for Statement {
+    fn from(sql: String) -> Self {
+        Self::new(sql, Vec::new())
+    }
+}
+
+/// Rows of a query.
+pub type Rows = Vec<Vec<Cell>>;
+
+/// One write transaction.
+#[derive(Debug, Clone, Default)]
+pub struct Work {
+    /// Run first; a failure of the very first one fails the transaction before anything is written.
+    pub before: Vec<Statement>,
+    /// Tables to empty.
+    pub emptied: Vec<Arc<Table>>,
+    /// All items of the batch, sorted by table and key.
+    pub items: Arc<Vec<Item>>,
+    /// Those of them that this transaction applies: deletes first, then upserts.
+    pub range: Range<usize>,
+    /// Run last.
+    pub after: Vec<Statement>,
+}
+
+impl Work {
+    /// The items of this transaction.
+    pub fn items(&self) -> &[Item] {
+        &self.items[self.range.clone()]
+    }
+}
+
+/// A libSQL database. Every implementation passes `tests/suite/store.rs`.
+///
+/// An error's class tells what happened: `Retry` and `Reject` mean that nothing was written, `Unknown`
+/// that a transaction may or may not have been committed.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Reads what the last committed write transaction left (never an older state).
+    async fn query(&self, statement: Statement) -> Result<Rows>;
+    /// Runs one `BEGIN IMMEDIATE … COMMIT`: all of it or nothing.
+    async fn write(&self, work: Work) -> Result<()>;
+}
+
+/// The replica as the use cases see it.
+pub struct Replica {
+    store: Box<dyn Store>,
+}
+
+impl Replica {
+    /// Opens the replica at `target`. A file is created if it does not exist; a server is not asked yet.
+    pub async fn open(target: &Target) -> Result<Self> {
+        let store: Box<dyn Store> = match target {
+            Target::File(path) => Box::new(local::Local::open(path).await?),
+            Target::Remote { url, token } => Box::new(remote::Remote::new(url, token.clone())?),
+        };
+        Ok(Self { store })
+    }
+
+    /// A replica on any store.
+    pub fn on(store: Box<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// Reads with a query.
+    pub async fn query(&self, sql: impl Into<String>, args: Vec<Cell>) -> Result<Rows> {
+        self.store.query(Statement::new(sql, args)).await
+    }
+
+    /// Creates what is missing (bookkeeping, tables, indexes) and checks what is there: SQLite would
+    /// take a mistyped column in a statement for a string.
+    pub async fn prepare(&self, schema: &Schema) -> Result<()> {
+        let there = self.inventory().await?;
+        for table in schema.tables() {
+            if let Some(columns) = there.tables.get(&table.name.to_lowercase()) {
+                check_columns(table, columns)?;
+            }
+        }
+        let mut missing: Vec<Statement> = Vec::new();
+        if head::TABLES.iter().any(|name| !there.tables.contains_key(*name)) {
+            missing.extend(head::create());
+        }
+        for table in schema.tables() {
+            if !there.tables.contains_key(&table.name.to_lowercase()) {
+                missing.push(ddl::create_table(table).into());
+            }
+            for index in &table.indexes {
+                if !there.indexes.contains(&ddl::index_name(table, index).to_lowercase()) {
+                    missing.push(ddl::create_index(table, index).into());
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");
+        self.store.write(Work { before: missing, ..Work::default() }).await
+    }
+
+    async fn inventory(&self) -> Result<Inventory> {
+        let sql = "SELECT m.type, m.name, p.name, p.pk FROM sqlite_master m \
+                   LEFT JOIN pragma_table_info(m.name) p ON m.type = 'table' WHERE m.type IN ('table', 'index')";
+        let mut there = Inventory::default();
+        for row in self.query(sql, Vec::new()).await? {
+            let [Cell::Text(kind), Cell::Text(name), column, pk] = &row[..] else { continue };
+            if kind == "index" {
+                there.indexes.insert(name.to_lowercase());
+            } else if let (Cell::Text(column), Cell::Integer(pk)) = (column, pk) {
+                there.tables.entry(name.to_lowercase()).or_default().push((column.to_lowercase(), *pk > 0));
+            }
+        }
+        Ok(there)
+    }
+
+    /// Where the replica stands; `None` if it was never paired with a queue.
+    pub async fn head(&self) -> Result<Option<Head>> {
+        Head::from_rows(self.query(head::SELECT_HEAD, Vec::new()).await?)
+    }
+
+    /// The batches applied after `seq`, oldest first.
+    pub async fn ledger_after(&self, seq: i64) -> Result<Vec<Entry>> {
+        let rows = self.query(head::SELECT_LEDGER, vec![Cell::Integer(seq)]).await?;
+        rows.into_iter().map(Entry::from_row).collect()
+    }
+
+    /// When the replica last caught up, and what it last applied.
+    pub async fn freshness(&self) -> Result<Rows> {
+        self.query(head::SELECT_FRESHNESS, Vec::new()).await
+    }
+
+    /// Applies `work` as the batch that leads from `from` to `entry`, or changes nothing if the head is
+    /// anywhere else (class `Unknown`: read it).
+    pub async fn apply(&self, from: &Head, entry: &Entry, freshness: &Freshness, mut work: Work) -> Result<()> {
+        work.before.insert(0, head::advance(from, &entry.head));
+        work.after.extend(entry.record());
+        work.after.push(freshness.record());
+        self.store.write(work).await
+    }
+
+    /// Makes `to` the head, coming from `from` (`None`: no head yet), and, where `rebuild` is given,
+    /// drops and recreates its tables in the same transaction.
+    pub async fn reset(&self, from: Option<&Head>, to: &Head, rebuild: Option<&Schema>) -> Result<()> {
+        let mut before = head::create();
+        before.push(head::assert_at(from));
+        before.extend(head::replace(to));
+        if let Some(schema) = rebuild {
+            for table in schema.tables() {
+                before.push(ddl::drop_table(table).into());
+                before.push(ddl::create_table(table).into());
+                before.extend(table.indexes.iter().map(|index| ddl::create_index(table, index).into()));
+            }
+        }
+        self.store.write(Work { before, ..Work::default() }).await
+    }
+
+    /// A page of the replica's keys of `table` after `after`, in key order.
+    pub async fn keys_after(&self, table: &Table, after: Option<&Key>, limit_rows: i64) -> Result<Vec<Key>> {
+        let keys = ddl::key_list(table);
+        let name = quote(&table.name);
+        let (filter, mut args) = match after {
+            None => (String::new(), Vec::new()),
+            Some(key) => {
+                let marks: Vec<_> = (1..=key.len()).map(|i| format!("?{i}")).collect();
+                (format!("WHERE ({keys}) > ({})", marks.join(", ")), key.clone())
+            }
+        };
+        args.push(Cell::Integer(limit_rows));
+        let sql = format!("SELECT {keys} FROM {name} {filter} ORDER BY {keys} LIMIT ?{}", args.len());
+        self.query(sql, args).await
+    }
+}
+
+/// What the database has, names in lower case as SQLite compares them.
+#[derive(Default)]
+struct Inventory {
+    tables: BTreeMap<String, Vec<(String, bool)>>,
+    indexes: BTreeSet<String>,
+}
+
+fn check_columns(table: &Table, columns: &[(String, bool)]) -> Result<()> {
+    let name = &table.name;
+    for column in &table.columns {
+        if !columns.iter().any(|(c, _)| *c == column.name.to_lowercase()) {
+            return Err(Error::halt(format!(
+                "the replica's table {name:?} lacks the column {:?}: POST /nuke rebuilds it by schema.json, or add it there by hand", column.name
+            )));
+        }
+    }
+    let wanted: BTreeSet<_> = table.key_columns().map(|c| c.name.to_lowercase()).collect();
+    let key: BTreeSet<_> = columns.iter().filter(|(_, pk)| *pk).map(|(c, _)| c.clone()).collect();
+    if wanted != key {
+        return Err(Error::halt(format!(
+            "the replica's table {name:?} has another primary key than schema.json: POST /nuke rebuilds it"
+        )));
+    }
+    Ok(())
+}

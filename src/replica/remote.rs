@@ -1,0 +1,332 @@
+//! A remote libSQL (sqld, Turso, Bunny Database): one HTTP request a transaction, a Hrana batch whose
+//! steps run only while the one before succeeded. Rows travel as JSON arrays that `json_each` unpacks.
+
+use super::hrana::{Encoding, Failure, Garbled, Outcome, Step, When};
+use super::{Rows, Statement, Store, Work, head, statements};
+use crate::batch::ColumnSet;
+use crate::error::{Class, Error, Result};
+use crate::schema::Table;
+use crate::secret::Secret;
+use crate::value::Cell;
+use async_trait::async_trait;
+use std::time::Duration;
+use tokio::sync::OnceCell;
+
+/// Time for one request, its body and its answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time to open a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A JSON array is sent once it is this long, in bytes: sqld refuses values above 5 MB.
+const ARRAY_BYTES: usize = 1024 * 1024;
+
+/// A libSQL server.
+pub struct Remote {
+    client: reqwest::Client,
+    url: String,
+    token: Option<Secret>,
+    endpoint: OnceCell<Endpoint>,
+}
+
+#[derive(Debug, Clone)]
+struct Endpoint {
+    url: String,
+    encoding: Encoding,
+}
+
+/// Pipelines in the order in which they are tried; Bunny documents v2 only.
+const PIPELINES: [(&str, Encoding); 3] = [
+    ("v3-protobuf/pipeline", Encoding::Protobuf),
+    ("v3/pipeline", Encoding::Json),
+    ("v2/pipeline", Encoding::Json),
+];
+
+impl Remote {
+    /// A server at `url`; it is not asked before the first use.
+    pub fn new(url: &str, token: Option<Secret>) -> Result<Self> {
+        install_crypto();
+        let client = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none()) // a redirect would carry the token elsewhere
+            .user_agent(concat!("pgflume/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| Error::halt(format!("HTTP cannot be set up: {e}")))?;
+        Ok(Self { client, url: url.to_owned(), token, endpoint: OnceCell::new() })
+    }
+
+    /// The same server, spoken to in one encoding only.
+    pub fn with_encoding(url: &str, token: Option<Secret>, encoding: Encoding) -> Result<Self> {
+        let mut remote = Self::new(url, token)?;
+        let path = PIPELINES.iter().find(|(_, e)| *e == encoding).map_or("v2/pipeline", |(path, _)| path);
+        remote.endpoint = OnceCell::new_with(Some(Endpoint { url: format!("{url}/{path}"), encoding }));
+        Ok(remote)
+    }
+
+    async fn endpoint(&self) -> Result<&Endpoint> {
+        self.endpoint.get_or_try_init(|| self.probe()).await
+    }
+
+    async fn probe(&self) -> Result<Endpoint> {
+        for (path, encoding) in PIPELINES {
+            let url = format!("{}/{path}", self.url);
+            // GET on a pipeline that the server speaks is anything but 404; v2 is taken as given.
+            let answer = self.authorized(self.client.get(self.url_of_probe(&url))).send().await.map_err(not_sent)?;
+            if answer.status() != reqwest::StatusCode::NOT_FOUND || path == "v2/pipeline" {
+                return Ok(Endpoint { url, encoding });
+            }
+        }
+        Err(Error::halt("the libSQL server speaks no known protocol: check LIBSQL_URL"))
+    }
+
+    /// The specification's probe is `GET /v3` or `/v3-protobuf`, without `/pipeline`.
+    fn url_of_probe<'a>(&self, url: &'a str) -> &'a str {
+        url.strip_suffix("/pipeline").unwrap_or(url)
+    }
+
+    fn authorized(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        }
+    }
+
+    /// Sends one batch in a transaction: `steps` between BEGIN IMMEDIATE and COMMIT.
+    async fn transact(&self, steps: Vec<Step>) -> Result<Outcome> {
+        let endpoint = self.endpoint().await?;
+        let steps = in_transaction(steps);
+        let commit = steps.len() as u32 - 2;
+        let body = endpoint.encoding.encode(steps);
+        let request = self.authorized(self.client.post(&endpoint.url));
+        let request = request.header("content-type", endpoint.encoding.content_type()).body(body);
+        let answer = request.send().await.map_err(not_answered)?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(|e| unknown(format!("its answer was cut off ({e})")))?;
+        if !status.is_success() {
+            return Err(refused(status, &body));
+        }
+        let outcome = endpoint.encoding.decode(&body).map_err(|e: Garbled| unknown(e.to_string()))?.map_err(|f| classify(&f))?;
+        match &outcome.error {
+            Some((_, failure)) => Err(classify(failure)),
+            None if outcome.results.contains_key(&commit) => Ok(outcome),
+            None => Err(unknown("it does not say whether it committed".into())),
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Remote {
+    /// In a write transaction, because a read may be answered by a replica that is behind.
+    async fn query(&self, statement: Statement) -> Result<Rows> {
+        let step = Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: true };
+        Ok(self.transact(vec![step]).await?.results.remove(&1).unwrap_or_default())
+    }
+
+    async fn write(&self, work: Work) -> Result<()> {
+        self.transact(steps(&work)).await.map(|_| ())
+    }
+}
+
+/// BEGIN, the steps, COMMIT, and ROLLBACK unless that succeeded; each only if the one before did.
+fn in_transaction(mut steps: Vec<Step>) -> Vec<Step> {
+    let plain = |when, sql: &str| Step { when, sql: sql.to_owned(), args: Vec::new(), want_rows: false };
+    steps.insert(0, plain(When::Always, "BEGIN IMMEDIATE"));
+    for (before, step) in (0..).zip(&mut steps[1..]) {
+        step.when = When::Ok(before);
+    }
+    let last = steps.len() as u32 - 1;
+    steps.push(plain(When::Ok(last), "COMMIT"));
+    steps.push(plain(When::NotOk(last + 1), "ROLLBACK"));
+    steps
+}
+
+fn steps(work: &Work) -> Vec<Step> {
+    let mut steps: Vec<Step> = work.before.iter().cloned().map(step).collect();
+    steps.extend(work.emptied.iter().map(|table| step(statements::empty(table).into())));
+    for group in statements::deletes(work.items()) {
+        let kinds: Vec<_> = group.table.key_columns().map(|c| c.kind).collect();
+        for array in arrays(&kinds, &group.keys) {
+            let sql = statements::delete_json(group.table, array.far_reals);
+            steps.push(step(Statement::new(sql, vec![Cell::Text(array.text)])));
+        }
+    }
+    for group in statements::upserts(work.items()) {
+        upsert_steps(group.table, group.columns, &group.rows, &mut steps);
+    }
+    steps.extend(work.after.iter().cloned().map(step));
+    steps
+}
+
+fn step(statement: Statement) -> Step {
+    Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: false }
+}
+
+/// Rows in arrays; a row too large for one goes alone, its values as parameters.
+fn upsert_steps(table: &Table, columns: &ColumnSet, rows: &[&[Cell]], steps: &mut Vec<Step>) {
+    let kinds: Vec<_> = columns.iter().map(|&i| table.columns[i].kind).collect();
+    let (large, rows): (Vec<&[Cell]>, Vec<&[Cell]>) =
+        rows.iter().partition(|row| row.iter().map(Cell::bytes).sum::<usize>() > ARRAY_BYTES);
+    for array in arrays(&kinds, &rows) {
+        let sql = statements::upsert_json(table, columns, array.far_reals);
+        steps.push(step(Statement::new(sql, vec![Cell::Text(array.text)])));
+    }
+    for row in large {
+        let sql = statements::upsert_slots(table, columns, row.iter().any(statements::is_far));
+        let slots = kinds.iter().zip(row).flat_map(|(kind, cell)| {
+            let (first, second) = statements::slots(*kind, cell);
+            std::iter::once(first).chain(second)
+        });
+        steps.push(step(Statement::new(sql, slots.collect())));
+    }
+}
+
+#[derive(Default)]
+struct Array {
+    text: String,
+    far_reals: bool,
+}
+
+/// Rows as JSON arrays of arrays, cut at [`ARRAY_BYTES`].
+fn arrays(kinds: &[crate::schema::ColumnType], rows: &[&[Cell]]) -> Vec<Array> {
+    let mut done = Vec::new();
+    let mut array = Array::default();
+    for row in rows {
+        array.text.push(if array.text.is_empty() { '[' } else { ',' });
+        array.far_reals |= row.iter().any(statements::is_far);
+        let mut separator = '[';
+        for (kind, cell) in kinds.iter().zip(*row) {
+            let (first, second) = statements::slots(*kind, cell);
+            for slot in std::iter::once(first).chain(second) {
+                array.text.push(separator);
+                separator = ',';
+                push_json(&mut array.text, &slot);
+            }
+        }
+        array.text.push(']');
+        if array.text.len() >= ARRAY_BYTES {
+            done.push(std::mem::take(&mut array));
+        }
+    }
+    done.push(array);
+    done.retain(|a| !a.text.is_empty());
+    for array in &mut done {
+        array.text.push(']');
+    }
+    done
+}
+
+fn push_json(out: &mut String, cell: &Cell) {
+    match cell {
+        Cell::Integer(i) => out.push_str(&i.to_string()),
+        Cell::Text(text) => push_string(out, text),
+        // slots() leaves neither doubles nor bytes.
+        Cell::Null | Cell::Real(_) | Cell::Blob(_) => out.push_str("null"),
+    }
+}
+
+fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    let mut plain = 0;
+    for (i, byte) in text.bytes().enumerate() {
+        let escape = match byte {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            0x00..0x20 => "",
+            _ => continue,
+        };
+        out.push_str(&text[plain..i]);
+        out.push_str(escape);
+        if escape.is_empty() {
+            out.push_str(&format!("\\u{byte:04x}"));
+        }
+        plain = i + 1;
+    }
+    out.push_str(&text[plain..]);
+    out.push('"');
+}
+
+fn unknown(what: String) -> Error {
+    Error::unknown(format!("the libSQL server: {what}; whether the batch was applied is read from its ledger"))
+}
+
+fn not_sent(error: reqwest::Error) -> Error {
+    let error = error.without_url();
+    Error::retry(format!("the libSQL server cannot be reached ({}): check LIBSQL_URL and that it is up", cause(&error)))
+}
+
+fn not_answered(error: reqwest::Error) -> Error {
+    if error.is_connect() || error.is_builder() {
+        return not_sent(error);
+    }
+    unknown(format!("no answer ({})", cause(&error.without_url())))
+}
+
+/// The innermost cause: reqwest's own text says little.
+fn cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// An HTTP status that is no success: what a server or a proxy says before or in place of Hrana.
+fn refused(status: reqwest::StatusCode, body: &[u8]) -> Error {
+    if let Ok(Err(failure)) = Encoding::Json.decode(body) {
+        return classify(&failure);
+    }
+    match status.as_u16() {
+        401 | 403 => Error::halt("the libSQL server refuses the token: check LIBSQL_AUTH_TOKEN (expired? read-only?)"),
+        404 => Error::halt("the libSQL server knows no such database: check LIBSQL_URL"),
+        400 if String::from_utf8_lossy(body).contains("BLOCKED") => blocked(),
+        400 | 413 => Error::reject(format!("the libSQL server takes no such request (HTTP {status})")),
+        408 | 425 | 429 => Error::retry(format!("the libSQL server is busy (HTTP {status}); it will be tried again")),
+        _ => unknown(format!("it failed (HTTP {status})")),
+    }
+}
+
+fn blocked() -> Error {
+    Error::halt("the libSQL server blocks writes (quota or administrator): lift the block; everything stays queued")
+}
+
+/// The class of a Hrana error code. The message may quote SQL, never parameters.
+fn classify(failure: &Failure) -> Error {
+    let (code, message) = (failure.code.as_str(), failure.message.as_str());
+    if head::is_fence(message) {
+        return head::fenced();
+    }
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|p| code.starts_with(p));
+    if code.contains("BLOCKED") || message.contains("BLOCKED") {
+        return blocked();
+    }
+    if starts(&["SQLITE_FULL"]) {
+        return Error::halt("the libSQL server is full: raise its size limit; everything stays queued");
+    }
+    if starts(&["AUTH", "SQLITE_AUTH", "SQLITE_READONLY", "SQLITE_PERM"]) {
+        return Error::halt(format!("the libSQL server refuses to write ({code}): check LIBSQL_AUTH_TOKEN"));
+    }
+    if starts(&["SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_INTERRUPT", "SQLITE_NOMEM", "SQLITE_IOERR", "PROXY_ERROR", "TRANSACTION", "STREAM_EXPIRED"]) {
+        return Error::retry(format!("the libSQL server: {code}; it will be tried again"));
+    }
+    let missing = ["no such table", "no such column", "has no column", "does not match any PRIMARY KEY"];
+    if missing.iter().any(|m| message.contains(m)) {
+        return Error::halt(format!("the replica's tables differ from schema.json ({}): POST /nuke rebuilds them", first_line(message)));
+    }
+    if starts(&["SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG", "SQLITE_UNKNOWN", "SQLITE_ERROR", "SQL_PARSE", "ARGS_INVALID", "RESPONSE_TOO_LARGE"]) {
+        return Error::new(Class::Reject, format!("the libSQL server: {code} ({})", first_line(message)));
+    }
+    unknown(format!("{code} ({})", first_line(message)))
+}
+
+fn first_line(message: &str) -> String {
+    message.lines().next().unwrap_or_default().chars().take(200).collect()
+}
+
+/// The process's TLS implementation; a second call changes nothing.
+fn install_crypto() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // A race with another thread that does the same is no failure.
+        rustls::crypto::ring::default_provider().install_default().ok();
+    }
+}
