@@ -25,3 +25,9 @@ create table if not exists pgflume.wakeup (
     queue   text primary key,
     calls   bigint not null default 0
 );
+
+-- Ids of signed requests that work once (a nuke's).
+create table if not exists pgflume.redeemed (
+    id  text primary key,
+    at  timestamptz not null default now()
+);

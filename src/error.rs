@@ -34,7 +34,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `class`.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), source: None }
+        Self {
+            class,
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// Nothing was applied; try again.
@@ -79,7 +83,10 @@ impl Error {
 
     /// The SQLSTATE, if Postgres raised this.
     pub fn sql_state(&self) -> Option<&tokio_postgres::error::SqlState> {
-        self.source.as_ref()?.downcast_ref::<tokio_postgres::Error>()?.code()
+        self.source
+            .as_ref()?
+            .downcast_ref::<tokio_postgres::Error>()?
+            .code()
     }
 }
 
@@ -104,11 +111,18 @@ fn describe(error: &tokio_postgres::Error) -> String {
 /// transaction that failed has changed nothing.
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
-        let code = error.code().map(|c| c.code().to_owned()).unwrap_or_default();
+        let code = error
+            .code()
+            .map(|c| c.code().to_owned())
+            .unwrap_or_default();
         let text = describe(&error);
         let made = match code.as_str() {
-            "28000" | "28P01" => Self::halt(format!("Postgres refused the login: {text}; check the user and password in PGMQ_URL")),
-            "3D000" => Self::halt(format!("Postgres: {text}; check the database name in PGMQ_URL")),
+            "28000" | "28P01" => Self::halt(format!(
+                "Postgres refused the login: {text}; check the user and password in PGMQ_URL"
+            )),
+            "3D000" => Self::halt(format!(
+                "Postgres: {text}; check the database name in PGMQ_URL"
+            )),
             "42501" => Self::halt(format!(
                 "Postgres: {text}; grant the worker's role what it needs (see `pgflume setup --print`), \
                  and BYPASSRLS if the table has row-level security"
@@ -116,7 +130,9 @@ impl From<tokio_postgres::Error> for Error {
             c if c.starts_with("42") || c.starts_with("3F") => {
                 Self::halt(format!("Postgres: {text}; run `pgflume setup`"))
             }
-            _ => Self::retry(format!("Postgres: {text}; it will be tried again, nothing is lost")),
+            _ => Self::retry(format!(
+                "Postgres: {text}; it will be tried again, nothing is lost"
+            )),
         };
         made.caused_by(error)
     }

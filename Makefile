@@ -1,0 +1,38 @@
+# The habits of this repository. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench bench-quick parts image clean
+
+# Container images are built with whichever of the two is here.
+BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah || echo docker)
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## the whole chain on throw-away parts: Postgres, PGMQ, libSQL, and the proof that both sides are equal
+	@scripts/install-parts.sh demo
+	cargo run --release --locked -- demo
+
+test: parts ## every test, against real Postgres, PGMQ, pgbouncer and sqld
+	cargo test --locked
+
+lint: ## formatting, clippy and documentation, warnings are errors
+	cargo fmt --check
+	cargo clippy --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
+
+bench: parts ## the drain against the reference algorithm, in full
+	cargo bench --locked --bench drain
+
+bench-quick: parts ## the same with fewer rows
+	cargo bench --locked --bench drain -- --quick
+
+parts: ## install what the tests need: pg_cron, pgbouncer, sqld, PostgreSQL 18
+	@scripts/install-parts.sh test
+
+image: ## the container image, localhost/pgflume
+	$(BUILDER) build -t pgflume .
+
+clean: ## remove what was built and unpacked
+	cargo clean
+	rm -rf .parts /var/tmp/pgflume-parts-$(shell id -u)

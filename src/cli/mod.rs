@@ -1,0 +1,104 @@
+//! The command line: arguments → wiring → exit code. One file a command.
+
+mod demo;
+mod serve;
+mod status;
+mod sync;
+
+use crate::config::{ConfigError, Options};
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Exit code of a mistake in arguments or configuration.
+const USAGE: u8 = 2;
+
+/// Keeps a libSQL/SQLite copy of chosen Postgres tables fresh, through PGMQ
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    options: Options,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the main job end to end on throw-away parts, and prove both sides equal
+    Demo(demo::DemoArgs),
+    /// Run the HTTP worker
+    Serve(serve::ServeArgs),
+    /// Drain the queue once, then exit: 0 drained, 1 error, 2 usage
+    Sync(sync::SyncArgs),
+    /// Show queue depth, lag, last sync, tables and dead letters
+    Status(status::StatusArgs),
+    /// Write schema.json from the Postgres catalog (not built yet)
+    Init(Unbuilt),
+    /// Rebuild tables from Postgres while the replica stays readable (not built yet)
+    Resync(Unbuilt),
+    /// Compare Postgres with the replica row by row (not built yet)
+    Verify(Unbuilt),
+    /// List, show, retry or drop dead letters (not built yet)
+    Dead(Unbuilt),
+}
+
+#[derive(Debug, clap::Args)]
+struct Unbuilt {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<String>,
+}
+
+/// Whatever a command can fail with; printed once, here.
+type CommandResult = Result<ExitCode, Box<dyn std::error::Error>>;
+
+/// Runs the command line of this process.
+pub async fn run() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(e) = log(&cli.options.log_format) {
+        return report(&e);
+    }
+    let done = match cli.command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Serve(args) => serve::run(args, &cli.options).await,
+        Command::Sync(args) => sync::run(args, &cli.options).await,
+        Command::Status(args) => status::run(args, &cli.options).await,
+        Command::Init(_) => unbuilt("init"),
+        Command::Resync(_) => unbuilt("resync"),
+        Command::Verify(_) => unbuilt("verify"),
+        Command::Dead(_) => unbuilt("dead"),
+    };
+    done.unwrap_or_else(|e| report(e.as_ref()))
+}
+
+fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
+    eprintln!("pgflume: {error}");
+    ExitCode::from(if error.is::<ConfigError>() { USAGE } else { 1 })
+}
+
+fn unbuilt(command: &str) -> CommandResult {
+    Err(Box::new(ConfigError(format!(
+        "the command {command} is not built yet"
+    ))))
+}
+
+/// Logs go to standard error, so that standard output is a command's answer.
+fn log(format: &str) -> Result<(), ConfigError> {
+    use tracing_subscriber::EnvFilter;
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|_| {
+            ConfigError(format!(
+                "RUST_LOG {text:?} is no filter: use a level such as info, or pgflume=debug"
+            ))
+        })?,
+        _ => EnvFilter::new("info"),
+    };
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        "json" => logger.json().init(),
+        "text" => logger.init(),
+        _ => return Err(ConfigError("LOG_FORMAT must be text or json".into())),
+    }
+    Ok(())
+}

@@ -1,0 +1,52 @@
+//! `pgflume serve`: the HTTP worker until SIGTERM or SIGINT.
+
+use super::CommandResult;
+use crate::config::{ConfigError, Options, Signatures};
+use crate::http::auth::Auth;
+use crate::http::{self, App};
+use crate::sync::Worker;
+use std::process::ExitCode;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ServeArgs {
+    /// Port to listen on
+    #[arg(long, env = "PORT", default_value = "3000")]
+    port: String,
+    /// Address to listen on
+    #[arg(long, env = "HOST", default_value = "127.0.0.1")]
+    host: String,
+}
+
+pub(super) async fn run(args: ServeArgs, options: &Options) -> CommandResult {
+    let config = options.config()?;
+    let auth = Auth::new(Signatures::from_env()?);
+    let port: u16 = args
+        .port
+        .parse()
+        .map_err(|_| ConfigError("PORT must be a number from 0 to 65535".into()))?;
+    let listener = TcpListener::bind((args.host.as_str(), port))
+        .await
+        .map_err(|e| {
+            ConfigError(format!(
+                "HOST and PORT cannot be listened on ({e}): choose others"
+            ))
+        })?;
+    tracing::info!(address = %listener.local_addr()?, queue = config.queue.as_str(), "listening");
+    let app = Arc::new(App {
+        worker: Worker::new(config),
+        auth,
+    });
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    let shutdown = async move {
+        tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
+        tracing::info!("stopping after the step in hand");
+    };
+    http::serve(listener, app, shutdown).await?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,73 @@
+//! `pgflume status`: how things stand, for people or machines.
+
+use super::CommandResult;
+use crate::config::Options;
+use crate::status::{self, Status};
+use crate::sync::Worker;
+use std::process::ExitCode;
+use std::time::Duration;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// Print again every two seconds
+    #[arg(long)]
+    watch: bool,
+}
+
+/// Between two prints of `--watch`.
+const WATCH: Duration = Duration::from_secs(2);
+
+pub(super) async fn run(args: StatusArgs, options: &Options) -> CommandResult {
+    let worker = Worker::new(options.config()?);
+    loop {
+        let status = status::status(&worker).await?;
+        if args.json {
+            println!("{}", serde_json::to_string_pretty(&status)?);
+        } else {
+            println!("{}", text(&status));
+        }
+        if !args.watch {
+            return Ok(ExitCode::SUCCESS);
+        }
+        tokio::time::sleep(WATCH).await;
+    }
+}
+
+fn text(status: &Status) -> String {
+    let or_never = |text: &Option<String>| text.clone().unwrap_or_else(|| "never".into());
+    let lag = status
+        .lag_seconds
+        .map_or("none".into(), |s| format!("{s:.0} s"));
+    let replica = match &status.replica.error {
+        Some(error) => error.clone(),
+        None => format!(
+            "caught up at {}, last applied at {}",
+            or_never(&status.replica.caught_up_at),
+            or_never(&status.replica.applied_at)
+        ),
+    };
+    let mut lines = vec![
+        format!(
+            "queue      {}: {} messages, lag {lag}, {} dead letters",
+            status.queue, status.queued, status.dead
+        ),
+        format!(
+            "last sync  {}, batch {}",
+            or_never(&status.last_sync.synced_at),
+            status.last_sync.seq
+        ),
+        format!("replica    {replica}"),
+    ];
+    for (name, table) in &status.tables {
+        let state = match (&table.problem, table.captured) {
+            (Some(problem), true) => problem.clone(),
+            (_, true) => "captured".into(),
+            (_, false) => "not captured (images only, or run `pgflume setup`)".into(),
+        };
+        lines.push(format!("table      {name}: {state}"));
+    }
+    lines.join("\n")
+}

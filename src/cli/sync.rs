@@ -1,0 +1,19 @@
+//! `pgflume sync`: one drain, for system cron or a Kubernetes CronJob.
+
+use super::CommandResult;
+use crate::config::Options;
+use crate::sync::Worker;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// The command has no caller that waits: it drains until the queue is empty.
+const BUDGET: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SyncArgs {}
+
+pub(super) async fn run(_: SyncArgs, options: &Options) -> CommandResult {
+    let drained = Worker::new(options.config()?).drain(BUDGET).await?;
+    println!("{}", serde_json::to_string(&drained)?);
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,240 @@
+//! Who may call: the secret in `x-webhook-signature`, or a Standard Webhooks signature
+//! (<https://github.com/standard-webhooks/standard-webhooks>), both compared in constant time.
+
+use crate::config::Signatures;
+use crate::secret::Secret;
+use axum::http::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use std::time::{SystemTime, UNIX_EPOCH};
+use subtle::ConstantTimeEq;
+
+/// How far a signed request's clock may be off, in seconds.
+const TOLERANCE_SECONDS: u64 = 5 * 60;
+
+/// What is asked for. The signature covers the body and not the path, so the body names the verb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// `POST /sync`
+    Sync,
+    /// `POST /nuke`
+    Nuke,
+    /// `POST /resync`
+    Resync,
+    /// `GET /status`: has no body, and changes nothing.
+    Status,
+}
+
+impl Verb {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Nuke => "nuke",
+            Self::Resync => "resync",
+            Self::Status => "",
+        }
+    }
+}
+
+/// How a caller was recognised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// By the plain secret.
+    Secret,
+    /// By a signature; the request's id.
+    Signed(String),
+}
+
+/// Checks callers.
+pub struct Auth {
+    signatures: Signatures,
+    /// Comparing MACs under a random key hides the secret's length too.
+    key: [u8; 16],
+}
+
+impl Auth {
+    /// Accepts these secrets.
+    pub fn new(signatures: Signatures) -> Self {
+        Self {
+            signatures,
+            key: *uuid::Uuid::new_v4().as_bytes(),
+        }
+    }
+
+    /// Recognises the caller, or not.
+    pub fn check(&self, headers: &HeaderMap, body: &[u8], verb: Verb) -> Option<Caller> {
+        let secrets = if verb == Verb::Nuke {
+            &self.signatures.nuke
+        } else {
+            &self.signatures.webhook
+        };
+        if let Some(given) = headers.get("x-webhook-signature") {
+            return self
+                .is_one_of(secrets, given.as_bytes())
+                .then_some(Caller::Secret);
+        }
+        let header = |name: &str| headers.get(name)?.to_str().ok();
+        let (id, at, given) = (
+            header("webhook-id")?,
+            header("webhook-timestamp")?,
+            header("webhook-signature")?,
+        );
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
+        let fresh = at.parse::<u64>().ok()?.abs_diff(now) <= TOLERANCE_SECONDS;
+        let content = [id.as_bytes(), b".", at.as_bytes(), b".", body].concat();
+        let signed = secrets
+            .iter()
+            .any(|secret| is_signed(secret, &content, given));
+        (fresh && signed && names(body, verb)).then(|| Caller::Signed(id.to_owned()))
+    }
+
+    fn is_one_of(&self, secrets: &[Secret], given: &[u8]) -> bool {
+        let given = self.mac(given);
+        secrets.iter().fold(false, |found, secret| {
+            found | bool::from(self.mac(secret.expose().as_bytes()).ct_eq(&given))
+        })
+    }
+
+    fn mac(&self, bytes: &[u8]) -> Vec<u8> {
+        mac(&self.key, bytes).unwrap_or_default()
+    }
+}
+
+fn mac(key: &[u8], bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?; // HMAC takes keys of any length
+    mac.update(bytes);
+    Some(mac.finalize().into_bytes().to_vec())
+}
+
+fn is_signed(secret: &Secret, content: &[u8], given: &str) -> bool {
+    let key = match secret.expose().strip_prefix("whsec_") {
+        Some(encoded) => STANDARD.decode(encoded).unwrap_or_default(),
+        None => secret.expose().as_bytes().to_vec(),
+    };
+    let Some(expected) = mac(&key, content).filter(|_| !key.is_empty()) else {
+        return false;
+    };
+    let versions = given.split(' ').filter_map(|v| v.strip_prefix("v1,"));
+    versions
+        .filter_map(|v| STANDARD.decode(v).ok())
+        .any(|v| bool::from(v.ct_eq(&expected)))
+}
+
+fn names(body: &[u8], verb: Verb) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        r#type: String,
+    }
+    verb == Verb::Status
+        || serde_json::from_slice::<Named>(body).is_ok_and(|named| named.r#type == verb.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::HeaderValue;
+
+    const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+    fn auth(webhook: &[&str], nuke: &str) -> Auth {
+        let secret = |s: &&str| Secret::new(*s);
+        Auth::new(Signatures {
+            webhook: webhook.iter().map(secret).collect(),
+            nuke: vec![Secret::new(nuke)],
+        })
+    }
+
+    fn headers(pairs: &[(&'static str, String)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(k, v)| {
+                (
+                    axum::http::HeaderName::from_static(k),
+                    HeaderValue::from_str(v).unwrap(),
+                )
+            })
+            .collect()
+    }
+
+    fn signed(key: &[u8], at: u64, body: &str) -> HeaderMap {
+        let signature = STANDARD.encode(mac(key, format!("msg_1.{at}.{body}").as_bytes()).unwrap());
+        headers(&[
+            ("webhook-id", "msg_1".into()),
+            ("webhook-timestamp", at.to_string()),
+            ("webhook-signature", format!("v1a,zzz v1,{signature}")),
+        ])
+    }
+
+    fn now() -> u64 {
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap()
+            .as_secs()
+    }
+
+    #[test]
+    fn the_plain_secret_opens_what_it_is_for() {
+        let auth = auth(&["current", "previous"], "nuke-only");
+        let with = |s: &str| headers(&[("x-webhook-signature", s.into())]);
+        for good in ["current", "previous"] {
+            assert_eq!(
+                auth.check(&with(good), b"", Verb::Sync),
+                Some(Caller::Secret)
+            );
+            assert_eq!(auth.check(&with(good), b"", Verb::Nuke), None);
+        }
+        assert_eq!(
+            auth.check(&with("nuke-only"), b"", Verb::Nuke),
+            Some(Caller::Secret)
+        );
+        for bad in ["", "curren", "current ", "currentcurrent"] {
+            assert_eq!(auth.check(&with(bad), b"", Verb::Sync), None, "{bad:?}");
+        }
+        assert_eq!(auth.check(&HeaderMap::new(), b"", Verb::Sync), None);
+    }
+
+    #[test]
+    fn a_signature_counts_for_its_body_its_verb_and_its_time() {
+        let auth = auth(&[SECRET], SECRET);
+        let key = STANDARD.decode(&SECRET[6..]).unwrap();
+        let body = r#"{"type":"sync"}"#;
+        let check =
+            |headers: HeaderMap, body: &str, verb| auth.check(&headers, body.as_bytes(), verb);
+        assert_eq!(
+            check(signed(&key, now(), body), body, Verb::Sync),
+            Some(Caller::Signed("msg_1".into()))
+        );
+        assert_eq!(
+            check(signed(&key, now(), body), body, Verb::Nuke),
+            None,
+            "another verb"
+        );
+        assert_eq!(
+            check(signed(&key, now(), body), r#"{"type":"sync" }"#, Verb::Sync),
+            None,
+            "another body"
+        );
+        assert_eq!(
+            check(signed(&key, now() - 301, body), body, Verb::Sync),
+            None,
+            "too old"
+        );
+        assert_eq!(
+            check(signed(&key, now() + 301, body), body, Verb::Sync),
+            None,
+            "from the future"
+        );
+        assert_eq!(
+            check(signed(b"wrong", now(), body), body, Verb::Sync),
+            None,
+            "another key"
+        );
+        assert_eq!(
+            check(signed(&key, now(), ""), "", Verb::Sync),
+            None,
+            "no verb"
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! What each request does. Answers are JSON unless the contract says otherwise; errors say what to do
+//! and hold no secret and no row value.
+
+use super::App;
+use super::auth::{Caller, Verb};
+use crate::error::{Class, Error};
+use crate::status;
+use crate::sync::CALL_BUDGET;
+use crate::sync::pairing::{self, Nuked};
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// When to come back after a passing failure, in seconds.
+const RETRY_AFTER: u16 = 5;
+
+/// When to come back after one that somebody has to mend, in seconds.
+const HALT_AFTER: u16 = 60;
+
+type Body = Result<Bytes, BytesRejection>;
+
+fn refusal(status: StatusCode, error: impl Into<String>) -> Response {
+    (
+        status,
+        Json(json!({"success": false, "error": error.into()})),
+    )
+        .into_response()
+}
+
+/// The body and who sent it, or the answer that refuses.
+fn admit(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    verb: Verb,
+) -> Result<(Caller, Bytes), Box<Response>> {
+    let body = body.map_err(|e| Box::new(refusal(e.status(), e.body_text())))?;
+    match app.auth.check(headers, &body, verb) {
+        Some(caller) => Ok((caller, body)),
+        None => Err(Box::new(refusal(
+            StatusCode::UNAUTHORIZED,
+            "wrong or missing signature: send the secret in x-webhook-signature, or sign as Standard Webhooks",
+        ))),
+    }
+}
+
+fn failure(error: &Error) -> Response {
+    let after = if error.class() == Class::Halt {
+        HALT_AFTER
+    } else {
+        RETRY_AFTER
+    };
+    let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from(after));
+    response
+}
+
+/// Runs `work` on its own task: a caller that hangs up does not stop it.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    use tracing::Instrument as _;
+    let span = tracing::Span::current();
+    tokio::spawn(work.instrument(span))
+        .await
+        .unwrap_or_else(|e| Err(Error::unknown(format!("the task ended early: {e}"))))
+}
+
+pub(super) async fn sync(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
+    if let Err(response) = admit(&app, &headers, body, Verb::Sync) {
+        return *response;
+    }
+    match detached(async move { app.worker.drain(CALL_BUDGET).await }).await {
+        Ok(drained) => success(json!(drained)),
+        Err(e) => failure(&e),
+    }
+}
+
+fn success(mut fields: Value) -> Response {
+    fields["success"] = Value::Bool(true);
+    Json(fields).into_response()
+}
+
+pub(super) async fn nuke(
+    State(app): State<Arc<App>>,
+    Query(query): Query<HashMap<String, String>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let caller = match admit(&app, &headers, body, Verb::Nuke) {
+        Ok((caller, _)) => caller,
+        Err(response) => return *response,
+    };
+    if let Some(refill) = query
+        .get("refill")
+        .filter(|v| !["true", "false"].contains(&v.as_str()))
+    {
+        return refusal(
+            StatusCode::BAD_REQUEST,
+            format!("refill must be true or false, not {refill:?}"),
+        );
+    }
+    let done = detached(async move {
+        let id = match &caller {
+            Caller::Signed(id) => Some(id.as_str()),
+            Caller::Secret => None,
+        };
+        pairing::nuke(&app.worker, id).await
+    });
+    match done.await {
+        Ok(Nuked::Done) => success(json!({"message": "Data nuked and schema reinitialized"})),
+        Ok(Nuked::Replayed) => refusal(
+            StatusCode::UNAUTHORIZED,
+            "this request's webhook-id was used before: sign a new one",
+        ),
+        Err(e) => failure(&e),
+    }
+}
+
+pub(super) async fn resync(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    match admit(&app, &headers, body, Verb::Resync) {
+        Ok(_) => refusal(StatusCode::NOT_IMPLEMENTED, "resync is not built yet"),
+        Err(response) => *response,
+    }
+}
+
+pub(super) async fn status(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    if let Err(response) = admit(&app, &headers, body, Verb::Status) {
+        return *response;
+    }
+    match status::status(&app.worker).await {
+        Ok(status) => Json(status).into_response(),
+        Err(e) => failure(&e),
+    }
+}
+
+pub(super) async fn health() -> &'static str {
+    "OK"
+}
+
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
+    let reasons = status::unready(&app.worker).await;
+    let status = if reasons.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (
+        status,
+        Json(json!({"ready": reasons.is_empty(), "reasons": reasons})),
+    )
+        .into_response()
+}
+
+pub(super) async fn unknown_path() -> Response {
+    refusal(
+        StatusCode::NOT_FOUND,
+        "no such path: there are /sync, /nuke, /resync, /status, /health, /ok and /ready",
+    )
+}
+
+pub(super) async fn wrong_method() -> Response {
+    refusal(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "wrong method: POST /sync, /nuke and /resync, GET the others",
+    )
+}

@@ -1,0 +1,99 @@
+//! The HTTP worker: routes, limits and answers. [`auth`] decides who may call, [`handlers`] what the
+//! calls do. Takes a listener and a worker, so that tests run the very same entry on port 0.
+
+pub mod auth;
+mod handlers;
+
+use crate::sync::Worker;
+use auth::Auth;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderName, Request, StatusCode};
+use axum::routing::{get, post};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
+use tower_http::timeout::TimeoutLayer;
+use tower_http::trace::TraceLayer;
+
+/// Largest request body: a call names a verb and perhaps tables.
+pub const BODY_BYTES: usize = 1024 * 1024;
+
+/// Time for one request: a drain's budget, its last step, and a little.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// After a signal: time for the step in hand.
+pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(9);
+
+/// What the handlers share.
+pub struct App {
+    /// Does the work.
+    pub worker: Worker,
+    /// Who may ask for it.
+    pub auth: Auth,
+}
+
+/// The routes.
+pub fn router(app: Arc<App>) -> Router {
+    let request_id = HeaderName::from_static("x-request-id");
+    Router::new()
+        .route("/sync", post(handlers::sync))
+        .route("/nuke", post(handlers::nuke))
+        .route("/resync", post(handlers::resync))
+        .route("/status", get(handlers::status))
+        .route("/health", get(handlers::health))
+        .route("/ok", get(handlers::health))
+        .route("/ready", get(handlers::ready))
+        .fallback(handlers::unknown_path)
+        .method_not_allowed_fallback(handlers::wrong_method)
+        .with_state(app)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(CatchPanicLayer::new())
+        .layer(TimeoutLayer::with_status_code(
+            StatusCode::REQUEST_TIMEOUT,
+            REQUEST_TIMEOUT,
+        ))
+        .layer(PropagateRequestIdLayer::new(request_id.clone()))
+        .layer(TraceLayer::new_for_http().make_span_with(span))
+        .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
+}
+
+/// No query and no header but the request's id: secrets travel there.
+fn span<B>(request: &Request<B>) -> tracing::Span {
+    let id = request
+        .headers()
+        .get("x-request-id")
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
+}
+
+/// Serves until `shutdown` resolves, then ends the step in hand and returns.
+pub async fn serve(
+    listener: TcpListener,
+    app: Arc<App>,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let (stopped, stopping) = tokio::sync::oneshot::channel::<()>();
+    let worker = app.clone();
+    let signal = async move {
+        shutdown.await;
+        worker.worker.stop();
+        drop(stopped);
+    };
+    let server = axum::serve(listener, router(app.clone())).with_graceful_shutdown(signal);
+    let patience = async {
+        // An error says that the sender is gone: that is the signal.
+        stopping.await.ok();
+        tokio::time::sleep(SHUTDOWN_PATIENCE).await;
+    };
+    tokio::select! {
+        ended = async { let ended = server.await; app.worker.idle().await; ended } => ended,
+        () = patience => {
+            tracing::warn!("the step in hand takes too long; Postgres puts its messages back on the queue");
+            Ok(())
+        }
+    }
+}

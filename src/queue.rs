@@ -1,0 +1,463 @@
+//! All SQL of the queue and of the progress beside it: lock, take, acknowledge, dead-letter, depth.
+//! Takes a client inside (or outside) a step's transaction; knows nothing of the replica.
+
+use crate::config::QueueName;
+use crate::error::{Error, Result};
+use crate::replica::head::{Entry, Head};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+/// Messages of one step: enough that a step's fixed costs vanish, few enough that its locks are short.
+pub const TAKE_MESSAGES: i64 = 10_000;
+
+/// Bytes of messages of one step, as stored.
+pub const TAKE_BYTES: i64 = 4 * 1024 * 1024;
+
+/// A message larger than this when stored may be compressed: its size is taken unpacked.
+const COMPRESSED_BYTES: i64 = 2000;
+
+/// What Postgres remembers of the pairing, and what Postgres is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Where the replica is, as far as acknowledged; `None` before the first pairing.
+    pub head: Option<Head>,
+    /// An epoch that was announced and may have reached the replica.
+    pub next_epoch: Option<String>,
+    /// The source at the pairing.
+    pub paired_with: Option<Identity>,
+}
+
+/// What tells one Postgres from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// System identifier and timeline.
+    pub source: String,
+    /// The queue table's OID.
+    pub queue: u32,
+}
+
+/// The step's snapshot, with the progress row locked.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// What was acknowledged.
+    pub progress: Progress,
+    /// What this Postgres is now.
+    pub identity: Identity,
+    /// This transaction (xid8).
+    pub xid: String,
+    /// WAL insert position when the snapshot was taken: all that it sees lies before.
+    pub lsn: String,
+    /// Its time, ISO 8601.
+    pub at: String,
+    /// Calls of other processes that found this queue busy.
+    pub calls: i64,
+}
+
+/// One message.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// Its id.
+    pub msg_id: i64,
+    /// Its JSON; `None` for SQL NULL.
+    pub text: Option<String>,
+}
+
+/// A change that waits for somebody to look at it.
+#[derive(Debug, Serialize)]
+pub struct DeadLetter {
+    /// What is wrong, with the mend; no row values.
+    pub reason: String,
+    /// `message`, `value`, `source` or `target`: which part refused it.
+    pub class: &'static str,
+    /// The table, if known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// The marked key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Vec<Option<String>>>,
+    /// The message's id in the queue.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub msg_id: Option<i64>,
+    /// The whole message, where the key alone is not enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<Box<RawValue>>,
+}
+
+/// Creates what is missing beside the queue: bookkeeping and the dead-letter queue.
+pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
+    let sql = "select to_regclass($1) is not null, to_regclass($2) is not null,
+                      to_regclass('pgflume.progress') is not null and to_regclass('pgflume.wakeup') is not null
+                      and to_regclass('pgflume.redeemed') is not null";
+    let row = client
+        .query_typed(
+            sql,
+            &[
+                (&queue.table(), Type::TEXT),
+                (&queue.dead_table(), Type::TEXT),
+            ],
+        )
+        .await?
+        .pop()
+        .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
+    let (has_queue, has_dead, has_progress): (bool, bool, bool) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    if !has_queue {
+        let name = queue.as_str();
+        return Err(Error::halt(format!(
+            "the queue {name} does not exist: run `pgflume setup`, or select pgmq.create('{name}'), or correct QUEUE_NAME"
+        )));
+    }
+    if !has_progress {
+        let bookkeeping = include_str!("../sql/bookkeeping.sql");
+        client.batch_execute(&exclusively(bookkeeping)).await?;
+    }
+    if !has_dead {
+        client
+            .batch_execute(&exclusively(&format!(
+                "select pgmq.create('{}');",
+                queue.dead()
+            )))
+            .await?;
+    }
+    if !has_progress
+        || client
+            .query_typed(
+                "select 1 from pgflume.progress where queue = $1",
+                &[(&queue.as_str(), Type::TEXT)],
+            )
+            .await?
+            .is_empty()
+    {
+        let sql = "insert into pgflume.progress (queue) values ($1) on conflict do nothing";
+        client
+            .execute_typed(sql, &[(&queue.as_str(), Type::TEXT)])
+            .await?;
+    }
+    Ok(())
+}
+
+/// Two workers that meet a new queue at once must not both create; `if not exists` alone races.
+fn exclusively(sql: &str) -> String {
+    format!("begin; select pg_catalog.pg_advisory_xact_lock(7352891046612); {sql}; commit")
+}
+
+/// Takes the single flight: the snapshot with the progress row locked, or `None` if somebody has it.
+pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>> {
+    let sql = "
+        select p.epoch, p.seq, p.token, p.next_epoch, p.source_id, p.queue_id,
+               (select system_identifier from pg_catalog.pg_control_system())::text || '/' ||
+                   pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8),
+               $2::regclass::oid,
+               pg_catalog.pg_current_xact_id()::text,
+               pg_catalog.pg_current_wal_insert_lsn()::text,
+               pg_catalog.to_jsonb(pg_catalog.clock_timestamp()) #>> '{}',
+               coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0)
+        from pgflume.progress p where p.queue = $1 for update nowait";
+    let rows = match client
+        .query_typed(
+            sql,
+            &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)],
+        )
+        .await
+    {
+        Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(None),
+        other => other?,
+    };
+    let row = rows
+        .first()
+        .ok_or_else(|| Error::retry("the progress row is not there yet; it will be tried again"))?;
+    let epoch: Option<String> = row.try_get(0)?;
+    let head = match epoch {
+        Some(epoch) => Some(Head {
+            epoch,
+            seq: row.try_get(1)?,
+            token: row.try_get(2)?,
+        }),
+        None => None,
+    };
+    let paired = (
+        row.try_get::<_, Option<String>>(4)?,
+        row.try_get::<_, Option<u32>>(5)?,
+    );
+    Ok(Some(Snapshot {
+        progress: Progress {
+            head,
+            next_epoch: row.try_get(3)?,
+            paired_with: match paired {
+                (Some(source), Some(queue)) => Some(Identity { source, queue }),
+                _ => None,
+            },
+        },
+        identity: Identity {
+            source: row.try_get(6)?,
+            queue: row.try_get(7)?,
+        },
+        xid: row.try_get(8)?,
+        lsn: row.try_get(9)?,
+        at: row.try_get(10)?,
+        calls: row.try_get(11)?,
+    }))
+}
+
+/// Leaves a note for the drain that holds the queue.
+pub async fn wake(client: &Client, queue: &QueueName) -> Result<()> {
+    let sql = "insert into pgflume.wakeup as w (queue, calls) values ($1, 1)
+               on conflict (queue) do update set calls = w.calls + 1";
+    client
+        .execute_typed(sql, &[(&queue.as_str(), Type::TEXT)])
+        .await?;
+    Ok(())
+}
+
+/// The notes left so far.
+pub async fn calls(client: &Client, queue: &QueueName) -> Result<i64> {
+    let sql = "select coalesce((select calls from pgflume.wakeup where queue = $1), 0)";
+    scalar(client, sql, queue.as_str()).await
+}
+
+/// Takes the oldest messages by deleting them, whatever their visibility timeout, at most
+/// [`TAKE_MESSAGES`] and [`TAKE_BYTES`], sorted by id. Marks of `paused` tables stay.
+pub async fn take(client: &Client, queue: &QueueName, paused: &[&str]) -> Result<Vec<Taken>> {
+    let table = queue.table();
+    let filter = if paused.is_empty() {
+        "$3::text[] is not null"
+    } else {
+        "not (message ? 'v' and message->>'table' = any($3)) is true"
+    };
+    let sql = format!(
+        "with first as materialized (
+             select msg_id, pg_column_size(message) as stored,
+                    case when pg_column_size(message) > {COMPRESSED_BYTES} then octet_length(message::text) end as unpacked
+             from {table} where {filter} order by msg_id limit $1),
+         cut as (select msg_id from (
+             select msg_id, sum(coalesce(unpacked, stored)) over (order by msg_id) - coalesce(unpacked, stored) as before from first) f
+             where before < $2),
+         taken as (delete from {table} q using cut where q.msg_id = cut.msg_id returning q.msg_id, q.message::text)
+         select * from taken order by msg_id"
+    );
+    let parameters = [
+        (&TAKE_MESSAGES as _, Type::INT8),
+        (&TAKE_BYTES as _, Type::INT8),
+        (&paused as _, Type::TEXT_ARRAY),
+    ];
+    let rows = client.query_typed(&sql, &parameters).await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Taken {
+                msg_id: row.try_get(0)?,
+                text: row.try_get(1)?,
+            })
+        })
+        .collect()
+}
+
+/// Deletes messages whose images the replica already has.
+pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64]) -> Result<u64> {
+    let sql = format!("delete from {} where msg_id = any($1)", queue.table());
+    Ok(client
+        .execute_typed(&sql, &[(&ids, Type::INT8_ARRAY)])
+        .await?)
+}
+
+/// Puts dead letters on their queue, in the step's transaction.
+pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter]) -> Result<()> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    let texts = letters
+        .iter()
+        .map(serde_json::to_string)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| Error::retry(format!("a dead letter cannot be written: {e}")))?;
+    let sql = format!(
+        "insert into {} (vt, message) select clock_timestamp(), t::jsonb from unnest($1::text[]) t",
+        queue.dead_table()
+    );
+    client
+        .execute_typed(&sql, &[(&texts, Type::TEXT_ARRAY)])
+        .await?;
+    Ok(())
+}
+
+/// Moves the progress to `head`; the step's commit makes it and the taken messages final.
+pub async fn advance(
+    client: &Client,
+    queue: &QueueName,
+    head: &Head,
+    caught_up: bool,
+) -> Result<()> {
+    let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, synced_at = now(),
+               caught_up_at = case when $5 then now() else caught_up_at end where queue = $1";
+    let parameters = [
+        (&queue.as_str() as _, Type::TEXT),
+        (&head.epoch as _, Type::TEXT),
+        (&head.seq as _, Type::INT8),
+        (&head.token as _, Type::TEXT),
+        (&caught_up as _, Type::BOOL),
+    ];
+    client.execute_typed(sql, &parameters).await?;
+    Ok(())
+}
+
+/// Remembers the id of a signed request; `false` if it was used before. Ids older than their
+/// signatures can be are forgotten.
+pub async fn redeem(client: &Client, id: &str) -> Result<bool> {
+    client
+        .execute_typed(
+            "delete from pgflume.redeemed where at < now() - interval '1 hour'",
+            &[],
+        )
+        .await?;
+    let sql = "insert into pgflume.redeemed (id) values ($1) on conflict do nothing";
+    Ok(client.execute_typed(sql, &[(&id, Type::TEXT)]).await? == 1)
+}
+
+/// Announces an epoch, before the replica learns of it.
+pub async fn announce(client: &Client, queue: &QueueName, epoch: &str) -> Result<()> {
+    let sql = "update pgflume.progress set next_epoch = $2 where queue = $1";
+    client
+        .execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&epoch, Type::TEXT)])
+        .await?;
+    Ok(())
+}
+
+/// Pairs the queue with the replica at `head`.
+pub async fn pair(
+    client: &Client,
+    queue: &QueueName,
+    head: &Head,
+    identity: &Identity,
+) -> Result<()> {
+    let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, next_epoch = null,
+               source_id = $5, queue_id = $6, caught_up_at = null where queue = $1";
+    let parameters = [
+        (&queue.as_str() as _, Type::TEXT),
+        (&head.epoch as _, Type::TEXT),
+        (&head.seq as _, Type::INT8),
+        (&head.token as _, Type::TEXT),
+        (&identity.source as _, Type::TEXT),
+        (&identity.queue as _, Type::OID),
+    ];
+    client.execute_typed(sql, &parameters).await?;
+    Ok(())
+}
+
+/// What became of the Postgres transactions behind `entries`: `aborted` for each, and whether this
+/// Postgres is at least where it was when they were applied.
+pub async fn fates(client: &Client, entries: &[Entry]) -> Result<Vec<Fate>> {
+    let xids: Vec<&str> = entries.iter().map(|e| e.xid.as_str()).collect();
+    let lsns: Vec<&str> = entries.iter().map(|e| e.lsn.as_str()).collect();
+    // pg_xact_status() raises for a transaction that this Postgres has not begun yet.
+    let sql = "select case when x::xid8 >= pg_snapshot_xmax(pg_current_snapshot()) then 'future'
+                      else coalesce(pg_xact_status(x::xid8), 'unknown') end,
+                      l::pg_lsn <= pg_current_wal_insert_lsn()
+               from unnest($1::text[], $2::text[]) with ordinality u(x, l, i) order by i";
+    let rows = client
+        .query_typed(sql, &[(&xids, Type::TEXT_ARRAY), (&lsns, Type::TEXT_ARRAY)])
+        .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(Fate {
+                status: row.try_get(0)?,
+                reached: row.try_get(1)?,
+            })
+        })
+        .collect()
+}
+
+/// What Postgres says of the transaction behind a ledger row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fate {
+    /// `aborted`, `committed`, `in progress`, `future` or `unknown`.
+    pub status: String,
+    /// Whether this Postgres has reached the WAL position that the row saw.
+    pub reached: bool,
+}
+
+/// Whether the queue is empty at this snapshot.
+pub async fn is_empty(client: &Client, queue: &QueueName) -> Result<bool> {
+    let sql = format!(
+        "select not exists (select from {} where $1::text is not null)",
+        queue.table()
+    );
+    scalar(client, &sql, queue.as_str()).await
+}
+
+/// Messages on the queue, hidden ones included.
+pub async fn depth(client: &Client, queue: &QueueName) -> Result<i64> {
+    let sql = format!(
+        "select count(*) from {} where $1::text is not null",
+        queue.table()
+    );
+    scalar(client, &sql, queue.as_str()).await
+}
+
+/// Dead letters.
+pub async fn dead_depth(client: &Client, queue: &QueueName) -> Result<i64> {
+    let sql = format!(
+        "select count(*) from {} where $1::text is not null",
+        queue.dead_table()
+    );
+    scalar(client, &sql, queue.as_str()).await
+}
+
+/// Age of the oldest message, in seconds; `None` if the queue is empty.
+pub async fn oldest_seconds(client: &Client, queue: &QueueName) -> Result<Option<f64>> {
+    let sql = format!(
+        "select extract(epoch from clock_timestamp() - enqueued_at)::float8 from {} where $1::text is not null order by msg_id limit 1",
+        queue.table()
+    );
+    match client
+        .query_typed(&sql, &[(&queue.as_str(), Type::TEXT)])
+        .await?
+        .first()
+    {
+        Some(row) => Ok(Some(row.try_get(0)?)),
+        None => Ok(None),
+    }
+}
+
+/// What was last acknowledged, for `status`: (epoch, seq, synced_at, caught_up_at).
+pub async fn last_sync(client: &Client, queue: &QueueName) -> Result<LastSync> {
+    let sql = "select epoch, seq, to_jsonb(synced_at) #>> '{}', to_jsonb(caught_up_at) #>> '{}' from pgflume.progress where queue = $1";
+    match client
+        .query_typed(sql, &[(&queue.as_str(), Type::TEXT)])
+        .await?
+        .first()
+    {
+        Some(row) => Ok(LastSync {
+            epoch: row.try_get(0)?,
+            seq: row.try_get(1)?,
+            synced_at: row.try_get(2)?,
+            caught_up_at: row.try_get(3)?,
+        }),
+        None => Ok(LastSync::default()),
+    }
+}
+
+/// The last acknowledged batch.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct LastSync {
+    /// The pairing.
+    pub epoch: Option<String>,
+    /// Batches acknowledged in it.
+    pub seq: i64,
+    /// When a batch was last acknowledged.
+    pub synced_at: Option<String>,
+    /// When a batch last emptied the queue.
+    pub caught_up_at: Option<String>,
+}
+
+async fn scalar<T>(client: &Client, sql: &str, parameter: &str) -> Result<T>
+where
+    T: for<'a> tokio_postgres::types::FromSql<'a>,
+{
+    let rows = client.query_typed(sql, &[(&parameter, Type::TEXT)]).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
+    Ok(row.try_get(0)?)
+}

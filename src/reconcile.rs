@@ -1,0 +1,276 @@
+//! Compares what Postgres acknowledged with where the replica is, and decides. Pure: the step asks,
+//! acts, and asks again. Whatever is not certainly harmless stops with a reason; nothing is guessed.
+
+use crate::queue::{Fate, Identity, Progress};
+use crate::replica::head::{Entry, Head};
+
+/// What the step does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Both agree: go on from here.
+    GoOn(Head),
+    /// First contact: announce an epoch, then start it on both sides.
+    Pair,
+    /// The replica has the announced epoch already: record it.
+    Adopt(Head),
+    /// The replica is ahead: look at its ledger ([`ahead`]).
+    Ahead {
+        /// What was acknowledged.
+        from: Head,
+        /// Where the replica is.
+        to: Head,
+    },
+    /// One side lost something or was replaced.
+    Stop(Divergence),
+}
+
+/// Why the two sides cannot go on together. Each says what happened and the mend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Divergence {
+    /// The replica lost acknowledged batches.
+    #[error(
+        "the replica is behind: it has lost batches that it had acknowledged (restored, or failed over); POST /nuke rebuilds it"
+    )]
+    Behind,
+    /// The replica has no head, or that of another pairing.
+    #[error(
+        "the replica is not the one that this queue was paired with (replaced, or emptied); POST /nuke takes it over and rebuilds it"
+    )]
+    OtherReplica,
+    /// Postgres is another, or at another point of its history.
+    #[error(
+        "Postgres is not the one that the replica was paired with (restored, failed over, or the queue was recreated); POST /nuke pairs them anew"
+    )]
+    OtherSource,
+}
+
+/// Compares both sides.
+pub fn decide(progress: &Progress, identity: &Identity, head: Option<&Head>) -> Decision {
+    use Decision::{Adopt, Ahead, GoOn, Pair, Stop};
+    if let Some(head) = head
+        && progress.next_epoch.as_ref() == Some(&head.epoch)
+        && head.seq == 0
+    {
+        return Adopt(head.clone());
+    }
+    let (acknowledged, head) = match (&progress.head, head) {
+        (None, None) => return Pair,
+        (None, Some(_)) => return Stop(Divergence::OtherReplica),
+        // Nothing was ever acknowledged, so nothing is lost.
+        (Some(acknowledged), None) if acknowledged.seq == 0 => return Pair,
+        (Some(_), None) => return Stop(Divergence::OtherReplica),
+        (Some(acknowledged), Some(head)) => (acknowledged, head),
+    };
+    if progress
+        .paired_with
+        .as_ref()
+        .is_some_and(|paired| paired != identity)
+    {
+        return Stop(Divergence::OtherSource);
+    }
+    if acknowledged.epoch != head.epoch {
+        return Stop(Divergence::OtherReplica);
+    }
+    if acknowledged == head {
+        return GoOn(head.clone());
+    }
+    if head.seq > acknowledged.seq {
+        return Ahead {
+            from: acknowledged.clone(),
+            to: head.clone(),
+        };
+    }
+    Stop(Divergence::Behind)
+}
+
+/// Whether the replica is ahead only because an acknowledgement was lost: its ledger leads without a
+/// gap from `from` to `to`, and Postgres rolled back each transaction behind it and is not behind
+/// what they saw. Then their marks are still queued, and taking them again is harmless.
+pub fn ahead(from: &Head, to: &Head, ledger: &[Entry], fates: &[Fate]) -> Result<(), Divergence> {
+    let mut at = from;
+    for entry in ledger {
+        if entry.parent != at.token || entry.head.seq != at.seq + 1 || entry.head.epoch != at.epoch
+        {
+            return Err(Divergence::Behind);
+        }
+        at = &entry.head;
+    }
+    if at != to {
+        return Err(Divergence::Behind);
+    }
+    let lost =
+        fates.len() == ledger.len() && fates.iter().all(|f| f.status == "aborted" && f.reached);
+    if lost {
+        Ok(())
+    } else {
+        Err(Divergence::OtherSource)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(epoch: &str, seq: i64, token: &str) -> Head {
+        Head {
+            epoch: epoch.into(),
+            seq,
+            token: token.into(),
+        }
+    }
+
+    fn identity(source: &str) -> Identity {
+        Identity {
+            source: source.into(),
+            queue: 1,
+        }
+    }
+
+    fn progress(head: Option<Head>, next_epoch: Option<&str>) -> Progress {
+        Progress {
+            head,
+            next_epoch: next_epoch.map(Into::into),
+            paired_with: Some(identity("pg/1")),
+        }
+    }
+
+    #[test]
+    fn every_case_is_told_apart() {
+        let at = head("e", 5, "t5");
+        let stop = |d| Decision::Stop(d);
+        let cases = [
+            (progress(None, None), "pg/1", None, Decision::Pair),
+            (progress(None, Some("n")), "pg/1", None, Decision::Pair),
+            (
+                progress(None, Some("n")),
+                "pg/1",
+                Some(head("n", 0, "t")),
+                Decision::Adopt(head("n", 0, "t")),
+            ),
+            (
+                progress(Some(at.clone()), Some("n")),
+                "pg/1",
+                Some(head("n", 0, "t")),
+                Decision::Adopt(head("n", 0, "t")),
+            ),
+            (
+                progress(Some(at.clone()), Some("n")),
+                "pg/1",
+                Some(at.clone()),
+                Decision::GoOn(at.clone()),
+            ),
+            (
+                progress(None, None),
+                "pg/1",
+                Some(head("x", 3, "t")),
+                stop(Divergence::OtherReplica),
+            ),
+            (
+                progress(Some(head("e", 0, "t")), None),
+                "pg/1",
+                None,
+                Decision::Pair,
+            ),
+            (
+                progress(Some(at.clone()), None),
+                "pg/1",
+                None,
+                stop(Divergence::OtherReplica),
+            ),
+            (
+                progress(Some(at.clone()), None),
+                "pg/1",
+                Some(at.clone()),
+                Decision::GoOn(at.clone()),
+            ),
+            (
+                progress(Some(at.clone()), None),
+                "pg/2",
+                Some(at.clone()),
+                stop(Divergence::OtherSource),
+            ),
+            (
+                progress(Some(at.clone()), None),
+                "pg/1",
+                Some(head("x", 5, "t5")),
+                stop(Divergence::OtherReplica),
+            ),
+            (
+                progress(Some(at.clone()), None),
+                "pg/1",
+                Some(head("e", 4, "t4")),
+                stop(Divergence::Behind),
+            ),
+            (
+                progress(Some(at.clone()), None),
+                "pg/1",
+                Some(head("e", 5, "other")),
+                stop(Divergence::Behind),
+            ),
+            (
+                progress(Some(at.clone()), None),
+                "pg/1",
+                Some(head("e", 6, "t6")),
+                Decision::Ahead {
+                    from: at.clone(),
+                    to: head("e", 6, "t6"),
+                },
+            ),
+        ];
+        for (progress, source, replica, expected) in cases {
+            assert_eq!(
+                decide(&progress, &identity(source), replica.as_ref()),
+                expected,
+                "{progress:?} {replica:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_a_lost_acknowledgement_is_harmless() {
+        let entry = |seq, parent: &str| Entry {
+            head: head("e", seq, &format!("t{seq}")),
+            parent: parent.into(),
+            xid: "1".into(),
+            lsn: "0/1".into(),
+            images: vec![],
+        };
+        let (from, to) = (head("e", 5, "t5"), head("e", 7, "t7"));
+        let ledger = [entry(6, "t5"), entry(7, "t6")];
+        let fate = |status: &str, reached| Fate {
+            status: status.into(),
+            reached,
+        };
+        let aborted = [fate("aborted", true), fate("aborted", true)];
+        assert_eq!(ahead(&from, &to, &ledger, &aborted), Ok(()));
+        assert_eq!(
+            ahead(&from, &to, &ledger[1..], &aborted[1..]),
+            Err(Divergence::Behind),
+            "a gap"
+        );
+        assert_eq!(
+            ahead(&from, &to, &ledger[..1], &aborted[..1]),
+            Err(Divergence::Behind),
+            "an end missing"
+        );
+        assert_eq!(
+            ahead(&from, &to, &[entry(6, "x"), entry(7, "t6")], &aborted),
+            Err(Divergence::Behind),
+            "another branch"
+        );
+        for (status, reached) in [
+            ("committed", true),
+            ("future", true),
+            ("unknown", true),
+            ("in progress", true),
+            ("aborted", false),
+        ] {
+            let fates = [fate("aborted", true), fate(status, reached)];
+            assert_eq!(
+                ahead(&from, &to, &ledger, &fates),
+                Err(Divergence::OtherSource),
+                "{status}"
+            );
+        }
+    }
+}

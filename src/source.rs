@@ -1,0 +1,272 @@
+//! Reads rows of the source at the step's snapshot, by marked keys. Every value comes as text under
+//! pinned settings. Takes a client inside the step's transaction; changes nothing.
+
+use crate::error::{Error, Result};
+use crate::message::MarkedKey;
+use crate::schema::catalog::{SourceColumn, SourceTable};
+use crate::schema::{ColumnType, quote};
+use crate::value::{Cell, Key, Mismatch, from_text};
+use std::pin::Pin;
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row, RowStream};
+
+/// Opens the step's transaction: settings that no role or database default can change, and the locks
+/// without which a TRUNCATE or a rewriting ALTER that commits after the snapshot makes a table look
+/// empty. Nothing here takes the snapshot yet.
+pub async fn begin(client: &Client, tables: &[&SourceTable]) -> Result<()> {
+    let mut sql = String::from(BEGIN);
+    if !tables.is_empty() {
+        let names: Vec<_> = tables.iter().map(|t| t.table.source.quoted()).collect();
+        sql.push_str(&format!(
+            "; lock table {} in access share mode",
+            names.join(", ")
+        ));
+    }
+    client.batch_execute(&sql).await.map_err(Error::from)
+}
+
+/// The plan is forced to the key's index: for some thousand keys the planner would rather scan.
+const BEGIN: &str = "begin isolation level repeatable read;
+set local search_path = '';
+set local synchronous_commit = on;
+set local row_security = off;
+set local lock_timeout = '5s';
+set local statement_timeout = '60s';
+set local idle_in_transaction_session_timeout = '90s';
+set local timezone = 'UTC';
+set local datestyle = 'ISO, YMD';
+set local intervalstyle = 'postgres';
+set local bytea_output = 'hex';
+set local extra_float_digits = 3;
+set local quote_all_identifiers = off;
+set local lc_monetary = 'C';
+set local xmloption = 'content';
+set local standard_conforming_strings = on;
+set local jit = off;
+set local max_parallel_workers_per_gather = 0;
+set local enable_seqscan = off;
+set local enable_hashjoin = off;
+set local enable_mergejoin = off";
+
+/// Waits until all WAL up to `lsn` is on disk, forcing a flush from another transaction if it is not:
+/// a session with `synchronous_commit = off` may have committed what a crash could still undo.
+pub async fn ensure_durable(
+    client: &Client,
+    postgres: &crate::postgres::PgUrl,
+    lsn: &str,
+) -> Result<()> {
+    if is_flushed(client, lsn).await? {
+        return Ok(());
+    }
+    let other = postgres.connect().await?;
+    let flush = "begin; set local synchronous_commit = on; select pg_catalog.pg_logical_emit_message(true, 'pgflume', ''); commit";
+    other.batch_execute(flush).await?;
+    if is_flushed(client, lsn).await? {
+        return Ok(());
+    }
+    Err(Error::retry(
+        "Postgres has not flushed its WAL yet; it will be tried again",
+    ))
+}
+
+async fn is_flushed(client: &Client, lsn: &str) -> Result<bool> {
+    let rows = client
+        .query_typed(
+            "select pg_catalog.pg_current_wal_flush_lsn() >= $1::text::pg_catalog.pg_lsn",
+            &[(&lsn, Type::TEXT)],
+        )
+        .await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
+    Ok(row.try_get(0)?)
+}
+
+/// One marked key as it was found.
+#[derive(Debug)]
+pub struct Found {
+    /// The key as it was marked.
+    pub marked: MarkedKey,
+    /// The marked key as SQLite has it.
+    pub key: Result<Key, Unfit>,
+    /// The row under it, if there is one: its own key and all cells.
+    pub row: Option<Result<(Key, Vec<Cell>), Unfit>>,
+}
+
+/// A column whose value does not fit its declared type.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("column {column:?} {mismatch}")]
+pub struct Unfit {
+    column: String,
+    mismatch: Mismatch,
+}
+
+/// Starts reading the rows under `keys`. Rows come in any order, one for each key that is marked.
+pub async fn read(
+    client: &Client,
+    source: &SourceTable,
+    keys: &[MarkedKey],
+) -> Result<Pin<Box<RowStream>>> {
+    let columns: Vec<Vec<&str>> = (0..source.table.key.len())
+        .map(|i| keys.iter().map(|key| key[i].as_str()).collect())
+        .collect();
+    let parameters: Vec<(&(dyn tokio_postgres::types::ToSql + Sync), Type)> =
+        columns.iter().map(|c| (c as _, Type::TEXT_ARRAY)).collect();
+    let stream = client
+        .query_typed_raw(&read_sql(source), parameters)
+        .await?;
+    Ok(Box::pin(stream))
+}
+
+/// Joins the marked keys to their rows. Names of the key list end in a suffix that no column of the
+/// source has, because `where` is written with bare column names.
+fn read_sql(source: &SourceTable) -> String {
+    let table = &source.table;
+    let key = |i: usize| format!("_pgflume_k{i}");
+    let arrays: Vec<_> = (1..=table.key.len())
+        .map(|i| format!("${i}::pg_catalog.text[]"))
+        .collect();
+    let names: Vec<_> = (0..table.key.len()).map(key).collect();
+    let mut casts = Vec::new();
+    let mut equal = Vec::new();
+    for (i, &position) in table.key.iter().enumerate() {
+        let column = &source.columns[position];
+        casts.push(format!("{}::{} as _pgflume_v{i}", key(i), column.cast));
+        equal.push(format!(
+            "t.{} {} k._pgflume_v{i}",
+            quote(&table.columns[position].name),
+            column.equals
+        ));
+    }
+    let marked_values: Vec<_> = table
+        .key
+        .iter()
+        .enumerate()
+        .map(|(i, &p)| {
+            expression(
+                table.columns[p].kind,
+                &source.columns[p],
+                &format!("k._pgflume_v{i}"),
+            )
+        })
+        .collect();
+    let values: Vec<_> = table
+        .columns
+        .iter()
+        .zip(&source.columns)
+        .enumerate()
+        .map(|(i, (c, s))| {
+            format!(
+                "{} as _pgflume_c{i}",
+                expression(c.kind, s, &format!("t.{}", quote(&c.name)))
+            )
+        })
+        .collect();
+    let filter = table
+        .filter
+        .as_ref()
+        .map(|f| format!(" and (\n{f}\n)"))
+        .unwrap_or_default();
+    format!(
+        "select k.{}, {}, r.* from (select *, {} from pg_catalog.unnest({}) as u({})) k \
+         left join lateral (select true as _pgflume_found, {} from {} as t where {}{filter}) r on true",
+        names.join(", k."),
+        marked_values.join(", "),
+        casts.join(", "),
+        arrays.join(", "),
+        names.join(", "),
+        values.join(", "),
+        table.source.quoted(),
+        equal.join(" and "),
+    )
+}
+
+/// The SQL that gives a column's value as the text that `value::from_text` takes.
+pub fn expression(kind: ColumnType, column: &SourceColumn, reference: &str) -> String {
+    match (kind, &column.base) {
+        (ColumnType::Json, base) if *base != Type::JSON && *base != Type::JSONB => {
+            format!("pg_catalog.to_jsonb({reference})::pg_catalog.text")
+        }
+        (ColumnType::Text, base)
+            if [Type::TIMESTAMP, Type::TIMESTAMPTZ, Type::DATE].contains(base) =>
+        {
+            format!("(pg_catalog.to_jsonb({reference}) operator(pg_catalog.#>>) '{{}}')")
+        }
+        _ => format!("{reference}::pg_catalog.text"),
+    }
+}
+
+/// Converts one row of [`read`].
+pub fn decode(source: &SourceTable, row: &Row) -> Result<Found> {
+    let table = &source.table;
+    let width = table.key.len();
+    let text = |i: usize| row.try_get::<_, Option<&str>>(i);
+    let mut marked = Vec::with_capacity(width);
+    for i in 0..width {
+        marked.push(text(i)?.unwrap_or_default().to_owned());
+    }
+    let mut key = Ok(Vec::with_capacity(width));
+    for (i, &position) in table.key.iter().enumerate() {
+        let cell = cell(source, position, text(width + i)?);
+        key = key.and_then(|mut cells: Key| {
+            cell.map(|c| {
+                cells.push(c);
+                cells
+            })
+        });
+    }
+    let found: Option<bool> = row.try_get(2 * width)?;
+    if found.is_none() {
+        return Ok(Found {
+            marked,
+            key,
+            row: None,
+        });
+    }
+    let mut cells = Ok(Vec::with_capacity(table.columns.len()));
+    for position in 0..table.columns.len() {
+        let cell = cell(source, position, text(2 * width + 1 + position)?);
+        cells = cells.and_then(|mut cells: Vec<Cell>| {
+            cell.map(|c| {
+                cells.push(c);
+                cells
+            })
+        });
+    }
+    let row = cells.map(|cells| (table.key.iter().map(|&i| cells[i].clone()).collect(), cells));
+    Ok(Found {
+        marked,
+        key,
+        row: Some(row),
+    })
+}
+
+fn cell(source: &SourceTable, position: usize, text: Option<&str>) -> Result<Cell, Unfit> {
+    let column = &source.table.columns[position];
+    match text {
+        None => Ok(Cell::Null),
+        Some(text) => from_text(column.kind, text).map_err(|mismatch| Unfit {
+            column: column.name.clone(),
+            mismatch,
+        }),
+    }
+}
+
+/// Whether the table has no row that is replicated, at this snapshot.
+pub async fn is_empty(client: &Client, source: &SourceTable) -> Result<bool> {
+    let filter = source
+        .table
+        .filter
+        .as_ref()
+        .map(|f| format!(" where (\n{f}\n)"))
+        .unwrap_or_default();
+    let sql = format!(
+        "select not exists (select from {} as t{filter})",
+        source.table.source.quoted()
+    );
+    let rows = client.query_typed(&sql, &[]).await?;
+    let row = rows
+        .first()
+        .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
+    Ok(row.try_get(0)?)
+}

@@ -1,0 +1,170 @@
+//! How things stand: queue, lag, last sync, tables, dead letters, replica. Takes a worker, asks both
+//! sides, changes nothing. No keys and no row values.
+
+use crate::error::{Error, Result};
+use crate::queue::{self, LastSync};
+use crate::replica::Replica;
+use crate::replica::head::Head;
+use crate::schema::catalog::{self, Access};
+use crate::sync::Worker;
+use crate::value::Cell;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A queue whose oldest message is older than this is not ready: three runs of the default cron job.
+const MAX_LAG: Duration = Duration::from_secs(15 * 60);
+
+/// Time for each side to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What `pgflume status --json` prints.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The queue's name.
+    pub queue: String,
+    /// Messages on it, hidden ones included.
+    pub queued: i64,
+    /// Age of the oldest message in seconds.
+    pub lag_seconds: Option<f64>,
+    /// Dead letters.
+    pub dead: i64,
+    /// What was last acknowledged.
+    pub last_sync: LastSync,
+    /// The replica, or why it does not answer.
+    pub replica: ReplicaStatus,
+    /// Each table of `schema.json`.
+    pub tables: BTreeMap<String, TableStatus>,
+}
+
+/// The replica's side.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ReplicaStatus {
+    /// Batches applied in its epoch.
+    pub seq: Option<i64>,
+    /// Its epoch.
+    pub epoch: Option<String>,
+    /// The source's time up to which it is complete.
+    pub caught_up_at: Option<String>,
+    /// When it last applied a batch.
+    pub applied_at: Option<String>,
+    /// Why it does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// One table.
+#[derive(Debug, Clone, Serialize)]
+pub struct TableStatus {
+    /// Whether `setup`'s triggers mark its changes.
+    pub captured: bool,
+    /// Why its marks would wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+/// Asks both sides.
+pub async fn status(worker: &Worker) -> Result<Status> {
+    let client = worker.postgres().connect().await?;
+    let queue = worker.queue();
+    queue::ensure(&client, queue).await?;
+    let sources = catalog::read(&client, worker.schema(), queue).await?;
+    let tables = sources.into_iter().map(|(name, source)| {
+        let problem = source.access.problem(&source.table);
+        (
+            name,
+            TableStatus {
+                captured: source.captured,
+                problem,
+            },
+        )
+    });
+    Ok(Status {
+        queue: queue.as_str().to_owned(),
+        queued: queue::depth(&client, queue).await?,
+        lag_seconds: queue::oldest_seconds(&client, queue).await?,
+        dead: queue::dead_depth(&client, queue).await?,
+        last_sync: queue::last_sync(&client, queue).await?,
+        replica: within(replica(worker))
+            .await
+            .unwrap_or_else(|e| ReplicaStatus {
+                error: Some(e.to_string()),
+                ..ReplicaStatus::default()
+            }),
+        tables: tables.collect(),
+    })
+}
+
+async fn replica(worker: &Worker) -> Result<ReplicaStatus> {
+    let replica = Replica::open(worker.target()).await?;
+    if !replica.has_bookkeeping().await? {
+        return Ok(ReplicaStatus::default());
+    }
+    let head: Option<Head> = replica.head().await?;
+    let rows = replica.freshness().await?;
+    let text = |i: usize| match rows.first().and_then(|row| row.get(i)) {
+        Some(Cell::Text(text)) => Some(text.clone()),
+        _ => None,
+    };
+    Ok(ReplicaStatus {
+        seq: head.as_ref().map(|h| h.seq),
+        epoch: head.map(|h| h.epoch),
+        caught_up_at: text(0),
+        applied_at: text(1),
+        error: None,
+    })
+}
+
+/// What keeps the worker from doing its job, by part; empty if it is ready.
+pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
+    let mut reasons = BTreeMap::new();
+    match within(source_reasons(worker)).await {
+        Ok(found) => reasons.extend(found),
+        Err(e) => {
+            reasons.insert("source", e.to_string());
+        }
+    }
+    let target = async {
+        let replica = Replica::open(worker.target()).await?;
+        replica.check(worker.schema()).await
+    };
+    if let Err(e) = within(target).await {
+        reasons.insert("target", e.to_string());
+    }
+    reasons
+}
+
+async fn source_reasons(worker: &Worker) -> Result<BTreeMap<&'static str, String>> {
+    let mut reasons = BTreeMap::new();
+    let client = worker.postgres().connect().await?;
+    queue::ensure(&client, worker.queue()).await?;
+    let sources = catalog::read(&client, worker.schema(), worker.queue()).await?;
+    let unfit = sources
+        .values()
+        .find(|s| s.captured && s.access != Access::Readable);
+    if let Some(problem) = unfit.and_then(|s| s.access.problem(&s.table)) {
+        reasons.insert("schema", problem);
+    }
+    let lag = queue::oldest_seconds(&client, worker.queue()).await?;
+    if lag.is_some_and(|seconds| seconds > MAX_LAG.as_secs_f64()) {
+        reasons.insert(
+            "lag",
+            format!(
+                "the oldest message is older than {} s: is /sync called, and does it succeed?",
+                MAX_LAG.as_secs()
+            ),
+        );
+    }
+    Ok(reasons)
+}
+
+async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(ANSWER_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| {
+            Err(Error::retry(format!(
+                "no answer within {} s",
+                ANSWER_TIMEOUT.as_secs()
+            )))
+        })
+}

@@ -1,0 +1,285 @@
+//! The drain: step after step until the queue is empty or the call's budget is spent. Knows the order
+//! of things, and nothing of how any of them is done. [`step`] is one of them, [`pairing`] what comes
+//! before the first.
+
+mod gate;
+pub mod pairing;
+mod step;
+
+use crate::config::{Config, QueueName, Target};
+use crate::error::{Class, Error, Result};
+use crate::postgres::PgUrl;
+use crate::queue;
+use crate::replica::Replica;
+use crate::replica::head::Head;
+use crate::schema::Schema;
+use crate::schema::catalog::{self, SourceTable};
+use gate::Gate;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio_postgres::Client;
+
+/// How long one call of `/sync` may drain.
+pub const CALL_BUDGET: Duration = Duration::from_secs(25);
+
+/// Tries of a drain whose step failed for a passing reason.
+const ATTEMPTS: u32 = 3;
+
+/// Wait before the second try; doubled for each further one.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// A worker: what it replicates, from where, to where.
+pub struct Worker {
+    postgres: PgUrl,
+    target: Target,
+    schema: Arc<Schema>,
+    queue: QueueName,
+    gate: Gate,
+    stopping: AtomicBool,
+}
+
+/// What a drain did.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Drained {
+    /// Messages taken off the queue: applied, skipped or dead.
+    pub processed: u64,
+    /// Messages still on it, hidden ones included.
+    pub queued: i64,
+    /// Another drain was running, and will look once more before it ends.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub busy: bool,
+    /// Keys written or deleted in the replica.
+    pub rows: u64,
+    /// libSQL transactions.
+    pub batches: u64,
+    /// Messages for tables that are not replicated.
+    pub skipped: u64,
+    /// Dead letters written.
+    pub dead: u64,
+    /// Duration in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+impl Worker {
+    /// A worker for `config`; connects to nothing yet.
+    pub fn new(config: Config) -> Self {
+        let Config {
+            postgres,
+            target,
+            schema,
+            queue,
+        } = config;
+        Self {
+            postgres,
+            target,
+            schema,
+            queue,
+            gate: Gate::default(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The source.
+    pub fn postgres(&self) -> &PgUrl {
+        &self.postgres
+    }
+    /// The replica.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+    /// What is replicated.
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+    /// The queue.
+    pub fn queue(&self) -> &QueueName {
+        &self.queue
+    }
+
+    /// Ends drains after the step in hand.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until no drain runs in this process.
+    pub async fn idle(&self) {
+        self.gate.idle().await;
+    }
+
+    /// Drains the queue until it is empty or `budget` is spent. While another drain runs, here or
+    /// elsewhere, it returns at once with `busy`, and that drain looks once more before it ends.
+    pub async fn drain(&self, budget: Duration) -> Result<Drained> {
+        let started = Instant::now();
+        let Some(_turn) = self.gate.enter() else {
+            return Ok(Drained {
+                busy: true,
+                queued: self.gate.queued(),
+                ..Drained::default()
+            });
+        };
+        let mut done = Drained::default();
+        let mut attempt = 1;
+        loop {
+            match self.attempt(started + budget, &mut done).await {
+                Ok(()) => break,
+                Err(e)
+                    if attempt < ATTEMPTS
+                        && matches!(e.class(), Class::Retry | Class::Unknown)
+                        && started.elapsed() < budget =>
+                {
+                    tracing::warn!(error = %e, attempt, "the drain failed and is tried again");
+                    tokio::time::sleep(BACK_OFF * 2_u32.pow(attempt - 1)).await;
+                    attempt += 1;
+                }
+                Err(e) => {
+                    tracing::error!(error = %e, drain.processed = done.processed, "the drain failed; what is not acknowledged is still queued");
+                    return Err(e);
+                }
+            }
+        }
+        done.elapsed_ms = started.elapsed().as_millis() as u64;
+        tracing::info!(
+            drain.processed = done.processed,
+            drain.queued = done.queued,
+            drain.busy = done.busy,
+            drain.rows = done.rows,
+            drain.batches = done.batches,
+            drain.skipped = done.skipped,
+            drain.dead = done.dead,
+            elapsed_ms = done.elapsed_ms,
+            "drain done"
+        );
+        Ok(done)
+    }
+
+    /// One connection's worth of steps.
+    async fn attempt(&self, deadline: Instant, done: &mut Drained) -> Result<()> {
+        let mut session = Session::open(self).await?;
+        done.queued = queue::depth(&session.client, &self.queue).await?;
+        self.gate.set_queued(done.queued);
+        session.queued = done.queued;
+        let result = self.steps(&mut session, deadline, done).await;
+        if result.is_err() {
+            session.abandon().await;
+            return result;
+        }
+        done.queued = queue::depth(&session.client, &self.queue).await?;
+        self.gate.set_queued(done.queued);
+        if done.busy {
+            done.busy = done.processed == 0;
+        }
+        Ok(())
+    }
+
+    async fn steps(
+        &self,
+        session: &mut Session<'_>,
+        deadline: Instant,
+        done: &mut Drained,
+    ) -> Result<()> {
+        let mut noted = false;
+        loop {
+            let calls_here = self.gate.calls();
+            match session.step(done).await? {
+                step::Outcome::Busy if noted => {
+                    done.busy = true;
+                    return Ok(());
+                }
+                step::Outcome::Busy => {
+                    // Leave a note and try once more: the other drain reads notes after its last
+                    // step, so either it sees this one, or its lock is free now.
+                    queue::wake(&session.client, &self.queue).await?;
+                    noted = true;
+                }
+                step::Outcome::Again if Instant::now() >= deadline => return Ok(()),
+                step::Outcome::Again => {}
+                step::Outcome::Took => {
+                    self.gate.set_queued(session.queued);
+                    if Instant::now() >= deadline || self.stopping.load(Ordering::Relaxed) {
+                        return Ok(());
+                    }
+                }
+                step::Outcome::Empty { calls } => {
+                    let noticed = queue::calls(&session.client, &self.queue).await? != calls
+                        || self.gate.calls() != calls_here;
+                    let stop = self.stopping.load(Ordering::Relaxed) || Instant::now() >= deadline;
+                    if !noticed || stop {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What one drain holds: its connections, and what it knows of both sides.
+pub(crate) struct Session<'a> {
+    worker: &'a Worker,
+    client: Client,
+    replica: Replica,
+    sources: BTreeMap<String, SourceTable>,
+    /// Where the replica is; `None` until compared with the progress.
+    head: Option<Head>,
+    /// Tables whose rows steps read, and therefore lock.
+    locked: BTreeSet<String>,
+    /// Tables whose marks stay queued, because their rows cannot be read.
+    paused: BTreeSet<String>,
+    /// Messages left, by count at the start.
+    queued: i64,
+}
+
+impl<'a> Session<'a> {
+    /// Connects to both sides and creates what is missing on either.
+    async fn open(worker: &'a Worker) -> Result<Self> {
+        let client = worker.postgres.connect().await?;
+        queue::ensure(&client, &worker.queue).await?;
+        let sources = catalog::read(&client, &worker.schema, &worker.queue).await?;
+        let replica = Replica::open(&worker.target).await?;
+        replica.prepare(&worker.schema).await?;
+        let locked = sources
+            .values()
+            .filter(|s| s.captured && s.access == catalog::Access::Readable);
+        let locked = locked.map(|s| s.table.name.clone()).collect();
+        Ok(Self {
+            worker,
+            client,
+            replica,
+            sources,
+            head: None,
+            locked,
+            paused: BTreeSet::new(),
+            queued: 0,
+        })
+    }
+
+    /// Gives everything back at once; if the connection is gone, Postgres does so by itself.
+    async fn abandon(&self) {
+        let rollback = tokio::time::timeout(
+            Duration::from_secs(2),
+            self.client.batch_execute("rollback"),
+        );
+        if !matches!(rollback.await, Ok(Ok(()))) {
+            tracing::debug!("the connection is gone; Postgres rolls its transaction back");
+        }
+    }
+
+    /// Marks of this table stay queued; said once a drain.
+    fn pause(&mut self, table: &str) {
+        let problem = self
+            .sources
+            .get(table)
+            .and_then(|s| s.access.problem(&s.table));
+        let problem = problem.unwrap_or_else(|| "its rows cannot be read".into());
+        tracing::error!(table, "marks of this table wait on the queue: {problem}");
+        self.paused.insert(table.to_owned());
+    }
+}
+
+impl From<crate::reconcile::Divergence> for Error {
+    fn from(divergence: crate::reconcile::Divergence) -> Self {
+        Error::halt(divergence.to_string())
+    }
+}

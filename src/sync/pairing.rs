@@ -1,0 +1,161 @@
+//! What comes before a step may go on: the first pairing of a queue with a replica, a lost
+//! acknowledgement, and the reset that `/nuke` asks for. Each change of epoch is announced in Postgres
+//! first, so that a crash in between is recognised and finished.
+
+use super::{Session, Worker};
+use crate::error::{Error, Result};
+use crate::queue::{self, Snapshot};
+use crate::reconcile::{self, Decision, Divergence};
+use crate::replica::Replica;
+use crate::replica::head::{Head, new_token};
+use crate::schema::Schema;
+use std::time::{Duration, Instant};
+
+/// How long `/nuke` waits for a drain that is running.
+const RESET_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two looks whether that drain has ended.
+const RESET_POLL: Duration = Duration::from_millis(50);
+
+/// What to do with the step that asked.
+pub(super) enum Ready {
+    /// Both sides agree on this position.
+    At(Head),
+    /// Something was changed and committed: begin the step again.
+    Again,
+}
+
+impl Session<'_> {
+    /// Compares the acknowledged position with the replica's and acts on the difference.
+    pub(super) async fn agree(&self, snapshot: &Snapshot, head: Option<Head>) -> Result<Ready> {
+        match reconcile::decide(&snapshot.progress, &snapshot.identity, head.as_ref()) {
+            Decision::GoOn(head) => Ok(Ready::At(head)),
+            Decision::Pair => self.pair(snapshot, head.as_ref()).await,
+            Decision::Adopt(head) => {
+                queue::pair(&self.client, &self.worker.queue, &head, &snapshot.identity).await?;
+                self.client.batch_execute("commit").await?;
+                tracing::info!(epoch = head.epoch, "the queue is paired with the replica");
+                Ok(Ready::Again)
+            }
+            Decision::Ahead { from, to } => self.acknowledge_late(&from, &to).await,
+            Decision::Stop(divergence) => Err(divergence.into()),
+        }
+    }
+
+    /// First contact: announces an epoch, then starts it on the replica. The next step adopts it.
+    async fn pair(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<Ready> {
+        match &snapshot.progress.next_epoch {
+            None => {
+                queue::announce(&self.client, &self.worker.queue, &new_token()).await?;
+                self.client.batch_execute("commit").await?;
+            }
+            Some(epoch) => {
+                self.replica
+                    .reset(head, &Head::start(epoch.clone()), None)
+                    .await?;
+                self.client.batch_execute("rollback").await?;
+            }
+        }
+        Ok(Ready::Again)
+    }
+
+    /// The replica is ahead: if only the acknowledgement was lost, catches it up. Marks that were
+    /// applied are still queued and will be taken again, which is harmless; images are not.
+    async fn acknowledge_late(&self, from: &Head, to: &Head) -> Result<Ready> {
+        let ledger = self.replica.ledger_after(from.seq).await?;
+        let fates = queue::fates(&self.client, &ledger).await?;
+        reconcile::ahead(from, to, &ledger, &fates)?;
+        let images: Vec<i64> = ledger
+            .iter()
+            .flat_map(|entry| entry.images.iter().copied())
+            .collect();
+        let messages = queue::acknowledge(&self.client, &self.worker.queue, &images).await?;
+        queue::advance(&self.client, &self.worker.queue, to, false).await?;
+        self.client.batch_execute("commit").await?;
+        tracing::warn!(
+            batches = ledger.len(),
+            messages,
+            "an acknowledgement had been lost; the replica's ledger replaces it"
+        );
+        Ok(Ready::Again)
+    }
+}
+
+/// Drops and recreates the replicated tables in a new epoch. The queue is left as it is: purging it
+/// would destroy changes that commit meanwhile.
+///
+/// `request` is the id of a signed request, which works once.
+pub async fn nuke(worker: &Worker, request: Option<&str>) -> Result<Nuked> {
+    let client = worker.postgres.connect().await?;
+    queue::ensure(&client, &worker.queue).await?;
+    let epoch = new_token();
+
+    locked(worker, &client).await?;
+    if let Some(id) = request
+        && !queue::redeem(&client, id).await?
+    {
+        client.batch_execute("rollback").await?;
+        return Ok(Nuked::Replayed);
+    }
+    queue::announce(&client, &worker.queue, &epoch).await?;
+    client.batch_execute("commit").await?;
+
+    let snapshot = locked(worker, &client).await?;
+    if snapshot.progress.next_epoch.as_deref() != Some(epoch.as_str()) {
+        return Err(Error::retry("another nuke came in between; try again"));
+    }
+    let replica = Replica::open(&worker.target).await?;
+    replica.prepare(&Schema::default()).await?;
+    let head = Head::start(epoch);
+    replica
+        .reset(replica.head().await?.as_ref(), &head, Some(&worker.schema))
+        .await?;
+    queue::pair(&client, &worker.queue, &head, &snapshot.identity).await?;
+    client.batch_execute("commit").await?;
+    tracing::warn!(
+        epoch = head.epoch,
+        "the replica was nuked: its tables are empty and follow schema.json"
+    );
+    Ok(Nuked::Done)
+}
+
+/// How a nuke ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nuked {
+    /// The tables are empty.
+    Done,
+    /// The request's id was used before; nothing was done.
+    Replayed,
+}
+
+/// Begins a transaction that holds the single flight, waiting for a drain to end.
+async fn locked(worker: &Worker, client: &tokio_postgres::Client) -> Result<Snapshot> {
+    let until = Instant::now() + RESET_PATIENCE;
+    loop {
+        crate::source::begin(client, &[]).await?;
+        match queue::lock(client, &worker.queue).await {
+            Ok(Some(snapshot)) => return Ok(snapshot),
+            Ok(None) => {}
+            Err(e) if e.wants_new_snapshot() => {}
+            Err(e) => return Err(e),
+        }
+        client.batch_execute("rollback").await?;
+        if Instant::now() >= until {
+            return Err(Error::retry(
+                "a drain is running; try again when it has ended",
+            ));
+        }
+        tokio::time::sleep(RESET_POLL).await;
+    }
+}
+
+impl Divergence {
+    /// One word for `status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Behind => "behind",
+            Self::OtherReplica => "other_replica",
+            Self::OtherSource => "other_source",
+        }
+    }
+}

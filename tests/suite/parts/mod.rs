@@ -1,0 +1,25 @@
+//! The real parts that the suite runs against: sqld, pgbouncer, a stand-in for pg_net, and a TCP
+//! proxy with faults. (Postgres itself is `pgflume::demo::postgres`.)
+//!
+//! Each listens on a free port of 127.0.0.1, is waited for by condition, logs to a file that a
+//! panic shows the end of, and is gone with its value; a guard ends it even when it sits in a
+//! `static` or the test process is killed.
+
+#![allow(dead_code, reason = "a harness offers more than each test needs")]
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a part that does not start fails the test"
+)]
+
+pub mod http;
+pub mod pg_net;
+pub mod pgbouncer;
+pub mod process;
+pub mod proxy;
+pub mod sqld;
+
+pub use pg_net::PgNet;
+pub use pgbouncer::Pgbouncer;
+pub use proxy::{Fault, Proxy};
+pub use sqld::{Sqld, SqldOptions};

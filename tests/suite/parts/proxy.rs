@@ -1,0 +1,207 @@
+//! A TCP proxy on 127.0.0.1 whose behaviour a test switches while connections are open.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
+
+/// What happens to bytes that arrive from now on, on new and on open connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing: forwarded at once.
+    Pass,
+    /// Forwarded after this long, in each direction.
+    Delay(Duration),
+    /// The client is dropped and the target never sees its bytes.
+    CutBeforeSend,
+    /// The target gets the whole request, and the client is dropped the moment the answer begins:
+    /// the work is done and nobody was told.
+    CutAfterSend,
+    /// Swallowed, and the connection stays open.
+    Blackhole,
+}
+
+/// A proxy in front of one port.
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    hits: AtomicUsize,
+}
+
+struct State {
+    fault: Fault,
+    once: bool,
+    closed: bool,
+    connections: Vec<Weak<Connection>>,
+}
+
+struct Connection {
+    client: TcpStream,
+    target: TcpStream,
+}
+
+impl Proxy {
+    /// Listens on a free port and forwards to `target_port`, faultlessly at first.
+    pub fn start(target_port: u16) -> Proxy {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for the proxy");
+        let port = listener.local_addr().expect("the proxy's address").port();
+        let state = State {
+            fault: Fault::Pass,
+            once: false,
+            closed: false,
+            connections: Vec::new(),
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            hits: AtomicUsize::new(0),
+        });
+        let theirs = Arc::clone(&shared);
+        thread::spawn(move || accept(&listener, target_port, &theirs));
+        Proxy { port, shared }
+    }
+
+    /// The proxy's address for HTTP.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// The proxy's port, for other protocols.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// This fault until further notice.
+    pub fn set(&self, fault: Fault) {
+        let mut state = self.shared.state();
+        (state.fault, state.once) = (fault, false);
+    }
+
+    /// This fault the next time it can strike, and [`Fault::Pass`] after that.
+    pub fn set_once(&self, fault: Fault) {
+        let mut state = self.shared.state();
+        (state.fault, state.once) = (fault, true);
+    }
+
+    /// How often a fault has struck (a delayed, swallowed or cut piece of traffic).
+    pub fn hits(&self) -> usize {
+        self.shared.hits.load(Ordering::SeqCst)
+    }
+
+    /// Closes every open connection, as a restarting load balancer would.
+    pub fn drop_connections(&self) {
+        self.shared.state().drop_connections();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        state.closed = true;
+        state.drop_connections();
+        drop(state);
+        // Wakes the listener, which then sees that it is closed.
+        TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).ok();
+    }
+}
+
+impl State {
+    fn drop_connections(&mut self) {
+        for connection in self.connections.drain(..).filter_map(|open| open.upgrade()) {
+            connection.close();
+        }
+    }
+}
+
+impl Connection {
+    fn close(&self) {
+        self.client.shutdown(Shutdown::Both).ok();
+        self.target.shutdown(Shutdown::Both).ok();
+    }
+}
+
+/// Which way the bytes go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Out,
+    Back,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fault that strikes a piece of traffic going this way.
+    fn strike(&self, way: Way) -> Fault {
+        let mut state = self.state();
+        let fault = match (state.fault, way) {
+            (Fault::CutBeforeSend, Way::Back) | (Fault::CutAfterSend, Way::Out) => Fault::Pass,
+            (fault, _) => fault,
+        };
+        if fault != Fault::Pass {
+            self.hits.fetch_add(1, Ordering::SeqCst);
+            if state.once {
+                state.fault = Fault::Pass;
+            }
+        }
+        fault
+    }
+}
+
+fn accept(listener: &TcpListener, target_port: u16, shared: &Arc<Shared>) {
+    while let Ok((client, _)) = listener.accept() {
+        if shared.state().closed {
+            return;
+        }
+        // A target that is down shows as a closed connection.
+        if let Ok(target) = TcpStream::connect((Ipv4Addr::LOCALHOST, target_port)) {
+            connect(client, target, shared).ok();
+        }
+    }
+}
+
+fn connect(client: TcpStream, target: TcpStream, shared: &Arc<Shared>) -> io::Result<()> {
+    client.set_nodelay(true)?;
+    target.set_nodelay(true)?;
+    let connection = Arc::new(Connection { client, target });
+    let mut state = shared.state();
+    state.connections.retain(|open| open.strong_count() > 0);
+    state.connections.push(Arc::downgrade(&connection));
+    for way in [Way::Out, Way::Back] {
+        let (connection, shared) = (Arc::clone(&connection), Arc::clone(shared));
+        thread::spawn(move || pump(&connection, way, &shared));
+    }
+    Ok(())
+}
+
+/// Forwards until either side ends or a fault cuts the connection.
+fn pump(connection: &Connection, way: Way, shared: &Shared) {
+    let (mut from, mut to) = match way {
+        Way::Out => (&connection.client, &connection.target),
+        Way::Back => (&connection.target, &connection.client),
+    };
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(count) = from.read(&mut bytes) {
+        if count == 0 {
+            // Half closed: the other way may still have something to say.
+            to.shutdown(Shutdown::Write).ok();
+            return;
+        }
+        match shared.strike(way) {
+            Fault::Pass => {}
+            Fault::Delay(time) => thread::sleep(time),
+            Fault::Blackhole => continue,
+            Fault::CutBeforeSend | Fault::CutAfterSend => break,
+        }
+        if to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    connection.close();
+}
