@@ -82,11 +82,7 @@ impl Batch {
 
     /// A whole row as read from the source: it supersedes whatever is known of the key.
     pub fn set_row(&mut self, table: &Arc<Table>, key: Key, columns: &ColumnSet, cells: Vec<Cell>) {
-        let state = State::Row {
-            columns: columns.clone(),
-            cells,
-            replace: false,
-        };
+        let state = State::Row { columns: columns.clone(), cells, replace: false };
         self.put(table, key, state, None);
     }
 
@@ -122,42 +118,17 @@ impl Batch {
     }
 
     fn merged(&self, table: &Arc<Table>, key: &Key, columns: ColumnSet, cells: Vec<Cell>) -> State {
-        let before = self
-            .tables
-            .get(&table.name)
-            .and_then(|(_, keys)| keys.get(key))
-            .map(|e| &e.state);
+        let before = self.tables.get(&table.name).and_then(|(_, keys)| keys.get(key)).map(|e| &e.state);
         match before {
-            Some(State::Gone) => State::Row {
-                columns,
-                cells,
-                replace: true,
-            },
-            Some(State::Row {
-                columns: old,
-                cells: old_cells,
-                replace,
-            }) if old != &columns => {
-                let mut all: BTreeMap<usize, Cell> =
-                    old.iter().copied().zip(old_cells.iter().cloned()).collect();
+            Some(State::Gone) => State::Row { columns, cells, replace: true },
+            Some(State::Row { columns: old, cells: old_cells, replace }) if old != &columns => {
+                let mut all: BTreeMap<usize, Cell> = old.iter().copied().zip(old_cells.iter().cloned()).collect();
                 all.extend(columns.iter().copied().zip(cells));
                 let (columns, cells): (Vec<_>, Vec<_>) = all.into_iter().unzip();
-                State::Row {
-                    columns: columns.into(),
-                    cells,
-                    replace: *replace,
-                }
+                State::Row { columns: columns.into(), cells, replace: *replace }
             }
-            Some(State::Row { replace, .. }) => State::Row {
-                columns,
-                cells,
-                replace: *replace,
-            },
-            None => State::Row {
-                columns,
-                cells,
-                replace: false,
-            },
+            Some(State::Row { replace, .. }) => State::Row { columns, cells, replace: *replace },
+            None => State::Row { columns, cells, replace: false },
         }
     }
 
@@ -166,15 +137,9 @@ impl Batch {
         if let State::Row { cells, .. } = &state {
             self.bytes += cells.iter().map(Cell::bytes).sum::<usize>();
         }
-        let (_, keys) = self
-            .tables
-            .entry(table.name.clone())
-            .or_insert_with(|| (table.clone(), BTreeMap::new()));
+        let (_, keys) = self.tables.entry(table.name.clone()).or_insert_with(|| (table.clone(), BTreeMap::new()));
         let before = keys.len();
-        let entry = keys.entry(key).or_insert_with(|| Entry {
-            state: State::Gone,
-            images: Vec::new(),
-        });
+        let entry = keys.entry(key).or_insert_with(|| Entry { state: State::Gone, images: Vec::new() });
         entry.state = state;
         match image {
             Some(msg_id) => entry.images.push(msg_id),
@@ -221,19 +186,11 @@ mod tests {
     }
 
     fn upsert(id: i64, columns: &[usize], texts: &[&str]) -> Change {
-        Change {
-            gone: None,
-            row: Some(row(id, columns, texts)),
-        }
+        Change { gone: None, row: Some(row(id, columns, texts)) }
     }
 
     fn states(batch: &mut Batch) -> Vec<(Key, State)> {
-        batch
-            .take()
-            .1
-            .into_iter()
-            .map(|i| (i.key, i.state))
-            .collect()
+        batch.take().1.into_iter().map(|i| (i.key, i.state)).collect()
     }
 
     #[test]
@@ -244,30 +201,13 @@ mod tests {
         batch.merge(&t, upsert(1, &[1], &["new"]), 3);
         let (key, columns, cells) = row(1, &[1, 2], &["new", "b"]);
         assert_eq!(batch.rows(), 1);
-        assert_eq!(
-            states(&mut batch),
-            [(
-                key,
-                State::Row {
-                    columns,
-                    cells,
-                    replace: false
-                }
-            )]
-        );
+        assert_eq!(states(&mut batch), [(key, State::Row { columns, cells, replace: false })]);
     }
 
     #[test]
     fn a_row_inserted_after_its_delete_keeps_nothing_of_the_old_one() {
         let (t, mut batch) = (table(), Batch::default());
-        batch.merge(
-            &t,
-            Change {
-                gone: Some(key(1)),
-                row: None,
-            },
-            1,
-        );
+        batch.merge(&t, Change { gone: Some(key(1)), row: None }, 1);
         batch.merge(&t, upsert(1, &[1], &["x"]), 2);
         let (_, items) = batch.take();
         assert!(matches!(items[0].state, State::Row { replace: true, .. }));
@@ -278,10 +218,7 @@ mod tests {
     fn a_changed_key_moves_the_row_and_a_swap_ends_right() {
         let (t, mut batch) = (table(), Batch::default());
         for (from, to, a) in [(1, 9, "one"), (2, 1, "two"), (9, 2, "one")] {
-            let change = Change {
-                gone: Some(key(from)),
-                row: Some(row(to, &[1, 2], &[a, "-"])),
-            };
+            let change = Change { gone: Some(key(from)), row: Some(row(to, &[1, 2], &[a, "-"])) };
             batch.merge(&t, change, from);
         }
         let ends: Vec<_> = states(&mut batch)
@@ -297,10 +234,7 @@ mod tests {
             })
             .collect();
         let text = |t: &str| Some(Cell::Text(t.into()));
-        assert_eq!(
-            ends,
-            [(key(1), text("two")), (key(2), text("one")), (key(9), None)]
-        );
+        assert_eq!(ends, [(key(1), text("two")), (key(2), text("one")), (key(9), None)]);
     }
 
     #[test]
@@ -311,9 +245,7 @@ mod tests {
         batch.set_row(&t, k, &columns, cells);
         batch.set_gone(&t, key(1));
         let (_, items) = batch.take();
-        assert!(
-            matches!(&items[0].state, State::Row { cells, .. } if cells[1] == Cell::Text("read".into()))
-        );
+        assert!(matches!(&items[0].state, State::Row { cells, .. } if cells[1] == Cell::Text("read".into())));
         assert!(items[0].images.is_empty());
     }
 }

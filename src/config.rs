@@ -35,12 +35,7 @@ pub struct Options {
     #[arg(long, env = "LIBSQL_URL", hide_env_values = true, global = true)]
     pub libsql_url: Option<String>,
     /// What is replicated
-    #[arg(
-        long,
-        env = "SCHEMA_FILE",
-        default_value = "schema.json",
-        global = true
-    )]
+    #[arg(long, env = "SCHEMA_FILE", default_value = "schema.json", global = true)]
     pub schema_file: PathBuf,
     /// The PGMQ queue; its dead letters are in <queue>_dead
     #[arg(long, env = "QUEUE_NAME", default_value = DEFAULT_QUEUE, global = true)]
@@ -87,9 +82,7 @@ pub struct QueueName(String);
 impl QueueName {
     /// Lower case letters, digits and `_`, at most 42 bytes: what PGMQ takes and what leaves room for `_dead`.
     pub fn parse(name: &str) -> Result<Self, ConfigError> {
-        let plain = name
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         if name.is_empty() || !plain || name.len() > QUEUE_NAME_BYTES {
             return wrong(format!(
                 "QUEUE_NAME must be 1 to {QUEUE_NAME_BYTES} lower case letters, digits and underscores, such as {DEFAULT_QUEUE}"
@@ -128,13 +121,8 @@ impl Options {
 
     /// The source.
     pub fn postgres(&self) -> Result<PgUrl, ConfigError> {
-        match non_empty(self.pgmq_url.as_deref())
-            .map(str::to_owned)
-            .or(from_file("PGMQ_URL")?)
-        {
-            Some(text) => {
-                PgUrl::parse(&text).or_else(|problem| wrong(format!("PGMQ_URL {problem}")))
-            }
+        match non_empty(self.pgmq_url.as_deref()).map(str::to_owned).or(from_file("PGMQ_URL")?) {
+            Some(text) => PgUrl::parse(&text).or_else(|problem| wrong(format!("PGMQ_URL {problem}"))),
             None => wrong(
                 "PGMQ_URL is missing: set it to a Postgres URL such as postgres://user:password@host:5432/database",
             ),
@@ -143,14 +131,8 @@ impl Options {
 
     /// The replica.
     pub fn target(&self) -> Result<Target, ConfigError> {
-        let insecure = self
-            .libsql_insecure
-            .as_deref()
-            .is_some_and(|v| v == "1" || v == "true");
-        match non_empty(self.libsql_url.as_deref())
-            .map(str::to_owned)
-            .or(from_file("LIBSQL_URL")?)
-        {
+        let insecure = self.libsql_insecure.as_deref().is_some_and(|v| v == "1" || v == "true");
+        match non_empty(self.libsql_url.as_deref()).map(str::to_owned).or(from_file("LIBSQL_URL")?) {
             Some(text) => target(&text, secret("LIBSQL_AUTH_TOKEN")?, insecure),
             None => wrong("LIBSQL_URL is missing: set it to file:PATH, https://… or libsql://…"),
         }
@@ -167,12 +149,7 @@ impl Options {
         })?;
         match Schema::parse(&text) {
             Ok(schema) => Ok(Arc::new(schema)),
-            Err(e) => wrong(format!(
-                "SCHEMA_FILE {}: {} {}",
-                path.display(),
-                e.path,
-                e.problem
-            )),
+            Err(e) => wrong(format!("SCHEMA_FILE {}: {} {}", path.display(), e.path, e.problem)),
         }
     }
 }
@@ -181,10 +158,7 @@ impl Options {
 pub fn target(text: &str, token: Option<Secret>, insecure: bool) -> Result<Target, ConfigError> {
     let forms = "use file:PATH, a path, http://, https:// or libsql://";
     if let Some(path) = text.strip_prefix("file:") {
-        let path = path
-            .strip_prefix("//")
-            .filter(|p| p.starts_with('/'))
-            .unwrap_or(path);
+        let path = path.strip_prefix("//").filter(|p| p.starts_with('/')).unwrap_or(path);
         return file(path);
     }
     let Some((scheme, _)) = text.split_once("://") else {
@@ -194,9 +168,7 @@ pub fn target(text: &str, token: Option<Secret>, insecure: bool) -> Result<Targe
         "libsql" | "https" => true,
         "http" => false,
         other => {
-            return wrong(format!(
-                "LIBSQL_URL begins with {other}://, which is not supported: {forms}"
-            ));
+            return wrong(format!("LIBSQL_URL begins with {other}://, which is not supported: {forms}"));
         }
     };
     let address = text.replacen("libsql://", "https://", 1);
@@ -204,9 +176,7 @@ pub fn target(text: &str, token: Option<Secret>, insecure: bool) -> Result<Targe
         return wrong(format!("LIBSQL_URL is not a valid URL: {forms}"));
     };
     if url.password().is_some() || !url.username().is_empty() || url.query().is_some() {
-        return wrong(
-            "LIBSQL_URL must hold no user, password or query: put the token in LIBSQL_AUTH_TOKEN",
-        );
+        return wrong("LIBSQL_URL must hold no user, password or query: put the token in LIBSQL_AUTH_TOKEN");
     }
     let loopback = match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
@@ -219,17 +189,12 @@ pub fn target(text: &str, token: Option<Secret>, insecure: bool) -> Result<Targe
             "LIBSQL_URL would send LIBSQL_AUTH_TOKEN unencrypted: use https://, or set LIBSQL_INSECURE=1 on a network that you trust",
         );
     }
-    Ok(Target::Remote {
-        url: url.as_str().trim_end_matches('/').to_owned(),
-        token,
-    })
+    Ok(Target::Remote { url: url.as_str().trim_end_matches('/').to_owned(), token })
 }
 
 fn file(path: &str) -> Result<Target, ConfigError> {
     if path.is_empty() || path == ":memory:" || path.contains(['?', '\0']) {
-        return wrong(
-            "LIBSQL_URL names no file: use file:PATH, such as file:replica.db (no parameters)",
-        );
+        return wrong("LIBSQL_URL names no file: use file:PATH, such as file:replica.db (no parameters)");
     }
     Ok(Target::File(Path::new(path).to_path_buf()))
 }
@@ -244,9 +209,7 @@ fn from_file(name: &str) -> Result<Option<String>, ConfigError> {
     match std::env::var(&variable) {
         Ok(path) if !path.is_empty() => match std::fs::read_to_string(&path) {
             Ok(text) => Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned())),
-            Err(e) => wrong(format!(
-                "{variable} names a file that cannot be read ({e}): check its path and rights"
-            )),
+            Err(e) => wrong(format!("{variable} names a file that cannot be read ({e}): check its path and rights")),
         },
         _ => Ok(None),
     }
@@ -260,9 +223,7 @@ pub fn secret(name: &str) -> Result<Option<Secret>, ConfigError> {
         Err(std::env::VarError::NotUnicode(_)) => return wrong(format!("{name} is not UTF-8")),
     };
     match text.as_deref() {
-        Some("") => wrong(format!(
-            "{name} is empty: set it to a secret of at least {SECRET_BYTES} bytes, or unset it"
-        )),
+        Some("") => wrong(format!("{name} is empty: set it to a secret of at least {SECRET_BYTES} bytes, or unset it")),
         Some(text) => Ok(Some(Secret::new(text))),
         None => Ok(None),
     }
@@ -281,9 +242,7 @@ impl Signatures {
     /// Reads them from the environment.
     pub fn from_env() -> Result<Self, ConfigError> {
         let Some(current) = secret("WEBHOOK_SIGNATURE")? else {
-            return wrong(
-                "WEBHOOK_SIGNATURE is missing: set it to the secret that callers of /sync send",
-            );
+            return wrong("WEBHOOK_SIGNATURE is missing: set it to the secret that callers of /sync send");
         };
         let mut webhook = vec![current];
         webhook.extend(secret("WEBHOOK_SIGNATURE_PREVIOUS")?);
@@ -307,17 +266,13 @@ fn check_signature(name: &str, secret: &Secret) -> Result<(), ConfigError> {
         Some(encoded) => match base64::engine::general_purpose::STANDARD.decode(encoded) {
             Ok(key) => key.len(),
             Err(_) => {
-                return wrong(format!(
-                    "{name} begins with whsec_ but is not base64 after it: copy the secret again"
-                ));
+                return wrong(format!("{name} begins with whsec_ but is not base64 after it: copy the secret again"));
             }
         },
         None => text.len(),
     };
     if bytes < SECRET_BYTES {
-        tracing::warn!(
-            "{name} is shorter than {SECRET_BYTES} bytes and could be guessed: make it longer"
-        );
+        tracing::warn!("{name} is shorter than {SECRET_BYTES} bytes and could be guessed: make it longer");
     }
     Ok(())
 }
@@ -329,12 +284,7 @@ mod tests {
     #[test]
     fn a_target_is_a_file_or_an_http_address() {
         let file = |p: &str| Ok(Target::File(p.into()));
-        let remote = |u: &str| {
-            Ok(Target::Remote {
-                url: u.into(),
-                token: None,
-            })
-        };
+        let remote = |u: &str| Ok(Target::Remote { url: u.into(), token: None });
         let cases = [
             ("file:a.db", file("a.db")),
             ("file:///tmp/a.db", file("/tmp/a.db")),
@@ -346,15 +296,7 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(target(text, None, false), expected, "{text}");
         }
-        for bad in [
-            "ws://x",
-            "file:",
-            "",
-            "http://",
-            "libsql://u:p@x",
-            "https://x?authToken=y",
-            ":memory:",
-        ] {
+        for bad in ["ws://x", "file:", "", "http://", "libsql://u:p@x", "https://x?authToken=y", ":memory:"] {
             let error = target(bad, None, false).unwrap_err().0;
             assert!(error.starts_with("LIBSQL_URL "), "{bad}: {error}");
         }
@@ -365,12 +307,7 @@ mod tests {
         let token = || Some(Secret::new("t"));
         assert!(target("http://example.org", token(), false).is_err());
         assert!(target("http://example.org", token(), true).is_ok());
-        for loopback in [
-            "http://127.0.0.1:1",
-            "http://localhost:1",
-            "http://[::1]:1",
-            "https://example.org",
-        ] {
+        for loopback in ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://example.org"] {
             assert!(target(loopback, token(), false).is_ok(), "{loopback}");
         }
     }
@@ -378,14 +315,7 @@ mod tests {
     #[test]
     fn queue_names_are_plain() {
         assert!(QueueName::parse("replicate_data_libsql").is_ok());
-        for bad in [
-            "",
-            "A",
-            "a-b",
-            "a'; drop table x; --",
-            "a b",
-            &"a".repeat(43),
-        ] {
+        for bad in ["", "A", "a-b", "a'; drop table x; --", "a b", &"a".repeat(43)] {
             assert!(QueueName::parse(bad).is_err(), "{bad}");
         }
     }

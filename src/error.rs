@@ -34,11 +34,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `class`.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            message: message.into(),
-            source: None,
-        }
+        Self { class, message: message.into(), source: None }
     }
 
     /// Nothing was applied; try again.
@@ -76,17 +72,13 @@ impl Error {
     /// Whether Postgres asks for a new snapshot (SQLSTATE 40001 or 40P01).
     pub fn wants_new_snapshot(&self) -> bool {
         use tokio_postgres::error::SqlState;
-        self.sql_state().is_some_and(|s| {
-            *s == SqlState::T_R_SERIALIZATION_FAILURE || *s == SqlState::T_R_DEADLOCK_DETECTED
-        })
+        self.sql_state()
+            .is_some_and(|s| *s == SqlState::T_R_SERIALIZATION_FAILURE || *s == SqlState::T_R_DEADLOCK_DETECTED)
     }
 
     /// The SQLSTATE, if Postgres raised this.
     pub fn sql_state(&self) -> Option<&tokio_postgres::error::SqlState> {
-        self.source
-            .as_ref()?
-            .downcast_ref::<tokio_postgres::Error>()?
-            .code()
+        self.source.as_ref()?.downcast_ref::<tokio_postgres::Error>()?.code()
     }
 }
 
@@ -111,18 +103,13 @@ fn describe(error: &tokio_postgres::Error) -> String {
 /// transaction that failed has changed nothing.
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
-        let code = error
-            .code()
-            .map(|c| c.code().to_owned())
-            .unwrap_or_default();
+        let code = error.code().map(|c| c.code().to_owned()).unwrap_or_default();
         let text = describe(&error);
         let made = match code.as_str() {
-            "28000" | "28P01" => Self::halt(format!(
-                "Postgres refused the login: {text}; check the user and password in PGMQ_URL"
-            )),
-            "3D000" => Self::halt(format!(
-                "Postgres: {text}; check the database name in PGMQ_URL"
-            )),
+            "28000" | "28P01" => {
+                Self::halt(format!("Postgres refused the login: {text}; check the user and password in PGMQ_URL"))
+            }
+            "3D000" => Self::halt(format!("Postgres: {text}; check the database name in PGMQ_URL")),
             "42501" => Self::halt(format!(
                 "Postgres: {text}; grant the worker's role what it needs (see `pgflume setup --print`), \
                  and BYPASSRLS if the table has row-level security"
@@ -130,9 +117,7 @@ impl From<tokio_postgres::Error> for Error {
             c if c.starts_with("42") || c.starts_with("3F") => {
                 Self::halt(format!("Postgres: {text}; run `pgflume setup`"))
             }
-            _ => Self::retry(format!(
-                "Postgres: {text}; it will be tried again, nothing is lost"
-            )),
+            _ => Self::retry(format!("Postgres: {text}; it will be tried again, nothing is lost")),
         };
         made.caused_by(error)
     }

@@ -54,16 +54,14 @@ type Record<'a> = HashMap<Cow<'a, str>, &'a RawValue>;
 
 /// Reads one message.
 pub fn parse(text: &str, schema: &Schema) -> Result<Message, Problem> {
-    let envelope: Envelope<'_> = serde_json::from_str(text)
-        .map_err(|_| problem(None, "is not an object of the form {\"v\":1,\"table\":…,\"keys\":…} or {\"type\":…,\"table\":…,\"record\":…}"))?;
-    let Some(name) = envelope
-        .table
-        .and_then(|raw| serde_json::from_str::<String>(raw.get()).ok())
-    else {
-        return Err(problem(
+    let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|_| {
+        problem(
             None,
-            "names no table: the member \"table\" must be a string",
-        ));
+            "is not an object of the form {\"v\":1,\"table\":…,\"keys\":…} or {\"type\":…,\"table\":…,\"record\":…}",
+        )
+    })?;
+    let Some(name) = envelope.table.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()) else {
+        return Err(problem(None, "names no table: the member \"table\" must be a string"));
     };
     let Some(table) = schema.get(&name) else {
         return Ok(Message::Skipped(name));
@@ -71,41 +69,21 @@ pub fn parse(text: &str, schema: &Schema) -> Result<Message, Problem> {
     match envelope.v.map(RawValue::get) {
         None => image(table, &envelope),
         Some("1") => mark(table, &envelope),
-        Some(_) => Err(problem(
-            Some(table),
-            "has a version that is not 1: upgrade pgflume, then retry it",
-        )),
+        Some(_) => Err(problem(Some(table), "has a version that is not 1: upgrade pgflume, then retry it")),
     }
 }
 
 fn problem(table: Option<&Arc<Table>>, reason: impl Into<String>) -> Problem {
-    Problem {
-        table: table.map(|t| t.name.clone()),
-        reason: reason.into(),
-    }
+    Problem { table: table.map(|t| t.name.clone()), reason: reason.into() }
 }
 
 fn mark(table: &Arc<Table>, envelope: &Envelope<'_>) -> Result<Message, Problem> {
     if envelope.truncate.map(RawValue::get) == Some("true") {
         return Ok(Message::Truncate(table.clone()));
     }
-    let form = || {
-        problem(
-            Some(table),
-            format!(
-                "must have \"keys\", a list of lists of {} strings",
-                table.key.len()
-            ),
-        )
-    };
-    let keys: Vec<MarkedKey> = envelope
-        .keys
-        .and_then(|raw| serde_json::from_str(raw.get()).ok())
-        .ok_or_else(form)?;
-    if keys
-        .iter()
-        .any(|key| key.len() != table.key.len() || key.iter().any(|part| part.contains('\0')))
-    {
+    let form = || problem(Some(table), format!("must have \"keys\", a list of lists of {} strings", table.key.len()));
+    let keys: Vec<MarkedKey> = envelope.keys.and_then(|raw| serde_json::from_str(raw.get()).ok()).ok_or_else(form)?;
+    if keys.iter().any(|key| key.len() != table.key.len() || key.iter().any(|part| part.contains('\0'))) {
         return Err(form());
     }
     Ok(Message::Marks(table.clone(), keys))
@@ -117,12 +95,8 @@ fn image(table: &Arc<Table>, envelope: &Envelope<'_>) -> Result<Message, Problem
     let old_record = self::record(table, "old_record", envelope.old_record)?;
     match kind {
         Some("\"INSERT\"" | "\"UPDATE\"") => {
-            let record = record.ok_or_else(|| {
-                problem(
-                    Some(table),
-                    "has no record: an INSERT or UPDATE needs the new row",
-                )
-            })?;
+            let record =
+                record.ok_or_else(|| problem(Some(table), "has no record: an INSERT or UPDATE needs the new row"))?;
             let row = row(table, &record)?;
             let mut marks = vec![marked(table, &record)];
             let old = match &old_record {
@@ -133,52 +107,25 @@ fn image(table: &Arc<Table>, envelope: &Envelope<'_>) -> Result<Message, Problem
                 _ => None,
             };
             marks.dedup();
-            Ok(Message::Image(
-                table.clone(),
-                Change {
-                    gone: old.filter(|old| *old != row.0),
-                    row: Some(row),
-                },
-                marks,
-            ))
+            Ok(Message::Image(table.clone(), Change { gone: old.filter(|old| *old != row.0), row: Some(row) }, marks))
         }
         Some("\"DELETE\"") => {
-            let old = old_record.or(record).ok_or_else(|| {
-                problem(
-                    Some(table),
-                    "has no old_record: a DELETE needs the old row's key",
-                )
-            })?;
+            let old = old_record
+                .or(record)
+                .ok_or_else(|| problem(Some(table), "has no old_record: a DELETE needs the old row's key"))?;
             let gone = key(table, &old)?;
-            Ok(Message::Image(
-                table.clone(),
-                Change {
-                    gone: Some(gone),
-                    row: None,
-                },
-                vec![marked(table, &old)],
-            ))
+            Ok(Message::Image(table.clone(), Change { gone: Some(gone), row: None }, vec![marked(table, &old)]))
         }
-        _ => Err(problem(
-            Some(table),
-            "has no known type: it must be INSERT, UPDATE or DELETE",
-        )),
+        _ => Err(problem(Some(table), "has no known type: it must be INSERT, UPDATE or DELETE")),
     }
 }
 
-fn record<'a>(
-    table: &Arc<Table>,
-    name: &str,
-    raw: Option<&'a RawValue>,
-) -> Result<Option<Record<'a>>, Problem> {
+fn record<'a>(table: &Arc<Table>, name: &str, raw: Option<&'a RawValue>) -> Result<Option<Record<'a>>, Problem> {
     match raw {
         None => Ok(None),
-        Some(raw) => serde_json::from_str(raw.get()).map(Some).map_err(|_| {
-            problem(
-                Some(table),
-                format!("has a {name} that is neither an object nor null"),
-            )
-        }),
+        Some(raw) => serde_json::from_str(raw.get())
+            .map(Some)
+            .map_err(|_| problem(Some(table), format!("has a {name} that is neither an object nor null"))),
     }
 }
 
@@ -196,11 +143,7 @@ fn row(table: &Arc<Table>, record: &Record<'_>) -> Result<(Key, Arc<[usize]>, Ve
 }
 
 fn has_key(table: &Table, record: &Record<'_>) -> bool {
-    table.key_columns().all(|c| {
-        record
-            .get(c.name.as_str())
-            .is_some_and(|raw| raw.get() != "null")
-    })
+    table.key_columns().all(|c| record.get(c.name.as_str()).is_some_and(|raw| raw.get() != "null"))
 }
 
 fn key(table: &Arc<Table>, record: &Record<'_>) -> Result<Key, Problem> {
@@ -211,10 +154,7 @@ fn key(table: &Arc<Table>, record: &Record<'_>) -> Result<Key, Problem> {
             let name = &table.columns[i].name;
             match record.get(name.as_str()) {
                 Some(raw) if raw.get() != "null" => cell(table, i, raw),
-                _ => Err(problem(
-                    Some(table),
-                    format!("lacks the key column {name:?}, or it is null"),
-                )),
+                _ => Err(problem(Some(table), format!("lacks the key column {name:?}, or it is null"))),
             }
         })
         .collect()
@@ -222,8 +162,7 @@ fn key(table: &Arc<Table>, record: &Record<'_>) -> Result<Key, Problem> {
 
 fn cell(table: &Arc<Table>, i: usize, raw: &RawValue) -> Result<Cell, Problem> {
     let column = &table.columns[i];
-    from_json(column.kind, raw)
-        .map_err(|e| problem(Some(table), format!("column {:?} {e}", column.name)))
+    from_json(column.kind, raw).map_err(|e| problem(Some(table), format!("column {:?} {e}", column.name)))
 }
 
 /// The key as text, for images of a table that is captured by marks. Call only where the key is there.
@@ -242,8 +181,11 @@ mod tests {
     use super::*;
 
     fn schema() -> Schema {
-        Schema::parse(r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","a":"TEXT"}},
-                          "c":{"primaryKey":["x","y"],"columns":{"x":"TEXT","y":"TEXT","n":"INTEGER"}}}"#).unwrap()
+        Schema::parse(
+            r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","a":"TEXT"}},
+                          "c":{"primaryKey":["x","y"],"columns":{"x":"TEXT","y":"TEXT","n":"INTEGER"}}}"#,
+        )
+        .unwrap()
     }
 
     fn read(text: &str) -> Result<Message, Problem> {
@@ -261,21 +203,13 @@ mod tests {
     fn marks_are_read() {
         let t = schema().get("c").unwrap().clone();
         let keys = vec![vec!["a".to_owned(), "b".to_owned()]];
-        assert_eq!(
-            read(r#"{"v":1,"table":"c","keys":[["a","b"]]}"#),
-            Ok(Message::Marks(t.clone(), keys))
-        );
-        assert_eq!(
-            read(r#"{"v": 1, "table": "c", "truncate": true}"#),
-            Ok(Message::Truncate(t))
-        );
+        assert_eq!(read(r#"{"v":1,"table":"c","keys":[["a","b"]]}"#), Ok(Message::Marks(t.clone(), keys)));
+        assert_eq!(read(r#"{"v": 1, "table": "c", "truncate": true}"#), Ok(Message::Truncate(t)));
     }
 
     #[test]
     fn an_image_keeps_only_listed_columns_and_says_which_it_has() {
-        let c = change(
-            r#"{"record":{"id":9007199254740993,"other":1},"old_record":null,"type":"INSERT","table":"t"}"#,
-        );
+        let c = change(r#"{"record":{"id":9007199254740993,"other":1},"old_record":null,"type":"INSERT","table":"t"}"#);
         let (key, columns, cells) = c.row.unwrap();
         assert_eq!(key, [Cell::Integer(9_007_199_254_740_993)]);
         assert_eq!((&*columns, cells.len()), (&[0][..], 1));
@@ -286,13 +220,8 @@ mod tests {
         let c = change(
             r#"{"record":{"x":"a","y":"2","n":1},"old_record":{"x":"a","y":"1","n":1},"type":"UPDATE","table":"c"}"#,
         );
-        assert_eq!(
-            c.gone,
-            Some(vec![Cell::Text("a".into()), Cell::Text("1".into())])
-        );
-        let same = change(
-            r#"{"record":{"id":1,"a":"n"},"old_record":{"id":1,"a":"o"},"type":"UPDATE","table":"t"}"#,
-        );
+        assert_eq!(c.gone, Some(vec![Cell::Text("a".into()), Cell::Text("1".into())]));
+        let same = change(r#"{"record":{"id":1,"a":"n"},"old_record":{"id":1,"a":"o"},"type":"UPDATE","table":"t"}"#);
         assert_eq!(same.gone, None);
     }
 
@@ -304,10 +233,7 @@ mod tests {
 
     #[test]
     fn an_unknown_table_is_skipped_whatever_else_it_says() {
-        assert_eq!(
-            read(r#"{"v":7,"table":"x;--"}"#),
-            Ok(Message::Skipped("x;--".into()))
-        );
+        assert_eq!(read(r#"{"v":7,"table":"x;--"}"#), Ok(Message::Skipped("x;--".into())));
     }
 
     #[test]
@@ -320,52 +246,19 @@ mod tests {
             (r#"{"v":2,"table":"t","keys":[]}"#, "has a version"),
             (r#"{"v":1,"table":"t"}"#, "must have \"keys\""),
             (r#"{"v":1,"table":"t","keys":[[1]]}"#, "must have \"keys\""),
-            (
-                r#"{"v":1,"table":"c","keys":[["a"]]}"#,
-                "must have \"keys\"",
-            ),
-            (
-                r#"{"v":1,"table":"c","keys":[["a",null]]}"#,
-                "must have \"keys\"",
-            ),
-            (
-                r#"{"type":"INSERT","table":"t","record":null}"#,
-                "has no record",
-            ),
-            (
-                r#"{"type":"INSERT","table":"t","record":"secret"}"#,
-                "has a record that is neither",
-            ),
-            (
-                r#"{"type":"INSERT","table":"t","record":{"a":"secret"}}"#,
-                "lacks the key column \"id\"",
-            ),
-            (
-                r#"{"type":"INSERT","table":"t","record":{"id":null}}"#,
-                "lacks the key column \"id\"",
-            ),
-            (
-                r#"{"type":"INSERT","table":"t","record":{"id":"secret"}}"#,
-                "column \"id\" is not a 64-bit integer",
-            ),
-            (
-                r#"{"type":"DELETE","table":"t","record":null,"old_record":null}"#,
-                "has no old_record",
-            ),
-            (
-                r#"{"type":"UPSERT","table":"t","record":{"id":1}}"#,
-                "has no known type",
-            ),
+            (r#"{"v":1,"table":"c","keys":[["a"]]}"#, "must have \"keys\""),
+            (r#"{"v":1,"table":"c","keys":[["a",null]]}"#, "must have \"keys\""),
+            (r#"{"type":"INSERT","table":"t","record":null}"#, "has no record"),
+            (r#"{"type":"INSERT","table":"t","record":"secret"}"#, "has a record that is neither"),
+            (r#"{"type":"INSERT","table":"t","record":{"a":"secret"}}"#, "lacks the key column \"id\""),
+            (r#"{"type":"INSERT","table":"t","record":{"id":null}}"#, "lacks the key column \"id\""),
+            (r#"{"type":"INSERT","table":"t","record":{"id":"secret"}}"#, "column \"id\" is not a 64-bit integer"),
+            (r#"{"type":"DELETE","table":"t","record":null,"old_record":null}"#, "has no old_record"),
+            (r#"{"type":"UPSERT","table":"t","record":{"id":1}}"#, "has no known type"),
         ];
         for (text, expected) in cases {
-            let Err(problem) = read(text) else {
-                panic!("{text} was understood")
-            };
-            assert!(
-                problem.reason.starts_with(expected),
-                "{text}: {}",
-                problem.reason
-            );
+            let Err(problem) = read(text) else { panic!("{text} was understood") };
+            assert!(problem.reason.starts_with(expected), "{text}: {}", problem.reason);
             assert!(!problem.reason.contains("secret"));
         }
     }

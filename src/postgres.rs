@@ -78,10 +78,7 @@ impl PgUrl {
         let (rest, pairs) = if is_url {
             url_parts(text)
         } else {
-            (
-                String::new(),
-                key_values(text).ok_or_else(|| format!("is not a Postgres URL: {mend}"))?,
-            )
+            (String::new(), key_values(text).ok_or_else(|| format!("is not a Postgres URL: {mend}"))?)
         };
         let mut tls = Tls::Unchecked(SslMode::Prefer);
         let mut root_cert = None;
@@ -95,30 +92,19 @@ impl PgUrl {
             }
         }
         let text = if is_url {
-            let query: String = url::form_urlencoded::Serializer::new(String::new())
-                .extend_pairs(&kept)
-                .finish()
-                .replace('+', "%20");
-            if query.is_empty() {
-                rest
-            } else {
-                format!("{rest}?{query}")
-            }
+            let query: String =
+                url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&kept).finish().replace('+', "%20");
+            if query.is_empty() { rest } else { format!("{rest}?{query}") }
         } else {
             let quoted = |v: &str| v.replace('\\', "\\\\").replace('\'', "\\'");
-            kept.iter()
-                .map(|(k, v)| format!("{k}='{}'", quoted(v)))
-                .collect::<Vec<_>>()
-                .join(" ")
+            kept.iter().map(|(k, v)| format!("{k}='{}'", quoted(v))).collect::<Vec<_>>().join(" ")
         };
-        let mut config: tokio_postgres::Config =
-            text.parse().map_err(|e: tokio_postgres::Error| {
-                format!(
-                    "is malformed ({}): {mend}",
-                    std::error::Error::source(&e)
-                        .map_or("invalid value".into(), ToString::to_string)
-                )
-            })?;
+        let mut config: tokio_postgres::Config = text.parse().map_err(|e: tokio_postgres::Error| {
+            format!(
+                "is malformed ({}): {mend}",
+                std::error::Error::source(&e).map_or("invalid value".into(), ToString::to_string)
+            )
+        })?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(format!("names no host: {mend}"));
         }
@@ -135,11 +121,7 @@ impl PgUrl {
         if config.get_application_name().is_none() {
             config.application_name("pgflume");
         }
-        Ok(Self {
-            config,
-            tls,
-            root_cert,
-        })
+        Ok(Self { config, tls, root_cert })
     }
 
     /// Opens a connection. Its driver runs on its own task and ends with the client.
@@ -148,13 +130,9 @@ impl PgUrl {
             if e.as_db_error().is_some() {
                 return Error::from(e);
             }
-            let cause = std::error::Error::source(&e)
-                .map(|c| format!(" ({c})"))
-                .unwrap_or_default();
-            Error::retry(format!(
-                "Postgres cannot be reached: {e}{cause}; check PGMQ_URL and that the server is up"
-            ))
-            .caused_by(e)
+            let cause = std::error::Error::source(&e).map(|c| format!(" ({c})")).unwrap_or_default();
+            Error::retry(format!("Postgres cannot be reached: {e}{cause}; check PGMQ_URL and that the server is up"))
+                .caused_by(e)
         })?;
         tokio::spawn(async move {
             if let Err(e) = connection.await {
@@ -193,21 +171,13 @@ impl PgUrl {
             Some(path) => {
                 let certs = CertificateDer::pem_file_iter(path)
                     .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                    .map_err(|e| {
-                        Error::halt(format!(
-                            "sslrootcert in PGMQ_URL cannot be read ({e}): {mend}"
-                        ))
-                    })?;
+                    .map_err(|e| Error::halt(format!("sslrootcert in PGMQ_URL cannot be read ({e}): {mend}")))?;
                 roots.add_parsable_certificates(certs);
             }
         }
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
             .build()
-            .map_err(|e| {
-                Error::halt(format!(
-                    "no certificate authority to check Postgres with ({e}): {mend}"
-                ))
-            })
+            .map_err(|e| Error::halt(format!("no certificate authority to check Postgres with ({e}): {mend}")))
     }
 }
 
@@ -215,9 +185,7 @@ impl PgUrl {
 fn url_parts(text: &str) -> (String, Vec<(String, String)>) {
     let (base, query) = text.split_once('?').unwrap_or((text, ""));
     // '+' is a plus in a Postgres URL, a space in a form.
-    let pairs = url::form_urlencoded::parse(query.replace('+', "%2B").as_bytes())
-        .into_owned()
-        .collect();
+    let pairs = url::form_urlencoded::parse(query.replace('+', "%2B").as_bytes()).into_owned().collect();
     (base.to_owned(), pairs)
 }
 
@@ -234,9 +202,8 @@ fn key_values(text: &str) -> Option<Vec<(String, String)>> {
         let after = after.trim_start();
         let (value, after) = match after.strip_prefix('\'') {
             Some(quoted) => take_value(quoted, |c| c == '\'')?,
-            None => take_value(after, char::is_whitespace).or_else(|| {
-                take_value(&format!("{after} "), char::is_whitespace).map(|(v, _)| (v, ""))
-            })?,
+            None => take_value(after, char::is_whitespace)
+                .or_else(|| take_value(&format!("{after} "), char::is_whitespace).map(|(v, _)| (v, "")))?,
         };
         pairs.push((key.to_owned(), value));
         rest = after.trim_start();
@@ -265,10 +232,7 @@ fn parse_sslmode(value: &str) -> Result<Tls, String> {
         "verify-ca" => Tls::VerifyCa,
         "verify-full" => Tls::VerifyFull,
         _ => {
-            return Err(
-                "has an unknown sslmode: use disable, prefer, require, verify-ca or verify-full"
-                    .into(),
-            );
+            return Err("has an unknown sslmode: use disable, prefer, require, verify-ca or verify-full".into());
         }
     })
 }
@@ -308,12 +272,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -322,18 +281,11 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            cert,
-            dss,
-            &self.provider.signature_verification_algorithms,
-        )
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -358,18 +310,10 @@ mod tests {
 
     #[test]
     fn key_value_strings_are_read_as_libpq_reads_them() {
-        let url = parsed(
-            r"host=h user = u password='it\'s a \\' dbname=db sslmode=verify-full sslrootcert=/ca.pem",
-        );
+        let url = parsed(r"host=h user = u password='it\'s a \\' dbname=db sslmode=verify-full sslrootcert=/ca.pem");
         assert_eq!(url.config.get_password(), Some(&br"it's a \"[..]));
-        assert_eq!(
-            (url.tls, url.root_cert.as_deref()),
-            (Tls::VerifyFull, Some("/ca.pem"))
-        );
-        assert_eq!(
-            parsed("host=h sslmode=require sslrootcert=/ca.pem").tls,
-            Tls::VerifyCa
-        );
+        assert_eq!((url.tls, url.root_cert.as_deref()), (Tls::VerifyFull, Some("/ca.pem")));
+        assert_eq!(parsed("host=h sslmode=require sslrootcert=/ca.pem").tls, Tls::VerifyCa);
     }
 
     #[test]

@@ -92,18 +92,11 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
                       to_regclass('pgflume.progress') is not null and to_regclass('pgflume.wakeup') is not null
                       and to_regclass('pgflume.redeemed') is not null";
     let row = client
-        .query_typed(
-            sql,
-            &[
-                (&queue.table(), Type::TEXT),
-                (&queue.dead_table(), Type::TEXT),
-            ],
-        )
+        .query_typed(sql, &[(&queue.table(), Type::TEXT), (&queue.dead_table(), Type::TEXT)])
         .await?
         .pop()
         .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
-    let (has_queue, has_dead, has_progress): (bool, bool, bool) =
-        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let (has_queue, has_dead, has_progress): (bool, bool, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
     if !has_queue {
         let name = queue.as_str();
         return Err(Error::halt(format!(
@@ -115,26 +108,16 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
         client.batch_execute(&exclusively(bookkeeping)).await?;
     }
     if !has_dead {
-        client
-            .batch_execute(&exclusively(&format!(
-                "select pgmq.create('{}');",
-                queue.dead()
-            )))
-            .await?;
+        client.batch_execute(&exclusively(&format!("select pgmq.create('{}');", queue.dead()))).await?;
     }
     if !has_progress
         || client
-            .query_typed(
-                "select 1 from pgflume.progress where queue = $1",
-                &[(&queue.as_str(), Type::TEXT)],
-            )
+            .query_typed("select 1 from pgflume.progress where queue = $1", &[(&queue.as_str(), Type::TEXT)])
             .await?
             .is_empty()
     {
         let sql = "insert into pgflume.progress (queue) values ($1) on conflict do nothing";
-        client
-            .execute_typed(sql, &[(&queue.as_str(), Type::TEXT)])
-            .await?;
+        client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
     }
     Ok(())
 }
@@ -156,32 +139,17 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                pg_catalog.to_jsonb(pg_catalog.clock_timestamp()) #>> '{}',
                coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0)
         from pgflume.progress p where p.queue = $1 for update nowait";
-    let rows = match client
-        .query_typed(
-            sql,
-            &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)],
-        )
-        .await
-    {
+    let rows = match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await {
         Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(None),
         other => other?,
     };
-    let row = rows
-        .first()
-        .ok_or_else(|| Error::retry("the progress row is not there yet; it will be tried again"))?;
+    let row = rows.first().ok_or_else(|| Error::retry("the progress row is not there yet; it will be tried again"))?;
     let epoch: Option<String> = row.try_get(0)?;
     let head = match epoch {
-        Some(epoch) => Some(Head {
-            epoch,
-            seq: row.try_get(1)?,
-            token: row.try_get(2)?,
-        }),
+        Some(epoch) => Some(Head { epoch, seq: row.try_get(1)?, token: row.try_get(2)? }),
         None => None,
     };
-    let paired = (
-        row.try_get::<_, Option<String>>(4)?,
-        row.try_get::<_, Option<u32>>(5)?,
-    );
+    let paired = (row.try_get::<_, Option<String>>(4)?, row.try_get::<_, Option<u32>>(5)?);
     Ok(Some(Snapshot {
         progress: Progress {
             head,
@@ -191,10 +159,7 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                 _ => None,
             },
         },
-        identity: Identity {
-            source: row.try_get(6)?,
-            queue: row.try_get(7)?,
-        },
+        identity: Identity { source: row.try_get(6)?, queue: row.try_get(7)? },
         xid: row.try_get(8)?,
         lsn: row.try_get(9)?,
         at: row.try_get(10)?,
@@ -206,9 +171,7 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
 pub async fn wake(client: &Client, queue: &QueueName) -> Result<()> {
     let sql = "insert into pgflume.wakeup as w (queue, calls) values ($1, 1)
                on conflict (queue) do update set calls = w.calls + 1";
-    client
-        .execute_typed(sql, &[(&queue.as_str(), Type::TEXT)])
-        .await?;
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
     Ok(())
 }
 
@@ -238,28 +201,16 @@ pub async fn take(client: &Client, queue: &QueueName, paused: &[&str]) -> Result
          taken as (delete from {table} q using cut where q.msg_id = cut.msg_id returning q.msg_id, q.message::text)
          select * from taken order by msg_id"
     );
-    let parameters = [
-        (&TAKE_MESSAGES as _, Type::INT8),
-        (&TAKE_BYTES as _, Type::INT8),
-        (&paused as _, Type::TEXT_ARRAY),
-    ];
+    let parameters =
+        [(&TAKE_MESSAGES as _, Type::INT8), (&TAKE_BYTES as _, Type::INT8), (&paused as _, Type::TEXT_ARRAY)];
     let rows = client.query_typed(&sql, &parameters).await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Taken {
-                msg_id: row.try_get(0)?,
-                text: row.try_get(1)?,
-            })
-        })
-        .collect()
+    rows.iter().map(|row| Ok(Taken { msg_id: row.try_get(0)?, text: row.try_get(1)? })).collect()
 }
 
 /// Deletes messages whose images the replica already has.
 pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64]) -> Result<u64> {
     let sql = format!("delete from {} where msg_id = any($1)", queue.table());
-    Ok(client
-        .execute_typed(&sql, &[(&ids, Type::INT8_ARRAY)])
-        .await?)
+    Ok(client.execute_typed(&sql, &[(&ids, Type::INT8_ARRAY)]).await?)
 }
 
 /// Puts dead letters on their queue, in the step's transaction.
@@ -276,19 +227,12 @@ pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter]) ->
         "insert into {} (vt, message) select clock_timestamp(), t::jsonb from unnest($1::text[]) t",
         queue.dead_table()
     );
-    client
-        .execute_typed(&sql, &[(&texts, Type::TEXT_ARRAY)])
-        .await?;
+    client.execute_typed(&sql, &[(&texts, Type::TEXT_ARRAY)]).await?;
     Ok(())
 }
 
 /// Moves the progress to `head`; the step's commit makes it and the taken messages final.
-pub async fn advance(
-    client: &Client,
-    queue: &QueueName,
-    head: &Head,
-    caught_up: bool,
-) -> Result<()> {
+pub async fn advance(client: &Client, queue: &QueueName, head: &Head, caught_up: bool) -> Result<()> {
     let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, synced_at = now(),
                caught_up_at = case when $5 then now() else caught_up_at end where queue = $1";
     let parameters = [
@@ -305,12 +249,7 @@ pub async fn advance(
 /// Remembers the id of a signed request; `false` if it was used before. Ids older than their
 /// signatures can be are forgotten.
 pub async fn redeem(client: &Client, id: &str) -> Result<bool> {
-    client
-        .execute_typed(
-            "delete from pgflume.redeemed where at < now() - interval '1 hour'",
-            &[],
-        )
-        .await?;
+    client.execute_typed("delete from pgflume.redeemed where at < now() - interval '1 hour'", &[]).await?;
     let sql = "insert into pgflume.redeemed (id) values ($1) on conflict do nothing";
     Ok(client.execute_typed(sql, &[(&id, Type::TEXT)]).await? == 1)
 }
@@ -318,19 +257,12 @@ pub async fn redeem(client: &Client, id: &str) -> Result<bool> {
 /// Announces an epoch, before the replica learns of it.
 pub async fn announce(client: &Client, queue: &QueueName, epoch: &str) -> Result<()> {
     let sql = "update pgflume.progress set next_epoch = $2 where queue = $1";
-    client
-        .execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&epoch, Type::TEXT)])
-        .await?;
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&epoch, Type::TEXT)]).await?;
     Ok(())
 }
 
 /// Pairs the queue with the replica at `head`.
-pub async fn pair(
-    client: &Client,
-    queue: &QueueName,
-    head: &Head,
-    identity: &Identity,
-) -> Result<()> {
+pub async fn pair(client: &Client, queue: &QueueName, head: &Head, identity: &Identity) -> Result<()> {
     let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, next_epoch = null,
                source_id = $5, queue_id = $6, caught_up_at = null where queue = $1";
     let parameters = [
@@ -355,17 +287,8 @@ pub async fn fates(client: &Client, entries: &[Entry]) -> Result<Vec<Fate>> {
                       else coalesce(pg_xact_status(x::xid8), 'unknown') end,
                       l::pg_lsn <= pg_current_wal_insert_lsn()
                from unnest($1::text[], $2::text[]) with ordinality u(x, l, i) order by i";
-    let rows = client
-        .query_typed(sql, &[(&xids, Type::TEXT_ARRAY), (&lsns, Type::TEXT_ARRAY)])
-        .await?;
-    rows.iter()
-        .map(|row| {
-            Ok(Fate {
-                status: row.try_get(0)?,
-                reached: row.try_get(1)?,
-            })
-        })
-        .collect()
+    let rows = client.query_typed(sql, &[(&xids, Type::TEXT_ARRAY), (&lsns, Type::TEXT_ARRAY)]).await?;
+    rows.iter().map(|row| Ok(Fate { status: row.try_get(0)?, reached: row.try_get(1)? })).collect()
 }
 
 /// What Postgres says of the transaction behind a ledger row.
@@ -379,28 +302,19 @@ pub struct Fate {
 
 /// Whether the queue is empty at this snapshot.
 pub async fn is_empty(client: &Client, queue: &QueueName) -> Result<bool> {
-    let sql = format!(
-        "select not exists (select from {} where $1::text is not null)",
-        queue.table()
-    );
+    let sql = format!("select not exists (select from {} where $1::text is not null)", queue.table());
     scalar(client, &sql, queue.as_str()).await
 }
 
 /// Messages on the queue, hidden ones included.
 pub async fn depth(client: &Client, queue: &QueueName) -> Result<i64> {
-    let sql = format!(
-        "select count(*) from {} where $1::text is not null",
-        queue.table()
-    );
+    let sql = format!("select count(*) from {} where $1::text is not null", queue.table());
     scalar(client, &sql, queue.as_str()).await
 }
 
 /// Dead letters.
 pub async fn dead_depth(client: &Client, queue: &QueueName) -> Result<i64> {
-    let sql = format!(
-        "select count(*) from {} where $1::text is not null",
-        queue.dead_table()
-    );
+    let sql = format!("select count(*) from {} where $1::text is not null", queue.dead_table());
     scalar(client, &sql, queue.as_str()).await
 }
 
@@ -410,11 +324,7 @@ pub async fn oldest_seconds(client: &Client, queue: &QueueName) -> Result<Option
         "select extract(epoch from clock_timestamp() - enqueued_at)::float8 from {} where $1::text is not null order by msg_id limit 1",
         queue.table()
     );
-    match client
-        .query_typed(&sql, &[(&queue.as_str(), Type::TEXT)])
-        .await?
-        .first()
-    {
+    match client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT)]).await?.first() {
         Some(row) => Ok(Some(row.try_get(0)?)),
         None => Ok(None),
     }
@@ -423,11 +333,7 @@ pub async fn oldest_seconds(client: &Client, queue: &QueueName) -> Result<Option
 /// What was last acknowledged, for `status`: (epoch, seq, synced_at, caught_up_at).
 pub async fn last_sync(client: &Client, queue: &QueueName) -> Result<LastSync> {
     let sql = "select epoch, seq, to_jsonb(synced_at) #>> '{}', to_jsonb(caught_up_at) #>> '{}' from pgflume.progress where queue = $1";
-    match client
-        .query_typed(sql, &[(&queue.as_str(), Type::TEXT)])
-        .await?
-        .first()
-    {
+    match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?.first() {
         Some(row) => Ok(LastSync {
             epoch: row.try_get(0)?,
             seq: row.try_get(1)?,
@@ -456,8 +362,6 @@ where
     T: for<'a> tokio_postgres::types::FromSql<'a>,
 {
     let rows = client.query_typed(sql, &[(&parameter, Type::TEXT)]).await?;
-    let row = rows
-        .first()
-        .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
+    let row = rows.first().ok_or_else(|| Error::retry("Postgres gave no answer"))?;
     Ok(row.try_get(0)?)
 }

@@ -61,11 +61,7 @@ pub fn decide(progress: &Progress, identity: &Identity, head: Option<&Head>) -> 
         (Some(_), None) => return Stop(Divergence::OtherReplica),
         (Some(acknowledged), Some(head)) => (acknowledged, head),
     };
-    if progress
-        .paired_with
-        .as_ref()
-        .is_some_and(|paired| paired != identity)
-    {
+    if progress.paired_with.as_ref().is_some_and(|paired| paired != identity) {
         return Stop(Divergence::OtherSource);
     }
     if acknowledged.epoch != head.epoch {
@@ -75,10 +71,7 @@ pub fn decide(progress: &Progress, identity: &Identity, head: Option<&Head>) -> 
         return GoOn(head.clone());
     }
     if head.seq > acknowledged.seq {
-        return Ahead {
-            from: acknowledged.clone(),
-            to: head.clone(),
-        };
+        return Ahead { from: acknowledged.clone(), to: head.clone() };
     }
     Stop(Divergence::Behind)
 }
@@ -89,8 +82,7 @@ pub fn decide(progress: &Progress, identity: &Identity, head: Option<&Head>) -> 
 pub fn ahead(from: &Head, to: &Head, ledger: &[Entry], fates: &[Fate]) -> Result<(), Divergence> {
     let mut at = from;
     for entry in ledger {
-        if entry.parent != at.token || entry.head.seq != at.seq + 1 || entry.head.epoch != at.epoch
-        {
+        if entry.parent != at.token || entry.head.seq != at.seq + 1 || entry.head.epoch != at.epoch {
             return Err(Divergence::Behind);
         }
         at = &entry.head;
@@ -98,13 +90,8 @@ pub fn ahead(from: &Head, to: &Head, ledger: &[Entry], fates: &[Fate]) -> Result
     if at != to {
         return Err(Divergence::Behind);
     }
-    let lost =
-        fates.len() == ledger.len() && fates.iter().all(|f| f.status == "aborted" && f.reached);
-    if lost {
-        Ok(())
-    } else {
-        Err(Divergence::OtherSource)
-    }
+    let lost = fates.len() == ledger.len() && fates.iter().all(|f| f.status == "aborted" && f.reached);
+    if lost { Ok(()) } else { Err(Divergence::OtherSource) }
 }
 
 #[cfg(test)]
@@ -112,26 +99,15 @@ mod tests {
     use super::*;
 
     fn head(epoch: &str, seq: i64, token: &str) -> Head {
-        Head {
-            epoch: epoch.into(),
-            seq,
-            token: token.into(),
-        }
+        Head { epoch: epoch.into(), seq, token: token.into() }
     }
 
     fn identity(source: &str) -> Identity {
-        Identity {
-            source: source.into(),
-            queue: 1,
-        }
+        Identity { source: source.into(), queue: 1 }
     }
 
     fn progress(head: Option<Head>, next_epoch: Option<&str>) -> Progress {
-        Progress {
-            head,
-            next_epoch: next_epoch.map(Into::into),
-            paired_with: Some(identity("pg/1")),
-        }
+        Progress { head, next_epoch: next_epoch.map(Into::into), paired_with: Some(identity("pg/1")) }
     }
 
     #[test]
@@ -141,88 +117,31 @@ mod tests {
         let cases = [
             (progress(None, None), "pg/1", None, Decision::Pair),
             (progress(None, Some("n")), "pg/1", None, Decision::Pair),
-            (
-                progress(None, Some("n")),
-                "pg/1",
-                Some(head("n", 0, "t")),
-                Decision::Adopt(head("n", 0, "t")),
-            ),
+            (progress(None, Some("n")), "pg/1", Some(head("n", 0, "t")), Decision::Adopt(head("n", 0, "t"))),
             (
                 progress(Some(at.clone()), Some("n")),
                 "pg/1",
                 Some(head("n", 0, "t")),
                 Decision::Adopt(head("n", 0, "t")),
             ),
-            (
-                progress(Some(at.clone()), Some("n")),
-                "pg/1",
-                Some(at.clone()),
-                Decision::GoOn(at.clone()),
-            ),
-            (
-                progress(None, None),
-                "pg/1",
-                Some(head("x", 3, "t")),
-                stop(Divergence::OtherReplica),
-            ),
-            (
-                progress(Some(head("e", 0, "t")), None),
-                "pg/1",
-                None,
-                Decision::Pair,
-            ),
-            (
-                progress(Some(at.clone()), None),
-                "pg/1",
-                None,
-                stop(Divergence::OtherReplica),
-            ),
-            (
-                progress(Some(at.clone()), None),
-                "pg/1",
-                Some(at.clone()),
-                Decision::GoOn(at.clone()),
-            ),
-            (
-                progress(Some(at.clone()), None),
-                "pg/2",
-                Some(at.clone()),
-                stop(Divergence::OtherSource),
-            ),
-            (
-                progress(Some(at.clone()), None),
-                "pg/1",
-                Some(head("x", 5, "t5")),
-                stop(Divergence::OtherReplica),
-            ),
-            (
-                progress(Some(at.clone()), None),
-                "pg/1",
-                Some(head("e", 4, "t4")),
-                stop(Divergence::Behind),
-            ),
-            (
-                progress(Some(at.clone()), None),
-                "pg/1",
-                Some(head("e", 5, "other")),
-                stop(Divergence::Behind),
-            ),
+            (progress(Some(at.clone()), Some("n")), "pg/1", Some(at.clone()), Decision::GoOn(at.clone())),
+            (progress(None, None), "pg/1", Some(head("x", 3, "t")), stop(Divergence::OtherReplica)),
+            (progress(Some(head("e", 0, "t")), None), "pg/1", None, Decision::Pair),
+            (progress(Some(at.clone()), None), "pg/1", None, stop(Divergence::OtherReplica)),
+            (progress(Some(at.clone()), None), "pg/1", Some(at.clone()), Decision::GoOn(at.clone())),
+            (progress(Some(at.clone()), None), "pg/2", Some(at.clone()), stop(Divergence::OtherSource)),
+            (progress(Some(at.clone()), None), "pg/1", Some(head("x", 5, "t5")), stop(Divergence::OtherReplica)),
+            (progress(Some(at.clone()), None), "pg/1", Some(head("e", 4, "t4")), stop(Divergence::Behind)),
+            (progress(Some(at.clone()), None), "pg/1", Some(head("e", 5, "other")), stop(Divergence::Behind)),
             (
                 progress(Some(at.clone()), None),
                 "pg/1",
                 Some(head("e", 6, "t6")),
-                Decision::Ahead {
-                    from: at.clone(),
-                    to: head("e", 6, "t6"),
-                },
+                Decision::Ahead { from: at.clone(), to: head("e", 6, "t6") },
             ),
         ];
         for (progress, source, replica, expected) in cases {
-            assert_eq!(
-                decide(&progress, &identity(source), replica.as_ref()),
-                expected,
-                "{progress:?} {replica:?}"
-            );
+            assert_eq!(decide(&progress, &identity(source), replica.as_ref()), expected, "{progress:?} {replica:?}");
         }
     }
 
@@ -237,40 +156,21 @@ mod tests {
         };
         let (from, to) = (head("e", 5, "t5"), head("e", 7, "t7"));
         let ledger = [entry(6, "t5"), entry(7, "t6")];
-        let fate = |status: &str, reached| Fate {
-            status: status.into(),
-            reached,
-        };
+        let fate = |status: &str, reached| Fate { status: status.into(), reached };
         let aborted = [fate("aborted", true), fate("aborted", true)];
         assert_eq!(ahead(&from, &to, &ledger, &aborted), Ok(()));
-        assert_eq!(
-            ahead(&from, &to, &ledger[1..], &aborted[1..]),
-            Err(Divergence::Behind),
-            "a gap"
-        );
-        assert_eq!(
-            ahead(&from, &to, &ledger[..1], &aborted[..1]),
-            Err(Divergence::Behind),
-            "an end missing"
-        );
+        assert_eq!(ahead(&from, &to, &ledger[1..], &aborted[1..]), Err(Divergence::Behind), "a gap");
+        assert_eq!(ahead(&from, &to, &ledger[..1], &aborted[..1]), Err(Divergence::Behind), "an end missing");
         assert_eq!(
             ahead(&from, &to, &[entry(6, "x"), entry(7, "t6")], &aborted),
             Err(Divergence::Behind),
             "another branch"
         );
-        for (status, reached) in [
-            ("committed", true),
-            ("future", true),
-            ("unknown", true),
-            ("in progress", true),
-            ("aborted", false),
-        ] {
+        for (status, reached) in
+            [("committed", true), ("future", true), ("unknown", true), ("in progress", true), ("aborted", false)]
+        {
             let fates = [fate("aborted", true), fate(status, reached)];
-            assert_eq!(
-                ahead(&from, &to, &ledger, &fates),
-                Err(Divergence::OtherSource),
-                "{status}"
-            );
+            assert_eq!(ahead(&from, &to, &ledger, &fates), Err(Divergence::OtherSource), "{status}");
         }
     }
 }

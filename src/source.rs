@@ -17,10 +17,7 @@ pub async fn begin(client: &Client, tables: &[&SourceTable]) -> Result<()> {
     let mut sql = String::from(BEGIN);
     if !tables.is_empty() {
         let names: Vec<_> = tables.iter().map(|t| t.table.source.quoted()).collect();
-        sql.push_str(&format!(
-            "; lock table {} in access share mode",
-            names.join(", ")
-        ));
+        sql.push_str(&format!("; lock table {} in access share mode", names.join(", ")));
     }
     client.batch_execute(&sql).await.map_err(Error::from)
 }
@@ -50,11 +47,7 @@ set local enable_mergejoin = off";
 
 /// Waits until all WAL up to `lsn` is on disk, forcing a flush from another transaction if it is not:
 /// a session with `synchronous_commit = off` may have committed what a crash could still undo.
-pub async fn ensure_durable(
-    client: &Client,
-    postgres: &crate::postgres::PgUrl,
-    lsn: &str,
-) -> Result<()> {
+pub async fn ensure_durable(client: &Client, postgres: &crate::postgres::PgUrl, lsn: &str) -> Result<()> {
     if is_flushed(client, lsn).await? {
         return Ok(());
     }
@@ -64,9 +57,7 @@ pub async fn ensure_durable(
     if is_flushed(client, lsn).await? {
         return Ok(());
     }
-    Err(Error::retry(
-        "Postgres has not flushed its WAL yet; it will be tried again",
-    ))
+    Err(Error::retry("Postgres has not flushed its WAL yet; it will be tried again"))
 }
 
 async fn is_flushed(client: &Client, lsn: &str) -> Result<bool> {
@@ -76,9 +67,7 @@ async fn is_flushed(client: &Client, lsn: &str) -> Result<bool> {
             &[(&lsn, Type::TEXT)],
         )
         .await?;
-    let row = rows
-        .first()
-        .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
+    let row = rows.first().ok_or_else(|| Error::retry("Postgres gave no answer"))?;
     Ok(row.try_get(0)?)
 }
 
@@ -102,19 +91,12 @@ pub struct Unfit {
 }
 
 /// Starts reading the rows under `keys`. Rows come in any order, one for each key that is marked.
-pub async fn read(
-    client: &Client,
-    source: &SourceTable,
-    keys: &[MarkedKey],
-) -> Result<Pin<Box<RowStream>>> {
-    let columns: Vec<Vec<&str>> = (0..source.table.key.len())
-        .map(|i| keys.iter().map(|key| key[i].as_str()).collect())
-        .collect();
+pub async fn read(client: &Client, source: &SourceTable, keys: &[MarkedKey]) -> Result<Pin<Box<RowStream>>> {
+    let columns: Vec<Vec<&str>> =
+        (0..source.table.key.len()).map(|i| keys.iter().map(|key| key[i].as_str()).collect()).collect();
     let parameters: Vec<(&(dyn tokio_postgres::types::ToSql + Sync), Type)> =
         columns.iter().map(|c| (c as _, Type::TEXT_ARRAY)).collect();
-    let stream = client
-        .query_typed_raw(&read_sql(source), parameters)
-        .await?;
+    let stream = client.query_typed_raw(&read_sql(source), parameters).await?;
     Ok(Box::pin(stream))
 }
 
@@ -123,50 +105,29 @@ pub async fn read(
 fn read_sql(source: &SourceTable) -> String {
     let table = &source.table;
     let key = |i: usize| format!("_pgflume_k{i}");
-    let arrays: Vec<_> = (1..=table.key.len())
-        .map(|i| format!("${i}::pg_catalog.text[]"))
-        .collect();
+    let arrays: Vec<_> = (1..=table.key.len()).map(|i| format!("${i}::pg_catalog.text[]")).collect();
     let names: Vec<_> = (0..table.key.len()).map(key).collect();
     let mut casts = Vec::new();
     let mut equal = Vec::new();
     for (i, &position) in table.key.iter().enumerate() {
         let column = &source.columns[position];
         casts.push(format!("{}::{} as _pgflume_v{i}", key(i), column.cast));
-        equal.push(format!(
-            "t.{} {} k._pgflume_v{i}",
-            quote(&table.columns[position].name),
-            column.equals
-        ));
+        equal.push(format!("t.{} {} k._pgflume_v{i}", quote(&table.columns[position].name), column.equals));
     }
     let marked_values: Vec<_> = table
         .key
         .iter()
         .enumerate()
-        .map(|(i, &p)| {
-            expression(
-                table.columns[p].kind,
-                &source.columns[p],
-                &format!("k._pgflume_v{i}"),
-            )
-        })
+        .map(|(i, &p)| expression(table.columns[p].kind, &source.columns[p], &format!("k._pgflume_v{i}")))
         .collect();
     let values: Vec<_> = table
         .columns
         .iter()
         .zip(&source.columns)
         .enumerate()
-        .map(|(i, (c, s))| {
-            format!(
-                "{} as _pgflume_c{i}",
-                expression(c.kind, s, &format!("t.{}", quote(&c.name)))
-            )
-        })
+        .map(|(i, (c, s))| format!("{} as _pgflume_c{i}", expression(c.kind, s, &format!("t.{}", quote(&c.name)))))
         .collect();
-    let filter = table
-        .filter
-        .as_ref()
-        .map(|f| format!(" and (\n{f}\n)"))
-        .unwrap_or_default();
+    let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
     format!(
         "select k.{}, {}, r.* from (select *, {} from pg_catalog.unnest({}) as u({})) k \
          left join lateral (select true as _pgflume_found, {} from {} as t where {}{filter}) r on true",
@@ -187,9 +148,7 @@ pub fn expression(kind: ColumnType, column: &SourceColumn, reference: &str) -> S
         (ColumnType::Json, base) if *base != Type::JSON && *base != Type::JSONB => {
             format!("pg_catalog.to_jsonb({reference})::pg_catalog.text")
         }
-        (ColumnType::Text, base)
-            if [Type::TIMESTAMP, Type::TIMESTAMPTZ, Type::DATE].contains(base) =>
-        {
+        (ColumnType::Text, base) if [Type::TIMESTAMP, Type::TIMESTAMPTZ, Type::DATE].contains(base) => {
             format!("(pg_catalog.to_jsonb({reference}) operator(pg_catalog.#>>) '{{}}')")
         }
         _ => format!("{reference}::pg_catalog.text"),
@@ -217,11 +176,7 @@ pub fn decode(source: &SourceTable, row: &Row) -> Result<Found> {
     }
     let found: Option<bool> = row.try_get(2 * width)?;
     if found.is_none() {
-        return Ok(Found {
-            marked,
-            key,
-            row: None,
-        });
+        return Ok(Found { marked, key, row: None });
     }
     let mut cells = Ok(Vec::with_capacity(table.columns.len()));
     for position in 0..table.columns.len() {
@@ -234,39 +189,22 @@ pub fn decode(source: &SourceTable, row: &Row) -> Result<Found> {
         });
     }
     let row = cells.map(|cells| (table.key.iter().map(|&i| cells[i].clone()).collect(), cells));
-    Ok(Found {
-        marked,
-        key,
-        row: Some(row),
-    })
+    Ok(Found { marked, key, row: Some(row) })
 }
 
 fn cell(source: &SourceTable, position: usize, text: Option<&str>) -> Result<Cell, Unfit> {
     let column = &source.table.columns[position];
     match text {
         None => Ok(Cell::Null),
-        Some(text) => from_text(column.kind, text).map_err(|mismatch| Unfit {
-            column: column.name.clone(),
-            mismatch,
-        }),
+        Some(text) => from_text(column.kind, text).map_err(|mismatch| Unfit { column: column.name.clone(), mismatch }),
     }
 }
 
 /// Whether the table has no row that is replicated, at this snapshot.
 pub async fn is_empty(client: &Client, source: &SourceTable) -> Result<bool> {
-    let filter = source
-        .table
-        .filter
-        .as_ref()
-        .map(|f| format!(" where (\n{f}\n)"))
-        .unwrap_or_default();
-    let sql = format!(
-        "select not exists (select from {} as t{filter})",
-        source.table.source.quoted()
-    );
+    let filter = source.table.filter.as_ref().map(|f| format!(" where (\n{f}\n)")).unwrap_or_default();
+    let sql = format!("select not exists (select from {} as t{filter})", source.table.source.quoted());
     let rows = client.query_typed(&sql, &[]).await?;
-    let row = rows
-        .first()
-        .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
+    let row = rows.first().ok_or_else(|| Error::retry("Postgres gave no answer"))?;
     Ok(row.try_get(0)?)
 }

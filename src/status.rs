@@ -71,13 +71,7 @@ pub async fn status(worker: &Worker) -> Result<Status> {
     let sources = catalog::read(&client, worker.schema(), queue).await?;
     let tables = sources.into_iter().map(|(name, source)| {
         let problem = source.access.problem(&source.table);
-        (
-            name,
-            TableStatus {
-                captured: source.captured,
-                problem,
-            },
-        )
+        (name, TableStatus { captured: source.captured, problem })
     });
     Ok(Status {
         queue: queue.as_str().to_owned(),
@@ -87,10 +81,7 @@ pub async fn status(worker: &Worker) -> Result<Status> {
         last_sync: queue::last_sync(&client, queue).await?,
         replica: within(replica(worker))
             .await
-            .unwrap_or_else(|e| ReplicaStatus {
-                error: Some(e.to_string()),
-                ..ReplicaStatus::default()
-            }),
+            .unwrap_or_else(|e| ReplicaStatus { error: Some(e.to_string()), ..ReplicaStatus::default() }),
         tables: tables.collect(),
     })
 }
@@ -139,9 +130,7 @@ async fn source_reasons(worker: &Worker) -> Result<BTreeMap<&'static str, String
     let client = worker.postgres().connect().await?;
     queue::ensure(&client, worker.queue()).await?;
     let sources = catalog::read(&client, worker.schema(), worker.queue()).await?;
-    let unfit = sources
-        .values()
-        .find(|s| s.captured && s.access != Access::Readable);
+    let unfit = sources.values().find(|s| s.captured && s.access != Access::Readable);
     if let Some(problem) = unfit.and_then(|s| s.access.problem(&s.table)) {
         reasons.insert("schema", problem);
     }
@@ -149,10 +138,7 @@ async fn source_reasons(worker: &Worker) -> Result<BTreeMap<&'static str, String
     if lag.is_some_and(|seconds| seconds > MAX_LAG.as_secs_f64()) {
         reasons.insert(
             "lag",
-            format!(
-                "the oldest message is older than {} s: is /sync called, and does it succeed?",
-                MAX_LAG.as_secs()
-            ),
+            format!("the oldest message is older than {} s: is /sync called, and does it succeed?", MAX_LAG.as_secs()),
         );
     }
     Ok(reasons)
@@ -161,10 +147,5 @@ async fn source_reasons(worker: &Worker) -> Result<BTreeMap<&'static str, String
 async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(ANSWER_TIMEOUT, work)
         .await
-        .unwrap_or_else(|_| {
-            Err(Error::retry(format!(
-                "no answer within {} s",
-                ANSWER_TIMEOUT.as_secs()
-            )))
-        })
+        .unwrap_or_else(|_| Err(Error::retry(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))))
 }

@@ -103,9 +103,7 @@ pub enum Mismatch {
 /// Converts what Postgres gives as text for a column (see `source::column_expression`).
 pub fn from_text(kind: ColumnType, text: &str) -> Result<Cell, Mismatch> {
     match kind {
-        ColumnType::Text | ColumnType::Json | ColumnType::Decimal => {
-            Ok(Cell::Text(text.to_owned()))
-        }
+        ColumnType::Text | ColumnType::Json | ColumnType::Decimal => Ok(Cell::Text(text.to_owned())),
         ColumnType::Integer => integer(text),
         ColumnType::Real => real(text),
         ColumnType::Boolean => boolean(text),
@@ -138,10 +136,9 @@ fn integer(text: &str) -> Result<Cell, Mismatch> {
         "false" | "f" => Ok(Cell::Integer(0)),
         // numeric(10,2) writes 5 as 5.00
         _ => match text.split_once('.') {
-            Some((whole, zeros)) if zeros.bytes().all(|b| b == b'0') => whole
-                .parse()
-                .map(Cell::Integer)
-                .map_err(|_| Mismatch::Integer),
+            Some((whole, zeros)) if zeros.bytes().all(|b| b == b'0') => {
+                whole.parse().map(Cell::Integer).map_err(|_| Mismatch::Integer)
+            }
             _ => Err(Mismatch::Integer),
         },
     }
@@ -167,9 +164,7 @@ fn boolean(text: &str) -> Result<Cell, Mismatch> {
 
 fn blob(text: &str) -> Result<Cell, Mismatch> {
     let digits = text.strip_prefix("\\x").ok_or(Mismatch::Blob)?;
-    hex::decode(digits)
-        .map(Cell::Blob)
-        .map_err(|_| Mismatch::Blob)
+    hex::decode(digits).map(Cell::Blob).map_err(|_| Mismatch::Blob)
 }
 
 #[cfg(test)]
@@ -221,11 +216,7 @@ mod tests {
     fn json_is_taken_over_digit_for_digit() {
         let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));
         let cases = [
-            (
-                Integer,
-                "9007199254740993",
-                Ok(Cell::Integer(9_007_199_254_740_993)),
-            ),
+            (Integer, "9007199254740993", Ok(Cell::Integer(9_007_199_254_740_993))),
             (Integer, "true", Ok(Cell::Integer(1))),
             (Integer, r#""12""#, Ok(Cell::Integer(12))),
             (Boolean, "false", Ok(Cell::Integer(0))),

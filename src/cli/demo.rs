@@ -13,9 +13,5 @@ pub(super) struct DemoArgs {
 
 pub(super) async fn run(args: DemoArgs) -> CommandResult {
     let equal = demo::run(args.keep).await?;
-    Ok(if equal {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -76,9 +76,7 @@ fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 }
 
 fn unbuilt(command: &str) -> CommandResult {
-    Err(Box::new(ConfigError(format!(
-        "the command {command} is not built yet"
-    ))))
+    Err(Box::new(ConfigError(format!("the command {command} is not built yet"))))
 }
 
 /// Logs go to standard error, so that standard output is a command's answer.
@@ -86,15 +84,11 @@ fn log(format: &str) -> Result<(), ConfigError> {
     use tracing_subscriber::EnvFilter;
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|_| {
-            ConfigError(format!(
-                "RUST_LOG {text:?} is no filter: use a level such as info, or pgflume=debug"
-            ))
+            ConfigError(format!("RUST_LOG {text:?} is no filter: use a level such as info, or pgflume=debug"))
         })?,
         _ => EnvFilter::new("info"),
     };
-    let logger = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         "json" => logger.json().init(),
         "text" => logger.init(),

@@ -23,26 +23,13 @@ pub(super) struct ServeArgs {
 pub(super) async fn run(args: ServeArgs, options: &Options) -> CommandResult {
     let config = options.config()?;
     let auth = Auth::new(Signatures::from_env()?);
-    let port: u16 = args
-        .port
-        .parse()
-        .map_err(|_| ConfigError("PORT must be a number from 0 to 65535".into()))?;
+    let port: u16 = args.port.parse().map_err(|_| ConfigError("PORT must be a number from 0 to 65535".into()))?;
     let listener = TcpListener::bind((args.host.as_str(), port))
         .await
-        .map_err(|e| {
-            ConfigError(format!(
-                "HOST and PORT cannot be listened on ({e}): choose others"
-            ))
-        })?;
+        .map_err(|e| ConfigError(format!("HOST and PORT cannot be listened on ({e}): choose others")))?;
     tracing::info!(address = %listener.local_addr()?, queue = config.queue.as_str(), "listening");
-    let app = Arc::new(App {
-        worker: Worker::new(config),
-        auth,
-    });
-    let (mut terminate, mut interrupt) = (
-        signal(SignalKind::terminate())?,
-        signal(SignalKind::interrupt())?,
-    );
+    let app = Arc::new(App { worker: Worker::new(config), auth });
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
         tracing::info!("stopping after the step in hand");

@@ -38,9 +38,7 @@ pub(super) async fn run(args: StatusArgs, options: &Options) -> CommandResult {
 
 fn text(status: &Status) -> String {
     let or_never = |text: &Option<String>| text.clone().unwrap_or_else(|| "never".into());
-    let lag = status
-        .lag_seconds
-        .map_or("none".into(), |s| format!("{s:.0} s"));
+    let lag = status.lag_seconds.map_or("none".into(), |s| format!("{s:.0} s"));
     let replica = match &status.replica.error {
         Some(error) => error.clone(),
         None => format!(
@@ -50,15 +48,8 @@ fn text(status: &Status) -> String {
         ),
     };
     let mut lines = vec![
-        format!(
-            "queue      {}: {} messages, lag {lag}, {} dead letters",
-            status.queue, status.queued, status.dead
-        ),
-        format!(
-            "last sync  {}, batch {}",
-            or_never(&status.last_sync.synced_at),
-            status.last_sync.seq
-        ),
+        format!("queue      {}: {} messages, lag {lag}, {} dead letters", status.queue, status.queued, status.dead),
+        format!("last sync  {}, batch {}", or_never(&status.last_sync.synced_at), status.last_sync.seq),
         format!("replica    {replica}"),
     ];
     for (name, table) in &status.tables {

@@ -84,9 +84,7 @@ pub enum ClusterError {
         source: io::Error,
     },
     /// A program could not be run at all.
-    #[error(
-        "cannot run {program}: {source}; check that user `postgres` may enter and execute it, or set PG_BIN"
-    )]
+    #[error("cannot run {program}: {source}; check that user `postgres` may enter and execute it, or set PG_BIN")]
     Run {
         /// Its path.
         program: String,
@@ -134,13 +132,7 @@ impl Cluster {
         let (directory, user) = make_directory()?;
         let data = directory.path().join("data");
         let guard = spawn_guard(&bin_dir, &data, directory.path(), user)?;
-        let mut cluster = Cluster {
-            bin_dir,
-            directory: directory.keep(),
-            port: 0,
-            user,
-            guard: Some(guard),
-        };
+        let mut cluster = Cluster { bin_dir, directory: directory.keep(), port: 0, user, guard: Some(guard) };
         cluster.initdb()?;
         cluster.write_settings(&options.settings)?;
         cluster.start_on_a_free_port()?;
@@ -209,29 +201,14 @@ impl Cluster {
                 None => Ok(()),
             };
             told.and_then(|()| guard.wait())
-                .map_err(|source| ClusterError::Run {
-                    program: "the cluster's guard".to_owned(),
-                    source,
-                })?;
+                .map_err(|source| ClusterError::Run { program: "the cluster's guard".to_owned(), source })?;
         }
         Ok(directory)
     }
 
     fn initdb(&self) -> Result<(), ClusterError> {
         let mut command = self.program("initdb");
-        command
-            .args([
-                "--no-sync",
-                "-E",
-                "UTF8",
-                "--locale=C",
-                "-A",
-                "trust",
-                "-U",
-                "postgres",
-                "-D",
-            ])
-            .arg(self.data());
+        command.args(["--no-sync", "-E", "UTF8", "--locale=C", "-A", "trust", "-U", "postgres", "-D"]).arg(self.data());
         let output = run(&mut command)?;
         self.check("initdb", &output)
     }
@@ -272,11 +249,7 @@ impl Cluster {
 
     fn pg_ctl(&self, arguments: &[&str]) -> Result<Output, ClusterError> {
         let mut command = self.program("pg_ctl");
-        command
-            .args(arguments)
-            .arg("-w")
-            .arg("-t")
-            .arg(PG_CTL_TIMEOUT_S.to_string());
+        command.args(arguments).arg("-w").arg("-t").arg(PG_CTL_TIMEOUT_S.to_string());
         run(command.arg("-D").arg(self.data()))
     }
 
@@ -331,13 +304,8 @@ pub fn free_port() -> io::Result<u16> {
     const LOWEST: u16 = 10_240;
     const TRIES: u16 = 64;
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let highest = range
-        .split_whitespace()
-        .next()
-        .and_then(|low| low.parse().ok());
-    let highest = highest
-        .filter(|low| *low > LOWEST + TRIES)
-        .unwrap_or(32_768);
+    let highest = range.split_whitespace().next().and_then(|low| low.parse().ok());
+    let highest = highest.filter(|low| *low > LOWEST + TRIES).unwrap_or(32_768);
     let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..TRIES {
         let random = RandomState::new().hash_one(0_u8) % u64::from(highest - LOWEST);
@@ -356,17 +324,13 @@ pub fn free_port() -> io::Result<u16> {
 /// # Errors
 /// When none has an `initdb`.
 pub fn find_bin_dir(given: Option<&Path>) -> Result<PathBuf, ClusterError> {
-    let chosen = given
-        .map(Path::to_owned)
-        .or_else(|| std::env::var_os("PG_BIN").map(PathBuf::from));
+    let chosen = given.map(Path::to_owned).or_else(|| std::env::var_os("PG_BIN").map(PathBuf::from));
     let candidates = match &chosen {
         Some(directory) => vec![directory.clone()],
         None => default_bin_dirs(),
     };
     // Resolved, because the server's user may not be allowed to walk through a link's directory.
-    let found = candidates
-        .iter()
-        .find(|directory| directory.join("initdb").is_file());
+    let found = candidates.iter().find(|directory| directory.join("initdb").is_file());
     match found.map(fs::canonicalize) {
         Some(Ok(directory)) => Ok(directory),
         _ => Err(ClusterError::NoBinaries {
@@ -383,23 +347,14 @@ fn default_bin_dirs() -> Vec<PathBuf> {
         .into_iter()
         .flatten()
         .flatten()
-        .filter_map(|entry| {
-            Some((
-                entry.file_name().to_str()?.parse().ok()?,
-                entry.path().join("bin"),
-            ))
-        })
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
         .collect();
     packaged.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
     let mut directories: Vec<PathBuf> = packaged.into_iter().map(|(_, path)| path).collect();
     if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
-        directories.push(PathBuf::from(
-            String::from_utf8_lossy(&output.stdout).trim(),
-        ));
+        directories.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
     }
-    directories.extend(std::env::split_paths(
-        &std::env::var_os("PATH").unwrap_or_default(),
-    ));
+    directories.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     directories
 }
 
@@ -421,17 +376,13 @@ fn make_directory() -> Result<(TempDir, Option<ServerUser>), ClusterError> {
 }
 
 fn temp_dir_in(parent: &Path) -> io::Result<TempDir> {
-    tempfile::Builder::new()
-        .prefix("pgflume-pg-")
-        .tempdir_in(fs::canonicalize(parent)?)
+    tempfile::Builder::new().prefix("pgflume-pg-").tempdir_in(fs::canonicalize(parent)?)
 }
 
 /// Whether another user may reach `path` and remove its own directory there.
 fn open_to_all(path: Option<&Path>) -> bool {
     let mode = |path: &Path| fs::metadata(path).map_or(0, |found| found.permissions().mode());
-    path.is_some_and(|path| {
-        mode(path) & 0o002 != 0 && path.ancestors().all(|part| mode(part) & 0o001 != 0)
-    })
+    path.is_some_and(|path| mode(path) & 0o002 != 0 && path.ancestors().all(|part| mode(part) & 0o001 != 0))
 }
 
 fn server_user() -> Result<ServerUser, ClusterError> {
@@ -439,10 +390,7 @@ fn server_user() -> Result<ServerUser, ClusterError> {
     let found = passwd.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         match fields[..] {
-            [SERVER_USER, _, uid, gid, ..] => Some(ServerUser {
-                uid: uid.parse().ok()?,
-                gid: gid.parse().ok()?,
-            }),
+            [SERVER_USER, _, uid, gid, ..] => Some(ServerUser { uid: uid.parse().ok()?, gid: gid.parse().ok()? }),
             _ => None,
         }
     });
@@ -453,59 +401,32 @@ fn server_user() -> Result<ServerUser, ClusterError> {
 /// variables. (`uid` also drops root's supplementary groups.)
 fn server_command(program: &Path, directory: &Path, user: Option<ServerUser>) -> Command {
     let mut command = Command::new(program);
-    command
-        .current_dir(directory)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null());
+    command.current_dir(directory).env("LC_ALL", "C").stdin(Stdio::null());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("PG") {
             command.env_remove(name);
         }
     }
     if let Some(ServerUser { uid, gid }) = user {
-        command
-            .uid(uid)
-            .gid(gid)
-            .env("HOME", directory)
-            .env("USER", SERVER_USER);
+        command.uid(uid).gid(gid).env("HOME", directory).env("USER", SERVER_USER);
     }
     command
 }
 
-fn spawn_guard(
-    bin_dir: &Path,
-    data: &Path,
-    directory: &Path,
-    user: Option<ServerUser>,
-) -> Result<Child, ClusterError> {
+fn spawn_guard(bin_dir: &Path, data: &Path, directory: &Path, user: Option<ServerUser>) -> Result<Child, ClusterError> {
     let mut command = server_command(Path::new("/bin/sh"), Path::new("/"), user);
-    command
-        .args(["-c", GUARD, "pgflume-guard"])
-        .arg(bin_dir.join("pg_ctl"))
-        .arg(data)
-        .arg(directory);
+    command.args(["-c", GUARD, "pgflume-guard"]).arg(bin_dir.join("pg_ctl")).arg(data).arg(directory);
     // In a process group of its own: Ctrl-C on the terminal must not end it before its work.
-    command
-        .process_group(0)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command.spawn().map_err(|source| ClusterError::Run {
-        program: "/bin/sh".to_owned(),
-        source,
-    })
+    command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().map_err(|source| ClusterError::Run { program: "/bin/sh".to_owned(), source })
 }
 
 fn run(command: &mut Command) -> Result<Output, ClusterError> {
-    command.output().map_err(|source| ClusterError::Run {
-        program: command.get_program().to_string_lossy().into_owned(),
-        source,
-    })
+    command
+        .output()
+        .map_err(|source| ClusterError::Run { program: command.get_program().to_string_lossy().into_owned(), source })
 }
 
 fn setting(name: &str, value: &str) -> String {
-    format!(
-        "{name} = '{}'\n",
-        value.replace('\\', "\\\\").replace('\'', "''")
-    )
+    format!("{name} = '{}'\n", value.replace('\\', "\\\\").replace('\'', "''"))
 }

@@ -57,44 +57,29 @@ pub struct Auth {
 impl Auth {
     /// Accepts these secrets.
     pub fn new(signatures: Signatures) -> Self {
-        Self {
-            signatures,
-            key: *uuid::Uuid::new_v4().as_bytes(),
-        }
+        Self { signatures, key: *uuid::Uuid::new_v4().as_bytes() }
     }
 
     /// Recognises the caller, or not.
     pub fn check(&self, headers: &HeaderMap, body: &[u8], verb: Verb) -> Option<Caller> {
-        let secrets = if verb == Verb::Nuke {
-            &self.signatures.nuke
-        } else {
-            &self.signatures.webhook
-        };
+        let secrets = if verb == Verb::Nuke { &self.signatures.nuke } else { &self.signatures.webhook };
         if let Some(given) = headers.get("x-webhook-signature") {
-            return self
-                .is_one_of(secrets, given.as_bytes())
-                .then_some(Caller::Secret);
+            return self.is_one_of(secrets, given.as_bytes()).then_some(Caller::Secret);
         }
         let header = |name: &str| headers.get(name)?.to_str().ok();
-        let (id, at, given) = (
-            header("webhook-id")?,
-            header("webhook-timestamp")?,
-            header("webhook-signature")?,
-        );
+        let (id, at, given) = (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
         let fresh = at.parse::<u64>().ok()?.abs_diff(now) <= TOLERANCE_SECONDS;
         let content = [id.as_bytes(), b".", at.as_bytes(), b".", body].concat();
-        let signed = secrets
-            .iter()
-            .any(|secret| is_signed(secret, &content, given));
+        let signed = secrets.iter().any(|secret| is_signed(secret, &content, given));
         (fresh && signed && names(body, verb)).then(|| Caller::Signed(id.to_owned()))
     }
 
     fn is_one_of(&self, secrets: &[Secret], given: &[u8]) -> bool {
         let given = self.mac(given);
-        secrets.iter().fold(false, |found, secret| {
-            found | bool::from(self.mac(secret.expose().as_bytes()).ct_eq(&given))
-        })
+        secrets
+            .iter()
+            .fold(false, |found, secret| found | bool::from(self.mac(secret.expose().as_bytes()).ct_eq(&given)))
     }
 
     fn mac(&self, bytes: &[u8]) -> Vec<u8> {
@@ -117,9 +102,7 @@ fn is_signed(secret: &Secret, content: &[u8], given: &str) -> bool {
         return false;
     };
     let versions = given.split(' ').filter_map(|v| v.strip_prefix("v1,"));
-    versions
-        .filter_map(|v| STANDARD.decode(v).ok())
-        .any(|v| bool::from(v.ct_eq(&expected)))
+    versions.filter_map(|v| STANDARD.decode(v).ok()).any(|v| bool::from(v.ct_eq(&expected)))
 }
 
 fn names(body: &[u8], verb: Verb) -> bool {
@@ -127,8 +110,7 @@ fn names(body: &[u8], verb: Verb) -> bool {
     struct Named {
         r#type: String,
     }
-    verb == Verb::Status
-        || serde_json::from_slice::<Named>(body).is_ok_and(|named| named.r#type == verb.name())
+    verb == Verb::Status || serde_json::from_slice::<Named>(body).is_ok_and(|named| named.r#type == verb.name())
 }
 
 #[cfg(test)]
@@ -140,22 +122,11 @@ mod tests {
 
     fn auth(webhook: &[&str], nuke: &str) -> Auth {
         let secret = |s: &&str| Secret::new(*s);
-        Auth::new(Signatures {
-            webhook: webhook.iter().map(secret).collect(),
-            nuke: vec![Secret::new(nuke)],
-        })
+        Auth::new(Signatures { webhook: webhook.iter().map(secret).collect(), nuke: vec![Secret::new(nuke)] })
     }
 
     fn headers(pairs: &[(&'static str, String)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(k, v)| {
-                (
-                    axum::http::HeaderName::from_static(k),
-                    HeaderValue::from_str(v).unwrap(),
-                )
-            })
-            .collect()
+        pairs.iter().map(|(k, v)| (axum::http::HeaderName::from_static(k), HeaderValue::from_str(v).unwrap())).collect()
     }
 
     fn signed(key: &[u8], at: u64, body: &str) -> HeaderMap {
@@ -168,10 +139,7 @@ mod tests {
     }
 
     fn now() -> u64 {
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_secs()
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
     }
 
     #[test]
@@ -179,16 +147,10 @@ mod tests {
         let auth = auth(&["current", "previous"], "nuke-only");
         let with = |s: &str| headers(&[("x-webhook-signature", s.into())]);
         for good in ["current", "previous"] {
-            assert_eq!(
-                auth.check(&with(good), b"", Verb::Sync),
-                Some(Caller::Secret)
-            );
+            assert_eq!(auth.check(&with(good), b"", Verb::Sync), Some(Caller::Secret));
             assert_eq!(auth.check(&with(good), b"", Verb::Nuke), None);
         }
-        assert_eq!(
-            auth.check(&with("nuke-only"), b"", Verb::Nuke),
-            Some(Caller::Secret)
-        );
+        assert_eq!(auth.check(&with("nuke-only"), b"", Verb::Nuke), Some(Caller::Secret));
         for bad in ["", "curren", "current ", "currentcurrent"] {
             assert_eq!(auth.check(&with(bad), b"", Verb::Sync), None, "{bad:?}");
         }
@@ -200,41 +162,13 @@ mod tests {
         let auth = auth(&[SECRET], SECRET);
         let key = STANDARD.decode(&SECRET[6..]).unwrap();
         let body = r#"{"type":"sync"}"#;
-        let check =
-            |headers: HeaderMap, body: &str, verb| auth.check(&headers, body.as_bytes(), verb);
-        assert_eq!(
-            check(signed(&key, now(), body), body, Verb::Sync),
-            Some(Caller::Signed("msg_1".into()))
-        );
-        assert_eq!(
-            check(signed(&key, now(), body), body, Verb::Nuke),
-            None,
-            "another verb"
-        );
-        assert_eq!(
-            check(signed(&key, now(), body), r#"{"type":"sync" }"#, Verb::Sync),
-            None,
-            "another body"
-        );
-        assert_eq!(
-            check(signed(&key, now() - 301, body), body, Verb::Sync),
-            None,
-            "too old"
-        );
-        assert_eq!(
-            check(signed(&key, now() + 301, body), body, Verb::Sync),
-            None,
-            "from the future"
-        );
-        assert_eq!(
-            check(signed(b"wrong", now(), body), body, Verb::Sync),
-            None,
-            "another key"
-        );
-        assert_eq!(
-            check(signed(&key, now(), ""), "", Verb::Sync),
-            None,
-            "no verb"
-        );
+        let check = |headers: HeaderMap, body: &str, verb| auth.check(&headers, body.as_bytes(), verb);
+        assert_eq!(check(signed(&key, now(), body), body, Verb::Sync), Some(Caller::Signed("msg_1".into())));
+        assert_eq!(check(signed(&key, now(), body), body, Verb::Nuke), None, "another verb");
+        assert_eq!(check(signed(&key, now(), body), r#"{"type":"sync" }"#, Verb::Sync), None, "another body");
+        assert_eq!(check(signed(&key, now() - 301, body), body, Verb::Sync), None, "too old");
+        assert_eq!(check(signed(&key, now() + 301, body), body, Verb::Sync), None, "from the future");
+        assert_eq!(check(signed(b"wrong", now(), body), body, Verb::Sync), None, "another key");
+        assert_eq!(check(signed(&key, now(), ""), "", Verb::Sync), None, "no verb");
     }
 }

@@ -26,20 +26,11 @@ const HALT_AFTER: u16 = 60;
 type Body = Result<Bytes, BytesRejection>;
 
 fn refusal(status: StatusCode, error: impl Into<String>) -> Response {
-    (
-        status,
-        Json(json!({"success": false, "error": error.into()})),
-    )
-        .into_response()
+    (status, Json(json!({"success": false, "error": error.into()}))).into_response()
 }
 
 /// The body and who sent it, or the answer that refuses.
-fn admit(
-    app: &App,
-    headers: &HeaderMap,
-    body: Body,
-    verb: Verb,
-) -> Result<(Caller, Bytes), Box<Response>> {
+fn admit(app: &App, headers: &HeaderMap, body: Body, verb: Verb) -> Result<(Caller, Bytes), Box<Response>> {
     let body = body.map_err(|e| Box::new(refusal(e.status(), e.body_text())))?;
     match app.auth.check(headers, &body, verb) {
         Some(caller) => Ok((caller, body)),
@@ -51,15 +42,9 @@ fn admit(
 }
 
 fn failure(error: &Error) -> Response {
-    let after = if error.class() == Class::Halt {
-        HALT_AFTER
-    } else {
-        RETRY_AFTER
-    };
+    let after = if error.class() == Class::Halt { HALT_AFTER } else { RETRY_AFTER };
     let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
-    response
-        .headers_mut()
-        .insert(header::RETRY_AFTER, HeaderValue::from(after));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after));
     response
 }
 
@@ -99,14 +84,8 @@ pub(super) async fn nuke(
         Ok((caller, _)) => caller,
         Err(response) => return *response,
     };
-    if let Some(refill) = query
-        .get("refill")
-        .filter(|v| !["true", "false"].contains(&v.as_str()))
-    {
-        return refusal(
-            StatusCode::BAD_REQUEST,
-            format!("refill must be true or false, not {refill:?}"),
-        );
+    if let Some(refill) = query.get("refill").filter(|v| !["true", "false"].contains(&v.as_str())) {
+        return refusal(StatusCode::BAD_REQUEST, format!("refill must be true or false, not {refill:?}"));
     }
     let done = detached(async move {
         let id = match &caller {
@@ -117,30 +96,21 @@ pub(super) async fn nuke(
     });
     match done.await {
         Ok(Nuked::Done) => success(json!({"message": "Data nuked and schema reinitialized"})),
-        Ok(Nuked::Replayed) => refusal(
-            StatusCode::UNAUTHORIZED,
-            "this request's webhook-id was used before: sign a new one",
-        ),
+        Ok(Nuked::Replayed) => {
+            refusal(StatusCode::UNAUTHORIZED, "this request's webhook-id was used before: sign a new one")
+        }
         Err(e) => failure(&e),
     }
 }
 
-pub(super) async fn resync(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+pub(super) async fn resync(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     match admit(&app, &headers, body, Verb::Resync) {
         Ok(_) => refusal(StatusCode::NOT_IMPLEMENTED, "resync is not built yet"),
         Err(response) => *response,
     }
 }
 
-pub(super) async fn status(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    body: Body,
-) -> Response {
+pub(super) async fn status(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
     if let Err(response) = admit(&app, &headers, body, Verb::Status) {
         return *response;
     }
@@ -156,28 +126,14 @@ pub(super) async fn health() -> &'static str {
 
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     let reasons = status::unready(&app.worker).await;
-    let status = if reasons.is_empty() {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
-    (
-        status,
-        Json(json!({"ready": reasons.is_empty(), "reasons": reasons})),
-    )
-        .into_response()
+    let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons}))).into_response()
 }
 
 pub(super) async fn unknown_path() -> Response {
-    refusal(
-        StatusCode::NOT_FOUND,
-        "no such path: there are /sync, /nuke, /resync, /status, /health, /ok and /ready",
-    )
+    refusal(StatusCode::NOT_FOUND, "no such path: there are /sync, /nuke, /resync, /status, /health, /ok and /ready")
 }
 
 pub(super) async fn wrong_method() -> Response {
-    refusal(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "wrong method: POST /sync, /nuke and /resync, GET the others",
-    )
+    refusal(StatusCode::METHOD_NOT_ALLOWED, "wrong method: POST /sync, /nuke and /resync, GET the others")
 }

@@ -15,11 +15,11 @@ pub const TABLES: [&str; 3] = ["_pgflume_head", "_pgflume_ledger", "_pgflume_fre
 pub const SELECT_HEAD: &str = "SELECT epoch, seq, token FROM _pgflume_head WHERE id = 1";
 
 /// Reads the ledger after `?1`.
-pub const SELECT_LEDGER: &str = "SELECT epoch, seq, token, parent, xid, lsn, images FROM _pgflume_ledger WHERE seq > ?1 ORDER BY seq";
+pub const SELECT_LEDGER: &str =
+    "SELECT epoch, seq, token, parent, xid, lsn, images FROM _pgflume_ledger WHERE seq > ?1 ORDER BY seq";
 
 /// Reads the freshness.
-pub const SELECT_FRESHNESS: &str =
-    "SELECT caught_up_at, applied_at, queued FROM _pgflume_freshness";
+pub const SELECT_FRESHNESS: &str = "SELECT caught_up_at, applied_at, queued FROM _pgflume_freshness";
 
 /// A position in the replica's history. The token tells apart two batches with the same number, as
 /// there are after a replica has lost its tail.
@@ -36,30 +36,20 @@ pub struct Head {
 impl Head {
     /// The start of a new epoch.
     pub fn start(epoch: String) -> Self {
-        Self {
-            epoch,
-            seq: 0,
-            token: new_token(),
-        }
+        Self { epoch, seq: 0, token: new_token() }
     }
 
     /// The next position.
     pub fn next(&self) -> Self {
-        Self {
-            epoch: self.epoch.clone(),
-            seq: self.seq + 1,
-            token: new_token(),
-        }
+        Self { epoch: self.epoch.clone(), seq: self.seq + 1, token: new_token() }
     }
 
     pub(super) fn from_rows(rows: Rows) -> Result<Option<Self>> {
         match rows.into_iter().next().as_deref() {
             None => Ok(None),
-            Some([Cell::Text(epoch), Cell::Integer(seq), Cell::Text(token)]) => Ok(Some(Self {
-                epoch: epoch.clone(),
-                seq: *seq,
-                token: token.clone(),
-            })),
+            Some([Cell::Text(epoch), Cell::Integer(seq), Cell::Text(token)]) => {
+                Ok(Some(Self { epoch: epoch.clone(), seq: *seq, token: token.clone() }))
+            }
             Some(_) => Err(damaged("_pgflume_head")),
         }
     }
@@ -71,9 +61,7 @@ pub fn new_token() -> String {
 }
 
 fn damaged(table: &str) -> Error {
-    Error::halt(format!(
-        "the replica's table {table} is damaged: POST /nuke rebuilds the replica"
-    ))
+    Error::halt(format!("the replica's table {table} is damaged: POST /nuke rebuilds the replica"))
 }
 
 /// One applied batch as the ledger keeps it.
@@ -103,11 +91,7 @@ impl Entry {
                 Cell::Text(lsn),
                 Cell::Text(images),
             ] => Ok(Self {
-                head: Head {
-                    epoch: epoch.clone(),
-                    seq: *seq,
-                    token: token.clone(),
-                },
+                head: Head { epoch: epoch.clone(), seq: *seq, token: token.clone() },
                 parent: parent.clone(),
                 xid: xid.clone(),
                 lsn: lsn.clone(),
@@ -119,7 +103,7 @@ impl Entry {
 
     pub(super) fn record(&self) -> [Statement; 2] {
         let text = |t: &str| Cell::Text(t.to_owned());
-        let insert = "INSERT INTO _pgflume_ledger (epoch, seq, token, parent, xid, lsn, images, applied_at) \
+        let insert = "INSERT OR REPLACE INTO _pgflume_ledger (epoch, seq, token, parent, xid, lsn, images, applied_at) \
                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
         let args = vec![
             text(&self.head.epoch),
@@ -131,10 +115,7 @@ impl Entry {
             Cell::Text(to_ranges(&self.images)),
         ];
         let prune = "DELETE FROM _pgflume_ledger WHERE seq <= ?1";
-        [
-            Statement::new(insert, args),
-            Statement::new(prune, vec![Cell::Integer(self.head.seq - LEDGER_ROWS)]),
-        ]
+        [Statement::new(insert, args), Statement::new(prune, vec![Cell::Integer(self.head.seq - LEDGER_ROWS)])]
     }
 }
 
@@ -151,11 +132,7 @@ fn to_ranges(ids: &[i64]) -> String {
         }
     }
     let text = |&(first, last): &(i64, i64)| {
-        if first == last {
-            first.to_string()
-        } else {
-            format!("{first}-{last}")
-        }
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
     };
     ranges.iter().map(text).collect::<Vec<_>>().join(",")
 }
@@ -234,18 +211,9 @@ pub(super) fn replace(to: &Head) -> Vec<Statement> {
     let head = "INSERT INTO _pgflume_head (id, epoch, seq, token) VALUES (1, ?1, ?2, ?3) \
                 ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, token = excluded.token";
     vec![
-        Statement::new(
-            head,
-            vec![
-                Cell::Text(to.epoch.clone()),
-                Cell::Integer(to.seq),
-                Cell::Text(to.token.clone()),
-            ],
-        ),
+        Statement::new(head, vec![Cell::Text(to.epoch.clone()), Cell::Integer(to.seq), Cell::Text(to.token.clone())]),
         "DELETE FROM _pgflume_ledger".to_owned().into(),
-        "UPDATE _pgflume_freshness SET caught_up_at = NULL, applied_at = NULL, queued = 0"
-            .to_owned()
-            .into(),
+        "UPDATE _pgflume_freshness SET caught_up_at = NULL, applied_at = NULL, queued = 0".to_owned().into(),
     ]
 }
 
@@ -256,9 +224,7 @@ pub(super) fn is_fence(message: &str) -> bool {
 }
 
 pub(super) fn fenced() -> Error {
-    Error::unknown(
-        "another writer has moved the replica on: nothing was written, its head will be read again",
-    )
+    Error::unknown("another writer has moved the replica on: nothing was written, its head will be read again")
 }
 
 #[cfg(test)]
@@ -267,11 +233,7 @@ mod tests {
 
     #[test]
     fn ranges_hold_just_the_ids_that_were_given() {
-        for (ids, text) in [
-            (vec![], ""),
-            (vec![5], "5"),
-            (vec![3, 1, 2, 7, 9, 8], "1-3,7-9"),
-        ] {
+        for (ids, text) in [(vec![], ""), (vec![5], "5"), (vec![3, 1, 2, 7, 9, 8], "1-3,7-9")] {
             assert_eq!(to_ranges(&ids), text);
             let mut sorted = ids;
             sorted.sort_unstable();

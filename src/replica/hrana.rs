@@ -240,16 +240,10 @@ struct Row {
 fn protobuf_request(steps: Vec<Step>) -> PipelineRequest {
     let condition = |when| match when {
         When::Always => None,
-        When::Ok(step) => Some(Condition {
-            cond: Some(Cond::StepOk(step)),
-        }),
+        When::Ok(step) => Some(Condition { cond: Some(Cond::StepOk(step)) }),
         When::NotOk(step) => {
-            let ok = Condition {
-                cond: Some(Cond::StepOk(step)),
-            };
-            Some(Condition {
-                cond: Some(Cond::Not(Box::new(ok))),
-            })
+            let ok = Condition { cond: Some(Cond::StepOk(step)) };
+            Some(Condition { cond: Some(Cond::Not(Box::new(ok))) })
         }
     };
     let steps = steps.into_iter().map(|step| BatchStep {
@@ -260,17 +254,9 @@ fn protobuf_request(steps: Vec<Step>) -> PipelineRequest {
             want_rows: Some(step.want_rows),
         }),
     });
-    let batch = BatchRequest {
-        batch: Some(BatchSteps {
-            steps: steps.collect(),
-        }),
-    };
+    let batch = BatchRequest { batch: Some(BatchSteps { steps: steps.collect() }) };
     let requests = [Request::Batch(batch), Request::Close(Empty {})];
-    PipelineRequest {
-        requests: requests
-            .map(|r| StreamRequest { request: Some(r) })
-            .to_vec(),
-    }
+    PipelineRequest { requests: requests.map(|r| StreamRequest { request: Some(r) }).to_vec() }
 }
 
 fn to_protobuf(cell: Cell) -> Value {
@@ -297,35 +283,17 @@ fn from_protobuf(value: Value) -> Cell {
 
 fn protobuf_response(body: &[u8]) -> Result<Result<Outcome, Failure>, Garbled> {
     let response = PipelineResponse::decode(body).map_err(|e| Garbled(e.to_string()))?;
-    let failure = |e: HranaError| Failure {
-        code: e.code.unwrap_or_default(),
-        message: e.message,
-    };
+    let failure = |e: HranaError| Failure { code: e.code.unwrap_or_default(), message: e.message };
     let result = match response.results.into_iter().next().and_then(|r| r.result) {
-        Some(Answer::Ok(ok)) => ok
-            .batch
-            .and_then(|b| b.result)
-            .ok_or_else(|| Garbled("no batch in it".into()))?,
+        Some(Answer::Ok(ok)) => ok.batch.and_then(|b| b.result).ok_or_else(|| Garbled("no batch in it".into()))?,
         Some(Answer::Error(e)) => return Ok(Err(failure(e))),
         None => return Err(Garbled("no result in it".into())),
     };
-    let rows = |r: StmtResult| {
-        r.rows
-            .into_iter()
-            .map(|row| row.values.into_iter().map(from_protobuf).collect())
-            .collect()
-    };
+    let rows =
+        |r: StmtResult| r.rows.into_iter().map(|row| row.values.into_iter().map(from_protobuf).collect()).collect();
     Ok(Ok(Outcome {
-        results: result
-            .step_results
-            .into_iter()
-            .map(|(i, r)| (i, rows(r)))
-            .collect(),
-        error: result
-            .step_errors
-            .into_iter()
-            .map(|(i, e)| (i, failure(e)))
-            .min_by_key(|(i, _)| *i),
+        results: result.step_results.into_iter().map(|(i, r)| (i, rows(r))).collect(),
+        error: result.step_errors.into_iter().map(|(i, e)| (i, failure(e))).min_by_key(|(i, _)| *i),
     }))
 }
 
@@ -334,14 +302,11 @@ fn json_request(steps: &[Step]) -> Json {
         .iter()
         .map(|step| {
             let args: Vec<Json> = step.args.iter().map(to_json).collect();
-            let mut made =
-                json!({"stmt": {"sql": step.sql, "args": args, "want_rows": step.want_rows}});
+            let mut made = json!({"stmt": {"sql": step.sql, "args": args, "want_rows": step.want_rows}});
             match step.when {
                 When::Always => {}
                 When::Ok(i) => made["condition"] = json!({"type": "ok", "step": i}),
-                When::NotOk(i) => {
-                    made["condition"] = json!({"type": "not", "cond": {"type": "ok", "step": i}})
-                }
+                When::NotOk(i) => made["condition"] = json!({"type": "not", "cond": {"type": "ok", "step": i}}),
             }
             made
         })
@@ -365,11 +330,7 @@ fn from_json(value: &Json) -> Option<Cell> {
         "integer" => Cell::Integer(value["value"].as_str()?.parse().ok()?),
         "float" => Cell::Real(value["value"].as_f64()?),
         "text" => Cell::Text(value["value"].as_str()?.to_owned()),
-        "blob" => Cell::Blob(
-            STANDARD_NO_PAD
-                .decode(value["base64"].as_str()?.trim_end_matches('='))
-                .ok()?,
-        ),
+        "blob" => Cell::Blob(STANDARD_NO_PAD.decode(value["base64"].as_str()?.trim_end_matches('=')).ok()?),
         _ => return None,
     })
 }
@@ -387,30 +348,16 @@ fn json_response(body: &[u8]) -> Result<Result<Outcome, Failure>, Garbled> {
         _ => return Err(Garbled("no result in it".into())),
     }
     let result = &first["response"]["result"];
-    let (Some(results), Some(errors)) = (
-        result["step_results"].as_array(),
-        result["step_errors"].as_array(),
-    ) else {
+    let (Some(results), Some(errors)) = (result["step_results"].as_array(), result["step_errors"].as_array()) else {
         return Err(Garbled("no batch in it".into()));
     };
     let mut outcome = Outcome::default();
     for (i, result) in (0..).zip(results).filter(|(_, r)| !r.is_null()) {
-        let rows = result["rows"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let rows = rows
-            .iter()
-            .map(|row| row.as_array()?.iter().map(from_json).collect())
-            .collect::<Option<_>>();
-        outcome
-            .results
-            .insert(i, rows.ok_or_else(|| Garbled("a row in it".into()))?);
+        let rows = result["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let rows = rows.iter().map(|row| row.as_array()?.iter().map(from_json).collect()).collect::<Option<_>>();
+        outcome.results.insert(i, rows.ok_or_else(|| Garbled("a row in it".into()))?);
     }
-    outcome.error = (0..)
-        .zip(errors)
-        .find(|(_, e)| !e.is_null())
-        .map(|(i, e)| (i, failure(e)));
+    outcome.error = (0..).zip(errors).find(|(_, e)| !e.is_null()).map(|(i, e)| (i, failure(e)));
     Ok(Ok(outcome))
 }
 
@@ -433,16 +380,7 @@ mod tests {
             Cell::Real(1.5),
         ];
         assert_eq!(outcome.results[&1], [row]);
-        assert_eq!(
-            outcome.error,
-            Some((
-                2,
-                Failure {
-                    code: "SQLITE_CONSTRAINT".into(),
-                    message: "no".into()
-                }
-            ))
-        );
+        assert_eq!(outcome.error, Some((2, Failure { code: "SQLITE_CONSTRAINT".into(), message: "no".into() })));
     }
 
     proptest::proptest! {

@@ -28,28 +28,13 @@ impl Local {
                 path.display()
             ))
         };
-        let database = libsql::Builder::new_local(path)
-            .build()
-            .await
-            .map_err(mend)?;
+        let database = libsql::Builder::new_local(path).build().await.map_err(mend)?;
         let connection = database.connect().map_err(mend)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(mend)?;
-        for pragma in [
-            "journal_mode = WAL",
-            "synchronous = FULL",
-            "foreign_keys = OFF",
-        ] {
-            connection
-                .query(&format!("PRAGMA {pragma}"), ())
-                .await
-                .map_err(mend)?
-                .next()
-                .await
-                .map_err(mend)?;
+        for pragma in ["journal_mode = WAL", "synchronous = FULL", "foreign_keys = OFF"] {
+            connection.query(&format!("PRAGMA {pragma}"), ()).await.map_err(mend)?.next().await.map_err(mend)?;
         }
-        Ok(Self {
-            connection: Arc::new(Mutex::new(connection)),
-        })
+        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
     }
 
     /// Runs `work` with the connection on a blocking thread.
@@ -67,20 +52,16 @@ impl Local {
 #[async_trait]
 impl Store for Local {
     async fn query(&self, statement: Statement) -> Result<Rows> {
-        self.run(move |connection| block_on(read(connection, statement)).map_err(classify))
-            .await
+        self.run(move |connection| block_on(read(connection, statement)).map_err(classify)).await
     }
 
     async fn write(&self, work: Work) -> Result<()> {
-        self.run(move |connection| block_on(transact(connection, &work)))
-            .await
+        self.run(move |connection| block_on(transact(connection, &work))).await
     }
 }
 
 async fn read(connection: &libsql::Connection, statement: Statement) -> libsql::Result<Rows> {
-    let mut rows = connection
-        .query(&statement.sql, params(&statement.args))
-        .await?;
+    let mut rows = connection.query(&statement.sql, params(&statement.args)).await?;
     let mut all = Rows::new();
     while let Some(row) = rows.next().await? {
         let cells = (0..row.column_count()).map(|i| row.get_value(i).map(cell));
@@ -90,10 +71,7 @@ async fn read(connection: &libsql::Connection, statement: Statement) -> libsql::
 }
 
 async fn transact(connection: &libsql::Connection, work: &Work) -> Result<()> {
-    connection
-        .execute("BEGIN IMMEDIATE", ())
-        .await
-        .map_err(classify)?;
+    connection.execute("BEGIN IMMEDIATE", ()).await.map_err(classify)?;
     let done = match apply(connection, work).await {
         Ok(()) => connection.execute("COMMIT", ()).await.map(|_| ()),
         Err(e) => Err(e),
@@ -114,18 +92,14 @@ async fn apply(connection: &libsql::Connection, work: &Work) -> libsql::Result<(
         connection.execute(&statements::empty(table), ()).await?;
     }
     for group in statements::deletes(work.items()) {
-        let statement = connection
-            .prepare(&statements::delete_key(group.table))
-            .await?;
+        let statement = connection.prepare(&statements::delete_key(group.table)).await?;
         for key in group.keys {
             statement.execute(params(key)).await?;
             statement.reset();
         }
     }
     for group in statements::upserts(work.items()) {
-        let statement = connection
-            .prepare(&statements::upsert_row(group.table, group.columns))
-            .await?;
+        let statement = connection.prepare(&statements::upsert_row(group.table, group.columns)).await?;
         for row in group.rows {
             statement.execute(params(row)).await?;
             statement.reset();
@@ -136,9 +110,7 @@ async fn apply(connection: &libsql::Connection, work: &Work) -> libsql::Result<(
 
 async fn run_all(connection: &libsql::Connection, statements: &[Statement]) -> libsql::Result<()> {
     for statement in statements {
-        connection
-            .execute(&statement.sql, params(&statement.args))
-            .await?;
+        connection.execute(&statement.sql, params(&statement.args)).await?;
     }
     Ok(())
 }
@@ -177,21 +149,12 @@ fn classify(error: libsql::Error) -> Error {
         return head::fenced();
     }
     let (class, mend) = match code {
-        5 | 6 => (
-            Class::Retry,
-            "another process holds the file's lock; it will be tried again",
-        ),
+        5 | 6 => (Class::Retry, "another process holds the file's lock; it will be tried again"),
         7 | 9 | 10 => (Class::Retry, "it will be tried again"),
         18..=20 => (Class::Reject, "this row does not fit the replica's table"),
         13 => (Class::Halt, "the disk is full: make room"),
-        3 | 8 | 14 | 23 => (
-            Class::Halt,
-            "check the rights of the file and its directory",
-        ),
-        11 | 26 => (
-            Class::Halt,
-            "the file is damaged or no SQLite database: move it away, then POST /nuke",
-        ),
+        3 | 8 | 14 | 23 => (Class::Halt, "check the rights of the file and its directory"),
+        11 | 26 => (Class::Halt, "the file is damaged or no SQLite database: move it away, then POST /nuke"),
         _ => (Class::Halt, "POST /nuke rebuilds the tables by schema.json"),
     };
     // SQLite's messages name tables and columns, never values.

@@ -31,10 +31,7 @@ pub struct Statement {
 impl Statement {
     /// A statement with parameters.
     pub fn new(sql: impl Into<String>, args: Vec<Cell>) -> Self {
-        Self {
-            sql: sql.into(),
-            args,
-        }
+        Self { sql: sql.into(), args }
     }
 }
 
@@ -112,10 +109,7 @@ impl Replica {
         let there = self.inventory().await?;
         there.check(schema)?;
         let mut missing: Vec<Statement> = Vec::new();
-        if head::TABLES
-            .iter()
-            .any(|name| !there.tables.contains_key(*name))
-        {
+        if !there.has_bookkeeping() {
             missing.extend(head::create());
         }
         for table in schema.tables() {
@@ -123,10 +117,7 @@ impl Replica {
                 missing.push(ddl::create_table(table).into());
             }
             for index in &table.indexes {
-                if !there
-                    .indexes
-                    .contains(&ddl::index_name(table, index).to_lowercase())
-                {
+                if !there.indexes.contains(&ddl::index_name(table, index).to_lowercase()) {
                     missing.push(ddl::create_index(table, index).into());
                 }
             }
@@ -134,29 +125,26 @@ impl Replica {
         if missing.is_empty() {
             return Ok(());
         }
-        tracing::info!(
-            replica.statements = missing.len(),
-            "creating what the replica lacks"
-        );
-        self.store
-            .write(Work {
-                before: missing,
-                ..Work::default()
-            })
-            .await
+        tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");
+        self.store.write(Work { before: missing, ..Work::default() }).await
     }
 
-    /// Checks what is there and creates nothing.
+    /// Checks what is there, and that it may be written, and leaves it as it is.
     pub async fn check(&self, schema: &Schema) -> Result<()> {
-        self.inventory().await?.check(schema)
+        let there = self.inventory().await?;
+        there.check(schema)?;
+        let probe: &[&str] = if there.has_bookkeeping() {
+            &["DELETE FROM _pgflume_head WHERE false"]
+        } else {
+            &["CREATE TABLE _pgflume_probe (x)", "DROP TABLE _pgflume_probe"]
+        };
+        let before = probe.iter().map(|sql| (*sql).to_owned().into()).collect();
+        self.store.write(Work { before, ..Work::default() }).await
     }
 
     /// Whether a head can be read.
     pub async fn has_bookkeeping(&self) -> Result<bool> {
-        let there = self.inventory().await?;
-        Ok(head::TABLES
-            .iter()
-            .all(|name| there.tables.contains_key(*name)))
+        Ok(self.inventory().await?.has_bookkeeping())
     }
 
     async fn inventory(&self) -> Result<Inventory> {
@@ -170,11 +158,7 @@ impl Replica {
             if kind == "index" {
                 there.indexes.insert(name.to_lowercase());
             } else if let (Cell::Text(column), Cell::Integer(pk)) = (column, pk) {
-                there
-                    .tables
-                    .entry(name.to_lowercase())
-                    .or_default()
-                    .push((column.to_lowercase(), *pk > 0));
+                there.tables.entry(name.to_lowercase()).or_default().push((column.to_lowercase(), *pk > 0));
             }
         }
         Ok(there)
@@ -187,9 +171,7 @@ impl Replica {
 
     /// The batches applied after `seq`, oldest first.
     pub async fn ledger_after(&self, seq: i64) -> Result<Vec<Entry>> {
-        let rows = self
-            .query(head::SELECT_LEDGER, vec![Cell::Integer(seq)])
-            .await?;
+        let rows = self.query(head::SELECT_LEDGER, vec![Cell::Integer(seq)]).await?;
         rows.into_iter().map(Entry::from_row).collect()
     }
 
@@ -200,13 +182,7 @@ impl Replica {
 
     /// Applies `work` as the batch that leads from `from` to `entry`, or changes nothing if the head is
     /// anywhere else (class `Unknown`: read it).
-    pub async fn apply(
-        &self,
-        from: &Head,
-        entry: &Entry,
-        freshness: &Freshness,
-        mut work: Work,
-    ) -> Result<()> {
+    pub async fn apply(&self, from: &Head, entry: &Entry, freshness: &Freshness, mut work: Work) -> Result<()> {
         work.before.insert(0, head::advance(from, &entry.head));
         work.after.extend(entry.record());
         work.after.push(freshness.record());
@@ -215,12 +191,7 @@ impl Replica {
 
     /// Makes `to` the head, coming from `from` (`None`: no head yet), and, where `rebuild` is given,
     /// drops and recreates its tables in the same transaction.
-    pub async fn reset(
-        &self,
-        from: Option<&Head>,
-        to: &Head,
-        rebuild: Option<&Schema>,
-    ) -> Result<()> {
+    pub async fn reset(&self, from: Option<&Head>, to: &Head, rebuild: Option<&Schema>) -> Result<()> {
         let mut before = head::create();
         before.push(head::assert_at(from));
         before.extend(head::replace(to));
@@ -228,46 +199,25 @@ impl Replica {
             for table in schema.tables() {
                 before.push(ddl::drop_table(table).into());
                 before.push(ddl::create_table(table).into());
-                before.extend(
-                    table
-                        .indexes
-                        .iter()
-                        .map(|index| ddl::create_index(table, index).into()),
-                );
+                before.extend(table.indexes.iter().map(|index| ddl::create_index(table, index).into()));
             }
         }
-        self.store
-            .write(Work {
-                before,
-                ..Work::default()
-            })
-            .await
+        self.store.write(Work { before, ..Work::default() }).await
     }
 
     /// A page of the replica's keys of `table` after `after`, in key order.
-    pub async fn keys_after(
-        &self,
-        table: &Table,
-        after: Option<&Key>,
-        limit_rows: i64,
-    ) -> Result<Vec<Key>> {
+    pub async fn keys_after(&self, table: &Table, after: Option<&Key>, limit_rows: i64) -> Result<Vec<Key>> {
         let keys = ddl::key_list(table);
         let name = quote(&table.name);
         let (filter, mut args) = match after {
             None => (String::new(), Vec::new()),
             Some(key) => {
                 let marks: Vec<_> = (1..=key.len()).map(|i| format!("?{i}")).collect();
-                (
-                    format!("WHERE ({keys}) > ({})", marks.join(", ")),
-                    key.clone(),
-                )
+                (format!("WHERE ({keys}) > ({})", marks.join(", ")), key.clone())
             }
         };
         args.push(Cell::Integer(limit_rows));
-        let sql = format!(
-            "SELECT {keys} FROM {name} {filter} ORDER BY {keys} LIMIT ?{}",
-            args.len()
-        );
+        let sql = format!("SELECT {keys} FROM {name} {filter} ORDER BY {keys} LIMIT ?{}", args.len());
         self.query(sql, args).await
     }
 }
@@ -280,23 +230,22 @@ struct Inventory {
 }
 
 impl Inventory {
+    fn has_bookkeeping(&self) -> bool {
+        head::TABLES.iter().all(|name| self.tables.contains_key(*name))
+    }
+
     fn check(&self, schema: &Schema) -> Result<()> {
-        schema
-            .tables()
-            .try_for_each(|table| match self.tables.get(&table.name.to_lowercase()) {
-                Some(columns) => check_columns(table, columns),
-                None => Ok(()),
-            })
+        schema.tables().try_for_each(|table| match self.tables.get(&table.name.to_lowercase()) {
+            Some(columns) => check_columns(table, columns),
+            None => Ok(()),
+        })
     }
 }
 
 fn check_columns(table: &Table, columns: &[(String, bool)]) -> Result<()> {
     let name = &table.name;
     for column in &table.columns {
-        if !columns
-            .iter()
-            .any(|(c, _)| *c == column.name.to_lowercase())
-        {
+        if !columns.iter().any(|(c, _)| *c == column.name.to_lowercase()) {
             return Err(Error::halt(format!(
                 "the replica's table {name:?} lacks the column {:?}: POST /nuke rebuilds it by schema.json, or add it there by hand",
                 column.name
@@ -304,11 +253,7 @@ fn check_columns(table: &Table, columns: &[(String, bool)]) -> Result<()> {
         }
     }
     let wanted: BTreeSet<_> = table.key_columns().map(|c| c.name.to_lowercase()).collect();
-    let key: BTreeSet<_> = columns
-        .iter()
-        .filter(|(_, pk)| *pk)
-        .map(|(c, _)| c.clone())
-        .collect();
+    let key: BTreeSet<_> = columns.iter().filter(|(_, pk)| *pk).map(|(c, _)| c.clone()).collect();
     if wanted != key {
         return Err(Error::halt(format!(
             "the replica's table {name:?} has another primary key than schema.json: POST /nuke rebuilds it"

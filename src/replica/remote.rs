@@ -21,6 +21,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A JSON array is sent once it is this long, in bytes: sqld refuses values above 5 MB.
 const ARRAY_BYTES: usize = 1024 * 1024;
 
+/// A row larger than this goes alone: as JSON it may be six times as long.
+const LARGE_ROW_BYTES: usize = 512 * 1024;
+
 /// A libSQL server.
 pub struct Remote {
     client: reqwest::Client,
@@ -36,11 +39,8 @@ struct Endpoint {
 }
 
 /// Pipelines in the order in which they are tried; Bunny documents v2 only.
-const PIPELINES: [(&str, Encoding); 3] = [
-    ("v3-protobuf/pipeline", Encoding::Protobuf),
-    ("v3/pipeline", Encoding::Json),
-    ("v2/pipeline", Encoding::Json),
-];
+const PIPELINES: [(&str, Encoding); 3] =
+    [("v3-protobuf/pipeline", Encoding::Protobuf), ("v3/pipeline", Encoding::Json), ("v2/pipeline", Encoding::Json)];
 
 impl Remote {
     /// A server at `url`; it is not asked before the first use.
@@ -53,25 +53,14 @@ impl Remote {
             .user_agent(concat!("pgflume/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| Error::halt(format!("HTTP cannot be set up: {e}")))?;
-        Ok(Self {
-            client,
-            url: url.to_owned(),
-            token,
-            endpoint: OnceCell::new(),
-        })
+        Ok(Self { client, url: url.to_owned(), token, endpoint: OnceCell::new() })
     }
 
     /// The same server, spoken to in one encoding only.
     pub fn with_encoding(url: &str, token: Option<Secret>, encoding: Encoding) -> Result<Self> {
         let mut remote = Self::new(url, token)?;
-        let path = PIPELINES
-            .iter()
-            .find(|(_, e)| *e == encoding)
-            .map_or("v2/pipeline", |(path, _)| path);
-        remote.endpoint = OnceCell::new_with(Some(Endpoint {
-            url: format!("{url}/{path}"),
-            encoding,
-        }));
+        let path = PIPELINES.iter().find(|(_, e)| *e == encoding).map_or("v2/pipeline", |(path, _)| path);
+        remote.endpoint = OnceCell::new_with(Some(Endpoint { url: format!("{url}/{path}"), encoding }));
         Ok(remote)
     }
 
@@ -83,18 +72,12 @@ impl Remote {
         for (path, encoding) in PIPELINES {
             let url = format!("{}/{path}", self.url);
             // GET on a pipeline that the server speaks is anything but 404; v2 is taken as given.
-            let answer = self
-                .authorized(self.client.get(self.url_of_probe(&url)))
-                .send()
-                .await
-                .map_err(not_sent)?;
+            let answer = self.authorized(self.client.get(self.url_of_probe(&url))).send().await.map_err(not_sent)?;
             if answer.status() != reqwest::StatusCode::NOT_FOUND || path == "v2/pipeline" {
                 return Ok(Endpoint { url, encoding });
             }
         }
-        Err(Error::halt(
-            "the libSQL server speaks no known protocol: check LIBSQL_URL",
-        ))
+        Err(Error::halt("the libSQL server speaks no known protocol: check LIBSQL_URL"))
     }
 
     /// The specification's probe is `GET /v3` or `/v3-protobuf`, without `/pipeline`.
@@ -116,23 +99,15 @@ impl Remote {
         let commit = steps.len() as u32 - 2;
         let body = endpoint.encoding.encode(steps);
         let request = self.authorized(self.client.post(&endpoint.url));
-        let request = request
-            .header("content-type", endpoint.encoding.content_type())
-            .body(body);
+        let request = request.header("content-type", endpoint.encoding.content_type()).body(body);
         let answer = request.send().await.map_err(not_answered)?;
         let status = answer.status();
-        let body = answer
-            .bytes()
-            .await
-            .map_err(|e| unknown(format!("its answer was cut off ({e})")))?;
+        let body = answer.bytes().await.map_err(|e| unknown(format!("its answer was cut off ({e})")))?;
         if !status.is_success() {
             return Err(refused(status, &body));
         }
-        let outcome = endpoint
-            .encoding
-            .decode(&body)
-            .map_err(|e: Garbled| unknown(e.to_string()))?
-            .map_err(|f| classify(&f))?;
+        let outcome =
+            endpoint.encoding.decode(&body).map_err(|e: Garbled| unknown(e.to_string()))?.map_err(|f| classify(&f))?;
         match &outcome.error {
             Some((_, failure)) => Err(classify(failure)),
             None if outcome.results.contains_key(&commit) => Ok(outcome),
@@ -145,18 +120,8 @@ impl Remote {
 impl Store for Remote {
     /// In a write transaction, because a read may be answered by a replica that is behind.
     async fn query(&self, statement: Statement) -> Result<Rows> {
-        let step = Step {
-            when: When::Always,
-            sql: statement.sql,
-            args: statement.args,
-            want_rows: true,
-        };
-        Ok(self
-            .transact(vec![step])
-            .await?
-            .results
-            .remove(&1)
-            .unwrap_or_default())
+        let step = Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: true };
+        Ok(self.transact(vec![step]).await?.results.remove(&1).unwrap_or_default())
     }
 
     async fn write(&self, work: Work) -> Result<()> {
@@ -166,12 +131,7 @@ impl Store for Remote {
 
 /// BEGIN, the steps, COMMIT, and ROLLBACK unless that succeeded; each only if the one before did.
 fn in_transaction(mut steps: Vec<Step>) -> Vec<Step> {
-    let plain = |when, sql: &str| Step {
-        when,
-        sql: sql.to_owned(),
-        args: Vec::new(),
-        want_rows: false,
-    };
+    let plain = |when, sql: &str| Step { when, sql: sql.to_owned(), args: Vec::new(), want_rows: false };
     steps.insert(0, plain(When::Always, "BEGIN IMMEDIATE"));
     for (before, step) in (0..).zip(&mut steps[1..]) {
         step.when = When::Ok(before);
@@ -184,11 +144,7 @@ fn in_transaction(mut steps: Vec<Step>) -> Vec<Step> {
 
 fn steps(work: &Work) -> Vec<Step> {
     let mut steps: Vec<Step> = work.before.iter().cloned().map(step).collect();
-    steps.extend(
-        work.emptied
-            .iter()
-            .map(|table| step(statements::empty(table).into())),
-    );
+    steps.extend(work.emptied.iter().map(|table| step(statements::empty(table).into())));
     for group in statements::deletes(work.items()) {
         let kinds: Vec<_> = group.table.key_columns().map(|c| c.kind).collect();
         for array in arrays(&kinds, &group.keys) {
@@ -204,20 +160,14 @@ fn steps(work: &Work) -> Vec<Step> {
 }
 
 fn step(statement: Statement) -> Step {
-    Step {
-        when: When::Always,
-        sql: statement.sql,
-        args: statement.args,
-        want_rows: false,
-    }
+    Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: false }
 }
 
 /// Rows in arrays; a row too large for one goes alone, its values as parameters.
 fn upsert_steps(table: &Table, columns: &ColumnSet, rows: &[&[Cell]], steps: &mut Vec<Step>) {
     let kinds: Vec<_> = columns.iter().map(|&i| table.columns[i].kind).collect();
-    let (large, rows): (Vec<&[Cell]>, Vec<&[Cell]>) = rows
-        .iter()
-        .partition(|row| row.iter().map(Cell::bytes).sum::<usize>() > ARRAY_BYTES);
+    let (large, rows): (Vec<&[Cell]>, Vec<&[Cell]>) =
+        rows.iter().partition(|row| row.iter().map(Cell::bytes).sum::<usize>() > LARGE_ROW_BYTES);
     for array in arrays(&kinds, &rows) {
         let sql = statements::upsert_json(table, columns, array.far_reals);
         steps.push(step(Statement::new(sql, vec![Cell::Text(array.text)])));
@@ -243,9 +193,7 @@ fn arrays(kinds: &[crate::schema::ColumnType], rows: &[&[Cell]]) -> Vec<Array> {
     let mut done = Vec::new();
     let mut array = Array::default();
     for row in rows {
-        array
-            .text
-            .push(if array.text.is_empty() { '[' } else { ',' });
+        array.text.push(if array.text.is_empty() { '[' } else { ',' });
         array.far_reals |= row.iter().any(statements::is_far);
         let mut separator = '[';
         for (kind, cell) in kinds.iter().zip(*row) {
@@ -300,17 +248,12 @@ fn push_string(out: &mut String, text: &str) {
 }
 
 fn unknown(what: String) -> Error {
-    Error::unknown(format!(
-        "the libSQL server: {what}; whether the batch was applied is read from its ledger"
-    ))
+    Error::unknown(format!("the libSQL server: {what}; whether the batch was applied is read from its ledger"))
 }
 
 fn not_sent(error: reqwest::Error) -> Error {
     let error = error.without_url();
-    Error::retry(format!(
-        "the libSQL server cannot be reached ({}): check LIBSQL_URL and that it is up",
-        cause(&error)
-    ))
+    Error::retry(format!("the libSQL server cannot be reached ({}): check LIBSQL_URL and that it is up", cause(&error)))
 }
 
 fn not_answered(error: reqwest::Error) -> Error {
@@ -335,25 +278,17 @@ fn refused(status: reqwest::StatusCode, body: &[u8]) -> Error {
         return classify(&failure);
     }
     match status.as_u16() {
-        401 | 403 => Error::halt(
-            "the libSQL server refuses the token: check LIBSQL_AUTH_TOKEN (expired? read-only?)",
-        ),
+        401 | 403 => Error::halt("the libSQL server refuses the token: check LIBSQL_AUTH_TOKEN (expired? read-only?)"),
         404 => Error::halt("the libSQL server knows no such database: check LIBSQL_URL"),
         400 if String::from_utf8_lossy(body).contains("BLOCKED") => blocked(),
-        400 | 413 => Error::reject(format!(
-            "the libSQL server takes no such request (HTTP {status})"
-        )),
-        408 | 425 | 429 => Error::retry(format!(
-            "the libSQL server is busy (HTTP {status}); it will be tried again"
-        )),
+        400 | 413 => Error::reject(format!("the libSQL server takes no such request (HTTP {status})")),
+        408 | 425 | 429 => Error::retry(format!("the libSQL server is busy (HTTP {status}); it will be tried again")),
         _ => unknown(format!("it failed (HTTP {status})")),
     }
 }
 
 fn blocked() -> Error {
-    Error::halt(
-        "the libSQL server blocks writes (quota or administrator): lift the block; everything stays queued",
-    )
+    Error::halt("the libSQL server blocks writes (quota or administrator): lift the block; everything stays queued")
 }
 
 /// The class of a Hrana error code. The message may quote SQL, never parameters.
@@ -367,14 +302,10 @@ fn classify(failure: &Failure) -> Error {
         return blocked();
     }
     if starts(&["SQLITE_FULL"]) {
-        return Error::halt(
-            "the libSQL server is full: raise its size limit; everything stays queued",
-        );
+        return Error::halt("the libSQL server is full: raise its size limit; everything stays queued");
     }
     if starts(&["AUTH", "SQLITE_AUTH", "SQLITE_READONLY", "SQLITE_PERM"]) {
-        return Error::halt(format!(
-            "the libSQL server refuses to write ({code}): check LIBSQL_AUTH_TOKEN"
-        ));
+        return Error::halt(format!("the libSQL server refuses to write ({code}): check LIBSQL_AUTH_TOKEN"));
     }
     if starts(&[
         "SQLITE_BUSY",
@@ -388,12 +319,7 @@ fn classify(failure: &Failure) -> Error {
     ]) {
         return Error::retry(format!("the libSQL server: {code}; it will be tried again"));
     }
-    let missing = [
-        "no such table",
-        "no such column",
-        "has no column",
-        "does not match any PRIMARY KEY",
-    ];
+    let missing = ["no such table", "no such column", "has no column", "does not match any PRIMARY KEY"];
     if missing.iter().any(|m| message.contains(m)) {
         return Error::halt(format!(
             "the replica's tables differ from schema.json ({}): POST /nuke rebuilds them",
@@ -410,30 +336,19 @@ fn classify(failure: &Failure) -> Error {
         "ARGS_INVALID",
         "RESPONSE_TOO_LARGE",
     ]) {
-        return Error::new(
-            Class::Reject,
-            format!("the libSQL server: {code} ({})", first_line(message)),
-        );
+        return Error::new(Class::Reject, format!("the libSQL server: {code} ({})", first_line(message)));
     }
     unknown(format!("{code} ({})", first_line(message)))
 }
 
 fn first_line(message: &str) -> String {
-    message
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .chars()
-        .take(200)
-        .collect()
+    message.lines().next().unwrap_or_default().chars().take(200).collect()
 }
 
 /// The process's TLS implementation; a second call changes nothing.
 fn install_crypto() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // A race with another thread that does the same is no failure.
-        rustls::crypto::ring::default_provider()
-            .install_default()
-            .ok();
+        rustls::crypto::ring::default_provider().install_default().ok();
     }
 }

@@ -27,16 +27,10 @@ pub struct Deletes<'a> {
 /// The deletes of `items`, one group a table: gone rows, and rows that start anew.
 pub fn deletes(items: &[Item]) -> Vec<Deletes<'_>> {
     let mut groups: Vec<Deletes<'_>> = Vec::new();
-    for item in items
-        .iter()
-        .filter(|i| !matches!(i.state, State::Row { replace: false, .. }))
-    {
+    for item in items.iter().filter(|i| !matches!(i.state, State::Row { replace: false, .. })) {
         match groups.last_mut() {
             Some(group) if group.table.name == item.table.name => group.keys.push(&item.key),
-            _ => groups.push(Deletes {
-                table: &item.table,
-                keys: vec![&item.key],
-            }),
+            _ => groups.push(Deletes { table: &item.table, keys: vec![&item.key] }),
         }
     }
     groups
@@ -50,14 +44,8 @@ pub fn upserts(items: &[Item]) -> Vec<Group<'_>> {
             continue;
         };
         match groups.last_mut() {
-            Some(group) if group.table.name == item.table.name && group.columns == columns => {
-                group.rows.push(cells)
-            }
-            _ => groups.push(Group {
-                table: &item.table,
-                columns,
-                rows: vec![cells],
-            }),
+            Some(group) if group.table.name == item.table.name && group.columns == columns => group.rows.push(cells),
+            _ => groups.push(Group { table: &item.table, columns, rows: vec![cells] }),
         }
     }
     groups
@@ -71,23 +59,13 @@ pub fn empty(table: &Table) -> String {
 /// A delete of one key given as parameters.
 pub fn delete_key(table: &Table) -> String {
     let marks: Vec<_> = (1..=table.key.len()).map(|i| format!("?{i}")).collect();
-    format!(
-        "DELETE FROM {} WHERE ({}) = ({})",
-        quote(&table.name),
-        ddl::key_list(table),
-        marks.join(", ")
-    )
+    format!("DELETE FROM {} WHERE ({}) = ({})", quote(&table.name), ddl::key_list(table), marks.join(", "))
 }
 
 /// An upsert of one row given as parameters.
 pub fn upsert_row(table: &Table, columns: &[usize]) -> String {
     let marks: Vec<_> = (1..=columns.len()).map(|i| format!("?{i}")).collect();
-    format!(
-        "{} VALUES ({}) {}",
-        insert_into(table, columns),
-        marks.join(", "),
-        on_conflict(table, columns)
-    )
+    format!("{} VALUES ({}) {}", insert_into(table, columns), marks.join(", "), on_conflict(table, columns))
 }
 
 /// A delete of the keys in the JSON array `?1`, each an array of [`slots`].
@@ -118,11 +96,7 @@ pub fn upsert_slots(table: &Table, columns: &[usize], far_reals: bool) -> String
     let mut next = 0;
     let values = values(table, columns, far_reals, |kind| {
         next += 1;
-        if kind == ColumnType::Blob {
-            format!("unhex(?{next})")
-        } else {
-            format!("?{next}")
-        }
+        if kind == ColumnType::Blob { format!("unhex(?{next})") } else { format!("?{next}") }
     });
     format!(
         "{}{} SELECT {values} WHERE true {}",
@@ -157,20 +131,11 @@ fn json_values(table: &Table, columns: &[usize], far_reals: bool) -> String {
     values(table, columns, far_reals, |kind| {
         let slot = format!("value->>{next}");
         next += 1;
-        if kind == ColumnType::Blob {
-            format!("unhex({slot})")
-        } else {
-            slot
-        }
+        if kind == ColumnType::Blob { format!("unhex({slot})") } else { slot }
     })
 }
 
-fn values(
-    table: &Table,
-    columns: &[usize],
-    far_reals: bool,
-    mut slot: impl FnMut(ColumnType) -> String,
-) -> String {
+fn values(table: &Table, columns: &[usize], far_reals: bool, mut slot: impl FnMut(ColumnType) -> String) -> String {
     let value = |&i: &usize| match table.columns[i].kind {
         ColumnType::Real => {
             let (mantissa, exponent) = (slot(ColumnType::Integer), slot(ColumnType::Integer));
@@ -210,10 +175,7 @@ pub fn slots(kind: ColumnType, cell: &Cell) -> (Cell, Option<Cell>) {
     match (kind, cell) {
         (ColumnType::Real, Cell::Real(real)) => {
             let (mantissa, exponent) = exact_parts(*real);
-            (
-                Cell::Integer(mantissa),
-                Some(exponent.map_or(Cell::Null, Cell::Integer)),
-            )
+            (Cell::Integer(mantissa), Some(exponent.map_or(Cell::Null, Cell::Integer)))
         }
         (ColumnType::Real, other) => (other.clone(), Some(Cell::Null)),
         (_, Cell::Blob(bytes)) => (Cell::Text(hex::encode_upper(bytes)), None),
@@ -224,9 +186,7 @@ pub fn slots(kind: ColumnType, cell: &Cell) -> (Cell, Option<Cell>) {
 /// Whether a double needs the powers of [`upsert_json`]'s long form.
 pub fn is_far(cell: &Cell) -> bool {
     match cell {
-        Cell::Real(real) => exact_parts(*real)
-            .1
-            .is_some_and(|e| !(-62..=0).contains(&e)),
+        Cell::Real(real) => exact_parts(*real).1.is_some_and(|e| !(-62..=0).contains(&e)),
         _ => false,
     }
 }
@@ -241,17 +201,10 @@ fn exact_parts(real: f64) -> (i64, Option<i64>) {
     let bits = real.to_bits();
     let biased = (bits >> 52 & 0x7ff) as i64;
     let fraction = (bits & ((1 << 52) - 1)) as i64;
-    let (mantissa, exponent) = if biased == 0 {
-        (fraction, -1074)
-    } else {
-        (fraction | 1 << 52, biased - 1075)
-    };
+    let (mantissa, exponent) = if biased == 0 { (fraction, -1074) } else { (fraction | 1 << 52, biased - 1075) };
     let zeros = mantissa.trailing_zeros();
     let odd = mantissa >> zeros;
-    (
-        if real < 0.0 { -odd } else { odd },
-        Some(exponent + i64::from(zeros)),
-    )
+    (if real < 0.0 { -odd } else { odd }, Some(exponent + i64::from(zeros)))
 }
 
 #[cfg(test)]
@@ -280,9 +233,6 @@ mod tests {
             upsert_row(table, &[0, 1]),
             r#"INSERT INTO "t""; --" ("k", "a""b") VALUES (?1, ?2) ON CONFLICT ("k") DO UPDATE SET "a""b" = excluded."a""b""#
         );
-        assert_eq!(
-            delete_key(table),
-            r#"DELETE FROM "t""; --" WHERE ("k") = (?1)"#
-        );
+        assert_eq!(delete_key(table), r#"DELETE FROM "t""; --" WHERE ("k") = (?1)"#);
     }
 }

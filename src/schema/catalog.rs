@@ -41,16 +41,11 @@ impl Access {
         let source = table.source.quoted();
         match self {
             Self::Readable => None,
-            Self::Missing => Some(format!(
-                "{source} does not exist: create it, or remove {:?} from schema.json",
-                table.name
-            )),
-            Self::Forbidden => Some(format!(
-                "{source} may not be read: grant select on it to the worker's role"
-            )),
-            Self::Lacks(column) => Some(format!(
-                "{source} lacks the column {column:?}: correct schema.json"
-            )),
+            Self::Missing => {
+                Some(format!("{source} does not exist: create it, or remove {:?} from schema.json", table.name))
+            }
+            Self::Forbidden => Some(format!("{source} may not be read: grant select on it to the worker's role")),
+            Self::Lacks(column) => Some(format!("{source} lacks the column {column:?}: correct schema.json")),
         }
     }
 }
@@ -67,37 +62,25 @@ pub struct SourceColumn {
 }
 
 /// Reads the catalog for every table of `schema`.
-pub async fn read(
-    client: &Client,
-    schema: &Schema,
-    queue: &QueueName,
-) -> Result<BTreeMap<String, SourceTable>> {
+pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result<BTreeMap<String, SourceTable>> {
     let tables: Vec<&Arc<Table>> = schema.tables().collect();
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     let schemas: Vec<&str> = tables.iter().map(|t| t.source.schema.as_str()).collect();
     let sources: Vec<&str> = tables.iter().map(|t| t.source.table.as_str()).collect();
-    let sql = SQL.replace(
-        "{trigger_prefix}",
-        &literal(&format!("pgflume_{}_", queue.as_str())),
-    );
-    let arrays = [
-        (&names as _, Type::TEXT_ARRAY),
-        (&schemas as _, Type::TEXT_ARRAY),
-        (&sources as _, Type::TEXT_ARRAY),
-    ];
+    let sql = SQL.replace("{trigger_prefix}", &literal(&format!("pgflume_{}_", queue.as_str())));
+    let arrays =
+        [(&names as _, Type::TEXT_ARRAY), (&schemas as _, Type::TEXT_ARRAY), (&sources as _, Type::TEXT_ARRAY)];
+    // format_type() leaves out schemas that are on the search path, and steps run with an empty one.
+    client.batch_execute("begin read only; set local search_path = ''").await?;
     let rows = client.query_typed(&sql, &arrays).await?;
+    client.batch_execute("commit").await?;
 
     let mut found: BTreeMap<String, SourceTable> = tables
         .into_iter()
         .map(|t| {
             (
                 t.name.clone(),
-                SourceTable {
-                    table: t.clone(),
-                    access: Access::Missing,
-                    captured: false,
-                    columns: Vec::new(),
-                },
+                SourceTable { table: t.clone(), access: Access::Missing, captured: false, columns: Vec::new() },
             )
         })
         .collect();
@@ -107,11 +90,7 @@ pub async fn read(
         let Some(entry) = found.get_mut(&name) else {
             continue;
         };
-        entry.access = if row.try_get(1)? {
-            Access::Readable
-        } else {
-            Access::Forbidden
-        };
+        entry.access = if row.try_get(1)? { Access::Readable } else { Access::Forbidden };
         entry.captured = row.try_get(2)?;
         let base: u32 = row.try_get(5)?;
         let column = SourceColumn {
@@ -119,10 +98,7 @@ pub async fn read(
             base: Type::from_oid(base).unwrap_or(Type::UNKNOWN),
             equals: row.try_get(6)?,
         };
-        columns
-            .entry(name)
-            .or_default()
-            .insert(row.try_get(3)?, column);
+        columns.entry(name).or_default().insert(row.try_get(3)?, column);
     }
     for (name, entry) in &mut found {
         if entry.access == Access::Readable {

@@ -17,16 +17,8 @@ pub fn declared_type(kind: ColumnType) -> &'static str {
 /// `CREATE TABLE IF NOT EXISTS`. Keys are NOT NULL, because SQLite lets NULL into a primary key.
 pub fn create_table(table: &Table) -> String {
     let columns = table.columns.iter().enumerate().map(|(i, column)| {
-        let not_null = if table.key.contains(&i) {
-            " NOT NULL"
-        } else {
-            ""
-        };
-        format!(
-            "{} {}{not_null}",
-            quote(&column.name),
-            declared_type(column.kind)
-        )
+        let not_null = if table.key.contains(&i) { " NOT NULL" } else { "" };
+        format!("{} {}{not_null}", quote(&column.name), declared_type(column.kind))
     });
     format!(
         "CREATE TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({}))",
@@ -38,10 +30,7 @@ pub fn create_table(table: &Table) -> String {
 
 /// The name of an index: the one that Capgo's worker gives, so that a take-over builds none twice.
 pub fn index_name(table: &Table, index: &[usize]) -> String {
-    let columns: Vec<_> = index
-        .iter()
-        .map(|&i| table.columns[i].name.as_str())
-        .collect();
+    let columns: Vec<_> = index.iter().map(|&i| table.columns[i].name.as_str()).collect();
     format!("idx_{}_{}", table.name, columns.join("_"))
 }
 

@@ -46,10 +46,7 @@ impl ColumnType {
 
     /// The name in `schema.json`.
     pub fn name(self) -> &'static str {
-        Self::ALL
-            .iter()
-            .find(|(_, t)| *t == self)
-            .map_or("TEXT", |(n, _)| n)
+        Self::ALL.iter().find(|(_, t)| *t == self).map_or("TEXT", |(n, _)| n)
     }
 }
 
@@ -74,11 +71,7 @@ pub struct SourceName {
 impl SourceName {
     /// `"public"."apps"`.
     pub fn quoted(&self) -> String {
-        format!(
-            "{}.{}",
-            super::quote(&self.schema),
-            super::quote(&self.table)
-        )
+        format!("{}.{}", super::quote(&self.schema), super::quote(&self.table))
     }
 }
 
@@ -127,17 +120,13 @@ pub struct SchemaError {
 }
 
 fn wrong<T>(path: &str, problem: impl Into<String>) -> Result<T, SchemaError> {
-    Err(SchemaError {
-        path: path.to_owned(),
-        problem: problem.into(),
-    })
+    Err(SchemaError { path: path.to_owned(), problem: problem.into() })
 }
 
 impl Schema {
     /// Parses and checks the text of a `schema.json`.
     pub fn parse(text: &str) -> Result<Self, SchemaError> {
-        let root: Node = serde_json::from_str(text)
-            .or_else(|e| wrong("$", format!("is not valid JSON ({e})")))?;
+        let root: Node = serde_json::from_str(text).or_else(|e| wrong("$", format!("is not valid JSON ({e})")))?;
         let Node::Object(members) = root else {
             return wrong("$", "must be an object of table names and definitions");
         };
@@ -148,20 +137,13 @@ impl Schema {
             if let Some(earlier) = folded.insert(name.to_lowercase(), name.clone()) {
                 return wrong(
                     &path,
-                    format!(
-                        "is there already as {earlier:?}; SQLite ignores case in names, so each may be there once"
-                    ),
+                    format!("is there already as {earlier:?}; SQLite ignores case in names, so each may be there once"),
                 );
             }
-            schema
-                .tables
-                .insert(name.clone(), Arc::new(table(name, node, &path)?));
+            schema.tables.insert(name.clone(), Arc::new(table(name, node, &path)?));
         }
         if schema.tables.is_empty() {
-            return wrong(
-                "$",
-                "names no table; add one, or write the file with `pgflume init`",
-            );
+            return wrong("$", "names no table; add one, or write the file with `pgflume init`");
         }
         Ok(schema)
     }
@@ -181,10 +163,7 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
     check_name(name, path)?;
     let lower = name.to_lowercase();
     if lower.starts_with("_pgflume_") || lower.starts_with("sqlite_") {
-        return wrong(
-            path,
-            "begins with a prefix that is reserved for bookkeeping; rename the table",
-        );
+        return wrong(path, "begins with a prefix that is reserved for bookkeeping; rename the table");
     }
     let Node::Object(members) = node else {
         return wrong(path, "must be an object with primaryKey and columns");
@@ -231,10 +210,7 @@ fn check_name(name: &str, path: &str) -> Result<(), SchemaError> {
         return wrong(path, "is not a usable name: it is empty or holds a NUL");
     }
     if name.len() > NAME_BYTES {
-        return wrong(
-            path,
-            format!("is longer than the {NAME_BYTES} bytes that Postgres keeps of a name"),
-        );
+        return wrong(path, format!("is longer than the {NAME_BYTES} bytes that Postgres keeps of a name"));
     }
     Ok(())
 }
@@ -249,10 +225,7 @@ fn columns(node: &Node, path: &str) -> Result<Vec<Column>, SchemaError> {
         let path = format!("{path}.{name}");
         check_name(name, &path)?;
         if !folded.insert(name.to_lowercase()) {
-            return wrong(
-                &path,
-                "is there twice (SQLite ignores case in names); remove one",
-            );
+            return wrong(&path, "is there twice (SQLite ignores case in names); remove one");
         }
         let kind = match node {
             Node::String(text) => ColumnType::parse(text),
@@ -262,19 +235,13 @@ fn columns(node: &Node, path: &str) -> Result<Vec<Column>, SchemaError> {
             let known = ColumnType::ALL.map(|(n, _)| n).join(", ");
             return wrong(&path, format!("has no known type; known are {known}"));
         };
-        columns.push(Column {
-            name: name.clone(),
-            kind,
-        });
+        columns.push(Column { name: name.clone(), kind });
     }
     if columns.is_empty() {
         return wrong(path, "names no column");
     }
     if columns.len() > MAX_COLUMNS {
-        return wrong(
-            path,
-            format!("names more than the {MAX_COLUMNS} columns that SQLite takes"),
-        );
+        return wrong(path, format!("names more than the {MAX_COLUMNS} columns that SQLite takes"));
     }
     Ok(columns)
 }
@@ -287,19 +254,12 @@ fn column_list(node: &Node, columns: &[Column], path: &str) -> Result<Vec<usize>
     };
     let mut positions = Vec::with_capacity(names.len());
     for (i, node) in names.iter().enumerate() {
-        let path = if names.len() > 1 {
-            format!("{path}[{i}]")
-        } else {
-            path.to_owned()
-        };
+        let path = if names.len() > 1 { format!("{path}[{i}]") } else { path.to_owned() };
         let Node::String(name) = node else {
             return wrong(&path, "must be the name of a column");
         };
         let Some(position) = columns.iter().position(|c| c.name == *name) else {
-            return wrong(
-                &path,
-                format!("names the column {name:?}, which columns does not have"),
-            );
+            return wrong(&path, format!("names the column {name:?}, which columns does not have"));
         };
         if positions.contains(&position) {
             return wrong(&path, format!("names the column {name:?} twice"));
@@ -327,10 +287,7 @@ fn indexes(node: &Node, columns: &[Column], path: &str) -> Result<Vec<Vec<usize>
 
 fn source(name: &str, node: Option<&Node>, path: &str) -> Result<SourceName, SchemaError> {
     let Some(node) = node else {
-        return Ok(SourceName {
-            schema: "public".into(),
-            table: name.into(),
-        });
+        return Ok(SourceName { schema: "public".into(), table: name.into() });
     };
     let mend = "must be a schema-qualified table such as \"public.apps\" (quote parts that hold a dot: \"\\\"my.schema\\\".apps\")";
     let Node::String(text) = node else {
@@ -378,13 +335,8 @@ fn take_part(text: &str) -> Option<(String, &str)> {
 fn filter(node: Option<&Node>, path: &str) -> Result<Option<String>, SchemaError> {
     match node {
         None => Ok(None),
-        Some(Node::String(text)) if !text.trim().is_empty() && !text.contains('\0') => {
-            Ok(Some(text.clone()))
-        }
-        Some(_) => wrong(
-            path,
-            "must be a SQL condition over the row's own columns, such as \"not deleted\"",
-        ),
+        Some(Node::String(text)) if !text.trim().is_empty() && !text.contains('\0') => Ok(Some(text.clone())),
+        Some(_) => wrong(path, "must be a SQL condition over the row's own columns, such as \"not deleted\""),
     }
 }
 
@@ -400,25 +352,11 @@ mod tests {
     fn the_repositorys_schema_is_capgos_seven_tables() {
         let schema = Schema::parse(include_str!("../../schema.json")).unwrap();
         let names: Vec<_> = schema.tables().map(|t| t.name.as_str()).collect();
-        assert_eq!(
-            names,
-            [
-                "app_versions",
-                "apps",
-                "channel_devices",
-                "channels",
-                "manifest",
-                "orgs",
-                "stripe_info"
-            ]
-        );
+        assert_eq!(names, ["app_versions", "apps", "channel_devices", "channels", "manifest", "orgs", "stripe_info"]);
         let apps = schema.get("apps").unwrap();
         assert_eq!(apps.source.quoted(), r#""public"."apps""#);
         assert_eq!(apps.columns[9].kind, ColumnType::Json);
-        assert_eq!(
-            apps.columns[1].name, "app_id",
-            "columns keep the file's order"
-        );
+        assert_eq!(apps.columns[1].name, "app_id", "columns keep the file's order");
     }
 
     #[test]
@@ -444,75 +382,30 @@ mod tests {
             ("{}", "$: names no table"),
             (r#"{"t":1}"#, "$.t:"),
             (r#"{"t":{}}"#, "$.t: lacks columns"),
-            (
-                r#"{"t":{"columns":{"id":"TEXT"}}}"#,
-                "$.t: lacks primaryKey",
-            ),
-            (
-                r#"{"t":{"primaryKey":"id","columns":{}}}"#,
-                "$.t.columns: names no column",
-            ),
+            (r#"{"t":{"columns":{"id":"TEXT"}}}"#, "$.t: lacks primaryKey"),
+            (r#"{"t":{"primaryKey":"id","columns":{}}}"#, "$.t.columns: names no column"),
             (r#"{"t":{"primaryKey":"id","columns":[]}}"#, "$.t.columns:"),
-            (
-                r#"{"t":{"primaryKey":"id","columns":{"id":"VARCHAR"}}}"#,
-                "$.t.columns.id: has no known type",
-            ),
-            (
-                r#"{"t":{"primaryKey":"id","columns":{"id":1}}}"#,
-                "$.t.columns.id:",
-            ),
-            (
-                r#"{"t":{"primaryKey":"id","columns":{"id":"TEXT","ID":"TEXT"}}}"#,
-                "$.t.columns.ID: is there twice",
-            ),
-            (
-                r#"{"t":{"primaryKey":"x","columns":{"id":"TEXT"}}}"#,
-                "$.t.primaryKey: names the column \"x\"",
-            ),
-            (
-                r#"{"t":{"primaryKey":[],"columns":{"id":"TEXT"}}}"#,
-                "$.t.primaryKey:",
-            ),
+            (r#"{"t":{"primaryKey":"id","columns":{"id":"VARCHAR"}}}"#, "$.t.columns.id: has no known type"),
+            (r#"{"t":{"primaryKey":"id","columns":{"id":1}}}"#, "$.t.columns.id:"),
+            (r#"{"t":{"primaryKey":"id","columns":{"id":"TEXT","ID":"TEXT"}}}"#, "$.t.columns.ID: is there twice"),
+            (r#"{"t":{"primaryKey":"x","columns":{"id":"TEXT"}}}"#, "$.t.primaryKey: names the column \"x\""),
+            (r#"{"t":{"primaryKey":[],"columns":{"id":"TEXT"}}}"#, "$.t.primaryKey:"),
             (
                 r#"{"t":{"primaryKey":["id","id"],"columns":{"id":"TEXT"}}}"#,
                 "$.t.primaryKey[1]: names the column \"id\" twice",
             ),
-            (
-                &format!(r#"{{"t":{{{ok},"indexes":["nope"]}}}}"#),
-                "$.t.indexes[0]:",
-            ),
-            (
-                &format!(r#"{{"t":{{{ok},"indexes":["id","id"]}}}}"#),
-                "$.t.indexes[1]: is there twice",
-            ),
-            (
-                &format!(r#"{{"t":{{{ok},"source":"apps"}}}}"#),
-                "$.t.source:",
-            ),
+            (&format!(r#"{{"t":{{{ok},"indexes":["nope"]}}}}"#), "$.t.indexes[0]:"),
+            (&format!(r#"{{"t":{{{ok},"indexes":["id","id"]}}}}"#), "$.t.indexes[1]: is there twice"),
+            (&format!(r#"{{"t":{{{ok},"source":"apps"}}}}"#), "$.t.source:"),
             (&format!(r#"{{"t":{{{ok},"where":""}}}}"#), "$.t.where:"),
-            (
-                &format!(r#"{{"t":{{{ok},"color":"red"}}}}"#),
-                "$.t.color: is unknown",
-            ),
-            (
-                &format!(r#"{{"t":{{{ok},"primaryKey":"id"}}}}"#),
-                "$.t.primaryKey: is there twice",
-            ),
-            (
-                &format!(r#"{{"t":{{{ok}}},"T":{{{ok}}}}}"#),
-                "$.T: is there already",
-            ),
-            (
-                &format!(r#"{{"_pgflume_x":{{{ok}}}}}"#),
-                "$._pgflume_x: begins with",
-            ),
+            (&format!(r#"{{"t":{{{ok},"color":"red"}}}}"#), "$.t.color: is unknown"),
+            (&format!(r#"{{"t":{{{ok},"primaryKey":"id"}}}}"#), "$.t.primaryKey: is there twice"),
+            (&format!(r#"{{"t":{{{ok}}},"T":{{{ok}}}}}"#), "$.T: is there already"),
+            (&format!(r#"{{"_pgflume_x":{{{ok}}}}}"#), "$._pgflume_x: begins with"),
         ];
         for (text, expected) in cases {
             let error = Schema::parse(text).unwrap_err().to_string();
-            assert!(
-                error.starts_with(&format!("schema.json: {expected}")),
-                "{text}\n{error}"
-            );
+            assert!(error.starts_with(&format!("schema.json: {expected}")), "{text}\n{error}");
         }
     }
 }

@@ -66,20 +66,8 @@ pub struct Drained {
 impl Worker {
     /// A worker for `config`; connects to nothing yet.
     pub fn new(config: Config) -> Self {
-        let Config {
-            postgres,
-            target,
-            schema,
-            queue,
-        } = config;
-        Self {
-            postgres,
-            target,
-            schema,
-            queue,
-            gate: Gate::default(),
-            stopping: AtomicBool::new(false),
-        }
+        let Config { postgres, target, schema, queue } = config;
+        Self { postgres, target, schema, queue, gate: Gate::default(), stopping: AtomicBool::new(false) }
     }
 
     /// The source.
@@ -114,11 +102,7 @@ impl Worker {
     pub async fn drain(&self, budget: Duration) -> Result<Drained> {
         let started = Instant::now();
         let Some(_turn) = self.gate.enter() else {
-            return Ok(Drained {
-                busy: true,
-                queued: self.gate.queued(),
-                ..Drained::default()
-            });
+            return Ok(Drained { busy: true, queued: self.gate.queued(), ..Drained::default() });
         };
         let mut done = Drained::default();
         let mut attempt = 1;
@@ -174,12 +158,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn steps(
-        &self,
-        session: &mut Session<'_>,
-        deadline: Instant,
-        done: &mut Drained,
-    ) -> Result<()> {
+    async fn steps(&self, session: &mut Session<'_>, deadline: Instant, done: &mut Drained) -> Result<()> {
         let mut noted = false;
         loop {
             let calls_here = self.gate.calls();
@@ -203,8 +182,8 @@ impl Worker {
                     }
                 }
                 step::Outcome::Empty { calls } => {
-                    let noticed = queue::calls(&session.client, &self.queue).await? != calls
-                        || self.gate.calls() != calls_here;
+                    let noticed =
+                        queue::calls(&session.client, &self.queue).await? != calls || self.gate.calls() != calls_here;
                     let stop = self.stopping.load(Ordering::Relaxed) || Instant::now() >= deadline;
                     if !noticed || stop {
                         return Ok(());
@@ -239,28 +218,14 @@ impl<'a> Session<'a> {
         let sources = catalog::read(&client, &worker.schema, &worker.queue).await?;
         let replica = Replica::open(&worker.target).await?;
         replica.prepare(&worker.schema).await?;
-        let locked = sources
-            .values()
-            .filter(|s| s.captured && s.access == catalog::Access::Readable);
+        let locked = sources.values().filter(|s| s.captured && s.access == catalog::Access::Readable);
         let locked = locked.map(|s| s.table.name.clone()).collect();
-        Ok(Self {
-            worker,
-            client,
-            replica,
-            sources,
-            head: None,
-            locked,
-            paused: BTreeSet::new(),
-            queued: 0,
-        })
+        Ok(Self { worker, client, replica, sources, head: None, locked, paused: BTreeSet::new(), queued: 0 })
     }
 
     /// Gives everything back at once; if the connection is gone, Postgres does so by itself.
     async fn abandon(&self) {
-        let rollback = tokio::time::timeout(
-            Duration::from_secs(2),
-            self.client.batch_execute("rollback"),
-        );
+        let rollback = tokio::time::timeout(Duration::from_secs(2), self.client.batch_execute("rollback"));
         if !matches!(rollback.await, Ok(Ok(()))) {
             tracing::debug!("the connection is gone; Postgres rolls its transaction back");
         }
@@ -268,10 +233,7 @@ impl<'a> Session<'a> {
 
     /// Marks of this table stay queued; said once a drain.
     fn pause(&mut self, table: &str) {
-        let problem = self
-            .sources
-            .get(table)
-            .and_then(|s| s.access.problem(&s.table));
+        let problem = self.sources.get(table).and_then(|s| s.access.problem(&s.table));
         let problem = problem.unwrap_or_else(|| "its rows cannot be read".into());
         tracing::error!(table, "marks of this table wait on the queue: {problem}");
         self.paused.insert(table.to_owned());

@@ -50,9 +50,7 @@ impl Session<'_> {
                 self.client.batch_execute("commit").await?;
             }
             Some(epoch) => {
-                self.replica
-                    .reset(head, &Head::start(epoch.clone()), None)
-                    .await?;
+                self.replica.reset(head, &Head::start(epoch.clone()), None).await?;
                 self.client.batch_execute("rollback").await?;
             }
         }
@@ -65,10 +63,7 @@ impl Session<'_> {
         let ledger = self.replica.ledger_after(from.seq).await?;
         let fates = queue::fates(&self.client, &ledger).await?;
         reconcile::ahead(from, to, &ledger, &fates)?;
-        let images: Vec<i64> = ledger
-            .iter()
-            .flat_map(|entry| entry.images.iter().copied())
-            .collect();
+        let images: Vec<i64> = ledger.iter().flat_map(|entry| entry.images.iter().copied()).collect();
         let messages = queue::acknowledge(&self.client, &self.worker.queue, &images).await?;
         queue::advance(&self.client, &self.worker.queue, to, false).await?;
         self.client.batch_execute("commit").await?;
@@ -107,15 +102,10 @@ pub async fn nuke(worker: &Worker, request: Option<&str>) -> Result<Nuked> {
     let replica = Replica::open(&worker.target).await?;
     replica.prepare(&Schema::default()).await?;
     let head = Head::start(epoch);
-    replica
-        .reset(replica.head().await?.as_ref(), &head, Some(&worker.schema))
-        .await?;
+    replica.reset(replica.head().await?.as_ref(), &head, Some(&worker.schema)).await?;
     queue::pair(&client, &worker.queue, &head, &snapshot.identity).await?;
     client.batch_execute("commit").await?;
-    tracing::warn!(
-        epoch = head.epoch,
-        "the replica was nuked: its tables are empty and follow schema.json"
-    );
+    tracing::warn!(epoch = head.epoch, "the replica was nuked: its tables are empty and follow schema.json");
     Ok(Nuked::Done)
 }
 
@@ -141,9 +131,7 @@ async fn locked(worker: &Worker, client: &tokio_postgres::Client) -> Result<Snap
         }
         client.batch_execute("rollback").await?;
         if Instant::now() >= until {
-            return Err(Error::retry(
-                "a drain is running; try again when it has ended",
-            ));
+            return Err(Error::retry("a drain is running; try again when it has ended"));
         }
         tokio::time::sleep(RESET_POLL).await;
     }

@@ -82,11 +82,7 @@ impl Session<'_> {
 
     async fn try_step(&mut self, done: &mut Drained) -> Result<Outcome> {
         let queue = &self.worker.queue;
-        let locks: Vec<&SourceTable> = self
-            .locked
-            .iter()
-            .filter_map(|name| self.sources.get(name))
-            .collect();
+        let locks: Vec<&SourceTable> = self.locked.iter().filter_map(|name| self.sources.get(name)).collect();
         source::begin(&self.client, &locks).await?;
         let Some(snapshot) = queue::lock(&self.client, queue).await? else {
             self.client.batch_execute("rollback").await?;
@@ -104,9 +100,7 @@ impl Session<'_> {
         if taken.is_empty() {
             self.client.batch_execute("rollback").await?;
             self.head = Some(head);
-            return Ok(Outcome::Empty {
-                calls: snapshot.calls,
-            });
+            return Ok(Outcome::Empty { calls: snapshot.calls });
         }
         let intake = self.intake(&taken);
         if self.prepare_to_read(&intake) {
@@ -114,17 +108,9 @@ impl Session<'_> {
             self.head = Some(head);
             return Ok(Outcome::Again);
         }
-        tracing::info!(
-            batch.messages = taken.len(),
-            batch.images = intake.images.len(),
-            "messages read"
-        );
+        tracing::info!(batch.messages = taken.len(), batch.images = intake.images.len(), "messages read");
         self.queued -= taken.len() as i64;
-        let left = if queue::is_empty(&self.client, queue).await? {
-            0
-        } else {
-            self.queued.max(1)
-        };
+        let left = if queue::is_empty(&self.client, queue).await? { 0 } else { self.queued.max(1) };
         let mut apply = Apply::new(self, head, &snapshot, &taken, left);
         apply.run(intake).await?;
         let (head, dead, counts) = apply.finish();
@@ -147,21 +133,13 @@ impl Session<'_> {
         for message in taken {
             let text = message.text.as_deref().unwrap_or("null");
             match message::parse(text, &self.worker.schema) {
-                Ok(Message::Marks(table, keys)) => intake
-                    .marks
-                    .entry(table.name.clone())
-                    .or_default()
-                    .extend(keys),
+                Ok(Message::Marks(table, keys)) => intake.marks.entry(table.name.clone()).or_default().extend(keys),
                 Ok(Message::Truncate(table)) => {
                     intake.truncated.insert(table.name.clone());
                 }
                 // Marks say more than a leftover image: the row as it is now.
                 Ok(Message::Image(table, _, keys)) if self.locked.contains(&table.name) => {
-                    intake
-                        .marks
-                        .entry(table.name.clone())
-                        .or_default()
-                        .extend(keys);
+                    intake.marks.entry(table.name.clone()).or_default().extend(keys);
                 }
                 Ok(Message::Image(table, change, _)) => {
                     intake.batch.merge(&table, change, message.msg_id);
@@ -189,16 +167,9 @@ impl Session<'_> {
     /// cannot be read (their marks stay queued).
     fn prepare_to_read(&mut self, intake: &Intake) -> bool {
         let marked = intake.marks.keys().chain(&intake.truncated);
-        let new: Vec<String> = marked
-            .filter(|name| !self.locked.contains(*name))
-            .cloned()
-            .collect();
+        let new: Vec<String> = marked.filter(|name| !self.locked.contains(*name)).cloned().collect();
         for name in &new {
-            if self
-                .sources
-                .get(name)
-                .is_some_and(|s| s.access == Access::Readable)
-            {
+            if self.sources.get(name).is_some_and(|s| s.access == Access::Readable) {
                 self.locked.insert(name.clone());
             } else {
                 self.pause(name);
@@ -237,13 +208,7 @@ struct Apply<'s> {
 }
 
 impl<'s> Apply<'s> {
-    fn new(
-        session: &'s Session<'s>,
-        head: Head,
-        snapshot: &'s Snapshot,
-        taken: &'s [Taken],
-        left: i64,
-    ) -> Self {
+    fn new(session: &'s Session<'s>, head: Head, snapshot: &'s Snapshot, taken: &'s [Taken], left: i64) -> Self {
         Self {
             session,
             head,
@@ -264,11 +229,7 @@ impl<'s> Apply<'s> {
 
     async fn run(&mut self, intake: Intake) -> Result<()> {
         for (table, messages) in &intake.skipped {
-            tracing::warn!(
-                table,
-                messages,
-                "skipped: schema.json does not name this table"
-            );
+            tracing::warn!(table, messages, "skipped: schema.json does not name this table");
             self.counts.skipped += messages;
         }
         self.dead = intake.dead;
@@ -292,10 +253,7 @@ impl<'s> Apply<'s> {
         while let Some(chunk) = todo.pop() {
             match self.read_chunk(source, chunk).await {
                 Err(e) if is_data_error(&e) => {
-                    self.session
-                        .client
-                        .batch_execute("rollback to savepoint pgflume_read")
-                        .await?;
+                    self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
                     match chunk {
                         [key] => self.bury_key(&source.table, key, "source", e.to_string()),
                         _ => {
@@ -314,8 +272,7 @@ impl<'s> Apply<'s> {
         let columns: ColumnSet = (0..source.table.columns.len()).collect();
         let client = &self.session.client;
         let savepoint = client.batch_execute("savepoint pgflume_read");
-        let (savepoint, stream) =
-            futures_util::join!(savepoint, source::read(client, source, keys));
+        let (savepoint, stream) = futures_util::join!(savepoint, source::read(client, source, keys));
         savepoint?;
         let mut stream = stream?;
         while let Some(row) = stream.try_next().await? {
@@ -326,9 +283,7 @@ impl<'s> Apply<'s> {
             }
         }
         drop(stream);
-        client
-            .batch_execute("release savepoint pgflume_read")
-            .await?;
+        client.batch_execute("release savepoint pgflume_read").await?;
         Ok(())
     }
 
@@ -350,19 +305,8 @@ impl<'s> Apply<'s> {
         }
     }
 
-    fn bury_key(
-        &mut self,
-        table: &Arc<Table>,
-        key: &MarkedKey,
-        class: &'static str,
-        reason: String,
-    ) {
-        tracing::error!(
-            table = table.name,
-            class,
-            reason,
-            "a marked key becomes a dead letter"
-        );
+    fn bury_key(&mut self, table: &Arc<Table>, key: &MarkedKey, class: &'static str, reason: String) {
+        tracing::error!(table = table.name, class, reason, "a marked key becomes a dead letter");
         self.dead.push(DeadLetter {
             reason,
             class,
@@ -383,29 +327,16 @@ impl<'s> Apply<'s> {
             self.batch.empty_table(&source.table);
             return Ok(());
         }
-        tracing::warn!(
-            table = name,
-            "truncated and filled again: the replica's keys are compared with the source"
-        );
+        tracing::warn!(table = name, "truncated and filled again: the replica's keys are compared with the source");
         let mut after: Option<Key> = None;
         loop {
-            let page = self
-                .session
-                .replica
-                .keys_after(&source.table, after.as_ref(), SWEEP_KEYS)
-                .await?;
+            let page = self.session.replica.keys_after(&source.table, after.as_ref(), SWEEP_KEYS).await?;
             let Some(last) = page.last() else {
                 return Ok(());
             };
             after = Some(last.clone());
-            let keys: Vec<MarkedKey> = page
-                .iter()
-                .filter_map(|key| {
-                    key.iter()
-                        .map(crate::value::Cell::to_postgres_text)
-                        .collect()
-                })
-                .collect();
+            let keys: Vec<MarkedKey> =
+                page.iter().filter_map(|key| key.iter().map(crate::value::Cell::to_postgres_text).collect()).collect();
             self.read(source, &keys).await?;
         }
     }
@@ -421,21 +352,11 @@ impl<'s> Apply<'s> {
         }
         if !self.durable {
             let session = self.session;
-            source::ensure_durable(
-                &session.client,
-                &session.worker.postgres,
-                &self.snapshot.lsn,
-            )
-            .await?;
+            source::ensure_durable(&session.client, &session.worker.postgres, &self.snapshot.lsn).await?;
             self.durable = true;
         }
         let (emptied, items) = self.batch.take();
-        let work = Work {
-            emptied,
-            range: 0..items.len(),
-            items: Arc::new(items),
-            ..Work::default()
-        };
+        let work = Work { emptied, range: 0..items.len(), items: Arc::new(items), ..Work::default() };
         self.write(work, last).await
     }
 
@@ -444,14 +365,9 @@ impl<'s> Apply<'s> {
     async fn write(&mut self, work: Work, last: bool) -> Result<()> {
         let mut todo = vec![work];
         while let Some(work) = todo.pop() {
-            let images = if todo.is_empty() {
-                std::mem::take(&mut self.images)
-            } else {
-                Vec::new()
-            };
+            let images = if todo.is_empty() { std::mem::take(&mut self.images) } else { Vec::new() };
             let freshness = Freshness {
-                caught_up_at: (last && todo.is_empty() && self.left == 0)
-                    .then(|| self.snapshot.at.clone()),
+                caught_up_at: (last && todo.is_empty() && self.left == 0).then(|| self.snapshot.at.clone()),
                 queued: self.left,
             };
             match self.write_one(&work, images.clone(), &freshness).await {
@@ -459,15 +375,8 @@ impl<'s> Apply<'s> {
                     tracing::warn!(error = %e, batch.rows = work.range.len(), "the target rejects the batch; it is halved");
                     self.images.extend(images);
                     let middle = work.range.start + work.range.len() / 2;
-                    let left = Work {
-                        range: work.range.start..middle,
-                        ..work.clone()
-                    };
-                    let right = Work {
-                        range: middle..work.range.end,
-                        emptied: Vec::new(),
-                        ..work
-                    };
+                    let left = Work { range: work.range.start..middle, ..work.clone() };
+                    let right = Work { range: middle..work.range.end, emptied: Vec::new(), ..work };
                     todo.extend([right, left]);
                 }
                 Err(e) if e.class() == Class::Reject && work.range.len() == 1 => {
@@ -480,12 +389,7 @@ impl<'s> Apply<'s> {
         Ok(())
     }
 
-    async fn write_one(
-        &mut self,
-        work: &Work,
-        images: Vec<i64>,
-        freshness: &Freshness,
-    ) -> Result<()> {
+    async fn write_one(&mut self, work: &Work, images: Vec<i64>, freshness: &Freshness) -> Result<()> {
         let started = Instant::now();
         let entry = Entry {
             head: self.head.next(),
@@ -494,10 +398,7 @@ impl<'s> Apply<'s> {
             lsn: self.snapshot.lsn.clone(),
             images,
         };
-        self.session
-            .replica
-            .apply(&self.head, &entry, freshness, work.clone())
-            .await?;
+        self.session.replica.apply(&self.head, &entry, freshness, work.clone()).await?;
         self.head = entry.head;
         self.counts.rows += work.range.len() as u64;
         self.counts.batches += 1;
@@ -522,11 +423,7 @@ impl<'s> Apply<'s> {
             message: message.and_then(raw),
         };
         if item.images.is_empty() {
-            let key = item
-                .key
-                .iter()
-                .map(crate::value::Cell::to_postgres_text)
-                .collect();
+            let key = item.key.iter().map(crate::value::Cell::to_postgres_text).collect();
             self.dead.push(letter(Some(key), None));
         }
         for msg_id in &item.images {
@@ -540,7 +437,5 @@ impl<'s> Apply<'s> {
 /// What one key's data causes, as against what concerns the whole table: SQLSTATE classes 22 (data
 /// exception) and 54 (program limit exceeded).
 fn is_data_error(error: &Error) -> bool {
-    error
-        .sql_state()
-        .is_some_and(|s| s.code().starts_with("22") || s.code().starts_with("54"))
+    error.sql_state().is_some_and(|s| s.code().starts_with("22") || s.code().starts_with("54"))
 }

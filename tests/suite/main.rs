@@ -1,1 +1,11 @@
+//! Everything with IO, against real parts: one Postgres for the run, a database a test, and a file or
+//! an sqld of its own for each replica.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
+mod first_contact;
+mod marks;
+mod parts;
+mod recovery;
+mod store;
+mod support;
+mod web;

@@ -16,12 +16,14 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The body as JSON.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{}: {e}", self.body))
+    }
+
     /// The first header of that name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self
-            .headers
-            .iter()
-            .find(|(key, _)| key.eq_ignore_ascii_case(name));
+        let found = self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 }
@@ -38,10 +40,8 @@ pub fn request(
     let (host, path) = split_url(url)?;
     let mut stream = TcpStream::connect_timeout(&resolve(host)?, timeout)?;
     stream.set_nodelay(true)?;
-    let mut head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n",
-        body.len()
-    );
+    let mut head =
+        format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
@@ -52,34 +52,19 @@ pub fn request(
 
 /// The status of a GET without headers, when there is an answer.
 pub fn get_status(url: &str) -> Option<u16> {
-    request("GET", url, &[], b"", Duration::from_secs(2))
-        .ok()
-        .map(|answer| answer.status)
+    request("GET", url, &[], b"", Duration::from_secs(2)).ok().map(|answer| answer.status)
 }
 
 fn split_url(url: &str) -> io::Result<(&str, &str)> {
-    let rest = url
-        .strip_prefix("http://")
-        .ok_or_else(|| invalid("only http:// URLs"))?;
+    let rest = url.strip_prefix("http://").ok_or_else(|| invalid("only http:// URLs"))?;
     let slash = rest.find('/').unwrap_or(rest.len());
-    let path = if slash == rest.len() {
-        "/"
-    } else {
-        &rest[slash..]
-    };
+    let path = if slash == rest.len() { "/" } else { &rest[slash..] };
     Ok((&rest[..slash], path))
 }
 
 fn resolve(host: &str) -> io::Result<SocketAddr> {
-    let with_port = if host.contains(':') {
-        host.to_owned()
-    } else {
-        format!("{host}:80")
-    };
-    with_port
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| invalid("host has no address"))
+    let with_port = if host.contains(':') { host.to_owned() } else { format!("{host}:80") };
+    with_port.to_socket_addrs()?.next().ok_or_else(|| invalid("host has no address"))
 }
 
 /// Reads to the end of the answer: what `Content-Length` says, or the end of the stream.
@@ -104,45 +89,24 @@ fn is_complete(bytes: &[u8]) -> bool {
     let Ok(answer) = parse(bytes) else {
         return false;
     };
-    let length = answer
-        .header("content-length")
-        .and_then(|length| length.parse().ok());
-    length.is_some_and(|length: usize| {
-        head_end(bytes).is_some_and(|head| bytes.len() >= head + length)
-    })
+    let length = answer.header("content-length").and_then(|length| length.parse().ok());
+    length.is_some_and(|length: usize| head_end(bytes).is_some_and(|head| bytes.len() >= head + length))
 }
 
 fn head_end(bytes: &[u8]) -> Option<usize> {
-    bytes
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .map(|at| at + 4)
+    bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
 }
 
 fn parse(bytes: &[u8]) -> io::Result<Answer> {
     let end = head_end(bytes).ok_or_else(|| invalid("no HTTP answer"))?;
     let head = String::from_utf8_lossy(&bytes[..end]);
     let mut lines = head.lines();
-    let status = lines
-        .next()
-        .and_then(|line| line.split(' ').nth(1)?.parse().ok());
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
     let headers = lines.filter_map(|line| line.split_once(':'));
-    let headers = headers
-        .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
-        .collect();
-    let mut answer = Answer {
-        status: status.ok_or_else(|| invalid("no status"))?,
-        headers,
-        body: String::new(),
-    };
-    let chunked = answer
-        .header("transfer-encoding")
-        .is_some_and(|how| how.contains("chunked"));
-    let body = if chunked {
-        unchunk(&bytes[end..])
-    } else {
-        bytes[end..].to_vec()
-    };
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.trim().to_owned())).collect();
+    let mut answer = Answer { status: status.ok_or_else(|| invalid("no status"))?, headers, body: String::new() };
+    let chunked = answer.header("transfer-encoding").is_some_and(|how| how.contains("chunked"));
+    let body = if chunked { unchunk(&bytes[end..]) } else { bytes[end..].to_vec() };
     answer.body = String::from_utf8_lossy(&body).into_owned();
     Ok(answer)
 }
@@ -151,8 +115,7 @@ fn unchunk(mut rest: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     while let Some(line) = rest.windows(2).position(|two| two == b"\r\n") {
         let size = String::from_utf8_lossy(&rest[..line]);
-        let size =
-            usize::from_str_radix(size.split(';').next().unwrap_or("").trim(), 16).unwrap_or(0);
+        let size = usize::from_str_radix(size.split(';').next().unwrap_or("").trim(), 16).unwrap_or(0);
         let chunk = rest.get(line + 2..line + 2 + size).unwrap_or_default();
         body.extend_from_slice(chunk);
         rest = rest.get(line + 4 + size..).unwrap_or_default();

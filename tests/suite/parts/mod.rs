@@ -6,11 +6,7 @@
 //! `static` or the test process is killed.
 
 #![allow(dead_code, reason = "a harness offers more than each test needs")]
-#![expect(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a part that does not start fails the test"
-)]
+#![expect(clippy::expect_used, clippy::panic, reason = "a part that does not start fails the test")]
 
 pub mod http;
 pub mod pg_net;

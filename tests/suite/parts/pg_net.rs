@@ -49,18 +49,11 @@ impl PgNet {
         let (ready, installed) = mpsc::channel();
         let (url, stop_too) = (url.to_owned(), Arc::clone(&stop));
         let thread = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build();
-            runtime
-                .expect("a runtime for pg_net")
-                .block_on(serve(&url, &stop_too, &ready));
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.expect("a runtime for pg_net").block_on(serve(&url, &stop_too, &ready));
         });
         installed.recv().expect("pg_net's stand-in is installed");
-        PgNet {
-            stop,
-            thread: Some(thread),
-        }
+        PgNet { stop, thread: Some(thread) }
     }
 }
 
@@ -77,10 +70,7 @@ impl Drop for PgNet {
 async fn serve(url: &str, stop: &AtomicBool, ready: &mpsc::Sender<()>) {
     let client = connect(url).await;
     for sql in [INSTALL_LOCK, SQL, UNLOCK] {
-        client
-            .batch_execute(sql)
-            .await
-            .expect("net_http_post.sql runs");
+        client.batch_execute(sql).await.expect("net_http_post.sql runs");
     }
     ready.send(()).ok();
     let (done, outcomes) = mpsc::channel();
@@ -102,41 +92,27 @@ async fn serve(url: &str, stop: &AtomicBool, ready: &mpsc::Sender<()>) {
 }
 
 async fn connect(url: &str) -> Client {
-    let (client, connection) = tokio_postgres::connect(url, NoTls)
-        .await
-        .expect("Postgres takes pg_net's connection");
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("Postgres takes pg_net's connection");
     tokio::spawn(connection);
     client
 }
 
 fn read(row: &Row) -> Request {
     let headers: Value = serde_json::from_str(row.get::<_, &str>(3)).unwrap_or_default();
-    let text = |value: &Value| {
-        value
-            .as_str()
-            .map_or_else(|| value.to_string(), str::to_owned)
-    };
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let headers = headers.as_object().into_iter().flatten();
     Request {
         id: row.get(0),
         method: row.get(1),
         url: row.get(2),
-        headers: headers
-            .map(|(name, value)| (name.clone(), text(value)))
-            .collect(),
+        headers: headers.map(|(name, value)| (name.clone(), text(value))).collect(),
         body: row.get::<_, Option<String>>(4).unwrap_or_default(),
         timeout: Duration::from_millis(u64::try_from(row.get::<_, i32>(5)).unwrap_or(0)),
     }
 }
 
 fn send(request: &Request) -> std::io::Result<Answer> {
-    http::request(
-        &request.method,
-        &request.url,
-        &request.headers,
-        request.body.as_bytes(),
-        request.timeout,
-    )
+    http::request(&request.method, &request.url, &request.headers, request.body.as_bytes(), request.timeout)
 }
 
 async fn record(client: &Client, (id, outcome): Outcome) -> Result<u64, tokio_postgres::Error> {
@@ -144,11 +120,7 @@ async fn record(client: &Client, (id, outcome): Outcome) -> Result<u64, tokio_po
         Ok(answer) => {
             let status = i32::from(answer.status);
             let content_type = answer.header("content-type").map(str::to_owned);
-            let headers: Value = answer
-                .headers
-                .into_iter()
-                .map(|(name, value)| (name, Value::String(value)))
-                .collect();
+            let headers: Value = answer.headers.into_iter().map(|(name, value)| (name, Value::String(value))).collect();
             client
                 .execute(
                     RECORD,
@@ -165,24 +137,10 @@ async fn record(client: &Client, (id, outcome): Outcome) -> Result<u64, tokio_po
                 .await
         }
         Err(error) => {
-            let timed_out = matches!(
-                error.kind(),
-                std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock
-            );
+            let timed_out = matches!(error.kind(), std::io::ErrorKind::TimedOut | std::io::ErrorKind::WouldBlock);
             let none = None::<String>;
             client
-                .execute(
-                    RECORD,
-                    &[
-                        &id,
-                        &None::<i32>,
-                        &none,
-                        &none,
-                        &none,
-                        &Some(timed_out),
-                        &error.to_string(),
-                    ],
-                )
+                .execute(RECORD, &[&id, &None::<i32>, &none, &none, &none, &Some(timed_out), &error.to_string()])
                 .await
         }
     }

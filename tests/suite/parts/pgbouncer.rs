@@ -26,31 +26,18 @@ impl Pgbouncer {
     /// Starts it in front of the server at `postgres_port`; every role and database may come in.
     pub fn start(postgres_port: u16) -> Pgbouncer {
         // Not below TMPDIR: pgbouncer runs as another user, who may not be allowed there.
-        let directory = tempfile::Builder::new()
-            .prefix("pgflume-pgbouncer-")
-            .tempdir_in("/tmp")
-            .expect("a directory");
+        let directory = tempfile::Builder::new().prefix("pgflume-pgbouncer-").tempdir_in("/tmp").expect("a directory");
         let port = free_port().expect("a free port");
-        let (ini, users) = (
-            directory.path().join("pgbouncer.ini"),
-            directory.path().join("users.txt"),
-        );
+        let (ini, users) = (directory.path().join("pgbouncer.ini"), directory.path().join("users.txt"));
         fs::write(&users, "\"postgres\" \"\"\n").expect("the list of users is written");
-        fs::write(&ini, configuration(postgres_port, port, &users))
-            .expect("the configuration is written");
+        fs::write(&ini, configuration(postgres_port, port, &users)).expect("the configuration is written");
         let mut command = Command::new(binary());
         command.arg(&ini).current_dir(directory.path());
         run_as_somebody(&mut command, directory.path());
         let log = directory.path().join("pgbouncer.log");
         let mut process = Process::spawn(&mut command, &log, Some(directory.path()));
-        process.wait_until("pgbouncer listens", || {
-            TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        Pgbouncer {
-            _process: process,
-            _directory: directory,
-            port,
-        }
+        process.wait_until("pgbouncer listens", || TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Pgbouncer { _process: process, _directory: directory, port }
     }
 
     /// Where to connect to `database` as the superuser.
@@ -82,16 +69,8 @@ fn run_as_somebody(command: &mut Command, directory: &Path) {
         return;
     }
     let passwd = fs::read_to_string("/etc/passwd").expect("/etc/passwd");
-    let line = passwd
-        .lines()
-        .find(|line| line.starts_with("postgres:"))
-        .expect("an OS user postgres");
-    let ids: Vec<u32> = line
-        .split(':')
-        .skip(2)
-        .take(2)
-        .filter_map(|id| id.parse().ok())
-        .collect();
+    let line = passwd.lines().find(|line| line.starts_with("postgres:")).expect("an OS user postgres");
+    let ids: Vec<u32> = line.split(':').skip(2).take(2).filter_map(|id| id.parse().ok()).collect();
     chown(directory, Some(ids[0]), Some(ids[1])).expect("the directory changes hands");
     command.uid(ids[0]).gid(ids[1]);
 }
@@ -99,8 +78,6 @@ fn run_as_somebody(command: &mut Command, directory: &Path) {
 fn binary() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let places = std::env::split_paths(&path).chain(["/usr/sbin".into()]);
-    let found = places
-        .map(|place: PathBuf| place.join("pgbouncer"))
-        .find(|path| path.is_file());
+    let found = places.map(|place: PathBuf| place.join("pgbouncer")).find(|path| path.is_file());
     found.unwrap_or_else(|| panic!("no pgbouncer on PATH: run `make parts`"))
 }

@@ -45,11 +45,7 @@ impl Process {
             .stderr(Stdio::null())
             .spawn()
             .expect("/bin/sh runs");
-        Process {
-            child,
-            guard,
-            log: log.to_owned(),
-        }
+        Process { child, guard, log: log.to_owned() }
     }
 
     /// Waits until `ready`; panics with the log when the program ends or time is up.
@@ -59,11 +55,7 @@ impl Process {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("ended ({status}) before {what}:\n{}", tail(&self.log));
             }
-            assert!(
-                begin.elapsed() < START_TIMEOUT,
-                "not {what} in time:\n{}",
-                tail(&self.log)
-            );
+            assert!(begin.elapsed() < START_TIMEOUT, "not {what} in time:\n{}", tail(&self.log));
             thread::sleep(POLL);
         }
     }

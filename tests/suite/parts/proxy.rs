@@ -51,16 +51,8 @@ impl Proxy {
     pub fn start(target_port: u16) -> Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for the proxy");
         let port = listener.local_addr().expect("the proxy's address").port();
-        let state = State {
-            fault: Fault::Pass,
-            once: false,
-            closed: false,
-            connections: Vec::new(),
-        };
-        let shared = Arc::new(Shared {
-            state: Mutex::new(state),
-            hits: AtomicUsize::new(0),
-        });
+        let state = State { fault: Fault::Pass, once: false, closed: false, connections: Vec::new() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), hits: AtomicUsize::new(0) });
         let theirs = Arc::clone(&shared);
         thread::spawn(move || accept(&listener, target_port, &theirs));
         Proxy { port, shared }

@@ -28,10 +28,7 @@ pub struct SqldOptions {
 
 impl Default for SqldOptions {
     fn default() -> SqldOptions {
-        SqldOptions {
-            auth: true,
-            arguments: Vec::new(),
-        }
+        SqldOptions { auth: true, arguments: Vec::new() }
     }
 }
 
@@ -60,11 +57,7 @@ impl Sqld {
 
     /// Starts a read replica of `self`; it takes the same tokens.
     pub fn start_replica(&self) -> Sqld {
-        Sqld::start_with(
-            self.options.clone(),
-            self.key.clone(),
-            Some(self.ports.grpc),
-        )
+        Sqld::start_with(self.options.clone(), self.key.clone(), Some(self.ports.grpc))
     }
 
     /// Where to send requests.
@@ -115,38 +108,24 @@ impl Sqld {
 
     /// Makes the server refuse writes (error code `BLOCKED`), or take them again.
     pub fn block_writes(&self, block: bool) {
-        self.configure(&format!(
-            r#"{{"block_reads":false,"block_writes":{block}}}"#
-        ));
+        self.configure(&format!(r#"{{"block_reads":false,"block_writes":{block}}}"#));
     }
 
     /// Replaces the whole configuration of the database through the admin API, e.g.
     /// `{"block_reads":false,"block_writes":false,"max_db_size":"1 MB"}`.
     pub fn configure(&self, json: &str) {
         let answer = self.admin("POST", "/v1/namespaces/default/config", json);
-        assert_eq!(
-            answer.status, 200,
-            "sqld's admin API refused {json}: {}",
-            answer.body
-        );
+        assert_eq!(answer.status, 200, "sqld's admin API refused {json}: {}", answer.body);
     }
 
     /// One request to the admin API.
     pub fn admin(&self, method: &str, path: &str, json: &str) -> Answer {
         let url = format!("http://127.0.0.1:{}{path}", self.ports.admin);
-        let headers = [
-            ("Authorization", format!("basic {ADMIN_KEY}")),
-            ("Content-Type", "application/json".to_owned()),
-        ];
+        let headers =
+            [("Authorization", format!("basic {ADMIN_KEY}")), ("Content-Type", "application/json".to_owned())];
         let headers = headers.map(|(name, value)| (name.to_owned(), value));
-        http::request(
-            method,
-            &url,
-            &headers,
-            json.as_bytes(),
-            Duration::from_secs(10),
-        )
-        .expect("sqld's admin API answers")
+        http::request(method, &url, &headers, json.as_bytes(), Duration::from_secs(10))
+            .expect("sqld's admin API answers")
     }
 
     /// The last lines of its log.
@@ -156,39 +135,18 @@ impl Sqld {
 
     fn start_with(options: SqldOptions, key: Vec<u8>, primary_grpc_port: Option<u16>) -> Sqld {
         let port = || free_port().expect("a free port");
-        let directory = tempfile::Builder::new()
-            .prefix("pgflume-sqld-")
-            .tempdir()
-            .expect("a directory for sqld");
-        let ports = Ports {
-            http: port(),
-            grpc: port(),
-            admin: port(),
-        };
-        let mut sqld = Sqld {
-            process: None,
-            directory,
-            options,
-            key,
-            ports,
-            primary_grpc_port,
-        };
-        std::fs::write(
-            sqld.key_file(),
-            URL_SAFE_NO_PAD.encode(sqld.key_pair().public_key()),
-        )
-        .expect("the key file is written");
+        let directory = tempfile::Builder::new().prefix("pgflume-sqld-").tempdir().expect("a directory for sqld");
+        let ports = Ports { http: port(), grpc: port(), admin: port() };
+        let mut sqld = Sqld { process: None, directory, options, key, ports, primary_grpc_port };
+        std::fs::write(sqld.key_file(), URL_SAFE_NO_PAD.encode(sqld.key_pair().public_key()))
+            .expect("the key file is written");
         sqld.spawn();
         sqld
     }
 
     fn spawn(&mut self) {
         let health = format!("{}/health", self.url());
-        let mut process = Process::spawn(
-            &mut self.command(),
-            &self.log_file(),
-            Some(self.directory.path()),
-        );
+        let mut process = Process::spawn(&mut self.command(), &self.log_file(), Some(self.directory.path()));
         process.wait_until("sqld is healthy", || http::get_status(&health) == Some(200));
         self.process = Some(process);
     }
@@ -199,30 +157,19 @@ impl Sqld {
         let address = |port: u16| format!("127.0.0.1:{port}");
         command.args(["--http-listen-addr", &address(self.ports.http)]);
         match self.primary_grpc_port {
-            Some(port) => {
-                command.args(["--primary-grpc-url", &format!("http://{}", address(port))])
-            }
+            Some(port) => command.args(["--primary-grpc-url", &format!("http://{}", address(port))]),
             None => command.args(["--grpc-listen-addr", &address(self.ports.grpc)]),
         };
-        command.args([
-            "--admin-listen-addr",
-            &address(self.ports.admin),
-            "--admin-auth-key",
-            ADMIN_KEY,
-        ]);
+        command.args(["--admin-listen-addr", &address(self.ports.admin), "--admin-auth-key", ADMIN_KEY]);
         if self.options.auth {
             command.arg("--auth-jwt-key-file").arg(self.key_file());
         }
-        command
-            .args(&self.options.arguments)
-            .current_dir(self.directory.path());
+        command.args(&self.options.arguments).current_dir(self.directory.path());
         command
     }
 
     fn token(&self, access: &str, expires_in_s: i64) -> String {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let expires = i64::try_from(now).unwrap_or(i64::MAX) + expires_in_s;
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","typ":"JWT"}"#);
         let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"a":"{access}","exp":{expires}}}"#));
@@ -254,10 +201,6 @@ impl Drop for Sqld {
 fn binary() -> PathBuf {
     let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".parts/sqld");
     let path = std::env::var_os("SQLD_BIN").map_or_else(ours, PathBuf::from);
-    assert!(
-        path.is_file(),
-        "no sqld at {}: run `make parts`, or set SQLD_BIN",
-        path.display()
-    );
+    assert!(path.is_file(), "no sqld at {}: run `make parts`, or set SQLD_BIN", path.display());
     path
 }

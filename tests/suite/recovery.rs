@@ -1,0 +1,163 @@
+//! What the step recognises: lost acknowledgements, two workers, replaced and restored sides.
+
+use crate::parts::{Fault, Proxy};
+use crate::support::{Db, Home, PATHS, Path, Rig, config, repository_schema, schema};
+use pgflume::config::Target;
+use pgflume::sync::Worker;
+use std::sync::Arc;
+use std::time::Duration;
+
+const BUDGET: Duration = Duration::from_secs(20);
+
+fn insert(id: &str, name: &str) -> String {
+    format!(r#"{{"type":"INSERT","table":"apps","record":{{"id":"{id}","name":"{name}"}}}}"#)
+}
+
+/// A rig whose worker reaches sqld through a proxy.
+async fn through_a_proxy() -> (Rig, Proxy) {
+    let home = Home::new(Path::Sqld);
+    let Target::Remote { url, token } = home.target() else { unreachable!() };
+    let proxy = Proxy::start(url.rsplit(':').next().unwrap().parse().unwrap());
+    let db = Db::new().await;
+    let target = Target::Remote { url: proxy.url(), token };
+    let worker = Arc::new(Worker::new(config(&db.url(), target, repository_schema())));
+    (Rig { db, home, worker }, proxy)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_is_lost_is_neither_lost_nor_applied_twice() {
+    let (rig, proxy) = through_a_proxy().await;
+    rig.db.send(&insert("a", "first")).await;
+    rig.drain().await;
+    rig.db.send(&insert("a", "second")).await;
+    // The replica is opened, read twice (inventory, head), then written: cut the write's answer.
+    let before = proxy.hits();
+    for _ in 0..6 {
+        proxy.set_once(Fault::CutAfterSend);
+        let done = rig.worker.drain(BUDGET).await.unwrap();
+        assert_eq!(done.queued, 0);
+        rig.db.send(&insert("a", "third")).await;
+    }
+    assert!(proxy.hits() > before, "no answer was cut");
+    rig.drain().await;
+    assert_eq!(rig.rows("SELECT name FROM apps").await, ["third"]);
+    let (acknowledged, applied) =
+        (rig.db.one("select seq from pgflume.progress").await, rig.rows("SELECT seq FROM _pgflume_head").await);
+    assert_eq!([acknowledged], applied[..]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_that_were_applied_before_the_acknowledgement_was_lost_are_not_applied_again() {
+    let rig = Rig::new(Path::File, repository_schema()).await;
+    rig.db.send(&insert("a", "first")).await;
+    rig.drain().await;
+    // A step that applies and then cannot commit: its transaction dies before the commit.
+    rig.db.send(&insert("a", "second")).await;
+    rig.db
+        .sql(
+            "create function pgflume.die() returns trigger language plpgsql as $$begin
+        raise exception 'no acknowledgement' using errcode = '57P01'; end$$;
+        create trigger die before update of synced_at on pgflume.progress for each row execute function pgflume.die()",
+        )
+        .await;
+    assert!(rig.worker.drain(Duration::ZERO).await.is_err());
+    assert_eq!(rig.rows("SELECT name FROM apps").await, ["second"]);
+    assert_eq!(rig.db.queued().await, 1, "the message is back");
+    rig.db.sql("drop function pgflume.die cascade").await;
+    // Whoever writes the replica by hand shows whether the image is applied once more.
+    let Target::File(path) = rig.home.target() else { unreachable!() };
+    let by_hand = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
+    by_hand.execute("UPDATE apps SET name = 'by hand'", ()).await.unwrap();
+    assert_eq!(rig.drain().await.queued, 0);
+    assert_eq!(rig.rows("SELECT name FROM apps").await, ["by hand"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_and_many_callers_deliver_each_message_once() {
+    for path in PATHS {
+        let rig = Rig::new(path, repository_schema()).await;
+        let workers = [rig.worker.clone(), Arc::new(rig.second_worker()), Arc::new(rig.second_worker())];
+        let mut calls = tokio::task::JoinSet::new();
+        for i in 0..60 {
+            rig.db.send(&insert(&format!("k{}", i % 7), &format!("{i:03}"))).await;
+            let worker = workers[i % 3].clone();
+            calls.spawn(async move { worker.drain(BUDGET).await.unwrap().processed });
+        }
+        let mut processed = 0;
+        while let Some(done) = calls.join_next().await {
+            processed += done.unwrap();
+        }
+        assert_eq!((processed, rig.db.queued().await), (60, 0), "{path:?}: a busy answer promises one more look");
+        assert_eq!(rig.rows("SELECT max(name), count(*) FROM apps").await, ["059|7"]);
+        assert_eq!(rig.rows("SELECT name FROM apps ORDER BY name").await.len(), 7);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replaced_emptied_or_older_replica_stops_the_drain_until_a_nuke() {
+    let tables = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#;
+    let cases = [
+        ("DELETE FROM _pgflume_head", "not the one"),
+        ("UPDATE _pgflume_head SET epoch = 'x'", "not the one"),
+        ("UPDATE _pgflume_head SET seq = seq - 1", "behind"),
+        ("UPDATE _pgflume_head SET token = 'x'", "behind"),
+        ("UPDATE _pgflume_head SET seq = seq + 1", "behind"),
+    ];
+    for (damage, expected) in cases {
+        let rig = Rig::new(Path::File, schema(tables)).await;
+        rig.db.send(r#"{"type":"INSERT","table":"t","record":{"id":1}}"#).await;
+        rig.drain().await;
+        let Target::File(path) = rig.home.target() else { unreachable!() };
+        let by_hand = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
+        by_hand.execute(damage, ()).await.unwrap();
+        rig.db.send(r#"{"type":"INSERT","table":"t","record":{"id":2}}"#).await;
+        let error = rig.worker.drain(BUDGET).await.unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("/nuke"), "{damage}: {error}");
+        assert_eq!(rig.db.queued().await, 1, "{damage}: nothing is lost");
+        pgflume::sync::pairing::nuke(&rig.worker, None).await.unwrap();
+        assert_eq!(rig.drain().await.processed, 1);
+        assert_eq!(rig.rows("SELECT id FROM t").await, ["2"], "{damage}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_postgres_stops_the_drain_and_loses_nothing() {
+    let damages = [
+        "update pgflume.progress set source_id = 'another/1'",
+        "update pgflume.progress set queue_id = 1",
+        // Restored to before the last batch, whose transaction it now has never had, or had committed.
+        "update pgflume.progress set seq = seq - 1, token = (select 'parent')",
+    ];
+    for damage in damages {
+        let rig = Rig::new(Path::File, repository_schema()).await;
+        rig.db.send(&insert("a", "first")).await;
+        rig.drain().await;
+        let parent = rig.rows("SELECT parent FROM _pgflume_ledger ORDER BY seq DESC LIMIT 1").await.swap_remove(0);
+        rig.db.sql(&damage.replace("'parent'", &format!("'{parent}'"))).await;
+        rig.db.send(&insert("b", "second")).await;
+        let error = rig.worker.drain(BUDGET).await.unwrap_err().to_string();
+        assert!(error.contains("Postgres is not the one"), "{damage}: {error}");
+        assert_eq!(rig.db.queued().await, 1);
+        assert_eq!(rig.rows("SELECT name FROM apps").await, ["first"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_contact_or_a_nuke_that_was_cut_short_is_finished() {
+    let rig = Rig::new(Path::File, repository_schema()).await;
+    rig.db.send(&insert("a", "one")).await;
+    rig.drain().await;
+    // As a nuke leaves it that dies between the replica and the acknowledgement.
+    rig.db.sql("update pgflume.progress set next_epoch = 'announced'").await;
+    rig.db.send(&insert("a", "two")).await;
+    rig.drain().await;
+    assert_eq!(rig.rows("SELECT name FROM apps").await, ["two"], "an announcement alone changes nothing");
+    let Target::File(path) = rig.home.target() else { unreachable!() };
+    let by_hand = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
+    by_hand.execute("UPDATE _pgflume_head SET epoch = 'announced', seq = 0", ()).await.unwrap();
+    rig.db.sql("update pgflume.progress set next_epoch = 'announced'").await;
+    rig.db.send(&insert("a", "three")).await;
+    rig.drain().await;
+    assert_eq!(rig.rows("SELECT name FROM apps").await, ["three"]);
+    assert_eq!(rig.db.one("select epoch || coalesce(next_epoch, '-') from pgflume.progress").await, "announced-");
+}
