@@ -11,25 +11,14 @@ fn main() {
         .args(["metadata", "--format-version", "1", "--offline", "--locked"])
         .output()
         .expect("cargo metadata runs");
-    assert!(
-        output.status.success(),
-        "cargo metadata: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    let metadata: serde_json::Value =
-        serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
     let package = metadata["packages"]
         .as_array()
         .and_then(|all| all.iter().find(|p| p["name"] == "pgmq"))
         .expect("the pgmq crate is a build dependency");
-    let manifest = PathBuf::from(
-        package["manifest_path"]
-            .as_str()
-            .expect("a package has a manifest"),
-    );
-    let sql = manifest
-        .with_file_name("src")
-        .join("install/embedded/sql/pgmq.sql");
+    let manifest = PathBuf::from(package["manifest_path"].as_str().expect("a package has a manifest"));
+    let sql = manifest.with_file_name("src").join("install/embedded/sql/pgmq.sql");
     std::fs::copy(&sql, out.join("pgmq.sql")).expect("the pgmq crate embeds pgmq.sql");
     println!("cargo:rustc-env=PGMQ_VERSION={}", pgmq_version(&manifest));
     println!("cargo:rerun-if-changed=Cargo.lock");
@@ -37,16 +26,8 @@ fn main() {
 
 /// The version that the SQL installs, from the extension's control file beside it.
 fn pgmq_version(manifest: &std::path::Path) -> String {
-    let control = manifest
-        .with_file_name("src")
-        .join("install/embedded/pgmq.control");
+    let control = manifest.with_file_name("src").join("install/embedded/pgmq.control");
     let text = std::fs::read_to_string(control).expect("the pgmq crate embeds pgmq.control");
-    let line = text
-        .lines()
-        .find(|l| l.starts_with("default_version"))
-        .expect("the control file has a version");
-    line.split('\'')
-        .nth(1)
-        .expect("the version is quoted")
-        .to_owned()
+    let line = text.lines().find(|l| l.starts_with("default_version")).expect("the control file has a version");
+    line.split('\'').nth(1).expect("the version is quoted").to_owned()
 }
