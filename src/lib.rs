@@ -1,6 +1,7 @@
 //! pgflume keeps a libSQL/SQLite copy of chosen Postgres tables fresh.
 
 pub mod batch;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod demo;

@@ -208,3 +208,21 @@ pub async fn is_empty(client: &Client, source: &SourceTable) -> Result<bool> {
     let row = rows.first().ok_or_else(|| Error::retry("Postgres gave no answer"))?;
     Ok(row.try_get(0)?)
 }
+
+/// Reads all rows that are replicated.
+pub fn scan_sql(source: &SourceTable) -> String {
+    let table = &source.table;
+    let values: Vec<_> = (table.columns.iter().zip(&source.columns))
+        .map(|(c, s)| expression(c.kind, s, &format!("t.{}", quote(&c.name))))
+        .collect();
+    let filter = table.filter.as_ref().map(|f| format!(" where (\n{f}\n)")).unwrap_or_default();
+    format!("select {} from {} as t{filter}", values.join(", "), table.source.quoted())
+}
+
+/// Converts one row of [`scan_sql`].
+pub fn decode_scan(source: &SourceTable, row: &Row) -> Result<Result<Vec<Cell>, Unfit>> {
+    (0..source.table.columns.len())
+        .map(|position| Ok(cell(source, position, row.try_get(position)?)))
+        .collect::<Result<Vec<_>>>()
+        .map(|cells| cells.into_iter().collect())
+}

@@ -7,6 +7,7 @@ mod sync;
 
 use crate::config::{ConfigError, Options};
 use clap::{Parser, Subcommand};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// Exit code of a mistake in arguments or configuration.
@@ -88,7 +89,10 @@ fn log(format: &str) -> Result<(), ConfigError> {
         })?,
         _ => EnvFilter::new("info"),
     };
-    let logger = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     match format {
         "json" => logger.json().init(),
         "text" => logger.init(),

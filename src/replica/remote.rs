@@ -346,7 +346,7 @@ fn first_line(message: &str) -> String {
 }
 
 /// The process's TLS implementation; a second call changes nothing.
-fn install_crypto() {
+pub fn install_crypto() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // A race with another thread that does the same is no failure.
         rustls::crypto::ring::default_provider().install_default().ok();

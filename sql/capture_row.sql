@@ -1,0 +1,7 @@
+
+declare
+    marked pg_catalog.jsonb;
+begin
+{{statements}}
+    return null;
+end

@@ -1,0 +1,5 @@
+
+begin
+{{statements}}
+    return null;
+end

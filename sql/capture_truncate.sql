@@ -1,0 +1,2 @@
+    insert into {{queue}} (vt, message)
+    values (pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', {{table}}, 'truncate', true));

@@ -1,0 +1,130 @@
+-- The functions around the queue, under the names of the original migration. Nobody but their owner may
+-- call them: two of them know the secret.
+
+-- Where the address and the secret are kept if the server has no Vault.
+create table if not exists pgflume.settings (
+    name  text primary key,
+    value text not null
+);
+revoke all on table pgflume.settings from public;
+
+-- Where cron posts: Vault's secret libsql_sync_url, else pgflume.settings. Null if it was never set.
+create or replace function pgflume.get_libsql_sync_url() returns text
+language plpgsql stable security definer set search_path = ''
+as $body$
+declare
+    found_value pg_catalog.text;
+begin
+    if pg_catalog.to_regclass('vault.decrypted_secrets') is not null then
+        execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
+            into found_value using 'libsql_sync_url';
+    end if;
+    if found_value is null then
+        select s.value into found_value from pgflume.settings s where s.name = 'libsql_sync_url';
+    end if;
+    return found_value;
+end
+$body$;
+revoke all on function pgflume.get_libsql_sync_url() from public;
+
+-- The secret that the worker expects: Vault's libsql_webhook_signature, else pgflume.settings.
+create or replace function pgflume.get_libsql_webhook_signature() returns text
+language plpgsql stable security definer set search_path = ''
+as $body$
+declare
+    found_value pg_catalog.text;
+begin
+    if pg_catalog.to_regclass('vault.decrypted_secrets') is not null then
+        execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
+            into found_value using 'libsql_webhook_signature';
+    end if;
+    if found_value is null then
+        select s.value into found_value from pgflume.settings s where s.name = 'libsql_webhook_signature';
+    end if;
+    return found_value;
+end
+$body$;
+revoke all on function pgflume.get_libsql_webhook_signature() from public;
+
+-- What cron runs: one post to the worker, which drains the queue by itself.
+create or replace function pgflume.process_libsql_replication_batch() returns void
+language plpgsql security definer set search_path = ''
+as $body$
+declare
+    url         constant pg_catalog.text := pgflume.get_libsql_sync_url();
+    signature   constant pg_catalog.text := pgflume.get_libsql_webhook_signature();
+    timeout_ms  constant pg_catalog.int4 := 30000; -- the worker answers within 25 s
+    body        constant pg_catalog.text := '{"type":"sync"}';
+    http_schema pg_catalog.name;
+    status      pg_catalog.int4;
+begin
+    if url is null or signature is null then
+        raise warning 'pgflume: nothing was posted, because % not set',
+            case when url is null then 'the address of the worker is' else 'the webhook secret is' end
+            using hint = 'run pgflume setup with SYNC_URL and WEBHOOK_SIGNATURE';
+        return;
+    end if;
+
+    -- pg_net: asynchronous, returns at once
+    if pg_catalog.to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is not null then
+        execute 'select net.http_post(url := $1, body := $2, params := $3, headers := $4, timeout_milliseconds := $5)'
+            using url, body::pg_catalog.jsonb, '{}'::pg_catalog.jsonb,
+                pg_catalog.jsonb_build_object('Content-Type', 'application/json', 'x-webhook-signature', signature),
+                timeout_ms;
+        return;
+    end if;
+
+    -- the extension http, in whichever schema it was created; not just anything that has its name
+    select n.nspname into http_schema
+    from pg_catalog.pg_extension e
+    join pg_catalog.pg_namespace n on n.oid = e.extnamespace
+    where e.extname = 'http';
+    if http_schema is null then
+        raise exception 'pgflume: nothing here can send an HTTP request'
+            using hint = 'create extension pg_net (or http), or let the system''s cron run "pgflume sync" instead';
+    end if;
+    execute pg_catalog.format('select %I.http_set_curlopt(''CURLOPT_TIMEOUT_MSEC'', $1)', http_schema)
+        using timeout_ms::pg_catalog.text;
+    execute pg_catalog.format(
+        'select (%1$I.http((''POST'', $1, array[%1$I.http_header(''x-webhook-signature'', $2)], ''application/json'', $3)'
+        '::%1$I.http_request)).status', http_schema)
+        into status using url, signature, body;
+    if status <> 200 then
+        raise warning 'pgflume: the worker answered with status %', status
+            using hint = 'look at the worker''s log; the next run tries again and nothing is lost';
+    end if;
+end
+$body$;
+revoke all on function pgflume.process_libsql_replication_batch() from public;
+
+-- For those who want images on the queue: a row trigger that sends the row as it was and as it is.
+--   create trigger … after insert or update or delete on … for each row
+--       execute function pgflume.trigger_http_queue_post_to_function_libsql();
+-- An argument names another queue than this one.
+create or replace function pgflume.trigger_http_queue_post_to_function_libsql() returns trigger
+language plpgsql security definer
+set search_path = ''
+set timezone = 'UTC'
+set datestyle = 'ISO, YMD'
+set intervalstyle = 'postgres'
+set bytea_output = 'hex'
+set extra_float_digits = 3
+set quote_all_identifiers = off
+as $body$
+begin
+    execute pg_catalog.format('insert into pgmq.%I (vt, message) values (pg_catalog.clock_timestamp(), $1)',
+            'q_' || coalesce(tg_argv[0], {{image_queue}}))
+        using pg_catalog.jsonb_build_object(
+            'record', pg_catalog.to_jsonb(new),
+            'old_record', pg_catalog.to_jsonb(old),
+            'type', tg_op,
+            'table', tg_table_name);
+    return null;
+end
+$body$;
+revoke all on function pgflume.trigger_http_queue_post_to_function_libsql() from public;
+comment on function pgflume.trigger_http_queue_post_to_function_libsql() is {{image_comment}};
+-- It runs as a role that may add to a queue and nothing else, whoever writes to the table.
+grant create on schema pgflume to pgflume_capture;
+alter function pgflume.trigger_http_queue_post_to_function_libsql() owner to pgflume_capture;
+revoke create on schema pgflume from pgflume_capture;

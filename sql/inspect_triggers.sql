@@ -1,0 +1,21 @@
+-- Our triggers, and those of the original migration, on these tables. $1 the tables' oids, $2 our triggers' names.
+select
+    c.nspname::text,
+    r.relname::text,
+    t.tgname::text,
+    t.tgenabled::text,
+    pn.nspname::text,
+    p.proname::text,
+    encode(sha256(convert_to(p.prosrc, 'UTF8')), 'hex'),
+    coalesce(p.proconfig, '{}'),
+    p.prosecdef and pg_get_userbyid(p.proowner) = 'pgflume_capture',
+    t.tgparentid <> 0
+from pg_trigger t
+join pg_class r on r.oid = t.tgrelid
+join pg_namespace c on c.oid = r.relnamespace
+join pg_proc p on p.oid = t.tgfoid
+join pg_namespace pn on pn.oid = p.pronamespace
+where t.tgrelid = any ($1)
+    and (t.tgname = any ($2)
+        or p.proname = 'trigger_http_queue_post_to_function_libsql' and pn.nspname <> 'pgflume' and t.tgparentid = 0)
+order by 1, 2, 3

@@ -1,0 +1,32 @@
+-- What the two roles may do with this queue and these tables, and nothing else.
+grant usage on schema pgmq to pgflume_capture, pgflume_worker;
+grant insert on {{queue}} to pgflume_capture;
+-- update: the worker locks the messages that it takes
+grant select, update, delete on {{queue}} to pgflume_worker;
+grant select, insert, delete on {{dead}} to pgflume_worker;
+grant usage on schema pgflume to pgflume_worker;
+grant select, insert, update on pgflume.progress, pgflume.wakeup to pgflume_worker;
+grant select, insert, delete on pgflume.redeemed to pgflume_worker;
+
+-- Without effect until somebody turns on row-level security for the queue (some consoles do).
+do $policies$
+begin
+    if not exists (select from pg_catalog.pg_policy where polrelid = {{queue_text}}::pg_catalog.regclass and polname = 'pgflume_capture') then
+        create policy pgflume_capture on {{queue}} for insert to pgflume_capture with check (true);
+    end if;
+end
+$policies$;
+
+-- The source tables. The whole table, not single columns: the worker also locks it against DDL.
+{{sources}}
+
+-- A mark that cannot be written fails the user's write, so make sure now that it can.
+do $check$
+begin
+    if not pg_catalog.has_schema_privilege('pgflume_capture', 'pgmq', 'usage')
+        or not pg_catalog.has_table_privilege('pgflume_capture', {{queue_text}}, 'insert') then
+        raise exception 'pgflume_capture could not be given its rights on %', {{queue_text}}
+            using errcode = 'PF001', hint = 'run setup as the owner of schema pgmq and of the queue';
+    end if;
+end
+$check$;

@@ -1,0 +1,3 @@
+-- Makes this database a source of pgflume: queue, capture triggers, cron job and roles.
+-- Each part is one transaction and may be run again. A part that waits too long for a lock fails and
+-- changes nothing: then run the script again. Stop at the first error: psql -v ON_ERROR_STOP=1 -f FILE

@@ -1,0 +1,3 @@
+-- ======== where cron posts, and its secret: by hand, because secrets have no place in a file ========
+-- insert into pgflume.settings values ('libsql_sync_url', 'https://<worker>/sync');
+-- insert into pgflume.settings values ('libsql_webhook_signature', '<WEBHOOK_SIGNATURE>');

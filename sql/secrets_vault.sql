@@ -1,0 +1,3 @@
+-- ======== where cron posts, and its secret: by hand, because secrets have no place in a file ========
+-- select vault.create_secret('https://<worker>/sync', 'libsql_sync_url');
+-- select vault.create_secret('<WEBHOOK_SIGNATURE>', 'libsql_webhook_signature');

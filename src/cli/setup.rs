@@ -1,0 +1,58 @@
+//! `pgflume setup`: arguments → [`crate::capture::setup`] or the script of it → words on the terminal.
+
+use crate::capture::{self, SetupOptions};
+use crate::config::{ConfigError, Options, QueueName, secret};
+use std::error::Error;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+/// Make Postgres ready: queue, capture triggers, cron job, roles. Safe to run again
+#[derive(Debug, Clone, clap::Args)]
+pub struct SetupArgs {
+    /// Write the SQL to standard output and change nothing
+    #[arg(long)]
+    pub print: bool,
+    /// Also remove the row triggers and the cron job of the original migration
+    #[arg(long)]
+    pub take_over: bool,
+    /// Where cron posts, such as https://worker.example.org/sync
+    #[arg(long, env = "SYNC_URL")]
+    pub sync_url: Option<String>,
+    /// Tables of schema.json that logical replication fills: they get row triggers
+    #[arg(long, value_name = "TABLE", num_args = 1.., value_delimiter = ',')]
+    pub row_triggers: Vec<String>,
+    /// When cron posts if it has no job yet [default: */5 * * * *]
+    #[arg(long, value_name = "CRON")]
+    pub schedule: Option<String>,
+}
+
+/// Runs the command.
+pub async fn run(args: SetupArgs, options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+    let postgres = options.postgres()?;
+    let schema = options.schema()?;
+    let queue = QueueName::parse(&options.queue_name)?;
+    let wanted = SetupOptions {
+        take_over: args.take_over,
+        sync_url: args.sync_url.filter(|url| !url.is_empty()).map(|url| sync_url(&url)).transpose()?,
+        webhook_signature: secret("WEBHOOK_SIGNATURE")?,
+        row_triggers: args.row_triggers.into_iter().collect(),
+        schedule: args.schedule,
+    };
+    let mut out = std::io::stdout().lock();
+    if args.print {
+        out.write_all(capture::print(&postgres, &schema, &queue, &wanted).await?.as_bytes())?;
+    } else {
+        write!(out, "{}", capture::setup(&postgres, &schema, &queue, &wanted).await?)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn sync_url(text: &str) -> Result<String, ConfigError> {
+    match url::Url::parse(text) {
+        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(text.to_owned()),
+        _ => Err(ConfigError(
+            "SYNC_URL must be the worker's address as Postgres reaches it, such as https://worker.example.org/sync"
+                .into(),
+        )),
+    }
+}

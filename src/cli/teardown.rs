@@ -1,0 +1,50 @@
+//! `pgflume teardown`: asks, then [`crate::capture::teardown`].
+
+use crate::capture::{self, TeardownOptions};
+use crate::config::{ConfigError, Options, QueueName};
+use std::error::Error;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+/// Remove what setup made. The queue stays unless --queue
+#[derive(Debug, Clone, clap::Args)]
+pub struct TeardownArgs {
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Drop the queue and its dead letters too, with everything that is on them
+    #[arg(long)]
+    pub queue: bool,
+}
+
+/// Runs the command.
+pub async fn run(args: TeardownArgs, options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+    let postgres = options.postgres()?;
+    let queue = QueueName::parse(&options.queue_name)?;
+    if !args.yes && !confirmed(&queue, args.queue)? {
+        writeln!(std::io::stdout(), "Nothing was changed.")?;
+        return Ok(ExitCode::FAILURE);
+    }
+    let report = capture::teardown(&postgres, &queue, TeardownOptions { drop_queue: args.queue }).await?;
+    write!(std::io::stdout(), "{report}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn confirmed(queue: &QueueName, drop_queue: bool) -> Result<bool, Box<dyn Error>> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Box::new(ConfigError(
+            "teardown asks before it removes anything, and there is no terminal: add --yes".into(),
+        )));
+    }
+    let and = if drop_queue { ", and drop the queue with all its messages" } else { "" };
+    let mut out = std::io::stdout().lock();
+    write!(
+        out,
+        "Remove the capture of queue {}{and}? Changes from then on are not replicated. [y/N] ",
+        queue.as_str()
+    )?;
+    out.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
