@@ -8,10 +8,18 @@ declare
     member boolean;
 begin
     if not exists (select from pg_catalog.pg_roles where rolname = 'pgflume_capture') then
-        create role pgflume_capture nologin;
+        begin
+            create role pgflume_capture nologin;
+        exception when duplicate_object or unique_violation then
+            null; -- another database's set-up was faster
+        end;
     end if;
     if not exists (select from pg_catalog.pg_roles where rolname = 'pgflume_worker') then
-        create role pgflume_worker nologin;
+        begin
+            create role pgflume_worker nologin;
+        exception when duplicate_object or unique_violation then
+            null; -- another database's set-up was faster
+        end;
     end if;
 
     -- Handing functions over to pgflume_capture takes membership in it; superusers need none.

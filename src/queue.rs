@@ -197,14 +197,16 @@ pub async fn take(client: &Client, queue: &QueueName, paused: &[&str]) -> Result
              from {table} where {filter} order by msg_id limit $1),
          cut as (select msg_id from (
              select msg_id, sum(coalesce(unpacked, stored)) over (order by msg_id) - coalesce(unpacked, stored) as before from first) f
-             where before < $2),
-         taken as (delete from {table} q using cut where q.msg_id = cut.msg_id returning q.msg_id, q.message::text)
-         select * from taken order by msg_id"
+             where before < $2)
+         delete from {table} q using cut where q.msg_id = cut.msg_id returning q.msg_id, q.message::text"
     );
     let parameters =
         [(&TAKE_MESSAGES as _, Type::INT8), (&TAKE_BYTES as _, Type::INT8), (&paused as _, Type::TEXT_ARRAY)];
     let rows = client.query_typed(&sql, &parameters).await?;
-    rows.iter().map(|row| Ok(Taken { msg_id: row.try_get(0)?, text: row.try_get(1)? })).collect()
+    let taken = rows.iter().map(|row| Ok(Taken { msg_id: row.try_get(0)?, text: row.try_get(1)? }));
+    let mut taken = taken.collect::<Result<Vec<_>>>()?;
+    taken.sort_unstable_by_key(|message| message.msg_id); // RETURNING has no order
+    Ok(taken)
 }
 
 /// Deletes messages whose images the replica already has.

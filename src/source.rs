@@ -101,7 +101,8 @@ pub async fn read(client: &Client, source: &SourceTable, keys: &[MarkedKey]) -> 
 }
 
 /// Joins the marked keys to their rows. Names of the key list end in a suffix that no column of the
-/// source has, because `where` is written with bare column names.
+/// source has, because `where` is written with bare column names. `unnest` stays bare: only so does it
+/// take several arrays.
 fn read_sql(source: &SourceTable) -> String {
     let table = &source.table;
     let key = |i: usize| format!("_pgflume_k{i}");
@@ -129,7 +130,7 @@ fn read_sql(source: &SourceTable) -> String {
         .collect();
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
     format!(
-        "select k.{}, {}, r.* from (select *, {} from pg_catalog.unnest({}) as u({})) k \
+        "select k.{}, {}, r.* from (select *, {} from unnest({}) as u({})) k \
          left join lateral (select true as _pgflume_found, {} from {} as t where {}{filter}) r on true",
         names.join(", k."),
         marked_values.join(", "),

@@ -121,10 +121,18 @@ pub fn from_json(kind: ColumnType, raw: &RawValue) -> Result<Cell, Mismatch> {
     if kind == ColumnType::Json {
         return Ok(Cell::Text(json.to_owned()));
     }
+    if let Some(text) = unescaped(json) {
+        return from_text(kind, text);
+    }
     match serde_json::from_str::<String>(json) {
         Ok(text) => from_text(kind, &text),
         Err(_) => from_text(kind, json), // a number, true, false, an object or an array as it stands
     }
+}
+
+/// The content of a JSON string that has no escapes, as most have none.
+pub fn unescaped(json: &str) -> Option<&str> {
+    json.strip_prefix('"')?.strip_suffix('"').filter(|text| !text.as_bytes().contains(&b'\\'))
 }
 
 fn integer(text: &str) -> Result<Cell, Mismatch> {

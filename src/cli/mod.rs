@@ -2,8 +2,10 @@
 
 mod demo;
 mod serve;
+mod setup;
 mod status;
 mod sync;
+mod teardown;
 
 use crate::config::{ConfigError, Options};
 use clap::{Parser, Subcommand};
@@ -27,6 +29,10 @@ struct Cli {
 enum Command {
     /// Show the main job end to end on throw-away parts, and prove both sides equal
     Demo(demo::DemoArgs),
+    /// Make Postgres ready from schema.json: queue, capture, cron job, roles. Idempotent
+    Setup(setup::SetupArgs),
+    /// Remove all that `setup` made
+    Teardown(teardown::TeardownArgs),
     /// Run the HTTP worker
     Serve(serve::ServeArgs),
     /// Drain the queue once, then exit: 0 drained, 1 error, 2 usage
@@ -55,11 +61,15 @@ type CommandResult = Result<ExitCode, Box<dyn std::error::Error>>;
 /// Runs the command line of this process.
 pub async fn run() -> ExitCode {
     let cli = Cli::parse();
-    if let Err(e) = log(&cli.options.log_format) {
+    // The demo speaks for itself.
+    let level = if matches!(cli.command, Command::Demo(_)) { "warn" } else { "info" };
+    if let Err(e) = log(&cli.options.log_format, level) {
         return report(&e);
     }
     let done = match cli.command {
         Command::Demo(args) => demo::run(args).await,
+        Command::Setup(args) => setup::run(args, &cli.options).await,
+        Command::Teardown(args) => teardown::run(args, &cli.options).await,
         Command::Serve(args) => serve::run(args, &cli.options).await,
         Command::Sync(args) => sync::run(args, &cli.options).await,
         Command::Status(args) => status::run(args, &cli.options).await,
@@ -81,13 +91,13 @@ fn unbuilt(command: &str) -> CommandResult {
 }
 
 /// Logs go to standard error, so that standard output is a command's answer.
-fn log(format: &str) -> Result<(), ConfigError> {
+fn log(format: &str, level: &str) -> Result<(), ConfigError> {
     use tracing_subscriber::EnvFilter;
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|_| {
             ConfigError(format!("RUST_LOG {text:?} is no filter: use a level such as info, or pgflume=debug"))
         })?,
-        _ => EnvFilter::new("info"),
+        _ => EnvFilter::new(level),
     };
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)

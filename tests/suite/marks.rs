@@ -233,6 +233,26 @@ async fn a_row_that_stops_matching_where_leaves_the_replica() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn composite_keys_are_read_and_moved() {
+    let definition = r#"{"c":{"primaryKey":["region","n"],"columns":{"v":"TEXT","n":"INTEGER","region":"TEXT"}}}"#;
+    for path in PATHS {
+        let rig = Rig::new(path, schema(definition)).await;
+        rig.db
+            .sql(
+                "create table c (region text, n bigint, v text, primary key (region, n));
+                    insert into c values ('eu', 1, 'a'), ('eu', 2, 'b'), ('us', 1, 'c')",
+            )
+            .await;
+        rig.db.send(r#"{"v":1,"table":"c","keys":[["eu","1"],["us","1"],["eu","2"],["us","2"]]}"#).await;
+        assert_eq!(rig.drain().await.rows, 4);
+        rig.db.sql("update c set region = 'mars' where region = 'us'; delete from c where n = 2").await;
+        rig.db.send(r#"{"v":1,"table":"c","keys":[["us","1"],["mars","1"],["eu","2"]]}"#).await;
+        rig.drain().await;
+        assert_eq!(rig.rows("SELECT region, n, v FROM c ORDER BY region").await, ["eu|1|a", "mars|1|c"], "{path:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn names_with_quotes_and_semicolons_are_only_names() {
     let name = r#"we"ird'; drop table x; --"#;
     let json = serde_json::json!({name: {"primaryKey": "i\"d;", "columns": {"i\"d;": "INTEGER", "se lect": "REAL"}, "indexes": [["se lect", "i\"d;"]]}});

@@ -1,0 +1,157 @@
+//! Facts → the steps of a set-up, each one transaction. Pure. `setup` runs them, `--print` writes them.
+
+use super::inspect::{Facts, Inspected};
+use super::render::{self, Event};
+use super::template::{dollar_quoted, dollar_tag, fill, shown, text};
+use super::{LOCK_TIMEOUT_MS, SetupOptions};
+use crate::config::QueueName;
+use crate::schema::quote;
+
+/// How often cron asks for a drain, unless told otherwise.
+const DEFAULT_SCHEDULE: &str = "*/5 * * * *";
+
+/// Without what a step can be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// The set-up ends where this fails.
+    Required,
+    /// The set-up goes on, and says what to do.
+    Optional(&'static str),
+}
+
+/// One transaction.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What it makes, for people.
+    pub title: String,
+    /// Its SQL, without begin and commit.
+    pub sql: String,
+    /// Whether the rest can do without.
+    pub need: Need,
+    /// Nothing to do: all of it is there as it should be.
+    pub is_done: bool,
+}
+
+impl Step {
+    /// A required step with something to do.
+    pub fn new(title: impl Into<String>, sql: impl Into<String>) -> Self {
+        Self { title: title.into(), sql: sql.into(), need: Need::Required, is_done: false }
+    }
+
+    /// The whole transaction.
+    pub fn transaction(&self) -> String {
+        format!(
+            "begin;\nset local lock_timeout = '{LOCK_TIMEOUT_MS}ms';\nset local client_min_messages = warning;\n\
+             set local search_path = pg_catalog, pg_temp;\nset local standard_conforming_strings = on;\n\
+             -- one set-up at a time\nselect pg_advisory_xact_lock(hashtext('pgflume setup'));\n{}\ncommit;\n",
+            self.sql.trim_end()
+        )
+    }
+}
+
+/// All steps, in order.
+pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if !facts.server.has_pgmq {
+        steps.push(Step::new("PGMQ", pgmq()));
+    }
+    steps.push(Step {
+        is_done: facts.queues_exist,
+        ..Step::new(format!("the queue {} and its dead letters", queue.as_str()), queues(queue))
+    });
+    steps.push(Step::new("the schema pgflume and the worker's bookkeeping", include_str!("../../sql/bookkeeping.sql")));
+    steps.push(Step::new("the roles pgflume_capture and pgflume_worker", include_str!("../../sql/roles.sql")));
+    steps.push(Step::new("their rights", rights(facts, queue)));
+    steps.push(Step::new("the functions of schema pgflume", functions(facts, queue)));
+    steps.extend(facts.sources.iter().map(|s| capture(s, queue, options)));
+    steps.extend(cron(facts, options));
+    steps
+}
+
+fn pgmq() -> String {
+    let embedded = include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"));
+    let outer = dollar_tag(embedded, "install");
+    fill(include_str!("../../sql/pgmq_install.sql"), &[("outer", &outer), ("pgmq", &dollar_quoted(embedded))])
+}
+
+fn queues(queue: &QueueName) -> String {
+    let values = [
+        ("queue_text", text(&queue.table())),
+        ("queue_name", text(queue.as_str())),
+        ("dead_text", text(&queue.dead_table())),
+        ("dead_name", text(&queue.dead())),
+    ];
+    fill(include_str!("../../sql/queue.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
+}
+
+fn rights(facts: &Facts, queue: &QueueName) -> String {
+    let source = |s: &Inspected| {
+        let (schema, source) = (quote(&s.source.name.schema), s.source.name.quoted());
+        fill(include_str!("../../sql/rights_source.sql"), &[("schema", &schema), ("source", &source)])
+    };
+    let sources: String = facts.sources.iter().map(source).collect();
+    let values = [
+        ("queue", queue.table()),
+        ("queue_text", text(&queue.table())),
+        ("dead", queue.dead_table()),
+        ("sources", sources.trim_end().to_owned()),
+    ];
+    fill(include_str!("../../sql/rights.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
+}
+
+fn functions(facts: &Facts, queue: &QueueName) -> String {
+    // A second queue in the same database leaves the first one's row triggers as they are.
+    let image_queue = facts.server.image_queue.as_deref().unwrap_or(queue.as_str());
+    let values = [("image_queue", text(image_queue)), ("image_comment", text(&format!("queue: {image_queue}")))];
+    fill(include_str!("../../sql/functions.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
+}
+
+fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> Step {
+    let source = &inspected.source;
+    let on = source.name.quoted();
+    let leftovers: Vec<_> = inspected.leftovers.iter().filter(|_| options.take_over).collect();
+    // The strongest lock first: taking a stronger one later could deadlock with a writer.
+    let is_dropping = !inspected.obsolete.is_empty() || !leftovers.is_empty();
+    let mode = if is_dropping { "access exclusive" } else { "share row exclusive" };
+    let mut sql = format!("lock table {on} in {mode} mode;\ngrant create on schema pgflume to pgflume_capture;\n");
+    for function in source.functions(queue) {
+        sql.push_str(&render::function(&function));
+        if function.name == render::function_name(queue, &source.name, Event::Row) && !source.partitions.is_empty() {
+            let name = quote(&function.name);
+            sql.push_str("-- whoever adds a partition adds this trigger to it\n");
+            sql.push_str(&format!("grant execute on function pgflume.{name}() to {};\n", quote(&source.owner)));
+        }
+    }
+    sql.push_str("revoke create on schema pgflume from pgflume_capture;\n");
+    for trigger in source.triggers(queue) {
+        sql.push_str(&render::trigger(queue, &trigger));
+    }
+    for partition in &source.partitions {
+        let name = quote(&Event::Row.trigger(queue));
+        sql.push_str(&format!("alter table {} enable always trigger {name};\n", partition.quoted()));
+    }
+    for (on, trigger) in
+        inspected.obsolete.iter().map(|(on, t)| (on, t)).chain(leftovers.iter().map(|l| (&l.on, &l.trigger)))
+    {
+        sql.push_str(&render::drop_trigger(on, trigger));
+    }
+    let kind = if source.by_row { "row" } else { "statement" };
+    let title = format!("capture of {} by {kind} triggers", shown(&on));
+    Step { is_done: inspected.is_captured && !is_dropping, ..Step::new(title, sql) }
+}
+
+fn cron(facts: &Facts, options: &SetupOptions) -> Option<Step> {
+    let server = &facts.server;
+    if !server.has_cron && !server.can_cron {
+        return None;
+    }
+    let replace = if options.take_over { include_str!("../../sql/cron_replace.sql").trim_end_matches(' ') } else { "" };
+    let values = [
+        ("extension", if server.has_cron { "" } else { "create extension if not exists pg_cron;\n" }.to_owned()),
+        ("replace", if replace.is_empty() { String::new() } else { format!("{}\n    ", replace.trim_end()) }),
+        ("schedule", text(options.schedule.as_deref().unwrap_or(DEFAULT_SCHEDULE))),
+    ];
+    let sql = fill(include_str!("../../sql/cron.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())));
+    let mend = "let an administrator create the extension pg_cron and grant usage on schema cron to this role, then run setup again; or let the system's cron run `pgflume sync`";
+    Some(Step { need: Need::Optional(mend), ..Step::new("the cron job process_libsql_replication", sql) })
+}

@@ -1,0 +1,444 @@
+//! Tables and their columns → the SQL of their capture. Pure: what the catalog says comes in as
+//! [`Source`], text goes out. The SQL itself is in `sql/capture_*.sql`.
+
+use super::template::{dollar_quoted, fill, text};
+use super::types::{Pin, SourceColumn, pins};
+use crate::config::QueueName;
+use crate::schema::{SourceName, Table, quote};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Most keys of one message: one read of the worker.
+const MESSAGE_KEYS: usize = 500;
+
+/// Most bytes of the keys of one message, give or take one key: PGMQ's rows stay small.
+const MESSAGE_BYTES: usize = 32_000;
+
+/// What a key costs besides its text; also makes `MESSAGE_BYTES` bound the number of keys.
+const KEY_BYTES: usize = MESSAGE_BYTES / MESSAGE_KEYS;
+
+/// Longest name that Postgres keeps whole (NAMEDATALEN − 1).
+const NAME_BYTES: usize = 63;
+
+/// Hexadecimal digits that tell shortened names apart.
+const HASH_DIGITS: usize = 10;
+
+/// What a trigger reacts to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Event {
+    /// Statement trigger.
+    Insert,
+    /// Statement trigger.
+    Update,
+    /// Statement trigger.
+    Delete,
+    /// Statement trigger.
+    Truncate,
+    /// Row trigger for insert, update and delete.
+    Row,
+}
+
+impl Event {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Insert, Self::Update, Self::Delete, Self::Truncate, Self::Row];
+
+    /// As in the names of triggers and functions.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Truncate => "truncate",
+            Self::Row => "row",
+        }
+    }
+
+    /// The trigger's name, the same on every table; a queue's name leaves room for it.
+    pub fn trigger(self, queue: &QueueName) -> String {
+        format!("pgflume_{}_{}", queue.as_str(), self.name())
+    }
+
+    fn sql(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Insert => ("insert", "\n    referencing new table as new_rows", "statement"),
+            Self::Update => ("update", "\n    referencing old table as old_rows new table as new_rows", "statement"),
+            Self::Delete => ("delete", "\n    referencing old table as old_rows", "statement"),
+            Self::Truncate => ("truncate", "", "statement"),
+            Self::Row => ("insert or update or delete", "", "row"),
+        }
+    }
+}
+
+/// A replicated table together with the columns of its source.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// From `schema.json`.
+    pub table: Arc<Table>,
+    /// The key's columns, in `schema.json`'s order.
+    pub key: Vec<SourceColumn>,
+    /// The other columns whose change matters: replicated, or used by `where`. `None`: any update may matter.
+    pub watched: Option<Vec<SourceColumn>>,
+}
+
+/// A source table with all that is replicated from it.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// The table.
+    pub name: SourceName,
+    /// Row triggers in place of statement triggers.
+    pub by_row: bool,
+    /// All partitions of a partitioned table, of all levels.
+    pub partitions: Vec<SourceName>,
+    /// Who owns the table, and therefore may add partitions.
+    pub owner: String,
+    /// What it feeds.
+    pub targets: Vec<Target>,
+    /// The queue has row-level security.
+    pub queue_has_rls: bool,
+}
+
+/// A capture function.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Function {
+    /// Its name in schema pgflume, not quoted.
+    pub name: String,
+    /// Its body.
+    pub body: String,
+    /// Its pinned settings besides `search_path`.
+    pub pins: BTreeSet<Pin>,
+}
+
+/// A trigger, enabled always, and what it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trigger {
+    /// On which table.
+    pub on: SourceName,
+    /// When.
+    pub event: Event,
+    /// The function's name in schema pgflume.
+    pub function: String,
+}
+
+impl Source {
+    /// The events that it is captured by.
+    pub fn events(&self) -> &'static [Event] {
+        if self.by_row {
+            &[Event::Row, Event::Truncate]
+        } else {
+            &[Event::Insert, Event::Update, Event::Delete, Event::Truncate]
+        }
+    }
+
+    /// The functions that its triggers run.
+    pub fn functions(&self, queue: &QueueName) -> Vec<Function> {
+        self.events().iter().map(|&event| self.function(queue, event)).collect()
+    }
+
+    /// The triggers that it must have; Postgres itself adds row triggers to partitions.
+    pub fn triggers(&self, queue: &QueueName) -> Vec<Trigger> {
+        let trigger = |on: &SourceName, event| Trigger {
+            on: on.clone(),
+            event,
+            function: function_name(queue, &self.name, event),
+        };
+        let own = self.events().iter().map(|&event| trigger(&self.name, event));
+        own.chain(self.partitions.iter().map(|p| trigger(p, Event::Truncate))).collect()
+    }
+
+    fn function(&self, queue: &QueueName, event: Event) -> Function {
+        let statements: String = self.targets.iter().map(|t| t.statement(queue, event)).collect();
+        let body = if event == Event::Row {
+            include_str!("../../sql/capture_row.sql")
+        } else {
+            include_str!("../../sql/capture_statement.sql")
+        };
+        let mut pins: BTreeSet<Pin> = self.targets.iter().flat_map(|t| t.pins(event)).collect();
+        if event == Event::Update {
+            pins.insert(Pin::Jit);
+        }
+        if self.queue_has_rls {
+            pins.insert(Pin::RowSecurity);
+        }
+        Function {
+            name: function_name(queue, &self.name, event),
+            body: fill(body, &[("statements", statements.trim_end())]),
+            pins,
+        }
+    }
+}
+
+impl Target {
+    fn pins(&self, event: Event) -> BTreeSet<Pin> {
+        if event == Event::Truncate {
+            return BTreeSet::new();
+        }
+        let mut found = pins(&self.key, SourceColumn::text_pins);
+        if matches!(event, Event::Update | Event::Row) {
+            found.extend(pins(self.watched.iter().flatten(), SourceColumn::compare_pins));
+        }
+        found
+    }
+
+    fn statement(&self, queue: &QueueName, event: Event) -> String {
+        let rows_of = |side: &str| format!("            select {}\n            from {side} t", self.key_columns("t"));
+        match event {
+            Event::Insert => self.marks(queue, &rows_of("new_rows")),
+            Event::Delete => self.marks(queue, &rows_of("old_rows")),
+            Event::Update => self.marks(queue, &self.changed_rows()),
+            Event::Truncate => fill(include_str!("../../sql/capture_truncate.sql"), &self.names(queue).each()),
+            Event::Row => self.row_marks(queue),
+        }
+    }
+
+    fn names(&self, queue: &QueueName) -> Names {
+        Names { queue: queue.table(), table: text(&self.table.name) }
+    }
+
+    fn marks(&self, queue: &QueueName, rows: &str) -> String {
+        let key = (1..=self.key.len()).map(|i| format!("k.k{i}")).collect::<Vec<_>>().join(", ");
+        let part = self.part();
+        let names = self.names(queue);
+        let values = [&names.each()[..], &[("key", &key), ("part", &part), ("rows", rows.trim_end())]].concat();
+        fill(include_str!("../../sql/capture_marks.sql"), &values)
+    }
+
+    /// Numbers the messages: by rows where the keys have a longest text, else by a running sum of bytes.
+    fn part(&self) -> String {
+        let longest: Option<usize> = self.key.iter().map(SourceColumn::text_bytes).sum();
+        if let Some(bytes) = longest {
+            let keys = (MESSAGE_BYTES / bytes.max(KEY_BYTES)).clamp(1, MESSAGE_KEYS);
+            return format!("(pg_catalog.row_number() over () - 1) / {keys}");
+        }
+        let lengths: Vec<_> = (1..=self.key.len()).map(|i| format!(" + pg_catalog.octet_length(r.k{i})")).collect();
+        format!(
+            "(pg_catalog.sum({KEY_BYTES}{}) over (rows unbounded preceding) - 1) / {MESSAGE_BYTES}",
+            lengths.concat()
+        )
+    }
+
+    fn key_columns(&self, side: &str) -> String {
+        let columns =
+            self.key.iter().enumerate().map(|(i, c)| format!("{} as k{}", c.key_text(&column(side, &c.name)), i + 1));
+        columns.collect::<Vec<_>>().join(", ")
+    }
+
+    fn changed_rows(&self) -> String {
+        let both = self.key.iter().enumerate().map(|(i, c)| {
+            let either = format!("coalesce({}, {})", column("o", &c.name), column("n", &c.name));
+            format!("{} as k{}", c.key_text(&either), i + 1)
+        });
+        let join = self.key.iter().map(|c| c.same_key(&column("o", &c.name), &column("n", &c.name)));
+        let first = self.key.first().map(|c| c.name.as_str()).unwrap_or_default();
+        let values = [
+            ("both", both.collect::<Vec<_>>().join(", ")),
+            ("join", join.collect::<Vec<_>>().join(" and ")),
+            ("one_sided", format!("{} is null or {} is null", column("o", first), column("n", first))),
+            ("changed", self.changed("o", "n").iter().map(|c| format!("               or {c}\n")).collect()),
+        ];
+        fill(include_str!("../../sql/capture_changed.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
+    }
+
+    /// What makes an update worth a mark when the key stayed.
+    fn changed(&self, old: &str, new: &str) -> Vec<String> {
+        match &self.watched {
+            None => vec!["true".to_owned()],
+            Some(columns) => columns.iter().map(|c| c.changed(&column(old, &c.name), &column(new, &c.name))).collect(),
+        }
+    }
+
+    fn row_marks(&self, queue: &QueueName) -> String {
+        let key = |side: &str| {
+            let parts: Vec<_> = self.key.iter().map(|c| c.key_text(&column(side, &c.name))).collect();
+            format!("pg_catalog.jsonb_build_array({})", parts.join(", "))
+        };
+        let differs: Vec<_> = self
+            .key
+            .iter()
+            .map(|c| format!("not ({})", c.same_key(&column("old", &c.name), &column("new", &c.name))))
+            .collect();
+        let changed = match self.changed("old", "new") {
+            none if none.is_empty() => "false".to_owned(),
+            some => some.join("\n            or "),
+        };
+        let names = self.names(queue);
+        let (old_key, new_key, differs) = (key("old"), key("new"), differs.join(" or "));
+        let values = [
+            &names.each()[..],
+            &[("old_key", &old_key), ("new_key", &new_key), ("key_differs", &differs), ("changed", &changed)],
+        ]
+        .concat();
+        fill(include_str!("../../sql/capture_row_marks.sql"), &values)
+    }
+}
+
+struct Names {
+    queue: String,
+    table: String,
+}
+
+impl Names {
+    fn each(&self) -> [(&str, &str); 2] {
+        [("queue", &self.queue), ("table", &self.table)]
+    }
+}
+
+fn column(side: &str, name: &str) -> String {
+    format!("{side}.{}", quote(name))
+}
+
+/// The first part of the names of all capture functions of a queue: no queue's name holds a dot.
+pub fn function_prefix(queue: &QueueName) -> String {
+    format!("{}.", queue.as_str())
+}
+
+/// `queue.schema.table.event`, shortened with a hash where it is too long or could be read in two ways.
+pub fn function_name(queue: &QueueName, source: &SourceName, event: Event) -> String {
+    let parts = [queue.as_str(), &source.schema, &source.table, event.name()];
+    let plain = parts.join(".");
+    if plain.len() <= NAME_BYTES && !source.schema.contains('.') && !source.table.contains('.') {
+        return plain;
+    }
+    let hash = hex::encode(Sha256::digest(parts.join("\0").as_bytes()));
+    let hash = &hash[..HASH_DIGITS];
+    let room = NAME_BYTES - HASH_DIGITS - 1;
+    let end = (0..=room.min(plain.len())).rev().find(|&i| plain.is_char_boundary(i)).unwrap_or(0);
+    format!("{}.{hash}", &plain[..end])
+}
+
+/// The SQL of one function.
+pub fn function(function: &Function) -> String {
+    let name = format!("pgflume.{}", quote(&function.name));
+    let settings: Vec<String> = std::iter::once("set search_path = ''".to_owned())
+        .chain(function.pins.iter().map(|p| {
+            let (setting, value) = p.setting();
+            format!("set {setting} = {}", text(value))
+        }))
+        .collect();
+    let values =
+        [("function", name.as_str()), ("settings", &settings.join("\n")), ("body", &dollar_quoted(&function.body))];
+    fill(include_str!("../../sql/capture_function.sql"), &values)
+}
+
+/// The SQL of one trigger.
+pub fn trigger(queue: &QueueName, trigger: &Trigger) -> String {
+    let (event, referencing, level) = trigger.event.sql();
+    let values = [
+        ("trigger", quote(&trigger.event.trigger(queue))),
+        ("event", event.to_owned()),
+        ("on", trigger.on.quoted()),
+        ("referencing", referencing.to_owned()),
+        ("level", level.to_owned()),
+        ("function", format!("pgflume.{}", quote(&trigger.function))),
+    ];
+    fill(include_str!("../../sql/capture_trigger.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
+}
+
+/// The SQL that removes a trigger if it is there.
+pub fn drop_trigger(on: &SourceName, name: &str) -> String {
+    let values =
+        [("on", on.quoted()), ("on_text", text(&on.quoted())), ("trigger", quote(name)), ("trigger_text", text(name))];
+    fill(include_str!("../../sql/drop_trigger.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
+}
+
+/// Targets by source, in the order of the sources' names.
+pub fn by_source<'a>(tables: impl Iterator<Item = &'a Arc<Table>>) -> BTreeMap<(String, String), Vec<Arc<Table>>> {
+    let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for table in tables {
+        found.entry((table.source.schema.clone(), table.source.table.clone())).or_default().push(table.clone());
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::Schema;
+
+    fn queue() -> QueueName {
+        QueueName::parse("replicate_data_libsql").unwrap()
+    }
+
+    fn source_name(schema: &str, table: &str) -> SourceName {
+        SourceName { schema: schema.into(), table: table.into() }
+    }
+
+    fn typed(name: &str, base: &str) -> SourceColumn {
+        SourceColumn { name: name.into(), base: Some(base.into()), not_null: true, ..SourceColumn::default() }
+    }
+
+    fn source(by_row: bool) -> Source {
+        let schema = Schema::parse(
+            r#"{"a'b": {"primaryKey": "id", "columns": {"id": "TEXT", "x\"y": "DECIMAL"}, "source": "public.a"}}"#,
+        )
+        .unwrap();
+        let target = Target {
+            table: schema.get("a'b").unwrap().clone(),
+            key: vec![typed("id", "text")],
+            watched: Some(vec![typed("x\"y", "numeric")]),
+        };
+        Source {
+            name: source_name("public", "a"),
+            by_row,
+            partitions: vec![],
+            owner: "me".into(),
+            targets: vec![target],
+            queue_has_rls: false,
+        }
+    }
+
+    #[test]
+    fn function_names_are_unique_and_fit() {
+        let q = queue();
+        assert_eq!(
+            function_name(&q, &source_name("public", "apps"), Event::Insert),
+            "replicate_data_libsql.public.apps.insert"
+        );
+        let dotted = [
+            function_name(&q, &source_name("a.b", "c"), Event::Row),
+            function_name(&q, &source_name("a", "b.c"), Event::Row),
+        ];
+        assert_ne!(dotted[0], dotted[1]);
+        for name in ["é".repeat(31), "x".repeat(63)] {
+            let made = function_name(&q, &source_name("public", &name), Event::Truncate);
+            assert!(made.len() <= NAME_BYTES && made.starts_with("replicate_data_libsql."), "{made}");
+            assert_ne!(made, function_name(&q, &source_name("public", &name), Event::Insert));
+        }
+    }
+
+    #[test]
+    fn every_trigger_name_fits() {
+        let longest = QueueName::parse(&"q".repeat(42)).unwrap();
+        assert!(Event::ALL.iter().all(|e| e.trigger(&longest).len() <= NAME_BYTES));
+    }
+
+    #[test]
+    fn names_are_quoted_and_no_placeholder_is_left() {
+        for by_row in [false, true] {
+            for f in source(by_row).functions(&queue()) {
+                let sql = function(&f);
+                assert!(!sql.contains("{{"), "{sql}");
+                assert!(sql.contains("'a''b'") && !sql.contains("x\"y\" "), "{sql}");
+                assert!(sql.contains("set search_path = ''"));
+            }
+        }
+    }
+
+    #[test]
+    fn types_in_bodies_are_qualified_because_a_temporary_schema_comes_first() {
+        for f in [source(false), source(true)].iter().flat_map(|s| s.functions(&queue())) {
+            let casts = f.body.matches("::").count();
+            assert_eq!(casts, f.body.matches("::pg_catalog.").count(), "{}", f.body);
+        }
+    }
+
+    #[test]
+    fn keys_are_cut_by_number_and_by_bytes() {
+        let mut target = source(false).targets.remove(0);
+        assert!(target.part().contains("sum(64 + pg_catalog.octet_length(r.k1))"));
+        target.key = vec![typed("id", "int8")];
+        assert!(target.part().ends_with("/ 500"));
+        target.key = vec![typed("a", "uuid"), typed("b", "uuid"), typed("c", "uuid")];
+        assert!(target.part().ends_with("/ 166"), "{}", target.part());
+    }
+}

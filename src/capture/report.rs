@@ -1,0 +1,124 @@
+//! What a set-up did, in words: what was made, what to look out for, what comes next.
+
+use super::SetupOptions;
+use super::inspect::Facts;
+use super::template::shown;
+use crate::config::QueueName;
+use crate::error::Result;
+use std::fmt;
+use tokio_postgres::Client;
+
+/// What `setup` did.
+#[derive(Debug, Clone, Default)]
+pub struct SetupReport {
+    /// Made or brought up to date.
+    pub done: Vec<String>,
+    /// In place already.
+    pub unchanged: Vec<String>,
+    warnings: Vec<String>,
+    next: Vec<String>,
+}
+
+impl SetupReport {
+    pub(super) fn new(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Self {
+        let mut report = Self::default();
+        for warning in &facts.warnings {
+            report.warn(warning.clone());
+        }
+        report.about_rows(facts);
+        report.about_leftovers(facts, options);
+        report.about_cron(facts);
+        if let Some(other) = facts.server.image_queue.as_deref().filter(|q| *q != queue.as_str()) {
+            report.warn(format!(
+                "pgflume.trigger_http_queue_post_to_function_libsql() goes on feeding the queue {}; name this queue as the argument of triggers that should feed it",
+                shown(other)
+            ));
+        }
+        report.next.push("if the worker logs in as another role: grant pgflume_worker to <that role>".into());
+        report.next.push("start the worker: pgflume serve (or pgflume sync from a scheduler)".into());
+        report
+    }
+
+    fn about_rows(&mut self, facts: &Facts) {
+        let filled: Vec<_> =
+            facts.sources.iter().filter(|s| s.has_older_rows).map(|s| shown(&s.source.name.quoted())).collect();
+        if !filled.is_empty() {
+            self.warn(format!(
+                "these tables hold rows already, and ONLY CHANGES FROM NOW ON ARRIVE until their snapshot: {}; run `pgflume resync` for them",
+                filled.join(", ")
+            ));
+        }
+    }
+
+    fn about_leftovers(&mut self, facts: &Facts, options: &SetupOptions) {
+        let left: Vec<_> = facts
+            .sources
+            .iter()
+            .flat_map(|s| &s.leftovers)
+            .map(|l| format!("{} on {}", shown(&l.trigger), shown(&l.on.quoted())))
+            .collect();
+        if !left.is_empty() && !options.take_over {
+            self.warn(format!(
+                "triggers of the original migration are still there and double the work: {}; run setup with --take-over",
+                left.join(", ")
+            ));
+        }
+    }
+
+    fn about_cron(&mut self, facts: &Facts) {
+        let server = &facts.server;
+        if !server.has_cron && !server.can_cron {
+            self.warn("pg_cron is not available in this database, so nothing asks the worker to drain; install it and run setup again, or let the system's cron run `pgflume sync`");
+        } else if !server.has_http {
+            self.warn("neither pg_net nor the http extension is here, so cron cannot reach the worker; run `create extension pg_net`, or let the system's cron run `pgflume sync`");
+        }
+    }
+
+    /// Says so where cron would post without an address, without a secret, or to the wrong place.
+    pub(super) async fn check_settings(&mut self, client: &Client) -> Result<()> {
+        let row = client.query_typed_one(include_str!("../../sql/check_settings.sql"), &[]).await?;
+        let (url, secret): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
+        if !url {
+            self.warn(
+                "cron does not know where the worker is and posts nothing; run setup with SYNC_URL=https://…/sync",
+            );
+        }
+        if !secret {
+            self.warn("cron does not know the webhook secret and posts nothing; run setup with WEBHOOK_SIGNATURE in the environment");
+        }
+        Ok(())
+    }
+
+    pub(super) fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
+    }
+
+    /// What to look out for, each with its mend.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// Logs the warnings.
+    pub fn log(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+}
+
+impl fmt::Display for SetupReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (head, lines) in [
+            ("Made:", &self.done),
+            ("In place already:", &self.unchanged),
+            ("Take note:", &self.warnings),
+            ("Next:", &self.next),
+        ] {
+            if !lines.is_empty() {
+                writeln!(f, "{head}")?;
+                lines.iter().try_for_each(|line| writeln!(f, "  - {line}"))?;
+            }
+        }
+        Ok(())
+    }
+}

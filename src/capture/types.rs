@@ -1,0 +1,231 @@
+//! How a value of a Postgres type is compared and written as text inside a trigger. Takes what the
+//! catalog says about a column, gives SQL and the settings that this SQL depends on. No IO.
+
+use std::collections::BTreeSet;
+
+/// A value that takes more than this (as stored) counts as changed: comparing it would cost the writer
+/// more than reading one more row costs the worker.
+const COMPARED_BYTES: usize = 65_536;
+
+/// Longest text of a fixed-length type: an enum label or a name has up to 63 bytes.
+const FIXED_TEXT_BYTES: usize = 64;
+
+/// Longest text of a number or boolean of at most eight bytes.
+const SHORT_TEXT_BYTES: usize = 24;
+
+/// A setting that the text of some type depends on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pin {
+    /// timestamptz
+    TimeZone,
+    /// dates and timestamps
+    DateStyle,
+    /// interval
+    IntervalStyle,
+    /// bytea
+    ByteaOutput,
+    /// floats and geometric types
+    ExtraFloatDigits,
+    /// money
+    LcMonetary,
+    /// regclass and its like
+    QuoteAllIdentifiers,
+    /// not a type: the planner thinks that the join of old and new rows is huge, and compiling costs more than running
+    Jit,
+    /// not a type: the queue has row-level security, and the writer may have it switched off
+    RowSecurity,
+}
+
+impl Pin {
+    /// What a type that we know nothing about may depend on.
+    pub const ANY_TYPE: [Self; 7] = [
+        Self::TimeZone,
+        Self::DateStyle,
+        Self::IntervalStyle,
+        Self::ByteaOutput,
+        Self::ExtraFloatDigits,
+        Self::LcMonetary,
+        Self::QuoteAllIdentifiers,
+    ];
+
+    /// Name and value, as `pg_proc.proconfig` holds them.
+    pub fn setting(self) -> (&'static str, &'static str) {
+        match self {
+            Self::TimeZone => ("TimeZone", "UTC"),
+            Self::DateStyle => ("DateStyle", "ISO, YMD"),
+            Self::IntervalStyle => ("IntervalStyle", "postgres"),
+            Self::ByteaOutput => ("bytea_output", "hex"),
+            Self::ExtraFloatDigits => ("extra_float_digits", "3"),
+            Self::LcMonetary => ("lc_monetary", "C"),
+            Self::QuoteAllIdentifiers => ("quote_all_identifiers", "off"),
+            Self::Jit => ("jit", "off"),
+            Self::RowSecurity => ("row_security", "on"),
+        }
+    }
+}
+
+/// A column of a source table, as the catalog describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SourceColumn {
+    /// Its name.
+    pub name: String,
+    /// NOT NULL.
+    pub not_null: bool,
+    /// Computed when read (PostgreSQL 18): a trigger does not see its value.
+    pub is_virtual: bool,
+    /// Its type under all domains, and the element's type for an array; only `pg_catalog`'s are named.
+    pub base: Option<String>,
+    /// Whether that is the type of an array's elements.
+    pub is_array: bool,
+    /// An enum, under all domains.
+    pub is_enum: bool,
+    /// A cast to text by somebody's own function, which might fail.
+    pub own_text_cast: bool,
+}
+
+impl SourceColumn {
+    fn scalar(&self) -> Option<&str> {
+        self.base.as_deref().filter(|_| !self.is_array)
+    }
+
+    /// Whether `=` is exact: equal values have equal text and the same content.
+    fn is_exact(&self) -> bool {
+        const EXACT: [&str; 12] = [
+            "bool",
+            "int2",
+            "int4",
+            "int8",
+            "oid",
+            "uuid",
+            "date",
+            "timestamp",
+            "timestamptz",
+            "time",
+            "bytea",
+            "money",
+        ];
+        self.is_enum || self.scalar().is_some_and(|t| EXACT.contains(&t))
+    }
+
+    /// An upper bound for the length of its text, if the type has one.
+    pub fn text_bytes(&self) -> Option<usize> {
+        if self.is_enum {
+            return Some(FIXED_TEXT_BYTES);
+        }
+        match self.scalar()? {
+            "bool" | "int2" | "int4" | "int8" | "oid" | "xid8" => Some(SHORT_TEXT_BYTES),
+            "uuid" | "date" | "timestamp" | "timestamptz" | "time" | "timetz" | "interval" | "name" | "char"
+            | "money" | "float4" | "float8" | "macaddr" | "macaddr8" | "inet" | "cidr" | "pg_lsn" => {
+                Some(FIXED_TEXT_BYTES)
+            }
+            _ => None,
+        }
+    }
+
+    /// The settings that its text depends on.
+    pub fn text_pins(&self) -> &'static [Pin] {
+        if self.is_enum {
+            return &[];
+        }
+        match self.base.as_deref() {
+            Some("date" | "timestamp" | "daterange" | "tsrange" | "datemultirange" | "tsmultirange") => {
+                &[Pin::DateStyle]
+            }
+            Some("timestamptz" | "tstzrange" | "tstzmultirange") => &[Pin::TimeZone, Pin::DateStyle],
+            Some("interval") => &[Pin::IntervalStyle],
+            Some("bytea") => &[Pin::ByteaOutput],
+            Some("float4" | "float8" | "point" | "line" | "lseg" | "box" | "path" | "polygon" | "circle") => {
+                &[Pin::ExtraFloatDigits]
+            }
+            Some("money") => &[Pin::LcMonetary],
+            Some(
+                "bool" | "int2" | "int4" | "int8" | "oid" | "uuid" | "time" | "timetz" | "text" | "varchar" | "bpchar"
+                | "name" | "char" | "json" | "jsonb" | "numeric" | "inet" | "cidr" | "macaddr" | "macaddr8" | "bit"
+                | "varbit" | "tsvector" | "tsquery" | "xml" | "jsonpath" | "pg_lsn" | "xid" | "xid8" | "int4range"
+                | "int8range" | "numrange" | "int4multirange" | "int8multirange" | "nummultirange",
+            ) => &[],
+            _ => &Pin::ANY_TYPE,
+        }
+    }
+
+    /// The settings that comparing two of its values depends on.
+    pub fn compare_pins(&self) -> &'static [Pin] {
+        if self.is_exact() { &[] } else { self.text_pins() }
+    }
+
+    /// Its value as a key's text.
+    pub fn key_text(&self, value: &str) -> String {
+        format!("{value}::pg_catalog.text")
+    }
+
+    /// What two of its values are compared by: the value where that is exact, else its text byte by byte.
+    fn comparable(&self, value: &str) -> String {
+        if self.is_exact() {
+            value.to_owned()
+        } else if self.own_text_cast {
+            format!("pg_catalog.format('%s', {value}) collate pg_catalog.\"C\"")
+        } else {
+            format!("{value}::pg_catalog.text collate pg_catalog.\"C\"")
+        }
+    }
+
+    /// SQL that is true where two of its values are the same key.
+    pub fn same_key(&self, left: &str, right: &str) -> String {
+        format!("{} = {}", self.comparable(left), self.comparable(right))
+    }
+
+    /// SQL that is true where the second value must be looked at again.
+    pub fn changed(&self, old: &str, new: &str) -> String {
+        let differs = format!("{} is distinct from {}", self.comparable(old), self.comparable(new));
+        if self.text_bytes().is_some() {
+            return differs;
+        }
+        format!(
+            "case when greatest(pg_catalog.pg_column_size({old}), pg_catalog.pg_column_size({new})) > {COMPARED_BYTES} \
+             then true else {differs} end"
+        )
+    }
+}
+
+/// All pins of the given columns.
+pub fn pins<'a>(
+    columns: impl IntoIterator<Item = &'a SourceColumn>,
+    of: impl Fn(&SourceColumn) -> &'static [Pin],
+) -> BTreeSet<Pin> {
+    columns.into_iter().flat_map(|c| of(c).iter().copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(base: &str) -> SourceColumn {
+        SourceColumn { name: "c".into(), base: Some(base.into()), ..SourceColumn::default() }
+    }
+
+    #[test]
+    fn exact_types_are_compared_as_they_are_and_the_rest_as_text() {
+        assert_eq!(column("int8").changed("o.c", "n.c"), "o.c is distinct from n.c");
+        assert!(column("numeric").changed("o.c", "n.c").contains("o.c::pg_catalog.text collate"));
+        assert!(column("text").changed("o.c", "n.c").starts_with("case when greatest"));
+        assert_eq!(column("uuid").same_key("o.c", "n.c"), "o.c = n.c");
+        let own = SourceColumn { own_text_cast: true, ..SourceColumn::default() };
+        assert!(own.changed("o.c", "n.c").contains("format('%s', o.c)"));
+    }
+
+    #[test]
+    fn only_the_settings_that_matter_are_pinned() {
+        assert!(column("int4").text_pins().is_empty());
+        assert_eq!(column("timestamptz").text_pins(), [Pin::TimeZone, Pin::DateStyle]);
+        assert!(column("timestamptz").compare_pins().is_empty(), "instants are compared as instants");
+        assert_eq!(column("float8").compare_pins(), [Pin::ExtraFloatDigits]);
+        assert_eq!(SourceColumn::default().text_pins(), Pin::ANY_TYPE, "an unknown type depends on anything");
+    }
+
+    #[test]
+    fn an_array_is_as_long_as_it_likes() {
+        let array = SourceColumn { is_array: true, ..column("int4") };
+        assert_eq!(array.text_bytes(), None);
+        assert!(!array.is_exact());
+    }
+}
