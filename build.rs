@@ -7,12 +7,9 @@ use std::process::Command;
 
 fn main() {
     let out = PathBuf::from(std::env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
-    let output = Command::new(std::env::var("CARGO").expect("cargo sets CARGO"))
-        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
-        .output()
-        .expect("cargo metadata runs");
-    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("cargo metadata prints JSON");
+    // Offline knows only what this platform builds; a fresh machine has to ask for the rest.
+    let output = metadata(&["--offline"]).or_else(|| metadata(&[])).expect("cargo metadata runs");
+    let metadata: serde_json::Value = serde_json::from_slice(&output).expect("cargo metadata prints JSON");
     let package = metadata["packages"]
         .as_array()
         .and_then(|all| all.iter().find(|p| p["name"] == "pgmq"))
@@ -22,6 +19,13 @@ fn main() {
     std::fs::copy(&sql, out.join("pgmq.sql")).expect("the pgmq crate embeds pgmq.sql");
     println!("cargo:rustc-env=PGMQ_VERSION={}", pgmq_version(&manifest));
     println!("cargo:rerun-if-changed=Cargo.lock");
+}
+
+fn metadata(options: &[&str]) -> Option<Vec<u8>> {
+    let cargo = std::env::var("CARGO").expect("cargo sets CARGO");
+    let mut command = Command::new(cargo);
+    let output = command.args(["metadata", "--format-version", "1", "--locked"]).args(options).output().ok()?;
+    output.status.success().then_some(output.stdout)
 }
 
 /// The version that the SQL installs, from the extension's control file beside it.

@@ -4,7 +4,9 @@
 
 mod gate;
 pub mod pairing;
+mod reader;
 mod step;
+mod writer;
 
 use crate::config::{Config, QueueName, Target};
 use crate::error::{Class, Error, Result};
@@ -162,7 +164,7 @@ impl Worker {
         let mut noted = false;
         loop {
             let calls_here = self.gate.calls();
-            match session.step(done).await? {
+            match session.step(deadline, done).await? {
                 step::Outcome::Busy if noted => {
                     done.busy = true;
                     return Ok(());
@@ -202,7 +204,7 @@ pub(crate) struct Session<'a> {
     sources: BTreeMap<String, SourceTable>,
     /// Where the replica is; `None` until compared with the progress.
     head: Option<Head>,
-    /// Tables whose rows steps read, and therefore lock.
+    /// Tables whose rows steps read, and which they lock before their snapshot.
     locked: BTreeSet<String>,
     /// Tables whose marks stay queued, because their rows cannot be read.
     paused: BTreeSet<String>,
@@ -229,6 +231,11 @@ impl<'a> Session<'a> {
         if !matches!(rollback.await, Ok(Ok(()))) {
             tracing::debug!("the connection is gone; Postgres rolls its transaction back");
         }
+    }
+
+    /// Whether `setup`'s triggers mark this table, so that images of it are leftovers.
+    fn is_captured(&self, table: &str) -> bool {
+        self.sources.get(table).is_some_and(|s| s.captured && s.access == catalog::Access::Readable)
     }
 
     /// Marks of this table stay queued; said once a drain.

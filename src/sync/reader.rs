@@ -1,0 +1,316 @@
+//! The taking half of a step: takes messages, reads what they mark, and sends batches to the writer,
+//! until the queue is empty at the step's snapshot or the step has had its share. Writes nothing.
+
+use super::Session;
+use super::writer::Chunk;
+use crate::batch::{Batch, ColumnSet};
+use crate::error::{Error, Result};
+use crate::message::{self, MarkedKey, Message};
+use crate::queue::{self, DeadLetter, Snapshot, Taken};
+use crate::schema::Table;
+use crate::schema::catalog::SourceTable;
+use crate::source;
+use crate::value::{Cell, Key};
+use futures_util::TryStreamExt;
+use serde_json::value::RawValue;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::Sender;
+
+/// Keys read by one query.
+const READ_KEYS: usize = 1_000;
+
+/// Rows of one libSQL transaction.
+const BATCH_ROWS: usize = 20_000;
+
+/// Bytes of one libSQL transaction; bounds the step's memory.
+pub(super) const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Keys of the replica looked through at once after a truncate.
+const SWEEP_KEYS: i64 = 10_000;
+
+/// How long a step goes on taking: its snapshot holds back vacuum, its locks hold back DDL.
+const STEP_TIME: Duration = Duration::from_secs(2);
+
+/// Why a reader stopped.
+pub(super) enum Ended {
+    /// The queue is empty at the snapshot.
+    Drained,
+    /// There is more; the step has had its share, or marks wait for tables that cannot be read.
+    Paused,
+    /// These tables are marked and have to be locked before the snapshot.
+    Unprepared(Vec<String>),
+}
+
+/// Takes and reads.
+pub(super) struct Reader<'s> {
+    session: &'s Session<'s>,
+    snapshot: &'s Snapshot,
+    sender: Sender<Chunk>,
+    deadline: Instant,
+    batch: Batch,
+    /// The messages of the group in hand, for dead letters of their images.
+    taken: Arc<Vec<Taken>>,
+    durable: bool,
+    report: Taking,
+}
+
+/// What a reader has done.
+pub(super) struct Taking {
+    /// Messages taken.
+    pub messages: u64,
+    /// Of those, for tables that are not replicated.
+    pub skipped: u64,
+    /// Messages left.
+    pub left: i64,
+    /// What cannot be understood or read.
+    pub dead: Vec<DeadLetter>,
+    /// Why it stopped.
+    pub ended: Ended,
+}
+
+/// What a group of messages says.
+#[derive(Default)]
+struct Intake {
+    batch: Batch,
+    marks: BTreeMap<String, Vec<MarkedKey>>,
+    truncated: BTreeSet<String>,
+    images: Vec<i64>,
+    skipped: BTreeMap<String, u64>,
+}
+
+impl<'s> Reader<'s> {
+    pub fn new(session: &'s Session<'s>, snapshot: &'s Snapshot, sender: Sender<Chunk>, deadline: Instant) -> Self {
+        Self {
+            session,
+            snapshot,
+            sender,
+            deadline: deadline.min(Instant::now() + STEP_TIME),
+            batch: Batch::default(),
+            taken: Arc::default(),
+            durable: false,
+            report: Taking { messages: 0, skipped: 0, left: session.queued, dead: Vec::new(), ended: Ended::Paused },
+        }
+    }
+
+    /// Reads to the end, and tells the writer so by dropping its sender.
+    pub async fn run(mut self) -> Result<Taking> {
+        self.take_all().await?;
+        Ok(self.report)
+    }
+
+    async fn take_all(&mut self) -> Result<()> {
+        let (client, queue) = (&self.session.client, &self.session.worker.queue);
+        let paused: Vec<&str> = self.session.paused.iter().map(String::as_str).collect();
+        loop {
+            let taken = queue::take(client, queue, &paused).await?;
+            if taken.is_empty() {
+                self.report.ended = if paused.is_empty() { Ended::Drained } else { Ended::Paused };
+                return Ok(());
+            }
+            self.taken = Arc::new(taken);
+            let intake = self.intake();
+            let marked = intake.marks.keys().chain(&intake.truncated);
+            let unprepared: Vec<_> = marked.filter(|name| !self.session.locked.contains(*name)).cloned().collect();
+            if !unprepared.is_empty() {
+                self.report.ended = Ended::Unprepared(unprepared);
+                return Ok(());
+            }
+            let messages = self.taken.len();
+            tracing::info!(batch.messages = messages, batch.images = intake.images.len(), "messages read");
+            self.report.messages += messages as u64;
+            let is_empty = queue::is_empty(client, queue).await?;
+            self.report.left = if is_empty { 0 } else { (self.report.left - messages as i64).max(1) };
+            self.group(intake).await?;
+            if is_empty {
+                self.report.ended = Ended::Drained;
+                return Ok(());
+            }
+            if Instant::now() >= self.deadline || self.session.worker.stopping.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sorts messages into images to apply, keys to read, and dead letters.
+    fn intake(&mut self) -> Intake {
+        let mut intake = Intake::default();
+        for message in self.taken.iter() {
+            let text = message.text.as_deref().unwrap_or("null");
+            match message::parse(text, &self.session.worker.schema) {
+                Ok(Message::Marks(table, keys)) => intake.marks.entry(table.name.clone()).or_default().extend(keys),
+                Ok(Message::Truncate(table)) => {
+                    intake.truncated.insert(table.name.clone());
+                }
+                // Marks say more than a leftover image: the row as it is now.
+                Ok(Message::Image(table, _, keys)) if self.session.is_captured(&table.name) => {
+                    intake.marks.entry(table.name.clone()).or_default().extend(keys);
+                }
+                Ok(Message::Image(table, change, _)) => {
+                    intake.batch.merge(&table, change, message.msg_id);
+                    intake.images.push(message.msg_id);
+                }
+                Ok(Message::Skipped(table)) => *intake.skipped.entry(table).or_default() += 1,
+                Err(problem) => self.report.dead.push(DeadLetter {
+                    reason: format!("the message {}", problem.reason),
+                    class: "message",
+                    table: problem.table,
+                    key: None,
+                    msg_id: Some(message.msg_id),
+                    message: raw(message),
+                }),
+            }
+        }
+        for keys in intake.marks.values_mut() {
+            keys.sort_unstable();
+            keys.dedup();
+        }
+        intake
+    }
+
+    /// Reads what one group of messages marks, and sends it all.
+    async fn group(&mut self, intake: Intake) -> Result<()> {
+        for (table, messages) in &intake.skipped {
+            tracing::warn!(table, messages, "skipped: schema.json does not name this table");
+            self.report.skipped += messages;
+        }
+        self.batch = intake.batch;
+        for name in &intake.truncated {
+            self.truncate(name).await?;
+        }
+        for (name, keys) in &intake.marks {
+            if let Some(source) = self.session.sources.get(name) {
+                self.read(source, keys).await?;
+            }
+        }
+        self.send(intake.images, true).await
+    }
+
+    /// Reads `keys` and puts their rows into the batch. A key that Postgres cannot even compare is
+    /// found by halving.
+    async fn read(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
+        let mut todo: Vec<&[MarkedKey]> = keys.chunks(READ_KEYS).rev().collect();
+        while let Some(chunk) = todo.pop() {
+            match self.read_chunk(source, chunk).await {
+                Err(e) if is_data_error(&e) => {
+                    self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
+                    match chunk {
+                        [key] => self.bury(&source.table, key, "source", e.to_string()),
+                        _ => {
+                            let (left, right) = chunk.split_at(chunk.len() / 2);
+                            todo.extend([right, left]);
+                        }
+                    }
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_chunk(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
+        let columns: ColumnSet = (0..source.table.columns.len()).collect();
+        let client = &self.session.client;
+        let savepoint = client.batch_execute("savepoint pgflume_read");
+        let (savepoint, stream) = futures_util::join!(savepoint, source::read(client, source, keys));
+        savepoint?;
+        let mut stream = stream?;
+        while let Some(row) = stream.try_next().await? {
+            let found = source::decode(source, &row)?;
+            self.put(source, &columns, found);
+            if self.batch.rows() >= BATCH_ROWS || self.batch.bytes() >= BATCH_BYTES {
+                self.send(Vec::new(), false).await?;
+            }
+        }
+        drop(stream);
+        client.batch_execute("release savepoint pgflume_read").await?;
+        Ok(())
+    }
+
+    fn put(&mut self, source: &SourceTable, columns: &ColumnSet, found: source::Found) {
+        let table = &source.table;
+        let key = match found.key {
+            Ok(key) => key,
+            Err(unfit) => return self.bury(table, &found.marked, "value", unfit.to_string()),
+        };
+        match found.row {
+            None => self.batch.set_gone(table, key),
+            Some(Err(unfit)) => self.bury(table, &found.marked, "value", unfit.to_string()),
+            Some(Ok((own, cells))) => {
+                if own != key {
+                    self.batch.set_gone(table, key);
+                }
+                self.batch.set_row(table, own, columns, cells);
+            }
+        }
+    }
+
+    fn bury(&mut self, table: &Arc<Table>, key: &MarkedKey, class: &'static str, reason: String) {
+        tracing::error!(table = table.name, class, reason, "a marked key becomes a dead letter");
+        self.report.dead.push(DeadLetter {
+            reason,
+            class,
+            table: Some(table.name.clone()),
+            key: Some(key.iter().cloned().map(Some).collect()),
+            msg_id: None,
+            message: None,
+        });
+    }
+
+    /// A truncated table: emptied if the source is empty at this snapshot; else every key that the
+    /// replica has is looked up, because rows that came since have marks of their own.
+    async fn truncate(&mut self, name: &str) -> Result<()> {
+        let Some(source) = self.session.sources.get(name) else { return Ok(()) };
+        if source::is_empty(&self.session.client, source).await? {
+            self.batch.empty_table(&source.table);
+            return Ok(());
+        }
+        tracing::info!(table = name, "truncated and filled again: the replica's keys are compared with the source");
+        let mut after: Option<Key> = None;
+        loop {
+            let page = self.session.replica.keys_after(&source.table, after.as_ref(), SWEEP_KEYS).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.clone());
+            let texts = page.iter().filter_map(|key| key.iter().map(Cell::to_postgres_text).collect());
+            self.read(source, &texts.collect::<Vec<MarkedKey>>()).await?;
+        }
+    }
+
+    /// Sends the batch in hand. The images are listed with the last of their group: only then are all
+    /// of them applied.
+    async fn send(&mut self, images: Vec<i64>, ends_group: bool) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        if !self.durable {
+            let session = self.session;
+            source::ensure_durable(&session.client, &session.worker.postgres, &self.snapshot.lsn).await?;
+            self.durable = true;
+        }
+        let (emptied, items) = self.batch.take();
+        let caught_up = ends_group && self.report.left == 0;
+        let chunk = Chunk {
+            emptied,
+            items: Arc::new(items),
+            images,
+            taken: self.taken.clone(),
+            left: self.report.left,
+            caught_up,
+        };
+        // The writer is gone only if it failed, and then its error is the one to report.
+        self.sender.send(chunk).await.map_err(|_| Error::retry("the writer has stopped"))
+    }
+}
+
+/// A message's own JSON, for its dead letter.
+pub(super) fn raw(message: &Taken) -> Option<Box<RawValue>> {
+    RawValue::from_string(message.text.clone()?).ok()
+}
+
+/// What one key's data causes, as against what concerns the whole table: SQLSTATE classes 22 (data
+/// exception) and 54 (program limit exceeded).
+fn is_data_error(error: &Error) -> bool {
+    error.sql_state().is_some_and(|s| s.code().starts_with("22") || s.code().starts_with("54"))
+}

@@ -1,0 +1,133 @@
+//! The applying half of a step: writes batches to the replica, each from the head that the one before
+//! left. A batch that the target rejects is halved until the offending row stands alone and becomes a
+//! dead letter. Knows nothing of Postgres but what the ledger keeps.
+
+use super::reader::raw;
+use crate::batch::Item;
+use crate::error::{Class, Error, Result};
+use crate::queue::{DeadLetter, Snapshot, Taken};
+use crate::replica::head::{Entry, Freshness, Head};
+use crate::replica::{Replica, Work};
+use crate::schema::Table;
+use crate::value::Cell;
+use std::sync::Arc;
+use std::time::Instant;
+use tokio::sync::mpsc::Receiver;
+
+/// A batch on its way to the replica.
+pub(super) struct Chunk {
+    /// Tables to empty first.
+    pub emptied: Vec<Arc<Table>>,
+    /// What the keys become.
+    pub items: Arc<Vec<Item>>,
+    /// Image messages that are wholly applied with it.
+    pub images: Vec<i64>,
+    /// The messages that it came from.
+    pub taken: Arc<Vec<Taken>>,
+    /// Messages left on the queue.
+    pub left: i64,
+    /// Whether the queue is empty at the snapshot and this is the last of it.
+    pub caught_up: bool,
+}
+
+/// Applies.
+pub(super) struct Writer<'s> {
+    replica: &'s Replica,
+    snapshot: &'s Snapshot,
+    report: Applied,
+}
+
+/// What a writer has done.
+pub(super) struct Applied {
+    /// Where the replica is.
+    pub head: Head,
+    /// Rows that the target does not take.
+    pub dead: Vec<DeadLetter>,
+    /// Keys written or deleted.
+    pub rows: u64,
+    /// libSQL transactions.
+    pub batches: u64,
+}
+
+impl<'s> Writer<'s> {
+    pub fn new(replica: &'s Replica, snapshot: &'s Snapshot, head: Head) -> Self {
+        Self { replica, snapshot, report: Applied { head, dead: Vec::new(), rows: 0, batches: 0 } }
+    }
+
+    pub async fn run(mut self, mut chunks: Receiver<Chunk>) -> Result<Applied> {
+        while let Some(chunk) = chunks.recv().await {
+            self.write(chunk).await?;
+        }
+        Ok(self.report)
+    }
+
+    /// Writes a chunk, in parts if it must be. Its images are listed with the last part.
+    async fn write(&mut self, chunk: Chunk) -> Result<()> {
+        let mut images = chunk.images;
+        let range = 0..chunk.items.len();
+        let mut todo = vec![Work { emptied: chunk.emptied, items: chunk.items, range, ..Work::default() }];
+        while let Some(work) = todo.pop() {
+            let is_last = todo.is_empty();
+            let listed = if is_last { images.clone() } else { Vec::new() };
+            let freshness = Freshness {
+                caught_up_at: (is_last && chunk.caught_up).then(|| self.snapshot.at.clone()),
+                queued: chunk.left,
+            };
+            match self.write_one(&work, listed, &freshness).await {
+                Err(e) if e.class() == Class::Reject && work.range.len() > 1 => {
+                    tracing::warn!(error = %e, batch.rows = work.range.len(), "the target rejects the batch; it is halved");
+                    let middle = work.range.start + work.range.len() / 2;
+                    let left = Work { range: work.range.start..middle, ..work.clone() };
+                    let right = Work { range: middle..work.range.end, emptied: Vec::new(), ..work };
+                    todo.extend([right, left]);
+                }
+                Err(e) if e.class() == Class::Reject && work.range.len() == 1 => {
+                    let item = &work.items()[0];
+                    self.bury(item, &chunk.taken, &e);
+                    images.retain(|id| !item.images.contains(id));
+                }
+                other => other?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn write_one(&mut self, work: &Work, images: Vec<i64>, freshness: &Freshness) -> Result<()> {
+        let started = Instant::now();
+        let entry = Entry {
+            head: self.report.head.next(),
+            parent: self.report.head.token.clone(),
+            xid: self.snapshot.xid.clone(),
+            lsn: self.snapshot.lsn.clone(),
+            images,
+        };
+        self.replica.apply(&self.report.head, &entry, freshness, work.clone()).await?;
+        self.report.head = entry.head;
+        self.report.rows += work.range.len() as u64;
+        self.report.batches += 1;
+        let apply_ms = started.elapsed().as_millis() as u64;
+        tracing::info!(batch.seq = self.report.head.seq, batch.rows = work.range.len(), apply_ms, "batch applied");
+        Ok(())
+    }
+
+    /// The one row that the target does not take: its key waits, or for images the messages.
+    fn bury(&mut self, item: &Item, taken: &[Taken], error: &Error) {
+        tracing::error!(table = item.table.name, error = %error, "the target rejects this row; it becomes a dead letter");
+        let letter = |key, message: Option<&Taken>| DeadLetter {
+            reason: error.to_string(),
+            class: "target",
+            table: Some(item.table.name.clone()),
+            key,
+            msg_id: message.map(|m| m.msg_id),
+            message: message.and_then(raw),
+        };
+        if item.images.is_empty() {
+            let key = item.key.iter().map(Cell::to_postgres_text).collect();
+            self.report.dead.push(letter(Some(key), None));
+        }
+        for msg_id in &item.images {
+            let message = taken.iter().find(|m| m.msg_id == *msg_id);
+            self.report.dead.push(letter(None, message));
+        }
+    }
+}
