@@ -15,7 +15,10 @@ as $body$
 declare
     found_value pg_catalog.text;
 begin
-    if pg_catalog.to_regclass('vault.decrypted_secrets') is not null then
+    if exists (
+        select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = 'vault' and c.relname = 'decrypted_secrets' and pg_catalog.has_schema_privilege(n.oid, 'usage')
+    ) then
         execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
             into found_value using 'libsql_sync_url';
     end if;
@@ -34,7 +37,10 @@ as $body$
 declare
     found_value pg_catalog.text;
 begin
-    if pg_catalog.to_regclass('vault.decrypted_secrets') is not null then
+    if exists (
+        select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = 'vault' and c.relname = 'decrypted_secrets' and pg_catalog.has_schema_privilege(n.oid, 'usage')
+    ) then
         execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
             into found_value using 'libsql_webhook_signature';
     end if;
@@ -66,7 +72,10 @@ begin
     end if;
 
     -- pg_net: asynchronous, returns at once
-    if pg_catalog.to_regprocedure('net.http_post(text,jsonb,jsonb,jsonb,integer)') is not null then
+    if exists (
+        select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+        where n.nspname = 'net' and p.proname = 'http_post' and pg_catalog.has_schema_privilege(n.oid, 'usage')
+    ) then
         execute 'select net.http_post(url := $1, body := $2, params := $3, headers := $4, timeout_milliseconds := $5)'
             using url, body::pg_catalog.jsonb, '{}'::pg_catalog.jsonb,
                 pg_catalog.jsonb_build_object('Content-Type', 'application/json', 'x-webhook-signature', signature),

@@ -1,10 +1,11 @@
--- A queue table that is there already: may a capture function rely on it?
+-- A queue table that is there already: may a capture function rely on it? $1 its name in schema pgmq.
 select
     c.relpersistence::text,
     c.relkind::text,
     c.relrowsecurity,
-    coalesce((select s.seqcache from pg_sequence s
-        where s.seqrelid = to_regclass(pg_get_serial_sequence($1, 'msg_id'))), 1),
+    coalesce((select max(s.seqcache) from pg_sequence s
+        join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = s.seqrelid
+        where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid), 1),
     (select count(*) from pg_attribute a where a.attrelid = c.oid and not a.attisdropped
         and (a.attname, a.atttypid::regtype::text) in
             (('msg_id', 'bigint'), ('read_ct', 'integer'), ('enqueued_at', 'timestamp with time zone'),
@@ -13,4 +14,5 @@ select
     pg_get_userbyid(c.relowner)::text,
     (select min(t.tgname)::text from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal)
 from pg_class c
-where c.oid = to_regclass($1)
+join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = 'pgmq' and c.relname = $1

@@ -1,4 +1,8 @@
 -- What setup made for this queue and what else is there. $1 the prefix of its functions, $2 the queue.
+with relations as (
+    select n.nspname, c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
+    where n.nspname in ('cron', 'pgflume', 'pgmq')
+)
 select
     to_regnamespace('pgflume') is not null,
     exists (select from pg_proc p where p.pronamespace = to_regnamespace('pgflume')
@@ -11,7 +15,7 @@ select
     array(select t.tgname || ' on ' || t.tgrelid::regclass::text from pg_trigger t join pg_proc p on p.oid = t.tgfoid
         where p.proname = 'trigger_http_queue_post_to_function_libsql' and t.tgparentid = 0
             and p.pronamespace is distinct from to_regnamespace('pgflume') order by 1),
-    to_regclass('cron.job') is not null,
-    to_regclass('pgflume.progress') is not null,
-    to_regclass('pgmq.' || quote_ident('q_' || $2)) is not null,
-    to_regclass('pgmq.' || quote_ident('q_' || $2 || '_dead')) is not null
+    exists (select from relations where nspname = 'cron' and relname = 'job'),
+    exists (select from relations where nspname = 'pgflume' and relname = 'progress'),
+    exists (select from relations where nspname = 'pgmq' and relname = 'q_' || $2),
+    exists (select from relations where nspname = 'pgmq' and relname = 'q_' || $2 || '_dead')

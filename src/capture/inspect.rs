@@ -124,7 +124,7 @@ async fn server(client: &Client) -> Result<Server> {
         capture_admin: row.try_get(9)?,
         has_schema: row.try_get(10)?,
         has_cron: row.try_get(11)?,
-        can_cron: row.try_get::<_, Option<bool>>(12)?.unwrap_or(false),
+        can_cron: row.try_get(12)?,
         has_http: row.try_get(13)?,
         has_vault: row.try_get(14)?,
         image_queue: row.try_get(15)?,
@@ -186,18 +186,20 @@ async fn queues(
     if !server.has_pgmq {
         return Ok(None);
     }
-    let main = queue_table(client, &queue.table(), refusals, warnings).await?;
-    let dead = queue_table(client, &queue.dead_table(), refusals, warnings).await?;
+    let main = queue_table(client, queue.as_str(), refusals, warnings).await?;
+    let dead = queue_table(client, &queue.dead(), refusals, warnings).await?;
     Ok(main.and_then(|rls| dead.map(|_| rls)))
 }
 
 async fn queue_table(
     client: &Client,
-    table: &str,
+    queue: &str,
     refusals: &mut Vec<String>,
     warnings: &mut Vec<String>,
 ) -> Result<Option<bool>> {
-    let rows = client.query_typed(include_str!("../../sql/inspect_queue.sql"), &[(&table, Type::TEXT)]).await?;
+    let name = format!("q_{queue}");
+    let table = format!("pgmq.{}", quote(&name));
+    let rows = client.query_typed(include_str!("../../sql/inspect_queue.sql"), &[(&name, Type::TEXT)]).await?;
     let Some(row) = rows.first() else {
         return Ok(None);
     };
@@ -291,7 +293,7 @@ impl Finding<'_> {
             name: self.name.clone(),
             by_row: relation.kind == "p" || relation.is_child || relation.is_subscribed || asked,
             partitions: partitions.iter().map(|(_, name)| name.clone()).collect(),
-            owner: relation.owner,
+            partitioned_by: (relation.kind == "p").then_some(relation.owner),
             targets,
             queue_has_rls,
         };
@@ -336,6 +338,7 @@ impl Finding<'_> {
                 table,
                 format!("{shown_name} belongs to {}; run setup as that role or a member of it", shown(&relation.owner)),
             );
+            return Ok(None);
         }
         if rls {
             self.warnings.push(format!(

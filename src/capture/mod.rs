@@ -81,6 +81,9 @@ pub async fn setup(
     }
     store(&client, &facts, options, &mut report).await?;
     report.check_settings(&client).await?;
+    if facts.server.has_cron {
+        report.check_job(&client).await?;
+    }
     Ok(report)
 }
 
@@ -88,8 +91,7 @@ pub async fn setup(
 pub async fn print(postgres: &PgUrl, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<String> {
     let mut client = postgres.connect().await?;
     let facts = inspect::inspect(&mut client, schema, queue, options).await?;
-    let mut report = SetupReport::new(&facts, queue, options);
-    report.unchanged.clear();
+    let report = SetupReport::new(&facts, queue, options);
     Ok(script(&plan::steps(&facts, queue, options), &report, &facts))
 }
 

@@ -116,11 +116,11 @@ fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> 
     let mut sql = format!("lock table {on} in {mode} mode;\ngrant create on schema pgflume to pgflume_capture;\n");
     for function in source.functions(queue) {
         sql.push_str(&render::function(&function));
-        if function.name == render::function_name(queue, &source.name, Event::Row) && !source.partitions.is_empty() {
-            let name = quote(&function.name);
-            sql.push_str("-- whoever adds a partition adds this trigger to it\n");
-            sql.push_str(&format!("grant execute on function pgflume.{name}() to {};\n", quote(&source.owner)));
-        }
+    }
+    if let Some(owner) = &source.partitioned_by {
+        let row = quote(&render::function_name(queue, &source.name, Event::Row));
+        sql.push_str("-- whoever adds a partition adds this trigger to it\n");
+        sql.push_str(&format!("grant execute on function pgflume.{row}() to {};\n", quote(owner)));
     }
     sql.push_str("revoke create on schema pgflume from pgflume_capture;\n");
     for trigger in source.triggers(queue) {

@@ -90,8 +90,8 @@ pub struct Source {
     pub by_row: bool,
     /// All partitions of a partitioned table, of all levels.
     pub partitions: Vec<SourceName>,
-    /// Who owns the table, and therefore may add partitions.
-    pub owner: String,
+    /// Of a partitioned table: who owns it, and therefore may add partitions.
+    pub partitioned_by: Option<String>,
     /// What it feeds.
     pub targets: Vec<Target>,
     /// The queue has row-level security.
@@ -381,7 +381,7 @@ mod tests {
             name: source_name("public", "a"),
             by_row,
             partitions: vec![],
-            owner: "me".into(),
+            partitioned_by: None,
             targets: vec![target],
             queue_has_rls: false,
         }

@@ -89,6 +89,20 @@ impl SetupReport {
         Ok(())
     }
 
+    /// Says so where the job's name is taken by something else.
+    pub(super) async fn check_job(&mut self, client: &Client) -> Result<()> {
+        let found = client.query_typed(include_str!("../../sql/check_job.sql"), &[]).await;
+        // Whoever may not look at the jobs has been told so by the step that made none.
+        let is_taken = match found.as_deref() {
+            Ok([row, ..]) => row.try_get(0)?,
+            _ => false,
+        };
+        if is_taken {
+            self.warn("a cron job process_libsql_replication is there that runs something else, and was left alone; run setup with --take-over to replace it");
+        }
+        Ok(())
+    }
+
     pub(super) fn warn(&mut self, warning: impl Into<String>) {
         self.warnings.push(warning.into());
     }

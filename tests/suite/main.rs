@@ -2,6 +2,7 @@
 //! an sqld of its own for each replica.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
+mod chain;
 mod command;
 mod first_contact;
 mod marks;
@@ -9,4 +10,5 @@ mod parts;
 mod recovery;
 mod store;
 mod support;
+mod volume;
 mod web;

@@ -85,7 +85,11 @@ impl Db {
 
     pub async fn on(cluster: &'static Cluster, template: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        Self::named(format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed)), cluster, template).await
+    }
+
+    /// A database of that name: pg_cron works in one only.
+    pub async fn named(name: String, cluster: &'static Cluster, template: &str) -> Self {
         let admin = PgUrl::parse(&cluster.url("postgres")).unwrap().connect().await.unwrap();
         // Two copies of a template at once wait for each other; one that is in use is an error.
         static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
