@@ -2,6 +2,8 @@
 //! does not offer the extension. The crate runs that SQL only through a second Postgres client; the
 //! file is all that is needed.
 
+#![expect(clippy::expect_used, reason = "a build script fails by panicking")]
+
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -17,7 +19,6 @@ fn main() {
     let manifest = PathBuf::from(package["manifest_path"].as_str().expect("a package has a manifest"));
     let sql = manifest.with_file_name("src").join("install/embedded/sql/pgmq.sql");
     std::fs::copy(&sql, out.join("pgmq.sql")).expect("the pgmq crate embeds pgmq.sql");
-    println!("cargo:rustc-env=PGMQ_VERSION={}", pgmq_version(&manifest));
     println!("cargo:rerun-if-changed=Cargo.lock");
 }
 
@@ -26,12 +27,4 @@ fn metadata(options: &[&str]) -> Option<Vec<u8>> {
     let mut command = Command::new(cargo);
     let output = command.args(["metadata", "--format-version", "1", "--locked"]).args(options).output().ok()?;
     output.status.success().then_some(output.stdout)
-}
-
-/// The version that the SQL installs, from the extension's control file beside it.
-fn pgmq_version(manifest: &std::path::Path) -> String {
-    let control = manifest.with_file_name("src").join("install/embedded/pgmq.control");
-    let text = std::fs::read_to_string(control).expect("the pgmq crate embeds pgmq.control");
-    let line = text.lines().find(|l| l.starts_with("default_version")).expect("the control file has a version");
-    line.split('\'').nth(1).expect("the version is quoted").to_owned()
 }

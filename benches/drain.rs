@@ -6,13 +6,7 @@
 //! protocol (protobuf) and one connection kept open, which the original does not have.
 //!
 //! `cargo bench --bench drain` (200,000 messages, 5 runs), `-- --quick` (50,000, 3 runs).
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a benchmark fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking")]
 
 #[path = "../tests/suite/parts/mod.rs"]
 mod parts;

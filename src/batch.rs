@@ -39,13 +39,16 @@ pub struct Item {
     pub images: Vec<i64>,
 }
 
+/// An image's row: its key, the columns that it sets, their cells.
+pub type Row = (Key, ColumnSet, Vec<Cell>);
+
 /// One change carried by a message with an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Change {
     /// The key that ends: a delete's, or an update's old one if it changed.
     pub gone: Option<Key>,
-    /// The new row: key, columns, cells.
-    pub row: Option<(Key, ColumnSet, Vec<Cell>)>,
+    /// The new row.
+    pub row: Option<Row>,
 }
 
 /// Collects changes, last state of each key wins.
@@ -177,7 +180,7 @@ mod tests {
         vec![Cell::Integer(i)]
     }
 
-    fn row(id: i64, columns: &[usize], texts: &[&str]) -> (Key, ColumnSet, Vec<Cell>) {
+    fn row(id: i64, columns: &[usize], texts: &[&str]) -> super::Row {
         let mut set = vec![0];
         set.extend(columns);
         let mut cells = vec![Cell::Integer(id)];

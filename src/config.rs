@@ -37,7 +37,7 @@ pub struct Options {
     /// What is replicated
     #[arg(long, env = "SCHEMA_FILE", default_value = "schema.json", global = true)]
     pub schema_file: PathBuf,
-    /// The PGMQ queue; its dead letters are in <queue>_dead
+    /// The PGMQ queue; its dead letters are in a queue of the same name with _dead behind it
     #[arg(long, env = "QUEUE_NAME", default_value = DEFAULT_QUEUE, global = true)]
     pub queue_name: String,
     /// Allow http:// to another host together with a token

@@ -1,4 +1,23 @@
 //! pgflume keeps a libSQL/SQLite copy of chosen Postgres tables fresh.
+//!
+//! A write in Postgres *marks* its keys on a PGMQ queue. A *step* takes the marks and, at the very same
+//! snapshot, reads those rows as they are, applies them to libSQL in fenced transactions, and then
+//! acknowledges by committing the Postgres transaction that took the marks ([`sync`]).
+//!
+//! What always holds; the tests attack it:
+//!
+//! 1. **Nothing lost.** A committed change is marked on the queue, in the replica, or among the dead letters.
+//! 2. **Nothing stale.** For one key the replica never goes back. (For images: as far as their order allows.)
+//! 3. **Provably equal.** A step that has drained the queue leaves the replica equal to its snapshot.
+//! 4. **Capture is honest and harmless.** It depends on no setting of the writer, and no content makes a write fail.
+//! 5. **Durable before visible.** Nothing reaches the replica that Postgres could still lose in a crash.
+//! 6. **A poison row stops its own key and nothing else.**
+//! 7. **No SQL from outside.** Identifiers come from the checked schema or the catalog, quoted; values are parameters.
+//! 8. **Bounded.** Rows, bytes and time of a batch, tries, memory and bodies are named constants with their reason.
+//!
+//! Arrows point one way: [`cli`], [`http`] → use cases ([`sync`], [`status`], [`capture`], [`demo`]) →
+//! [`queue`], [`source`], [`replica`] → the core, which does no IO ([`schema`], [`message`], [`value`],
+//! [`batch`], [`reconcile`]).
 
 pub mod batch;
 pub mod capture;

@@ -1,7 +1,7 @@
 //! Queue messages → marks and changes. Takes a message's text and the schema, gives a type that cannot
 //! be wrong, or the reason why it is a dead letter. No IO, and no JSON value survives it.
 
-use crate::batch::Change;
+use crate::batch::{Change, Row};
 use crate::schema::{Schema, Table};
 use crate::value::{Cell, Key, from_json, unescaped};
 use serde::Deserialize;
@@ -163,7 +163,7 @@ fn record<'a>(table: &Arc<Table>, name: &str, raw: Option<&'a RawValue>) -> Resu
     }
 }
 
-fn row(table: &Arc<Table>, record: &Record<'_>) -> Result<(Key, Arc<[usize]>, Vec<Cell>), Problem> {
+fn row(table: &Arc<Table>, record: &Record<'_>) -> Result<Row, Problem> {
     let key = key(table, record)?;
     let mut columns = Vec::with_capacity(table.columns.len());
     let mut cells = Vec::with_capacity(table.columns.len());

@@ -1,4 +1,4 @@
-//! The HTTP worker: routes, limits and answers. [`auth`] decides who may call, [`handlers`] what the
+//! The HTTP worker: routes, limits and answers. [`auth`] decides who may call, `handlers` what the
 //! calls do. Takes a listener and a worker, so that tests run the very same entry on port 0.
 
 pub mod auth;

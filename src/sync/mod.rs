@@ -1,5 +1,5 @@
 //! The drain: step after step until the queue is empty or the call's budget is spent. Knows the order
-//! of things, and nothing of how any of them is done. [`step`] is one of them, [`pairing`] what comes
+//! of things, and nothing of how any of them is done. `step` is one of them, [`pairing`] what comes
 //! before the first.
 
 mod gate;

@@ -381,35 +381,43 @@ async fn it_works_through_a_transaction_pooler() {
     assert_eq!(db.queued().await, 1);
 }
 
+/// With a cluster of its own, where the roles are not there yet.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owner_of_a_database_needs_no_superuser() {
-    let db = Db::on(crate::support::cluster(), "template1").await;
-    let role = format!("installer_{}", db.name);
-    // The roles exist before: another database may have made them, as on this shared cluster.
-    db.sql(&format!("create role {role} login createrole; alter database {} owner to {role}", db.name)).await;
-    let url = db.url().replace("postgres@", &format!("{role}@"));
-    let client = PgUrl::parse(&url).unwrap().connect().await.unwrap();
-    client.batch_execute(SHOP).await.unwrap();
-    for _ in 0..2 {
-        setup_with(&url, SHOP_JSON, &SetupOptions::default()).await.unwrap();
+    let bin_dir = std::env::var_os("PGFLUME_TEST_PG").map(Into::into);
+    let cluster = Cluster::start(Options { bin_dir, settings: vec![("fsync".into(), "off".into())] }).unwrap();
+    let admin = PgUrl::parse(&cluster.url("postgres")).unwrap().connect().await.unwrap();
+    for sql in
+        ["create role installer login createrole", "create role stranger login", "create database shop owner installer"]
+    {
+        admin.batch_execute(sql).await.unwrap();
     }
+    let as_role = |role: &str| cluster.url("shop").replace("postgres@", &format!("{role}@"));
+    let url = PgUrl::parse(&as_role("installer")).unwrap();
+    let client = url.connect().await.unwrap();
+    client.batch_execute(SHOP).await.unwrap();
+
+    let refused = setup_with(&as_role("stranger"), SHOP_JSON, &SetupOptions::default()).await.unwrap_err().to_string();
+    for needed in ["belongs to installer", "grant pgflume_capture to", "may not create schemas"] {
+        assert!(refused.contains(needed), "{needed}: {refused}");
+    }
+    for _ in 0..2 {
+        setup_with(&as_role("installer"), SHOP_JSON, &SetupOptions::default()).await.unwrap();
+    }
+    let refused = setup_with(&as_role("stranger"), SHOP_JSON, &SetupOptions::default()).await.unwrap_err().to_string();
+    assert!(refused.contains("belongs to installer"), "{refused}");
+
     client
         .batch_execute("insert into items values (1, 'a', 1); insert into events_1 values (1, 1, 'v')")
         .await
         .unwrap();
-    assert_eq!(db.queued().await, 2);
-    assert_eq!(db.one("select count(*) from pg_proc where pronamespace = 'pgflume'::regnamespace and proowner = 'pgflume_capture'::regrole").await, "7");
-
-    let stranger = format!("stranger_{}", db.name);
-    db.sql(&format!("create role {stranger} login")).await;
-    let refused =
-        setup_with(&db.url().replace("postgres@", &format!("{stranger}@")), SHOP_JSON, &SetupOptions::default())
-            .await
-            .unwrap_err()
-            .to_string();
-    for needed in ["belongs to", "grant pgflume_capture to"] {
-        assert!(refused.contains(needed), "{needed}: {refused}");
-    }
+    let one = async |sql: &str| client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
+    assert_eq!(one("select count(*) from pgmq.q_replicate_data_libsql").await, 2);
+    let owned = "select count(*) from pg_proc where proowner = 'pgflume_capture'::regrole";
+    assert_eq!(one(owned).await, 7);
+    let report = capture::teardown(&url, &queue(), TeardownOptions { drop_queue: true }).await.unwrap();
+    assert_eq!(one("select count(*) from pg_roles where rolname like 'pgflume%'").await, 0, "{report}");
+    client.batch_execute("insert into items values (2, 'a', 1); truncate items, events").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@
 //! panic shows the end of, and is gone with its value; a guard ends it even when it sits in a
 //! `static` or the test process is killed.
 
-#![allow(dead_code, reason = "a harness offers more than each test needs")]
+#![allow(dead_code, unused_imports, reason = "a harness offers more than each user needs")]
 #![expect(clippy::expect_used, clippy::panic, reason = "a part that does not start fails the test")]
 
 pub mod http;
