@@ -3,8 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint bench bench-quick parts image clean
 
-# Container images are built with whichever of the two is here.
-BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah || echo docker)
+# Container images are built with whichever of the two is here. OCI images have no HEALTHCHECK.
+BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build --format docker || echo docker build)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ parts: ## install what the tests need: pg_cron, pgbouncer, sqld, PostgreSQL 18
 	@scripts/install-parts.sh test
 
 image: ## the container image, localhost/pgflume
-	$(BUILDER) build -t pgflume .
+	$(BUILDER) -t pgflume .
 
 clean: ## remove what was built and unpacked
 	cargo clean

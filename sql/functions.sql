@@ -92,7 +92,7 @@ begin
         raise exception 'pgflume: nothing here can send an HTTP request'
             using hint = 'create extension pg_net (or http), or let the system''s cron run "pgflume sync" instead';
     end if;
-    execute pg_catalog.format('select %I.http_set_curlopt(''CURLOPT_TIMEOUT_MSEC'', $1)', http_schema)
+    execute pg_catalog.format('select %I.http_set_curlopt(''CURLOPT_TIMEOUT_MS'', $1)', http_schema)
         using timeout_ms::pg_catalog.text;
     execute pg_catalog.format(
         'select (%1$I.http((''POST'', $1, array[%1$I.http_header(''x-webhook-signature'', $2)], ''application/json'', $3)'

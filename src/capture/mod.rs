@@ -1,14 +1,15 @@
 //! Postgres' side: makes a database ready from `schema.json`, and takes it back. Takes a URL, the
 //! schema and a queue; gives a report, or the same SQL as a script. Reads and writes no message.
 //!
-//! [`inspect`](self) looks and refuses, `plan` makes steps of what it saw, this file runs them: one
-//! transaction each, one table a transaction, with a bounded wait for locks. Running again changes
+//! `inspect` and `tables` look and refuse, `plan` makes steps of what they saw with the SQL that `render`
+//! writes, this file runs them: one transaction each, one table a transaction, with a bounded wait for locks. Running again changes
 //! nothing that is right already.
 
 mod inspect;
 mod plan;
 mod render;
 mod report;
+mod tables;
 mod takeover;
 mod teardown;
 mod template;
@@ -78,6 +79,9 @@ pub async fn setup(
             (Err(error), Need::Optional(mend)) => report.warn(format!("{}: {error}; {mend}", step.title)),
             (Err(error), Need::Required) => return Err(error),
         }
+    }
+    if let Some(tables) = report.older_rows() {
+        tracing::warn!("{tables}");
     }
     store(&client, &facts, options, &mut report).await?;
     report.check_settings(&client).await?;

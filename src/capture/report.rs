@@ -8,6 +8,9 @@ use crate::error::Result;
 use std::fmt;
 use tokio_postgres::Client;
 
+/// How the loudest warning begins.
+const OLDER_ROWS: &str = "these tables hold rows already";
+
 /// What `setup` did.
 #[derive(Debug, Clone, Default)]
 pub struct SetupReport {
@@ -44,10 +47,15 @@ impl SetupReport {
             facts.sources.iter().filter(|s| s.has_older_rows).map(|s| shown(&s.source.name.quoted())).collect();
         if !filled.is_empty() {
             self.warn(format!(
-                "these tables hold rows already, and ONLY CHANGES FROM NOW ON ARRIVE until their snapshot: {}; run `pgflume resync` for them",
+                "{OLDER_ROWS}, and ONLY CHANGES FROM NOW ON ARRIVE until their snapshot: {}; run `pgflume resync` for them",
                 filled.join(", ")
             ));
         }
+    }
+
+    /// The warning about tables that hold rows already, for the log.
+    pub(super) fn older_rows(&self) -> Option<&String> {
+        self.warnings.iter().find(|w| w.starts_with(OLDER_ROWS))
     }
 
     fn about_leftovers(&mut self, facts: &Facts, options: &SetupOptions) {
@@ -110,13 +118,6 @@ impl SetupReport {
     /// What to look out for, each with its mend.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
-    }
-
-    /// Logs the warnings.
-    pub fn log(&self) {
-        for warning in &self.warnings {
-            tracing::warn!("{warning}");
-        }
     }
 }
 

@@ -13,7 +13,8 @@ const BUDGET: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) struct SyncArgs {}
 
 pub(super) async fn run(_: SyncArgs, options: &Options) -> CommandResult {
+    // Marks that wait for a table are an error that the log has named.
     let drained = Worker::new(options.config()?).drain(BUDGET).await?;
     println!("{}", serde_json::to_string(&drained)?);
-    Ok(ExitCode::SUCCESS)
+    Ok(if drained.paused.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -61,6 +61,9 @@ pub struct Drained {
     pub skipped: u64,
     /// Dead letters written.
     pub dead: u64,
+    /// Tables whose marks stay queued, because their rows cannot be read.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub paused: BTreeSet<String>,
     /// Duration in milliseconds.
     pub elapsed_ms: u64,
 }
@@ -154,6 +157,7 @@ impl Worker {
         }
         done.queued = queue::depth(&session.client, &self.queue).await?;
         self.gate.set_queued(done.queued);
+        done.paused = session.paused;
         if done.busy {
             done.busy = done.processed == 0;
         }

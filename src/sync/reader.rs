@@ -197,7 +197,7 @@ impl<'s> Reader<'s> {
                 Err(e) if is_data_error(&e) => {
                     self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
                     match chunk {
-                        [key] => self.bury(&source.table, key, "source", e.to_string()),
+                        [key] => self.bury(&source.table, key, "source", unreadable(&e)),
                         _ => {
                             let (left, right) = chunk.split_at(chunk.len() / 2);
                             todo.extend([right, left]);
@@ -307,6 +307,12 @@ impl<'s> Reader<'s> {
 /// A message's own JSON, for its dead letter.
 pub(super) fn raw(message: &Taken) -> Option<Box<RawValue>> {
     RawValue::from_string(message.text.clone()?).ok()
+}
+
+/// Why a key is a dead letter that Postgres cannot compare or whose row it cannot put out.
+fn unreadable(error: &Error) -> String {
+    let code = error.sql_state().map_or("?", |s| s.code());
+    format!("Postgres cannot read the row under this key (SQLSTATE {code}): correct the row, then mark the key again")
 }
 
 /// What one key's data causes, as against what concerns the whole table: SQLSTATE classes 22 (data

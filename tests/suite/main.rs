@@ -10,5 +10,6 @@ mod parts;
 mod recovery;
 mod store;
 mod support;
+mod tls;
 mod volume;
 mod web;

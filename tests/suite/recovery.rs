@@ -161,3 +161,18 @@ async fn a_first_contact_or_a_nuke_that_was_cut_short_is_finished() {
     assert_eq!(rig.rows("SELECT name FROM apps").await, ["three"]);
     assert_eq!(rig.db.one("select epoch || coalesce(next_epoch, '-') from pgflume.progress").await, "announced-");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_applied_that_postgres_has_not_flushed() {
+    let rig = Rig::new(Path::File, schema(r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#)).await;
+    rig.db.sql("create table t (id int primary key)").await;
+    rig.drain().await;
+    for i in 0..20 {
+        rig.db.sql(&format!("set synchronous_commit = off; insert into t values ({i});
+            insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), '{{\"v\":1,\"table\":\"t\",\"keys\":[[\"{i}\"]]}}')")).await;
+        rig.drain().await;
+        let seen = rig.rows("SELECT lsn FROM _pgflume_ledger ORDER BY seq DESC LIMIT 1").await.swap_remove(0);
+        assert_eq!(rig.db.one(&format!("select pg_current_wal_flush_lsn() >= '{seen}'")).await, "true");
+    }
+    assert_eq!(rig.rows("SELECT count(*) FROM t").await, ["20"]);
+}

@@ -523,6 +523,52 @@ async fn a_run_of_the_job_posts_once_or_says_what_is_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_of_the_job_posts_through_the_http_extension_where_pg_net_is_not_there() {
+    let db = Db::new().await;
+    // The extension's interface, and its entry in the catalog
+    db.sql("create table items (id int primary key, name text); create schema ext; set search_path = ext, public;
+            create domain http_method as text; create type http_header as (field varchar, value varchar);
+            create type http_request as (method http_method, uri varchar, headers http_header[], content_type varchar, content varchar);
+            create type http_response as (status int, content_type varchar, headers http_header[], content varchar);
+            create table posted (request http_request); create table options (name text, value text);
+            create function http_header(field varchar, value varchar) returns http_header language sql as 'select $1, $2';
+            create function http_set_curlopt(curlopt varchar, value varchar) returns boolean language sql as 'insert into ext.options values ($1, $2) returning true';
+            create function http(request ext.http_request) returns http_response language sql
+                as 'insert into ext.posted values ($1) returning (200, null, null, null)::ext.http_response';
+            reset search_path; set allow_system_table_mods = on;
+            insert into pg_extension (oid, extname, extowner, extnamespace, extrelocatable, extversion)
+                values (99999, 'http', 10, 'ext'::regnamespace, true, '1.6')").await;
+    let options = SetupOptions {
+        sync_url: Some("https://worker.example.org/sync".into()),
+        webhook_signature: Some(Secret::new("hunter2hunter2hunter2")),
+        ..SetupOptions::default()
+    };
+    setup_with(&db.url(), ITEMS, &options).await.unwrap();
+    db.sql("select pgflume.process_libsql_replication_batch()").await;
+    assert_eq!(
+        db.all("select request::text from ext.posted union all select name || value from ext.options").await,
+        [
+            r#"(POST,https://worker.example.org/sync,"{""(x-webhook-signature,hunter2hunter2hunter2)""}",application/json,"{""type"":""sync""}")"#,
+            "CURLOPT_TIMEOUT_MS30000"
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_captured_table_that_left_schema_json_is_named() {
+    let db = Db::new().await;
+    db.sql(SHOP).await;
+    setup(&db, SHOP_JSON).await.unwrap();
+    let report = setup(&db, ITEMS).await.unwrap();
+    let forgotten: Vec<_> = report.warnings().iter().filter(|w| w.contains("not in schema.json")).collect();
+    assert!(
+        forgotten[0].contains(r#"drop trigger "pgflume_replicate_data_libsql_row" on "public"."events""#),
+        "{report}"
+    );
+    assert!(!forgotten.iter().any(|w| w.contains("items")), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn row_triggers_that_send_images_can_be_had() {
     let db = Db::new().await;
     db.sql(
