@@ -158,7 +158,11 @@ impl Options {
 pub fn target(text: &str, token: Option<Secret>, insecure: bool) -> Result<Target, ConfigError> {
     let forms = "use file:PATH, a path, http://, https:// or libsql://";
     if let Some(path) = text.strip_prefix("file:") {
-        let path = path.strip_prefix("//").filter(|p| p.starts_with('/')).unwrap_or(path);
+        let path = match path.strip_prefix("//") {
+            Some(absolute) if absolute.starts_with('/') => absolute,
+            Some(_) => return wrong("LIBSQL_URL file:// needs an absolute path: use file:PATH or file:///PATH"),
+            None => path,
+        };
         return file(path);
     }
     let Some((scheme, _)) = text.split_once("://") else {
@@ -172,6 +176,9 @@ pub fn target(text: &str, token: Option<Secret>, insecure: bool) -> Result<Targe
         }
     };
     let address = text.replacen("libsql://", "https://", 1);
+    if address.contains('#') {
+        return wrong("LIBSQL_URL must hold no fragment (#…)");
+    }
     let Ok(url) = url::Url::parse(&address) else {
         return wrong(format!("LIBSQL_URL is not a valid URL: {forms}"));
     };
@@ -264,6 +271,7 @@ fn check_signature(name: &str, secret: &Secret) -> Result<(), ConfigError> {
     let text = secret.expose();
     let bytes = match text.strip_prefix("whsec_") {
         Some(encoded) => match base64::engine::general_purpose::STANDARD.decode(encoded) {
+            Ok(key) if key.is_empty() => return wrong(format!("{name} is empty after whsec_: copy the secret again")),
             Ok(key) => key.len(),
             Err(_) => {
                 return wrong(format!("{name} begins with whsec_ but is not base64 after it: copy the secret again"));

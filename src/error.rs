@@ -24,6 +24,8 @@ pub enum Class {
 pub struct Error {
     class: Class,
     message: String,
+    /// The table that it concerns and leaves others alone.
+    table: Option<String>,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -34,7 +36,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `class`.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), source: None }
+        Self { class, message: message.into(), table: None, source: None }
     }
 
     /// Nothing was applied; try again.
@@ -62,6 +64,18 @@ impl Error {
     pub fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
+    }
+
+    /// Concerns this table only: others can go on without it.
+    #[must_use]
+    pub fn of_table(mut self, table: &str) -> Self {
+        self.table = Some(table.to_owned());
+        self
+    }
+
+    /// The one table that it concerns.
+    pub fn table(&self) -> Option<&str> {
+        self.table.as_deref()
     }
 
     /// The class that decides what happens next.

@@ -10,8 +10,12 @@ use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-/// Messages of one step: enough that a step's fixed costs vanish, few enough that its locks are short.
+/// Most messages taken at once: enough that fixed costs vanish.
 pub const TAKE_MESSAGES: i64 = 10_000;
+
+/// Messages of the first take. Messages may be large, and each is looked at before the bytes are cut,
+/// so the number grows only while they are small.
+pub const FIRST_TAKE_MESSAGES: i64 = 1_000;
 
 /// Bytes of messages of one step, as stored.
 pub const TAKE_BYTES: i64 = 4 * 1024 * 1024;
@@ -182,8 +186,8 @@ pub async fn calls(client: &Client, queue: &QueueName) -> Result<i64> {
 }
 
 /// Takes the oldest messages by deleting them, whatever their visibility timeout, at most
-/// [`TAKE_MESSAGES`] and [`TAKE_BYTES`], sorted by id. Marks of `paused` tables stay.
-pub async fn take(client: &Client, queue: &QueueName, paused: &[&str]) -> Result<Vec<Taken>> {
+/// `limit` and [`TAKE_BYTES`], sorted by id. Marks of `paused` tables stay.
+pub async fn take(client: &Client, queue: &QueueName, paused: &[&str], limit: i64) -> Result<Vec<Taken>> {
     let table = queue.table();
     let filter = if paused.is_empty() {
         "$3::text[] is not null"
@@ -200,8 +204,7 @@ pub async fn take(client: &Client, queue: &QueueName, paused: &[&str]) -> Result
              where before < $2)
          delete from {table} q using cut where q.msg_id = cut.msg_id returning q.msg_id, q.message::text"
     );
-    let parameters =
-        [(&TAKE_MESSAGES as _, Type::INT8), (&TAKE_BYTES as _, Type::INT8), (&paused as _, Type::TEXT_ARRAY)];
+    let parameters = [(&limit as _, Type::INT8), (&TAKE_BYTES as _, Type::INT8), (&paused as _, Type::TEXT_ARRAY)];
     let rows = client.query_typed(&sql, &parameters).await?;
     let taken = rows.iter().map(|row| Ok(Taken { msg_id: row.try_get(0)?, text: row.try_get(1)? }));
     let mut taken = taken.collect::<Result<Vec<_>>>()?;

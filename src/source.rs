@@ -7,7 +7,7 @@ use crate::schema::catalog::{SourceColumn, SourceTable};
 use crate::schema::{ColumnType, quote};
 use crate::value::{Cell, Key, Mismatch, from_text};
 use std::pin::Pin;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
 
 /// Opens the step's transaction: settings that no role or database default can change, and the locks
@@ -29,7 +29,7 @@ set local synchronous_commit = on;
 set local row_security = off;
 set local lock_timeout = '5s';
 set local statement_timeout = '60s';
-set local idle_in_transaction_session_timeout = '90s';
+set local idle_in_transaction_session_timeout = '300s';
 set local timezone = 'UTC';
 set local datestyle = 'ISO, YMD';
 set local intervalstyle = 'postgres';
@@ -45,28 +45,26 @@ set local enable_seqscan = off;
 set local enable_hashjoin = off;
 set local enable_mergejoin = off";
 
-/// Waits until all WAL up to `lsn` is on disk, forcing a flush from another transaction if it is not:
-/// a session with `synchronous_commit = off` may have committed what a crash could still undo.
-pub async fn ensure_durable(client: &Client, postgres: &crate::postgres::PgUrl, lsn: &str) -> Result<()> {
-    if is_flushed(client, lsn).await? {
-        return Ok(());
-    }
-    let other = postgres.connect().await?;
+/// Waits until all WAL up to now is on disk: what the snapshot saw (a session with
+/// `synchronous_commit = off` may have committed what a crash could still undo), and this
+/// transaction's own id, which a crash would give out again. `other` is a second connection that can
+/// commit, and so flush.
+pub async fn ensure_durable(client: &Client, other: &Client) -> Result<()> {
+    let lsn: String = first(client, "select pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await?;
     let flush = "begin; set local synchronous_commit = on; select pg_catalog.pg_logical_emit_message(true, 'pgflume', ''); commit";
     other.batch_execute(flush).await?;
-    if is_flushed(client, lsn).await? {
+    let flushed = "select pg_catalog.pg_current_wal_flush_lsn() >= $1::text::pg_catalog.pg_lsn";
+    if first(client, flushed, &[(&lsn, Type::TEXT)]).await? {
         return Ok(());
     }
     Err(Error::retry("Postgres has not flushed its WAL yet; it will be tried again"))
 }
 
-async fn is_flushed(client: &Client, lsn: &str) -> Result<bool> {
-    let rows = client
-        .query_typed(
-            "select pg_catalog.pg_current_wal_flush_lsn() >= $1::text::pg_catalog.pg_lsn",
-            &[(&lsn, Type::TEXT)],
-        )
-        .await?;
+async fn first<T>(client: &Client, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<T>
+where
+    T: for<'a> FromSql<'a>,
+{
+    let rows = client.query_typed(sql, parameters).await?;
     let row = rows.first().ok_or_else(|| Error::retry("Postgres gave no answer"))?;
     Ok(row.try_get(0)?)
 }
@@ -94,8 +92,7 @@ pub struct Unfit {
 pub async fn read(client: &Client, source: &SourceTable, keys: &[MarkedKey]) -> Result<Pin<Box<RowStream>>> {
     let columns: Vec<Vec<&str>> =
         (0..source.table.key.len()).map(|i| keys.iter().map(|key| key[i].as_str()).collect()).collect();
-    let parameters: Vec<(&(dyn tokio_postgres::types::ToSql + Sync), Type)> =
-        columns.iter().map(|c| (c as _, Type::TEXT_ARRAY)).collect();
+    let parameters: Vec<(&(dyn ToSql + Sync), Type)> = columns.iter().map(|c| (c as _, Type::TEXT_ARRAY)).collect();
     let stream = client.query_typed_raw(&read_sql(source), parameters).await?;
     Ok(Box::pin(stream))
 }
@@ -205,9 +202,7 @@ fn cell(source: &SourceTable, position: usize, text: Option<&str>) -> Result<Cel
 pub async fn is_empty(client: &Client, source: &SourceTable) -> Result<bool> {
     let filter = source.table.filter.as_ref().map(|f| format!(" where (\n{f}\n)")).unwrap_or_default();
     let sql = format!("select not exists (select from {} as t{filter})", source.table.source.quoted());
-    let rows = client.query_typed(&sql, &[]).await?;
-    let row = rows.first().ok_or_else(|| Error::retry("Postgres gave no answer"))?;
-    Ok(row.try_get(0)?)
+    first(client, &sql, &[]).await
 }
 
 /// Reads all rows that are replicated.
@@ -226,4 +221,17 @@ pub fn decode_scan(source: &SourceTable, row: &Row) -> Result<Result<Vec<Cell>, 
         .map(|position| Ok(cell(source, position, row.try_get(position)?)))
         .collect::<Result<Vec<_>>>()
         .map(|cells| cells.into_iter().collect())
+}
+
+/// Whether the table can be locked as a step locks it; the failure otherwise.
+pub async fn try_lock(client: &Client, source: &SourceTable) -> Result<()> {
+    let table = source.table.source.quoted();
+    let sql = format!("begin; set local lock_timeout = '1s'; lock table {table} in access share mode; rollback");
+    match client.batch_execute(&sql).await {
+        Ok(()) => Ok(()),
+        Err(e) => {
+            client.batch_execute("rollback").await?;
+            Err(e.into())
+        }
+    }
 }

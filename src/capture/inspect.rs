@@ -1,5 +1,5 @@
 //! What the catalog says about the server and the queue, and what `setup` refuses about them; the source
-//! tables are looked at in [`tables`](super::tables). Reads only.
+//! tables are looked at in `tables`. Reads only.
 
 use super::SetupOptions;
 use super::render::{self, Source};

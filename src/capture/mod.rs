@@ -2,8 +2,8 @@
 //! schema and a queue; gives a report, or the same SQL as a script. Reads and writes no message.
 //!
 //! `inspect` and `tables` look and refuse, `plan` makes steps of what they saw with the SQL that `render`
-//! writes, this file runs them: one transaction each, one table a transaction, with a bounded wait for locks. Running again changes
-//! nothing that is right already.
+//! writes, this file runs them: one transaction each, one table a transaction, with a bounded wait for
+//! locks. Running again changes nothing that is right already.
 
 mod inspect;
 mod plan;

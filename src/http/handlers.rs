@@ -16,12 +16,16 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// When to come back after a passing failure, in seconds.
 const RETRY_AFTER: u16 = 5;
 
 /// When to come back after one that somebody has to mend, in seconds.
 const HALT_AFTER: u16 = 60;
+
+/// How long a caller waits: less than the whole request may take, so that the answer is ours.
+const PATIENCE: Duration = Duration::from_secs(55);
 
 type Body = Result<Bytes, BytesRejection>;
 
@@ -54,9 +58,10 @@ async fn detached<T: Send + 'static>(
 ) -> Result<T, Error> {
     use tracing::Instrument as _;
     let span = tracing::Span::current();
-    tokio::spawn(work.instrument(span))
-        .await
-        .unwrap_or_else(|e| Err(Error::unknown(format!("the task ended early: {e}"))))
+    match tokio::time::timeout(PATIENCE, tokio::spawn(work.instrument(span))).await {
+        Ok(done) => done.unwrap_or_else(|e| Err(Error::unknown(format!("the task ended early: {e}")))),
+        Err(_) => Err(Error::retry("it takes long and goes on by itself: ask again later")),
+    }
 }
 
 pub(super) async fn sync(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {

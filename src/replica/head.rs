@@ -5,7 +5,7 @@ use super::{Rows, Statement};
 use crate::error::{Error, Result};
 use crate::value::Cell;
 
-/// Batches that the ledger remembers: far more than one Postgres transaction covers.
+/// Acknowledged batches that the ledger remembers.
 const LEDGER_ROWS: i64 = 1000;
 
 /// The bookkeeping tables.
@@ -101,7 +101,8 @@ impl Entry {
         }
     }
 
-    pub(super) fn record(&self) -> [Statement; 2] {
+    /// Adds the entry and forgets old ones, but none that is not `acknowledged`.
+    pub(super) fn record(&self, acknowledged: i64) -> [Statement; 2] {
         let text = |t: &str| Cell::Text(t.to_owned());
         let insert = "INSERT OR REPLACE INTO _pgflume_ledger (epoch, seq, token, parent, xid, lsn, images, applied_at) \
                       VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
@@ -115,7 +116,10 @@ impl Entry {
             Cell::Text(to_ranges(&self.images)),
         ];
         let prune = "DELETE FROM _pgflume_ledger WHERE seq <= ?1";
-        [Statement::new(insert, args), Statement::new(prune, vec![Cell::Integer(self.head.seq - LEDGER_ROWS)])]
+        [
+            Statement::new(insert, args),
+            Statement::new(prune, vec![Cell::Integer(acknowledged.min(self.head.seq) - LEDGER_ROWS)]),
+        ]
     }
 }
 
@@ -223,7 +227,8 @@ pub(super) fn is_fence(message: &str) -> bool {
     message.contains("_pgflume_head.seq")
 }
 
-pub(super) fn fenced() -> Error {
+/// The failure of a writer that is not where it thought.
+pub fn fenced() -> Error {
     Error::unknown("another writer has moved the replica on: nothing was written, its head will be read again")
 }
 

@@ -175,16 +175,29 @@ impl Replica {
         rows.into_iter().map(Entry::from_row).collect()
     }
 
+    /// Drops the bookkeeping: for a head that cannot be read.
+    pub async fn forget(&self) -> Result<()> {
+        let before = head::TABLES.iter().map(|name| format!("DROP TABLE IF EXISTS {name}").into()).collect();
+        self.store.write(Work { before, ..Work::default() }).await
+    }
+
     /// When the replica last caught up, and what it last applied.
     pub async fn freshness(&self) -> Result<Rows> {
         self.query(head::SELECT_FRESHNESS, Vec::new()).await
     }
 
     /// Applies `work` as the batch that leads from `from` to `entry`, or changes nothing if the head is
-    /// anywhere else (class `Unknown`: read it).
-    pub async fn apply(&self, from: &Head, entry: &Entry, freshness: &Freshness, mut work: Work) -> Result<()> {
+    /// anywhere else (class `Unknown`: read it). The ledger keeps what comes after `acknowledged`.
+    pub async fn apply(
+        &self,
+        from: &Head,
+        entry: &Entry,
+        acknowledged: i64,
+        freshness: &Freshness,
+        mut work: Work,
+    ) -> Result<()> {
         work.before.insert(0, head::advance(from, &entry.head));
-        work.after.extend(entry.record());
+        work.after.extend(entry.record(acknowledged));
         work.after.push(freshness.record());
         self.store.write(work).await
     }

@@ -38,6 +38,9 @@ struct Endpoint {
     encoding: Encoding,
 }
 
+/// Longest answer that is read: sqld answers at most 10 MB.
+const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
 /// Pipelines in the order in which they are tried; Bunny documents v2 only.
 const PIPELINES: [(&str, Encoding); 3] =
     [("v3-protobuf/pipeline", Encoding::Protobuf), ("v3/pipeline", Encoding::Json), ("v2/pipeline", Encoding::Json)];
@@ -47,6 +50,7 @@ impl Remote {
     pub fn new(url: &str, token: Option<Secret>) -> Result<Self> {
         install_crypto();
         let client = reqwest::Client::builder()
+            .no_proxy() // the token is for this server only
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(REQUEST_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none()) // a redirect would carry the token elsewhere
@@ -102,7 +106,7 @@ impl Remote {
         let request = request.header("content-type", endpoint.encoding.content_type()).body(body);
         let answer = request.send().await.map_err(not_answered)?;
         let status = answer.status();
-        let body = answer.bytes().await.map_err(|e| unknown(format!("its answer was cut off ({e})")))?;
+        let body = bounded(answer).await?;
         if !status.is_success() {
             return Err(refused(status, &body));
         }
@@ -247,6 +251,20 @@ fn push_string(out: &mut String, text: &str) {
     out.push('"');
 }
 
+/// The answer's body, up to [`ANSWER_BYTES`].
+async fn bounded(mut answer: reqwest::Response) -> Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(part) =
+        answer.chunk().await.map_err(|e| unknown(format!("its answer was cut off ({})", cause(&e.without_url()))))?
+    {
+        body.extend_from_slice(&part);
+        if body.len() > ANSWER_BYTES {
+            return Err(unknown(format!("its answer is longer than {ANSWER_BYTES} bytes")));
+        }
+    }
+    Ok(body)
+}
+
 fn unknown(what: String) -> Error {
     Error::unknown(format!("the libSQL server: {what}; whether the batch was applied is read from its ledger"))
 }
@@ -281,8 +299,9 @@ fn refused(status: reqwest::StatusCode, body: &[u8]) -> Error {
         401 | 403 => Error::halt("the libSQL server refuses the token: check LIBSQL_AUTH_TOKEN (expired? read-only?)"),
         404 => Error::halt("the libSQL server knows no such database: check LIBSQL_URL"),
         400 if String::from_utf8_lossy(body).contains("BLOCKED") => blocked(),
-        400 | 413 => Error::reject(format!("the libSQL server takes no such request (HTTP {status})")),
+        413 => Error::reject(format!("the libSQL server takes no request of that size (HTTP {status})")),
         408 | 425 | 429 => Error::retry(format!("the libSQL server is busy (HTTP {status}); it will be tried again")),
+        300..=499 => Error::halt(format!("LIBSQL_URL does not answer as a libSQL server (HTTP {status}): check it")),
         _ => unknown(format!("it failed (HTTP {status})")),
     }
 }

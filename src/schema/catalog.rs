@@ -41,9 +41,10 @@ impl Access {
         let source = table.source.quoted();
         match self {
             Self::Readable => None,
-            Self::Missing => {
-                Some(format!("{source} does not exist: create it, or remove {:?} from schema.json", table.name))
-            }
+            Self::Missing => Some(format!(
+                "{source} does not exist, or is no table: create it, or remove {:?} from schema.json",
+                table.name
+            )),
             Self::Forbidden => Some(format!("{source} may not be read: grant select on it to the worker's role")),
             Self::Lacks(column) => Some(format!("{source} lacks the column {column:?}: correct schema.json")),
         }
@@ -137,7 +138,7 @@ select w.name,
                  where oc.opcdefault and oc.opcintype = base.oid limit 1), 'operator(pg_catalog.=)')
 from unnest($1::text[], $2::text[], $3::text[]) as w(name, schema, source)
 join pg_namespace n on n.nspname = w.schema
-join pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p', 'v', 'm', 'f')
+join pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p', 'v')
 join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 cross join lateral (
     with recursive b(oid, kind, below) as (

@@ -20,7 +20,7 @@ use gate::Gate;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
@@ -29,6 +29,12 @@ pub const CALL_BUDGET: Duration = Duration::from_secs(25);
 
 /// Tries of a drain whose step failed for a passing reason.
 const ATTEMPTS: u32 = 3;
+
+/// Time for Postgres and the replica to answer before and after the steps.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Time for one step. Its parts have limits of their own; this one is for a server that hangs.
+const STEP_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Wait before the second try; doubled for each further one.
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -41,6 +47,8 @@ pub struct Worker {
     queue: QueueName,
     gate: Gate,
     stopping: AtomicBool,
+    /// Nukes that wait for the drain to end.
+    nukes: AtomicI64,
 }
 
 /// What a drain did.
@@ -72,7 +80,15 @@ impl Worker {
     /// A worker for `config`; connects to nothing yet.
     pub fn new(config: Config) -> Self {
         let Config { postgres, target, schema, queue } = config;
-        Self { postgres, target, schema, queue, gate: Gate::default(), stopping: AtomicBool::new(false) }
+        Self {
+            postgres,
+            target,
+            schema,
+            queue,
+            gate: Gate::default(),
+            stopping: AtomicBool::new(false),
+            nukes: AtomicI64::new(0),
+        }
     }
 
     /// The source.
@@ -97,6 +113,11 @@ impl Worker {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
+    /// Whether a running drain should end after its step: the process stops, or a nuke waits.
+    fn is_to_end(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed) || self.nukes.load(Ordering::Relaxed) > 0
+    }
+
     /// Waits until no drain runs in this process.
     pub async fn idle(&self) {
         self.gate.idle().await;
@@ -112,7 +133,12 @@ impl Worker {
         let mut done = Drained::default();
         let mut attempt = 1;
         loop {
-            match self.attempt(started + budget, &mut done).await {
+            let before = done.processed;
+            let outcome = self.attempt(started + budget, &mut done).await;
+            if done.processed > before {
+                attempt = 1;
+            }
+            match outcome {
                 Ok(()) => break,
                 Err(e)
                     if attempt < ATTEMPTS
@@ -146,8 +172,8 @@ impl Worker {
 
     /// One connection's worth of steps.
     async fn attempt(&self, deadline: Instant, done: &mut Drained) -> Result<()> {
-        let mut session = Session::open(self).await?;
-        done.queued = queue::depth(&session.client, &self.queue).await?;
+        let mut session = answered(Session::open(self)).await?;
+        done.queued = answered(queue::depth(&session.client, &self.queue)).await?;
         self.gate.set_queued(done.queued);
         session.queued = done.queued;
         let result = self.steps(&mut session, deadline, done).await;
@@ -155,7 +181,7 @@ impl Worker {
             session.abandon().await;
             return result;
         }
-        done.queued = queue::depth(&session.client, &self.queue).await?;
+        done.queued = answered(queue::depth(&session.client, &self.queue)).await?;
         self.gate.set_queued(done.queued);
         done.paused = session.paused;
         if done.busy {
@@ -168,7 +194,8 @@ impl Worker {
         let mut noted = false;
         loop {
             let calls_here = self.gate.calls();
-            match session.step(deadline, done).await? {
+            let step = tokio::time::timeout(STEP_TIMEOUT, session.step(deadline, done)).await;
+            match step.unwrap_or_else(|_| Err(Error::unknown("a step hangs; its connection is given up")))? {
                 step::Outcome::Busy if noted => {
                     done.busy = true;
                     return Ok(());
@@ -179,18 +206,18 @@ impl Worker {
                     queue::wake(&session.client, &self.queue).await?;
                     noted = true;
                 }
-                step::Outcome::Again if Instant::now() >= deadline => return Ok(()),
+                step::Outcome::Again if Instant::now() >= deadline || self.is_to_end() => return Ok(()),
                 step::Outcome::Again => {}
                 step::Outcome::Took => {
                     self.gate.set_queued(session.queued);
-                    if Instant::now() >= deadline || self.stopping.load(Ordering::Relaxed) {
+                    if Instant::now() >= deadline || self.is_to_end() {
                         return Ok(());
                     }
                 }
                 step::Outcome::Empty { calls } => {
                     let noticed =
                         queue::calls(&session.client, &self.queue).await? != calls || self.gate.calls() != calls_here;
-                    let stop = self.stopping.load(Ordering::Relaxed) || Instant::now() >= deadline;
+                    let stop = self.is_to_end() || Instant::now() >= deadline;
                     if !noticed || stop {
                         return Ok(());
                     }
@@ -198,6 +225,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// Gives up on what does not answer.
+async fn answered<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = || Error::retry(format!("no answer within {} s; it will be tried again", ANSWER_TIMEOUT.as_secs()));
+    tokio::time::timeout(ANSWER_TIMEOUT, work).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// What one drain holds: its connections, and what it knows of both sides.
@@ -214,6 +247,10 @@ pub(crate) struct Session<'a> {
     paused: BTreeSet<String>,
     /// Messages left, by count at the start.
     queued: i64,
+    /// How many messages the next take asks for.
+    take_messages: AtomicI64,
+    /// A second connection, which can commit while the step's transaction is open.
+    other: tokio::sync::OnceCell<Client>,
 }
 
 impl<'a> Session<'a> {
@@ -226,7 +263,18 @@ impl<'a> Session<'a> {
         replica.prepare(&worker.schema).await?;
         let locked = sources.values().filter(|s| s.captured && s.access == catalog::Access::Readable);
         let locked = locked.map(|s| s.table.name.clone()).collect();
-        Ok(Self { worker, client, replica, sources, head: None, locked, paused: BTreeSet::new(), queued: 0 })
+        Ok(Self {
+            worker,
+            client,
+            replica,
+            sources,
+            head: None,
+            locked,
+            paused: BTreeSet::new(),
+            queued: 0,
+            take_messages: AtomicI64::new(queue::FIRST_TAKE_MESSAGES),
+            other: tokio::sync::OnceCell::new(),
+        })
     }
 
     /// Gives everything back at once; if the connection is gone, Postgres does so by itself.
@@ -242,11 +290,15 @@ impl<'a> Session<'a> {
         self.sources.get(table).is_some_and(|s| s.captured && s.access == catalog::Access::Readable)
     }
 
+    /// The second connection.
+    async fn other(&self) -> Result<&Client> {
+        self.other.get_or_try_init(|| self.worker.postgres.connect()).await
+    }
+
     /// Marks of this table stay queued; said once a drain.
-    fn pause(&mut self, table: &str) {
-        let problem = self.sources.get(table).and_then(|s| s.access.problem(&s.table));
-        let problem = problem.unwrap_or_else(|| "its rows cannot be read".into());
+    fn pause(&mut self, table: &str, problem: &str) {
         tracing::error!(table, "marks of this table wait on the queue: {problem}");
+        self.locked.remove(table);
         self.paused.insert(table.to_owned());
     }
 }

@@ -3,12 +3,13 @@
 //! first, so that a crash in between is recognised and finished.
 
 use super::{Session, Worker};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::queue::{self, Snapshot};
 use crate::reconcile::{self, Decision, Divergence};
 use crate::replica::Replica;
 use crate::replica::head::{Head, new_token};
 use crate::schema::Schema;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long `/nuke` waits for a drain that is running.
@@ -81,17 +82,18 @@ impl Session<'_> {
 ///
 /// `request` is the id of a signed request, which works once.
 pub async fn nuke(worker: &Worker, request: Option<&str>) -> Result<Nuked> {
+    worker.nukes.fetch_add(1, Ordering::Relaxed);
+    let done = try_nuke(worker, request).await;
+    worker.nukes.fetch_sub(1, Ordering::Relaxed);
+    done
+}
+
+async fn try_nuke(worker: &Worker, request: Option<&str>) -> Result<Nuked> {
     let client = worker.postgres.connect().await?;
     queue::ensure(&client, &worker.queue).await?;
     let epoch = new_token();
 
     locked(worker, &client).await?;
-    if let Some(id) = request
-        && !queue::redeem(&client, id).await?
-    {
-        client.batch_execute("rollback").await?;
-        return Ok(Nuked::Replayed);
-    }
     queue::announce(&client, &worker.queue, &epoch).await?;
     client.batch_execute("commit").await?;
 
@@ -99,10 +101,25 @@ pub async fn nuke(worker: &Worker, request: Option<&str>) -> Result<Nuked> {
     if snapshot.progress.next_epoch.as_deref() != Some(epoch.as_str()) {
         return Err(Error::retry("another nuke came in between; try again"));
     }
+    // In the transaction that ends with the nuke: one that fails may be tried again with the same id.
+    if let Some(id) = request
+        && !queue::redeem(&client, id).await?
+    {
+        client.batch_execute("rollback").await?;
+        return Ok(Nuked::Replayed);
+    }
     let replica = Replica::open(&worker.target).await?;
     replica.prepare(&Schema::default()).await?;
+    let from = match replica.head().await {
+        Err(e) if e.class() == Class::Halt => {
+            tracing::warn!(error = %e, "the replica's bookkeeping is made anew");
+            replica.forget().await?;
+            None
+        }
+        other => other?,
+    };
     let head = Head::start(epoch);
-    replica.reset(replica.head().await?.as_ref(), &head, Some(&worker.schema)).await?;
+    replica.reset(from.as_ref(), &head, Some(&worker.schema)).await?;
     queue::pair(&client, &worker.queue, &head, &snapshot.identity).await?;
     client.batch_execute("commit").await?;
     tracing::warn!(epoch = head.epoch, "the replica was nuked: its tables are empty and follow schema.json");

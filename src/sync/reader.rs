@@ -6,7 +6,7 @@ use super::writer::Chunk;
 use crate::batch::{Batch, ColumnSet};
 use crate::error::{Error, Result};
 use crate::message::{self, MarkedKey, Message};
-use crate::queue::{self, DeadLetter, Snapshot, Taken};
+use crate::queue::{self, DeadLetter, Taken};
 use crate::schema::Table;
 use crate::schema::catalog::SourceTable;
 use crate::source;
@@ -47,7 +47,6 @@ pub(super) enum Ended {
 /// Takes and reads.
 pub(super) struct Reader<'s> {
     session: &'s Session<'s>,
-    snapshot: &'s Snapshot,
     sender: Sender<Chunk>,
     deadline: Instant,
     batch: Batch,
@@ -81,11 +80,16 @@ struct Intake {
     skipped: BTreeMap<String, u64>,
 }
 
+impl Intake {
+    fn marks_table(&self, table: &str) -> bool {
+        self.marks.contains_key(table) || self.truncated.contains(table)
+    }
+}
+
 impl<'s> Reader<'s> {
-    pub fn new(session: &'s Session<'s>, snapshot: &'s Snapshot, sender: Sender<Chunk>, deadline: Instant) -> Self {
+    pub fn new(session: &'s Session<'s>, sender: Sender<Chunk>, deadline: Instant) -> Self {
         Self {
             session,
-            snapshot,
             sender,
             deadline: deadline.min(Instant::now() + STEP_TIME),
             batch: Batch::default(),
@@ -105,39 +109,61 @@ impl<'s> Reader<'s> {
         let (client, queue) = (&self.session.client, &self.session.worker.queue);
         let paused: Vec<&str> = self.session.paused.iter().map(String::as_str).collect();
         loop {
-            let taken = queue::take(client, queue, &paused).await?;
+            let taken = queue::take(client, queue, &paused, self.session.take_messages.load(Ordering::Relaxed)).await?;
             if taken.is_empty() {
                 self.report.ended = if paused.is_empty() { Ended::Drained } else { Ended::Paused };
                 return Ok(());
             }
+            let is_empty = queue::is_empty(client, queue).await?;
+            self.grow(taken.len() as i64);
             self.taken = Arc::new(taken);
-            let intake = self.intake();
-            let marked = intake.marks.keys().chain(&intake.truncated);
-            let unprepared: Vec<_> = marked.filter(|name| !self.session.locked.contains(*name)).cloned().collect();
-            if !unprepared.is_empty() {
-                self.report.ended = Ended::Unprepared(unprepared);
+            if !self.groups(is_empty).await? {
                 return Ok(());
             }
-            let messages = self.taken.len();
-            tracing::info!(batch.messages = messages, batch.images = intake.images.len(), "messages read");
-            self.report.messages += messages as u64;
-            let is_empty = queue::is_empty(client, queue).await?;
-            self.report.left = if is_empty { 0 } else { (self.report.left - messages as i64).max(1) };
-            self.group(intake).await?;
             if is_empty {
                 self.report.ended = Ended::Drained;
                 return Ok(());
             }
-            if Instant::now() >= self.deadline || self.session.worker.stopping.load(Ordering::Relaxed) {
+            if Instant::now() >= self.deadline || self.session.worker.is_to_end() {
                 return Ok(());
             }
         }
     }
 
-    /// Sorts messages into images to apply, keys to read, and dead letters.
-    fn intake(&mut self) -> Intake {
+    /// Asks for more next time while messages are small, for less where the bytes were the limit.
+    fn grow(&self, taken: i64) {
+        let asked = self.session.take_messages.load(Ordering::Relaxed);
+        let next = if taken < asked { taken * 2 } else { asked * 4 };
+        self.session.take_messages.store(next.clamp(16, queue::TAKE_MESSAGES), Ordering::Relaxed);
+    }
+
+    /// Handles what was taken, in one group or more; whether the reader goes on.
+    async fn groups(&mut self, is_empty: bool) -> Result<bool> {
+        let taken = self.taken.clone();
+        let mut rest = &taken[..];
+        while !rest.is_empty() {
+            let (intake, messages) = self.intake(rest);
+            let marked = intake.marks.keys().chain(&intake.truncated);
+            let unprepared: Vec<_> = marked.filter(|name| !self.session.locked.contains(*name)).cloned().collect();
+            if !unprepared.is_empty() {
+                self.report.ended = Ended::Unprepared(unprepared);
+                return Ok(false);
+            }
+            rest = &rest[messages..];
+            tracing::info!(batch.messages = messages, batch.images = intake.images.len(), "messages read");
+            self.report.messages += messages as u64;
+            self.report.left = if is_empty { rest.len() as i64 } else { (self.report.left - messages as i64).max(1) };
+            self.group(intake).await?;
+        }
+        Ok(true)
+    }
+
+    /// Sorts messages into images to apply, keys to read, and dead letters; how many. Ends before an
+    /// image that is younger than a mark of its table, because what is marked is read after all images.
+    fn intake(&mut self, messages: &[Taken]) -> (Intake, usize) {
         let mut intake = Intake::default();
-        for message in self.taken.iter() {
+        let mut count = 0;
+        for message in messages {
             let text = message.text.as_deref().unwrap_or("null");
             match message::parse(text, &self.session.worker.schema) {
                 Ok(Message::Marks(table, keys)) => intake.marks.entry(table.name.clone()).or_default().extend(keys),
@@ -148,6 +174,7 @@ impl<'s> Reader<'s> {
                 Ok(Message::Image(table, _, keys)) if self.session.is_captured(&table.name) => {
                     intake.marks.entry(table.name.clone()).or_default().extend(keys);
                 }
+                Ok(Message::Image(table, ..)) if intake.marks_table(&table.name) => break,
                 Ok(Message::Image(table, change, _)) => {
                     intake.batch.merge(&table, change, message.msg_id);
                     intake.images.push(message.msg_id);
@@ -162,12 +189,13 @@ impl<'s> Reader<'s> {
                     message: raw(message),
                 }),
             }
+            count += 1;
         }
         for keys in intake.marks.values_mut() {
             keys.sort_unstable();
             keys.dedup();
         }
-        intake
+        (intake, count)
     }
 
     /// Reads what one group of messages marks, and sends it all.
@@ -204,6 +232,7 @@ impl<'s> Reader<'s> {
                         }
                     }
                 }
+                Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
                 other => other?,
             }
         }
@@ -263,7 +292,8 @@ impl<'s> Reader<'s> {
     /// replica has is looked up, because rows that came since have marks of their own.
     async fn truncate(&mut self, name: &str) -> Result<()> {
         let Some(source) = self.session.sources.get(name) else { return Ok(()) };
-        if source::is_empty(&self.session.client, source).await? {
+        let is_empty = source::is_empty(&self.session.client, source).await;
+        if is_empty.map_err(|e| if is_table_error(&e) { e.of_table(name) } else { e })? {
             self.batch.empty_table(&source.table);
             return Ok(());
         }
@@ -286,7 +316,7 @@ impl<'s> Reader<'s> {
         }
         if !self.durable {
             let session = self.session;
-            source::ensure_durable(&session.client, &session.worker.postgres, &self.snapshot.lsn).await?;
+            source::ensure_durable(&session.client, session.other().await?).await?;
             self.durable = true;
         }
         let (emptied, items) = self.batch.take();
@@ -315,8 +345,15 @@ fn unreadable(error: &Error) -> String {
     format!("Postgres cannot read the row under this key (SQLSTATE {code}): correct the row, then mark the key again")
 }
 
-/// What one key's data causes, as against what concerns the whole table: SQLSTATE classes 22 (data
-/// exception) and 54 (program limit exceeded).
+/// What one key's data causes: SQLSTATE classes 22 (data exception), 23 (a domain's check), 54 (program
+/// limit exceeded), P0 (raised by a function that `where` calls) and XX (such as a value above 1 GB).
 fn is_data_error(error: &Error) -> bool {
-    error.sql_state().is_some_and(|s| s.code().starts_with("22") || s.code().starts_with("54"))
+    let classes = ["22", "23", "54", "P0", "XX"];
+    error.sql_state().is_some_and(|s| classes.iter().any(|class| s.code().starts_with(class)))
+}
+
+/// What concerns one table and leaves the others alone: classes 42 (a wrong `where`, a missing right,
+/// row-level security) and 0A (feature not supported).
+fn is_table_error(error: &Error) -> bool {
+    error.sql_state().is_some_and(|s| s.code().starts_with("42") || s.code().starts_with("0A"))
 }

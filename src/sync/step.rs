@@ -7,10 +7,10 @@ use super::pairing::Ready;
 use super::reader::{Ended, Reader, Taking};
 use super::writer::{Applied, Writer};
 use super::{Drained, Session};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::queue::{self, DeadLetter, Snapshot};
 use crate::replica::head::Head;
-use crate::schema::catalog::{Access, SourceTable};
+use crate::schema::catalog::SourceTable;
 use crate::source;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -41,6 +41,12 @@ impl Session<'_> {
                 self.client.batch_execute("rollback").await?;
                 Ok(Outcome::Again)
             }
+            Err(e) => {
+                let Some(table) = e.table().map(str::to_owned) else { return Err(e) };
+                self.client.batch_execute("rollback").await?;
+                self.pause(&table, &e.to_string());
+                Ok(Outcome::Again)
+            }
             other => other,
         }
     }
@@ -48,7 +54,9 @@ impl Session<'_> {
     async fn try_step(&mut self, deadline: Instant, done: &mut Drained) -> Result<Outcome> {
         let started = Instant::now();
         let locks: Vec<&SourceTable> = self.locked.iter().filter_map(|name| self.sources.get(name)).collect();
-        source::begin(&self.client, &locks).await?;
+        if let Err(e) = source::begin(&self.client, &locks).await {
+            return Err(self.unlockable(e).await?);
+        }
         let Some(snapshot) = queue::lock(&self.client, &self.worker.queue).await? else {
             self.client.batch_execute("rollback").await?;
             return Ok(Outcome::Busy);
@@ -84,7 +92,7 @@ impl Session<'_> {
     /// Reads and applies side by side.
     async fn run(&self, snapshot: &Snapshot, head: Head, deadline: Instant) -> Result<(Taking, Applied)> {
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
-        let reader = Reader::new(self, snapshot, sender, deadline);
+        let reader = Reader::new(self, sender, deadline);
         let writer = Writer::new(&self.replica, snapshot, head);
         // A failed writer makes the reader fail too: its own error is the one to report.
         let (applied, read) = futures_util::join!(writer.run(receiver), reader.run());
@@ -108,13 +116,28 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Finds the table that stood in the way of the locks, so that the others can go on.
+    async fn unlockable(&self, error: Error) -> Result<Error> {
+        if error.sql_state().is_none() {
+            return Ok(error);
+        }
+        self.client.batch_execute("rollback").await?;
+        for name in &self.locked {
+            let Some(source) = self.sources.get(name) else { continue };
+            if let Err(e) = source::try_lock(&self.client, source).await {
+                return Ok(e.of_table(name));
+            }
+        }
+        Ok(error)
+    }
+
     /// Locks the tables that the next step is to read, or pauses those that cannot be read.
     fn prepare_to_read(&mut self, tables: Vec<String>) {
         for name in tables {
-            if self.sources.get(&name).is_some_and(|s| s.access == Access::Readable) {
-                self.locked.insert(name);
-            } else {
-                self.pause(&name);
+            let problem = self.sources.get(&name).and_then(|s| s.access.problem(&s.table));
+            match problem {
+                None => drop(self.locked.insert(name)),
+                Some(problem) => self.pause(&name, &problem),
             }
         }
     }

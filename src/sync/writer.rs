@@ -6,13 +6,17 @@ use super::reader::raw;
 use crate::batch::Item;
 use crate::error::{Class, Error, Result};
 use crate::queue::{DeadLetter, Snapshot, Taken};
-use crate::replica::head::{Entry, Freshness, Head};
+use crate::replica::head::{self, Entry, Freshness, Head};
 use crate::replica::{Replica, Work};
 use crate::schema::Table;
 use crate::value::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::Receiver;
+
+/// Rows that one step gives up on before it calls the target unfit: finding each takes some requests,
+/// and Postgres waits meanwhile.
+const MAX_REJECTED: usize = 1_000;
 
 /// A batch on its way to the replica.
 pub(super) struct Chunk {
@@ -34,6 +38,8 @@ pub(super) struct Chunk {
 pub(super) struct Writer<'s> {
     replica: &'s Replica,
     snapshot: &'s Snapshot,
+    /// The position that is acknowledged: the ledger keeps all that lies after it.
+    acknowledged: i64,
     report: Applied,
 }
 
@@ -51,7 +57,8 @@ pub(super) struct Applied {
 
 impl<'s> Writer<'s> {
     pub fn new(replica: &'s Replica, snapshot: &'s Snapshot, head: Head) -> Self {
-        Self { replica, snapshot, report: Applied { head, dead: Vec::new(), rows: 0, batches: 0 } }
+        let acknowledged = head.seq;
+        Self { replica, snapshot, acknowledged, report: Applied { head, dead: Vec::new(), rows: 0, batches: 0 } }
     }
 
     pub async fn run(mut self, mut chunks: Receiver<Chunk>) -> Result<Applied> {
@@ -65,7 +72,12 @@ impl<'s> Writer<'s> {
     async fn write(&mut self, chunk: Chunk) -> Result<()> {
         let mut images = chunk.images;
         let range = 0..chunk.items.len();
-        let mut todo = vec![Work { emptied: chunk.emptied, items: chunk.items, range, ..Work::default() }];
+        let mut todo = vec![Work { items: chunk.items, range, ..Work::default() }];
+        // On its own where rows follow: no row that is rejected may take it along.
+        if !chunk.emptied.is_empty() {
+            let empty = Work { emptied: chunk.emptied, ..Work::default() };
+            if todo[0].range.is_empty() { todo[0] = empty } else { todo.push(empty) }
+        }
         while let Some(work) = todo.pop() {
             let is_last = todo.is_empty();
             let listed = if is_last { images.clone() } else { Vec::new() };
@@ -78,11 +90,12 @@ impl<'s> Writer<'s> {
                     tracing::warn!(error = %e, batch.rows = work.range.len(), "the target rejects the batch; it is halved");
                     let middle = work.range.start + work.range.len() / 2;
                     let left = Work { range: work.range.start..middle, ..work.clone() };
-                    let right = Work { range: middle..work.range.end, emptied: Vec::new(), ..work };
+                    let right = Work { range: middle..work.range.end, ..work };
                     todo.extend([right, left]);
                 }
                 Err(e) if e.class() == Class::Reject && work.range.len() == 1 => {
                     let item = &work.items()[0];
+                    self.check_target(item, &e).await?;
                     self.bury(item, &chunk.taken, &e);
                     images.retain(|id| !item.images.contains(id));
                 }
@@ -101,13 +114,24 @@ impl<'s> Writer<'s> {
             lsn: self.snapshot.lsn.clone(),
             images,
         };
-        self.replica.apply(&self.report.head, &entry, freshness, work.clone()).await?;
+        self.replica.apply(&self.report.head, &entry, self.acknowledged, freshness, work.clone()).await?;
         self.report.head = entry.head;
         self.report.rows += work.range.len() as u64;
         self.report.batches += 1;
         let apply_ms = started.elapsed().as_millis() as u64;
         tracing::info!(batch.seq = self.report.head.seq, batch.rows = work.range.len(), apply_ms, "batch applied");
         Ok(())
+    }
+
+    /// A failure counts against a row only while the target works, and not for thousands of rows.
+    async fn check_target(&self, item: &Item, error: &Error) -> Result<()> {
+        if self.report.dead.len() >= MAX_REJECTED {
+            let table = &item.table.name;
+            return Err(Error::halt(format!(
+                "the target rejects more than {MAX_REJECTED} rows, the last in table {table:?} ({error}): correct the replica's table, or POST /nuke"
+            )));
+        }
+        if self.replica.head().await?.as_ref() == Some(&self.report.head) { Ok(()) } else { Err(head::fenced()) }
     }
 
     /// The one row that the target does not take: its key waits, or for images the messages.

@@ -325,7 +325,8 @@ async fn one_source_may_feed_two_tables() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_collation_that_ignores_case_hides_no_change() {
-    if Db::new().await.one("select count(*) from pg_collation where collprovider = 'i'").await == "0" {
+    let loose = "create collation loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+    if Db::new().await.client.batch_execute(loose).await.is_err() {
         return; // this Postgres was built without ICU, and has no such collations
     }
     let json = r#"{"names": {"primaryKey": "name", "columns": {"name": "TEXT", "v": "TEXT"}}}"#;

@@ -264,3 +264,44 @@ async fn names_with_quotes_and_semicolons_are_only_names() {
         assert_eq!(rig.rows(r#"SELECT * FROM "we""ird'; drop table x; --""#).await, ["1|0.3"], "{path:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_is_younger_than_a_mark_of_its_table_stands() {
+    for path in PATHS {
+        let rig = items(path).await;
+        rig.db.send(r#"{"v":1,"table":"items","keys":[["1"]]}"#).await;
+        rig.db.send(r#"{"type":"INSERT","table":"items","record":{"id":1,"name":"image"}}"#).await;
+        rig.db.send(r#"{"v":1,"table":"items","truncate":true}"#).await;
+        rig.db.send(r#"{"type":"INSERT","table":"items","record":{"id":2,"name":"later"}}"#).await;
+        assert_eq!(rig.drain().await.processed, 4);
+        assert_eq!(rig.rows("SELECT * FROM items").await, ["2|later"], "{path:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_table_that_cannot_be_read_or_locked_stops_no_other() {
+    let table = |extra: &str| format!(r#"{{"primaryKey":"id","columns":{{"id":"INTEGER"}}{extra}}}"#);
+    let definition = format!(
+        r#"{{"good":{},"wrong_where":{},"view":{},"checked":{},"locked":{}}}"#,
+        table(""),
+        table(r#","where":"nobody > 1""#),
+        table(""),
+        table(""),
+        table("")
+    );
+    let rig = Rig::new(Path::File, schema(&definition)).await;
+    rig.db.sql("create table good (id int primary key); create table wrong_where (id int primary key); create table locked (id int primary key);
+        create materialized view view as select 1 as id; create domain positive as int check (value > 0); create table checked (id positive primary key);
+        insert into good values (1); insert into checked values (7)").await;
+    let admin = pgflume::postgres::PgUrl::parse(&rig.db.url()).unwrap().connect().await.unwrap();
+    admin.batch_execute("begin; alter table locked add column x int").await.unwrap();
+    for name in ["wrong_where", "view", "checked", "locked", "good"] {
+        rig.db.send(&format!(r#"{{"v":1,"table":"{name}","keys":[["-1"],["1"],["7"]]}}"#)).await;
+    }
+    let done = rig.drain().await;
+    let paused: Vec<_> = done.paused.iter().map(String::as_str).collect();
+    assert_eq!((paused, done.dead, done.queued), (vec!["locked", "view", "wrong_where"], 1, 3));
+    assert_eq!(rig.rows("SELECT id FROM good UNION ALL SELECT id FROM checked").await, ["1", "7"]);
+    admin.batch_execute("rollback").await.unwrap();
+    assert_eq!(rig.drain().await.queued, 2, "a table that is free again is read");
+}

@@ -176,3 +176,100 @@ async fn nothing_is_applied_that_postgres_has_not_flushed() {
     }
     assert_eq!(rig.rows("SELECT count(*) FROM t").await, ["20"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rejected_row_takes_no_truncate_along() {
+    let tables = r#"{"a":{"primaryKey":"id","columns":{"id":"TEXT","v":"TEXT"}},"z":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#;
+    let rig = Rig::new(Path::File, schema(tables)).await;
+    let Target::File(path) = rig.home.target() else { unreachable!() };
+    let by_hand = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
+    by_hand.execute("CREATE TABLE a (id TEXT NOT NULL PRIMARY KEY, v TEXT CHECK (v <> 'bad'))", ()).await.unwrap();
+    rig.db.sql("create table z (id int primary key); insert into z values (1), (2)").await;
+    rig.db.send(r#"{"v":1,"table":"z","keys":[["1"],["2"]]}"#).await;
+    rig.drain().await;
+    rig.db.sql("truncate z").await;
+    rig.db.send(r#"{"v":1,"table":"z","truncate":true}"#).await;
+    rig.db.send(r#"{"type":"INSERT","table":"a","record":{"id":"x","v":"bad"}}"#).await;
+    assert_eq!(rig.drain().await.dead, 1);
+    assert_eq!(rig.rows("SELECT count(*) FROM z").await, ["0"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_of_thousands_of_parts_keeps_its_ledger_and_too_many_rejections_halt_it() {
+    let tables = r#"{"a":{"primaryKey":"id","columns":{"id":"INTEGER","v":"INTEGER"}}}"#;
+    let rig = Rig::new(Path::File, schema(tables)).await;
+    let Target::File(path) = rig.home.target() else { unreachable!() };
+    let by_hand = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
+    by_hand.execute("CREATE TABLE a (id INTEGER NOT NULL PRIMARY KEY, v INTEGER CHECK (v > 0))", ()).await.unwrap();
+    rig.db.sql("insert into pgmq.q_replicate_data_libsql (vt, message) select now(), jsonb_build_object('type', 'INSERT', 'table', 'a',
+        'record', jsonb_build_object('id', i, 'v', i % 2)) from generate_series(1, 5000) i").await;
+    let error = rig.worker.drain(BUDGET).await.unwrap_err().to_string();
+    assert!(error.contains("rejects more than 1000 rows") && error.contains("\"a\""), "{error}");
+    assert_eq!(rig.db.queued().await, 5000, "nothing is acknowledged");
+    let applied: i64 = rig.rows("SELECT seq FROM _pgflume_head").await[0].parse().unwrap();
+    assert!(applied > 1000, "the step was to have more parts than the ledger remembers: {applied}");
+    by_hand.execute("DROP TABLE a", ()).await.unwrap();
+    by_hand.execute("CREATE TABLE a (id INTEGER NOT NULL PRIMARY KEY, v INTEGER)", ()).await.unwrap();
+    assert_eq!(rig.drain().await.queued, 0, "the ledger explains why the replica is ahead");
+    assert_eq!(rig.rows("SELECT count(*) FROM a").await, ["5000"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nuke_mends_bookkeeping_that_cannot_be_read() {
+    let rig = Rig::new(Path::File, repository_schema()).await;
+    rig.db.send(&insert("a", "one")).await;
+    rig.drain().await;
+    let Target::File(path) = rig.home.target() else { unreachable!() };
+    let by_hand = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
+    by_hand.execute("UPDATE _pgflume_head SET seq = 'x'", ()).await.unwrap();
+    assert!(rig.worker.drain(BUDGET).await.unwrap_err().to_string().contains("POST /nuke"));
+    pgflume::sync::pairing::nuke(&rig.worker, None).await.unwrap();
+    rig.db.send(&insert("a", "two")).await;
+    rig.drain().await;
+    assert_eq!(rig.rows("SELECT name FROM apps").await, ["two"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_postgres_after_the_replica_has_applied_gives_no_transaction_id_out_again() {
+    let cluster = tokio::task::spawn_blocking(|| {
+        pgflume::demo::postgres::Cluster::start(pgflume::demo::postgres::Options::default())
+    });
+    let cluster = cluster.await.unwrap().unwrap();
+    let home = Home::new(Path::File);
+    let url = cluster.url("postgres");
+    let connect = async || pgflume::postgres::PgUrl::parse(&url).unwrap().connect().await.unwrap();
+    let client = connect().await;
+    client.batch_execute(include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"))).await.unwrap();
+    client.batch_execute("select pgmq.create('replicate_data_libsql')").await.unwrap();
+    let send = "select pgmq.send('replicate_data_libsql', '{\"type\":\"INSERT\",\"table\":\"apps\",\"record\":{\"id\":\"a\"}}')";
+    client.batch_execute(send).await.unwrap();
+    let worker = Arc::new(Worker::new(config(&url, home.target(), repository_schema())));
+    worker.drain(BUDGET).await.unwrap();
+    // The acknowledgement waits on a lock, and there Postgres dies.
+    client.batch_execute(send).await.unwrap();
+    client.batch_execute("create function wait() returns trigger language plpgsql as $$begin perform pg_advisory_xact_lock(1); return new; end$$;
+        create trigger wait before update of synced_at on pgflume.progress for each row execute function wait();
+        select pg_advisory_lock(1)").await.unwrap();
+    let drain = tokio::spawn({
+        let worker = worker.clone();
+        async move { worker.drain(Duration::ZERO).await }
+    });
+    loop {
+        let waiting: i64 = client
+            .query_one("select count(*) from pg_locks where locktype = 'advisory' and not granted", &[])
+            .await
+            .unwrap()
+            .get(0);
+        if waiting > 0 {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+    cluster.stop(pgflume::demo::postgres::Stop::Immediate).unwrap();
+    assert!(drain.await.unwrap().is_err());
+    cluster.start_again().unwrap();
+    let client = connect().await;
+    client.batch_execute("drop trigger wait on pgflume.progress").await.unwrap();
+    let done = worker.drain(BUDGET).await.unwrap();
+    assert_eq!(done.queued, 0);
+}

@@ -79,7 +79,7 @@ impl Bench {
         };
         let work = Work { range: 0..items.len(), items: Arc::new(items), ..Work::default() };
         let fresh = Freshness { caught_up_at: Some("now".into()), queued: 5 };
-        self.replica.apply(from, &entry, &fresh, work).await
+        self.replica.apply(from, &entry, 0, &fresh, work).await
     }
 
     async fn rows(&self, sql: &str) -> Vec<String> {
