@@ -47,7 +47,7 @@ impl SetupReport {
             facts.sources.iter().filter(|s| s.has_older_rows).map(|s| shown(&s.source.name.quoted())).collect();
         if !filled.is_empty() {
             self.warn(format!(
-                "{OLDER_ROWS}, and ONLY CHANGES FROM NOW ON ARRIVE until their snapshot: {}; run `pgflume resync` for them",
+                "{OLDER_ROWS}, and ONLY CHANGES FROM NOW ON ARRIVE until they are marked: {}; the README shows the statement that marks all rows of a table",
                 filled.join(", ")
             ));
         }

@@ -121,7 +121,7 @@ impl Finding<'_> {
         }
         if relation.kind == "p" {
             self.warnings.push(format!(
-                "{shown_name} is partitioned: after attaching, detaching or adding partitions run setup again, and `pgflume resync` after attaching or detaching one that holds rows"
+                "{shown_name} is partitioned: after attaching, detaching or adding partitions run setup again, and mark the rows of one that was attached or detached with rows (the README shows how)"
             ));
         }
         if relation.is_subscribed {

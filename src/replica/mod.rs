@@ -148,17 +148,18 @@ impl Replica {
     }
 
     async fn inventory(&self) -> Result<Inventory> {
-        let sql = "SELECT m.type, m.name, p.name, p.pk FROM sqlite_master m \
+        let sql = "SELECT m.type, m.name, p.name, p.pk, p.type FROM sqlite_master m \
                    LEFT JOIN pragma_table_info(m.name) p ON m.type = 'table' WHERE m.type IN ('table', 'index')";
         let mut there = Inventory::default();
         for row in self.query(sql, Vec::new()).await? {
-            let [Cell::Text(kind), Cell::Text(name), column, pk] = &row[..] else {
+            let [Cell::Text(kind), Cell::Text(name), column, pk, declared] = &row[..] else {
                 continue;
             };
             if kind == "index" {
                 there.indexes.insert(name.to_lowercase());
-            } else if let (Cell::Text(column), Cell::Integer(pk)) = (column, pk) {
-                there.tables.entry(name.to_lowercase()).or_default().push((column.to_lowercase(), *pk > 0));
+            } else if let (Cell::Text(column), Cell::Integer(pk), Cell::Text(declared)) = (column, pk, declared) {
+                let found = Found { name: column.to_lowercase(), in_key: *pk > 0, declared: declared.clone() };
+                there.tables.entry(name.to_lowercase()).or_default().push(found);
             }
         }
         Ok(there)
@@ -238,8 +239,15 @@ impl Replica {
 /// What the database has, names in lower case as SQLite compares them.
 #[derive(Default)]
 struct Inventory {
-    tables: BTreeMap<String, Vec<(String, bool)>>,
+    tables: BTreeMap<String, Vec<Found>>,
     indexes: BTreeSet<String>,
+}
+
+/// A column as the database has it.
+struct Found {
+    name: String,
+    in_key: bool,
+    declared: String,
 }
 
 impl Inventory {
@@ -255,18 +263,25 @@ impl Inventory {
     }
 }
 
-fn check_columns(table: &Table, columns: &[(String, bool)]) -> Result<()> {
+fn check_columns(table: &Table, columns: &[Found]) -> Result<()> {
     let name = &table.name;
     for column in &table.columns {
-        if !columns.iter().any(|(c, _)| *c == column.name.to_lowercase()) {
+        let wanted = column.name.to_lowercase();
+        let Some(found) = columns.iter().find(|c| c.name == wanted) else {
             return Err(Error::halt(format!(
                 "the replica's table {name:?} lacks the column {:?}: POST /nuke rebuilds it by schema.json, or add it there by hand",
                 column.name
             )));
+        };
+        if ddl::mangles(&found.declared, column.kind) {
+            return Err(Error::halt(format!(
+                "the replica's table {name:?} declares the column {:?} as {}, which would turn text into numbers: POST /nuke rebuilds it",
+                column.name, found.declared
+            )));
         }
     }
     let wanted: BTreeSet<_> = table.key_columns().map(|c| c.name.to_lowercase()).collect();
-    let key: BTreeSet<_> = columns.iter().filter(|(_, pk)| *pk).map(|(c, _)| c.clone()).collect();
+    let key: BTreeSet<_> = columns.iter().filter(|c| c.in_key).map(|c| c.name.clone()).collect();
     if wanted != key {
         return Err(Error::halt(format!(
             "the replica's table {name:?} has another primary key than schema.json: POST /nuke rebuilds it"

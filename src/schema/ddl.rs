@@ -53,3 +53,32 @@ pub fn drop_table(table: &Table) -> String {
 pub fn key_list(table: &Table) -> String {
     quoted_list(table.key_columns().map(|c| c.name.as_str()))
 }
+
+/// Whether a column declared so changes text of this kind: any affinity but TEXT and none turns `1.10`
+/// into 1.1 (<https://sqlite.org/datatype3.html>, section 3.1).
+pub fn mangles(declared: &str, kind: ColumnType) -> bool {
+    let declared = declared.to_uppercase();
+    let is_number = declared.contains("INT");
+    let is_text = ["CHAR", "CLOB", "TEXT", "BLOB"].iter().any(|t| declared.contains(t)) || declared.is_empty();
+    declared_type(kind) == "TEXT" && (is_number || !is_text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declared_types_that_turn_text_into_numbers_are_known() {
+        for (declared, kind, expected) in [
+            ("TEXT", ColumnType::Decimal, false),
+            ("varchar(20)", ColumnType::Text, false),
+            ("", ColumnType::Json, false),
+            ("JSON", ColumnType::Json, true),
+            ("DECIMAL", ColumnType::Decimal, true),
+            ("INTEGER", ColumnType::Text, true),
+            ("BOOLEAN", ColumnType::Boolean, false),
+        ] {
+            assert_eq!(mangles(declared, kind), expected, "{declared}");
+        }
+    }
+}

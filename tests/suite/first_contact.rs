@@ -135,6 +135,12 @@ async fn a_replica_table_that_differs_from_the_schema_stops_the_drain_and_loses_
     rig.db.send(INSERT_APP).await;
     let error = rig.worker.drain(std::time::Duration::from_secs(5)).await.unwrap_err().to_string();
     assert!(error.contains("\"apps\"") && error.contains("/nuke"), "{error}");
+    old.execute("DROP TABLE apps", ()).await.unwrap();
+    let columns: Vec<_> =
+        rig.worker.schema().get("apps").unwrap().columns.iter().map(|c| format!("{} JSON", c.name)).collect();
+    old.execute(&format!("CREATE TABLE apps ({}, PRIMARY KEY (id))", columns.join(", ")), ()).await.unwrap();
+    let error = rig.worker.drain(std::time::Duration::from_secs(5)).await.unwrap_err().to_string();
+    assert!(error.contains("into numbers"), "{error}");
     assert_eq!(rig.db.queued().await, 1);
 }
 

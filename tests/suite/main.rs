@@ -2,12 +2,14 @@
 //! an sqld of its own for each replica.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
+mod capture;
 mod chain;
 mod command;
 mod first_contact;
 mod marks;
 mod parts;
 mod recovery;
+mod setup;
 mod store;
 mod support;
 mod tls;
