@@ -185,14 +185,23 @@ pub async fn calls(client: &Client, queue: &QueueName) -> Result<i64> {
     scalar(client, sql, queue.as_str()).await
 }
 
+/// Messages that wait for a table.
+#[derive(Debug, Default)]
+pub struct Paused<'a> {
+    /// Tables whose marks stay.
+    pub marks: Vec<&'a str>,
+    /// Those of them whose images stay too, because they count as marks.
+    pub images: Vec<&'a str>,
+}
+
 /// Takes the oldest messages by deleting them, whatever their visibility timeout, at most
-/// `limit` and [`TAKE_BYTES`], sorted by id. Marks of `paused` tables stay.
-pub async fn take(client: &Client, queue: &QueueName, paused: &[&str], limit: i64) -> Result<Vec<Taken>> {
+/// `limit` and [`TAKE_BYTES`], sorted by id. What `paused` names stays.
+pub async fn take(client: &Client, queue: &QueueName, paused: &Paused<'_>, limit: i64) -> Result<Vec<Taken>> {
     let table = queue.table();
-    let filter = if paused.is_empty() {
-        "$3::text[] is not null"
+    let filter = if paused.marks.is_empty() {
+        "coalesce($3, $4::text[]) is not null"
     } else {
-        "not (message ? 'v' and message->>'table' = any($3)) is true"
+        "not (message ? 'v' and message->>'table' = any($3) or message->>'table' = any($4)) is true"
     };
     let sql = format!(
         "with first as materialized (
@@ -204,7 +213,12 @@ pub async fn take(client: &Client, queue: &QueueName, paused: &[&str], limit: i6
              where before < $2)
          delete from {table} q using cut where q.msg_id = cut.msg_id returning q.msg_id, q.message::text"
     );
-    let parameters = [(&limit as _, Type::INT8), (&TAKE_BYTES as _, Type::INT8), (&paused as _, Type::TEXT_ARRAY)];
+    let parameters = [
+        (&limit as _, Type::INT8),
+        (&TAKE_BYTES as _, Type::INT8),
+        (&paused.marks as _, Type::TEXT_ARRAY),
+        (&paused.images as _, Type::TEXT_ARRAY),
+    ];
     let rows = client.query_typed(&sql, &parameters).await?;
     let taken = rows.iter().map(|row| Ok(Taken { msg_id: row.try_get(0)?, text: row.try_get(1)? }));
     let mut taken = taken.collect::<Result<Vec<_>>>()?;

@@ -290,6 +290,13 @@ impl<'a> Session<'a> {
         self.sources.get(table).is_some_and(|s| s.captured && s.access == catalog::Access::Readable)
     }
 
+    /// What stays on the queue.
+    fn waiting(&self) -> queue::Paused<'_> {
+        let marks: Vec<&str> = self.paused.iter().map(String::as_str).collect();
+        let images = marks.iter().copied().filter(|table| self.is_captured(table)).collect();
+        queue::Paused { marks, images }
+    }
+
     /// The second connection.
     async fn other(&self) -> Result<&Client> {
         self.other.get_or_try_init(|| self.worker.postgres.connect()).await

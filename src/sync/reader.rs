@@ -107,11 +107,11 @@ impl<'s> Reader<'s> {
 
     async fn take_all(&mut self) -> Result<()> {
         let (client, queue) = (&self.session.client, &self.session.worker.queue);
-        let paused: Vec<&str> = self.session.paused.iter().map(String::as_str).collect();
+        let paused = self.session.waiting();
         loop {
             let taken = queue::take(client, queue, &paused, self.session.take_messages.load(Ordering::Relaxed)).await?;
             if taken.is_empty() {
-                self.report.ended = if paused.is_empty() { Ended::Drained } else { Ended::Paused };
+                self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
                 return Ok(());
             }
             let is_empty = queue::is_empty(client, queue).await?;

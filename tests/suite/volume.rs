@@ -151,6 +151,24 @@ async fn the_core_works_through_a_transaction_pooler() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn leftover_images_of_a_captured_table_wait_while_it_is_locked() {
+    let rig = Rig::new(Path::File, schema(DEFINITION)).await;
+    rig.db.sql(TABLES).await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    rig.db.sql("insert into bulk (id, name) values (1, 'now')").await;
+    rig.db.send(r#"{"type":"INSERT","table":"bulk","record":{"id":1,"name":"leftover"}}"#).await;
+    rig.db.sql("insert into pairs values ('a', 1, 'v')").await;
+    let admin = PgUrl::parse(&rig.db.url()).unwrap().connect().await.unwrap();
+    admin.batch_execute("begin; alter table bulk add column x int").await.unwrap();
+    let done = rig.drain().await;
+    assert_eq!((done.queued, done.paused.len()), (2, 1));
+    assert_eq!(rig.rows("SELECT v FROM pairs").await, ["v"]);
+    admin.batch_execute("rollback").await.unwrap();
+    assert_eq!(rig.drain().await.queued, 0);
+    assert_eq!(rig.rows("SELECT name FROM bulk").await, ["now"], "an image counts as a mark");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn setup_works_through_a_transaction_pooler() {
     let db = Db::new().await;
     db.sql(TABLES).await;
