@@ -171,6 +171,13 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
     }))
 }
 
+/// Waits for the single flight, as long as the transaction's `lock_timeout` allows.
+pub async fn wait_for_lock(client: &Client, queue: &QueueName) -> Result<()> {
+    let sql = "select 1 from pgflume.progress where queue = $1 for update";
+    client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    Ok(())
+}
+
 /// Leaves a note for the drain that holds the queue.
 pub async fn wake(client: &Client, queue: &QueueName) -> Result<()> {
     let sql = "insert into pgflume.wakeup as w (queue, calls) values ($1, 1)

@@ -7,6 +7,7 @@ use crate::schema::catalog::{SourceColumn, SourceTable};
 use crate::schema::{ColumnType, quote};
 use crate::value::{Cell, Key, Mismatch, from_text};
 use std::pin::Pin;
+use std::time::Duration;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Client, Row, RowStream};
 
@@ -19,6 +20,15 @@ pub async fn begin(client: &Client, tables: &[&SourceTable]) -> Result<()> {
         let names: Vec<_> = tables.iter().map(|t| t.table.source.quoted()).collect();
         sql.push_str(&format!("; lock table {} in access share mode", names.join(", ")));
     }
+    client.batch_execute(&sql).await.map_err(Error::from)
+}
+
+/// Opens a transaction that waits for locks, and sees what is committed while it waits.
+pub async fn begin_waiting(client: &Client, patience: Duration) -> Result<()> {
+    let ms = patience.as_millis();
+    let sql = format!(
+        "begin; set local search_path = ''; set local synchronous_commit = on; set local lock_timeout = {ms}; set local statement_timeout = '60s'"
+    );
     client.batch_execute(&sql).await.map_err(Error::from)
 }
 

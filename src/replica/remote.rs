@@ -338,24 +338,17 @@ fn classify(failure: &Failure) -> Error {
     ]) {
         return Error::retry(format!("the libSQL server: {code}; it will be tried again"));
     }
-    let missing = ["no such table", "no such column", "has no column", "does not match any PRIMARY KEY"];
-    if missing.iter().any(|m| message.contains(m)) {
+    // What the row itself causes; the same words stand behind SQLITE_UNKNOWN and SQLITE_ERROR.
+    let of_row = ["constraint", "datatype mismatch", "too big"];
+    if starts(&["SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG"]) || of_row.iter().any(|w| message.contains(w))
+    {
+        return Error::new(Class::Reject, format!("the libSQL server: {code} ({})", first_line(message)));
+    }
+    if starts(&["SQLITE_UNKNOWN", "SQLITE_ERROR", "SQL_PARSE", "ARGS_INVALID", "RESPONSE_TOO_LARGE"]) {
         return Error::halt(format!(
-            "the replica's tables differ from schema.json ({}): POST /nuke rebuilds them",
+            "the libSQL server: {code} ({}): the replica's tables differ from schema.json; POST /nuke rebuilds them",
             first_line(message)
         ));
-    }
-    if starts(&[
-        "SQLITE_CONSTRAINT",
-        "SQLITE_MISMATCH",
-        "SQLITE_TOOBIG",
-        "SQLITE_UNKNOWN",
-        "SQLITE_ERROR",
-        "SQL_PARSE",
-        "ARGS_INVALID",
-        "RESPONSE_TOO_LARGE",
-    ]) {
-        return Error::new(Class::Reject, format!("the libSQL server: {code} ({})", first_line(message)));
     }
     unknown(format!("{code} ({})", first_line(message)))
 }

@@ -4,6 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+/// In place of a count.
+const UNKNOWN: i64 = -1;
+
 /// The door to the drain.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
@@ -13,13 +16,22 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// Enters, or leaves a note that the running drain will see: it compares the notes after its last
-    /// step, so either it sees this one, or the second try gets in.
+    /// Enters, or leaves a note. The running drain compares the notes after it has given up its turn, so
+    /// either it sees this one, or the second try gets in.
     pub fn enter(&self) -> Option<OwnedMutexGuard<()>> {
-        self.turn.clone().try_lock_owned().ok().or_else(|| {
+        let turn = self.try_enter().or_else(|| {
             self.calls.fetch_add(1, Ordering::SeqCst);
-            self.turn.clone().try_lock_owned().ok()
-        })
+            self.try_enter()
+        });
+        if turn.is_some() {
+            self.queued.store(UNKNOWN, Ordering::Relaxed);
+        }
+        turn
+    }
+
+    /// Enters without a note.
+    pub fn try_enter(&self) -> Option<OwnedMutexGuard<()>> {
+        self.turn.clone().try_lock_owned().ok()
     }
 
     /// Waits until no drain runs.
@@ -32,9 +44,9 @@ impl Gate {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// Messages on the queue, as the running drain last knew.
-    pub fn queued(&self) -> i64 {
-        self.queued.load(Ordering::Relaxed)
+    /// Messages on the queue, as the running drain last knew; `None` before it has counted.
+    pub fn queued(&self) -> Option<i64> {
+        Some(self.queued.load(Ordering::Relaxed)).filter(|queued| *queued != UNKNOWN)
     }
 
     /// Remembers them.

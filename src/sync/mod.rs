@@ -49,6 +49,8 @@ pub struct Worker {
     stopping: AtomicBool,
     /// Nukes that wait for the drain to end.
     nukes: AtomicI64,
+    /// How many messages the next take asks for.
+    take_messages: AtomicI64,
 }
 
 /// What a drain did.
@@ -88,6 +90,7 @@ impl Worker {
             gate: Gate::default(),
             stopping: AtomicBool::new(false),
             nukes: AtomicI64::new(0),
+            take_messages: AtomicI64::new(queue::FIRST_TAKE_MESSAGES),
         }
     }
 
@@ -127,32 +130,18 @@ impl Worker {
     /// elsewhere, it returns at once with `busy`, and that drain looks once more before it ends.
     pub async fn drain(&self, budget: Duration) -> Result<Drained> {
         let started = Instant::now();
-        let Some(_turn) = self.gate.enter() else {
-            return Ok(Drained { busy: true, queued: self.gate.queued(), ..Drained::default() });
+        let Some(mut turn) = self.gate.enter() else {
+            return Ok(Drained { busy: true, queued: self.queued().await?, ..Drained::default() });
         };
         let mut done = Drained::default();
-        let mut attempt = 1;
         loop {
-            let before = done.processed;
-            let outcome = self.attempt(started + budget, &mut done).await;
-            if done.processed > before {
-                attempt = 1;
-            }
-            match outcome {
-                Ok(()) => break,
-                Err(e)
-                    if attempt < ATTEMPTS
-                        && matches!(e.class(), Class::Retry | Class::Unknown)
-                        && started.elapsed() < budget =>
-                {
-                    tracing::warn!(error = %e, attempt, "the drain failed and is tried again");
-                    tokio::time::sleep(BACK_OFF * 2_u32.pow(attempt - 1)).await;
-                    attempt += 1;
-                }
-                Err(e) => {
-                    tracing::error!(error = %e, drain.processed = done.processed, "the drain failed; what is not acknowledged is still queued");
-                    return Err(e);
-                }
+            let seen = self.tried(started, budget, &mut done).await?;
+            drop(turn);
+            // Whoever was turned away since the last step was promised one more look.
+            let is_spent = started.elapsed() >= budget || self.is_to_end();
+            match self.gate.try_enter() {
+                Some(next) if self.gate.calls() != seen && !is_spent => turn = next,
+                _ => break,
             }
         }
         done.elapsed_ms = started.elapsed().as_millis() as u64;
@@ -170,8 +159,44 @@ impl Worker {
         Ok(done)
     }
 
+    /// Messages on the queue, for a caller who finds a drain running.
+    async fn queued(&self) -> Result<i64> {
+        match self.gate.queued() {
+            Some(queued) => Ok(queued),
+            None => answered(async { queue::depth(&self.postgres.connect().await?, &self.queue).await }).await,
+        }
+    }
+
+    /// Attempts until one succeeds; the notes of this process that its last step has seen.
+    async fn tried(&self, started: Instant, budget: Duration, done: &mut Drained) -> Result<u64> {
+        let mut attempt = 1;
+        loop {
+            let before = done.processed;
+            let outcome = self.attempt(started + budget, done).await;
+            if done.processed > before {
+                attempt = 1;
+            }
+            match outcome {
+                Ok(seen) => return Ok(seen),
+                Err(e)
+                    if attempt < ATTEMPTS
+                        && matches!(e.class(), Class::Retry | Class::Unknown)
+                        && started.elapsed() < budget =>
+                {
+                    tracing::warn!(error = %e, attempt, "the drain failed and is tried again");
+                    tokio::time::sleep(BACK_OFF * 2_u32.pow(attempt - 1)).await;
+                    attempt += 1;
+                }
+                Err(e) => {
+                    tracing::error!(error = %e, drain.processed = done.processed, "the drain failed; what is not acknowledged is still queued");
+                    return Err(e);
+                }
+            }
+        }
+    }
+
     /// One connection's worth of steps.
-    async fn attempt(&self, deadline: Instant, done: &mut Drained) -> Result<()> {
+    async fn attempt(&self, deadline: Instant, done: &mut Drained) -> Result<u64> {
         let mut session = answered(Session::open(self)).await?;
         done.queued = answered(queue::depth(&session.client, &self.queue)).await?;
         self.gate.set_queued(done.queued);
@@ -187,10 +212,10 @@ impl Worker {
         if done.busy {
             done.busy = done.processed == 0;
         }
-        Ok(())
+        result
     }
 
-    async fn steps(&self, session: &mut Session<'_>, deadline: Instant, done: &mut Drained) -> Result<()> {
+    async fn steps(&self, session: &mut Session<'_>, deadline: Instant, done: &mut Drained) -> Result<u64> {
         let mut noted = false;
         loop {
             let calls_here = self.gate.calls();
@@ -198,7 +223,7 @@ impl Worker {
             match step.unwrap_or_else(|_| Err(Error::unknown("a step hangs; its connection is given up")))? {
                 step::Outcome::Busy if noted => {
                     done.busy = true;
-                    return Ok(());
+                    return Ok(calls_here);
                 }
                 step::Outcome::Busy => {
                     // Leave a note and try once more: the other drain reads notes after its last
@@ -206,12 +231,12 @@ impl Worker {
                     queue::wake(&session.client, &self.queue).await?;
                     noted = true;
                 }
-                step::Outcome::Again if Instant::now() >= deadline || self.is_to_end() => return Ok(()),
+                step::Outcome::Again if Instant::now() >= deadline || self.is_to_end() => return Ok(calls_here),
                 step::Outcome::Again => {}
                 step::Outcome::Took => {
                     self.gate.set_queued(session.queued);
                     if Instant::now() >= deadline || self.is_to_end() {
-                        return Ok(());
+                        return Ok(calls_here);
                     }
                 }
                 step::Outcome::Empty { calls } => {
@@ -219,7 +244,7 @@ impl Worker {
                         queue::calls(&session.client, &self.queue).await? != calls || self.gate.calls() != calls_here;
                     let stop = self.is_to_end() || Instant::now() >= deadline;
                     if !noticed || stop {
-                        return Ok(());
+                        return Ok(calls_here);
                     }
                 }
             }
@@ -247,8 +272,6 @@ pub(crate) struct Session<'a> {
     paused: BTreeSet<String>,
     /// Messages left, by count at the start.
     queued: i64,
-    /// How many messages the next take asks for.
-    take_messages: AtomicI64,
     /// A second connection, which can commit while the step's transaction is open.
     other: tokio::sync::OnceCell<Client>,
 }
@@ -272,7 +295,6 @@ impl<'a> Session<'a> {
             locked,
             paused: BTreeSet::new(),
             queued: 0,
-            take_messages: AtomicI64::new(queue::FIRST_TAKE_MESSAGES),
             other: tokio::sync::OnceCell::new(),
         })
     }

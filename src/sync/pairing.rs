@@ -2,21 +2,20 @@
 //! acknowledgement, and the reset that `/nuke` asks for. Each change of epoch is announced in Postgres
 //! first, so that a crash in between is recognised and finished.
 
-use super::{Session, Worker};
+use super::{Drained, Session, Worker};
 use crate::error::{Class, Error, Result};
 use crate::queue::{self, Snapshot};
 use crate::reconcile::{self, Decision, Divergence};
 use crate::replica::Replica;
 use crate::replica::head::{Head, new_token};
 use crate::schema::Schema;
+use crate::source;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio_postgres::error::SqlState;
 
 /// How long `/nuke` waits for a drain that is running.
 const RESET_PATIENCE: Duration = Duration::from_secs(20);
-
-/// Between two looks whether that drain has ended.
-const RESET_POLL: Duration = Duration::from_millis(50);
 
 /// What to do with the step that asked.
 pub(super) enum Ready {
@@ -28,7 +27,7 @@ pub(super) enum Ready {
 
 impl Session<'_> {
     /// Compares the acknowledged position with the replica's and acts on the difference.
-    pub(super) async fn agree(&self, snapshot: &Snapshot, head: Option<Head>) -> Result<Ready> {
+    pub(super) async fn agree(&self, snapshot: &Snapshot, head: Option<Head>, done: &mut Drained) -> Result<Ready> {
         match reconcile::decide(&snapshot.progress, &snapshot.identity, head.as_ref()) {
             Decision::GoOn(head) => Ok(Ready::At(head)),
             Decision::Pair => self.pair(snapshot, head.as_ref()).await,
@@ -38,7 +37,7 @@ impl Session<'_> {
                 tracing::info!(epoch = head.epoch, "the queue is paired with the replica");
                 Ok(Ready::Again)
             }
-            Decision::Ahead { from, to } => self.acknowledge_late(&from, &to).await,
+            Decision::Ahead { from, to } => self.acknowledge_late(&from, &to, done).await,
             Decision::Stop(divergence) => Err(divergence.into()),
         }
     }
@@ -60,14 +59,16 @@ impl Session<'_> {
 
     /// The replica is ahead: if only the acknowledgement was lost, catches it up. Marks that were
     /// applied are still queued and will be taken again, which is harmless; images are not.
-    async fn acknowledge_late(&self, from: &Head, to: &Head) -> Result<Ready> {
+    async fn acknowledge_late(&self, from: &Head, to: &Head, done: &mut Drained) -> Result<Ready> {
         let ledger = self.replica.ledger_after(from.seq).await?;
-        let fates = queue::fates(&self.client, &ledger).await?;
+        // With a snapshot of its own: another worker's step may have ended after ours was taken.
+        let fates = queue::fates(self.other().await?, &ledger).await?;
         reconcile::ahead(from, to, &ledger, &fates)?;
         let images: Vec<i64> = ledger.iter().flat_map(|entry| entry.images.iter().copied()).collect();
         let messages = queue::acknowledge(&self.client, &self.worker.queue, &images).await?;
         queue::advance(&self.client, &self.worker.queue, to, false).await?;
         self.client.batch_execute("commit").await?;
+        done.processed += messages;
         tracing::warn!(
             batches = ledger.len(),
             messages,
@@ -137,21 +138,13 @@ pub enum Nuked {
 
 /// Begins a transaction that holds the single flight, waiting for a drain to end.
 async fn locked(worker: &Worker, client: &tokio_postgres::Client) -> Result<Snapshot> {
-    let until = Instant::now() + RESET_PATIENCE;
-    loop {
-        crate::source::begin(client, &[]).await?;
-        match queue::lock(client, &worker.queue).await {
-            Ok(Some(snapshot)) => return Ok(snapshot),
-            Ok(None) => {}
-            Err(e) if e.wants_new_snapshot() => {}
-            Err(e) => return Err(e),
-        }
-        client.batch_execute("rollback").await?;
-        if Instant::now() >= until {
-            return Err(Error::retry("a drain is running; try again when it has ended"));
-        }
-        tokio::time::sleep(RESET_POLL).await;
-    }
+    source::begin_waiting(client, RESET_PATIENCE).await?;
+    queue::wait_for_lock(client, &worker.queue).await.map_err(|e| match e.sql_state() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry("a drain is running; try again when it has ended"),
+        _ => e,
+    })?;
+    let snapshot = queue::lock(client, &worker.queue).await?;
+    snapshot.ok_or_else(|| Error::retry("a drain is running; try again when it has ended"))
 }
 
 impl Divergence {

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
+use tokio_postgres::error::SqlState;
 
 /// Keys read by one query.
 const READ_KEYS: usize = 1_000;
@@ -28,8 +29,8 @@ const BATCH_ROWS: usize = 20_000;
 /// Bytes of one libSQL transaction; bounds the step's memory.
 pub(super) const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// Keys of the replica looked through at once after a truncate.
-const SWEEP_KEYS: i64 = 10_000;
+/// Keys of the replica looked through at once after a truncate: a server answers at most 10 MB.
+const SWEEP_KEYS: i64 = 2_000;
 
 /// How long a step goes on taking: its snapshot holds back vacuum, its locks hold back DDL.
 const STEP_TIME: Duration = Duration::from_secs(2);
@@ -109,7 +110,7 @@ impl<'s> Reader<'s> {
         let (client, queue) = (&self.session.client, &self.session.worker.queue);
         let paused = self.session.waiting();
         loop {
-            let taken = queue::take(client, queue, &paused, self.session.take_messages.load(Ordering::Relaxed)).await?;
+            let taken = self.take(&paused).await?;
             if taken.is_empty() {
                 self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
                 return Ok(());
@@ -117,6 +118,11 @@ impl<'s> Reader<'s> {
             let is_empty = queue::is_empty(client, queue).await?;
             self.grow(taken.len() as i64);
             self.taken = Arc::new(taken);
+            // Before any row is streamed: a query on a connection whose rows wait would wait with them.
+            if !self.durable {
+                source::ensure_durable(client, self.session.other().await?).await?;
+                self.durable = true;
+            }
             if !self.groups(is_empty).await? {
                 return Ok(());
             }
@@ -130,11 +136,21 @@ impl<'s> Reader<'s> {
         }
     }
 
+    async fn take(&self, paused: &queue::Paused<'_>) -> Result<Vec<Taken>> {
+        let (worker, client) = (self.session.worker, &self.session.client);
+        let limit = worker.take_messages.load(Ordering::Relaxed);
+        let taken = queue::take(client, &worker.queue, paused, limit).await;
+        if taken.as_ref().is_err_and(|e| e.sql_state() == Some(&SqlState::QUERY_CANCELED)) {
+            worker.take_messages.store((limit / 8).max(1), Ordering::Relaxed); // too many large ones to look at
+        }
+        taken
+    }
+
     /// Asks for more next time while messages are small, for less where the bytes were the limit.
     fn grow(&self, taken: i64) {
-        let asked = self.session.take_messages.load(Ordering::Relaxed);
+        let asked = self.session.worker.take_messages.load(Ordering::Relaxed);
         let next = if taken < asked { taken * 2 } else { asked * 4 };
-        self.session.take_messages.store(next.clamp(16, queue::TAKE_MESSAGES), Ordering::Relaxed);
+        self.session.worker.take_messages.store(next.clamp(16, queue::TAKE_MESSAGES), Ordering::Relaxed);
     }
 
     /// Handles what was taken, in one group or more; whether the reader goes on.
@@ -311,16 +327,11 @@ impl<'s> Reader<'s> {
     /// Sends the batch in hand. The images are listed with the last of their group: only then are all
     /// of them applied.
     async fn send(&mut self, images: Vec<i64>, ends_group: bool) -> Result<()> {
-        if self.batch.is_empty() {
+        let caught_up = ends_group && self.report.left == 0;
+        if self.batch.is_empty() && images.is_empty() && !caught_up {
             return Ok(());
         }
-        if !self.durable {
-            let session = self.session;
-            source::ensure_durable(&session.client, session.other().await?).await?;
-            self.durable = true;
-        }
         let (emptied, items) = self.batch.take();
-        let caught_up = ends_group && self.report.left == 0;
         let chunk = Chunk {
             emptied,
             items: Arc::new(items),

@@ -63,7 +63,7 @@ impl Session<'_> {
         };
         let head = match self.head.take() {
             Some(head) if snapshot.progress.head.as_ref() == Some(&head) => head,
-            _ => match self.agree(&snapshot, self.replica.head().await?).await? {
+            _ => match self.agree(&snapshot, self.replica.head().await?, done).await? {
                 Ready::At(head) => head,
                 Ready::Again => return Ok(Outcome::Again),
             },

@@ -78,6 +78,7 @@ impl<'s> Writer<'s> {
             let empty = Work { emptied: chunk.emptied, ..Work::default() };
             if todo[0].range.is_empty() { todo[0] = empty } else { todo.push(empty) }
         }
+        let mut is_recorded = false;
         while let Some(work) = todo.pop() {
             let is_last = todo.is_empty();
             let listed = if is_last { images.clone() } else { Vec::new() };
@@ -99,8 +100,17 @@ impl<'s> Writer<'s> {
                     self.bury(item, &chunk.taken, &e);
                     images.retain(|id| !item.images.contains(id));
                 }
-                other => other?,
+                other => {
+                    other?;
+                    is_recorded = is_last;
+                }
             }
+        }
+        // The last row was rejected: what is applied has to be in the ledger all the same.
+        if !is_recorded {
+            let at = chunk.caught_up.then(|| self.snapshot.at.clone());
+            let freshness = Freshness { caught_up_at: at, queued: chunk.left };
+            self.write_one(&Work::default(), images, &freshness).await?;
         }
         Ok(())
     }

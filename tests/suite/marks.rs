@@ -305,3 +305,17 @@ async fn one_table_that_cannot_be_read_or_locked_stops_no_other() {
     admin.batch_execute("rollback").await.unwrap();
     assert_eq!(rig.drain().await.queued, 2, "a table that is free again is read");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_fills_up_in_the_middle_of_a_query_goes_on() {
+    for path in PATHS {
+        let rig = items(path).await;
+        // 1,000 keys a query and 40 KB a row: the batch is full long before the query's last row.
+        rig.db.sql("insert into items select i, repeat(md5(i::text), 1250) from generate_series(1, 1500) i").await;
+        let keys: Vec<_> = (1..=1500).map(|i| format!("[\"{i}\"]")).collect();
+        rig.db.send(&format!(r#"{{"v":1,"table":"items","keys":[{}]}}"#, keys.join(","))).await;
+        let done = tokio::time::timeout(std::time::Duration::from_secs(60), rig.drain()).await.expect("it hangs");
+        assert!(done.rows == 1500 && done.batches > 3, "{done:?}");
+        assert_eq!(rig.rows("SELECT count(*), sum(length(name)) FROM items").await, ["1500|60000000"], "{path:?}");
+    }
+}

@@ -208,8 +208,9 @@ async fn a_step_of_thousands_of_parts_keeps_its_ledger_and_too_many_rejections_h
     assert_eq!(rig.db.queued().await, 5000, "nothing is acknowledged");
     let applied: i64 = rig.rows("SELECT seq FROM _pgflume_head").await[0].parse().unwrap();
     assert!(applied > 1000, "the step was to have more parts than the ledger remembers: {applied}");
-    by_hand.execute("DROP TABLE a", ()).await.unwrap();
+    by_hand.execute("ALTER TABLE a RENAME TO checked", ()).await.unwrap();
     by_hand.execute("CREATE TABLE a (id INTEGER NOT NULL PRIMARY KEY, v INTEGER)", ()).await.unwrap();
+    by_hand.execute("INSERT INTO a SELECT * FROM checked", ()).await.unwrap();
     assert_eq!(rig.drain().await.queued, 0, "the ledger explains why the replica is ahead");
     assert_eq!(rig.rows("SELECT count(*) FROM a").await, ["5000"]);
 }
@@ -272,4 +273,29 @@ async fn a_crash_of_postgres_after_the_replica_has_applied_gives_no_transaction_
     client.batch_execute("drop trigger wait on pgflume.progress").await.unwrap();
     let done = worker.drain(BUDGET).await.unwrap();
     assert_eq!(done.queued, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_beside_a_rejected_last_row_are_in_the_ledger_all_the_same() {
+    let tables = r#"{"a":{"primaryKey":"id","columns":{"id":"TEXT","v":"TEXT"}}}"#;
+    let rig = Rig::new(Path::File, schema(tables)).await;
+    let Target::File(path) = rig.home.target() else { unreachable!() };
+    let by_hand = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
+    by_hand.execute("CREATE TABLE a (id TEXT NOT NULL PRIMARY KEY, v TEXT CHECK (v <> 'bad'))", ()).await.unwrap();
+    rig.drain().await;
+    rig.db.send(r#"{"type":"INSERT","table":"a","record":{"id":"first","v":"image"}}"#).await;
+    rig.db.send(r#"{"type":"INSERT","table":"a","record":{"id":"last","v":"bad"}}"#).await;
+    rig.db
+        .sql(
+            "create function pgflume.die() returns trigger language plpgsql as $$begin
+        raise exception 'no acknowledgement' using errcode = '57P01'; end$$;
+        create trigger die before update of synced_at on pgflume.progress for each row execute function pgflume.die()",
+        )
+        .await;
+    assert!(rig.worker.drain(Duration::ZERO).await.is_err());
+    rig.db.sql("drop function pgflume.die cascade").await;
+    by_hand.execute("UPDATE a SET v = 'by hand'", ()).await.unwrap();
+    let done = rig.drain().await;
+    assert_eq!((done.processed, done.dead, done.queued), (2, 1, 0));
+    assert_eq!(rig.rows("SELECT id, v FROM a").await, ["first|by hand"], "it is not applied again");
 }
