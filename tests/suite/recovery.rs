@@ -13,6 +13,16 @@ fn insert(id: &str, name: &str) -> String {
     format!(r#"{{"type":"INSERT","table":"apps","record":{{"id":"{id}","name":"{name}"}}}}"#)
 }
 
+/// A drain that applies and then cannot commit: its transaction dies before.
+async fn drain_without_acknowledgement(rig: &Rig) {
+    let die = "create function pgflume.die() returns trigger language plpgsql as $$begin
+            raise exception 'no acknowledgement' using errcode = '57P01'; end$$;
+        create trigger die before update of synced_at on pgflume.progress for each row execute function pgflume.die()";
+    rig.db.sql(die).await;
+    assert!(rig.worker.drain(Duration::ZERO).await.is_err());
+    rig.db.sql("drop function pgflume.die cascade").await;
+}
+
 /// A rig whose worker reaches sqld through a proxy.
 async fn through_a_proxy() -> (Rig, Proxy) {
     let home = Home::new(Path::Sqld);
@@ -51,19 +61,10 @@ async fn images_that_were_applied_before_the_acknowledgement_was_lost_are_not_ap
     let rig = Rig::new(Path::File, repository_schema()).await;
     rig.db.send(&insert("a", "first")).await;
     rig.drain().await;
-    // A step that applies and then cannot commit: its transaction dies before the commit.
     rig.db.send(&insert("a", "second")).await;
-    rig.db
-        .sql(
-            "create function pgflume.die() returns trigger language plpgsql as $$begin
-        raise exception 'no acknowledgement' using errcode = '57P01'; end$$;
-        create trigger die before update of synced_at on pgflume.progress for each row execute function pgflume.die()",
-        )
-        .await;
-    assert!(rig.worker.drain(Duration::ZERO).await.is_err());
+    drain_without_acknowledgement(&rig).await;
     assert_eq!(rig.rows("SELECT name FROM apps").await, ["second"]);
     assert_eq!(rig.db.queued().await, 1, "the message is back");
-    rig.db.sql("drop function pgflume.die cascade").await;
     // Whoever writes the replica by hand shows whether the image is applied once more.
     let Target::File(path) = rig.home.target() else { unreachable!() };
     let by_hand = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
@@ -285,15 +286,7 @@ async fn images_beside_a_rejected_last_row_are_in_the_ledger_all_the_same() {
     rig.drain().await;
     rig.db.send(r#"{"type":"INSERT","table":"a","record":{"id":"first","v":"image"}}"#).await;
     rig.db.send(r#"{"type":"INSERT","table":"a","record":{"id":"last","v":"bad"}}"#).await;
-    rig.db
-        .sql(
-            "create function pgflume.die() returns trigger language plpgsql as $$begin
-        raise exception 'no acknowledgement' using errcode = '57P01'; end$$;
-        create trigger die before update of synced_at on pgflume.progress for each row execute function pgflume.die()",
-        )
-        .await;
-    assert!(rig.worker.drain(Duration::ZERO).await.is_err());
-    rig.db.sql("drop function pgflume.die cascade").await;
+    drain_without_acknowledgement(&rig).await;
     by_hand.execute("UPDATE a SET v = 'by hand'", ()).await.unwrap();
     let done = rig.drain().await;
     assert_eq!((done.processed, done.dead, done.queued), (2, 1, 0));
