@@ -144,6 +144,7 @@ impl Bench {
             postgres: PgUrl::parse(&self.url).unwrap(),
             target: target.clone(),
             schema: self.schema.clone(),
+            rows_per_second: None,
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),
         };
         let worker = Worker::new(config);

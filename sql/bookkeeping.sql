@@ -31,3 +31,51 @@ create table if not exists pgflume.redeemed (
     id  text primary key,
     at  timestamptz not null default now()
 );
+
+-- Tables that are rebuilt: one row for each table of a queue's schema.json that ever was.
+create table if not exists pgflume.resyncs (
+    queue        text not null,
+    name         text not null,
+    -- copy: rows in key order into the replica; sweep: what the source lacks out of it; done
+    phase        text not null default 'copy',
+    -- the key up to which the phase is done (text, as Postgres or the replica writes it); null: from the start
+    cursor       text[],
+    -- setup, request, nuke, truncate, evolve, or what was noticed (behind, other_replica, other_source)
+    reason       text not null,
+    -- the replica's table was empty at the start, so there is nothing to sweep
+    fresh        boolean not null default false,
+    -- why it waits
+    problem      text,
+    rows         bigint not null default 0,
+    removed      bigint not null default 0,
+    -- from the planner's statistics, as the copy began; null: unknown
+    estimated    bigint,
+    busy_ms      bigint not null default 0,
+    requested_at timestamptz not null default now(),
+    started_at   timestamptz,
+    finished_at  timestamptz,
+    primary key (queue, name)
+);
+
+-- How far `pgflume verify --sample` has come, and what every row was last compared by.
+create table if not exists pgflume.verified (
+    queue        text not null,
+    name         text not null,
+    phase        text not null default 'compare',
+    cursor       text[],
+    rows         bigint not null default 0,
+    different    bigint not null default 0,
+    started_at   timestamptz not null default now(),
+    -- the last pass that went through the whole table
+    last_started_at  timestamptz,
+    last_finished_at timestamptz,
+    last_rows        bigint,
+    last_different   bigint,
+    primary key (queue, name)
+);
+
+-- What was noticed about the two sides, and healed by a resync.
+alter table pgflume.progress add column if not exists healed_at timestamptz;
+alter table pgflume.progress add column if not exists healed_from text;
+
+comment on schema pgflume is 'pgflume, bookkeeping 2';

@@ -7,6 +7,7 @@ grant select, insert, delete on {{dead}} to pgflume_worker;
 grant usage on schema pgflume to pgflume_worker;
 grant select, insert, update on pgflume.progress, pgflume.wakeup to pgflume_worker;
 grant select, insert, delete on pgflume.redeemed to pgflume_worker;
+grant select, insert, update, delete on pgflume.resyncs, pgflume.verified to pgflume_worker;
 
 -- Without effect until somebody turns on row-level security for the queue (some consoles do).
 do $policies$

@@ -1,2 +1,10 @@
 delete from pgflume.progress where queue = {{queue_name}};
 delete from pgflume.wakeup where queue = {{queue_name}};
+do $newer$
+begin
+    if to_regclass('pgflume.resyncs') is not null then
+        delete from pgflume.resyncs where queue = {{queue_name}};
+        delete from pgflume.verified where queue = {{queue_name}};
+    end if;
+end
+$newer$;

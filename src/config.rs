@@ -43,6 +43,9 @@ pub struct Options {
     /// Allow http:// to another host together with a token
     #[arg(long, env = "LIBSQL_INSECURE", global = true, num_args = 0..=1, default_missing_value = "1")]
     pub libsql_insecure: Option<String>,
+    /// Most rows a second that snapshot and resync read from Postgres [default: no limit]
+    #[arg(long, env = "SNAPSHOT_ROWS_PER_SECOND", global = true, value_name = "ROWS")]
+    pub snapshot_rows_per_second: Option<String>,
     /// text, or json for machines
     #[arg(long, env = "LOG_FORMAT", default_value = "text", global = true)]
     pub log_format: String,
@@ -73,6 +76,8 @@ pub struct Config {
     pub schema: Arc<Schema>,
     /// The queue.
     pub queue: QueueName,
+    /// Most rows a second that rebuilding a table reads; `None`: as fast as it goes.
+    pub rows_per_second: Option<u32>,
 }
 
 /// A checked queue name.
@@ -116,7 +121,18 @@ impl Options {
             target: self.target()?,
             schema: self.schema()?,
             queue: QueueName::parse(&self.queue_name)?,
+            rows_per_second: self.rows_per_second()?,
         })
+    }
+
+    fn rows_per_second(&self) -> Result<Option<u32>, ConfigError> {
+        match non_empty(self.snapshot_rows_per_second.as_deref()).map(str::parse::<u32>) {
+            None => Ok(None),
+            Some(Ok(rows)) if rows > 0 => Ok(Some(rows)),
+            Some(_) => {
+                wrong("SNAPSHOT_ROWS_PER_SECOND must be a number of rows from 1 to 4294967295, or empty for no limit")
+            }
+        }
     }
 
     /// The source.

@@ -20,6 +20,9 @@ pub const FIRST_TAKE_MESSAGES: i64 = 1_000;
 /// Bytes of messages of one step, as stored.
 pub const TAKE_BYTES: i64 = 4 * 1024 * 1024;
 
+/// The comment on the schema that `sql/bookkeeping.sql` ends with.
+const BOOKKEEPING: &str = "pgflume, bookkeeping 2";
+
 /// A message larger than this when stored may be compressed: its size is taken unpacked.
 const COMPRESSED_BYTES: i64 = 2000;
 
@@ -58,6 +61,8 @@ pub struct Snapshot {
     pub at: String,
     /// Calls of other processes that found this queue busy.
     pub calls: i64,
+    /// Whether tables wait to be rebuilt.
+    pub is_rebuilding: bool,
 }
 
 /// One message.
@@ -93,10 +98,12 @@ pub struct DeadLetter {
 /// Creates what is missing beside the queue: bookkeeping and the dead-letter queue.
 pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
     let sql = "select to_regclass($1) is not null, to_regclass($2) is not null,
-                      to_regclass('pgflume.progress') is not null and to_regclass('pgflume.wakeup') is not null
-                      and to_regclass('pgflume.redeemed') is not null";
+                      coalesce(obj_description(to_regnamespace('pgflume'), 'pg_namespace') = $3, false)";
     let row = client
-        .query_typed(sql, &[(&queue.table(), Type::TEXT), (&queue.dead_table(), Type::TEXT)])
+        .query_typed(
+            sql,
+            &[(&queue.table(), Type::TEXT), (&queue.dead_table(), Type::TEXT), (&BOOKKEEPING, Type::TEXT)],
+        )
         .await?
         .pop()
         .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
@@ -141,7 +148,8 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                pg_catalog.pg_current_xact_id()::text,
                pg_catalog.pg_current_wal_insert_lsn()::text,
                pg_catalog.to_jsonb(pg_catalog.clock_timestamp()) #>> '{}',
-               coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0)
+               coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0),
+               exists (select from pgflume.resyncs r where r.queue = p.queue and r.phase <> 'done')
         from pgflume.progress p where p.queue = $1 for update nowait";
     let rows = match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await {
         Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(None),
@@ -168,6 +176,7 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
         lsn: row.try_get(9)?,
         at: row.try_get(10)?,
         calls: row.try_get(11)?,
+        is_rebuilding: row.try_get(12)?,
     }))
 }
 
@@ -239,8 +248,9 @@ pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64]) -> Res
     Ok(client.execute_typed(&sql, &[(&ids, Type::INT8_ARRAY)]).await?)
 }
 
-/// Puts dead letters on their queue, in the step's transaction.
-pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter]) -> Result<()> {
+/// Puts dead letters on their queue, in the step's transaction. A key that waits there for the same reason
+/// is not told twice.
+pub async fn bury(client: &Client, queue: &QueueName, letters: &[&DeadLetter]) -> Result<()> {
     if letters.is_empty() {
         return Ok(());
     }
@@ -250,8 +260,11 @@ pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter]) ->
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| Error::retry(format!("a dead letter cannot be written: {e}")))?;
     let sql = format!(
-        "insert into {} (vt, message) select clock_timestamp(), t::jsonb from unnest($1::text[]) t",
-        queue.dead_table()
+        "insert into {dead} (vt, message) select clock_timestamp(), t::jsonb from unnest($1::text[]) t
+         where not t::jsonb ? 'key' or (t::jsonb->>'table', t::jsonb->>'key', t::jsonb->>'reason') not in (
+             select message->>'table', message->>'key', message->>'reason' from {dead}
+             where message ? 'key' and message ? 'table' and message ? 'reason')",
+        dead = queue.dead_table()
     );
     client.execute_typed(&sql, &[(&texts, Type::TEXT_ARRAY)]).await?;
     Ok(())

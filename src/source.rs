@@ -1,5 +1,8 @@
-//! Reads rows of the source at the step's snapshot, by marked keys. Every value comes as text under
-//! pinned settings. Takes a client inside the step's transaction; changes nothing.
+//! Reads rows of the source at the step's snapshot: by marked keys, or a [`page`] at a time. Every value
+//! comes as text under pinned settings. Takes a client inside the step's transaction; changes nothing.
+
+pub mod absent;
+pub mod page;
 
 use crate::error::{Error, Result};
 use crate::message::MarkedKey;
@@ -32,7 +35,8 @@ pub async fn begin_waiting(client: &Client, patience: Duration) -> Result<()> {
     client.batch_execute(&sql).await.map_err(Error::from)
 }
 
-/// The plan is forced to the key's index: for some thousand keys the planner would rather scan.
+/// The plan is forced to the key's index: for some thousand keys the planner would rather scan, and for
+/// the next page of a table rather sort all of it.
 const BEGIN: &str = "begin isolation level repeatable read;
 set local search_path = '';
 set local synchronous_commit = on;
@@ -52,6 +56,8 @@ set local standard_conforming_strings = on;
 set local jit = off;
 set local max_parallel_workers_per_gather = 0;
 set local enable_seqscan = off;
+set local enable_bitmapscan = off;
+set local enable_sort = off;
 set local enable_hashjoin = off;
 set local enable_mergejoin = off";
 
@@ -74,9 +80,12 @@ async fn first<T>(client: &Client, sql: &str, parameters: &[(&(dyn ToSql + Sync)
 where
     T: for<'a> FromSql<'a>,
 {
-    let rows = client.query_typed(sql, parameters).await?;
-    let row = rows.first().ok_or_else(|| Error::retry("Postgres gave no answer"))?;
-    Ok(row.try_get(0)?)
+    Ok(first_row(client, sql, parameters).await?.try_get(0)?)
+}
+
+async fn first_row(client: &Client, sql: &str, parameters: &[(&(dyn ToSql + Sync), Type)]) -> Result<Row> {
+    let mut rows = client.query_typed(sql, parameters).await?;
+    rows.pop().ok_or_else(|| Error::retry("Postgres gave no answer"))
 }
 
 /// One marked key as it was found.

@@ -70,8 +70,17 @@ pub struct Inspected {
     pub obsolete: Vec<(SourceName, String)>,
     /// Triggers of the original migration.
     pub leftovers: Vec<Leftover>,
-    /// Our capture is new on this table, and rows are there already.
-    pub has_older_rows: bool,
+    /// Triggers of ours fire for every change already, up to date or not.
+    pub is_watched: bool,
+    /// It has rows.
+    pub has_rows: bool,
+}
+
+impl Inspected {
+    /// Rows or changes that nothing has captured.
+    pub fn has_uncaptured_rows(&self) -> bool {
+        !self.is_watched && self.has_rows
+    }
 }
 
 /// Reads the catalog. The error lists every refusal, each with its mend.

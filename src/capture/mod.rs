@@ -80,9 +80,6 @@ pub async fn setup(
             (Err(error), Need::Required) => return Err(error),
         }
     }
-    if let Some(tables) = report.older_rows() {
-        tracing::warn!("{tables}");
-    }
     store(&client, &facts, options, &mut report).await?;
     report.check_settings(&client).await?;
     if facts.server.has_cron {

@@ -135,6 +135,14 @@ fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> 
     {
         sql.push_str(&render::drop_trigger(on, trigger));
     }
+    if !inspected.is_watched {
+        let names: Vec<_> = source.targets.iter().map(|t| text(&t.table.name)).collect();
+        let values = [("queue_name", text(queue.as_str())), ("names", names.join(", "))];
+        sql.push_str(&fill(
+            include_str!("../../sql/capture_resync.sql"),
+            &values.each_ref().map(|(n, v)| (*n, v.as_str())),
+        ));
+    }
     let kind = if source.by_row { "row" } else { "statement" };
     let title = format!("capture of {} by {kind} triggers", shown(&on));
     Step { is_done: inspected.is_captured && !is_dropping, ..Step::new(title, sql) }

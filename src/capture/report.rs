@@ -8,9 +8,6 @@ use crate::error::Result;
 use std::fmt;
 use tokio_postgres::Client;
 
-/// How the loudest warning begins.
-const OLDER_ROWS: &str = "these tables hold rows already";
-
 /// What `setup` did.
 #[derive(Debug, Clone, Default)]
 pub struct SetupReport {
@@ -44,18 +41,13 @@ impl SetupReport {
 
     fn about_rows(&mut self, facts: &Facts) {
         let filled: Vec<_> =
-            facts.sources.iter().filter(|s| s.has_older_rows).map(|s| shown(&s.source.name.quoted())).collect();
+            facts.sources.iter().filter(|s| s.has_uncaptured_rows()).map(|s| shown(&s.source.name.quoted())).collect();
         if !filled.is_empty() {
-            self.warn(format!(
-                "{OLDER_ROWS}, and ONLY CHANGES FROM NOW ON ARRIVE until they are marked: {}; the README shows the statement that marks all rows of a table",
+            self.next.push(format!(
+                "these tables hold rows already, and the worker copies them with its next drains: {} (pgflume status shows how far it is)",
                 filled.join(", ")
             ));
         }
-    }
-
-    /// The warning about tables that hold rows already, for the log.
-    pub(super) fn older_rows(&self) -> Option<&String> {
-        self.warnings.iter().find(|w| w.starts_with(OLDER_ROWS))
     }
 
     fn about_leftovers(&mut self, facts: &Facts, options: &SetupOptions) {

@@ -121,7 +121,7 @@ impl Finding<'_> {
         }
         if relation.kind == "p" {
             self.warnings.push(format!(
-                "{shown_name} is partitioned: after attaching, detaching or adding partitions run setup again, and mark the rows of one that was attached or detached with rows (the README shows how)"
+                "{shown_name} is partitioned: after attaching, detaching or adding partitions run setup again, and `pgflume resync` the table if one was attached or detached with rows"
             ));
         }
         if relation.is_subscribed {
@@ -247,9 +247,8 @@ impl Finding<'_> {
             )
             .await?;
         let found = rows.iter().map(takeover::Found::read).collect::<Result<Vec<_>>>()?;
-        let had_triggers = found.iter().any(|f| f.is_ours());
-        let has_older_rows = !had_triggers && self.has_rows().await?;
-        Ok(takeover::compare(source, self.queue, &found, has_older_rows))
+        let has_rows = self.has_rows().await?;
+        Ok(takeover::compare(source, self.queue, &found, has_rows))
     }
 
     async fn has_rows(&self) -> Result<bool> {

@@ -84,7 +84,7 @@ fn sha256_hex(text: &str) -> String {
 }
 
 /// Sorts what was found on a source and its partitions.
-pub fn compare(source: Source, queue: &QueueName, found: &[Found], has_older_rows: bool) -> Inspected {
+pub fn compare(source: Source, queue: &QueueName, found: &[Found], has_rows: bool) -> Inspected {
     let functions: BTreeMap<String, (Function, String)> =
         source.functions(queue).into_iter().map(|f| (f.name.clone(), (f.clone(), sha256_hex(&f.body)))).collect();
     let in_place = |on: &SourceName, event: Event, function: &str| {
@@ -96,13 +96,19 @@ pub fn compare(source: Source, queue: &QueueName, found: &[Found], has_older_row
         source.partitions.iter().all(|p| in_place(p, Event::Row, &function_name(queue, &source.name, Event::Row)));
     let is_captured = clones && source.triggers(queue).iter().all(|t| in_place(&t.on, t.event, &t.function));
     let wanted: Vec<String> = source.events().iter().map(|e| e.trigger(queue)).collect();
+    let fires = |event: Event| {
+        let name = event.trigger(queue);
+        found.iter().any(|f| f.on == source.name && f.trigger == name && f.is_ours() && f.enabled == "A")
+    };
+    let is_watched = [Event::Insert, Event::Update, Event::Delete].into_iter().all(fires) || fires(Event::Row);
     let obsolete = found.iter().filter(|f| f.is_ours() && !f.is_clone && !wanted.contains(&f.trigger));
     let leftovers = found.iter().filter(|f| !f.is_ours() && !f.trigger.starts_with("pgflume_"));
     Inspected {
         is_captured,
         obsolete: obsolete.map(|f| (f.on.clone(), f.trigger.clone())).collect(),
         leftovers: leftovers.map(|f| Leftover { on: f.on.clone(), trigger: f.trigger.clone() }).collect(),
-        has_older_rows,
+        is_watched,
+        has_rows,
         source,
     }
 }

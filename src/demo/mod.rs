@@ -112,8 +112,13 @@ impl Shop {
 
         let secret = Secret::new(uuid::Uuid::new_v4().to_string());
         let signatures = Signatures { webhook: vec![secret.clone()], nuke: vec![secret.clone()] };
-        let config =
-            Config { postgres: url, target: Target::File(file.clone()), schema: schema.clone(), queue: queue.clone() };
+        let config = Config {
+            postgres: url,
+            target: Target::File(file.clone()),
+            schema: schema.clone(),
+            queue: queue.clone(),
+            rows_per_second: None,
+        };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);
         let app = App { worker: Worker::new(config), auth: Auth::new(signatures) };

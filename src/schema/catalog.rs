@@ -1,25 +1,80 @@
-//! What Postgres says about the replicated tables: whether they are there, readable and captured, and
-//! of what types their columns are. One round trip for all tables.
+//! What Postgres says about the replicated tables: whether they are there, readable and captured, of
+//! what types their columns are, and which index orders their keys. Two round trips for all tables.
 
-use super::{Schema, Table, literal};
+use super::{ColumnType, Schema, Table};
 use crate::config::QueueName;
 use crate::error::Result;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tokio_postgres::Client;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
 
 /// One replicated table as Postgres has it.
 #[derive(Debug, Clone)]
 pub struct SourceTable {
     /// Its definition.
     pub table: Arc<Table>,
+    /// Its OID; 0 if it does not exist.
+    pub oid: u32,
     /// Whether rows can be read.
     pub access: Access,
     /// Whether `setup`'s triggers mark its changes.
     pub captured: bool,
     /// The columns, in the order of `table.columns`; empty unless readable.
     pub columns: Vec<SourceColumn>,
+    /// The key's columns (positions in `columns`) in the order of the index that pages are read by; empty
+    /// where no index identifies rows by them.
+    pub order: Vec<usize>,
+}
+
+impl SourceTable {
+    fn missing(table: &Arc<Table>) -> Self {
+        Self {
+            table: table.clone(),
+            oid: 0,
+            access: Access::Missing,
+            captured: false,
+            columns: Vec::new(),
+            order: Vec::new(),
+        }
+    }
+
+    /// Whether its rows are read by marks: captured and readable.
+    pub fn is_marked(&self) -> bool {
+        self.captured && self.access == Access::Readable
+    }
+
+    /// Why the whole table cannot be read page by page, with the mend; `None` where it can.
+    pub fn unpageable(&self) -> Option<String> {
+        let no_index = || {
+            let key: Vec<_> = self.table.key_columns().map(|c| c.name.as_str()).collect();
+            format!(
+                "{} has no primary key and no unique index on exactly the NOT NULL columns {}, by which its rows could be read in order: add one, or correct primaryKey",
+                self.table.source.quoted(),
+                super::quoted_list(key)
+            )
+        };
+        self.access.problem(&self.table).or_else(|| self.order.is_empty().then(no_index))
+    }
+
+    /// Whether the replica sorts the keys as this table's index does, so that a range of keys is the same
+    /// on both sides.
+    pub fn sorts_alike(&self) -> bool {
+        !self.order.is_empty() && self.order == self.table.key && self.order.iter().all(|&i| self.is_sorted_alike(i))
+    }
+
+    fn is_sorted_alike(&self, position: usize) -> bool {
+        let column = &self.columns[position];
+        match self.table.columns[position].kind {
+            ColumnType::Integer => [Type::INT2, Type::INT4, Type::INT8].contains(&column.base),
+            ColumnType::Boolean => column.base == Type::BOOL,
+            ColumnType::Blob => column.base == Type::BYTEA,
+            ColumnType::Text => {
+                column.base == Type::UUID || ([Type::TEXT, Type::VARCHAR].contains(&column.base) && column.by_bytes)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Whether the worker can read a table.
@@ -60,6 +115,10 @@ pub struct SourceColumn {
     pub base: Type,
     /// The equality that its index uses: an extension's type has its own outside the search path.
     pub equals: String,
+    /// The comparison `>` of the same index.
+    pub greater: String,
+    /// Whether its order is that of its bytes.
+    pub by_bytes: bool,
 }
 
 /// Reads the catalog for every table of `schema`.
@@ -68,80 +127,68 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     let schemas: Vec<&str> = tables.iter().map(|t| t.source.schema.as_str()).collect();
     let sources: Vec<&str> = tables.iter().map(|t| t.source.table.as_str()).collect();
-    let sql = SQL.replace("{trigger_prefix}", &literal(&format!("pgflume_{}_", queue.as_str())));
-    let arrays =
-        [(&names as _, Type::TEXT_ARRAY), (&schemas as _, Type::TEXT_ARRAY), (&sources as _, Type::TEXT_ARRAY)];
+    let prefix = format!("pgflume_{}_", queue.as_str());
+    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
+        vec![(&names, Type::TEXT_ARRAY), (&schemas, Type::TEXT_ARRAY), (&sources, Type::TEXT_ARRAY)];
     // format_type() leaves out schemas that are on the search path, and steps run with an empty one.
     client.batch_execute("begin read only; set local search_path = ''").await?;
-    let rows = client.query_typed(&sql, &arrays).await?;
+    let keys = client.query_typed(include_str!("../../sql/catalog_keys.sql"), &parameters).await?;
+    parameters.push((&prefix, Type::TEXT));
+    let columns = client.query_typed(include_str!("../../sql/catalog_columns.sql"), &parameters).await?;
     client.batch_execute("commit").await?;
 
-    let mut found: BTreeMap<String, SourceTable> = tables
-        .into_iter()
-        .map(|t| {
-            (
-                t.name.clone(),
-                SourceTable { table: t.clone(), access: Access::Missing, captured: false, columns: Vec::new() },
-            )
-        })
-        .collect();
-    let mut columns: BTreeMap<String, BTreeMap<String, SourceColumn>> = BTreeMap::new();
-    for row in rows {
-        let name: String = row.try_get(0)?;
-        let Some(entry) = found.get_mut(&name) else {
-            continue;
-        };
-        entry.access = if row.try_get(1)? { Access::Readable } else { Access::Forbidden };
-        entry.captured = row.try_get(2)?;
-        let base: u32 = row.try_get(5)?;
-        let column = SourceColumn {
-            cast: row.try_get(4)?,
-            base: Type::from_oid(base).unwrap_or(Type::UNKNOWN),
-            equals: row.try_get(6)?,
-        };
-        columns.entry(name).or_default().insert(row.try_get(3)?, column);
-    }
-    for (name, entry) in &mut found {
-        if entry.access == Access::Readable {
-            let there = columns.remove(name).unwrap_or_default();
-            match entry
-                .table
-                .columns
-                .iter()
-                .map(|c| there.get(&c.name).cloned().ok_or(&c.name))
-                .collect::<Result<_, _>>()
-            {
-                Ok(all) => entry.columns = all,
-                Err(missing) => entry.access = Access::Lacks(missing.clone()),
-            }
-        }
-    }
+    let mut found: BTreeMap<_, _> = tables.iter().map(|t| (t.name.clone(), SourceTable::missing(t))).collect();
+    add_columns(&mut found, &columns)?;
+    add_order(&mut found, &keys)?;
     Ok(found)
 }
 
-/// `format_type(…, -1)`: with NULL it writes `character` for char(n), and a cast to that cuts to one letter.
-const SQL: &str = "
-select w.name,
-       has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'),
-       exists (select from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled <> 'D'
-               and g.tgname in ({trigger_prefix} || 'insert', {trigger_prefix} || 'row')),
-       a.attname::text,
-       format_type(a.atttypid, -1),
-       base.oid,
-       coalesce((select format('operator(%I.%s)', opn.nspname, o.oprname)
-                 from pg_opclass oc
-                 join pg_am am on am.oid = oc.opcmethod and am.amname = 'btree'
-                 join pg_amop p on p.amopfamily = oc.opcfamily and p.amopstrategy = 3
-                                and p.amoplefttype = oc.opcintype and p.amoprighttype = oc.opcintype
-                 join pg_operator o on o.oid = p.amopopr
-                 join pg_namespace opn on opn.oid = o.oprnamespace
-                 where oc.opcdefault and oc.opcintype = base.oid limit 1), 'operator(pg_catalog.=)')
-from unnest($1::text[], $2::text[], $3::text[]) as w(name, schema, source)
-join pg_namespace n on n.nspname = w.schema
-join pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p', 'v')
-join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-cross join lateral (
-    with recursive b(oid, kind, below) as (
-        select t.oid, t.typtype, t.typbasetype from pg_type t where t.oid = a.atttypid
-        union all select t.oid, t.typtype, t.typbasetype from b join pg_type t on t.oid = b.below where b.kind = 'd')
-    select b.oid from b where b.kind <> 'd') base";
+fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Result<()> {
+    let mut columns: BTreeMap<String, BTreeMap<String, SourceColumn>> = BTreeMap::new();
+    for row in rows {
+        let name: String = row.try_get(0)?;
+        let Some(entry) = found.get_mut(&name) else { continue };
+        entry.oid = row.try_get(1)?;
+        entry.access = if row.try_get(2)? { Access::Readable } else { Access::Forbidden };
+        entry.captured = row.try_get(3)?;
+        let column = SourceColumn {
+            cast: row.try_get(5)?,
+            base: Type::from_oid(row.try_get(6)?).unwrap_or(Type::UNKNOWN),
+            equals: row.try_get(7)?,
+            greater: row.try_get(8)?,
+            by_bytes: row.try_get(9)?,
+        };
+        columns.entry(name).or_default().insert(row.try_get(4)?, column);
+    }
+    for (name, entry) in found.iter_mut().filter(|(_, entry)| entry.access == Access::Readable) {
+        let there = columns.remove(name).unwrap_or_default();
+        let wanted = entry.table.columns.iter().map(|c| there.get(&c.name).cloned().ok_or(&c.name));
+        match wanted.collect::<Result<_, _>>() {
+            Ok(all) => entry.columns = all,
+            Err(missing) => entry.access = Access::Lacks(missing.clone()),
+        }
+    }
+    Ok(())
+}
+
+/// The first index on exactly the key's columns: primary keys come first.
+fn add_order(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Result<()> {
+    for row in rows {
+        let (name, columns): (String, Vec<String>) = (row.try_get(0)?, row.try_get(1)?);
+        let Some(entry) = found.get_mut(&name).filter(|entry| entry.order.is_empty()) else { continue };
+        let positions: Option<Vec<usize>> = columns.iter().map(|c| entry.table.position(c)).collect();
+        if let Some(positions) = positions
+            && positions.iter().collect::<BTreeSet<_>>() == entry.table.key.iter().collect()
+        {
+            entry.order = positions;
+        }
+    }
+    Ok(())
+}
+
+/// What DDL on any of these tables changes.
+pub async fn fingerprint(client: &Client, oids: &[u32]) -> Result<String> {
+    let sql = include_str!("../../sql/catalog_fingerprint.sql");
+    let row = client.query_typed_one(sql, &[(&oids, Type::OID_ARRAY)]).await?;
+    Ok(row.try_get(0)?)
+}

@@ -3,9 +3,11 @@
 //! before the first.
 
 mod gate;
+mod pages;
 pub mod pairing;
 mod reader;
 mod step;
+mod throttle;
 mod writer;
 
 use crate::config::{Config, QueueName, Target};
@@ -14,6 +16,7 @@ use crate::postgres::PgUrl;
 use crate::queue;
 use crate::replica::Replica;
 use crate::replica::head::Head;
+use crate::resyncs::Resync;
 use crate::schema::Schema;
 use crate::schema::catalog::{self, SourceTable};
 use gate::Gate;
@@ -22,6 +25,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
+use throttle::Throttle;
 use tokio_postgres::Client;
 
 /// How long one call of `/sync` may drain.
@@ -51,6 +55,9 @@ pub struct Worker {
     nukes: AtomicI64,
     /// How many messages the next take asks for.
     take_messages: AtomicI64,
+    /// Rows of the next page of a table that is rebuilt.
+    page_rows: AtomicI64,
+    throttle: Throttle,
 }
 
 /// What a drain did.
@@ -81,7 +88,7 @@ pub struct Drained {
 impl Worker {
     /// A worker for `config`; connects to nothing yet.
     pub fn new(config: Config) -> Self {
-        let Config { postgres, target, schema, queue } = config;
+        let Config { postgres, target, schema, queue, rows_per_second } = config;
         Self {
             postgres,
             target,
@@ -91,6 +98,8 @@ impl Worker {
             stopping: AtomicBool::new(false),
             nukes: AtomicI64::new(0),
             take_messages: AtomicI64::new(queue::FIRST_TAKE_MESSAGES),
+            page_rows: AtomicI64::new(pages::FIRST_PAGE_ROWS),
+            throttle: Throttle::new(rows_per_second),
         }
     }
 
@@ -233,6 +242,13 @@ impl Worker {
                 }
                 step::Outcome::Again if Instant::now() >= deadline || self.is_to_end() => return Ok(calls_here),
                 step::Outcome::Again => {}
+                step::Outcome::Throttled => {
+                    let wait = self.throttle.wait();
+                    if Instant::now() + wait >= deadline || self.is_to_end() {
+                        return Ok(calls_here);
+                    }
+                    tokio::time::sleep(wait).await;
+                }
                 step::Outcome::Took => {
                     self.gate.set_queued(session.queued);
                     if Instant::now() >= deadline || self.is_to_end() {
@@ -270,6 +286,10 @@ pub(crate) struct Session<'a> {
     locked: BTreeSet<String>,
     /// Tables whose marks stay queued, because their rows cannot be read.
     paused: BTreeSet<String>,
+    /// Tables that wait to be rebuilt, as of the last step.
+    pending: Vec<Resync>,
+    /// Those of them that cannot be.
+    stuck: BTreeSet<String>,
     /// Messages left, by count at the start.
     queued: i64,
     /// A second connection, which can commit while the step's transaction is open.
@@ -284,7 +304,7 @@ impl<'a> Session<'a> {
         let sources = catalog::read(&client, &worker.schema, &worker.queue).await?;
         let replica = Replica::open(&worker.target).await?;
         replica.prepare(&worker.schema).await?;
-        let locked = sources.values().filter(|s| s.captured && s.access == catalog::Access::Readable);
+        let locked = sources.values().filter(|s| s.is_marked());
         let locked = locked.map(|s| s.table.name.clone()).collect();
         Ok(Self {
             worker,
@@ -294,6 +314,8 @@ impl<'a> Session<'a> {
             head: None,
             locked,
             paused: BTreeSet::new(),
+            pending: Vec::new(),
+            stuck: BTreeSet::new(),
             queued: 0,
             other: tokio::sync::OnceCell::new(),
         })
@@ -309,7 +331,7 @@ impl<'a> Session<'a> {
 
     /// Whether `setup`'s triggers mark this table, so that images of it are leftovers.
     fn is_captured(&self, table: &str) -> bool {
-        self.sources.get(table).is_some_and(|s| s.captured && s.access == catalog::Access::Readable)
+        self.sources.get(table).is_some_and(SourceTable::is_marked)
     }
 
     /// What stays on the queue.
@@ -325,10 +347,11 @@ impl<'a> Session<'a> {
     }
 
     /// Marks of this table stay queued; said once a drain.
-    fn pause(&mut self, table: &str, problem: &str) {
+    async fn pause(&mut self, table: &str, problem: &str) -> Result<()> {
         tracing::error!(table, "marks of this table wait on the queue: {problem}");
         self.locked.remove(table);
         self.paused.insert(table.to_owned());
+        self.put_off(table, problem).await
     }
 }
 

@@ -1,16 +1,17 @@
 //! The taking half of a step: takes messages, reads what they mark, and sends batches to the writer,
-//! until the queue is empty at the step's snapshot or the step has had its share. Writes nothing.
+//! until the queue is empty at the step's snapshot or the step has had its share; then `pages` of tables
+//! that are rebuilt. Writes nothing.
 
 use super::Session;
 use super::writer::Chunk;
-use crate::batch::{Batch, ColumnSet};
+use crate::batch::{Batch, ColumnSet, Item};
 use crate::error::{Error, Result};
 use crate::message::{self, MarkedKey, Message};
 use crate::queue::{self, DeadLetter, Taken};
+use crate::resyncs::Resync;
 use crate::schema::Table;
 use crate::schema::catalog::SourceTable;
 use crate::source;
-use crate::value::{Cell, Key};
 use futures_util::TryStreamExt;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,9 +30,6 @@ const BATCH_ROWS: usize = 20_000;
 /// Bytes of one libSQL transaction; bounds the step's memory.
 pub(super) const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// Keys of the replica looked through at once after a truncate: a server answers at most 10 MB.
-const SWEEP_KEYS: i64 = 2_000;
-
 /// How long a step goes on taking: its snapshot holds back vacuum, its locks hold back DDL.
 const STEP_TIME: Duration = Duration::from_secs(2);
 
@@ -47,14 +45,14 @@ pub(super) enum Ended {
 
 /// Takes and reads.
 pub(super) struct Reader<'s> {
-    session: &'s Session<'s>,
+    pub(super) session: &'s Session<'s>,
     sender: Sender<Chunk>,
-    deadline: Instant,
+    pub(super) deadline: Instant,
     batch: Batch,
     /// The messages of the group in hand, for dead letters of their images.
     taken: Arc<Vec<Taken>>,
-    durable: bool,
-    report: Taking,
+    pub(super) durable: bool,
+    pub(super) report: Taking,
 }
 
 /// What a reader has done.
@@ -67,8 +65,21 @@ pub(super) struct Taking {
     pub left: i64,
     /// What cannot be understood or read.
     pub dead: Vec<DeadLetter>,
-    /// Why it stopped.
+    /// Why it stopped taking.
     pub ended: Ended,
+    /// Tables that were truncated and filled again.
+    pub swept: BTreeSet<String>,
+    /// How far the tables are that were rebuilt.
+    pub rebuilt: Vec<Resync>,
+    /// Nothing waits to be rebuilt.
+    pub is_whole: bool,
+}
+
+impl Taking {
+    /// Whether the replica equals the source at the step's snapshot.
+    pub fn is_caught_up(&self) -> bool {
+        matches!(self.ended, Ended::Drained) && self.is_whole
+    }
 }
 
 /// What a group of messages says.
@@ -96,13 +107,29 @@ impl<'s> Reader<'s> {
             batch: Batch::default(),
             taken: Arc::default(),
             durable: false,
-            report: Taking { messages: 0, skipped: 0, left: session.queued, dead: Vec::new(), ended: Ended::Paused },
+            report: Taking {
+                messages: 0,
+                skipped: 0,
+                left: session.queued,
+                dead: Vec::new(),
+                ended: Ended::Paused,
+                swept: BTreeSet::new(),
+                rebuilt: Vec::new(),
+                is_whole: session.pending.is_empty(),
+            },
         }
     }
 
     /// Reads to the end, and tells the writer so by dropping its sender.
     pub async fn run(mut self) -> Result<Taking> {
         self.take_all().await?;
+        if !self.session.pending.is_empty() && !matches!(self.report.ended, Ended::Unprepared(_)) {
+            self.rebuild().await?;
+            self.report.is_whole = self.is_rebuilt();
+            if self.report.is_caught_up() {
+                self.send_chunk(Vec::new(), Arc::default(), Vec::new(), true).await?;
+            }
+        }
         Ok(self.report)
     }
 
@@ -292,7 +319,7 @@ impl<'s> Reader<'s> {
         }
     }
 
-    fn bury(&mut self, table: &Arc<Table>, key: &MarkedKey, class: &'static str, reason: String) {
+    pub(super) fn bury(&mut self, table: &Arc<Table>, key: &MarkedKey, class: &'static str, reason: String) {
         tracing::error!(table = table.name, class, reason, "a marked key becomes a dead letter");
         self.report.dead.push(DeadLetter {
             reason,
@@ -304,8 +331,8 @@ impl<'s> Reader<'s> {
         });
     }
 
-    /// A truncated table: emptied if the source is empty at this snapshot; else every key that the
-    /// replica has is looked up, because rows that came since have marks of their own.
+    /// A truncated table: emptied if the source is empty at this snapshot; else swept, because rows that
+    /// came since have marks of their own.
     async fn truncate(&mut self, name: &str) -> Result<()> {
         let Some(source) = self.session.sources.get(name) else { return Ok(()) };
         let is_empty = source::is_empty(&self.session.client, source).await;
@@ -313,33 +340,32 @@ impl<'s> Reader<'s> {
             self.batch.empty_table(&source.table);
             return Ok(());
         }
-        tracing::info!(table = name, "truncated and filled again: the replica's keys are compared with the source");
-        let mut after: Option<Key> = None;
-        loop {
-            let page = self.session.replica.keys_after(&source.table, after.as_ref(), SWEEP_KEYS).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.clone());
-            let texts = page.iter().filter_map(|key| key.iter().map(Cell::to_postgres_text).collect());
-            self.read(source, &texts.collect::<Vec<MarkedKey>>()).await?;
-        }
+        tracing::info!(table = name, "truncated and filled again: what the source no longer has is removed next");
+        self.report.swept.insert(name.to_owned());
+        self.report.is_whole = false;
+        Ok(())
     }
 
     /// Sends the batch in hand. The images are listed with the last of their group: only then are all
     /// of them applied.
     async fn send(&mut self, images: Vec<i64>, ends_group: bool) -> Result<()> {
-        let caught_up = ends_group && self.report.left == 0;
+        let caught_up = ends_group && self.report.left == 0 && self.report.is_whole;
         if self.batch.is_empty() && images.is_empty() && !caught_up {
             return Ok(());
         }
         let (emptied, items) = self.batch.take();
-        let chunk = Chunk {
-            emptied,
-            items: Arc::new(items),
-            images,
-            taken: self.taken.clone(),
-            left: self.report.left,
-            caught_up,
-        };
+        self.send_chunk(emptied, Arc::new(items), images, caught_up).await
+    }
+
+    pub(super) async fn send_chunk(
+        &self,
+        emptied: Vec<Arc<Table>>,
+        items: Arc<Vec<Item>>,
+        images: Vec<i64>,
+        caught_up: bool,
+    ) -> Result<()> {
+        let (taken, left) = (self.taken.clone(), self.report.left);
+        let chunk = Chunk { emptied, items, images, taken, left, caught_up };
         // The writer is gone only if it failed, and then its error is the one to report.
         self.sender.send(chunk).await.map_err(|_| Error::retry("the writer has stopped"))
     }
@@ -351,20 +377,20 @@ pub(super) fn raw(message: &Taken) -> Option<Box<RawValue>> {
 }
 
 /// Why a key is a dead letter that Postgres cannot compare or whose row it cannot put out.
-fn unreadable(error: &Error) -> String {
+pub(super) fn unreadable(error: &Error) -> String {
     let code = error.sql_state().map_or("?", |s| s.code());
     format!("Postgres cannot read the row under this key (SQLSTATE {code}): correct the row, then mark the key again")
 }
 
 /// What one key's data causes: SQLSTATE classes 22 (data exception), 23 (a domain's check), 54 (program
 /// limit exceeded), P0 (raised by a function that `where` calls) and XX (such as a value above 1 GB).
-fn is_data_error(error: &Error) -> bool {
+pub(super) fn is_data_error(error: &Error) -> bool {
     let classes = ["22", "23", "54", "P0", "XX"];
     error.sql_state().is_some_and(|s| classes.iter().any(|class| s.code().starts_with(class)))
 }
 
 /// What concerns one table and leaves the others alone: classes 42 (a wrong `where`, a missing right,
 /// row-level security) and 0A (feature not supported).
-fn is_table_error(error: &Error) -> bool {
+pub(super) fn is_table_error(error: &Error) -> bool {
     error.sql_state().is_some_and(|s| s.code().starts_with("42") || s.code().starts_with("0A"))
 }

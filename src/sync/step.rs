@@ -10,6 +10,7 @@ use super::{Drained, Session};
 use crate::error::{Error, Result};
 use crate::queue::{self, DeadLetter, Snapshot};
 use crate::replica::head::Head;
+use crate::resyncs;
 use crate::schema::catalog::SourceTable;
 use crate::source;
 use std::time::Instant;
@@ -24,8 +25,10 @@ pub(super) enum Outcome {
     Busy,
     /// Nothing was taken, but what stood in the way is gone.
     Again,
-    /// Messages were taken and acknowledged.
+    /// Messages were taken, or pages of tables that are rebuilt, and acknowledged.
     Took,
+    /// Only tables that are rebuilt are left, and they have had their rows for now.
+    Throttled,
     /// Nothing to take; the notes that other callers had left by then.
     Empty {
         /// Their number.
@@ -44,7 +47,7 @@ impl Session<'_> {
             Err(e) => {
                 let Some(table) = e.table().map(str::to_owned) else { return Err(e) };
                 self.client.batch_execute("rollback").await?;
-                self.pause(&table, &e.to_string());
+                self.pause(&table, &e.to_string()).await?;
                 Ok(Outcome::Again)
             }
             other => other,
@@ -68,17 +71,26 @@ impl Session<'_> {
                 Ready::Again => return Ok(Outcome::Again),
             },
         };
+        self.pending = match snapshot.is_rebuilding {
+            true => resyncs::pending(&self.client, &self.worker.queue).await?,
+            false => Vec::new(),
+        };
         let (read, applied) = self.run(&snapshot, head, deadline).await?;
         if let Ended::Unprepared(tables) = read.ended {
-            self.prepare_to_read(tables);
             // What was applied stays in the replica's ledger; the next step acknowledges it.
             self.client.batch_execute("rollback").await?;
+            self.prepare_to_read(tables).await?;
             return Ok(Outcome::Again);
         }
-        if read.messages == 0 {
+        let is_throttled = read.messages == 0 && !self.pending.is_empty() && self.worker.throttle.rows().is_none();
+        if read.messages == 0 && read.rebuilt.is_empty() {
             self.client.batch_execute("rollback").await?;
             self.head = Some(applied.head);
-            return Ok(Outcome::Empty { calls: snapshot.calls });
+            return Ok(match self.prepare_to_rebuild().await? {
+                true => Outcome::Again,
+                false if is_throttled => Outcome::Throttled,
+                false => Outcome::Empty { calls: snapshot.calls },
+            });
         }
         self.acknowledge(read, applied, done).await?;
         tracing::info!(
@@ -86,7 +98,8 @@ impl Session<'_> {
             step_ms = started.elapsed().as_millis() as u64,
             "step acknowledged"
         );
-        Ok(Outcome::Took)
+        self.prepare_to_rebuild().await?;
+        Ok(if is_throttled { Outcome::Throttled } else { Outcome::Took })
     }
 
     /// Reads and applies side by side.
@@ -102,9 +115,15 @@ impl Session<'_> {
     /// The last thing of a step: its commit makes the taking final.
     async fn acknowledge(&mut self, read: Taking, applied: Applied, done: &mut Drained) -> Result<()> {
         let queue = &self.worker.queue;
-        let dead: Vec<DeadLetter> = read.dead.into_iter().chain(applied.dead).collect();
+        let dead: Vec<&DeadLetter> = read.dead.iter().chain(&applied.dead).collect();
         queue::bury(&self.client, queue, &dead).await?;
-        queue::advance(&self.client, queue, &applied.head, matches!(read.ended, Ended::Drained)).await?;
+        for name in &read.swept {
+            resyncs::schedule_sweep(&self.client, queue, name).await?;
+        }
+        for resync in &read.rebuilt {
+            resyncs::advance(&self.client, queue, resync).await?;
+        }
+        queue::advance(&self.client, queue, &applied.head, read.is_caught_up()).await?;
         self.client.batch_execute("commit").await?;
         self.queued = read.left;
         self.head = Some(applied.head);
@@ -132,13 +151,40 @@ impl Session<'_> {
     }
 
     /// Locks the tables that the next step is to read, or pauses those that cannot be read.
-    fn prepare_to_read(&mut self, tables: Vec<String>) {
+    async fn prepare_to_read(&mut self, tables: Vec<String>) -> Result<()> {
         for name in tables {
             let problem = self.sources.get(&name).and_then(|s| s.access.problem(&s.table));
             match problem {
                 None => drop(self.locked.insert(name)),
-                Some(problem) => self.pause(&name, &problem),
+                Some(problem) => self.pause(&name, &problem).await?,
             }
         }
+        Ok(())
+    }
+
+    /// Locks the tables that the next step is to rebuild, or says why one has to wait. Whether any was
+    /// added.
+    async fn prepare_to_rebuild(&mut self) -> Result<bool> {
+        let mut is_new = false;
+        for name in self.pending.iter().map(|r| r.name.clone()).collect::<Vec<_>>() {
+            if self.locked.contains(&name) || self.stuck.contains(&name) || self.paused.contains(&name) {
+                continue;
+            }
+            match self.sources.get(&name).map(SourceTable::unpageable) {
+                Some(None) => is_new |= self.locked.insert(name),
+                Some(Some(problem)) => self.put_off(&name, &problem).await?,
+                None => drop(self.stuck.insert(name)), // schema.json no longer names it
+            }
+        }
+        Ok(is_new)
+    }
+
+    /// This table is not rebuilt until somebody acts; said once a drain.
+    pub(super) async fn put_off(&mut self, name: &str, problem: &str) -> Result<()> {
+        if self.stuck.insert(name.to_owned()) && self.pending.iter().any(|r| r.name == name) {
+            tracing::error!(table = name, "this table cannot be rebuilt: {problem}");
+            resyncs::set_problem(&self.client, &self.worker.queue, name, problem).await?;
+        }
+        Ok(())
     }
 }

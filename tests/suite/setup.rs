@@ -255,14 +255,19 @@ async fn a_queue_with_row_level_security_takes_marks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_hold_rows_are_named_loudly_and_once() {
+async fn tables_that_hold_rows_are_scheduled_for_a_copy_once_and_said_so() {
     let db = Db::new().await;
     db.sql("create table items (id int primary key, name text); insert into items values (1, 'a')").await;
-    let loud = |report: &SetupReport| {
-        report.warnings().iter().any(|w| w.contains("ONLY CHANGES FROM NOW ON ARRIVE") && w.contains("items"))
-    };
-    assert!(loud(&setup(&db, ITEMS).await.unwrap()));
-    assert!(!loud(&setup(&db, ITEMS).await.unwrap()));
+    let said = |report: &SetupReport| report.to_string().contains("the worker copies them");
+    let scheduled = "select name || ' ' || reason from pgflume.resyncs where phase = 'copy'";
+    assert!(said(&setup(&db, ITEMS).await.unwrap()));
+    assert_eq!(db.all(scheduled).await, ["items setup"]);
+    db.sql("update pgflume.resyncs set phase = 'done'").await;
+    assert!(!said(&setup(&db, ITEMS).await.unwrap()));
+    assert!(db.all(scheduled).await.is_empty());
+    db.sql("alter table items disable trigger pgflume_replicate_data_libsql_update").await;
+    assert!(said(&setup(&db, ITEMS).await.unwrap()), "changes may have been missed");
+    assert_eq!(db.all(scheduled).await, ["items setup"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

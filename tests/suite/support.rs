@@ -202,7 +202,8 @@ pub fn repository_schema() -> Arc<Schema> {
 }
 
 pub fn config(url: &str, target: Target, schema: Arc<Schema>) -> Config {
-    Config { postgres: PgUrl::parse(url).unwrap(), target, schema, queue: QueueName::parse(DEFAULT_QUEUE).unwrap() }
+    let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
+    Config { postgres: PgUrl::parse(url).unwrap(), target, schema, queue, rows_per_second: None }
 }
 
 impl Rig {

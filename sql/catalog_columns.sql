@@ -1,0 +1,41 @@
+-- The columns of the replicated tables. $1 their names in schema.json, $2 schemas, $3 tables, $4 the prefix of
+-- our triggers' names.
+-- format_type(…, -1): with NULL it writes `character` for char(n), and a cast to that cuts to one letter.
+select w.name, c.oid,
+       has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'),
+       exists (select from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled <> 'D'
+               and g.tgname in ($4::text || 'insert', $4::text || 'row')),
+       a.attname::text,
+       format_type(a.atttypid, -1),
+       base.oid,
+       coalesce(operators.equals, 'operator(pg_catalog.=)'),
+       coalesce(operators.greater, 'operator(pg_catalog.>)'),
+       -- sorted by bytes, as SQLite does
+       case when a.attcollation = 0 then true
+            when a.attcollation = 100 then database.by_bytes
+            else database.is_utf8 and exists (select from pg_collation l where l.oid = a.attcollation and l.collcollate in ('C', 'POSIX')
+                         and l.collprovider = 'c') end
+from unnest($1::text[], $2::text[], $3::text[]) as w(name, schema, source)
+join pg_namespace n on n.nspname = w.schema
+join pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p', 'v')
+join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+cross join (
+    select u.is_utf8,
+           u.is_utf8 and d.datcollate in ('C', 'POSIX') and coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c' as by_bytes
+    from pg_database d cross join (select current_setting('server_encoding') = 'UTF8' as is_utf8) u
+    where d.datname = current_database()) database
+cross join lateral (
+    with recursive b(oid, kind, below) as (
+        select t.oid, t.typtype, t.typbasetype from pg_type t where t.oid = a.atttypid
+        union all select t.oid, t.typtype, t.typbasetype from b join pg_type t on t.oid = b.below where b.kind = 'd')
+    select b.oid from b where b.kind <> 'd') base
+-- the default comparison of the type: an extension's type has its own, outside the search path
+left join lateral (
+    select max(format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 3) as equals,
+           max(format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 5) as greater
+    from pg_opclass oc
+    join pg_am am on am.oid = oc.opcmethod and am.amname = 'btree'
+    join pg_amop p on p.amopfamily = oc.opcfamily and p.amoplefttype = oc.opcintype and p.amoprighttype = oc.opcintype
+    join pg_operator o on o.oid = p.amopopr
+    join pg_namespace opn on opn.oid = o.oprnamespace
+    where oc.opcdefault and oc.opcintype = base.oid) operators on true

@@ -1,0 +1,246 @@
+//! All SQL of `pgflume.resyncs`: which tables are rebuilt, why, and how far each is. Takes a client inside
+//! (or outside) a step's transaction; knows nothing of rows or of the replica.
+
+use crate::config::QueueName;
+use crate::error::Result;
+use serde::Serialize;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+/// Why a table is rebuilt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Somebody asked.
+    Request,
+    /// The replica was nuked.
+    Nuke,
+    /// The two sides had diverged: [`crate::reconcile::Divergence::name`].
+    Healed(&'static str),
+}
+
+impl Reason {
+    /// As `pgflume.resyncs` has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Request => "request",
+            Self::Nuke => "nuke",
+            Self::Healed(divergence) => divergence,
+        }
+    }
+}
+
+/// What is being done with a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Its rows are copied in key order.
+    Copy,
+    /// What the source lacks is removed.
+    Sweep,
+    /// Nothing any more.
+    Done,
+}
+
+impl Phase {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Copy => "copy",
+            Self::Sweep => "sweep",
+            Self::Done => "done",
+        }
+    }
+
+    fn parse(name: &str) -> Self {
+        [Self::Copy, Self::Sweep].into_iter().find(|phase| phase.name() == name).unwrap_or(Self::Done)
+    }
+}
+
+/// How far one table is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resync {
+    /// The table's name in `schema.json`.
+    pub name: String,
+    /// What is being done.
+    pub phase: Phase,
+    /// The key up to which the phase is done; `None`: from the start.
+    pub cursor: Option<Vec<String>>,
+    /// Whether the replica's table was empty at the start: then nothing is swept.
+    pub fresh: bool,
+    /// Rows copied.
+    pub rows: i64,
+    /// Rows removed.
+    pub removed: i64,
+    /// Rows that the source has, by the planner's statistics.
+    pub estimated: Option<i64>,
+    /// Time spent on it, in milliseconds.
+    pub busy_ms: i64,
+}
+
+/// One table's rebuild, for `status`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The table's name in `schema.json`.
+    #[serde(skip)]
+    pub name: String,
+    /// `copy`, `sweep` or `done`.
+    pub phase: Phase,
+    /// `setup`, `request`, `nuke`, `truncate`, `evolve`, or what was noticed.
+    pub reason: String,
+    /// Why it waits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// Rows copied.
+    pub rows: i64,
+    /// Rows removed that the source did not have.
+    pub removed: i64,
+    /// Rows that the source has, by the planner's statistics.
+    pub estimated_rows: Option<i64>,
+    /// Rows copied a second while it ran.
+    pub rows_per_second: Option<f64>,
+    /// Seconds that the copy still takes at this rate.
+    pub eta_seconds: Option<f64>,
+    /// When it was asked for.
+    pub requested_at: String,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<String>,
+}
+
+/// Asks for tables to be rebuilt from the start, whatever was under way.
+pub async fn schedule(client: &Client, queue: &QueueName, names: &[&str], reason: Reason, fresh: bool) -> Result<()> {
+    let sql = "insert into pgflume.resyncs as r (queue, name, reason, fresh)
+               select $1, n, $3, $4 from unnest($2::text[]) n
+               on conflict (queue, name) do update set phase = 'copy', cursor = null, reason = excluded.reason,
+                   fresh = excluded.fresh, problem = null, rows = 0, removed = 0, estimated = null, busy_ms = 0,
+                   requested_at = now(), started_at = null, finished_at = null";
+    let parameters = [
+        (&queue.as_str() as _, Type::TEXT),
+        (&names as _, Type::TEXT_ARRAY),
+        (&reason.name() as _, Type::TEXT),
+        (&fresh as _, Type::BOOL),
+    ];
+    client.execute_typed(sql, &parameters).await?;
+    Ok(())
+}
+
+/// Asks for what a truncated table no longer has to be removed. A copy under way goes on, and ends with it.
+pub async fn schedule_sweep(client: &Client, queue: &QueueName, name: &str) -> Result<()> {
+    let sql = "insert into pgflume.resyncs as r (queue, name, phase, reason) values ($1, $2, 'sweep', 'truncate')
+               on conflict (queue, name) do update set fresh = false, problem = null, finished_at = null,
+                   phase = case r.phase when 'copy' then 'copy' else 'sweep' end,
+                   cursor = case r.phase when 'copy' then r.cursor end,
+                   requested_at = case r.phase when 'done' then now() else r.requested_at end,
+                   reason = case r.phase when 'done' then 'truncate' else r.reason end,
+                   rows = case r.phase when 'done' then 0 else r.rows end,
+                   removed = case r.phase when 'done' then 0 else r.removed end,
+                   busy_ms = case r.phase when 'done' then 0 else r.busy_ms end";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&name, Type::TEXT)]).await?;
+    Ok(())
+}
+
+/// Forgets what was asked for.
+pub async fn cancel(client: &Client, queue: &QueueName) -> Result<()> {
+    let sql = "delete from pgflume.resyncs where queue = $1";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    Ok(())
+}
+
+/// What is under way, in the order in which it was asked for.
+pub async fn pending(client: &Client, queue: &QueueName) -> Result<Vec<Resync>> {
+    let sql = "select name, phase, cursor, fresh, rows, removed, estimated, busy_ms from pgflume.resyncs
+               where queue = $1 and phase <> 'done' order by requested_at, name";
+    let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    let resync = |row: &tokio_postgres::Row| {
+        Ok(Resync {
+            name: row.try_get(0)?,
+            phase: Phase::parse(row.try_get(1)?),
+            cursor: row.try_get(2)?,
+            fresh: row.try_get(3)?,
+            rows: row.try_get(4)?,
+            removed: row.try_get(5)?,
+            estimated: row.try_get(6)?,
+            busy_ms: row.try_get(7)?,
+        })
+    };
+    rows.iter().map(resync).collect()
+}
+
+/// Records how far a table is, in the transaction of the step that brought it there.
+pub async fn advance(client: &Client, queue: &QueueName, resync: &Resync) -> Result<()> {
+    let sql =
+        "update pgflume.resyncs set phase = $3, cursor = $4, rows = $5, removed = $6, estimated = $7, busy_ms = $8,
+                   problem = null, started_at = coalesce(started_at, now()),
+                   finished_at = case when $3 = 'done' then clock_timestamp() end
+               where queue = $1 and name = $2";
+    let parameters = [
+        (&queue.as_str() as _, Type::TEXT),
+        (&resync.name as _, Type::TEXT),
+        (&resync.phase.name() as _, Type::TEXT),
+        (&resync.cursor as _, Type::TEXT_ARRAY),
+        (&resync.rows as _, Type::INT8),
+        (&resync.removed as _, Type::INT8),
+        (&resync.estimated as _, Type::INT8),
+        (&resync.busy_ms as _, Type::INT8),
+    ];
+    client.execute_typed(sql, &parameters).await?;
+    Ok(())
+}
+
+/// Says why a table waits.
+pub async fn set_problem(client: &Client, queue: &QueueName, name: &str, problem: &str) -> Result<()> {
+    let sql = "update pgflume.resyncs set problem = $3
+               where queue = $1 and name = $2 and phase <> 'done' and problem is distinct from $3";
+    let parameters = [(&queue.as_str() as _, Type::TEXT), (&name as _, Type::TEXT), (&problem as _, Type::TEXT)];
+    client.execute_typed(sql, &parameters).await?;
+    Ok(())
+}
+
+/// Every table that is or was rebuilt.
+pub async fn reports(client: &Client, queue: &QueueName) -> Result<Vec<Report>> {
+    let sql = "select name, phase, reason, problem, rows, removed, estimated, busy_ms,
+                      to_jsonb(requested_at) #>> '{}', to_jsonb(finished_at) #>> '{}'
+               from pgflume.resyncs where queue = $1 order by name";
+    let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    let report = |row: &tokio_postgres::Row| {
+        let (phase, copied, estimated): (Phase, i64, Option<i64>) =
+            (Phase::parse(row.try_get(1)?), row.try_get(4)?, row.try_get(6)?);
+        let rate = rate(copied, row.try_get(7)?);
+        Ok(Report {
+            name: row.try_get(0)?,
+            phase,
+            reason: row.try_get(2)?,
+            problem: row.try_get(3)?,
+            rows: copied,
+            removed: row.try_get(5)?,
+            estimated_rows: estimated,
+            rows_per_second: rate,
+            eta_seconds: eta(phase, copied, estimated, rate),
+            requested_at: row.try_get(8)?,
+            finished_at: row.try_get(9)?,
+        })
+    };
+    rows.iter().map(report).collect()
+}
+
+fn rate(rows: i64, busy_ms: i64) -> Option<f64> {
+    (busy_ms > 0).then(|| rows as f64 * 1000.0 / busy_ms as f64)
+}
+
+fn eta(phase: Phase, rows: i64, estimated: Option<i64>, rate: Option<f64>) -> Option<f64> {
+    let (estimated, rate) = (estimated?, rate.filter(|r| *r > 0.0)?);
+    (phase == Phase::Copy).then(|| (estimated - rows).max(0) as f64 / rate)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_told_while_a_copy_runs_and_its_size_is_known() {
+        assert_eq!(rate(500, 0), None);
+        assert_eq!(eta(Phase::Copy, 250, Some(1000), rate(250, 500)), Some(1.5));
+        assert_eq!(eta(Phase::Copy, 2000, Some(1000), rate(2000, 500)), Some(0.0), "an estimate may be low");
+        assert_eq!(eta(Phase::Sweep, 1000, Some(1000), rate(1000, 500)), None);
+        assert_eq!(eta(Phase::Copy, 250, None, rate(250, 500)), None);
+    }
+}

@@ -1,0 +1,48 @@
+//! Tells which keys of the replica the source does not have at the step's snapshot. Takes a client inside
+//! the step's transaction; changes nothing.
+
+use super::{SourceTable, expression};
+use crate::error::Result;
+use crate::schema::{ColumnType, quote};
+use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
+
+/// The positions of those `keys` (as text, in the order of `schema.json`) that no replicated row has. A key
+/// that Postgres writes differently is absent: the row is in the replica under its own text.
+pub async fn among(client: &Client, source: &SourceTable, keys: &[Vec<String>]) -> Result<Vec<usize>> {
+    let columns: Vec<Vec<&str>> =
+        (0..source.table.key.len()).map(|i| keys.iter().map(|key| key[i].as_str()).collect()).collect();
+    let parameters: Vec<(&(dyn ToSql + Sync), Type)> = columns.iter().map(|c| (c as _, Type::TEXT_ARRAY)).collect();
+    let rows = client.query_typed(&sql(source), &parameters).await?;
+    rows.iter().map(|row| Ok(usize::try_from(row.try_get::<_, i64>(0)? - 1).unwrap_or_default())).collect()
+}
+
+fn sql(source: &SourceTable) -> String {
+    let table = &source.table;
+    let (mut names, mut arrays, mut casts, mut equal) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (i, &position) in table.key.iter().enumerate() {
+        let (column, kind) = (&source.columns[position], table.columns[position].kind);
+        let found = format!("t.{}", quote(&table.columns[position].name));
+        names.push(format!("_pgflume_k{i}"));
+        arrays.push(format!("${}::pg_catalog.text[]", i + 1));
+        casts.push(format!("_pgflume_k{i}::{} as _pgflume_v{i}", column.cast));
+        equal.push(format!("{found} {} k._pgflume_v{i}", column.equals));
+        // The other kinds have one way to be written.
+        if matches!(kind, ColumnType::Text | ColumnType::Json | ColumnType::Decimal) {
+            equal.push(format!(
+                "({}) collate pg_catalog.\"C\" operator(pg_catalog.=) k._pgflume_k{i}",
+                expression(kind, column, &found)
+            ));
+        }
+    }
+    let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
+    format!(
+        "select k._pgflume_n from (select *, {} from unnest({}) with ordinality as u({}, _pgflume_n)) k \
+         where not exists (select from {} as t where {}{filter}) order by 1",
+        casts.join(", "),
+        arrays.join(", "),
+        names.join(", "),
+        table.source.quoted(),
+        equal.join(" and "),
+    )
+}

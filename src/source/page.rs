@@ -1,0 +1,180 @@
+//! Reads a page of a table in the order of its key's index, at the step's snapshot, whatever the key's
+//! types and collations. Takes a client inside the step's transaction; changes nothing.
+
+use super::{SourceTable, Unfit, cell, expression, first_row};
+use crate::error::Result;
+use crate::schema::{ColumnType, quote};
+use crate::value::{Cell, Key};
+use std::pin::Pin;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row, RowStream};
+
+/// A place in a table: the key of a row as Postgres' text, in the order of `SourceTable::order`.
+pub type Cursor = Vec<String>;
+
+/// Which rows to read: those after one key, up to another, at most so many.
+#[derive(Debug, Clone, Copy)]
+pub struct Range<'a> {
+    /// The last key that is not wanted; `None`: from the start.
+    pub after: Option<&'a Cursor>,
+    /// The last key that is wanted; `None`: to the end.
+    pub up_to: Option<&'a Cursor>,
+    /// Most rows.
+    pub rows: i64,
+}
+
+/// Starts reading the rows of a range that are replicated, in the order of the key's index.
+pub async fn read(client: &Client, source: &SourceTable, range: Range<'_>) -> Result<Pin<Box<RowStream>>> {
+    let table = &source.table;
+    let values =
+        table.columns.iter().zip(&source.columns).map(|(c, s)| expression(c.kind, s, &format!("t.{}", quote(&c.name))));
+    let filter = table.filter.as_ref().map(|f| format!("(\n{f}\n)"));
+    let select: Vec<_> = places(source).into_iter().chain(values).collect();
+    let (sql, parameters) = query(source, &select, range, filter);
+    let parameters: Vec<(&(dyn ToSql + Sync), Type)> = parameters.iter().map(|p| (*p as _, Type::TEXT)).collect();
+    Ok(Box::pin(client.query_typed_raw(&sql, parameters).await?))
+}
+
+/// Where the first `rows` rows of the table after `after` end, replicated or not; `None` if there are fewer.
+/// A filter that few rows pass would otherwise make a page of them arbitrarily long to find.
+pub async fn boundary(
+    client: &Client,
+    source: &SourceTable,
+    after: Option<&Cursor>,
+    rows: i64,
+) -> Result<Option<Cursor>> {
+    let keys: Vec<_> = source.order.iter().map(|&i| key_text(source, i)).collect();
+    let (mut sql, parameters) = query(source, &keys, Range { after, up_to: None, rows: 1 }, None);
+    sql.push_str(&format!(" offset {}", rows - 1));
+    let parameters: Vec<(&(dyn ToSql + Sync), Type)> = parameters.iter().map(|p| (*p as _, Type::TEXT)).collect();
+    let found = client.query_typed(&sql, &parameters).await?;
+    found.first().map(|row| texts(row, source.order.len())).transpose()
+}
+
+/// Whether [`boundary`] is worth its second look at the index.
+pub fn wants_boundary(source: &SourceTable) -> bool {
+    source.table.filter.is_some() && compares_rows(source)
+}
+
+/// Converts one row of [`read`].
+pub fn decode(source: &SourceTable, row: &Row) -> Result<Result<(Key, Vec<Cell>), Unfit>> {
+    let before = places(source).len();
+    let mut cells = Vec::with_capacity(source.table.columns.len());
+    for position in 0..source.table.columns.len() {
+        match cell(source, position, row.try_get(before + position)?) {
+            Ok(cell) => cells.push(cell),
+            Err(unfit) => return Ok(Err(unfit)),
+        }
+    }
+    Ok(Ok((source.table.key.iter().map(|&i| cells[i].clone()).collect(), cells)))
+}
+
+/// The place of one row of [`read`].
+pub fn cursor(source: &SourceTable, row: &Row) -> Result<Cursor> {
+    if is_plain(source) {
+        source.order.iter().map(|&i| Ok(row.try_get::<_, Option<&str>>(i)?.unwrap_or_default().to_owned())).collect()
+    } else {
+        texts(row, source.order.len())
+    }
+}
+
+/// The key at a place, in the order of `schema.json`, as a mark would name it.
+pub fn marked(source: &SourceTable, cursor: &Cursor) -> Vec<String> {
+    let place = |key: &usize| source.order.iter().position(|i| i == key).and_then(|at| cursor.get(at));
+    source.table.key.iter().map(|key| place(key).cloned().unwrap_or_default()).collect()
+}
+
+/// How many rows the planner believes the table to have; `None` if it was never analyzed.
+pub async fn estimate(client: &Client, source: &SourceTable) -> Result<Option<i64>> {
+    let sql = "select nullif(sum(greatest(c.reltuples, 0))::int8, 0) from pg_catalog.pg_partition_tree($1) p
+               join pg_catalog.pg_class c on c.oid = p.relid where p.isleaf";
+    Ok(first_row(client, sql, &[(&source.oid, Type::OID)]).await?.try_get(0)?)
+}
+
+/// Whether the values themselves tell the place.
+fn is_plain(source: &SourceTable) -> bool {
+    let plain = |&i: &usize| {
+        let column = &source.table.columns[i];
+        expression(column.kind, &source.columns[i], "k") == "k::pg_catalog.text" && column.kind != ColumnType::Json
+    };
+    source.order.iter().all(plain)
+}
+
+/// What has to be selected before the values, so that the place can be told.
+fn places(source: &SourceTable) -> Vec<String> {
+    if is_plain(source) { Vec::new() } else { source.order.iter().map(|&i| key_text(source, i)).collect() }
+}
+
+fn key_text(source: &SourceTable, position: usize) -> String {
+    format!("t.{}::pg_catalog.text", quote(&source.table.columns[position].name))
+}
+
+fn texts(row: &Row, width: usize) -> Result<Cursor> {
+    (0..width).map(|i| Ok(row.try_get::<_, Option<&str>>(i)?.unwrap_or_default().to_owned())).collect()
+}
+
+fn query<'a>(
+    source: &SourceTable,
+    select: &[String],
+    range: Range<'a>,
+    filter: Option<String>,
+) -> (String, Vec<&'a String>) {
+    let mut parameters = Vec::new();
+    let mut conditions = Vec::new();
+    if let Some(after) = range.after {
+        conditions.push(beyond(source, 1));
+        parameters.extend(after);
+    }
+    if let Some(up_to) = range.up_to {
+        conditions.push(format!(
+            "{} operator(pg_catalog.<=) {}",
+            row_of(source, |i| format!("t.{}", quote(&source.table.columns[i].name))),
+            bound(source, parameters.len() + 1)
+        ));
+        parameters.extend(up_to);
+    }
+    conditions.extend(filter);
+    let conditions = if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
+    let order: Vec<_> = source.order.iter().map(|&i| format!("t.{}", quote(&source.table.columns[i].name))).collect();
+    let sql = format!(
+        "select {} from {} as t{conditions} order by {} limit {}",
+        select.join(", "),
+        source.table.source.quoted(),
+        order.join(", "),
+        range.rows
+    );
+    (sql, parameters)
+}
+
+/// Whether one row comparison does: only it is a single condition on an index of several columns.
+fn compares_rows(source: &SourceTable) -> bool {
+    source.order.iter().all(|&i| source.columns[i].greater == "operator(pg_catalog.>)")
+}
+
+fn row_of(source: &SourceTable, of: impl Fn(usize) -> String) -> String {
+    let all: Vec<_> = source.order.iter().map(|&i| of(i)).collect();
+    format!("({})", all.join(", "))
+}
+
+/// The parameters from `first` on, as a key.
+fn bound(source: &SourceTable, first: usize) -> String {
+    let place = |i: usize| source.order.iter().position(|&o| o == i).unwrap_or_default();
+    row_of(source, |i| format!("${}::{}", first + place(i), source.columns[i].cast))
+}
+
+/// After the key in the parameters from `first` on. Operators of several schemas cannot share one row
+/// comparison: then it is written out, its first condition being the one that an index takes.
+fn beyond(source: &SourceTable, first: usize) -> String {
+    let column = |i: usize| format!("t.{}", quote(&source.table.columns[i].name));
+    if compares_rows(source) {
+        return format!("{} operator(pg_catalog.>) {}", row_of(source, column), bound(source, first));
+    }
+    let mut conditions = Vec::new();
+    let mut equal = String::new();
+    for (place, &i) in source.order.iter().enumerate() {
+        let (found, value) = (column(i), format!("${}::{}", first + place, source.columns[i].cast));
+        conditions.push(format!("({equal}{found} {} {value})", source.columns[i].greater));
+        equal.push_str(&format!("{found} {} {value} and ", source.columns[i].equals));
+    }
+    format!("({})", conditions.join(" or "))
+}

@@ -1,0 +1,265 @@
+//! The rebuilding half of a reader: the next pages of the tables in `pgflume.resyncs`, at the step's own
+//! snapshot, after the messages. Marks that are still queued only ever bring something newer; a table
+//! that images feed waits until all of them are taken. Writes nothing.
+
+use super::reader::{Ended, Reader, is_data_error, is_table_error, unreadable};
+use crate::batch::{ColumnSet, Item, State};
+use crate::error::{Error, Result};
+use crate::resyncs::{Phase, Resync};
+use crate::schema::ColumnType;
+use crate::schema::catalog::SourceTable;
+use crate::source::page::{self, Range};
+use crate::source::{absent, ensure_durable};
+use crate::value::{Cell, Key, from_text};
+use futures_util::TryStreamExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tokio_postgres::error::SqlState;
+
+/// Time that reading and applying one page should take: short beside a step, long beside a round trip.
+const PAGE_TIME: Duration = Duration::from_millis(400);
+
+/// Rows of the first page.
+pub(super) const FIRST_PAGE_ROWS: i64 = 2_000;
+
+/// Most rows of a page: what a kill makes a worker read again.
+const PAGE_ROWS: i64 = 100_000;
+
+/// Rows of one libSQL transaction of a page.
+const BATCH_ROWS: usize = 10_000;
+
+/// Keys of the replica looked up at once: a server answers at most 10 MB.
+const SWEEP_KEYS: i64 = 2_000;
+
+/// The same where keys are numbers.
+const SWEEP_NUMBERS: i64 = 10_000;
+
+/// Rows of one rebuild that may become dead letters before it waits for somebody to look at it.
+const MAX_UNFIT: usize = 1_000;
+
+impl Reader<'_> {
+    /// Reads pages until the step has had its time or no table is left that can be rebuilt now.
+    pub(super) async fn rebuild(&mut self) -> Result<()> {
+        for mut resync in self.session.pending.clone() {
+            let Some(source) = self.session.sources.get(&resync.name).filter(|s| self.may_rebuild(s)) else { continue };
+            if !self.durable {
+                ensure_durable(&self.session.client, self.session.other().await?).await?;
+                self.durable = true;
+            }
+            let mut has_moved = false;
+            while resync.phase != Phase::Done {
+                let Some(rows) = self.session.worker.throttle.rows() else { break };
+                let started = Instant::now();
+                match resync.phase {
+                    Phase::Copy => self.copy(source, &mut resync, rows).await?,
+                    Phase::Sweep | Phase::Done => self.sweep(source, &mut resync).await?,
+                }
+                resync.busy_ms += started.elapsed().as_millis() as i64;
+                has_moved = true;
+                if Instant::now() >= self.deadline || self.session.worker.is_to_end() {
+                    break;
+                }
+            }
+            let is_done = resync.phase == Phase::Done;
+            if has_moved {
+                self.report.rebuilt.push(resync);
+            }
+            if !is_done {
+                break; // the step has had its time
+            }
+        }
+        Ok(())
+    }
+
+    fn may_rebuild(&self, source: &SourceTable) -> bool {
+        let name = &source.table.name;
+        let is_prepared = self.session.locked.contains(name) && !self.session.stuck.contains(name);
+        is_prepared && (source.is_marked() || matches!(self.report.ended, Ended::Drained))
+    }
+
+    /// Whether nothing is left to rebuild after this step.
+    pub(super) fn is_rebuilt(&self) -> bool {
+        let done = self.report.rebuilt.iter().filter(|r| r.phase == Phase::Done).count();
+        done == self.session.pending.len() && self.report.swept.is_empty()
+    }
+
+    /// Copies one page. One that Postgres cannot put out is tried with fewer rows, until the row that is
+    /// at fault stands alone.
+    async fn copy(&mut self, source: &SourceTable, resync: &mut Resync, most_rows: i64) -> Result<()> {
+        if resync.cursor.is_none() {
+            resync.estimated = page::estimate(&self.session.client, source).await?;
+        }
+        let sizes = &self.session.worker.page_rows;
+        let rows = sizes.load(Ordering::Relaxed).min(most_rows);
+        let started = Instant::now();
+        match self.copy_page(source, resync, rows).await {
+            Ok(copied) => {
+                let fit = copied as f64 * PAGE_TIME.as_secs_f64() / started.elapsed().as_secs_f64().max(0.001);
+                if copied == rows {
+                    sizes.store((fit as i64).clamp((rows / 4).max(1), (rows * 4).min(PAGE_ROWS)), Ordering::Relaxed);
+                }
+                Ok(())
+            }
+            Err(e) if e.sql_state() == Some(&SqlState::QUERY_CANCELED) && rows > 1 => {
+                sizes.store((rows / 8).max(1), Ordering::Relaxed);
+                Err(Error::retry(format!("a page of {rows} rows took too long; a smaller one is tried")))
+            }
+            Err(e) if is_data_error(&e) => {
+                self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
+                if rows > 1 {
+                    sizes.store((rows / 2).max(1), Ordering::Relaxed);
+                    return Ok(());
+                }
+                self.pass_over(source, resync, &e).await
+            }
+            Err(e) if is_table_error(&e) => Err(e.of_table(&source.table.name)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Reads a page and sends it; how many rows were looked at.
+    async fn copy_page(&mut self, source: &SourceTable, resync: &mut Resync, rows: i64) -> Result<i64> {
+        let client = &self.session.client;
+        client.batch_execute("savepoint pgflume_read").await?;
+        let after = resync.cursor.as_ref();
+        let boundary = match page::wants_boundary(source) {
+            true => page::boundary(client, source, after, rows).await?,
+            false => None,
+        };
+        let range = Range { after, up_to: boundary.as_ref(), rows };
+        let mut stream = page::read(client, source, range).await?;
+        let columns: ColumnSet = (0..source.table.columns.len()).collect();
+        let (mut read, mut bytes, mut items, mut last) = (0, 0, Vec::new(), None);
+        while let Some(row) = stream.try_next().await? {
+            read += 1;
+            match page::decode(source, &row)? {
+                Ok((key, cells)) => {
+                    bytes += cells.iter().map(Cell::bytes).sum::<usize>();
+                    let state = State::Row { columns: columns.clone(), cells, replace: false };
+                    items.push(Item { table: source.table.clone(), key, state, images: Vec::new() });
+                }
+                Err(unfit) => {
+                    let key = page::marked(source, &page::cursor(source, &row)?);
+                    self.bury_unfit(source, &key, unfit.to_string())?;
+                }
+            }
+            if items.len() >= BATCH_ROWS || bytes >= super::reader::BATCH_BYTES {
+                self.send_items(std::mem::take(&mut items)).await?;
+                bytes = 0;
+            }
+            last = Some(row);
+        }
+        drop(stream);
+        client.batch_execute("release savepoint pgflume_read").await?;
+        self.send_items(items).await?;
+        let is_end = if page::wants_boundary(source) { boundary.is_none() } else { read < rows };
+        resync.cursor = match (boundary, last) {
+            (Some(boundary), _) => Some(boundary),
+            (None, Some(row)) => Some(page::cursor(source, &row)?),
+            (None, None) => resync.cursor.take(),
+        };
+        resync.rows += read;
+        self.session.worker.throttle.count(read);
+        if is_end {
+            tracing::info!(table = resync.name, rows = resync.rows, "all rows of the table are copied");
+            (resync.phase, resync.cursor) = (if resync.fresh { Phase::Done } else { Phase::Sweep }, None);
+        }
+        Ok(if is_end { read } else { rows })
+    }
+
+    /// The next row cannot be read at all: its key waits, and the copy goes on behind it.
+    async fn pass_over(&mut self, source: &SourceTable, resync: &mut Resync, error: &Error) -> Result<()> {
+        let Some(cursor) = page::boundary(&self.session.client, source, resync.cursor.as_ref(), 1).await? else {
+            return Err(Error::retry("the row that could not be read is gone; it will be tried again"));
+        };
+        self.bury_unfit(source, &page::marked(source, &cursor), unreadable(error))?;
+        resync.cursor = Some(cursor);
+        self.session.worker.page_rows.store(FIRST_PAGE_ROWS, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn bury_unfit(&mut self, source: &SourceTable, key: &Vec<String>, reason: String) -> Result<()> {
+        if self.report.dead.len() >= MAX_UNFIT {
+            let problem = format!(
+                "more than {MAX_UNFIT} rows cannot be taken over, the last because it {reason}: correct schema.json, then run `pgflume resync {}`",
+                source.table.name
+            );
+            return Err(Error::halt(problem).of_table(&source.table.name));
+        }
+        self.bury(&source.table, key, "value", reason);
+        Ok(())
+    }
+
+    /// Removes from the replica what the source lacks, one page of the replica's keys.
+    async fn sweep(&mut self, source: &SourceTable, resync: &mut Resync) -> Result<()> {
+        let table = &source.table;
+        let after: Option<Key> = resync.cursor.as_ref().map(|texts| key_of(source, texts));
+        let is_number = |kind| matches!(kind, ColumnType::Integer | ColumnType::Boolean | ColumnType::Real);
+        let most = if table.key_columns().all(|c| is_number(c.kind)) { SWEEP_NUMBERS } else { SWEEP_KEYS };
+        let keys = self.session.replica.keys_after(table, after.as_ref(), most).await?;
+        let is_short = (keys.len() as i64) < most;
+        let known: Vec<(Key, Vec<String>)> =
+            keys.into_iter().filter_map(|key| texts_of(&key).map(|texts| (key, texts))).collect();
+        let gone = self.absent(source, &known).await?;
+        resync.removed += gone.len() as i64;
+        let item = |key: Key| Item { table: table.clone(), key, state: State::Gone, images: Vec::new() };
+        resync.cursor = known.last().map(|(_, texts)| texts.clone());
+        self.send_items(gone.into_iter().map(|i| item(known[i].0.clone())).collect()).await?;
+        if is_short || known.is_empty() {
+            tracing::info!(table = resync.name, removed = resync.removed, "what the source lacks is removed");
+            (resync.phase, resync.cursor) = (Phase::Done, None);
+        }
+        Ok(())
+    }
+
+    /// Which keys the source lacks. One that Postgres cannot even read as a key is found by halving: the
+    /// source cannot have it.
+    async fn absent(&self, source: &SourceTable, keys: &[(Key, Vec<String>)]) -> Result<Vec<usize>> {
+        let client = &self.session.client;
+        let mut gone = Vec::new();
+        let mut todo = vec![0..keys.len()];
+        while let Some(range) = todo.pop().filter(|r| !r.is_empty()) {
+            let texts: Vec<_> = keys[range.clone()].iter().map(|(_, texts)| texts.clone()).collect();
+            client.batch_execute("savepoint pgflume_read").await?;
+            match absent::among(client, source, &texts).await {
+                Ok(found) => {
+                    client.batch_execute("release savepoint pgflume_read").await?;
+                    gone.extend(found.into_iter().map(|i| range.start + i));
+                }
+                Err(e) if is_data_error(&e) => {
+                    client.batch_execute("rollback to savepoint pgflume_read").await?;
+                    match range.len() {
+                        1 => gone.push(range.start),
+                        length => {
+                            todo.extend([range.start + length / 2..range.end, range.start..range.start + length / 2])
+                        }
+                    }
+                }
+                Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(gone)
+    }
+
+    async fn send_items(&mut self, items: Vec<Item>) -> Result<()> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        self.send_chunk(Vec::new(), Arc::new(items), Vec::new(), false).await
+    }
+}
+
+/// A key of the replica as text; `None` where it has a NULL, which no key of the source has.
+fn texts_of(key: &Key) -> Option<Vec<String>> {
+    key.iter().map(Cell::to_postgres_text).collect()
+}
+
+/// The same back again.
+fn key_of(source: &SourceTable, texts: &[String]) -> Key {
+    let cell = |(column, text): (&crate::schema::Column, &String)| {
+        from_text(column.kind, text).unwrap_or_else(|_| Cell::Text(text.clone()))
+    };
+    source.table.key_columns().zip(texts).map(cell).collect()
+}
