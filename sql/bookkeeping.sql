@@ -36,7 +36,7 @@ create table if not exists pgflume.redeemed (
 create table if not exists pgflume.resyncs (
     queue        text not null,
     name         text not null,
-    -- copy: rows in key order into the replica; sweep: what the source lacks out of it; done
+    -- copy: rows in key order into the replica; sweep: what the source lacks out of it; done; failed: until asked again
     phase        text not null default 'copy',
     -- the key up to which the phase is done (text, as Postgres or the replica writes it); null: from the start
     cursor       text[],

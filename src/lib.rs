@@ -31,6 +31,7 @@ pub mod postgres;
 pub mod queue;
 pub mod reconcile;
 pub mod replica;
+pub mod resync;
 pub mod resyncs;
 pub mod schema;
 pub mod secret;

@@ -35,6 +35,8 @@ pub struct Progress {
     pub next_epoch: Option<String>,
     /// The source at the pairing.
     pub paired_with: Option<Identity>,
+    /// Whether the two sides were healed within the last hour.
+    pub was_healed_lately: bool,
 }
 
 /// What tells one Postgres from another.
@@ -149,7 +151,8 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                pg_catalog.pg_current_wal_insert_lsn()::text,
                pg_catalog.to_jsonb(pg_catalog.clock_timestamp()) #>> '{}',
                coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0),
-               exists (select from pgflume.resyncs r where r.queue = p.queue and r.phase <> 'done')
+               exists (select from pgflume.resyncs r where r.queue = p.queue and r.phase <> 'done'),
+               coalesce(p.healed_at > pg_catalog.now() - interval '1 hour', false)
         from pgflume.progress p where p.queue = $1 for update nowait";
     let rows = match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await {
         Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(None),
@@ -170,6 +173,7 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                 (Some(source), Some(queue)) => Some(Identity { source, queue }),
                 _ => None,
             },
+            was_healed_lately: row.try_get(13)?,
         },
         identity: Identity { source: row.try_get(6)?, queue: row.try_get(7)? },
         xid: row.try_get(8)?,
@@ -300,6 +304,13 @@ pub async fn announce(client: &Client, queue: &QueueName, epoch: &str) -> Result
     Ok(())
 }
 
+/// Remembers what was noticed about the two sides, for `status`.
+pub async fn note_healing(client: &Client, queue: &QueueName, divergence: &str) -> Result<()> {
+    let sql = "update pgflume.progress set healed_at = now(), healed_from = $2 where queue = $1";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&divergence, Type::TEXT)]).await?;
+    Ok(())
+}
+
 /// Pairs the queue with the replica at `head`.
 pub async fn pair(client: &Client, queue: &QueueName, head: &Head, identity: &Identity) -> Result<()> {
     let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, next_epoch = null,
@@ -371,13 +382,17 @@ pub async fn oldest_seconds(client: &Client, queue: &QueueName) -> Result<Option
 
 /// What was last acknowledged, for `status`: (epoch, seq, synced_at, caught_up_at).
 pub async fn last_sync(client: &Client, queue: &QueueName) -> Result<LastSync> {
-    let sql = "select epoch, seq, to_jsonb(synced_at) #>> '{}', to_jsonb(caught_up_at) #>> '{}' from pgflume.progress where queue = $1";
+    let sql = "select epoch, seq, to_jsonb(synced_at) #>> '{}', to_jsonb(caught_up_at) #>> '{}',
+                      to_jsonb(healed_at) #>> '{}', healed_from
+               from pgflume.progress where queue = $1";
     match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?.first() {
         Some(row) => Ok(LastSync {
             epoch: row.try_get(0)?,
             seq: row.try_get(1)?,
             synced_at: row.try_get(2)?,
             caught_up_at: row.try_get(3)?,
+            healed_at: row.try_get(4)?,
+            healed_from: row.try_get(5)?,
         }),
         None => Ok(LastSync::default()),
     }
@@ -394,6 +409,12 @@ pub struct LastSync {
     pub synced_at: Option<String>,
     /// When a batch last emptied the queue.
     pub caught_up_at: Option<String>,
+    /// When the two sides were last found to have diverged, and a resync began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healed_at: Option<String>,
+    /// What was noticed then: `behind`, `other_replica` or `other_source`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healed_from: Option<String>,
 }
 
 async fn scalar<T>(client: &Client, sql: &str, parameter: &str) -> Result<T>

@@ -24,22 +24,18 @@ pub enum Decision {
     Stop(Divergence),
 }
 
-/// Why the two sides cannot go on together. Each says what happened and the mend.
+/// Why the two sides cannot go on together. Each says what happened, and the mend where a resync is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Divergence {
     /// The replica lost acknowledged batches.
-    #[error(
-        "the replica is behind: it has lost batches that it had acknowledged (restored, or failed over); POST /nuke rebuilds it"
-    )]
+    #[error("the replica is behind: it has lost batches that it had acknowledged (restored, or failed over)")]
     Behind,
     /// The replica has no head, or that of another pairing.
-    #[error(
-        "the replica is not the one that this queue was paired with (replaced, or emptied); POST /nuke takes it over and rebuilds it"
-    )]
+    #[error("the replica is not the one that this queue was paired with (replaced, or emptied)")]
     OtherReplica,
     /// Postgres is another, or at another point of its history.
     #[error(
-        "Postgres is not the one that the replica was paired with (restored, failed over, or the queue was recreated); POST /nuke pairs them anew"
+        "Postgres is not the one that the replica was paired with (restored, failed over, or the queue was recreated)"
     )]
     OtherSource,
 }
@@ -107,7 +103,8 @@ mod tests {
     }
 
     fn progress(head: Option<Head>, next_epoch: Option<&str>) -> Progress {
-        Progress { head, next_epoch: next_epoch.map(Into::into), paired_with: Some(identity("pg/1")) }
+        let next_epoch = next_epoch.map(Into::into);
+        Progress { head, next_epoch, paired_with: Some(identity("pg/1")), was_healed_lately: false }
     }
 
     #[test]

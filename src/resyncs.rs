@@ -37,6 +37,8 @@ pub enum Phase {
     Copy,
     /// What the source lacks is removed.
     Sweep,
+    /// It waits until somebody asks for it again.
+    Failed,
     /// Nothing any more.
     Done,
 }
@@ -46,12 +48,13 @@ impl Phase {
         match self {
             Self::Copy => "copy",
             Self::Sweep => "sweep",
+            Self::Failed => "failed",
             Self::Done => "done",
         }
     }
 
     fn parse(name: &str) -> Self {
-        [Self::Copy, Self::Sweep].into_iter().find(|phase| phase.name() == name).unwrap_or(Self::Done)
+        [Self::Copy, Self::Sweep, Self::Failed].into_iter().find(|phase| phase.name() == name).unwrap_or(Self::Done)
     }
 }
 
@@ -74,6 +77,15 @@ pub struct Resync {
     pub estimated: Option<i64>,
     /// Time spent on it, in milliseconds.
     pub busy_ms: i64,
+    /// Why it failed.
+    pub problem: Option<String>,
+}
+
+impl Resync {
+    /// Whether there is something to do that can be done.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.phase, Phase::Copy | Phase::Sweep)
+    }
 }
 
 /// One table's rebuild, for `status`.
@@ -82,7 +94,7 @@ pub struct Report {
     /// The table's name in `schema.json`.
     #[serde(skip)]
     pub name: String,
-    /// `copy`, `sweep` or `done`.
+    /// `copy`, `sweep`, `failed` or `done`.
     pub phase: Phase,
     /// `setup`, `request`, `nuke`, `truncate`, `evolve`, or what was noticed.
     pub reason: String,
@@ -147,7 +159,7 @@ pub async fn cancel(client: &Client, queue: &QueueName) -> Result<()> {
 
 /// What is under way, in the order in which it was asked for.
 pub async fn pending(client: &Client, queue: &QueueName) -> Result<Vec<Resync>> {
-    let sql = "select name, phase, cursor, fresh, rows, removed, estimated, busy_ms from pgflume.resyncs
+    let sql = "select name, phase, cursor, fresh, rows, removed, estimated, busy_ms, problem from pgflume.resyncs
                where queue = $1 and phase <> 'done' order by requested_at, name";
     let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
     let resync = |row: &tokio_postgres::Row| {
@@ -160,16 +172,24 @@ pub async fn pending(client: &Client, queue: &QueueName) -> Result<Vec<Resync>> 
             removed: row.try_get(5)?,
             estimated: row.try_get(6)?,
             busy_ms: row.try_get(7)?,
+            problem: row.try_get(8)?,
         })
     };
     rows.iter().map(resync).collect()
+}
+
+/// How many tables are under way.
+pub async fn waiting(client: &Client, queue: &QueueName) -> Result<u64> {
+    let sql = "select count(*) from pgflume.resyncs where queue = $1 and phase <> 'done'";
+    let row = client.query_typed_one(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default())
 }
 
 /// Records how far a table is, in the transaction of the step that brought it there.
 pub async fn advance(client: &Client, queue: &QueueName, resync: &Resync) -> Result<()> {
     let sql =
         "update pgflume.resyncs set phase = $3, cursor = $4, rows = $5, removed = $6, estimated = $7, busy_ms = $8,
-                   problem = null, started_at = coalesce(started_at, now()),
+                   problem = $9, started_at = coalesce(started_at, now()),
                    finished_at = case when $3 = 'done' then clock_timestamp() end
                where queue = $1 and name = $2";
     let parameters = [
@@ -181,6 +201,7 @@ pub async fn advance(client: &Client, queue: &QueueName, resync: &Resync) -> Res
         (&resync.removed as _, Type::INT8),
         (&resync.estimated as _, Type::INT8),
         (&resync.busy_ms as _, Type::INT8),
+        (&resync.problem as _, Type::TEXT),
     ];
     client.execute_typed(sql, &parameters).await?;
     Ok(())

@@ -5,6 +5,7 @@ use crate::error::{Error, Result};
 use crate::queue::{self, LastSync};
 use crate::replica::Replica;
 use crate::replica::head::Head;
+use crate::resyncs;
 use crate::schema::catalog::{self, Access};
 use crate::sync::Worker;
 use crate::value::Cell;
@@ -61,6 +62,9 @@ pub struct TableStatus {
     /// Why its marks would wait.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// How far its rebuild is or was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resync: Option<resyncs::Report>,
 }
 
 /// Asks both sides.
@@ -68,10 +72,13 @@ pub async fn status(worker: &Worker) -> Result<Status> {
     let client = worker.postgres().connect().await?;
     let queue = worker.queue();
     queue::ensure(&client, queue).await?;
-    let sources = catalog::read(&client, worker.schema(), queue).await?;
+    let sources = catalog::read(&client, worker.schema(), queue).await?.tables;
+    let mut rebuilt: BTreeMap<String, resyncs::Report> =
+        resyncs::reports(&client, queue).await?.into_iter().map(|r| (r.name.clone(), r)).collect();
     let tables = sources.into_iter().map(|(name, source)| {
         let problem = source.access.problem(&source.table);
-        (name, TableStatus { captured: source.captured, problem })
+        let resync = rebuilt.remove(&name);
+        (name, TableStatus { captured: source.captured, problem, resync })
     });
     Ok(Status {
         queue: queue.as_str().to_owned(),
@@ -129,7 +136,7 @@ async fn source_reasons(worker: &Worker) -> Result<BTreeMap<&'static str, String
     let mut reasons = BTreeMap::new();
     let client = worker.postgres().connect().await?;
     queue::ensure(&client, worker.queue()).await?;
-    let sources = catalog::read(&client, worker.schema(), worker.queue()).await?;
+    let sources = catalog::read(&client, worker.schema(), worker.queue()).await?.tables;
     let unfit = sources.values().find(|s| s.captured && s.access != Access::Readable);
     if let Some(problem) = unfit.and_then(|s| s.access.problem(&s.table)) {
         reasons.insert("schema", problem);

@@ -28,7 +28,7 @@ pub(super) async fn run(args: ServeArgs, options: &Options) -> CommandResult {
         .await
         .map_err(|e| ConfigError(format!("HOST and PORT cannot be listened on ({e}): choose others")))?;
     tracing::info!(address = %listener.local_addr()?, queue = config.queue.as_str(), "listening");
-    let app = Arc::new(App { worker: Worker::new(config), auth });
+    let app = Arc::new(App::new(Worker::new(config), auth));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }

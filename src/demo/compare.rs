@@ -38,7 +38,7 @@ impl Verdict {
 
 /// Compares every table of `schema` that Postgres has.
 pub async fn compare(client: &Client, replica: &Replica, schema: &Schema, queue: &QueueName) -> Result<Vec<Verdict>> {
-    let sources = catalog::read(client, schema, queue).await?;
+    let sources = catalog::read(client, schema, queue).await?.tables;
     let sources: Vec<&SourceTable> = sources.values().filter(|s| !s.columns.is_empty()).collect();
     source::begin(client, &sources).await?;
     let mut verdicts = Vec::with_capacity(sources.len());

@@ -121,7 +121,7 @@ impl Shop {
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);
-        let app = App { worker: Worker::new(config), auth: Auth::new(signatures) };
+        let app = App::new(Worker::new(config), Auth::new(signatures));
         tokio::spawn(http::serve(listener, Arc::new(app), std::future::pending()));
         say(&format!("pgflume serve: {address}, replica {}", file.display()));
         crate::replica::remote::install_crypto();

@@ -4,6 +4,7 @@
 use super::App;
 use super::auth::{Caller, Verb};
 use crate::error::{Class, Error};
+use crate::resync;
 use crate::status;
 use crate::sync::CALL_BUDGET;
 use crate::sync::pairing::{self, Nuked};
@@ -13,6 +14,7 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -68,7 +70,14 @@ pub(super) async fn sync(State(app): State<Arc<App>>, headers: HeaderMap, body: 
     if let Err(response) = admit(&app, &headers, body, Verb::Sync) {
         return *response;
     }
-    match detached(async move { app.worker.drain(CALL_BUDGET).await }).await {
+    let drain = async move {
+        let done = app.worker.drain(CALL_BUDGET).await?;
+        if done.rebuilding > done.stuck.len() as u64 {
+            app.go_on.notify_one();
+        }
+        Ok(done)
+    };
+    match detached(drain).await {
         Ok(drained) => success(json!(drained)),
         Err(e) => failure(&e),
     }
@@ -89,15 +98,17 @@ pub(super) async fn nuke(
         Ok((caller, _)) => caller,
         Err(response) => return *response,
     };
-    if let Some(refill) = query.get("refill").filter(|v| !["true", "false"].contains(&v.as_str())) {
-        return refusal(StatusCode::BAD_REQUEST, format!("refill must be true or false, not {refill:?}"));
-    }
+    let refill = match query.get("refill").map(String::as_str) {
+        None | Some("true") => true,
+        Some("false") => false,
+        Some(other) => return refusal(StatusCode::BAD_REQUEST, format!("refill must be true or false, not {other:?}")),
+    };
     let done = detached(async move {
         let id = match &caller {
             Caller::Signed(id) => Some(id.as_str()),
             Caller::Secret => None,
         };
-        pairing::nuke(&app.worker, id).await
+        pairing::nuke(&app.worker, id, refill).await
     });
     match done.await {
         Ok(Nuked::Done) => success(json!({"message": "Data nuked and schema reinitialized"})),
@@ -108,10 +119,39 @@ pub(super) async fn nuke(
     }
 }
 
+/// What `POST /resync` may say; all of it may be left out.
+#[derive(Debug, Default, Deserialize)]
+struct ResyncBody {
+    #[serde(default)]
+    tables: Vec<String>,
+}
+
 pub(super) async fn resync(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
-    match admit(&app, &headers, body, Verb::Resync) {
-        Ok(_) => refusal(StatusCode::NOT_IMPLEMENTED, "resync is not built yet"),
-        Err(response) => *response,
+    let body = match admit(&app, &headers, body, Verb::Resync) {
+        Ok((_, body)) => body,
+        Err(response) => return *response,
+    };
+    let asked = if body.trim_ascii().is_empty() { Ok(ResyncBody::default()) } else { serde_json::from_slice(&body) };
+    let Ok(asked) = asked else {
+        return refusal(
+            StatusCode::BAD_REQUEST,
+            r#"the body must be like {"tables":["apps"]}, or empty for all tables"#,
+        );
+    };
+    let tables: Vec<String> = match resync::tables(app.worker.schema(), &asked.tables) {
+        Ok(tables) => tables.into_iter().map(str::to_owned).collect(),
+        Err(unknown) => return refusal(StatusCode::BAD_REQUEST, unknown.to_string()),
+    };
+    let answer = json!({"success": true, "tables": tables});
+    let request = async move {
+        let names: Vec<&str> = tables.iter().map(String::as_str).collect();
+        resync::request(&app.worker, &names).await?;
+        app.go_on.notify_one();
+        Ok(())
+    };
+    match detached(request).await {
+        Ok(()) => (StatusCode::ACCEPTED, Json(answer)).into_response(),
+        Err(e) => failure(&e),
     }
 }
 

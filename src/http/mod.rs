@@ -1,7 +1,8 @@
 //! The HTTP worker: routes, limits and answers. [`auth`] decides who may call, `handlers` what the
-//! calls do. Takes a listener and a worker, so that tests run the very same entry on port 0.
+//! calls do, `background` what goes on between them. Takes a listener and a worker, so that tests run the very same entry on port 0.
 
 pub mod auth;
+mod background;
 mod handlers;
 
 use crate::sync::Worker;
@@ -13,6 +14,7 @@ use axum::routing::{get, post};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::timeout::TimeoutLayer;
@@ -33,6 +35,15 @@ pub struct App {
     pub worker: Worker,
     /// Who may ask for it.
     pub auth: Auth,
+    /// Tables are left to be rebuilt.
+    go_on: Notify,
+}
+
+impl App {
+    /// A worker behind `auth`.
+    pub fn new(worker: Worker, auth: Auth) -> Self {
+        Self { worker, auth, go_on: Notify::new() }
+    }
 }
 
 /// The routes.
@@ -77,12 +88,14 @@ pub async fn serve(
         drop(stopped);
     };
     let server = axum::serve(listener, router(app.clone())).with_graceful_shutdown(signal);
+    let background = background::run(app.clone());
     let patience = async {
         // An error says that the sender is gone: that is the signal.
         stopping.await.ok();
         tokio::time::sleep(SHUTDOWN_PATIENCE).await;
     };
     tokio::select! {
+        () = background => Ok(()),
         ended = async { let ended = server.await; app.worker.idle().await; ended } => ended,
         () = patience => {
             tracing::warn!("the step in hand takes too long; Postgres puts its messages back on the queue");

@@ -121,8 +121,17 @@ pub struct SourceColumn {
     pub by_bytes: bool,
 }
 
+/// All replicated tables as Postgres has them at one moment.
+#[derive(Debug)]
+pub struct Catalog {
+    /// By their names in `schema.json`.
+    pub tables: BTreeMap<String, SourceTable>,
+    /// What [`fingerprint`] gave at that moment.
+    pub fingerprint: String,
+}
+
 /// Reads the catalog for every table of `schema`.
-pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result<BTreeMap<String, SourceTable>> {
+pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result<Catalog> {
     let tables: Vec<&Arc<Table>> = schema.tables().collect();
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     let schemas: Vec<&str> = tables.iter().map(|t| t.source.schema.as_str()).collect();
@@ -131,16 +140,16 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
     let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
         vec![(&names, Type::TEXT_ARRAY), (&schemas, Type::TEXT_ARRAY), (&sources, Type::TEXT_ARRAY)];
     // format_type() leaves out schemas that are on the search path, and steps run with an empty one.
-    client.batch_execute("begin read only; set local search_path = ''").await?;
+    client.batch_execute("begin isolation level repeatable read read only; set local search_path = ''").await?;
     let keys = client.query_typed(include_str!("../../sql/catalog_keys.sql"), &parameters).await?;
     parameters.push((&prefix, Type::TEXT));
     let columns = client.query_typed(include_str!("../../sql/catalog_columns.sql"), &parameters).await?;
-    client.batch_execute("commit").await?;
-
     let mut found: BTreeMap<_, _> = tables.iter().map(|t| (t.name.clone(), SourceTable::missing(t))).collect();
     add_columns(&mut found, &columns)?;
     add_order(&mut found, &keys)?;
-    Ok(found)
+    let fingerprint = fingerprint(client, &found).await?;
+    client.batch_execute("commit").await?;
+    Ok(Catalog { tables: found, fingerprint })
 }
 
 fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Result<()> {
@@ -187,7 +196,8 @@ fn add_order(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Result<
 }
 
 /// What DDL on any of these tables changes.
-pub async fn fingerprint(client: &Client, oids: &[u32]) -> Result<String> {
+pub async fn fingerprint(client: &Client, tables: &BTreeMap<String, SourceTable>) -> Result<String> {
+    let oids: Vec<u32> = tables.values().map(|s| s.oid).filter(|oid| *oid != 0).collect();
     let sql = include_str!("../../sql/catalog_fingerprint.sql");
     let row = client.query_typed_one(sql, &[(&oids, Type::OID_ARRAY)]).await?;
     Ok(row.try_get(0)?)

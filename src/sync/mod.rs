@@ -16,9 +16,9 @@ use crate::postgres::PgUrl;
 use crate::queue;
 use crate::replica::Replica;
 use crate::replica::head::Head;
-use crate::resyncs::Resync;
+use crate::resyncs::{self, Resync};
 use crate::schema::Schema;
-use crate::schema::catalog::{self, SourceTable};
+use crate::schema::catalog::{self, Catalog, SourceTable};
 use gate::Gate;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -81,6 +81,11 @@ pub struct Drained {
     /// Tables whose marks stay queued, because their rows cannot be read.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub paused: BTreeSet<String>,
+    /// Tables that are still to be rebuilt.
+    pub rebuilding: u64,
+    /// Those of them that somebody has to mend first.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub stuck: BTreeSet<String>,
     /// Duration in milliseconds.
     pub elapsed_ms: u64,
 }
@@ -125,9 +130,14 @@ impl Worker {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
+    /// Whether [`stop`](Self::stop) was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
     /// Whether a running drain should end after its step: the process stops, or a nuke waits.
     fn is_to_end(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed) || self.nukes.load(Ordering::Relaxed) > 0
+        self.is_stopping() || self.nukes.load(Ordering::Relaxed) > 0
     }
 
     /// Waits until no drain runs in this process.
@@ -162,6 +172,7 @@ impl Worker {
             drain.batches = done.batches,
             drain.skipped = done.skipped,
             drain.dead = done.dead,
+            drain.rebuilding = done.rebuilding,
             elapsed_ms = done.elapsed_ms,
             "drain done"
         );
@@ -217,6 +228,8 @@ impl Worker {
         }
         done.queued = answered(queue::depth(&session.client, &self.queue)).await?;
         self.gate.set_queued(done.queued);
+        done.rebuilding = answered(resyncs::waiting(&session.client, &self.queue)).await?;
+        done.stuck = session.stuck;
         done.paused = session.paused;
         if done.busy {
             done.busy = done.processed == 0;
@@ -294,6 +307,10 @@ pub(crate) struct Session<'a> {
     queued: i64,
     /// A second connection, which can commit while the step's transaction is open.
     other: tokio::sync::OnceCell<Client>,
+    /// The epoch that this drain has announced to heal the two sides.
+    healing: Option<String>,
+    /// The catalog as of `sources`.
+    fingerprint: String,
 }
 
 impl<'a> Session<'a> {
@@ -301,7 +318,7 @@ impl<'a> Session<'a> {
     async fn open(worker: &'a Worker) -> Result<Self> {
         let client = worker.postgres.connect().await?;
         queue::ensure(&client, &worker.queue).await?;
-        let sources = catalog::read(&client, &worker.schema, &worker.queue).await?;
+        let Catalog { tables: sources, fingerprint } = catalog::read(&client, &worker.schema, &worker.queue).await?;
         let replica = Replica::open(&worker.target).await?;
         replica.prepare(&worker.schema).await?;
         let locked = sources.values().filter(|s| s.is_marked());
@@ -318,6 +335,8 @@ impl<'a> Session<'a> {
             stuck: BTreeSet::new(),
             queued: 0,
             other: tokio::sync::OnceCell::new(),
+            healing: None,
+            fingerprint,
         })
     }
 
@@ -352,11 +371,5 @@ impl<'a> Session<'a> {
         self.locked.remove(table);
         self.paused.insert(table.to_owned());
         self.put_off(table, problem).await
-    }
-}
-
-impl From<crate::reconcile::Divergence> for Error {
-    fn from(divergence: crate::reconcile::Divergence) -> Self {
-        Error::halt(divergence.to_string())
     }
 }

@@ -2,9 +2,9 @@
 //! snapshot, after the messages. Marks that are still queued only ever bring something newer; a table
 //! that images feed waits until all of them are taken. Writes nothing.
 
-use super::reader::{Ended, Reader, is_data_error, is_table_error, unreadable};
+use super::reader::{Reader, is_data_error, is_table_error, unreadable};
 use crate::batch::{ColumnSet, Item, State};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::resyncs::{Phase, Resync};
 use crate::schema::ColumnType;
 use crate::schema::catalog::SourceTable;
@@ -41,41 +41,55 @@ const MAX_UNFIT: usize = 1_000;
 impl Reader<'_> {
     /// Reads pages until the step has had its time or no table is left that can be rebuilt now.
     pub(super) async fn rebuild(&mut self) -> Result<()> {
-        for mut resync in self.session.pending.clone() {
+        for resync in self.session.pending.clone() {
             let Some(source) = self.session.sources.get(&resync.name).filter(|s| self.may_rebuild(s)) else { continue };
+            if !resync.is_under_way() {
+                continue;
+            }
             if !self.durable {
                 ensure_durable(&self.session.client, self.session.other().await?).await?;
                 self.durable = true;
             }
-            let mut has_moved = false;
-            while resync.phase != Phase::Done {
-                let Some(rows) = self.session.worker.throttle.rows() else { break };
-                let started = Instant::now();
-                match resync.phase {
-                    Phase::Copy => self.copy(source, &mut resync, rows).await?,
-                    Phase::Sweep | Phase::Done => self.sweep(source, &mut resync).await?,
-                }
-                resync.busy_ms += started.elapsed().as_millis() as i64;
-                has_moved = true;
-                if Instant::now() >= self.deadline || self.session.worker.is_to_end() {
-                    break;
-                }
+            let after = self.rebuild_table(source, resync.clone()).await?;
+            let has_time = !after.is_under_way();
+            if after != resync {
+                self.report.rebuilt.push(after);
             }
-            let is_done = resync.phase == Phase::Done;
-            if has_moved {
-                self.report.rebuilt.push(resync);
-            }
-            if !is_done {
-                break; // the step has had its time
+            if !has_time {
+                break;
             }
         }
         Ok(())
     }
 
+    /// Page after page of one table.
+    async fn rebuild_table(&mut self, source: &SourceTable, mut resync: Resync) -> Result<Resync> {
+        while resync.is_under_way() {
+            let Some(rows) = self.session.worker.throttle.rows() else { break };
+            let started = Instant::now();
+            let done = match resync.phase {
+                Phase::Copy => self.copy(source, &mut resync, rows).await,
+                _ => self.sweep(source, &mut resync).await,
+            };
+            if let Err(e) = done {
+                if e.class() != Class::Reject {
+                    return Err(e);
+                }
+                tracing::error!(table = resync.name, "this table cannot be rebuilt: {e}");
+                (resync.phase, resync.problem) = (Phase::Failed, Some(e.to_string()));
+            }
+            resync.busy_ms += started.elapsed().as_millis() as i64;
+            if Instant::now() >= self.deadline || self.session.worker.is_to_end() {
+                break;
+            }
+        }
+        Ok(resync)
+    }
+
     fn may_rebuild(&self, source: &SourceTable) -> bool {
         let name = &source.table.name;
         let is_prepared = self.session.locked.contains(name) && !self.session.stuck.contains(name);
-        is_prepared && (source.is_marked() || matches!(self.report.ended, Ended::Drained))
+        is_prepared && (source.is_marked() || self.report.has_taken_all)
     }
 
     /// Whether nothing is left to rebuild after this step.
@@ -141,7 +155,7 @@ impl Reader<'_> {
                 }
                 Err(unfit) => {
                     let key = page::marked(source, &page::cursor(source, &row)?);
-                    self.bury_unfit(source, &key, unfit.to_string())?;
+                    self.bury_unfit(source, &key, "value", unfit.to_string())?;
                 }
             }
             if items.len() >= BATCH_ROWS || bytes >= super::reader::BATCH_BYTES {
@@ -173,21 +187,26 @@ impl Reader<'_> {
         let Some(cursor) = page::boundary(&self.session.client, source, resync.cursor.as_ref(), 1).await? else {
             return Err(Error::retry("the row that could not be read is gone; it will be tried again"));
         };
-        self.bury_unfit(source, &page::marked(source, &cursor), unreadable(error))?;
+        self.bury_unfit(source, &page::marked(source, &cursor), "source", unreadable(error))?;
         resync.cursor = Some(cursor);
         self.session.worker.page_rows.store(FIRST_PAGE_ROWS, Ordering::Relaxed);
         Ok(())
     }
 
-    fn bury_unfit(&mut self, source: &SourceTable, key: &Vec<String>, reason: String) -> Result<()> {
+    fn bury_unfit(
+        &mut self,
+        source: &SourceTable,
+        key: &Vec<String>,
+        class: &'static str,
+        reason: String,
+    ) -> Result<()> {
         if self.report.dead.len() >= MAX_UNFIT {
-            let problem = format!(
-                "more than {MAX_UNFIT} rows cannot be taken over, the last because it {reason}: correct schema.json, then run `pgflume resync {}`",
+            return Err(Error::reject(format!(
+                "more than {MAX_UNFIT} rows cannot be taken over, the last because: {reason}; correct schema.json or the rows, then run `pgflume resync {}`",
                 source.table.name
-            );
-            return Err(Error::halt(problem).of_table(&source.table.name));
+            )));
         }
-        self.bury(&source.table, key, "value", reason);
+        self.bury(&source.table, key, class, reason);
         Ok(())
     }
 

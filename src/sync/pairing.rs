@@ -1,6 +1,6 @@
 //! What comes before a step may go on: the first pairing of a queue with a replica, a lost
-//! acknowledgement, and the reset that `/nuke` asks for. Each change of epoch is announced in Postgres
-//! first, so that a crash in between is recognised and finished.
+//! acknowledgement, the healing of two sides that diverged, and the reset that `/nuke` asks for. Each
+//! change of epoch is announced in Postgres first, so that a crash in between is recognised and finished.
 
 use super::{Drained, Session, Worker};
 use crate::error::{Class, Error, Result};
@@ -8,8 +8,10 @@ use crate::queue::{self, Snapshot};
 use crate::reconcile::{self, Decision, Divergence};
 use crate::replica::Replica;
 use crate::replica::head::{Head, new_token};
-use crate::schema::Schema;
+use crate::resyncs::{self, Reason};
+use crate::schema::{Schema, catalog};
 use crate::source;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
@@ -27,7 +29,8 @@ pub(super) enum Ready {
 
 impl Session<'_> {
     /// Compares the acknowledged position with the replica's and acts on the difference.
-    pub(super) async fn agree(&self, snapshot: &Snapshot, head: Option<Head>, done: &mut Drained) -> Result<Ready> {
+    pub(super) async fn agree(&mut self, snapshot: &Snapshot, done: &mut Drained) -> Result<Ready> {
+        let head = self.replica.head().await?;
         match reconcile::decide(&snapshot.progress, &snapshot.identity, head.as_ref()) {
             Decision::GoOn(head) => Ok(Ready::At(head)),
             Decision::Pair => self.pair(snapshot, head.as_ref()).await,
@@ -37,9 +40,49 @@ impl Session<'_> {
                 tracing::info!(epoch = head.epoch, "the queue is paired with the replica");
                 Ok(Ready::Again)
             }
-            Decision::Ahead { from, to } => self.acknowledge_late(&from, &to, done).await,
-            Decision::Stop(divergence) => Err(divergence.into()),
+            Decision::Ahead { from, to } => match self.acknowledge_late(&from, &to, done).await? {
+                Ok(ready) => Ok(ready),
+                Err(divergence) => self.heal(snapshot, head.as_ref(), divergence).await,
+            },
+            Decision::Stop(divergence) => self.heal(snapshot, head.as_ref(), divergence).await,
         }
+    }
+
+    /// Brings two sides together that diverged: announces a new epoch together with a resync of all
+    /// tables, then starts it on the replica. The next step adopts it, and further ones rebuild.
+    async fn heal(&mut self, snapshot: &Snapshot, head: Option<&Head>, divergence: Divergence) -> Result<Ready> {
+        if let Some(epoch) = self.healing.clone().filter(|epoch| snapshot.progress.next_epoch.as_ref() == Some(epoch)) {
+            self.replica.reset(head, &Head::start(epoch), None).await?;
+            self.client.batch_execute("rollback").await?;
+            return Ok(Ready::Again);
+        }
+        if let Some(reason) = self.unhealable(snapshot, head, divergence) {
+            return Err(Error::halt(format!("{divergence}; {reason}")));
+        }
+        let (queue, epoch) = (&self.worker.queue, new_token());
+        queue::announce(&self.client, queue, &epoch).await?;
+        queue::note_healing(&self.client, queue, divergence.name()).await?;
+        let names: Vec<&str> = self.sources.keys().map(String::as_str).collect();
+        resyncs::schedule(&self.client, queue, &names, Reason::Healed(divergence.name()), false).await?;
+        self.client.batch_execute("commit").await?;
+        tracing::error!(
+            divergence = divergence.name(),
+            tables = names.len(),
+            "{divergence}; all tables are compared with Postgres and rebuilt, readable all the while"
+        );
+        self.healing = Some(epoch);
+        Ok(Ready::Again)
+    }
+
+    /// Why a resync is no mend here.
+    fn unhealable(&self, snapshot: &Snapshot, head: Option<&Head>, divergence: Divergence) -> Option<String> {
+        if self.sources.values().all(|s| s.unpageable().is_some()) {
+            return Some("no table can be read from Postgres, so what is missing cannot be brought back by a resync: POST /nuke starts anew with what is queued".into());
+        }
+        if snapshot.progress.was_healed_lately && divergence == Divergence::OtherReplica && head.is_some() {
+            return Some("this was healed less than an hour ago, so another worker seems to write to the same replica from another queue: give each its own replica, then POST /nuke".into());
+        }
+        None
     }
 
     /// First contact: announces an epoch, then starts it on the replica. The next step adopts it.
@@ -59,11 +102,13 @@ impl Session<'_> {
 
     /// The replica is ahead: if only the acknowledgement was lost, catches it up. Marks that were
     /// applied are still queued and will be taken again, which is harmless; images are not.
-    async fn acknowledge_late(&self, from: &Head, to: &Head, done: &mut Drained) -> Result<Ready> {
+    async fn acknowledge_late(&self, from: &Head, to: &Head, done: &mut Drained) -> Result<Result<Ready, Divergence>> {
         let ledger = self.replica.ledger_after(from.seq).await?;
         // With a snapshot of its own: another worker's step may have ended after ours was taken.
         let fates = queue::fates(self.other().await?, &ledger).await?;
-        reconcile::ahead(from, to, &ledger, &fates)?;
+        if let Err(divergence) = reconcile::ahead(from, to, &ledger, &fates) {
+            return Ok(Err(divergence));
+        }
         let images: Vec<i64> = ledger.iter().flat_map(|entry| entry.images.iter().copied()).collect();
         let messages = queue::acknowledge(&self.client, &self.worker.queue, &images).await?;
         queue::advance(&self.client, &self.worker.queue, to, false).await?;
@@ -74,24 +119,38 @@ impl Session<'_> {
             messages,
             "an acknowledgement had been lost; the replica's ledger replaces it"
         );
-        Ok(Ready::Again)
+        Ok(Ok(Ready::Again))
     }
 }
 
-/// Drops and recreates the replicated tables in a new epoch. The queue is left as it is: purging it
-/// would destroy changes that commit meanwhile.
+/// Drops and recreates the replicated tables in a new epoch, and with `refill` asks for a copy of those
+/// that can be read. The queue is left as it is: purging it would destroy changes that commit meanwhile.
 ///
 /// `request` is the id of a signed request, which works once.
-pub async fn nuke(worker: &Worker, request: Option<&str>) -> Result<Nuked> {
+pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Result<Nuked> {
     worker.nukes.fetch_add(1, Ordering::Relaxed);
-    let done = try_nuke(worker, request).await;
-    worker.nukes.fetch_sub(1, Ordering::Relaxed);
-    done
+    let _waiting = count_down(worker);
+    try_nuke(worker, request, refill).await
 }
 
-async fn try_nuke(worker: &Worker, request: Option<&str>) -> Result<Nuked> {
+/// Counts a nuke down when it ends, also where its caller gave it up.
+fn count_down(worker: &Worker) -> impl Drop + '_ {
+    struct Waiting<'a>(&'a Worker);
+    impl Drop for Waiting<'_> {
+        fn drop(&mut self) {
+            self.0.nukes.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    Waiting(worker)
+}
+
+async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Result<Nuked> {
     let client = worker.postgres.connect().await?;
     queue::ensure(&client, &worker.queue).await?;
+    let sources = match refill {
+        true => catalog::read(&client, &worker.schema, &worker.queue).await?.tables,
+        false => BTreeMap::new(),
+    };
     let epoch = new_token();
 
     locked(worker, &client).await?;
@@ -122,8 +181,13 @@ async fn try_nuke(worker: &Worker, request: Option<&str>) -> Result<Nuked> {
     let head = Head::start(epoch);
     replica.reset(from.as_ref(), &head, Some(&worker.schema)).await?;
     queue::pair(&client, &worker.queue, &head, &snapshot.identity).await?;
+    resyncs::cancel(&client, &worker.queue).await?;
+    let refilled: Vec<&str> =
+        sources.values().filter(|s| s.unpageable().is_none()).map(|s| s.table.name.as_str()).collect();
+    resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, true).await?;
     client.batch_execute("commit").await?;
-    tracing::warn!(epoch = head.epoch, "the replica was nuked: its tables are empty and follow schema.json");
+    let epoch = head.epoch;
+    tracing::warn!(epoch, ?refilled, "the replica was nuked: its tables are empty and follow schema.json");
     Ok(Nuked::Done)
 }
 

@@ -67,6 +67,8 @@ pub(super) struct Taking {
     pub dead: Vec<DeadLetter>,
     /// Why it stopped taking.
     pub ended: Ended,
+    /// Nothing is left on the queue but the marks of tables that cannot be read.
+    pub has_taken_all: bool,
     /// Tables that were truncated and filled again.
     pub swept: BTreeSet<String>,
     /// How far the tables are that were rebuilt.
@@ -113,6 +115,7 @@ impl<'s> Reader<'s> {
                 left: session.queued,
                 dead: Vec::new(),
                 ended: Ended::Paused,
+                has_taken_all: false,
                 swept: BTreeSet::new(),
                 rebuilt: Vec::new(),
                 is_whole: session.pending.is_empty(),
@@ -140,6 +143,7 @@ impl<'s> Reader<'s> {
             let taken = self.take(&paused).await?;
             if taken.is_empty() {
                 self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
+                self.report.has_taken_all = true;
                 return Ok(());
             }
             let is_empty = queue::is_empty(client, queue).await?;
@@ -155,6 +159,7 @@ impl<'s> Reader<'s> {
             }
             if is_empty {
                 self.report.ended = Ended::Drained;
+                self.report.has_taken_all = true;
                 return Ok(());
             }
             if Instant::now() >= self.deadline || self.session.worker.is_to_end() {

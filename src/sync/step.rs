@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::queue::{self, DeadLetter, Snapshot};
 use crate::replica::head::Head;
 use crate::resyncs;
-use crate::schema::catalog::SourceTable;
+use crate::schema::catalog::{self, SourceTable};
 use crate::source;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -64,9 +64,12 @@ impl Session<'_> {
             self.client.batch_execute("rollback").await?;
             return Ok(Outcome::Busy);
         };
+        if self.has_catalog_changed().await? {
+            return Ok(Outcome::Again);
+        }
         let head = match self.head.take() {
             Some(head) if snapshot.progress.head.as_ref() == Some(&head) => head,
-            _ => match self.agree(&snapshot, self.replica.head().await?, done).await? {
+            _ => match self.agree(&snapshot, done).await? {
                 Ready::At(head) => head,
                 Ready::Again => return Ok(Outcome::Again),
             },
@@ -100,6 +103,21 @@ impl Session<'_> {
         );
         self.prepare_to_rebuild().await?;
         Ok(if is_throttled { Outcome::Throttled } else { Outcome::Took })
+    }
+
+    /// Whether DDL came since the catalog was read; then it has been read again.
+    async fn has_catalog_changed(&mut self) -> Result<bool> {
+        let seen = catalog::fingerprint(&self.client, &self.sources).await?;
+        if seen == self.fingerprint {
+            return Ok(false);
+        }
+        self.client.batch_execute("rollback").await?;
+        tracing::info!("a table was altered: its definition is read again");
+        let read = catalog::read(&self.client, &self.worker.schema, &self.worker.queue).await?;
+        (self.sources, self.fingerprint) = (read.tables, read.fingerprint);
+        self.locked = self.sources.values().filter(|s| s.is_marked()).map(|s| s.table.name.clone()).collect();
+        self.locked.retain(|name| !self.paused.contains(name));
+        Ok(true)
     }
 
     /// Reads and applies side by side.
@@ -166,7 +184,12 @@ impl Session<'_> {
     /// added.
     async fn prepare_to_rebuild(&mut self) -> Result<bool> {
         let mut is_new = false;
-        for name in self.pending.iter().map(|r| r.name.clone()).collect::<Vec<_>>() {
+        for resync in self.pending.clone() {
+            let name = resync.name.clone();
+            if !resync.is_under_way() {
+                self.stuck.insert(name);
+                continue;
+            }
             if self.locked.contains(&name) || self.stuck.contains(&name) || self.paused.contains(&name) {
                 continue;
             }

@@ -10,6 +10,7 @@ mod marks;
 mod parts;
 mod recovery;
 mod setup;
+mod snapshot;
 mod store;
 mod support;
 mod tls;

@@ -115,7 +115,7 @@ async fn a_replaced_emptied_or_older_replica_stops_the_drain_until_a_nuke() {
         let error = rig.worker.drain(BUDGET).await.unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains("/nuke"), "{damage}: {error}");
         assert_eq!(rig.db.queued().await, 1, "{damage}: nothing is lost");
-        pgflume::sync::pairing::nuke(&rig.worker, None).await.unwrap();
+        pgflume::sync::pairing::nuke(&rig.worker, None, true).await.unwrap();
         assert_eq!(rig.drain().await.processed, 1);
         assert_eq!(rig.rows("SELECT id FROM t").await, ["2"], "{damage}");
     }
@@ -225,7 +225,7 @@ async fn a_nuke_mends_bookkeeping_that_cannot_be_read() {
     let by_hand = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
     by_hand.execute("UPDATE _pgflume_head SET seq = 'x'", ()).await.unwrap();
     assert!(rig.worker.drain(BUDGET).await.unwrap_err().to_string().contains("POST /nuke"));
-    pgflume::sync::pairing::nuke(&rig.worker, None).await.unwrap();
+    pgflume::sync::pairing::nuke(&rig.worker, None, true).await.unwrap();
     rig.db.send(&insert("a", "two")).await;
     rig.drain().await;
     assert_eq!(rig.rows("SELECT name FROM apps").await, ["two"]);

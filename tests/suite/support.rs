@@ -266,7 +266,7 @@ impl Server {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
-        let app = Arc::new(App { worker: Worker::new(config), auth: Auth::new(signatures) });
+        let app = Arc::new(App::new(Worker::new(config), Auth::new(signatures)));
         let shutdown = async { stopped.await.unwrap_or(()) };
         let task = Some(tokio::spawn(http::serve(listener, app, shutdown)));
         Self { address, stop: Some(stop), task }
