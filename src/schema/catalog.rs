@@ -119,6 +119,8 @@ pub struct SourceColumn {
     pub greater: String,
     /// Whether its order is that of its bytes.
     pub by_bytes: bool,
+    /// Its type with length, digits and the like.
+    pub declared: String,
 }
 
 /// All replicated tables as Postgres has them at one moment.
@@ -166,6 +168,7 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
             equals: row.try_get(7)?,
             greater: row.try_get(8)?,
             by_bytes: row.try_get(9)?,
+            declared: row.try_get(10)?,
         };
         columns.entry(name).or_default().insert(row.try_get(4)?, column);
     }

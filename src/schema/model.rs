@@ -44,6 +44,11 @@ impl ColumnType {
         Self::ALL.iter().find(|(n, _)| *n == name).map(|(_, t)| *t)
     }
 
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().map(|(_, kind)| kind)
+    }
+
     /// The name in `schema.json`.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, t)| *t == self).map_or("TEXT", |(n, _)| n)
@@ -90,6 +95,8 @@ pub struct Table {
     pub indexes: Vec<Vec<usize>>,
     /// SQL row filter over the source's own columns.
     pub filter: Option<String>,
+    /// Whether columns that are added to the source are replicated by themselves.
+    pub evolve: bool,
 }
 
 impl Table {
@@ -153,6 +160,17 @@ impl Schema {
         self.tables.get(name)
     }
 
+    /// The same with further columns behind those that a table names.
+    #[must_use]
+    pub fn extended(&self, more: &BTreeMap<String, Vec<Column>>) -> Self {
+        let extend = |(name, table): (&String, &Arc<Table>)| {
+            let mut extended = Table::clone(table);
+            extended.columns.extend(more.get(name).into_iter().flatten().cloned());
+            (name.clone(), Arc::new(extended))
+        };
+        Self { tables: self.tables.iter().map(extend).collect() }
+    }
+
     /// All tables, by name.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.values()
@@ -170,10 +188,10 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
     };
     let mut seen: Vec<&str> = Vec::new();
     for (key, _) in members {
-        if !["primaryKey", "columns", "indexes", "source", "where"].contains(&key.as_str()) {
+        if !["primaryKey", "columns", "indexes", "source", "where", "evolve"].contains(&key.as_str()) {
             return wrong(
                 &format!("{path}.{key}"),
-                "is unknown; known are primaryKey, columns, indexes, source, where",
+                "is unknown; known are primaryKey, columns, indexes, source, where, evolve",
             );
         }
         if seen.contains(&key.as_str()) {
@@ -198,6 +216,7 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
     Ok(Table {
         source: source(name, member("source"), &format!("{path}.source"))?,
         filter: filter(member("where"), &format!("{path}.where"))?,
+        evolve: evolve(member("evolve"), &format!("{path}.evolve"))?,
         name: name.to_owned(),
         columns,
         key,
@@ -340,6 +359,14 @@ fn filter(node: Option<&Node>, path: &str) -> Result<Option<String>, SchemaError
     }
 }
 
+fn evolve(node: Option<&Node>, path: &str) -> Result<bool, SchemaError> {
+    match node {
+        None => Ok(false),
+        Some(Node::Bool(value)) => Ok(*value),
+        Some(_) => wrong(path, "must be true or false"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -398,6 +425,7 @@ mod tests {
             (&format!(r#"{{"t":{{{ok},"indexes":["id","id"]}}}}"#), "$.t.indexes[1]: is there twice"),
             (&format!(r#"{{"t":{{{ok},"source":"apps"}}}}"#), "$.t.source:"),
             (&format!(r#"{{"t":{{{ok},"where":""}}}}"#), "$.t.where:"),
+            (&format!(r#"{{"t":{{{ok},"evolve":"yes"}}}}"#), "$.t.evolve: must be true or false"),
             (&format!(r#"{{"t":{{{ok},"color":"red"}}}}"#), "$.t.color: is unknown"),
             (&format!(r#"{{"t":{{{ok},"primaryKey":"id"}}}}"#), "$.t.primaryKey: is there twice"),
             (&format!(r#"{{"t":{{{ok}}},"T":{{{ok}}}}}"#), "$.T: is there already"),

@@ -5,6 +5,7 @@
 mod capture;
 mod chain;
 mod command;
+mod drift;
 mod first_contact;
 mod marks;
 mod parts;
