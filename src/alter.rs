@@ -87,10 +87,13 @@ async fn definitions(client: &Client, sides: &Sides) -> Result<(Arc<Schema>, Vec
     let schema = evolve::effective(client, &sides.schema, &sides.queue).await?;
     let mut retired = recorded::retired(&sides.schema, &records);
     // A column that the table's source brings by itself is not gone.
+    let is_gone = |name: &str, column: &str| schema.get(name).is_none_or(|table| table.position(column).is_none());
     for (name, columns) in &mut retired.columns {
-        columns.retain(|column| schema.get(name).is_some_and(|table| table.position(column).is_none()));
+        columns.retain(|column| is_gone(name, column));
     }
-    Ok((schema, recorded::differences(&sides.schema, &records), retired))
+    let mut differences = recorded::differences(&sides.schema, &records);
+    differences.retain(|d| !d.is_drop || d.column.as_ref().is_none_or(|column| is_gone(&d.table, column)));
+    Ok((schema, differences, retired))
 }
 
 async fn inventory(target: &Target) -> Result<crate::replica::inventory::Inventory> {
@@ -150,7 +153,9 @@ pub async fn apply(sides: &Sides, plan: Plan) -> Result<Report> {
     }
     let postgres = capture::setup(&sides.postgres, &sides.schema, &sides.queue, &sides.wanted).await?;
     let changes = match (&plan.replica, &sides.target) {
-        (Reach::Known(_), Some(target)) => alter_replica(sides, target).await?,
+        (Reach::Known(changes), Some(target)) if sides.wanted.allow_drop || !changes.is_empty() => {
+            alter_replica(sides, target).await?
+        }
         (Reach::Fresh, _) if sides.wanted.allow_drop => forget(sides).await?,
         _ => Vec::new(),
     };
@@ -170,9 +175,13 @@ async fn alter_replica(sides: &Sides, target: &Target) -> Result<Vec<Change>> {
         _ => e,
     })?;
     let replica = Replica::open(target).await?;
-    let changes = change::plan(&replica.inventory().await?, &schema, &retired);
-    if let (false, Some(head)) = (changes.is_empty(), replica.head().await?) {
-        replica.alter(&head, changes.iter().flat_map(|c| c.statements.clone()).collect()).await?;
+    let mut changes = change::plan(&replica.inventory().await?, &schema, &retired);
+    match replica.head().await? {
+        Some(head) if !changes.is_empty() => {
+            replica.alter(&head, changes.iter().flat_map(|c| c.statements.clone()).collect()).await?;
+        }
+        Some(_) => {}
+        None => changes.clear(), // no worker was here yet: it makes the tables
     }
     let copied: BTreeSet<&str> = changes.iter().filter(|c| c.needs_copy).map(|c| c.table.as_str()).collect();
     if !copied.is_empty() {

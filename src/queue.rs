@@ -20,6 +20,9 @@ pub const FIRST_TAKE_MESSAGES: i64 = 1_000;
 /// Bytes of messages of one step, as stored.
 pub const TAKE_BYTES: i64 = 4 * 1024 * 1024;
 
+/// The advisory lock of whoever creates what is missing.
+pub const CREATION_LOCK: i64 = 7_352_891_046_612;
+
 /// The comment on the schema that `sql/bookkeeping.sql` ends with.
 const BOOKKEEPING: &str = "pgflume, bookkeeping 3";
 
@@ -139,7 +142,7 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
 
 /// Two workers that meet a new queue at once must not both create; `if not exists` alone races.
 fn exclusively(sql: &str) -> String {
-    format!("begin; select pg_catalog.pg_advisory_xact_lock(7352891046612); {sql}; commit")
+    format!("begin; select pg_catalog.pg_advisory_xact_lock({CREATION_LOCK}); {sql}; commit")
 }
 
 /// Takes the single flight: the snapshot with the progress row locked, or `None` if somebody has it.

@@ -48,7 +48,8 @@ pub struct Server {
     version: i64,
     /// Who installs.
     pub user: String,
-    superuser: bool,
+    /// Who installs may do anything.
+    pub superuser: bool,
     create_role: bool,
     may_create: bool,
     /// `pgmq.create` is there.

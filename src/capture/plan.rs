@@ -6,6 +6,7 @@ use super::template::{dollar_quoted, dollar_tag, fill, shown, text};
 use super::{LOCK_TIMEOUT_MS, SetupOptions};
 use crate::config::QueueName;
 use crate::drift::recorded::Definition;
+use crate::queue::CREATION_LOCK;
 use crate::schema::{Table, quote};
 
 /// How often cron asks for a drain, unless told otherwise.
@@ -63,13 +64,15 @@ pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Vec<St
     if !facts.server.has_pgmq {
         steps.push(Step::new("PGMQ", pgmq()));
     }
+    // A worker that is running may be about to create the same.
+    let alone = format!("select pg_advisory_xact_lock({CREATION_LOCK});\n");
     steps.push(Step {
         is_done: facts.queues_exist,
-        ..Step::new(format!("the queue {} and its dead letters", queue.as_str()), queues(queue))
+        ..Step::new(format!("the queue {} and its dead letters", queue.as_str()), alone.clone() + &queues(queue))
     });
     steps.push(Step::routine(
         "the schema pgflume and the worker's bookkeeping",
-        include_str!("../../sql/bookkeeping.sql"),
+        alone + include_str!("../../sql/bookkeeping.sql"),
     ));
     steps.push(Step::routine("the roles pgflume_capture and pgflume_worker", include_str!("../../sql/roles.sql")));
     steps.push(Step::routine("their rights", rights(facts, queue)));
@@ -79,6 +82,7 @@ pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Vec<St
         steps.extend(facts.forgotten.iter().map(release));
     }
     steps.push(Step::routine("the record of what is captured", record(facts, queue)));
+    steps.extend(evolve_trigger(facts));
     steps.extend(cron(facts, options));
     steps
 }
@@ -189,6 +193,17 @@ fn record(facts: &Facts, queue: &QueueName) -> String {
     };
     let sources = facts.sources.iter().map(|s| &s.source);
     sources.flat_map(|s| s.targets.iter().map(move |t| one(s, &t.table))).collect()
+}
+
+/// Only a superuser may make an event trigger; without it added columns are seen with the next call.
+fn evolve_trigger(facts: &Facts) -> Option<Step> {
+    let evolves = facts.sources.iter().flat_map(|s| &s.source.targets).any(|t| t.table.evolve);
+    let mend = "added columns are seen with the worker's next call instead";
+    let step = Step::routine(
+        "the event trigger for tables that follow their source",
+        include_str!("../../sql/evolve_trigger.sql"),
+    );
+    (evolves && facts.server.superuser).then(|| Step { need: Need::Optional(mend), ..step })
 }
 
 fn cron(facts: &Facts, options: &SetupOptions) -> Option<Step> {

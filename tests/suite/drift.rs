@@ -386,7 +386,7 @@ async fn a_table_that_evolves_takes_new_columns_by_itself_under_concurrent_write
         let url = PgUrl::parse(&rig.db.url()).unwrap();
         let writer = tokio::spawn(async move {
             let client = url.connect().await.unwrap();
-            client.batch_execute("alter table items add \"Colour\" numeric(4,2) default 1.5").await.unwrap();
+            client.batch_execute("alter table items add \"Colour\" numeric(6,2) default 1.5").await.unwrap();
             for i in 0..200 {
                 let sql = format!(
                     "update items set \"Colour\" = {i} where id % 200 = {i}; insert into items values ({}, 'y', 1, 'n', 2)",
@@ -407,6 +407,29 @@ async fn a_table_that_evolves_takes_new_columns_by_itself_under_concurrent_write
         assert_eq!(rig.rows("SELECT count(*) FROM pragma_table_info('items')").await, ["3"]);
         assert_eq!(drift(&rig).await, []);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_trigger_tells_of_an_altered_table_and_never_fails_its_ddl() {
+    let evolving = ITEMS.replace(r#""primaryKey""#, r#""evolve": true, "primaryKey""#);
+    let rig = rig(Path::File, TABLE, &evolving).await;
+    rig.db.sql("create table other (id int); alter table other add x int").await;
+    assert_eq!(rig.db.queued().await, 0);
+    let owner = format!("{}_owner", rig.db.name);
+    rig.db
+        .sql(&format!(
+            "create role {owner}; grant create, usage on schema public to {owner}; alter table items owner to {owner}"
+        ))
+        .await;
+    rig.drain().await;
+    rig.db.sql(&format!("set role {owner}; alter table items add extra int default 7; reset role")).await;
+    assert_eq!(rig.db.queued().await, 1, "whoever follows the queue sees it");
+    assert_eq!(rig.drain().await.queued, 0);
+    assert_eq!(rig.rows("SELECT extra FROM items ORDER BY 1").await, ["7", "7"]);
+    rig.db.sql("alter table pgmq.q_replicate_data_libsql rename to q_gone; alter table items add another int").await;
+    rig.db.sql("alter table pgmq.q_gone rename to q_replicate_data_libsql").await;
+    rig.drain().await;
+    assert_eq!(rig.rows("SELECT another FROM items ORDER BY 1").await, ["NULL", "NULL"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
