@@ -39,3 +39,5 @@ pub mod source;
 pub mod status;
 pub mod sync;
 pub mod value;
+pub mod verified;
+pub mod verify;

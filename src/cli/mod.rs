@@ -1,11 +1,14 @@
 //! The command line: arguments → wiring → exit code. One file a command.
 
 mod demo;
+mod progress;
+mod resync;
 mod serve;
 mod setup;
 mod status;
 mod sync;
 mod teardown;
+mod verify;
 
 use crate::config::{ConfigError, Options};
 use clap::{Parser, Subcommand};
@@ -41,10 +44,10 @@ enum Command {
     Status(status::StatusArgs),
     /// Write schema.json from the Postgres catalog (not built yet)
     Init(Unbuilt),
-    /// Rebuild tables from Postgres while the replica stays readable (not built yet)
-    Resync(Unbuilt),
-    /// Compare Postgres with the replica row by row (not built yet)
-    Verify(Unbuilt),
+    /// Rebuild tables from Postgres while the replica stays readable
+    Resync(resync::ResyncArgs),
+    /// Compare Postgres with the replica, row by row, while writes go on: exit 0 equal, 3 different
+    Verify(verify::VerifyArgs),
     /// List, show, retry or drop dead letters (not built yet)
     Dead(Unbuilt),
 }
@@ -74,8 +77,8 @@ pub async fn run() -> ExitCode {
         Command::Sync(args) => sync::run(args, &cli.options).await,
         Command::Status(args) => status::run(args, &cli.options).await,
         Command::Init(_) => unbuilt("init"),
-        Command::Resync(_) => unbuilt("resync"),
-        Command::Verify(_) => unbuilt("verify"),
+        Command::Resync(args) => resync::run(args, &cli.options).await,
+        Command::Verify(args) => verify::run(args, &cli.options).await,
         Command::Dead(_) => unbuilt("dead"),
     };
     done.unwrap_or_else(|e| report(e.as_ref()))

@@ -2,6 +2,8 @@
 //! ([`local`], [`remote`]); [`Replica`] is what the use cases see: prepare, head, apply, reset.
 //! Knows nothing of Postgres or the queue.
 
+mod arrays;
+pub mod compare;
 pub mod head;
 pub mod hrana;
 pub mod local;
@@ -74,6 +76,9 @@ impl Work {
 pub trait Store: Send + Sync {
     /// Reads what the last committed write transaction left (never an older state).
     async fn query(&self, statement: Statement) -> Result<Rows>;
+    /// Reads with one SELECT, which sees one committed state; maybe an older one, where the database is a
+    /// read replica of another.
+    async fn read(&self, statement: Statement) -> Result<Rows>;
     /// Runs one `BEGIN IMMEDIATE … COMMIT`: all of it or nothing.
     async fn write(&self, work: Work) -> Result<()>;
 }
@@ -142,32 +147,37 @@ impl Replica {
         self.store.write(Work { before, ..Work::default() }).await
     }
 
+    /// Checks that a database that is only read has the tables, without asking whom it copies.
+    pub async fn check_readable(&self, schema: &Schema) -> Result<()> {
+        let there = Inventory::of(self.store.read(Statement::new(INVENTORY, Vec::new())).await?);
+        if !there.has_bookkeeping() {
+            return Err(Error::halt(
+                "the database to verify has no bookkeeping of pgflume: it must be the replica or a copy of it",
+            ));
+        }
+        for table in schema.tables().filter(|t| !there.tables.contains_key(&t.name.to_lowercase())) {
+            return Err(Error::halt(format!("the database to verify has no table {:?}", table.name)));
+        }
+        there.check(schema)
+    }
+
     /// Whether a head can be read.
     pub async fn has_bookkeeping(&self) -> Result<bool> {
         Ok(self.inventory().await?.has_bookkeeping())
     }
 
     async fn inventory(&self) -> Result<Inventory> {
-        let sql = "SELECT m.type, m.name, p.name, p.pk, p.type FROM sqlite_master m \
-                   LEFT JOIN pragma_table_info(m.name) p ON m.type = 'table' WHERE m.type IN ('table', 'index')";
-        let mut there = Inventory::default();
-        for row in self.query(sql, Vec::new()).await? {
-            let [Cell::Text(kind), Cell::Text(name), column, pk, declared] = &row[..] else {
-                continue;
-            };
-            if kind == "index" {
-                there.indexes.insert(name.to_lowercase());
-            } else if let (Cell::Text(column), Cell::Integer(pk), Cell::Text(declared)) = (column, pk, declared) {
-                let found = Found { name: column.to_lowercase(), in_key: *pk > 0, declared: declared.clone() };
-                there.tables.entry(name.to_lowercase()).or_default().push(found);
-            }
-        }
-        Ok(there)
+        Ok(Inventory::of(self.query(INVENTORY, Vec::new()).await?))
     }
 
     /// Where the replica stands; `None` if it was never paired with a queue.
     pub async fn head(&self) -> Result<Option<Head>> {
         Head::from_rows(self.query(head::SELECT_HEAD, Vec::new()).await?)
+    }
+
+    /// The same by a plain read, which a read replica answers by itself.
+    pub async fn head_read(&self) -> Result<Option<Head>> {
+        Head::from_rows(self.store.read(Statement::new(head::SELECT_HEAD, Vec::new())).await?)
     }
 
     /// The batches applied after `seq`, oldest first.
@@ -221,6 +231,17 @@ impl Replica {
 
     /// A page of the replica's keys of `table` after `after`, in key order.
     pub async fn keys_after(&self, table: &Table, after: Option<&Key>, limit_rows: i64) -> Result<Vec<Key>> {
+        self.store.query(keys_after(table, after, limit_rows)).await
+    }
+
+    /// The same by a plain read.
+    pub async fn read_keys_after(&self, table: &Table, after: Option<&Key>, limit_rows: i64) -> Result<Vec<Key>> {
+        self.store.read(keys_after(table, after, limit_rows)).await
+    }
+}
+
+fn keys_after(table: &Table, after: Option<&Key>, limit_rows: i64) -> Statement {
+    {
         let keys = ddl::key_list(table);
         let name = quote(&table.name);
         let (filter, mut args) = match after {
@@ -231,10 +252,13 @@ impl Replica {
             }
         };
         args.push(Cell::Integer(limit_rows));
-        let sql = format!("SELECT {keys} FROM {name} {filter} ORDER BY {keys} LIMIT ?{}", args.len());
-        self.query(sql, args).await
+        Statement::new(format!("SELECT {keys} FROM {name} {filter} ORDER BY {keys} LIMIT ?{}", args.len()), args)
     }
 }
+
+/// Reads the names of tables, columns and indexes.
+const INVENTORY: &str = "SELECT m.type, m.name, p.name, p.pk, p.type FROM sqlite_master m \
+    LEFT JOIN pragma_table_info(m.name) p ON m.type = 'table' WHERE m.type IN ('table', 'index')";
 
 /// What the database has, names in lower case as SQLite compares them.
 #[derive(Default)]
@@ -251,6 +275,22 @@ struct Found {
 }
 
 impl Inventory {
+    fn of(rows: Rows) -> Self {
+        let mut there = Self::default();
+        for row in rows {
+            let [Cell::Text(kind), Cell::Text(name), column, pk, declared] = &row[..] else {
+                continue;
+            };
+            if kind == "index" {
+                there.indexes.insert(name.to_lowercase());
+            } else if let (Cell::Text(column), Cell::Integer(pk), Cell::Text(declared)) = (column, pk, declared) {
+                let found = Found { name: column.to_lowercase(), in_key: *pk > 0, declared: declared.clone() };
+                there.tables.entry(name.to_lowercase()).or_default().push(found);
+            }
+        }
+        there
+    }
+
     fn has_bookkeeping(&self) -> bool {
         head::TABLES.iter().all(|name| self.tables.contains_key(*name))
     }

@@ -14,5 +14,6 @@ mod snapshot;
 mod store;
 mod support;
 mod tls;
+mod verify;
 mod volume;
 mod web;

@@ -139,7 +139,8 @@ async fn diverged_sides_heal_by_a_resync_that_readers_do_not_notice() {
     ];
     let cases = in_replica.map(|(sql, name)| (true, sql, name)).into_iter();
     for (on_replica, damage, name) in cases.chain(in_postgres.map(|(sql, name)| (false, sql, name))) {
-        let rig = Rig::new(Path::File, schema(r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#)).await;
+        let rig =
+            Rig::new(Path::File, schema(r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#)).await;
         rig.db.sql("create table t (id int primary key, v text); insert into t values (1, 'kept'), (2, 'lost')").await;
         set_up(&rig.db.url(), rig.worker.schema()).await;
         rebuilt(&rig).await;
