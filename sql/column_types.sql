@@ -10,7 +10,6 @@ with recursive domains as (
 )
 select
     a.attrelid,
-    a.attnum,
     a.attname::text,
     a.attnotnull,
     coalesce(e.typname, t.typname)::text,

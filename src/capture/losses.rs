@@ -45,7 +45,6 @@ mod tests {
     #[test]
     fn a_loss_has_to_be_intended_and_a_key_may_have_none() {
         let typed = |name: &str, pg: &str| TypedColumn {
-            number: 1,
             name: name.into(),
             not_null: true,
             pg_type: PgType { name: pg.into(), kind: 'b', is_built_in: true, is_array: false },

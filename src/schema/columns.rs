@@ -10,8 +10,6 @@ use tokio_postgres::{Client, Row};
 /// A column of a source table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypedColumn {
-    /// `attnum`.
-    pub number: i16,
     /// Its name.
     pub name: String,
     /// NOT NULL.
@@ -31,16 +29,15 @@ pub async fn read(client: &Client, oids: &[u32]) -> Result<BTreeMap<u32, Vec<Typ
 }
 
 fn column(row: &Row) -> Result<TypedColumn> {
-    let kind: String = row.try_get(5)?;
+    let kind: String = row.try_get(4)?;
     Ok(TypedColumn {
-        number: row.try_get(1)?,
-        name: row.try_get(2)?,
-        not_null: row.try_get(3)?,
+        name: row.try_get(1)?,
+        not_null: row.try_get(2)?,
         pg_type: PgType {
-            name: row.try_get(4)?,
+            name: row.try_get(3)?,
             kind: kind.chars().next().unwrap_or('b'),
-            is_built_in: row.try_get(6)?,
-            is_array: row.try_get(7)?,
+            is_built_in: row.try_get(5)?,
+            is_array: row.try_get(6)?,
         },
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Longest name that Postgres keeps whole, in bytes (NAMEDATALEN − 1).
-const NAME_BYTES: usize = 63;
+pub const NAME_BYTES: usize = 63;
 
 /// Most columns of a table: SQLite's default SQLITE_MAX_COLUMN.
 const MAX_COLUMNS: usize = 2000;
@@ -75,6 +75,11 @@ impl SourceName {
     /// `"public"."apps"`.
     pub fn quoted(&self) -> String {
         format!("{}.{}", super::quote(&self.schema), super::quote(&self.table))
+    }
+    /// As `source` in `schema.json` takes it: quoted only where that is needed.
+    pub fn written(&self) -> String {
+        let part = |name: &str| if name.contains(['.', '"']) { super::quote(name) } else { name.to_owned() };
+        format!("{}.{}", part(&self.schema), part(&self.table))
     }
 }
 
@@ -168,8 +173,7 @@ impl Schema {
 
 fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
     check_name(name, path)?;
-    let lower = name.to_lowercase();
-    if lower.starts_with("_pgflume_") || lower.starts_with("sqlite_") {
+    if is_reserved(name) {
         return wrong(path, "begins with a prefix that is reserved for bookkeeping; rename the table");
     }
     let Node::Object(members) = node else {
@@ -209,6 +213,12 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
         key,
         indexes,
     })
+}
+
+/// Whether a table of the replica may not be called so: bookkeeping, SQLite or an editor claim the name.
+pub fn is_reserved(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    name == "$schema" || lower.starts_with("_pgflume_") || lower.starts_with("sqlite_")
 }
 
 fn check_name(name: &str, path: &str) -> Result<(), SchemaError> {
@@ -395,6 +405,14 @@ mod tests {
         assert_eq!(t.source.quoted(), r#""my.schema"."T""x""#);
         assert_eq!(t.filter.as_deref(), Some("not deleted"));
         assert_eq!((t.lossy.as_slice(), t.evolve), (&[0][..], true));
+    }
+
+    #[test]
+    fn a_source_is_written_as_it_is_read() {
+        for (schema, table) in [("public", "apps"), ("my.schema", "T\"x"), ("a b", "ü")] {
+            let name = SourceName { schema: schema.into(), table: table.into() };
+            assert_eq!(split_qualified(&name.written()), Some((name.schema, name.table)));
+        }
     }
 
     #[test]
