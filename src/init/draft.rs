@@ -14,6 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct Draft<'a> {
     document: &'a Document,
     relations: &'a [Relation],
+    by_oid: BTreeMap<u32, &'a Relation>,
+    /// Schema and name of each source of the file.
+    sources: BTreeSet<(&'a str, &'a str)>,
+    /// Partitions that the file names by themselves.
+    replicated_partitions: Vec<&'a Relation>,
     details: &'a Details,
     report: InitReport,
     /// New tables, by the oid of their relation.
@@ -28,16 +33,21 @@ pub struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// Nothing added yet.
     pub fn new(document: &'a Document, relations: &'a [Relation], details: &'a Details) -> Self {
-        let names = document.schema.tables().map(|t| t.name.to_lowercase()).collect();
+        let tables = || document.schema.tables();
+        let sources: BTreeSet<_> = tables().map(|t| (t.source.schema.as_str(), t.source.table.as_str())).collect();
+        let is_source = |r: &&Relation| sources.contains(&(r.name.schema.as_str(), r.name.table.as_str()));
         Self {
             document,
             relations,
+            by_oid: relations.iter().map(|r| (r.oid, r)).collect(),
+            replicated_partitions: relations.iter().filter(|r| r.parent.is_some()).filter(is_source).collect(),
+            sources,
             details,
             report: InitReport::default(),
             added: BTreeMap::new(),
             order: Vec::new(),
             lacking: Vec::new(),
-            names,
+            names: tables().map(|t| t.name.to_lowercase()).collect(),
         }
     }
 
@@ -58,7 +68,9 @@ impl<'a> Draft<'a> {
     fn consider(&mut self, relation: &'a Relation, choice: &Choice) {
         if !choice.takes(relation) {
             match select::machinery(relation) {
-                _ if choice.excludes(relation) => self.report.leave_out(&relation.name, "excluded"),
+                _ if choice.excludes(relation) => {
+                    self.report.leave_out(&relation.name, "excluded; a definition that is in the file stays")
+                }
                 Some(whose) if !choice.is_narrowed() => self.report.leave_out(&relation.name, whose),
                 _ => {}
             }
@@ -78,11 +90,11 @@ impl<'a> Draft<'a> {
     }
 
     fn is_replicated(&self, name: &SourceName) -> bool {
-        self.document.schema.tables().any(|t| t.source == *name)
+        self.sources.contains(&(name.schema.as_str(), name.table.as_str()))
     }
 
     fn ancestors(&self, relation: &Relation) -> Vec<&'a Relation> {
-        let parent_of = |r: &Relation| r.parent.and_then(|oid| self.relations.iter().find(|p| p.oid == oid));
+        let parent_of = |r: &Relation| r.parent.and_then(|oid| self.by_oid.get(&oid).copied());
         std::iter::successors(parent_of(relation), |r| parent_of(r)).collect()
     }
 
@@ -101,10 +113,9 @@ impl<'a> Draft<'a> {
                 "partitions of {parent}, which is not replicated; ask for one with --table by its name"
             ));
         }
-        let part = self
-            .relations
-            .iter()
-            .find(|r| self.is_replicated(&r.name) && self.ancestors(r).iter().any(|a| a.oid == relation.oid));
+        // Most relations are no parents, and most of the rest are not in the file.
+        let is_part = |r: &&&Relation| self.ancestors(r).iter().any(|a| a.oid == relation.oid);
+        let part = self.replicated_partitions.iter().find(is_part);
         part.map(|p| {
             format!("partitioned tables of which schema.json has a part, {}; take that out first", p.name.written())
         })

@@ -217,17 +217,16 @@ mod tests {
 
     #[test]
     fn the_key_is_the_primary_key_or_the_narrowest_one_without_nulls() {
-        let cases: [(&str, &[&str], Option<&[&str]>); 6] = [
-            ("a! b!", &["primary b a", "unique a"], Some(&["b", "a"])),
-            ("a! b! c!", &["unique a b", "unique c"], Some(&["c"])),
-            ("a b!", &["unique a", "unique b"], Some(&["b"])),
-            ("a b!", &["unique a b"], None),
-            ("a!", &["partial a", "index a"], None),
-            ("a!", &[], None),
-        ];
-        for (names, given, expected) in cases {
-            let found = key(&columns(names), &indexes(given));
-            assert_eq!(found, expected.map(|k| k.iter().map(|n| (*n).to_owned()).collect()), "{names} {given:?}");
+        for (names, given, expected) in [
+            ("a! b!", &["primary b a", "unique a"][..], "b a"),
+            ("a! b! c!", &["unique a b", "unique c"], "c"),
+            ("a b!", &["unique a", "unique b"], "b"),
+            ("a b!", &["unique a b"], ""),
+            ("a!", &["partial a", "index a"], ""),
+            ("a!", &[], ""),
+        ] {
+            let found = key(&columns(names), &indexes(given)).unwrap_or_default();
+            assert_eq!(found.join(" "), expected, "{names} {given:?}");
         }
     }
 

@@ -89,7 +89,7 @@ const KINDS: &str = "
     insert into kinds values (9007199254740993, 1, 4294967295, true, 0.1, 0.1, 1.10, 'a', 'b', 'it''s \"odd\"', 'm@x',
         '\\x00ff', '{\"a\": 1.00}', '{\"b\":  2}', '2024-02-29 12:00+02', '2024-02-29 12:00', '2024-02-29',
         '12:00+02', '1 day', '6ba7b810-9dad-11d1-80b4-00c04fd430c8', '10.0.0.1', '12.50', '101', '(1,2)', 'b a',
-        '[2024-01-01 00:00+00,)', '{[1,3)}', '(1,\"x y\")', '{a,NULL,\"b\"\"c\"}', '{1.10,NaN}', '{-0,0.1}',
+        '[2024-01-01 00:00+00,)', '{[1,3)}', '(1,\"x y\")', '{a,NULL,\"b\\\"c\"}', '{1.10,NaN}', '{-0,0.1}',
         array['{\"a\": 1}'::jsonb], array['{\"b\":  2}'::json], array[(1,'x')::pair], '{ok}', '{m@x}',
         '{2024-02-29}', 'a=>1', 'Ü')";
 
@@ -193,7 +193,7 @@ async fn what_cannot_be_replicated_is_left_out_with_the_reason() {
     let desk = Desk::new(
         "create table good (id int primary key); create table nokey (id int); create table nullable (id int unique);
          create unlogged table fleeting (id int primary key); create view seen as select 1 as id;
-         create materialized view stored as select 1 as id; create schema cron; create table cron.job (id int primary key);
+         create materialized view stored as select 1 as id; create schema net; create table net.job (id int primary key);
          create table parent (id int primary key); create table child (primary key (id)) inherits (parent);
          create table whole (id int primary key) partition by range (id);
          create table part partition of whole default partition by range (id); create table leaf partition of part default;
@@ -214,15 +214,25 @@ async fn what_cannot_be_replicated_is_left_out_with_the_reason() {
         "replicate the children, or partition instead: public.parent",
         "partitions of public.whole, which is replicated as a whole: public.part, public.leaf",
         "partitions of public.unkeyed, which is not replicated; ask for one with --table by its name: public.lone",
-        "the schema cron, which is machinery: cron.job",
+        "the schema net, which is machinery: net.job",
         "the schema pgmq, which is machinery: pgmq.",
     ] {
         assert!(said.contains(line), "{line}\n{said}");
     }
-    desk.setup();
     // by its name a partition can be had, and machinery too
-    desk.init(&["--table", "lone", "cron.job"]);
+    desk.init(&["--table", "lone", "net.job"]);
     assert_eq!(desk.tables().len(), 5);
+    desk.setup();
+    // a part that is replicated by itself keeps the whole out
+    desk.db
+        .sql(
+            "create table log (id int primary key) partition by range (id); create table log1 partition of log default",
+        )
+        .await;
+    let split = r#"{"log1": {"primaryKey": "id", "columns": {"id": "INTEGER"}}}"#;
+    std::fs::write(desk.directory.path().join("split.json"), split).unwrap();
+    let said = desk.init(&["--table", "log*", "--output", "split.json"]);
+    assert!(said.contains("has a part, public.log1; take that out first: public.log"), "{said}");
     // but nobody gets silence for what he asked for
     let before = desk.file();
     for (name, reason) in
@@ -297,7 +307,7 @@ async fn a_second_run_keeps_what_the_user_wrote() {
     let said = desk.init(&[]);
     assert_eq!(desk.file(), mine, "to the byte");
     for line in [
-        "Kept as they are:\n  - people, purchases",
+        "Kept as they are:\n  - purchases, people",
         "purchases: note TEXT, secret TEXT",
         "people: name TEXT",
         r#"public.orders has no column "gone" any more"#,
