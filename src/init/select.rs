@@ -128,3 +128,45 @@ fn nothing_matches(option: &str, pattern: &Pattern, relations: &[Relation]) -> C
     };
     ConfigError(format!("{option} {}: no table of this database matches; {mend}", pattern.text()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn relation(name: &str, on_supabase: bool, extension: Option<&str>) -> Relation {
+        let (schema, table) = name.split_once('.').unwrap();
+        Relation {
+            oid: 1,
+            name: SourceName { schema: schema.into(), table: table.into() },
+            kind: "r".into(),
+            persistence: "p".into(),
+            parent: None,
+            has_children: false,
+            extension: extension.map(str::to_owned),
+            other_owner: None,
+            on_supabase,
+        }
+    }
+
+    #[test]
+    fn machinery_is_taken_by_its_name_only() {
+        let app = relation("public.users", true, None);
+        let supabase = relation("auth.users", true, None);
+        let elsewhere = relation("auth.users", false, None);
+        let queue = relation("pgmq.users", false, None);
+        let extension = relation("public.users", false, Some("postgis"));
+        for (pattern, expected) in [
+            ("", [true, false, true, false, false]),
+            ("users", [true, false, true, false, true]),
+            ("*", [true, false, true, false, false]),
+            ("*.users", [true, false, true, false, true]),
+            ("auth.*", [false, true, true, false, false]),
+            ("pgmq.users", [false, false, false, true, false]),
+        ] {
+            let tables = (!pattern.is_empty()).then(|| pattern.to_owned()).into_iter().collect();
+            let choice = Choice::parse(&InitOptions { tables, ..InitOptions::default() }).unwrap();
+            let taken = [&app, &supabase, &elsewhere, &queue, &extension].map(|r| choice.takes(r));
+            assert_eq!(taken, expected, "{pattern}");
+        }
+    }
+}
