@@ -166,7 +166,7 @@ impl Options {
         let path = &self.schema_file;
         let text = std::fs::read_to_string(path).or_else(|e| {
             wrong(format!(
-                "SCHEMA_FILE {}: cannot be read ({e}); name the file that says what is replicated",
+                "SCHEMA_FILE {}: cannot be read ({e}); name the file that says what is replicated, or write it with `pgflume init`",
                 path.display()
             ))
         })?;

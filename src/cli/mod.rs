@@ -1,6 +1,7 @@
 //! The command line: arguments → wiring → exit code. One file a command.
 
 mod demo;
+mod init;
 mod progress;
 mod resync;
 mod serve;
@@ -32,6 +33,7 @@ struct Cli {
 enum Command {
     /// Show the main job end to end on throw-away parts, and prove both sides equal
     Demo(demo::DemoArgs),
+    Init(init::InitArgs),
     /// Make Postgres ready from schema.json: queue, capture, cron job, roles. Idempotent
     Setup(setup::SetupArgs),
     /// Remove all that `setup` made
@@ -42,8 +44,6 @@ enum Command {
     Sync(sync::SyncArgs),
     /// Show queue depth, lag, last sync, tables and dead letters
     Status(status::StatusArgs),
-    /// Write schema.json from the Postgres catalog (not built yet)
-    Init(Unbuilt),
     /// Rebuild tables from Postgres while the replica stays readable
     Resync(resync::ResyncArgs),
     /// Compare Postgres with the replica, row by row, while writes go on: exit 0 equal, 3 different
@@ -71,12 +71,12 @@ pub async fn run() -> ExitCode {
     }
     let done = match cli.command {
         Command::Demo(args) => demo::run(args).await,
+        Command::Init(args) => init::run(args, &cli.options).await,
         Command::Setup(args) => setup::run(args, &cli.options).await,
         Command::Teardown(args) => teardown::run(args, &cli.options).await,
         Command::Serve(args) => serve::run(args, &cli.options).await,
         Command::Sync(args) => sync::run(args, &cli.options).await,
         Command::Status(args) => status::run(args, &cli.options).await,
-        Command::Init(_) => unbuilt("init"),
         Command::Resync(args) => resync::run(args, &cli.options).await,
         Command::Verify(args) => verify::run(args, &cli.options).await,
         Command::Dead(_) => unbuilt("dead"),

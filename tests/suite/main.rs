@@ -6,6 +6,8 @@ mod capture;
 mod chain;
 mod command;
 mod first_contact;
+mod init;
+mod json_schema;
 mod marks;
 mod parts;
 mod recovery;
