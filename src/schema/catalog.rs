@@ -119,6 +119,10 @@ pub struct SourceColumn {
     pub greater: String,
     /// Whether its order is that of its bytes.
     pub by_bytes: bool,
+    /// Whether it is an array.
+    pub is_array: bool,
+    /// Whether there are arrays inside: in a composite, or in the elements of an array.
+    pub has_arrays_inside: bool,
 }
 
 /// Reads the catalog for every table of `schema`.
@@ -157,6 +161,8 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
             equals: row.try_get(7)?,
             greater: row.try_get(8)?,
             by_bytes: row.try_get(9)?,
+            is_array: row.try_get(10)?,
+            has_arrays_inside: row.try_get(11)?,
         };
         columns.entry(name).or_default().insert(row.try_get(4)?, column);
     }
