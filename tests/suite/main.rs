@@ -5,6 +5,7 @@
 mod capture;
 mod chain;
 mod command;
+mod corpus;
 mod first_contact;
 mod marks;
 mod parts;
@@ -13,5 +14,6 @@ mod setup;
 mod store;
 mod support;
 mod tls;
+mod types;
 mod volume;
 mod web;
