@@ -57,7 +57,7 @@ pub struct Details {
 
 /// Opens the transaction in which both readings see the same.
 pub async fn begin(client: &Client) -> Result<()> {
-    Ok(client.batch_execute("begin isolation level repeatable read read only; set local search_path = ''").await?)
+    Ok(client.batch_execute("begin isolation level repeatable read read only; set local search_path = ''; set local quote_all_identifiers = off").await?)
 }
 
 /// Everything outside of Postgres' own schemas, in the order in which it is offered.

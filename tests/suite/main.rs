@@ -5,6 +5,7 @@
 mod capture;
 mod chain;
 mod command;
+mod corpus;
 mod first_contact;
 mod init;
 mod json_schema;
@@ -16,6 +17,7 @@ mod snapshot;
 mod store;
 mod support;
 mod tls;
+mod types;
 mod verify;
 mod volume;
 mod web;
