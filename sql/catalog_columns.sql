@@ -15,6 +15,7 @@ select w.name, c.oid,
             when a.attcollation = 100 then database.by_bytes
             else database.is_utf8 and exists (select from pg_collation l where l.oid = a.attcollation and l.collcollate in ('C', 'POSIX')
                          and l.collprovider = 'c') end,
+       arrays.is_array, arrays.are_inside,
        format_type(a.atttypid, a.atttypmod)
 from unnest($1::text[], $2::text[], $3::text[]) as w(name, schema, source)
 join pg_namespace n on n.nspname = w.schema
@@ -40,3 +41,22 @@ left join lateral (
     join pg_operator o on o.oid = p.amopopr
     join pg_namespace opn on opn.oid = o.oprnamespace
     where oc.opcdefault and oc.opcintype = base.oid) operators on true
+-- arrays may have lower bounds, which JSON has not; int2vector (22) and oidvector (30) never show theirs
+cross join lateral (
+    with recursive part(oid, is_inside) as (
+        select base.oid, false
+        union
+        select below.oid, true
+        from part
+        join pg_type t on t.oid = part.oid
+        cross join lateral (
+            select t.typbasetype where t.typtype = 'd'
+            union all
+            select t.typelem where t.typsubscript = 'array_subscript_handler'::regproc
+            union all
+            select f.atttypid from pg_attribute f
+            where t.typtype = 'c' and f.attrelid = t.typrelid and f.attnum > 0 and not f.attisdropped) below(oid))
+    select coalesce(bool_or(not part.is_inside), false) as is_array, coalesce(bool_or(part.is_inside), false) as are_inside
+    from part
+    join pg_type t on t.oid = part.oid
+    where t.typsubscript = 'array_subscript_handler'::regproc and t.oid not in (22, 30)) arrays

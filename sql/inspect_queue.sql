@@ -7,9 +7,9 @@ select
         join pg_depend d on d.classid = 'pg_class'::regclass and d.objid = s.seqrelid
         where d.refclassid = 'pg_class'::regclass and d.refobjid = c.oid), 1),
     (select count(*) from pg_attribute a where a.attrelid = c.oid and not a.attisdropped
-        and (a.attname, a.atttypid::regtype::text) in
-            (('msg_id', 'bigint'), ('read_ct', 'integer'), ('enqueued_at', 'timestamp with time zone'),
-             ('vt', 'timestamp with time zone'), ('message', 'jsonb'))),
+        and (a.attname, a.atttypid) in
+            (('msg_id', 'bigint'::regtype), ('read_ct', 'integer'::regtype), ('enqueued_at', 'timestamptz'::regtype),
+             ('vt', 'timestamptz'::regtype), ('message', 'jsonb'::regtype))),
     pg_has_role(c.relowner, 'usage'),
     pg_get_userbyid(c.relowner)::text,
     (select min(t.tgname)::text from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal)

@@ -145,6 +145,13 @@ impl Options {
         }
     }
 
+    /// Another libSQL with the replica's token: a read replica of it.
+    pub fn target_at(&self, url: &str) -> Result<Target, ConfigError> {
+        let insecure = self.libsql_insecure.as_deref().is_some_and(|v| v == "1" || v == "true");
+        let token = if url.contains("://") { secret("LIBSQL_AUTH_TOKEN")? } else { None };
+        target(url, token, insecure)
+    }
+
     /// The replica.
     pub fn target(&self) -> Result<Target, ConfigError> {
         let insecure = self.libsql_insecure.as_deref().is_some_and(|v| v == "1" || v == "true");
@@ -165,7 +172,7 @@ impl Options {
         let path = &self.schema_file;
         let text = std::fs::read_to_string(path).or_else(|e| {
             wrong(format!(
-                "SCHEMA_FILE {}: cannot be read ({e}); name the file that says what is replicated",
+                "SCHEMA_FILE {}: cannot be read ({e}); name the file that says what is replicated, or write it with `pgflume init`",
                 path.display()
             ))
         })?;

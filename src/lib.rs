@@ -15,7 +15,7 @@
 //! 7. **No SQL from outside.** Identifiers come from the checked schema or the catalog, quoted; values are parameters.
 //! 8. **Bounded.** Rows, bytes and time of a batch, tries, memory and bodies are named constants with their reason.
 //!
-//! Arrows point one way: [`cli`], [`http`] → use cases ([`sync`], [`status`], [`alter`], [`capture`], [`demo`]) →
+//! Arrows point one way: [`cli`], [`http`] → use cases ([`sync`], [`status`], [`alter`], [`capture`], [`init`], [`demo`]) →
 //! [`drift`], [`queue`], [`source`], [`replica`] → the core, which does no IO ([`schema`], [`message`], [`value`],
 //! [`batch`], [`reconcile`]).
 
@@ -28,6 +28,7 @@ pub mod demo;
 pub mod drift;
 pub mod error;
 pub mod http;
+pub mod init;
 pub mod message;
 pub mod postgres;
 pub mod queue;
@@ -41,3 +42,5 @@ pub mod source;
 pub mod status;
 pub mod sync;
 pub mod value;
+pub mod verified;
+pub mod verify;

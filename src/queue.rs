@@ -281,6 +281,43 @@ pub async fn bury(client: &Client, queue: &QueueName, letters: &[&DeadLetter]) -
     Ok(())
 }
 
+/// A dead letter, as far as it tells a key.
+#[derive(Debug)]
+pub enum Dead {
+    /// The table and the key as it was marked.
+    Key(String, Vec<String>),
+    /// A whole message.
+    Message(String),
+}
+
+/// All dead letters that tell a key.
+pub async fn dead_letters(client: &Client, queue: &QueueName) -> Result<Vec<Dead>> {
+    let sql = format!(
+        "select message->>'table', array(select jsonb_array_elements_text(message->'key')), message->>'message'
+         from {} where $1::text is not null and (jsonb_typeof(message->'key') = 'array' or message ? 'message')",
+        queue.dead_table()
+    );
+    let rows = client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    let dead = |row: &tokio_postgres::Row| {
+        let message: Option<String> = row.try_get(2)?;
+        let table: Option<String> = row.try_get(0)?;
+        Ok(match message {
+            Some(text) => Dead::Message(text),
+            None => Dead::Key(table.unwrap_or_default(), row.try_get(1)?),
+        })
+    };
+    rows.iter().map(dead).collect()
+}
+
+/// Lets whoever drains see that somebody else wants to: waits for the single flight, and holds it so long
+/// that the next step of the other meets it and gives way.
+pub async fn knock(client: &Client, queue: &QueueName) -> Result<()> {
+    client.batch_execute("begin; set local lock_timeout = '20s'").await?;
+    let waited = wait_for_lock(client, queue).await;
+    let held = client.batch_execute("select pg_catalog.pg_sleep(0.05); rollback").await;
+    waited.and(held.map_err(Error::from))
+}
+
 /// Moves the progress to `head`; the step's commit makes it and the taken messages final.
 pub async fn advance(client: &Client, queue: &QueueName, head: &Head, caught_up: bool) -> Result<()> {
     let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, synced_at = now(),

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::message::MarkedKey;
 use crate::schema::catalog::{SourceColumn, SourceTable};
 use crate::schema::{ColumnType, quote};
-use crate::value::{Cell, Key, Mismatch, from_text};
+use crate::value::{Cell, Key, Mismatch, OTHER_BOUNDS, from_text};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio_postgres::types::{FromSql, ToSql, Type};
@@ -52,6 +52,7 @@ set local extra_float_digits = 3;
 set local quote_all_identifiers = off;
 set local lc_monetary = 'C';
 set local xmloption = 'content';
+set local array_nulls = on;
 set local standard_conforming_strings = on;
 set local jit = off;
 set local max_parallel_workers_per_gather = 0;
@@ -163,13 +164,27 @@ fn read_sql(source: &SourceTable) -> String {
 pub fn expression(kind: ColumnType, column: &SourceColumn, reference: &str) -> String {
     match (kind, &column.base) {
         (ColumnType::Json, base) if *base != Type::JSON && *base != Type::JSONB => {
-            format!("pg_catalog.to_jsonb({reference})::pg_catalog.text")
+            let json = format!("pg_catalog.to_jsonb({reference})::pg_catalog.text");
+            match other_bounds(column, reference) {
+                Some(test) => format!("case when {test} then '{OTHER_BOUNDS}' else {json} end"),
+                None => json,
+            }
         }
         (ColumnType::Text, base) if [Type::TIMESTAMP, Type::TIMESTAMPTZ, Type::DATE].contains(base) => {
             format!("(pg_catalog.to_jsonb({reference}) operator(pg_catalog.#>>) '{{}}')")
         }
         _ => format!("{reference}::pg_catalog.text"),
     }
+}
+
+/// SQL that is true where an array has a lower bound other than 1; `None` where the type has no arrays.
+/// Those inside a value show only in its text: a text there that looks like one counts as one.
+fn other_bounds(column: &SourceColumn, reference: &str) -> Option<String> {
+    if column.has_arrays_inside {
+        let bounds = r#"(^|[(,"{])(\[-?[0-9]+:-?[0-9]+\])+=\{"#;
+        return Some(format!("{reference}::pg_catalog.text operator(pg_catalog.~) '{bounds}'"));
+    }
+    column.is_array.then(|| format!("pg_catalog.array_dims({reference}) operator(pg_catalog.~) '\\[(?!1:)'"))
 }
 
 /// Converts one row of [`read`].

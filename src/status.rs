@@ -11,6 +11,7 @@ use crate::resyncs;
 use crate::schema::catalog::{self, Access};
 use crate::sync::Worker;
 use crate::value::Cell;
+use crate::verified;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -69,6 +70,9 @@ pub struct TableStatus {
     /// How far its rebuild is or was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resync: Option<resyncs::Report>,
+    /// Since when `verify` has compared every row of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<verified::Coverage>,
 }
 
 /// Asks both sides.
@@ -79,10 +83,12 @@ pub async fn status(worker: &Worker) -> Result<Status> {
     let sources = catalog::read(&client, worker.schema(), queue).await?.tables;
     let mut rebuilt: BTreeMap<String, resyncs::Report> =
         resyncs::reports(&client, queue).await?.into_iter().map(|r| (r.name.clone(), r)).collect();
+    let mut coverage: BTreeMap<String, verified::Coverage> =
+        verified::coverage(&client, queue).await?.into_iter().map(|c| (c.name.clone(), c)).collect();
     let tables = sources.into_iter().map(|(name, source)| {
         let problem = source.access.problem(&source.table);
-        let resync = rebuilt.remove(&name);
-        (name, TableStatus { captured: source.captured, problem, resync })
+        let (resync, verified) = (rebuilt.remove(&name), coverage.remove(&name));
+        (name, TableStatus { captured: source.captured, problem, resync, verified })
     });
     let there = within(inventory(worker)).await.ok();
     Ok(Status {

@@ -98,11 +98,19 @@ pub enum Mismatch {
     /// Not bytea.
     #[error("is not bytea in hex; declare the column TEXT")]
     Blob,
+    /// An array that does not begin at 1.
+    #[error("has lower bounds other than 1, which JSON cannot hold; declare the column TEXT")]
+    Bounds,
 }
+
+/// What `source::expression` gives for a JSON column in place of an array whose lower bounds JSON would
+/// lose. It is no JSON, so no value can be taken for it.
+pub const OTHER_BOUNDS: &str = "!bounds";
 
 /// Converts what Postgres gives as text for a column (see `source::column_expression`).
 pub fn from_text(kind: ColumnType, text: &str) -> Result<Cell, Mismatch> {
     match kind {
+        ColumnType::Json if text == OTHER_BOUNDS => Err(Mismatch::Bounds),
         ColumnType::Text | ColumnType::Json | ColumnType::Decimal => Ok(Cell::Text(text.to_owned())),
         ColumnType::Integer => integer(text),
         ColumnType::Real => real(text),
@@ -211,6 +219,8 @@ mod tests {
             (Decimal, "1.10", text("1.10")),
             (Decimal, &digits, text(&digits)),
             (Json, "null", text("null")),
+            (Json, OTHER_BOUNDS, Err(Mismatch::Bounds)),
+            (Text, OTHER_BOUNDS, text(OTHER_BOUNDS)),
             (Text, "", text("")),
             (Blob, "\\x00ff", Ok(Cell::Blob(vec![0, 255]))),
             (Blob, "abc", Err(Mismatch::Blob)),

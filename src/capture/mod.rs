@@ -6,6 +6,7 @@
 //! locks. Running again changes nothing that is right already.
 
 mod inspect;
+mod losses;
 mod plan;
 mod render;
 mod report;

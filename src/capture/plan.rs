@@ -203,7 +203,7 @@ fn evolve_trigger(facts: &Facts) -> Option<Step> {
         "the event trigger for tables that follow their source",
         include_str!("../../sql/evolve_trigger.sql"),
     );
-    (evolves && facts.server.superuser).then(|| Step { need: Need::Optional(mend), ..step })
+    (evolves && facts.server.superuser).then_some(Step { need: Need::Optional(mend), ..step })
 }
 
 fn cron(facts: &Facts, options: &SetupOptions) -> Option<Step> {

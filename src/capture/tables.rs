@@ -4,12 +4,14 @@
 
 use super::SetupOptions;
 use super::inspect::Inspected;
+use super::losses;
 use super::render::{Event, Source, Target};
 use super::takeover;
 use super::template::shown;
 use super::types::SourceColumn;
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::schema::columns as typed;
 use crate::schema::{SourceName, Table, quoted_list};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -56,7 +58,11 @@ impl Finding<'_> {
         let keys = self.keys(relation.oid).await?;
         let partitions = self.partitions(&relation).await?;
         let mut targets = Vec::new();
+        let types = typed::read(self.client, &[relation.oid]).await?.remove(&relation.oid).unwrap_or_default();
         for table in &tables {
+            for (path, problem) in losses::refusals(table, &types) {
+                self.refuse(&path, problem);
+            }
             targets.extend(self.target(table, &columns, &keys).await?);
         }
         if self.refusals.len() > before {

@@ -1,11 +1,15 @@
 //! The command line: arguments → wiring → exit code. One file a command.
 
 mod demo;
+mod init;
+mod progress;
+mod resync;
 mod serve;
 mod setup;
 mod status;
 mod sync;
 mod teardown;
+mod verify;
 
 use crate::config::{ConfigError, Options};
 use clap::{Parser, Subcommand};
@@ -29,6 +33,7 @@ struct Cli {
 enum Command {
     /// Show the main job end to end on throw-away parts, and prove both sides equal
     Demo(demo::DemoArgs),
+    Init(init::InitArgs),
     /// Make Postgres ready from schema.json: queue, capture, cron job, roles. Idempotent
     Setup(setup::SetupArgs),
     /// Remove all that `setup` made
@@ -39,12 +44,10 @@ enum Command {
     Sync(sync::SyncArgs),
     /// Show queue depth, lag, last sync, tables and dead letters
     Status(status::StatusArgs),
-    /// Write schema.json from the Postgres catalog (not built yet)
-    Init(Unbuilt),
-    /// Rebuild tables from Postgres while the replica stays readable (not built yet)
-    Resync(Unbuilt),
-    /// Compare Postgres with the replica row by row (not built yet)
-    Verify(Unbuilt),
+    /// Rebuild tables from Postgres while the replica stays readable
+    Resync(resync::ResyncArgs),
+    /// Compare Postgres with the replica, row by row, while writes go on: exit 0 equal, 3 different
+    Verify(verify::VerifyArgs),
     /// List, show, retry or drop dead letters (not built yet)
     Dead(Unbuilt),
 }
@@ -68,14 +71,14 @@ pub async fn run() -> ExitCode {
     }
     let done = match cli.command {
         Command::Demo(args) => demo::run(args).await,
+        Command::Init(args) => init::run(args, &cli.options).await,
         Command::Setup(args) => setup::run(args, &cli.options).await,
         Command::Teardown(args) => teardown::run(args, &cli.options).await,
         Command::Serve(args) => serve::run(args, &cli.options).await,
         Command::Sync(args) => sync::run(args, &cli.options).await,
         Command::Status(args) => status::run(args, &cli.options).await,
-        Command::Init(_) => unbuilt("init"),
-        Command::Resync(_) => unbuilt("resync"),
-        Command::Verify(_) => unbuilt("verify"),
+        Command::Resync(args) => resync::run(args, &cli.options).await,
+        Command::Verify(args) => verify::run(args, &cli.options).await,
         Command::Dead(_) => unbuilt("dead"),
     };
     done.unwrap_or_else(|e| report(e.as_ref()))

@@ -145,7 +145,7 @@ impl Sides<'_> {
             format!(
                 "to replicate it, add \"{}\": \"{}\" to columns in schema.json and run `pgflume setup`; else leave it",
                 column.name,
-                evolve::default_kind(&column.declared).name()
+                self.found.kind(&column.name).name()
             ),
         )
     }

@@ -6,7 +6,7 @@ use super::recorded::{self, Recorded, Records, SourceColumn};
 use super::source::{self, Found};
 use crate::config::QueueName;
 use crate::error::Result;
-use crate::schema::{Column, ColumnType, Schema, Table};
+use crate::schema::{Column, Schema, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio_postgres::Client;
@@ -29,15 +29,12 @@ pub fn extend(schema: &Schema, records: &Records, found: &BTreeMap<String, Found
     let mut more = BTreeMap::new();
     for table in schema.tables().filter(|table| table.evolve) {
         if let (Some(recorded), Some(found)) = (records.get(&table.name), found.get(&table.name)) {
+            let column = |c: &SourceColumn| Column { name: c.name.clone(), kind: found.kind(&c.name) };
             let columns = new_columns(table, recorded, found).into_iter();
             more.insert(table.name.clone(), columns.map(column).collect::<Vec<_>>());
         }
     }
     schema.extended(&more)
-}
-
-fn column(column: &SourceColumn) -> Column {
-    Column { name: column.name.clone(), kind: default_kind(&column.declared) }
 }
 
 /// The source's columns that came since `setup` and that `table` does not name. A renamed column keeps its
@@ -55,39 +52,4 @@ pub fn new_columns<'a>(table: &Table, recorded: &Recorded, found: &'a Found) -> 
         !is_named && came_since
     };
     found.columns.iter().filter(is_new).collect()
-}
-
-/// How a column of a Postgres type is kept where nobody says.
-pub fn default_kind(declared: &str) -> ColumnType {
-    let base = declared.split('(').next().unwrap_or(declared).trim();
-    match base {
-        _ if declared.ends_with("[]") => ColumnType::Json,
-        "smallint" | "integer" | "bigint" => ColumnType::Integer,
-        "real" | "double precision" => ColumnType::Real,
-        "boolean" => ColumnType::Boolean,
-        "json" | "jsonb" => ColumnType::Json,
-        "bytea" => ColumnType::Blob,
-        "numeric" => ColumnType::Decimal,
-        _ => ColumnType::Text,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_new_column_is_kept_without_loss() {
-        for (declared, kind) in [
-            ("bigint", ColumnType::Integer),
-            ("numeric(10,2)", ColumnType::Decimal),
-            ("numeric(10,2)[]", ColumnType::Json),
-            ("timestamp(3) with time zone", ColumnType::Text),
-            ("jsonb", ColumnType::Json),
-            ("bytea", ColumnType::Blob),
-            ("shop.mood", ColumnType::Text),
-        ] {
-            assert_eq!(default_kind(declared), kind, "{declared}");
-        }
-    }
 }

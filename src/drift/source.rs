@@ -4,7 +4,7 @@
 use super::recorded::{Records, SourceColumn};
 use crate::config::QueueName;
 use crate::error::{Error, Result};
-use crate::schema::Schema;
+use crate::schema::{ColumnType, Schema, columns};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 use tokio_postgres::types::Type;
@@ -25,6 +25,15 @@ pub struct Found {
     pub triggers: BTreeMap<String, String>,
     /// Partitions whose rows nothing captures.
     pub uncaptured_partitions: i64,
+    /// How its columns would be kept without loss; empty where none has come since `setup`.
+    pub kinds: BTreeMap<String, ColumnType>,
+}
+
+impl Found {
+    /// How a column would be kept without loss.
+    pub fn kind(&self, column: &str) -> ColumnType {
+        self.kinds.get(column).copied().unwrap_or(ColumnType::Text)
+    }
 }
 
 /// Asks for every table of `schema`.
@@ -50,8 +59,30 @@ pub async fn read(
     // format_type() leaves out schemas that are on the search path.
     client.batch_execute("begin read only; set local search_path = ''").await?;
     let rows = client.query_typed(include_str!("../../sql/drift_sources.sql"), &parameters).await?;
+    let mut tables = rows.iter().map(|row| Ok((row.try_get(0)?, found(row)?))).collect::<Result<_>>()?;
+    add_kinds(client, records, &mut tables).await?;
     client.batch_execute("commit").await?;
-    rows.iter().map(|row| Ok((row.try_get(0)?, found(row)?))).collect()
+    Ok(tables)
+}
+
+/// Only of tables that have new columns.
+async fn add_kinds(client: &Client, records: &Records, tables: &mut BTreeMap<String, Found>) -> Result<()> {
+    let has_grown = |(name, found): &(&String, &mut Found)| {
+        records
+            .get(*name)
+            .is_some_and(|r| found.oid != r.oid || found.columns.iter().any(|c| c.number > r.definition.known))
+    };
+    let grown: Vec<&mut Found> = tables.iter_mut().filter(has_grown).map(|(_, found)| found).collect();
+    if grown.is_empty() {
+        return Ok(());
+    }
+    let oids: Vec<u32> = grown.iter().map(|found| found.oid).collect();
+    let mut typed = columns::read(client, &oids).await?;
+    for found in grown {
+        let columns = typed.remove(&found.oid).unwrap_or_default().into_iter();
+        found.kinds = columns.map(|c| (c.name, c.pg_type.default_type())).collect();
+    }
+    Ok(())
 }
 
 fn found(row: &Row) -> Result<Found> {
@@ -62,6 +93,7 @@ fn found(row: &Row) -> Result<Found> {
         keys: json(row, 4)?,
         triggers: json(row, 5)?,
         uncaptured_partitions: row.try_get(6)?,
+        kinds: BTreeMap::new(),
     })
 }
 

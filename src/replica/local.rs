@@ -55,6 +55,10 @@ impl Store for Local {
         self.run(move |connection| block_on(read(connection, statement)).map_err(classify)).await
     }
 
+    async fn read(&self, statement: Statement) -> Result<Rows> {
+        self.query(statement).await
+    }
+
     async fn write(&self, work: Work) -> Result<()> {
         self.run(move |connection| block_on(transact(connection, &work))).await
     }

@@ -2,7 +2,9 @@
 //! ([`local`], [`remote`]); [`Replica`] is what the use cases see: prepare, head, apply, alter, reset.
 //! Knows nothing of Postgres or the queue.
 
+mod arrays;
 pub mod change;
+pub mod compare;
 pub mod head;
 pub mod hrana;
 pub mod inventory;
@@ -12,7 +14,7 @@ mod statements;
 
 use crate::batch::Item;
 use crate::config::Target;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::schema::{Schema, Table, ddl, quote};
 use crate::value::{Cell, Key};
 use async_trait::async_trait;
@@ -76,6 +78,9 @@ impl Work {
 pub trait Store: Send + Sync {
     /// Reads what the last committed write transaction left (never an older state).
     async fn query(&self, statement: Statement) -> Result<Rows>;
+    /// Reads with one SELECT, which sees one committed state; maybe an older one, where the database is a
+    /// read replica of another.
+    async fn read(&self, statement: Statement) -> Result<Rows>;
     /// Runs one `BEGIN IMMEDIATE … COMMIT`: all of it or nothing.
     async fn write(&self, work: Work) -> Result<()>;
 }
@@ -147,6 +152,20 @@ impl Replica {
         self.store.write(Work { before, ..Work::default() }).await
     }
 
+    /// Checks that a database that is only read has the tables, without asking whom it copies.
+    pub async fn check_readable(&self, schema: &Schema) -> Result<()> {
+        let there = Inventory::read(self.store.read(Statement::new(inventory::SELECT, Vec::new())).await?);
+        if !there.has_bookkeeping() {
+            return Err(Error::halt(
+                "the database to verify has no bookkeeping of pgflume: it must be the replica or a copy of it",
+            ));
+        }
+        for table in schema.tables().filter(|t| !there.tables.contains_key(&t.name.to_lowercase())) {
+            return Err(Error::halt(format!("the database to verify has no table {:?}", table.name)));
+        }
+        there.check(schema)
+    }
+
     /// Whether a head can be read.
     pub async fn has_bookkeeping(&self) -> Result<bool> {
         Ok(self.inventory().await?.has_bookkeeping())
@@ -167,6 +186,11 @@ impl Replica {
     /// Where the replica stands; `None` if it was never paired with a queue.
     pub async fn head(&self) -> Result<Option<Head>> {
         Head::from_rows(self.query(head::SELECT_HEAD, Vec::new()).await?)
+    }
+
+    /// The same by a plain read, which a read replica answers by itself.
+    pub async fn head_read(&self) -> Result<Option<Head>> {
+        Head::from_rows(self.store.read(Statement::new(head::SELECT_HEAD, Vec::new())).await?)
     }
 
     /// The batches applied after `seq`, oldest first.
@@ -220,6 +244,17 @@ impl Replica {
 
     /// A page of the replica's keys of `table` after `after`, in key order.
     pub async fn keys_after(&self, table: &Table, after: Option<&Key>, limit_rows: i64) -> Result<Vec<Key>> {
+        self.store.query(keys_after(table, after, limit_rows)).await
+    }
+
+    /// The same by a plain read.
+    pub async fn read_keys_after(&self, table: &Table, after: Option<&Key>, limit_rows: i64) -> Result<Vec<Key>> {
+        self.store.read(keys_after(table, after, limit_rows)).await
+    }
+}
+
+fn keys_after(table: &Table, after: Option<&Key>, limit_rows: i64) -> Statement {
+    {
         let keys = ddl::key_list(table);
         let name = quote(&table.name);
         let (filter, mut args) = match after {
@@ -230,7 +265,6 @@ impl Replica {
             }
         };
         args.push(Cell::Integer(limit_rows));
-        let sql = format!("SELECT {keys} FROM {name} {filter} ORDER BY {keys} LIMIT ?{}", args.len());
-        self.query(sql, args).await
+        Statement::new(format!("SELECT {keys} FROM {name} {filter} ORDER BY {keys} LIMIT ?{}", args.len()), args)
     }
 }

@@ -1,6 +1,7 @@
 //! A remote libSQL (sqld, Turso, Bunny Database): one HTTP request a transaction, a Hrana batch whose
 //! steps run only while the one before succeeded. Rows travel as JSON arrays that `json_each` unpacks.
 
+use super::arrays::{arrays, is_large, row_slots};
 use super::hrana::{Encoding, Failure, Garbled, Outcome, Step, When};
 use super::{Rows, Statement, Store, Work, head, statements};
 use crate::batch::ColumnSet;
@@ -17,12 +18,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time to open a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A JSON array is sent once it is this long, in bytes: sqld refuses values above 5 MB.
-const ARRAY_BYTES: usize = 1024 * 1024;
-
-/// A row larger than this goes alone: as JSON it may be six times as long.
-const LARGE_ROW_BYTES: usize = 512 * 1024;
 
 /// A libSQL server.
 pub struct Remote {
@@ -98,9 +93,18 @@ impl Remote {
 
     /// Sends one batch in a transaction: `steps` between BEGIN IMMEDIATE and COMMIT.
     async fn transact(&self, steps: Vec<Step>) -> Result<Outcome> {
-        let endpoint = self.endpoint().await?;
         let steps = in_transaction(steps);
         let commit = steps.len() as u32 - 2;
+        let outcome = self.send(steps).await?;
+        if outcome.results.contains_key(&commit) {
+            return Ok(outcome);
+        }
+        Err(unknown("it does not say whether it committed".into()))
+    }
+
+    /// Sends one batch; the first step that failed is the error.
+    async fn send(&self, steps: Vec<Step>) -> Result<Outcome> {
+        let endpoint = self.endpoint().await?;
         let body = endpoint.encoding.encode(steps);
         let request = self.authorized(self.client.post(&endpoint.url));
         let request = request.header("content-type", endpoint.encoding.content_type()).body(body);
@@ -114,8 +118,7 @@ impl Remote {
             endpoint.encoding.decode(&body).map_err(|e: Garbled| unknown(e.to_string()))?.map_err(|f| classify(&f))?;
         match &outcome.error {
             Some((_, failure)) => Err(classify(failure)),
-            None if outcome.results.contains_key(&commit) => Ok(outcome),
-            None => Err(unknown("it does not say whether it committed".into())),
+            None => Ok(outcome),
         }
     }
 }
@@ -126,6 +129,12 @@ impl Store for Remote {
     async fn query(&self, statement: Statement) -> Result<Rows> {
         let step = Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: true };
         Ok(self.transact(vec![step]).await?.results.remove(&1).unwrap_or_default())
+    }
+
+    /// As a batch of one statement: only so may a read replica answer by itself.
+    async fn read(&self, statement: Statement) -> Result<Rows> {
+        let step = Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: true };
+        Ok(self.send(vec![step]).await?.results.remove(&0).unwrap_or_default())
     }
 
     async fn write(&self, work: Work) -> Result<()> {
@@ -170,85 +179,15 @@ fn step(statement: Statement) -> Step {
 /// Rows in arrays; a row too large for one goes alone, its values as parameters.
 fn upsert_steps(table: &Table, columns: &ColumnSet, rows: &[&[Cell]], steps: &mut Vec<Step>) {
     let kinds: Vec<_> = columns.iter().map(|&i| table.columns[i].kind).collect();
-    let (large, rows): (Vec<&[Cell]>, Vec<&[Cell]>) =
-        rows.iter().partition(|row| row.iter().map(Cell::bytes).sum::<usize>() > LARGE_ROW_BYTES);
+    let (large, rows): (Vec<&[Cell]>, Vec<&[Cell]>) = rows.iter().partition(|row| is_large(row));
     for array in arrays(&kinds, &rows) {
         let sql = statements::upsert_json(table, columns, array.far_reals);
         steps.push(step(Statement::new(sql, vec![Cell::Text(array.text)])));
     }
     for row in large {
         let sql = statements::upsert_slots(table, columns, row.iter().any(statements::is_far));
-        let slots = kinds.iter().zip(row).flat_map(|(kind, cell)| {
-            let (first, second) = statements::slots(*kind, cell);
-            std::iter::once(first).chain(second)
-        });
-        steps.push(step(Statement::new(sql, slots.collect())));
+        steps.push(step(Statement::new(sql, row_slots(&kinds, row))));
     }
-}
-
-#[derive(Default)]
-struct Array {
-    text: String,
-    far_reals: bool,
-}
-
-/// Rows as JSON arrays of arrays, cut at [`ARRAY_BYTES`].
-fn arrays(kinds: &[crate::schema::ColumnType], rows: &[&[Cell]]) -> Vec<Array> {
-    let mut done = Vec::new();
-    let mut array = Array::default();
-    for row in rows {
-        array.text.push(if array.text.is_empty() { '[' } else { ',' });
-        array.far_reals |= row.iter().any(statements::is_far);
-        let mut separator = '[';
-        for (kind, cell) in kinds.iter().zip(*row) {
-            let (first, second) = statements::slots(*kind, cell);
-            for slot in std::iter::once(first).chain(second) {
-                array.text.push(separator);
-                separator = ',';
-                push_json(&mut array.text, &slot);
-            }
-        }
-        array.text.push(']');
-        if array.text.len() >= ARRAY_BYTES {
-            done.push(std::mem::take(&mut array));
-        }
-    }
-    done.push(array);
-    done.retain(|a| !a.text.is_empty());
-    for array in &mut done {
-        array.text.push(']');
-    }
-    done
-}
-
-fn push_json(out: &mut String, cell: &Cell) {
-    match cell {
-        Cell::Integer(i) => out.push_str(&i.to_string()),
-        Cell::Text(text) => push_string(out, text),
-        // slots() leaves neither doubles nor bytes.
-        Cell::Null | Cell::Real(_) | Cell::Blob(_) => out.push_str("null"),
-    }
-}
-
-fn push_string(out: &mut String, text: &str) {
-    out.push('"');
-    let mut plain = 0;
-    for (i, byte) in text.bytes().enumerate() {
-        let escape = match byte {
-            b'"' => "\\\"",
-            b'\\' => "\\\\",
-            0x00..0x20 => "",
-            _ => continue,
-        };
-        out.push_str(&text[plain..i]);
-        out.push_str(escape);
-        if escape.is_empty() {
-            out.push_str(&format!("\\u{byte:04x}"));
-        }
-        plain = i + 1;
-    }
-    out.push_str(&text[plain..]);
-    out.push('"');
 }
 
 /// The answer's body, up to [`ANSWER_BYTES`].

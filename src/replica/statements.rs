@@ -93,17 +93,49 @@ pub fn upsert_json(table: &Table, columns: &[usize], far_reals: bool) -> String 
 
 /// An upsert of one row whose [`slots`] are parameters: for rows too large for a JSON array.
 pub fn upsert_slots(table: &Table, columns: &[usize], far_reals: bool) -> String {
-    let mut next = 0;
-    let values = values(table, columns, far_reals, |kind| {
-        next += 1;
-        if kind == ColumnType::Blob { format!("unhex(?{next})") } else { format!("?{next}") }
-    });
+    let values = slot_values(table, columns, far_reals);
     format!(
         "{}{} SELECT {values} WHERE true {}",
         powers(far_reals),
         insert_into(table, columns),
         on_conflict(table, columns)
     )
+}
+
+/// Finds the rows of `p` (`n`, `c0`, `c1`, …) that the table has not, or not so: pairs of `n` and whether
+/// the key is missing. Without the affinity and the collation that a column may have: text `1` is not the
+/// integer 1.
+pub fn differences(table: &Table) -> String {
+    let name = |i: usize| format!("t.{}", quote(&table.columns[i].name));
+    let equal: Vec<_> = table.key.iter().map(|&i| format!("{} = p.c{i}", name(i))).collect();
+    let missing = name(table.key.first().copied().unwrap_or_default());
+    let different: Vec<_> =
+        (0..table.columns.len()).map(|i| format!("+{} IS NOT p.c{i} COLLATE BINARY", name(i))).collect();
+    format!(
+        "SELECT p.n, {missing} IS NULL FROM p LEFT JOIN {} AS t ON {} WHERE {missing} IS NULL OR {}",
+        quote(&table.name),
+        equal.join(" AND "),
+        different.join(" OR ")
+    )
+}
+
+/// `p` of [`differences`] from the JSON array `?1` of [`slots`].
+pub fn expected_json(table: &Table, far_reals: bool) -> String {
+    let columns: Vec<usize> = (0..table.columns.len()).collect();
+    let values = json_values(table, &columns, far_reals);
+    format!("{} AS (SELECT key, {values} FROM json_each(?1))", expected(table, far_reals))
+}
+
+/// The same of one row whose [`slots`] are parameters.
+pub fn expected_slots(table: &Table, far_reals: bool) -> String {
+    let columns: Vec<usize> = (0..table.columns.len()).collect();
+    format!("{} AS (SELECT 0, {})", expected(table, far_reals), slot_values(table, &columns, far_reals))
+}
+
+fn expected(table: &Table, far_reals: bool) -> String {
+    let names: Vec<_> = (0..table.columns.len()).map(|i| format!("c{i}")).collect();
+    let with = if far_reals { format!("{}, ", powers(true).trim_end()) } else { "WITH ".to_owned() };
+    format!("{with}p(n, {})", names.join(", "))
 }
 
 fn insert_into(table: &Table, columns: &[usize]) -> String {
@@ -124,6 +156,14 @@ fn on_conflict(table: &Table, columns: &[usize]) -> String {
     } else {
         format!("ON CONFLICT ({key}) DO UPDATE SET {}", sets.join(", "))
     }
+}
+
+fn slot_values(table: &Table, columns: &[usize], far_reals: bool) -> String {
+    let mut next = 0;
+    values(table, columns, far_reals, |kind| {
+        next += 1;
+        if kind == ColumnType::Blob { format!("unhex(?{next})") } else { format!("?{next}") }
+    })
 }
 
 fn json_values(table: &Table, columns: &[usize], far_reals: bool) -> String {

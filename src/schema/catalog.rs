@@ -121,6 +121,10 @@ pub struct SourceColumn {
     pub by_bytes: bool,
     /// Its type with length, digits and the like.
     pub declared: String,
+    /// Whether it is an array.
+    pub is_array: bool,
+    /// Whether there are arrays inside: in a composite, or in the elements of an array.
+    pub has_arrays_inside: bool,
 }
 
 /// All replicated tables as Postgres has them at one moment.
@@ -142,7 +146,7 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
     let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
         vec![(&names, Type::TEXT_ARRAY), (&schemas, Type::TEXT_ARRAY), (&sources, Type::TEXT_ARRAY)];
     // format_type() leaves out schemas that are on the search path, and steps run with an empty one.
-    client.batch_execute("begin isolation level repeatable read read only; set local search_path = ''").await?;
+    client.batch_execute("begin isolation level repeatable read read only; set local search_path = ''; set local quote_all_identifiers = off").await?;
     let keys = client.query_typed(include_str!("../../sql/catalog_keys.sql"), &parameters).await?;
     parameters.push((&prefix, Type::TEXT));
     let columns = client.query_typed(include_str!("../../sql/catalog_columns.sql"), &parameters).await?;
@@ -168,7 +172,9 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
             equals: row.try_get(7)?,
             greater: row.try_get(8)?,
             by_bytes: row.try_get(9)?,
-            declared: row.try_get(10)?,
+            is_array: row.try_get(10)?,
+            has_arrays_inside: row.try_get(11)?,
+            declared: row.try_get(12)?,
         };
         columns.entry(name).or_default().insert(row.try_get(4)?, column);
     }

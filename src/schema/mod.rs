@@ -1,8 +1,10 @@
 //! What is replicated. [`model`] is `schema.json` after all checks, [`ddl`] what SQLite is told,
-//! [`catalog`] what Postgres says about the same tables.
+//! [`catalog`] and [`columns`] what Postgres says about the same tables, [`fit`] which type holds what.
 
 pub mod catalog;
+pub mod columns;
 pub mod ddl;
+pub mod fit;
 mod json;
 pub mod model;
 

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Longest name that Postgres keeps whole, in bytes (NAMEDATALEN − 1).
-const NAME_BYTES: usize = 63;
+pub const NAME_BYTES: usize = 63;
 
 /// Most columns of a table: SQLite's default SQLITE_MAX_COLUMN.
 const MAX_COLUMNS: usize = 2000;
+
+/// What a table's definition may hold.
+const MEMBERS: [&str; 7] = ["primaryKey", "columns", "indexes", "source", "where", "lossy", "evolve"];
 
 /// How a column is stored in SQLite (contract: "Values in SQLite").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,7 +43,7 @@ impl ColumnType {
         ("DECIMAL", Self::Decimal),
     ];
 
-    fn parse(name: &str) -> Option<Self> {
+    pub(super) fn parse(name: &str) -> Option<Self> {
         Self::ALL.iter().find(|(n, _)| *n == name).map(|(_, t)| *t)
     }
 
@@ -78,6 +81,11 @@ impl SourceName {
     pub fn quoted(&self) -> String {
         format!("{}.{}", super::quote(&self.schema), super::quote(&self.table))
     }
+    /// As `source` in `schema.json` takes it: quoted only where that is needed.
+    pub fn written(&self) -> String {
+        let part = |name: &str| if name.contains(['.', '"']) { super::quote(name) } else { name.to_owned() };
+        format!("{}.{}", part(&self.schema), part(&self.table))
+    }
 }
 
 /// One replicated table.
@@ -95,6 +103,8 @@ pub struct Table {
     pub indexes: Vec<Vec<usize>>,
     /// SQL row filter over the source's own columns.
     pub filter: Option<String>,
+    /// Columns whose type is known to lose something of the source's: positions in `columns`.
+    pub lossy: Vec<usize>,
     /// Whether columns that are added to the source are replicated by themselves.
     pub evolve: bool,
 }
@@ -179,8 +189,7 @@ impl Schema {
 
 fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
     check_name(name, path)?;
-    let lower = name.to_lowercase();
-    if lower.starts_with("_pgflume_") || lower.starts_with("sqlite_") {
+    if is_reserved(name) {
         return wrong(path, "begins with a prefix that is reserved for bookkeeping; rename the table");
     }
     let Node::Object(members) = node else {
@@ -188,11 +197,8 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
     };
     let mut seen: Vec<&str> = Vec::new();
     for (key, _) in members {
-        if !["primaryKey", "columns", "indexes", "source", "where", "evolve"].contains(&key.as_str()) {
-            return wrong(
-                &format!("{path}.{key}"),
-                "is unknown; known are primaryKey, columns, indexes, source, where, evolve",
-            );
+        if !MEMBERS.contains(&key.as_str()) {
+            return wrong(&format!("{path}.{key}"), format!("is unknown; known are {}", MEMBERS.join(", ")));
         }
         if seen.contains(&key.as_str()) {
             return wrong(&format!("{path}.{key}"), "is there twice; remove one");
@@ -216,12 +222,19 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
     Ok(Table {
         source: source(name, member("source"), &format!("{path}.source"))?,
         filter: filter(member("where"), &format!("{path}.where"))?,
+        lossy: lossy(member("lossy"), &columns, &format!("{path}.lossy"))?,
         evolve: evolve(member("evolve"), &format!("{path}.evolve"))?,
         name: name.to_owned(),
         columns,
         key,
         indexes,
     })
+}
+
+/// Whether a table of the replica may not be called so: bookkeeping, SQLite or an editor claim the name.
+pub fn is_reserved(name: &str) -> bool {
+    let lower = name.to_lowercase();
+    name == "$schema" || lower.starts_with("_pgflume_") || lower.starts_with("sqlite_")
 }
 
 fn check_name(name: &str, path: &str) -> Result<(), SchemaError> {
@@ -359,6 +372,15 @@ fn filter(node: Option<&Node>, path: &str) -> Result<Option<String>, SchemaError
     }
 }
 
+fn lossy(node: Option<&Node>, columns: &[Column], path: &str) -> Result<Vec<usize>, SchemaError> {
+    match node {
+        None => Ok(Vec::new()),
+        Some(Node::Array(list)) if list.is_empty() => Ok(Vec::new()),
+        Some(node @ Node::Array(_)) => column_list(node, columns, path),
+        Some(_) => wrong(path, "must be a list of columns"),
+    }
+}
+
 fn evolve(node: Option<&Node>, path: &str) -> Result<bool, SchemaError> {
     match node {
         None => Ok(false),
@@ -390,7 +412,7 @@ mod tests {
     fn every_option_is_read() {
         let schema = with(
             r#"{"primaryKey": ["b","a"], "columns": {"a":"DECIMAL","b":"BLOB"}, "indexes": ["a", ["b","a"]],
-                "source": "\"my.schema\".\"T\"\"x\"", "where": "not deleted"}"#,
+                "source": "\"my.schema\".\"T\"\"x\"", "where": "not deleted", "lossy": ["a"], "evolve": true}"#,
         )
         .unwrap();
         let t = schema.get("t").unwrap();
@@ -398,6 +420,15 @@ mod tests {
         assert_eq!(t.indexes, [vec![0], vec![1, 0]]);
         assert_eq!(t.source.quoted(), r#""my.schema"."T""x""#);
         assert_eq!(t.filter.as_deref(), Some("not deleted"));
+        assert_eq!((t.lossy.as_slice(), t.evolve), (&[0][..], true));
+    }
+
+    #[test]
+    fn a_source_is_written_as_it_is_read() {
+        for (schema, table) in [("public", "apps"), ("my.schema", "T\"x"), ("a b", "ü")] {
+            let name = SourceName { schema: schema.into(), table: table.into() };
+            assert_eq!(split_qualified(&name.written()), Some((name.schema, name.table)));
+        }
     }
 
     #[test]
@@ -425,6 +456,9 @@ mod tests {
             (&format!(r#"{{"t":{{{ok},"indexes":["id","id"]}}}}"#), "$.t.indexes[1]: is there twice"),
             (&format!(r#"{{"t":{{{ok},"source":"apps"}}}}"#), "$.t.source:"),
             (&format!(r#"{{"t":{{{ok},"where":""}}}}"#), "$.t.where:"),
+            (&format!(r#"{{"t":{{{ok},"lossy":"id"}}}}"#), "$.t.lossy: must be a list"),
+            (&format!(r#"{{"t":{{{ok},"lossy":["nope"]}}}}"#), "$.t.lossy: names the column \"nope\""),
+            (&format!(r#"{{"t":{{{ok},"lossy":["id","id"]}}}}"#), "$.t.lossy[1]: names the column \"id\" twice"),
             (&format!(r#"{{"t":{{{ok},"evolve":"yes"}}}}"#), "$.t.evolve: must be true or false"),
             (&format!(r#"{{"t":{{{ok},"color":"red"}}}}"#), "$.t.color: is unknown"),
             (&format!(r#"{{"t":{{{ok},"primaryKey":"id"}}}}"#), "$.t.primaryKey: is there twice"),

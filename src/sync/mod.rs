@@ -9,6 +9,7 @@ pub mod pairing;
 mod reader;
 mod step;
 mod throttle;
+pub mod verification;
 mod writer;
 
 use crate::config::{Config, QueueName, Target};
@@ -22,6 +23,7 @@ use crate::replica::head::Head;
 use crate::resyncs::{self, Resync};
 use crate::schema::Schema;
 use crate::schema::catalog::{self, Catalog, SourceTable};
+use crate::verify::Report;
 use gate::Gate;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -30,6 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 use throttle::Throttle;
 use tokio_postgres::Client;
+use verification::Verification;
 
 /// How long one call of `/sync` may drain.
 pub const CALL_BUDGET: Duration = Duration::from_secs(25);
@@ -218,6 +221,52 @@ impl Worker {
         }
     }
 
+    /// Drains and compares until all is compared; other drains are waited for.
+    pub async fn verify(&self, verification: Verification, budget: Duration) -> Result<Report> {
+        let turn = self.gate.enter();
+        if turn.is_none() {
+            return Err(Error::retry("a drain is running in this process; try again when it has ended"));
+        }
+        let deadline = Instant::now() + budget;
+        let mut verification = Some(verification);
+        let mut attempt = 1;
+        loop {
+            let mut done = Drained::default();
+            match self.compare(&mut verification, deadline, &mut done).await {
+                Ok(()) if done.busy => {}
+                Ok(()) => return Ok(verification.map(Verification::into_report).unwrap_or_default()),
+                Err(e) if attempt < ATTEMPTS && matches!(e.class(), Class::Retry | Class::Unknown) => {
+                    tracing::warn!(error = %e, attempt, "the comparison was interrupted and goes on");
+                    tokio::time::sleep(BACK_OFF * 2_u32.pow(attempt - 1)).await;
+                    attempt += 1;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    async fn compare(
+        &self,
+        verification: &mut Option<Verification>,
+        deadline: Instant,
+        done: &mut Drained,
+    ) -> Result<()> {
+        let mut session = answered(Session::open(self)).await?;
+        let wanted = verification.as_ref().map(|v| v.tables().to_vec()).unwrap_or_default();
+        let is_readable = |name: &&String| session.sources.get(*name).is_some_and(|s| s.unpageable().is_none());
+        let readable: Vec<String> = wanted.iter().filter(is_readable).cloned().collect();
+        session.locked.extend(readable);
+        session.verification = verification.take();
+        let result = self.steps(&mut session, deadline, done).await;
+        *verification = session.verification.take();
+        if result.is_err() {
+            session.abandon().await;
+        } else if done.busy {
+            queue::knock(session.other().await?, &self.queue).await?;
+        }
+        result.map(|_| ())
+    }
+
     /// One connection's worth of steps.
     async fn attempt(&self, deadline: Instant, done: &mut Drained) -> Result<u64> {
         let mut session = answered(Session::open(self)).await?;
@@ -310,6 +359,8 @@ pub(crate) struct Session<'a> {
     queued: i64,
     /// A second connection, which can commit while the step's transaction is open.
     other: tokio::sync::OnceCell<Client>,
+    /// What is compared beside draining.
+    verification: Option<Verification>,
     /// The epoch that this drain has announced to heal the two sides.
     healing: Option<String>,
     /// The catalog as of `sources`.
@@ -345,6 +396,7 @@ impl<'a> Session<'a> {
             stuck: BTreeSet::new(),
             queued: 0,
             other: tokio::sync::OnceCell::new(),
+            verification: None,
             healing: None,
             fingerprint,
             shape: Shape::of(&schema, &sources)?,

@@ -2,6 +2,7 @@
 //! snapshot, after the messages. Marks that are still queued only ever bring something newer; a table
 //! that images feed waits until all of them are taken. Writes nothing.
 
+use super::Session;
 use super::reader::{Reader, is_data_error, is_table_error, unreadable};
 use crate::batch::{ColumnSet, Item, State};
 use crate::error::{Class, Error, Result};
@@ -9,7 +10,7 @@ use crate::resyncs::{Phase, Resync};
 use crate::schema::ColumnType;
 use crate::schema::catalog::SourceTable;
 use crate::source::page::{self, Range};
-use crate::source::{absent, ensure_durable};
+use crate::source::{absent as absence, ensure_durable};
 use crate::value::{Cell, Key, from_text};
 use futures_util::TryStreamExt;
 use std::sync::Arc;
@@ -30,7 +31,7 @@ const PAGE_ROWS: i64 = 100_000;
 const BATCH_ROWS: usize = 10_000;
 
 /// Keys of the replica looked up at once: a server answers at most 10 MB.
-const SWEEP_KEYS: i64 = 2_000;
+pub(super) const SWEEP_KEYS: i64 = 2_000;
 
 /// The same where keys are numbers.
 const SWEEP_NUMBERS: i64 = 10_000;
@@ -109,9 +110,8 @@ impl Reader<'_> {
         let started = Instant::now();
         match self.copy_page(source, resync, rows).await {
             Ok(copied) => {
-                let fit = copied as f64 * PAGE_TIME.as_secs_f64() / started.elapsed().as_secs_f64().max(0.001);
                 if copied == rows {
-                    sizes.store((fit as i64).clamp((rows / 4).max(1), (rows * 4).min(PAGE_ROWS)), Ordering::Relaxed);
+                    sizes.store(tuned(rows, copied, started.elapsed()), Ordering::Relaxed);
                 }
                 Ok(())
             }
@@ -220,7 +220,7 @@ impl Reader<'_> {
         let is_short = (keys.len() as i64) < most;
         let known: Vec<(Key, Vec<String>)> =
             keys.into_iter().filter_map(|key| texts_of(&key).map(|texts| (key, texts))).collect();
-        let gone = self.absent(source, &known).await?;
+        let gone = absent(self.session, source, &known).await?;
         resync.removed += gone.len() as i64;
         let item = |key: Key| Item { table: table.clone(), key, state: State::Gone, images: Vec::new() };
         resync.cursor = known.last().map(|(_, texts)| texts.clone());
@@ -232,36 +232,6 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Which keys the source lacks. One that Postgres cannot even read as a key is found by halving: the
-    /// source cannot have it.
-    async fn absent(&self, source: &SourceTable, keys: &[(Key, Vec<String>)]) -> Result<Vec<usize>> {
-        let client = &self.session.client;
-        let mut gone = Vec::new();
-        let mut todo = vec![0..keys.len()];
-        while let Some(range) = todo.pop().filter(|r| !r.is_empty()) {
-            let texts: Vec<_> = keys[range.clone()].iter().map(|(_, texts)| texts.clone()).collect();
-            client.batch_execute("savepoint pgflume_read").await?;
-            match absent::among(client, source, &texts).await {
-                Ok(found) => {
-                    client.batch_execute("release savepoint pgflume_read").await?;
-                    gone.extend(found.into_iter().map(|i| range.start + i));
-                }
-                Err(e) if is_data_error(&e) => {
-                    client.batch_execute("rollback to savepoint pgflume_read").await?;
-                    match range.len() {
-                        1 => gone.push(range.start),
-                        length => {
-                            todo.extend([range.start + length / 2..range.end, range.start..range.start + length / 2])
-                        }
-                    }
-                }
-                Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(gone)
-    }
-
     async fn send_items(&mut self, items: Vec<Item>) -> Result<()> {
         if items.is_empty() {
             return Ok(());
@@ -270,13 +240,51 @@ impl Reader<'_> {
     }
 }
 
+/// Which keys the source lacks. One that Postgres cannot even read as a key is found by halving: the
+/// source cannot have it.
+pub(super) async fn absent(
+    session: &Session<'_>,
+    source: &SourceTable,
+    keys: &[(Key, Vec<String>)],
+) -> Result<Vec<usize>> {
+    let client = &session.client;
+    let mut gone = Vec::new();
+    let mut todo = vec![0..keys.len()];
+    while let Some(range) = todo.pop().filter(|r| !r.is_empty()) {
+        let texts: Vec<_> = keys[range.clone()].iter().map(|(_, texts)| texts.clone()).collect();
+        client.batch_execute("savepoint pgflume_read").await?;
+        match absence::among(client, source, &texts).await {
+            Ok(found) => {
+                client.batch_execute("release savepoint pgflume_read").await?;
+                gone.extend(found.into_iter().map(|i| range.start + i));
+            }
+            Err(e) if is_data_error(&e) => {
+                client.batch_execute("rollback to savepoint pgflume_read").await?;
+                match range.len() {
+                    1 => gone.push(range.start),
+                    length => todo.extend([range.start + length / 2..range.end, range.start..range.start + length / 2]),
+                }
+            }
+            Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(gone)
+}
+
+/// How many rows the next page should have, so that it takes [`PAGE_TIME`].
+pub(super) fn tuned(asked: i64, read: i64, took: Duration) -> i64 {
+    let fit = read as f64 * PAGE_TIME.as_secs_f64() / took.as_secs_f64().max(0.001);
+    (fit as i64).clamp((asked / 4).max(1), (asked.saturating_mul(4)).min(PAGE_ROWS))
+}
+
 /// A key of the replica as text; `None` where it has a NULL, which no key of the source has.
-fn texts_of(key: &Key) -> Option<Vec<String>> {
+pub(super) fn texts_of(key: &Key) -> Option<Vec<String>> {
     key.iter().map(Cell::to_postgres_text).collect()
 }
 
 /// The same back again.
-fn key_of(source: &SourceTable, texts: &[String]) -> Key {
+pub(super) fn key_of(source: &SourceTable, texts: &[String]) -> Key {
     let cell = |(column, text): (&crate::schema::Column, &String)| {
         from_text(column.kind, text).unwrap_or_else(|_| Cell::Text(text.clone()))
     };

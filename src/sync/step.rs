@@ -19,6 +19,14 @@ use tokio::sync::mpsc;
 /// Batches that are read and not yet being applied: each may hold `reader::BATCH_BYTES`.
 const READ_AHEAD: usize = 1;
 
+/// What a step has applied before it acknowledges.
+pub(super) struct Finished {
+    /// All that it applied.
+    pub applied: Applied,
+    /// Whether something else is to be committed.
+    pub has_saved: bool,
+}
+
 /// How a step ended.
 pub(super) enum Outcome {
     /// Another worker is draining this queue.
@@ -89,12 +97,22 @@ impl Session<'_> {
             self.prepare_to_read(tables).await?;
             return Ok(Outcome::Again);
         }
+        let mut finished = Finished { applied, has_saved: false };
+        let is_compared = read.has_taken_all && self.verification.is_some() && self.is_rebuilt(&read);
+        if is_compared && let Some(mut verification) = self.verification.take() {
+            let done = verification.run(self, &snapshot, finished.applied).await;
+            self.verification = Some(verification);
+            finished = done?;
+        }
+        let Finished { applied, has_saved } = finished;
+        let has_repaired = applied.batches > 0 && is_compared;
         let is_throttled = read.messages == 0 && !self.pending.is_empty() && self.worker.throttle.rows().is_none();
-        if read.messages == 0 && read.rebuilt.is_empty() {
+        if read.messages == 0 && read.rebuilt.is_empty() && !has_saved && !has_repaired {
             self.client.batch_execute("rollback").await?;
             self.head = Some(applied.head);
             return Ok(match self.prepare_to_rebuild().await? {
                 true => Outcome::Again,
+                false if self.is_comparing() => Outcome::Again,
                 false if is_throttled => Outcome::Throttled,
                 false => Outcome::Empty { calls: snapshot.calls },
             });
@@ -107,6 +125,18 @@ impl Session<'_> {
         );
         self.prepare_to_rebuild().await?;
         Ok(if is_throttled { Outcome::Throttled } else { Outcome::Took })
+    }
+
+    /// Whether tables are still to be compared.
+    fn is_comparing(&self) -> bool {
+        self.verification.as_ref().is_some_and(|v| !v.is_done())
+    }
+
+    /// Whether no table is under way that can be rebuilt: only then is it worth comparing.
+    fn is_rebuilt(&self, read: &Taking) -> bool {
+        let is_done = |name: &str| read.rebuilt.iter().any(|r| r.name == name && !r.is_under_way());
+        self.pending.iter().all(|r| self.stuck.contains(&r.name) || !r.is_under_way() || is_done(&r.name))
+            && read.swept.is_empty()
     }
 
     /// Reads and applies side by side.

@@ -38,8 +38,6 @@ pub(super) struct Chunk {
 pub(super) struct Writer<'s> {
     replica: &'s Replica,
     snapshot: &'s Snapshot,
-    /// The position that is acknowledged: the ledger keeps all that lies after it.
-    acknowledged: i64,
     report: Applied,
 }
 
@@ -47,6 +45,8 @@ pub(super) struct Writer<'s> {
 pub(super) struct Applied {
     /// Where the replica is.
     pub head: Head,
+    /// The position that is acknowledged: the ledger keeps all that lies after it.
+    acknowledged: i64,
     /// Rows that the target does not take.
     pub dead: Vec<DeadLetter>,
     /// Keys written or deleted.
@@ -58,7 +58,18 @@ pub(super) struct Applied {
 impl<'s> Writer<'s> {
     pub fn new(replica: &'s Replica, snapshot: &'s Snapshot, head: Head) -> Self {
         let acknowledged = head.seq;
-        Self { replica, snapshot, acknowledged, report: Applied { head, dead: Vec::new(), rows: 0, batches: 0 } }
+        let report = Applied { head, acknowledged, dead: Vec::new(), rows: 0, batches: 0 };
+        Self { replica, snapshot, report }
+    }
+
+    /// A writer that goes on after another of the same step.
+    pub fn resume(replica: &'s Replica, snapshot: &'s Snapshot, report: Applied) -> Self {
+        Self { replica, snapshot, report }
+    }
+
+    /// What it has done.
+    pub fn finish(self) -> Applied {
+        self.report
     }
 
     pub async fn run(mut self, mut chunks: Receiver<Chunk>) -> Result<Applied> {
@@ -69,7 +80,7 @@ impl<'s> Writer<'s> {
     }
 
     /// Writes a chunk, in parts if it must be. Its images are listed with the last part.
-    async fn write(&mut self, chunk: Chunk) -> Result<()> {
+    pub async fn write(&mut self, chunk: Chunk) -> Result<()> {
         let mut images = chunk.images;
         let range = 0..chunk.items.len();
         let mut todo = vec![Work { items: chunk.items, range, ..Work::default() }];
@@ -124,7 +135,7 @@ impl<'s> Writer<'s> {
             lsn: self.snapshot.lsn.clone(),
             images,
         };
-        self.replica.apply(&self.report.head, &entry, self.acknowledged, freshness, work.clone()).await?;
+        self.replica.apply(&self.report.head, &entry, self.report.acknowledged, freshness, work.clone()).await?;
         self.report.head = entry.head;
         self.report.rows += work.range.len() as u64;
         self.report.batches += 1;

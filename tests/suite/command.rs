@@ -67,7 +67,7 @@ fn each_variable_missing_or_malformed_is_one_line_with_its_name_and_exit_2() {
 
 #[test]
 fn commands_that_are_not_built_yet_say_so_and_exit_2() {
-    for command in ["init", "resync", "verify", "dead"] {
+    for command in ["resync", "verify", "dead"] {
         let output = pgflume(&[command, "list", "--json"], &[]);
         assert_eq!(
             (output.status.code(), errors(&output).trim()),

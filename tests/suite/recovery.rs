@@ -1,7 +1,9 @@
 //! What the step recognises: lost acknowledgements, two workers, replaced and restored sides.
 
 use crate::parts::{Fault, Proxy};
+use crate::snapshot::rebuilt;
 use crate::support::{Db, Home, PATHS, Path, Rig, config, repository_schema, schema};
+use crate::volume::set_up;
 use pgflume::config::Target;
 use pgflume::sync::Worker;
 use std::sync::Arc;
@@ -95,7 +97,7 @@ async fn two_workers_and_many_callers_deliver_each_message_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_replaced_emptied_or_older_replica_stops_the_drain_until_a_nuke() {
+async fn a_damaged_replica_of_tables_that_cannot_be_read_stops_the_drain_until_a_nuke() {
     let tables = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#;
     let cases = [
         ("DELETE FROM _pgflume_head", "not the one"),
@@ -122,7 +124,66 @@ async fn a_replaced_emptied_or_older_replica_stops_the_drain_until_a_nuke() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_restored_postgres_stops_the_drain_and_loses_nothing() {
+async fn diverged_sides_heal_by_a_resync_that_readers_do_not_notice() {
+    let in_replica = [
+        ("DELETE FROM _pgflume_head", "other_replica"),
+        ("UPDATE _pgflume_head SET epoch = 'x'", "other_replica"),
+        ("UPDATE _pgflume_head SET seq = seq - 1", "behind"),
+        ("UPDATE _pgflume_head SET token = 'x'", "behind"),
+        ("UPDATE _pgflume_head SET seq = seq + 1", "behind"),
+    ];
+    let in_postgres = [
+        ("update pgflume.progress set source_id = 'another/1'", "other_source"),
+        ("update pgflume.progress set queue_id = 1", "other_source"),
+        ("delete from pgflume.progress", "other_replica"),
+    ];
+    let cases = in_replica.map(|(sql, name)| (true, sql, name)).into_iter();
+    for (on_replica, damage, name) in cases.chain(in_postgres.map(|(sql, name)| (false, sql, name))) {
+        let rig =
+            Rig::new(Path::File, schema(r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#)).await;
+        rig.db.sql("create table t (id int primary key, v text); insert into t values (1, 'kept'), (2, 'lost')").await;
+        set_up(&rig.db.url(), rig.worker.schema()).await;
+        rebuilt(&rig).await;
+        let Target::File(path) = rig.home.target() else { unreachable!() };
+        let by_hand = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
+        // What a restore does: a batch that is gone, and one that only the other side knows.
+        by_hand.execute("DELETE FROM t WHERE id = 2", ()).await.unwrap();
+        by_hand.execute("INSERT INTO t VALUES (3, 'of another life')", ()).await.unwrap();
+        match on_replica {
+            true => drop(by_hand.execute(damage, ()).await.unwrap()),
+            false => rig.db.sql(damage).await,
+        }
+        rig.db.sql("insert into t values (4, 'new')").await;
+        rebuilt(&rig).await;
+        assert_eq!(rig.rows("SELECT v FROM t ORDER BY id").await, ["kept", "lost", "new"], "{damage}");
+        let status = pgflume::status::status(&rig.worker).await.unwrap();
+        assert_eq!(status.last_sync.healed_from.as_deref(), Some(name), "{damage}");
+        assert_eq!(rig.db.one("select reason from pgflume.resyncs").await, name, "{damage}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_queues_on_one_replica_do_not_take_it_from_each_other_for_ever() {
+    let one = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
+    let rig = Rig::new(Path::File, schema(one)).await;
+    let other = Rig::with(Db::new().await, Home::new(Path::File), schema(one));
+    let other_worker = Worker::new(config(&other.db.url(), rig.home.target(), schema(one)));
+    for db in [&rig.db, &other.db] {
+        db.sql("create table t (id int primary key, v text)").await;
+        set_up(&db.url(), rig.worker.schema()).await;
+    }
+    rig.drain().await;
+    let mut refusals = Vec::new();
+    for _ in 0..3 {
+        for worker in [&other_worker, &*rig.worker] {
+            refusals.extend(worker.drain(BUDGET).await.err().map(|e| e.to_string()));
+        }
+    }
+    assert!(refusals.iter().any(|e| e.contains("another worker seems to write to the same replica")), "{refusals:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restored_postgres_without_readable_tables_stops_the_drain_and_loses_nothing() {
     let damages = [
         "update pgflume.progress set source_id = 'another/1'",
         "update pgflume.progress set queue_id = 1",

@@ -9,7 +9,7 @@ use std::time::Duration;
 const BUDGET: Duration = Duration::from_secs(25);
 
 /// Keys of every kind that orders differently in Postgres and in SQLite, or needs several columns.
-const KEYS: &str = r#"{
+pub const KEYS: &str = r#"{
     "ints":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
     "texts":{"primaryKey":"id","columns":{"id":"TEXT","v":"TEXT"}},
     "bytes":{"primaryKey":"id","columns":{"id":"TEXT","v":"TEXT"}},
@@ -25,7 +25,7 @@ const KEYS: &str = r#"{
     "parts":{"primaryKey":["id","day"],"columns":{"id":"INTEGER","day":"TEXT","v":"TEXT"}},
     "few":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"},"where":"v like '%77'"}}"#;
 
-const TABLES: &str = "
+pub const TABLES: &str = "
     create extension citext;
     create type mood as enum ('zebra', 'ape', 'monk');
     create table ints (id bigint primary key, v text);
@@ -95,7 +95,7 @@ async fn tables_with_keys_of_every_kind_are_copied_and_what_the_source_lacks_is_
     }
 }
 
-async fn write_by_hand(rig: &Rig, sql: &str) {
+pub async fn write_by_hand(rig: &Rig, sql: &str) {
     use pgflume::replica::local::Local;
     use pgflume::replica::remote::Remote;
     use pgflume::replica::{Store, Work};

@@ -1,0 +1,69 @@
+//! `pgflume init`: arguments and the file that is there → [`crate::init`] → the file, and words.
+
+use super::CommandResult;
+use crate::config::{ConfigError, Options};
+use crate::init::{self, Document, InitOptions, Outcome, file};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Write schema.json from the Postgres catalog: every table with a key, each column with a type that loses
+/// nothing
+///
+/// Needs PGMQ_URL only and changes nothing in Postgres. Run again, it adds the tables that are not there
+/// yet and leaves every definition as it is.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct InitArgs {
+    /// Only these tables: names such as apps or public.apps, with * and ? as wildcards
+    #[arg(long, value_name = "PATTERN", num_args = 1.., value_delimiter = ',')]
+    table: Vec<String>,
+    /// Not these tables; for tables that should stay out of the file
+    #[arg(long, value_name = "PATTERN", num_args = 1.., value_delimiter = ',')]
+    exclude: Vec<String>,
+    /// Also add columns that tables in the file do not name
+    #[arg(long)]
+    add_columns: bool,
+    /// The file to write, and to keep what is in it [default: SCHEMA_FILE]
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print the file to standard output and write nothing
+    #[arg(long)]
+    stdout: bool,
+}
+
+pub(super) async fn run(args: InitArgs, options: &Options) -> CommandResult {
+    let postgres = options.postgres()?;
+    let path = args.output.unwrap_or_else(|| options.schema_file.clone());
+    let before = file::read(&path).map_err(|e| {
+        ConfigError(format!("{}: cannot be read ({e}); name another file with --output", path.display()))
+    })?;
+    let document = match &before {
+        Some(text) => Document::parse(text).map_err(|e| broken(&path, &e.path, &e.problem))?,
+        None => Document::empty(),
+    };
+    let wanted = InitOptions { tables: args.table, exclude: args.exclude, add_columns: args.add_columns };
+    let Outcome { text, report } = init::init(&postgres, &wanted, &document).await?;
+    if args.stdout {
+        write!(std::io::stderr(), "{report}")?;
+        write!(std::io::stdout(), "{text}")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut out = std::io::stdout().lock();
+    write!(out, "{report}")?;
+    if before.as_ref() == Some(&text) {
+        writeln!(out, "{} is as it was.", path.display())?;
+    } else {
+        file::replace(&path, before.as_deref(), &text).map_err(|e| {
+            format!("{} was not written ({e}); look at it, or write elsewhere with --output", path.display())
+        })?;
+        writeln!(out, "{} is written. Next: look through it, then pgflume setup", path.display())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn broken(path: &Path, place: &str, problem: &str) -> ConfigError {
+    ConfigError(format!(
+        "{}: {place} {problem}; the file was left alone: mend it, or write another with --output",
+        path.display()
+    ))
+}

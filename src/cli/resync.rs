@@ -1,0 +1,83 @@
+//! `pgflume resync`: asks for tables to be rebuilt, then drains until they are.
+
+use super::CommandResult;
+use super::progress::Progress;
+use crate::config::{ConfigError, Options};
+use crate::postgres::PgUrl;
+use crate::queue;
+use crate::resync;
+use crate::resyncs::{self, Report};
+use crate::sync::Worker;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// No caller waits for one drain.
+const BUDGET: Duration = Duration::from_secs(24 * 60 * 60);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ResyncArgs {
+    /// Names in schema.json [default: all of them]
+    tables: Vec<String>,
+    /// Only ask for it: the next drains of the worker do it
+    #[arg(long)]
+    detach: bool,
+}
+
+pub(super) async fn run(args: ResyncArgs, options: &Options) -> CommandResult {
+    let worker = Worker::new(options.config()?);
+    let schema = worker.schema().clone();
+    let names = resync::tables(&schema, &args.tables).map_err(|e| ConfigError(e.to_string()))?;
+    resync::request(&worker, &names).await?;
+    if args.detach {
+        println!("the next drains rebuild: {}", names.join(", "));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let done = tokio::select! {
+        done = rebuild(&worker, &names) => done?,
+        never = watch(worker.postgres(), &worker, &names) => never?,
+    };
+    for report in &done {
+        let outcome = match &report.problem {
+            Some(problem) => format!("waits: {problem}"),
+            None => format!("{} rows copied, {} removed", report.rows, report.removed),
+        };
+        println!("{}: {outcome}", report.name);
+    }
+    let all = done.iter().all(|r| r.phase == resyncs::Phase::Done);
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Drains until the tables are rebuilt or cannot be; another drain that runs is waited for.
+async fn rebuild(worker: &Worker, names: &[&str]) -> crate::error::Result<Vec<Report>> {
+    let client = worker.postgres().connect().await?;
+    loop {
+        let drained = worker.drain(BUDGET).await?;
+        let mut reports = resyncs::reports(&client, worker.queue()).await?;
+        reports.retain(|r| names.contains(&r.name.as_str()));
+        let is_over = |r: &Report| {
+            !matches!(r.phase, resyncs::Phase::Copy | resyncs::Phase::Sweep) || drained.stuck.contains(&r.name)
+        };
+        if reports.iter().all(is_over) {
+            return Ok(reports);
+        }
+        queue::knock(&client, worker.queue()).await?;
+    }
+}
+
+/// Shows how far it is, for ever.
+async fn watch(postgres: &PgUrl, worker: &Worker, names: &[&str]) -> crate::error::Result<Vec<Report>> {
+    let client = postgres.connect().await?;
+    let progress = Progress::new();
+    loop {
+        let reports = resyncs::reports(&client, worker.queue()).await?;
+        let current = reports.iter().filter(|r| names.contains(&r.name.as_str()));
+        if let Some(report) = current.clone().find(|r| r.phase != resyncs::Phase::Done && r.rows > 0) {
+            let rows = |rows: i64| u64::try_from(rows).unwrap_or_default();
+            progress.show(&report.name, rows(report.rows), report.estimated_rows.map(rows));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}

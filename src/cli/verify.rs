@@ -1,0 +1,98 @@
+//! `pgflume verify`: compares, and says what differs.
+
+use super::CommandResult;
+use super::progress::Progress;
+use crate::config::{ConfigError, Options};
+use crate::resync;
+use crate::sync::Worker;
+use crate::verify::{self, Counters, Report, TableReport};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Exit code where both sides differ.
+const DIFFERENT: u8 = 3;
+
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(500);
+
+#[derive(Debug, clap::Args)]
+pub(super) struct VerifyArgs {
+    /// Names in schema.json [default: all of them]
+    tables: Vec<String>,
+    /// Write what should be there; exit 0 if everything was mended
+    #[arg(long, conflicts_with = "target")]
+    repair: bool,
+    /// Compare only this share of each table, such as 5%, and go on there the next time
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    sample: Option<f64>,
+    /// Compare this database, a read replica of LIBSQL_URL, with the same token
+    #[arg(long, value_name = "URL")]
+    target: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse::<f64>() {
+        Ok(percent) if percent > 0.0 && percent <= 100.0 => Ok(percent / 100.0),
+        _ => Err("a share is more than 0% and at most 100%".into()),
+    }
+}
+
+pub(super) async fn run(args: VerifyArgs, options: &Options) -> CommandResult {
+    let worker = Worker::new(options.config()?);
+    let tables = resync::tables(worker.schema(), &args.tables).map_err(|e| ConfigError(e.to_string()))?;
+    let wanted = verify::Options {
+        tables: tables.into_iter().map(str::to_owned).collect(),
+        repair: args.repair,
+        sample: args.sample,
+        target: args.target.map(|url| options.target_at(&url)).transpose()?,
+    };
+    let counters = Arc::new(Counters::default());
+    let report = tokio::select! {
+        report = verify::verify(&worker, wanted, counters.clone()) => report?,
+        () = watch(&counters) => Report::default(),
+    };
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        report.tables.iter().for_each(|(name, table)| print(name, table));
+    }
+    let failed = report.tables.values().any(|t| t.problem.is_some());
+    Ok(match report.is_equal() {
+        true => ExitCode::SUCCESS,
+        false if failed => ExitCode::FAILURE,
+        false => ExitCode::from(DIFFERENT),
+    })
+}
+
+/// Shows how far it is, for ever.
+async fn watch(counters: &Counters) {
+    let progress = Progress::new();
+    loop {
+        let (rows, differences) = (counters.rows.load(Ordering::Relaxed), counters.differences.load(Ordering::Relaxed));
+        progress.show(&format!("{differences} differences"), rows, None);
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn print(name: &str, table: &TableReport) {
+    if let Some(problem) = &table.problem {
+        println!("{name}: not compared: {problem}");
+        return;
+    }
+    let verdict = if table.differences() == 0 { "equal" } else { "DIFFERENT" };
+    let part = if table.is_whole { "" } else { ", a part of the table" };
+    println!(
+        "{name}: {verdict}, {} rows compared{part}: {} different, {} missing, {} extra; {} of them mended; {} among the dead letters",
+        table.rows, table.different, table.missing, table.extra, table.repaired, table.dead
+    );
+    for example in &table.examples {
+        let columns =
+            if example.columns.is_empty() { String::new() } else { format!(" in {}", example.columns.join(", ")) };
+        println!("  {:?}: {:?}{columns}", example.key, example.kind);
+    }
+}

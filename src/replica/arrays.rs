@@ -1,0 +1,96 @@
+//! Rows as JSON arrays, which `json_each` unpacks in the database: many rows in one parameter. Pure.
+
+use super::statements;
+use crate::schema::ColumnType;
+use crate::value::Cell;
+
+/// A JSON array is sent once it is this long, in bytes: sqld refuses values above 5 MB.
+const ARRAY_BYTES: usize = 1024 * 1024;
+
+/// A row larger than this goes alone: as JSON it may be six times as long.
+const LARGE_ROW_BYTES: usize = 512 * 1024;
+
+/// Whether a row goes alone, its values as parameters.
+pub fn is_large(row: &[Cell]) -> bool {
+    row.iter().map(Cell::bytes).sum::<usize>() > LARGE_ROW_BYTES
+}
+
+/// What a row that goes alone has as parameters.
+pub fn row_slots(kinds: &[ColumnType], row: &[Cell]) -> Vec<Cell> {
+    let slots = kinds.iter().zip(row).flat_map(|(kind, cell)| {
+        let (first, second) = statements::slots(*kind, cell);
+        std::iter::once(first).chain(second)
+    });
+    slots.collect()
+}
+
+/// Rows as one JSON array of arrays of [`statements::slots`].
+#[derive(Default)]
+pub struct Array {
+    /// The JSON.
+    pub text: String,
+    /// Whether a double among them needs the long form of the SQL.
+    pub far_reals: bool,
+    /// Rows in it.
+    pub rows: usize,
+}
+
+/// Rows as JSON arrays of arrays, cut at [`ARRAY_BYTES`].
+pub fn arrays(kinds: &[ColumnType], rows: &[&[Cell]]) -> Vec<Array> {
+    let mut done = Vec::new();
+    let mut array = Array::default();
+    for row in rows {
+        array.text.push(if array.text.is_empty() { '[' } else { ',' });
+        array.far_reals |= row.iter().any(statements::is_far);
+        let mut separator = '[';
+        for (kind, cell) in kinds.iter().zip(*row) {
+            let (first, second) = statements::slots(*kind, cell);
+            for slot in std::iter::once(first).chain(second) {
+                array.text.push(separator);
+                separator = ',';
+                push_json(&mut array.text, &slot);
+            }
+        }
+        array.text.push(']');
+        array.rows += 1;
+        if array.text.len() >= ARRAY_BYTES {
+            done.push(std::mem::take(&mut array));
+        }
+    }
+    done.push(array);
+    done.retain(|a| !a.text.is_empty());
+    for array in &mut done {
+        array.text.push(']');
+    }
+    done
+}
+
+fn push_json(out: &mut String, cell: &Cell) {
+    match cell {
+        Cell::Integer(i) => out.push_str(&i.to_string()),
+        Cell::Text(text) => push_string(out, text),
+        // slots() leaves neither doubles nor bytes.
+        Cell::Null | Cell::Real(_) | Cell::Blob(_) => out.push_str("null"),
+    }
+}
+
+fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    let mut plain = 0;
+    for (i, byte) in text.bytes().enumerate() {
+        let escape = match byte {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            0x00..0x20 => "",
+            _ => continue,
+        };
+        out.push_str(&text[plain..i]);
+        out.push_str(escape);
+        if escape.is_empty() {
+            out.push_str(&format!("\\u{byte:04x}"));
+        }
+        plain = i + 1;
+    }
+    out.push_str(&text[plain..]);
+    out.push('"');
+}

@@ -1,0 +1,147 @@
+//! Compares rows of the source with the replica in the replica's own SQL, so that only differences travel
+//! back. Every answer carries the head that it saw: the rows are those of one position, or the answer is
+//! worth nothing. Writes nothing.
+
+use super::arrays::{arrays, is_large, row_slots};
+use super::{Replica, Statement, statements};
+use crate::batch::{Item, State};
+use crate::error::{Error, Result};
+use crate::replica::head::Head;
+use crate::schema::{Table, ddl, quote};
+use crate::value::{Cell, Key};
+
+/// Keys of a range that are fetched at once: a server answers at most 10 MB.
+const KEYS: i64 = 2_000;
+
+/// What a part of a table differs in.
+#[derive(Debug, Default)]
+pub struct Differences {
+    /// Positions of rows that the replica does not have.
+    pub missing: Vec<usize>,
+    /// Positions of rows that it has otherwise.
+    pub different: Vec<usize>,
+    /// Rows that it has in the range, if one was given.
+    pub in_range: i64,
+}
+
+/// A range of keys: those after one, up to another.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyRange<'a> {
+    /// `None`: from the start.
+    pub after: Option<&'a Key>,
+    /// `None`: to the end.
+    pub up_to: Option<&'a Key>,
+}
+
+impl Replica {
+    /// Compares whole rows of one table, as they should be at `head`, with what the replica has; and counts
+    /// its rows in `range`. `None` if it is not at `head`.
+    pub async fn compare(
+        &self,
+        table: &Table,
+        items: &[Item],
+        range: Option<KeyRange<'_>>,
+        head: &Head,
+    ) -> Result<Option<Differences>> {
+        let mut found = Differences::default();
+        for (positions, statement) in statements_of(table, items) {
+            let Some(rows) = self.at(head, statement).await? else { return Ok(None) };
+            for row in rows {
+                let [Cell::Integer(n), Cell::Integer(is_missing)] = &row[..] else { return Err(garbled()) };
+                let position = usize::try_from(*n).ok().and_then(|n| positions.get(n)).copied().ok_or_else(garbled)?;
+                if *is_missing == 1 { found.missing.push(position) } else { found.different.push(position) }
+            }
+        }
+        if let Some(range) = range {
+            let (filter, args) = condition(table, range);
+            let sql = format!("SELECT -2, count(*) FROM {}{filter}", quote(&table.name));
+            let Some(rows) = self.at(head, Statement::new(sql, args)).await? else { return Ok(None) };
+            let [Cell::Integer(_), Cell::Integer(count)] = rows.first().map(Vec::as_slice).unwrap_or_default() else {
+                return Err(garbled());
+            };
+            found.in_range = *count;
+        }
+        Ok(Some(found))
+    }
+
+    /// The keys in a range, for one that has more than it should.
+    pub async fn keys_in(&self, table: &Table, range: KeyRange<'_>) -> Result<Vec<Key>> {
+        let keys = ddl::key_list(table);
+        let mut all: Vec<Key> = Vec::new();
+        loop {
+            let after = all.last().or(range.after);
+            let (filter, args) = condition(table, KeyRange { after, up_to: range.up_to });
+            let sql = format!("SELECT {keys} FROM {}{filter} ORDER BY {keys} LIMIT {KEYS}", quote(&table.name));
+            let page = self.store.read(Statement::new(sql, args)).await?;
+            let is_end = (page.len() as i64) < KEYS;
+            all.extend(page);
+            if is_end {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// One row by its key; `None` if there is none.
+    pub async fn row(&self, table: &Table, key: &Key) -> Result<Option<Vec<Cell>>> {
+        let columns = crate::schema::quoted_list(table.columns.iter().map(|c| c.name.as_str()));
+        let marks: Vec<_> = (1..=key.len()).map(|i| format!("?{i}")).collect();
+        let sql = format!(
+            "SELECT {columns} FROM {} WHERE ({}) = ({})",
+            quote(&table.name),
+            ddl::key_list(table),
+            marks.join(", ")
+        );
+        Ok(self.store.read(Statement::new(sql, key.clone())).await?.into_iter().next())
+    }
+
+    /// The rows of a query of two columns at `head`; `None` if the database is elsewhere.
+    async fn at(&self, head: &Head, statement: Statement) -> Result<Option<super::Rows>> {
+        let sql = format!("{} UNION ALL SELECT -1, (SELECT token FROM _pgflume_head WHERE id = 1)", statement.sql);
+        let mut rows = self.store.read(Statement::new(sql, statement.args)).await?;
+        let is_token = |row: &Vec<Cell>| matches!(&row[..], [Cell::Integer(-1), _]);
+        let token = rows.iter().position(is_token).map(|at| rows.swap_remove(at)).ok_or_else(garbled)?;
+        Ok((token.get(1) == Some(&Cell::Text(head.token.clone()))).then_some(rows))
+    }
+}
+
+/// The statements that compare `items`, each with the positions of its rows.
+fn statements_of(table: &Table, items: &[Item]) -> Vec<(Vec<usize>, Statement)> {
+    let kinds: Vec<_> = table.columns.iter().map(|c| c.kind).collect();
+    let rows = items.iter().enumerate().filter_map(|(i, item)| match &item.state {
+        State::Row { cells, .. } => Some((i, cells.as_slice())),
+        State::Gone => None,
+    });
+    let (large, small): (Vec<_>, Vec<_>) = rows.partition(|(_, row)| is_large(row));
+    let differences = statements::differences(table);
+    let small_rows: Vec<&[Cell]> = small.iter().map(|(_, row)| *row).collect();
+    let mut start = 0;
+    let mut all = Vec::new();
+    for array in arrays(&kinds, &small_rows) {
+        let positions = small[start..start + array.rows].iter().map(|(i, _)| *i).collect();
+        start += array.rows;
+        let sql = format!("{} {differences}", statements::expected_json(table, array.far_reals));
+        all.push((positions, Statement::new(sql, vec![Cell::Text(array.text)])));
+    }
+    for (position, row) in large {
+        let sql = format!("{} {differences}", statements::expected_slots(table, row.iter().any(statements::is_far)));
+        all.push((vec![position], Statement::new(sql, row_slots(&kinds, row))));
+    }
+    all
+}
+
+fn condition(table: &Table, range: KeyRange<'_>) -> (String, Vec<Cell>) {
+    let keys = ddl::key_list(table);
+    let (mut conditions, mut args) = (Vec::new(), Vec::new());
+    for (bound, operator) in [(range.after, ">"), (range.up_to, "<=")] {
+        let Some(key) = bound else { continue };
+        let marks: Vec<_> = (1..=key.len()).map(|i| format!("?{}", args.len() + i)).collect();
+        conditions.push(format!("({keys}) {operator} ({})", marks.join(", ")));
+        args.extend(key.iter().cloned());
+    }
+    let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
+    (filter, args)
+}
+
+fn garbled() -> Error {
+    Error::retry("the replica's answer to a comparison cannot be understood; it will be asked again")
+}

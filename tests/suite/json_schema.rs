@@ -1,0 +1,99 @@
+//! `docs/schema-v1.json`, which editors check a `schema.json` against: it agrees with what pgflume reads.
+
+use boon::{Compiler, SchemaIndex, Schemas};
+use pgflume::schema::Schema;
+use serde_json::Value;
+
+struct JsonSchema {
+    schemas: Schemas,
+    index: SchemaIndex,
+}
+
+impl JsonSchema {
+    /// Compiled, and so checked against the schema of schemas itself.
+    fn load() -> Self {
+        let json: Value = serde_json::from_str(include_str!("../../docs/schema-v1.json")).unwrap();
+        assert_eq!(json["$id"], pgflume::init::JSON_SCHEMA);
+        let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
+        compiler.add_resource(pgflume::init::JSON_SCHEMA, json).unwrap();
+        let index = compiler.compile(pgflume::init::JSON_SCHEMA, &mut schemas).unwrap();
+        Self { schemas, index }
+    }
+
+    fn takes(&self, text: &str) -> bool {
+        let value: Value = serde_json::from_str(text).unwrap();
+        self.schemas.validate(&value, self.index).is_ok()
+    }
+}
+
+#[test]
+fn the_files_of_this_repository_are_valid() {
+    let json_schema = JsonSchema::load();
+    for text in [
+        include_str!("../../schema.json"),
+        include_str!("../../src/demo/shop.json"),
+        include_str!("../../compose/schema.json"),
+    ] {
+        assert!(json_schema.takes(text), "{text}");
+        Schema::parse(text).unwrap();
+    }
+}
+
+#[test]
+fn it_says_what_pgflume_says() {
+    let json_schema = JsonSchema::load();
+    let ok = r#""primaryKey":"id","columns":{"id":"TEXT","n":"INTEGER"}"#;
+    let with = |member: &str| format!(r#"{{"t": {{{ok}, {member}}}}}"#);
+    let typed = |kind: &str| format!(r#"{{"t": {{"primaryKey":"id","columns":{{"id":{kind}}}}}}}"#);
+    let named = |name: &str| format!(r#"{{"{name}": {{{ok}}}}}"#);
+    let mut good = vec![named("t"), named("ü ö.\\\""), named(&"a".repeat(63)), with(r#""evolve": true"#)];
+    good.extend(["INTEGER", "REAL", "TEXT", "BOOLEAN", "JSON", "BLOB", "DECIMAL"].map(|t| typed(&format!("\"{t}\""))));
+    good.extend(
+        [r#""public.t""#, r#""\"my.schema\".\"T\"\"x\"""#, r#""a b.c d""#].map(|s| with(&format!("\"source\": {s}"))),
+    );
+    good.extend([r#"[]"#, r#"["id"]"#, r#"["id", ["n", "id"]]"#].map(|i| with(&format!("\"indexes\": {i}"))));
+    good.extend([r#"[]"#, r#"["n"]"#].map(|l| with(&format!("\"lossy\": {l}"))));
+    good.push(with(r#""where": " not deleted""#));
+    good.push(format!(r#"{{"$schema": "x", "t": {{{ok}}}}}"#));
+    good.push(r#"{"t": {"primaryKey":["b","a"],"columns":{"a":"TEXT","b":"TEXT"}}}"#.into());
+    let mut bad = vec!["[]".to_owned(), "{}".into(), r#"{"$schema": "x"}"#.into(), r#"{"t": 1}"#.into()];
+    bad.extend(["_pgflume_x", "_PGFLUME_x", "sqlite_x", "SQLite_x", ""].map(named));
+    bad.push(named(&"a".repeat(64)));
+    bad.extend([r#""VARCHAR""#, r#""text""#, "1", "null"].map(typed));
+    bad.extend(
+        [r#""t""#, r#""a.b.c""#, r#"".t""#, r#""t.""#, r#""\"a.b""#, "1"].map(|s| with(&format!("\"source\": {s}"))),
+    );
+    bad.extend([r#""id""#, "[1]", "[[]]", r#"["n", "n"]"#].map(|i| with(&format!("\"indexes\": {i}"))));
+    bad.extend([r#""n""#, "[1]", r#"["n", "n"]"#].map(|l| with(&format!("\"lossy\": {l}"))));
+    bad.extend([r#""where": """#, r#""where": " ""#, r#""where": 1"#, r#""evolve": "yes""#, r#""color": 1"#].map(with));
+    bad.extend(
+        [
+            r#"{"columns":{"id":"TEXT"}}"#,
+            r#"{"primaryKey":"id"}"#,
+            r#"{"primaryKey":[],"columns":{"id":"TEXT"}}"#,
+            r#"{"primaryKey":["id","id"],"columns":{"id":"TEXT"}}"#,
+            r#"{"primaryKey":"id","columns":{}}"#,
+            r#"{"primaryKey":"id","columns":[]}"#,
+        ]
+        .map(|t| format!(r#"{{"t": {t}}}"#)),
+    );
+    for (texts, expected) in [(good, true), (bad, false)] {
+        for text in texts {
+            assert_eq!(Schema::parse(&text).is_ok(), expected, "pgflume: {text}");
+            assert_eq!(json_schema.takes(&text), expected, "JSON Schema: {text}");
+        }
+    }
+}
+
+#[test]
+fn what_only_pgflume_can_see_is_refused_by_pgflume() {
+    let json_schema = JsonSchema::load();
+    for text in [
+        r#"{"t": {"primaryKey":"x","columns":{"id":"TEXT"}}}"#,
+        r#"{"t": {"primaryKey":"id","columns":{"id":"TEXT","ID":"TEXT"}}}"#,
+        r#"{"t": {"primaryKey":"id","columns":{"id":"TEXT"},"lossy":["x"]}}"#,
+        r#"{"t": {"primaryKey":"id","columns":{"id":"TEXT"}}, "T": {"primaryKey":"id","columns":{"id":"TEXT"}}}"#,
+    ] {
+        assert!(json_schema.takes(text) && Schema::parse(text).is_err(), "{text}");
+    }
+}
