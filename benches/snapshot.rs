@@ -264,7 +264,9 @@ impl Bench {
         let report = verify(&worker, options.clone(), Arc::default()).await.unwrap();
         assert!(report.is_equal(), "{report:?}");
         println!("    verify under load: equal, {} rows", report.tables["items"].rows);
-        plant(&target, &format!("UPDATE items SET amount = '1' || substr(amount, 2) || char(unicode(substr(amount, -1)) + 1) WHERE id = {}", self.rows / 3)).await;
+        // The lowest bit of the last digit.
+        let flipped = "substr(amount, 1, length(amount) - 1) || char(unicode(substr(amount, -1)) + 1 - 2 * (unicode(substr(amount, -1)) % 2))";
+        plant(&target, &format!("UPDATE items SET amount = {flipped} WHERE id = {}", self.rows / 3)).await;
         let repair = verify::Options { repair: true, ..options.clone() };
         let report = verify(&worker, repair, Arc::default()).await.unwrap();
         let items = &report.tables["items"];
