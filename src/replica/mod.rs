@@ -160,10 +160,10 @@ impl Replica {
                 "the database to verify has no bookkeeping of pgflume: it must be the replica or a copy of it",
             ));
         }
-        for table in schema.tables().filter(|t| !there.tables.contains_key(&t.name.to_lowercase())) {
-            return Err(Error::halt(format!("the database to verify has no table {:?}", table.name)));
+        match schema.tables().find(|t| !there.tables.contains_key(&t.name.to_lowercase())) {
+            Some(table) => Err(Error::halt(format!("the database to verify has no table {:?}", table.name))),
+            None => there.check(schema),
         }
-        there.check(schema)
     }
 
     /// Whether a head can be read.
