@@ -1,6 +1,8 @@
 -- What the worker itself keeps in Postgres. Created at first contact, or by `pgflume setup`.
 -- Safe to run again.
 
+-- opening a catalog table makes this session see a schema that another one has just created
+do $fresh$ begin perform from pg_catalog.pg_namespace limit 1; end $fresh$;
 create schema if not exists pgflume;
 revoke all on schema pgflume from public;
 

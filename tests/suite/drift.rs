@@ -430,6 +430,10 @@ async fn an_event_trigger_tells_of_an_altered_table_and_never_fails_its_ddl() {
     rig.db.sql("alter table pgmq.q_gone rename to q_replicate_data_libsql").await;
     rig.drain().await;
     assert_eq!(rig.rows("SELECT another FROM items ORDER BY 1").await, ["NULL", "NULL"]);
+    let both = sides(&rig, &evolving, false);
+    capture::teardown(&both.postgres, &both.queue, capture::TeardownOptions::default()).await.unwrap();
+    rig.db.sql("alter table items add last int").await;
+    assert_eq!(rig.db.one("select count(*) from pg_event_trigger").await, "0");
 }
 
 #[tokio::test(flavor = "multi_thread")]
