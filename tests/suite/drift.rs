@@ -9,7 +9,12 @@ use pgflume::drift::{Drift, Kind};
 use pgflume::error::Error;
 use pgflume::postgres::PgUrl;
 use pgflume::status;
+use pgflume::sync::Worker;
 use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+const BUDGET: Duration = Duration::from_secs(25);
 
 const TABLE: &str = "create table items (id int primary key, name text, size int, note text);
     insert into items values (1, 'a', 10, 'n1'), (2, 'b', 20, 'n2')";
@@ -236,8 +241,8 @@ async fn a_worker_with_the_old_file_goes_on_and_leaves_nothing_stale() {
     for path in PATHS {
         let old = rig(path, TABLE, ITEMS).await;
         setup(&old, SIZED).await.unwrap();
-        let new = pgflume::sync::Worker::new(config(&old.db.url(), old.home.target(), schema(SIZED)));
-        let drain = || async { new.drain(std::time::Duration::from_secs(25)).await.unwrap() };
+        let new = Worker::new(config(&old.db.url(), old.home.target(), schema(SIZED)));
+        let drain = || async { new.drain(BUDGET).await.unwrap() };
         old.db.sql("insert into items values (3, 'c', 30)").await;
         assert_eq!(old.drain().await.queued, 0);
         drain().await;
@@ -246,6 +251,41 @@ async fn a_worker_with_the_old_file_goes_on_and_leaves_nothing_stale() {
         assert_eq!(old.drain().await.queued, 0, "the old worker takes the mark of a column that it does not know");
         drain().await;
         assert_eq!(old.rows("SELECT size FROM items ORDER BY 1").await, ["10", "20", "31"], "{path:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_and_new_workers_beside_each_other_under_writes_end_with_equal_sides() {
+    for path in PATHS {
+        let old = rig(path, TABLE, ITEMS).await;
+        old.db.sql("insert into items select n, 'x', n from generate_series(3, 3000) n").await;
+        let new = Arc::new(Worker::new(config(&old.db.url(), old.home.target(), schema(SIZED))));
+        let url = PgUrl::parse(&old.db.url()).unwrap();
+        let writer = tokio::spawn(async move {
+            let client = url.connect().await.unwrap();
+            for i in 0..300 {
+                let sql = format!(
+                    "update items set size = size + {i} where id % 300 = {i}; delete from items where id = {}",
+                    1000 + i
+                );
+                client.batch_execute(&sql).await.unwrap();
+            }
+        });
+        setup(&old, SIZED).await.unwrap();
+        while !writer.is_finished() {
+            let (by_old, by_new) = tokio::join!(old.worker.drain(BUDGET), new.drain(BUDGET));
+            by_old.unwrap();
+            by_new.unwrap();
+        }
+        writer.await.unwrap();
+        old.drain().await;
+        assert_eq!(new.drain(BUDGET).await.unwrap().rebuilding, 0);
+        let source = "select concat_ws('|', id, name, size) from items order by id";
+        assert_eq!(
+            old.rows("SELECT id, name, size FROM items ORDER BY id").await,
+            old.db.all(source).await,
+            "{path:?}"
+        );
     }
 }
 
