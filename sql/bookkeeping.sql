@@ -1,6 +1,8 @@
 -- What the worker itself keeps in Postgres. Created at first contact, or by `pgflume setup`.
 -- Safe to run again.
 
+-- opening a catalog table makes this session see a schema that another one has just created
+do $fresh$ begin perform from pg_catalog.pg_namespace limit 1; end $fresh$;
 create schema if not exists pgflume;
 revoke all on schema pgflume from public;
 
@@ -78,4 +80,28 @@ create table if not exists pgflume.verified (
 alter table pgflume.progress add column if not exists healed_at timestamptz;
 alter table pgflume.progress add column if not exists healed_from text;
 
-comment on schema pgflume is 'pgflume, bookkeeping 2';
+-- What `pgflume setup` captured, one row for each table of schema.json: to tell what has changed since.
+create table if not exists pgflume.captured (
+    queue       text not null,
+    name        text not null,
+    -- pg_class.oid: a renamed table is found again
+    source      oid not null,
+    -- columns, key, where, indexes, source and triggers as captured; the source's columns and types at that time;
+    -- columns that schema.json named once and the replica may still have
+    definition  jsonb not null,
+    at          timestamptz not null default now(),
+    primary key (queue, name)
+);
+
+-- By which definition the replica's rows are kept: what a worker with another one has to copy again.
+create table if not exists pgflume.shapes (
+    queue       text not null,
+    name        text not null,
+    definition  jsonb not null,
+    primary key (queue, name)
+);
+
+-- All of a queue's shapes in one value, so that a step sees at once that another worker has another schema.json.
+alter table pgflume.progress add column if not exists shape text;
+
+comment on schema pgflume is 'pgflume, bookkeeping 3';

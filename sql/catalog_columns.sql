@@ -15,7 +15,8 @@ select w.name, c.oid,
             when a.attcollation = 100 then database.by_bytes
             else database.is_utf8 and exists (select from pg_collation l where l.oid = a.attcollation and l.collcollate in ('C', 'POSIX')
                          and l.collprovider = 'c') end,
-       arrays.is_array, arrays.are_inside
+       arrays.is_array, arrays.are_inside,
+       format_type(a.atttypid, a.atttypmod)
 from unnest($1::text[], $2::text[], $3::text[]) as w(name, schema, source)
 join pg_namespace n on n.nspname = w.schema
 join pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p', 'v')

@@ -8,6 +8,8 @@ grant usage on schema pgflume to pgflume_worker;
 grant select, insert, update on pgflume.progress, pgflume.wakeup to pgflume_worker;
 grant select, insert, delete on pgflume.redeemed to pgflume_worker;
 grant select, insert, update, delete on pgflume.resyncs, pgflume.verified to pgflume_worker;
+grant select on pgflume.captured to pgflume_worker;
+grant select, insert, update on pgflume.shapes to pgflume_worker;
 
 -- Without effect until somebody turns on row-level security for the queue (some consoles do).
 do $policies$

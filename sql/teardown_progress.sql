@@ -6,5 +6,9 @@ begin
         delete from pgflume.resyncs where queue = {{queue_name}};
         delete from pgflume.verified where queue = {{queue_name}};
     end if;
+    if to_regclass('pgflume.shapes') is not null then
+        delete from pgflume.captured where queue = {{queue_name}};
+        delete from pgflume.shapes where queue = {{queue_name}};
+    end if;
 end
 $newer$;

@@ -161,6 +161,12 @@ impl Options {
         }
     }
 
+    /// The replica, where one is named.
+    pub fn target_if_any(&self) -> Result<Option<Target>, ConfigError> {
+        let is_named = non_empty(self.libsql_url.as_deref()).is_some() || from_file("LIBSQL_URL")?.is_some();
+        is_named.then(|| self.target()).transpose()
+    }
+
     /// What is replicated.
     pub fn schema(&self) -> Result<Arc<Schema>, ConfigError> {
         let path = &self.schema_file;

@@ -15,15 +15,17 @@
 //! 7. **No SQL from outside.** Identifiers come from the checked schema or the catalog, quoted; values are parameters.
 //! 8. **Bounded.** Rows, bytes and time of a batch, tries, memory and bodies are named constants with their reason.
 //!
-//! Arrows point one way: [`cli`], [`http`] → use cases ([`sync`], [`status`], [`capture`], [`init`], [`demo`]) →
-//! [`queue`], [`source`], [`replica`] → the core, which does no IO ([`schema`], [`message`], [`value`],
+//! Arrows point one way: [`cli`], [`http`] → use cases ([`sync`], [`status`], [`alter`], [`capture`], [`init`], [`demo`]) →
+//! [`drift`], [`queue`], [`source`], [`replica`] → the core, which does no IO ([`schema`], [`message`], [`value`],
 //! [`batch`], [`reconcile`]).
 
+pub mod alter;
 pub mod batch;
 pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod drift;
 pub mod error;
 pub mod http;
 pub mod init;

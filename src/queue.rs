@@ -20,8 +20,11 @@ pub const FIRST_TAKE_MESSAGES: i64 = 1_000;
 /// Bytes of messages of one step, as stored.
 pub const TAKE_BYTES: i64 = 4 * 1024 * 1024;
 
+/// The advisory lock of whoever creates what is missing.
+pub const CREATION_LOCK: i64 = 7_352_891_046_612;
+
 /// The comment on the schema that `sql/bookkeeping.sql` ends with.
-const BOOKKEEPING: &str = "pgflume, bookkeeping 2";
+const BOOKKEEPING: &str = "pgflume, bookkeeping 3";
 
 /// A message larger than this when stored may be compressed: its size is taken unpacked.
 const COMPRESSED_BYTES: i64 = 2000;
@@ -65,6 +68,8 @@ pub struct Snapshot {
     pub calls: i64,
     /// Whether tables wait to be rebuilt.
     pub is_rebuilding: bool,
+    /// The definitions by which the last worker kept the replica.
+    pub shape: Option<String>,
 }
 
 /// One message.
@@ -137,7 +142,7 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
 
 /// Two workers that meet a new queue at once must not both create; `if not exists` alone races.
 fn exclusively(sql: &str) -> String {
-    format!("begin; select pg_catalog.pg_advisory_xact_lock(7352891046612); {sql}; commit")
+    format!("begin; select pg_catalog.pg_advisory_xact_lock({CREATION_LOCK}); {sql}; commit")
 }
 
 /// Takes the single flight: the snapshot with the progress row locked, or `None` if somebody has it.
@@ -152,7 +157,8 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                pg_catalog.to_jsonb(pg_catalog.clock_timestamp()) #>> '{}',
                coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0),
                exists (select from pgflume.resyncs r where r.queue = p.queue and r.phase <> 'done'),
-               coalesce(p.healed_at > pg_catalog.now() - interval '1 hour', false)
+               coalesce(p.healed_at > pg_catalog.now() - interval '1 hour', false),
+               p.shape
         from pgflume.progress p where p.queue = $1 for update nowait";
     let rows = match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await {
         Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(None),
@@ -181,6 +187,7 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
         at: row.try_get(10)?,
         calls: row.try_get(11)?,
         is_rebuilding: row.try_get(12)?,
+        shape: row.try_get(14)?,
     }))
 }
 

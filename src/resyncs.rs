@@ -14,6 +14,8 @@ pub enum Reason {
     Request,
     /// The replica was nuked.
     Nuke,
+    /// The table's definition has changed.
+    Evolve,
     /// The two sides had diverged: [`crate::reconcile::Divergence::name`].
     Healed(&'static str),
 }
@@ -24,6 +26,7 @@ impl Reason {
         match self {
             Self::Request => "request",
             Self::Nuke => "nuke",
+            Self::Evolve => "evolve",
             Self::Healed(divergence) => divergence,
         }
     }

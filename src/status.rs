@@ -1,10 +1,12 @@
 //! How things stand: queue, lag, last sync, tables, dead letters, replica. Takes a worker, asks both
 //! sides, changes nothing. No keys and no row values.
 
+use crate::drift::{self, Drift};
 use crate::error::{Error, Result};
 use crate::queue::{self, LastSync};
 use crate::replica::Replica;
 use crate::replica::head::Head;
+use crate::replica::inventory::Inventory;
 use crate::resyncs;
 use crate::schema::catalog::{self, Access};
 use crate::sync::Worker;
@@ -37,6 +39,8 @@ pub struct Status {
     pub replica: ReplicaStatus,
     /// Each table of `schema.json`.
     pub tables: BTreeMap<String, TableStatus>,
+    /// What is no longer as it was set up, each with its mend.
+    pub drift: Vec<Drift>,
 }
 
 /// The replica's side.
@@ -86,7 +90,9 @@ pub async fn status(worker: &Worker) -> Result<Status> {
         let (resync, verified) = (rebuilt.remove(&name), coverage.remove(&name));
         (name, TableStatus { captured: source.captured, problem, resync, verified })
     });
+    let there = within(inventory(worker)).await.ok();
     Ok(Status {
+        drift: drift::check(&client, queue, worker.schema(), there.as_ref()).await?,
         queue: queue.as_str().to_owned(),
         queued: queue::depth(&client, queue).await?,
         lag_seconds: queue::oldest_seconds(&client, queue).await?,
@@ -97,6 +103,10 @@ pub async fn status(worker: &Worker) -> Result<Status> {
             .unwrap_or_else(|e| ReplicaStatus { error: Some(e.to_string()), ..ReplicaStatus::default() }),
         tables: tables.collect(),
     })
+}
+
+async fn inventory(worker: &Worker) -> Result<Inventory> {
+    Replica::open(worker.target()).await?.inventory().await
 }
 
 async fn replica(worker: &Worker) -> Result<ReplicaStatus> {
@@ -146,6 +156,10 @@ async fn source_reasons(worker: &Worker) -> Result<BTreeMap<&'static str, String
     let unfit = sources.values().find(|s| s.captured && s.access != Access::Readable);
     if let Some(problem) = unfit.and_then(|s| s.access.problem(&s.table)) {
         reasons.insert("schema", problem);
+    } else {
+        let there = within(inventory(worker)).await.ok();
+        let drift = drift::check(&client, worker.queue(), worker.schema(), there.as_ref()).await?;
+        reasons.extend(drift.iter().find(|d| d.kind.is_fault()).map(|d| ("schema", d.line())));
     }
     let lag = queue::oldest_seconds(&client, worker.queue()).await?;
     if lag.is_some_and(|seconds| seconds > MAX_LAG.as_secs_f64()) {

@@ -29,6 +29,17 @@ pub struct Facts {
     pub warnings: Vec<String>,
     /// The queue and its dead letters are both there.
     pub queues_exist: bool,
+    /// Tables that this queue captures and `schema.json` does not name.
+    pub forgotten: Vec<Forgotten>,
+}
+
+/// A table that this queue captures and `schema.json` does not name.
+#[derive(Debug)]
+pub struct Forgotten {
+    /// The table.
+    pub on: SourceName,
+    /// Our triggers on it.
+    pub triggers: Vec<String>,
 }
 
 /// What this server has.
@@ -37,7 +48,8 @@ pub struct Server {
     version: i64,
     /// Who installs.
     pub user: String,
-    superuser: bool,
+    /// Who installs may do anything.
+    pub superuser: bool,
     create_role: bool,
     may_create: bool,
     /// `pgmq.create` is there.
@@ -107,14 +119,17 @@ pub async fn inspect(client: &mut Client, schema: &Schema, queue: &QueueName, op
         sources.extend(found.source(tables, queue_has_rls.unwrap_or(false)).await?);
     }
     refuse_overlap(&sources, &mut refusals);
-    warn_about_forgotten(client, queue, &sources, &mut warnings).await?;
+    let forgotten = forgotten(client, queue, &sources).await?;
+    if !options.allow_drop {
+        warn_about_forgotten(&forgotten, &mut warnings);
+    }
     if !refusals.is_empty() {
         return Err(Error::halt(format!(
             "nothing was changed, because this cannot be set up:\n  - {}",
             refusals.join("\n  - ")
         )));
     }
-    Ok(Facts { server, sources, warnings, queues_exist: queue_has_rls.is_some() })
+    Ok(Facts { server, sources, warnings, queues_exist: queue_has_rls.is_some(), forgotten })
 }
 
 async fn server(client: &Client) -> Result<Server> {
@@ -244,29 +259,29 @@ async fn queue_table(
 }
 
 /// Tables that this queue captures and `schema.json` does not name. Left alone: it may be the wrong file.
-async fn warn_about_forgotten(
-    client: &Client,
-    queue: &QueueName,
-    sources: &[Inspected],
-    warnings: &mut Vec<String>,
-) -> Result<()> {
+async fn forgotten(client: &Client, queue: &QueueName, sources: &[Inspected]) -> Result<Vec<Forgotten>> {
     let prefix = render::function_prefix(queue);
     let rows = client.query_typed(include_str!("../../sql/teardown_triggers.sql"), &[(&prefix, Type::TEXT)]).await?;
+    let mut found = Vec::new();
     for row in rows {
         let on = SourceName { schema: row.try_get(0)?, table: row.try_get(1)? };
-        if sources.iter().any(|s| s.source.name == on || s.source.partitions.contains(&on)) {
-            continue;
+        if !sources.iter().any(|s| s.source.name == on || s.source.partitions.contains(&on)) {
+            found.push(Forgotten { on, triggers: row.try_get(2)? });
         }
-        let triggers: Vec<String> = row.try_get(2)?;
+    }
+    Ok(found)
+}
+
+fn warn_about_forgotten(forgotten: &[Forgotten], warnings: &mut Vec<String>) {
+    for Forgotten { on, triggers } in forgotten {
         let drops: Vec<_> =
             triggers.iter().map(|t| format!("drop trigger {} on {}", quote(t), shown(&on.quoted()))).collect();
         warnings.push(format!(
-            "{} is captured but not in schema.json, so its marks are skipped; add it there, or run: {}",
+            "{} is captured but not in schema.json, so its marks are skipped; add it there, or run setup with --allow-drop, or: {}",
             shown(&on.quoted()),
             drops.join("; ")
         ));
     }
-    Ok(())
 }
 
 /// A partition of one source that is a source itself would need two triggers of the same name.

@@ -57,6 +57,8 @@ pub struct SetupOptions {
     pub row_triggers: BTreeSet<String>,
     /// When cron posts, if it has no job yet.
     pub schedule: Option<String>,
+    /// End the capture of tables that `schema.json` no longer names.
+    pub allow_drop: bool,
 }
 
 /// Makes Postgres ready. On an error everything before the failed step is in place, and running again
@@ -87,6 +89,14 @@ pub async fn setup(
         report.check_job(&client).await?;
     }
     Ok(report)
+}
+
+/// What a set-up would make in Postgres that is not there yet, for people. Changes nothing.
+pub async fn plan(postgres: &PgUrl, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<Vec<String>> {
+    let mut client = postgres.connect().await?;
+    let facts = inspect::inspect(&mut client, schema, queue, options).await?;
+    let steps = plan::steps(&facts, queue, options).into_iter();
+    Ok(steps.filter(|step| !step.is_done && !step.is_routine).map(|step| step.title).collect())
 }
 
 /// The same as a script for review, or for a migration file. Changes nothing; holds no secret.

@@ -1,11 +1,13 @@
 //! Facts → the steps of a set-up, each one transaction. Pure. `setup` runs them, `--print` writes them.
 
-use super::inspect::{Facts, Inspected};
-use super::render::{self, Event};
+use super::inspect::{Facts, Forgotten, Inspected};
+use super::render::{self, Event, Source};
 use super::template::{dollar_quoted, dollar_tag, fill, shown, text};
 use super::{LOCK_TIMEOUT_MS, SetupOptions};
 use crate::config::QueueName;
-use crate::schema::quote;
+use crate::drift::recorded::Definition;
+use crate::queue::CREATION_LOCK;
+use crate::schema::{Table, quote};
 
 /// How often cron asks for a drain, unless told otherwise.
 const DEFAULT_SCHEDULE: &str = "*/5 * * * *";
@@ -30,12 +32,19 @@ pub struct Step {
     pub need: Need,
     /// Nothing to do: all of it is there as it should be.
     pub is_done: bool,
+    /// Run each time, whether something has changed or not.
+    pub is_routine: bool,
 }
 
 impl Step {
     /// A required step with something to do.
     pub fn new(title: impl Into<String>, sql: impl Into<String>) -> Self {
-        Self { title: title.into(), sql: sql.into(), need: Need::Required, is_done: false }
+        Self { title: title.into(), sql: sql.into(), need: Need::Required, is_done: false, is_routine: false }
+    }
+
+    /// A step that is run each time.
+    fn routine(title: impl Into<String>, sql: impl Into<String>) -> Self {
+        Self { is_routine: true, ..Self::new(title, sql) }
     }
 
     /// The whole transaction.
@@ -55,15 +64,25 @@ pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Vec<St
     if !facts.server.has_pgmq {
         steps.push(Step::new("PGMQ", pgmq()));
     }
+    // A worker that is running may be about to create the same.
+    let alone = format!("select pg_advisory_xact_lock({CREATION_LOCK});\n");
     steps.push(Step {
         is_done: facts.queues_exist,
-        ..Step::new(format!("the queue {} and its dead letters", queue.as_str()), queues(queue))
+        ..Step::new(format!("the queue {} and its dead letters", queue.as_str()), alone.clone() + &queues(queue))
     });
-    steps.push(Step::new("the schema pgflume and the worker's bookkeeping", include_str!("../../sql/bookkeeping.sql")));
-    steps.push(Step::new("the roles pgflume_capture and pgflume_worker", include_str!("../../sql/roles.sql")));
-    steps.push(Step::new("their rights", rights(facts, queue)));
-    steps.push(Step::new("the functions of schema pgflume", functions(facts, queue)));
+    steps.push(Step::routine(
+        "the schema pgflume and the worker's bookkeeping",
+        alone + include_str!("../../sql/bookkeeping.sql"),
+    ));
+    steps.push(Step::routine("the roles pgflume_capture and pgflume_worker", include_str!("../../sql/roles.sql")));
+    steps.push(Step::routine("their rights", rights(facts, queue)));
+    steps.push(Step::routine("the functions of schema pgflume", functions(facts, queue)));
     steps.extend(facts.sources.iter().map(|s| capture(s, queue, options)));
+    if options.allow_drop {
+        steps.extend(facts.forgotten.iter().map(release));
+    }
+    steps.push(Step::routine("the record of what is captured", record(facts, queue)));
+    steps.extend(evolve_trigger(facts));
     steps.extend(cron(facts, options));
     steps
 }
@@ -148,6 +167,45 @@ fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> 
     Step { is_done: inspected.is_captured && !is_dropping, ..Step::new(title, sql) }
 }
 
+/// Ends the capture of a table that `schema.json` no longer names.
+fn release(forgotten: &Forgotten) -> Step {
+    let on = forgotten.on.quoted();
+    let drops: String = forgotten.triggers.iter().map(|t| render::drop_trigger(&forgotten.on, t)).collect();
+    Step::new(
+        format!("the end of the capture of {}", shown(&on)),
+        format!("lock table {on} in access exclusive mode;\n{drops}"),
+    )
+}
+
+/// What was captured, to tell later what has changed since.
+fn record(facts: &Facts, queue: &QueueName) -> String {
+    let one = |source: &Source, table: &Table| {
+        let events: Vec<&str> = source.events().iter().map(|e| e.name()).collect();
+        // A map of texts and lists has no way not to be JSON.
+        let definition = serde_json::to_string(&Definition::of(table, &events)).unwrap_or_default();
+        let values = [
+            ("queue_name", text(queue.as_str())),
+            ("name", text(&table.name)),
+            ("source_text", text(&source.name.quoted())),
+            ("definition", text(&definition)),
+        ];
+        fill(include_str!("../../sql/capture_record.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
+    };
+    let sources = facts.sources.iter().map(|s| &s.source);
+    sources.flat_map(|s| s.targets.iter().map(move |t| one(s, &t.table))).collect()
+}
+
+/// Only a superuser may make an event trigger; without it added columns are seen with the next call.
+fn evolve_trigger(facts: &Facts) -> Option<Step> {
+    let evolves = facts.sources.iter().flat_map(|s| &s.source.targets).any(|t| t.table.evolve);
+    let mend = "added columns are seen with the worker's next call instead";
+    let step = Step::routine(
+        "the event trigger for tables that follow their source",
+        include_str!("../../sql/evolve_trigger.sql"),
+    );
+    (evolves && facts.server.superuser).then_some(Step { need: Need::Optional(mend), ..step })
+}
+
 fn cron(facts: &Facts, options: &SetupOptions) -> Option<Step> {
     let server = &facts.server;
     if !server.has_cron && !server.can_cron {
@@ -161,5 +219,5 @@ fn cron(facts: &Facts, options: &SetupOptions) -> Option<Step> {
     ];
     let sql = fill(include_str!("../../sql/cron.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())));
     let mend = "let an administrator create the extension pg_cron and grant usage on schema cron to this role, then run setup again; or let the system's cron run `pgflume sync`";
-    Some(Step { need: Need::Optional(mend), ..Step::new("the cron job process_libsql_replication", sql) })
+    Some(Step { need: Need::Optional(mend), ..Step::routine("the cron job process_libsql_replication", sql) })
 }

@@ -185,10 +185,32 @@ impl Target {
         match event {
             Event::Insert => self.marks(queue, &rows_of("new_rows")),
             Event::Delete => self.marks(queue, &rows_of("old_rows")),
-            Event::Update => self.marks(queue, &self.changed_rows()),
+            Event::Update => self.update_marks(queue),
             Event::Truncate => fill(include_str!("../../sql/capture_truncate.sql"), &self.names(queue).each()),
             Event::Row => self.row_marks(queue),
         }
+    }
+
+    /// Where a watched column was dropped or renamed since, the comparison would fail the user's write: every
+    /// updated row is marked then.
+    fn update_marks(&self, queue: &QueueName) -> String {
+        let compared = self.marks(queue, &self.changed_rows());
+        let Some(guard) = self.guard() else { return compared };
+        let rows = |side: &str| format!("            select {}\n            from {side} t", self.key_columns("t"));
+        let all = self.marks(queue, &format!("{}\n            union\n{}", rows("old_rows"), rows("new_rows")));
+        fill(include_str!("../../sql/capture_guarded.sql"), &[("guard", &guard), ("then", &compared), ("else", &all)])
+    }
+
+    /// SQL that is true while all watched columns are there; `None` where none is compared.
+    fn guard(&self) -> Option<String> {
+        let columns = self.watched.as_ref().filter(|columns| !columns.is_empty())?;
+        let names: Vec<_> = columns.iter().map(|c| text(&c.name)).collect();
+        Some(format!(
+            "(select pg_catalog.count(*) from pg_catalog.pg_attribute a where a.attrelid = tg_relid and not a.attisdropped\n            \
+             and a.attname = any (array[{}]::pg_catalog.name[])) = {}",
+            names.join(", "),
+            names.len()
+        ))
     }
 
     fn names(&self, queue: &QueueName) -> Names {
@@ -263,11 +285,21 @@ impl Target {
         };
         let names = self.names(queue);
         let (old_key, new_key, differs) = (key("old"), key("new"), differs.join(" or "));
-        let values = [
-            &names.each()[..],
-            &[("old_key", &old_key), ("new_key", &new_key), ("key_differs", &differs), ("changed", &changed)],
-        ]
-        .concat();
+        let marked = |changed: &str| {
+            let values =
+                [("old_key", old_key.as_str()), ("new_key", &new_key), ("key_differs", &differs), ("changed", changed)];
+            fill(include_str!("../../sql/capture_row_marked.sql"), &values)
+        };
+        let marked = match self.guard() {
+            None => marked(&changed),
+            Some(guard) => {
+                let guard = format!("tg_op <> 'UPDATE' or {guard}");
+                let (compared, all) = (marked(&changed), marked("true"));
+                let values = [("guard", guard.as_str()), ("then", &compared), ("else", &all)];
+                fill(include_str!("../../sql/capture_guarded.sql"), &values)
+            }
+        };
+        let values = [&names.each()[..], &[("marked", marked.trim_end())]].concat();
         fill(include_str!("../../sql/capture_row_marks.sql"), &values)
     }
 }

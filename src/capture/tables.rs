@@ -214,7 +214,8 @@ impl Finding<'_> {
         let names: BTreeSet<&String> =
             table.columns.iter().map(|c| &c.name).chain(&filter).filter(|n| !named.contains(*n)).collect();
         let watched: Vec<_> = names.iter().filter_map(|n| columns.get(*n)).cloned().collect();
-        let sees_all = watched.iter().all(|c| !c.is_virtual);
+        // Columns that come later matter too where the table follows its source.
+        let sees_all = !table.evolve && watched.iter().all(|c| !c.is_virtual);
         Ok(Some(Target { table: table.clone(), key, watched: sees_all.then_some(watched) }))
     }
 

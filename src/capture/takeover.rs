@@ -100,7 +100,8 @@ pub fn compare(source: Source, queue: &QueueName, found: &[Found], has_rows: boo
         let name = event.trigger(queue);
         found.iter().any(|f| f.on == source.name && f.trigger == name && f.is_ours() && f.enabled == "A")
     };
-    let is_watched = [Event::Insert, Event::Update, Event::Delete].into_iter().all(fires) || fires(Event::Row);
+    let is_watched = ([Event::Insert, Event::Update, Event::Delete].into_iter().all(fires) || fires(Event::Row))
+        && fires(Event::Truncate);
     let obsolete = found.iter().filter(|f| f.is_ours() && !f.is_clone && !wanted.contains(&f.trigger));
     let leftovers = found.iter().filter(|f| !f.is_ours() && !f.trigger.starts_with("pgflume_"));
     Inspected {

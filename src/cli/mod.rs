@@ -34,7 +34,7 @@ enum Command {
     /// Show the main job end to end on throw-away parts, and prove both sides equal
     Demo(demo::DemoArgs),
     Init(init::InitArgs),
-    /// Make Postgres ready from schema.json: queue, capture, cron job, roles. Idempotent
+    /// Make Postgres ready from schema.json, and apply an edit of it to both sides. Idempotent
     Setup(setup::SetupArgs),
     /// Remove all that `setup` made
     Teardown(teardown::TeardownArgs),

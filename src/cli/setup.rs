@@ -1,17 +1,26 @@
-//! `pgflume setup`: arguments → [`crate::capture::setup`] or the script of it → words on the terminal.
+//! `pgflume setup`: arguments → [`crate::alter`] for both sides, or the script for Postgres → words on the
+//! terminal.
 
+use crate::alter::{self, Sides};
 use crate::capture::{self, SetupOptions};
 use crate::config::{ConfigError, Options, QueueName, secret};
 use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// Make Postgres ready: queue, capture triggers, cron job, roles. Safe to run again
+/// Make Postgres ready: queue, capture triggers, cron job, roles; and after an edit of schema.json alter both
+/// sides (the replica where LIBSQL_URL is set). Safe to run again
 #[derive(Debug, Clone, clap::Args)]
 pub struct SetupArgs {
     /// Write the SQL to standard output and change nothing
     #[arg(long)]
     pub print: bool,
+    /// Say what would be changed in Postgres and in the replica, and change nothing
+    #[arg(long, conflicts_with = "print")]
+    pub plan: bool,
+    /// Drop from the replica what schema.json no longer names, and end the capture of such tables
+    #[arg(long)]
+    pub allow_drop: bool,
     /// Also remove the row triggers and the cron job of the original migration
     #[arg(long)]
     pub take_over: bool,
@@ -37,12 +46,19 @@ pub async fn run(args: SetupArgs, options: &Options) -> Result<ExitCode, Box<dyn
         webhook_signature: secret("WEBHOOK_SIGNATURE")?,
         row_triggers: args.row_triggers.into_iter().collect(),
         schedule: args.schedule,
+        allow_drop: args.allow_drop,
     };
     let mut out = std::io::stdout().lock();
     if args.print {
         out.write_all(capture::print(&postgres, &schema, &queue, &wanted).await?.as_bytes())?;
     } else {
-        write!(out, "{}", capture::setup(&postgres, &schema, &queue, &wanted).await?)?;
+        let sides = Sides { postgres, target: options.target_if_any()?, schema, queue, wanted };
+        let plan = alter::plan(&sides).await?;
+        if args.plan {
+            write!(out, "{plan}")?;
+        } else {
+            write!(out, "{}", alter::apply(&sides, plan).await?)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -60,5 +60,6 @@ fn text(status: &Status) -> String {
         };
         lines.push(format!("table      {name}: {state}"));
     }
+    lines.extend(status.drift.iter().map(|d| format!("drift      {}", d.line())));
     lines.join("\n")
 }

@@ -1,11 +1,13 @@
 //! The replica: a libSQL database, near or far. [`Store`] is the seam with its two implementations
-//! ([`local`], [`remote`]); [`Replica`] is what the use cases see: prepare, head, apply, reset.
+//! ([`local`], [`remote`]); [`Replica`] is what the use cases see: prepare, head, apply, alter, reset.
 //! Knows nothing of Postgres or the queue.
 
 mod arrays;
+pub mod change;
 pub mod compare;
 pub mod head;
 pub mod hrana;
+pub mod inventory;
 pub mod local;
 pub mod remote;
 mod statements;
@@ -17,7 +19,7 @@ use crate::schema::{Schema, Table, ddl, quote};
 use crate::value::{Cell, Key};
 use async_trait::async_trait;
 use head::{Entry, Freshness, Head};
-use std::collections::{BTreeMap, BTreeSet};
+use inventory::Inventory;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -109,8 +111,9 @@ impl Replica {
     }
 
     /// Creates what is missing (bookkeeping, tables, indexes) and checks what is there: SQLite would
-    /// take a mistyped column in a statement for a string.
-    pub async fn prepare(&self, schema: &Schema) -> Result<()> {
+    /// take a mistyped column in a statement for a string. Columns that are missing are left to
+    /// [`alter`](Self::alter): their values have to be brought too. Gives what was found.
+    pub async fn prepare(&self, schema: &Schema) -> Result<Inventory> {
         let there = self.inventory().await?;
         there.check(schema)?;
         let mut missing: Vec<Statement> = Vec::new();
@@ -121,17 +124,19 @@ impl Replica {
             if !there.tables.contains_key(&table.name.to_lowercase()) {
                 missing.push(ddl::create_table(table).into());
             }
-            for index in &table.indexes {
-                if !there.indexes.contains(&ddl::index_name(table, index).to_lowercase()) {
+            let lacks = |i: &usize| there.column(&table.name, &table.columns[*i].name).is_none();
+            let is_there = there.tables.contains_key(&table.name.to_lowercase());
+            for index in table.indexes.iter().filter(|index| !(is_there && index.iter().any(lacks))) {
+                if !there.indexes.contains_key(&ddl::index_name(table, index).to_lowercase()) {
                     missing.push(ddl::create_index(table, index).into());
                 }
             }
         }
-        if missing.is_empty() {
-            return Ok(());
+        if !missing.is_empty() {
+            tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");
+            self.store.write(Work { before: missing, ..Work::default() }).await?;
         }
-        tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");
-        self.store.write(Work { before: missing, ..Work::default() }).await
+        Ok(there)
     }
 
     /// Checks what is there, and that it may be written, and leaves it as it is.
@@ -149,7 +154,7 @@ impl Replica {
 
     /// Checks that a database that is only read has the tables, without asking whom it copies.
     pub async fn check_readable(&self, schema: &Schema) -> Result<()> {
-        let there = Inventory::of(self.store.read(Statement::new(INVENTORY, Vec::new())).await?);
+        let there = Inventory::read(self.store.read(Statement::new(inventory::SELECT, Vec::new())).await?);
         if !there.has_bookkeeping() {
             return Err(Error::halt(
                 "the database to verify has no bookkeeping of pgflume: it must be the replica or a copy of it",
@@ -166,8 +171,16 @@ impl Replica {
         Ok(self.inventory().await?.has_bookkeeping())
     }
 
-    async fn inventory(&self) -> Result<Inventory> {
-        Ok(Inventory::of(self.query(INVENTORY, Vec::new()).await?))
+    /// What the database has.
+    pub async fn inventory(&self) -> Result<Inventory> {
+        Ok(Inventory::read(self.query(inventory::SELECT, Vec::new()).await?))
+    }
+
+    /// Alters tables, in one transaction, if the head is still `head`.
+    pub async fn alter(&self, head: &Head, statements: Vec<String>) -> Result<()> {
+        let fence = std::iter::once(head::assert_at(Some(head)));
+        let before = fence.chain(statements.into_iter().map(Statement::from)).collect();
+        self.store.write(Work { before, ..Work::default() }).await
     }
 
     /// Where the replica stands; `None` if it was never paired with a queue.
@@ -254,78 +267,4 @@ fn keys_after(table: &Table, after: Option<&Key>, limit_rows: i64) -> Statement 
         args.push(Cell::Integer(limit_rows));
         Statement::new(format!("SELECT {keys} FROM {name} {filter} ORDER BY {keys} LIMIT ?{}", args.len()), args)
     }
-}
-
-/// Reads the names of tables, columns and indexes.
-const INVENTORY: &str = "SELECT m.type, m.name, p.name, p.pk, p.type FROM sqlite_master m \
-    LEFT JOIN pragma_table_info(m.name) p ON m.type = 'table' WHERE m.type IN ('table', 'index')";
-
-/// What the database has, names in lower case as SQLite compares them.
-#[derive(Default)]
-struct Inventory {
-    tables: BTreeMap<String, Vec<Found>>,
-    indexes: BTreeSet<String>,
-}
-
-/// A column as the database has it.
-struct Found {
-    name: String,
-    in_key: bool,
-    declared: String,
-}
-
-impl Inventory {
-    fn of(rows: Rows) -> Self {
-        let mut there = Self::default();
-        for row in rows {
-            let [Cell::Text(kind), Cell::Text(name), column, pk, declared] = &row[..] else {
-                continue;
-            };
-            if kind == "index" {
-                there.indexes.insert(name.to_lowercase());
-            } else if let (Cell::Text(column), Cell::Integer(pk), Cell::Text(declared)) = (column, pk, declared) {
-                let found = Found { name: column.to_lowercase(), in_key: *pk > 0, declared: declared.clone() };
-                there.tables.entry(name.to_lowercase()).or_default().push(found);
-            }
-        }
-        there
-    }
-
-    fn has_bookkeeping(&self) -> bool {
-        head::TABLES.iter().all(|name| self.tables.contains_key(*name))
-    }
-
-    fn check(&self, schema: &Schema) -> Result<()> {
-        schema.tables().try_for_each(|table| match self.tables.get(&table.name.to_lowercase()) {
-            Some(columns) => check_columns(table, columns),
-            None => Ok(()),
-        })
-    }
-}
-
-fn check_columns(table: &Table, columns: &[Found]) -> Result<()> {
-    let name = &table.name;
-    for column in &table.columns {
-        let wanted = column.name.to_lowercase();
-        let Some(found) = columns.iter().find(|c| c.name == wanted) else {
-            return Err(Error::halt(format!(
-                "the replica's table {name:?} lacks the column {:?}: POST /nuke rebuilds it by schema.json, or add it there by hand",
-                column.name
-            )));
-        };
-        if ddl::mangles(&found.declared, column.kind) {
-            return Err(Error::halt(format!(
-                "the replica's table {name:?} declares the column {:?} as {}, which would turn text into numbers: POST /nuke rebuilds it",
-                column.name, found.declared
-            )));
-        }
-    }
-    let wanted: BTreeSet<_> = table.key_columns().map(|c| c.name.to_lowercase()).collect();
-    let key: BTreeSet<_> = columns.iter().filter(|c| c.in_key).map(|c| c.name.clone()).collect();
-    if wanted != key {
-        return Err(Error::halt(format!(
-            "the replica's table {name:?} has another primary key than schema.json: POST /nuke rebuilds it"
-        )));
-    }
-    Ok(())
 }

@@ -119,6 +119,8 @@ pub struct SourceColumn {
     pub greater: String,
     /// Whether its order is that of its bytes.
     pub by_bytes: bool,
+    /// Its type with length, digits and the like.
+    pub declared: String,
     /// Whether it is an array.
     pub is_array: bool,
     /// Whether there are arrays inside: in a composite, or in the elements of an array.
@@ -172,6 +174,7 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
             by_bytes: row.try_get(9)?,
             is_array: row.try_get(10)?,
             has_arrays_inside: row.try_get(11)?,
+            declared: row.try_get(12)?,
         };
         columns.entry(name).or_default().insert(row.try_get(4)?, column);
     }

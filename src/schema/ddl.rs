@@ -1,6 +1,6 @@
 //! What SQLite is told about a replicated table. Takes a [`Table`], gives SQL; runs nothing.
 
-use super::{ColumnType, Table, quote, quoted_list};
+use super::{Column, ColumnType, Table, quote, quoted_list};
 
 /// The declared type: one of the five whose affinity keeps every value as it is
 /// (<https://sqlite.org/datatype3.html>, "Determination of column affinity").
@@ -44,6 +44,11 @@ pub fn create_index(table: &Table, index: &[usize]) -> String {
     )
 }
 
+/// `ALTER TABLE … ADD COLUMN`. It may be NULL, because there are rows already.
+pub fn add_column(table: &Table, column: &Column) -> String {
+    format!("ALTER TABLE {} ADD COLUMN {} {}", quote(&table.name), quote(&column.name), declared_type(column.kind))
+}
+
 /// `DROP TABLE IF EXISTS`.
 pub fn drop_table(table: &Table) -> String {
     format!("DROP TABLE IF EXISTS {}", quote(&table.name))
@@ -63,6 +68,24 @@ pub fn mangles(declared: &str, kind: ColumnType) -> bool {
     declared_type(kind) == "TEXT" && (is_number || !is_text)
 }
 
+/// Whether a column declared so keeps values of this kind as they are: neither text turned into numbers,
+/// nor numbers into text, nor floats into integers.
+pub fn fits(declared: &str, kind: ColumnType) -> bool {
+    let declared = declared.to_uppercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| declared.contains(part));
+    let is_integer = has(&["INT"]);
+    let is_text = !is_integer && has(&["CHAR", "CLOB", "TEXT"]);
+    let is_plain = !is_integer && !is_text && (declared.is_empty() || has(&["BLOB"]));
+    let is_real = !is_integer && !is_text && !is_plain && has(&["REAL", "FLOA", "DOUB"]);
+    is_plain
+        || match kind {
+            ColumnType::Blob => true,
+            ColumnType::Text | ColumnType::Json | ColumnType::Decimal => is_text,
+            ColumnType::Real => is_real,
+            ColumnType::Integer | ColumnType::Boolean => !is_text && !is_real,
+        }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +102,22 @@ mod tests {
             ("BOOLEAN", ColumnType::Boolean, false),
         ] {
             assert_eq!(mangles(declared, kind), expected, "{declared}");
+        }
+    }
+
+    #[test]
+    fn a_declared_type_fits_where_it_changes_no_value() {
+        for (declared, kinds) in [
+            ("INTEGER", "INTEGER BOOLEAN BLOB"),
+            ("BOOLEAN", "INTEGER BOOLEAN BLOB"),
+            ("TEXT", "TEXT JSON DECIMAL BLOB"),
+            ("REAL", "REAL BLOB"),
+            ("BLOB", "INTEGER REAL TEXT BOOLEAN JSON BLOB DECIMAL"),
+        ] {
+            for kind in ColumnType::all() {
+                let expected = kinds.split(' ').any(|name| name == kind.name());
+                assert_eq!(fits(declared, kind), expected, "{declared} {}", kind.name());
+            }
         }
     }
 }

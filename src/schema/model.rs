@@ -47,6 +47,11 @@ impl ColumnType {
         Self::ALL.iter().find(|(n, _)| *n == name).map(|(_, t)| *t)
     }
 
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().map(|(_, kind)| kind)
+    }
+
     /// The name in `schema.json`.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, t)| *t == self).map_or("TEXT", |(n, _)| n)
@@ -100,7 +105,7 @@ pub struct Table {
     pub filter: Option<String>,
     /// Columns whose type is known to lose something of the source's: positions in `columns`.
     pub lossy: Vec<usize>,
-    /// Whether the replica's table follows changed columns of the source.
+    /// Whether columns that are added to the source are replicated by themselves.
     pub evolve: bool,
 }
 
@@ -163,6 +168,17 @@ impl Schema {
     /// A table by its name in messages.
     pub fn get(&self, name: &str) -> Option<&Arc<Table>> {
         self.tables.get(name)
+    }
+
+    /// The same with further columns behind those that a table names.
+    #[must_use]
+    pub fn extended(&self, more: &BTreeMap<String, Vec<Column>>) -> Self {
+        let extend = |(name, table): (&String, &Arc<Table>)| {
+            let mut extended = Table::clone(table);
+            extended.columns.extend(more.get(name).into_iter().flatten().cloned());
+            (name.clone(), Arc::new(extended))
+        };
+        Self { tables: self.tables.iter().map(extend).collect() }
     }
 
     /// All tables, by name.

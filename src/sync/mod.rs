@@ -2,6 +2,7 @@
 //! of things, and nothing of how any of them is done. `step` is one of them, [`pairing`] what comes
 //! before the first.
 
+mod follow;
 mod gate;
 mod pages;
 pub mod pairing;
@@ -12,6 +13,8 @@ pub mod verification;
 mod writer;
 
 use crate::config::{Config, QueueName, Target};
+use crate::drift::shape::Shape;
+use crate::drift::{self, evolve};
 use crate::error::{Class, Error, Result};
 use crate::postgres::PgUrl;
 use crate::queue;
@@ -362,6 +365,12 @@ pub(crate) struct Session<'a> {
     healing: Option<String>,
     /// The catalog as of `sources`.
     fingerprint: String,
+    /// What is replicated, with the columns that tables follow their source by.
+    schema: Arc<Schema>,
+    /// The shape that this schema gives the replica.
+    shape: Shape,
+    /// The replica lacks columns of it.
+    lacks_columns: bool,
 }
 
 impl<'a> Session<'a> {
@@ -369,16 +378,17 @@ impl<'a> Session<'a> {
     async fn open(worker: &'a Worker) -> Result<Self> {
         let client = worker.postgres.connect().await?;
         queue::ensure(&client, &worker.queue).await?;
-        let Catalog { tables: sources, fingerprint } = catalog::read(&client, &worker.schema, &worker.queue).await?;
+        let schema = evolve::effective(&client, &worker.schema, &worker.queue).await?;
+        let Catalog { tables: sources, fingerprint } = catalog::read(&client, &schema, &worker.queue).await?;
         let replica = Replica::open(&worker.target).await?;
-        replica.prepare(&worker.schema).await?;
+        let there = replica.prepare(&schema).await?;
+        drift::warn(&drift::check(&client, &worker.queue, &worker.schema, Some(&there)).await?);
         let locked = sources.values().filter(|s| s.is_marked());
         let locked = locked.map(|s| s.table.name.clone()).collect();
         Ok(Self {
             worker,
             client,
             replica,
-            sources,
             head: None,
             locked,
             paused: BTreeSet::new(),
@@ -389,6 +399,10 @@ impl<'a> Session<'a> {
             verification: None,
             healing: None,
             fingerprint,
+            shape: Shape::of(&schema, &sources)?,
+            lacks_columns: there.lacks_columns(&schema),
+            schema,
+            sources,
         })
     }
 

@@ -213,7 +213,7 @@ impl<'s> Reader<'s> {
         let mut count = 0;
         for message in messages {
             let text = message.text.as_deref().unwrap_or("null");
-            match message::parse(text, &self.session.worker.schema) {
+            match message::parse(text, &self.session.schema) {
                 Ok(Message::Marks(table, keys)) => intake.marks.entry(table.name.clone()).or_default().extend(keys),
                 Ok(Message::Truncate(table)) => {
                     intake.truncated.insert(table.name.clone());

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::queue::{self, DeadLetter, Snapshot};
 use crate::replica::head::Head;
 use crate::resyncs;
-use crate::schema::catalog::{self, SourceTable};
+use crate::schema::catalog::SourceTable;
 use crate::source;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -82,6 +82,10 @@ impl Session<'_> {
                 Ready::Again => return Ok(Outcome::Again),
             },
         };
+        if snapshot.shape.as_deref() != Some(self.shape.hash()) || self.lacks_columns {
+            self.reshape(head).await?;
+            return Ok(Outcome::Again);
+        }
         self.pending = match snapshot.is_rebuilding {
             true => resyncs::pending(&self.client, &self.worker.queue).await?,
             false => Vec::new(),
@@ -133,21 +137,6 @@ impl Session<'_> {
         let is_done = |name: &str| read.rebuilt.iter().any(|r| r.name == name && !r.is_under_way());
         self.pending.iter().all(|r| self.stuck.contains(&r.name) || !r.is_under_way() || is_done(&r.name))
             && read.swept.is_empty()
-    }
-
-    /// Whether DDL came since the catalog was read; then it has been read again.
-    async fn has_catalog_changed(&mut self) -> Result<bool> {
-        let seen = catalog::fingerprint(&self.client, &self.sources).await?;
-        if seen == self.fingerprint {
-            return Ok(false);
-        }
-        self.client.batch_execute("rollback").await?;
-        tracing::info!("a table was altered: its definition is read again");
-        let read = catalog::read(&self.client, &self.worker.schema, &self.worker.queue).await?;
-        (self.sources, self.fingerprint) = (read.tables, read.fingerprint);
-        self.locked = self.sources.values().filter(|s| s.is_marked()).map(|s| s.table.name.clone()).collect();
-        self.locked.retain(|name| !self.paused.contains(name));
-        Ok(true)
     }
 
     /// Reads and applies side by side.

@@ -131,10 +131,10 @@ async fn a_replica_table_that_differs_from_the_schema_stops_the_drain_and_loses_
     let rig = Rig::new(Path::File, repository_schema()).await;
     let Target::File(path) = rig.home.target() else { unreachable!() };
     let old = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
-    old.execute("CREATE TABLE apps (id TEXT PRIMARY KEY, nam TEXT)", ()).await.unwrap();
+    old.execute("CREATE TABLE apps (id TEXT, nam TEXT PRIMARY KEY)", ()).await.unwrap();
     rig.db.send(INSERT_APP).await;
     let error = rig.worker.drain(std::time::Duration::from_secs(5)).await.unwrap_err().to_string();
-    assert!(error.contains("\"apps\"") && error.contains("/nuke"), "{error}");
+    assert!(error.contains("\"apps\"") && error.contains("run `pgflume setup`"), "{error}");
     old.execute("DROP TABLE apps", ()).await.unwrap();
     let columns: Vec<_> =
         rig.worker.schema().get("apps").unwrap().columns.iter().map(|c| format!("{} JSON", c.name)).collect();

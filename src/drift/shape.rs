@@ -1,0 +1,187 @@
+//! By which definition the replica's rows are kept. A worker whose definition differs from the last one's
+//! has to copy tables again: the columns that it adds have no values yet, and what it leaves out goes stale
+//! for those who replicate it. Takes definitions, says which tables; holds the SQL of `pgflume.shapes`.
+
+use crate::config::QueueName;
+use crate::error::{Error, Result};
+use crate::schema::Schema;
+use crate::schema::catalog::SourceTable;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+/// One table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Definition {
+    source: String,
+    key: Vec<String>,
+    filter: Option<String>,
+    /// Type in `schema.json` and, where marks are read, in Postgres.
+    columns: BTreeMap<String, (String, Option<String>)>,
+}
+
+impl Definition {
+    fn of(table: &crate::schema::Table, source: Option<&SourceTable>) -> Self {
+        let declared = |i: usize| Some(source.filter(|s| s.is_marked())?.columns.get(i)?.declared.clone());
+        let column =
+            |(i, c): (usize, &crate::schema::Column)| (c.name.clone(), (c.kind.name().to_owned(), declared(i)));
+        Self {
+            source: table.source.quoted(),
+            key: table.key_columns().map(|c| c.name.clone()).collect(),
+            filter: table.filter.clone(),
+            columns: table.columns.iter().enumerate().map(column).collect(),
+        }
+    }
+
+    /// Why rows that were kept by `before` are not those that this definition asks for.
+    fn outgrows(&self, before: &Self) -> Option<String> {
+        for (name, (kind, declared)) in &self.columns {
+            match before.columns.get(name) {
+                None => return Some(format!("the column {name:?} is new")),
+                Some((other, _)) if other != kind => {
+                    return Some(format!("the column {name:?} was {other}, and is {kind}"));
+                }
+                Some((_, Some(other))) if declared.as_ref().is_some_and(|d| d != other) => {
+                    return Some(format!("the column {name:?} has another type in Postgres"));
+                }
+                Some(_) => {}
+            }
+        }
+        if self.key != before.key {
+            return Some("the primary key is another".into());
+        }
+        if self.filter != before.filter {
+            return Some("`where` has changed".into());
+        }
+        (self.source != before.source).then(|| "`source` has changed".into())
+    }
+
+    /// Types that cannot be seen now are still those that were seen before.
+    fn remember(&mut self, before: &Self) {
+        for (name, (_, declared)) in &mut self.columns {
+            if declared.is_none() {
+                *declared = before.columns.get(name).and_then(|(_, d)| d.clone());
+            }
+        }
+    }
+}
+
+/// All tables of a worker.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    tables: BTreeMap<String, Definition>,
+    hash: String,
+}
+
+impl Shape {
+    /// The shape that a worker with this schema gives the replica.
+    pub fn of(schema: &Schema, sources: &BTreeMap<String, SourceTable>) -> Result<Self> {
+        let of = |t: &std::sync::Arc<crate::schema::Table>| (t.name.clone(), Definition::of(t, sources.get(&t.name)));
+        let tables: BTreeMap<_, _> = schema.tables().map(of).collect();
+        let hash = hex::encode(Sha256::digest(text(&tables)?.as_bytes()));
+        Ok(Self { tables, hash })
+    }
+
+    /// Stands for all of it in `pgflume.progress`.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Makes this the shape of the replica, in the caller's transaction, which holds the single flight. The
+    /// tables whose rows have to be copied again, and why.
+    pub async fn store(mut self, client: &Client, queue: &QueueName) -> Result<Vec<(String, String)>> {
+        let before = read(client, queue).await?;
+        let mut outgrown = Vec::new();
+        for (name, definition) in &mut self.tables {
+            let Some(before) = before.get(name) else { continue };
+            outgrown.extend(definition.outgrows(before).map(|why| (name.clone(), why)));
+            definition.remember(before);
+        }
+        for name in before.keys().filter(|name| !self.tables.contains_key(*name)).cloned().collect::<Vec<_>>() {
+            self.tables.insert(name, Definition::default()); // kept by nobody from now on
+        }
+        write(client, queue, &self.tables).await?;
+        let sql = "update pgflume.progress set shape = $2 where queue = $1";
+        client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&self.hash, Type::TEXT)]).await?;
+        Ok(outgrown)
+    }
+}
+
+fn text<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::halt(format!("a definition cannot be written ({e})")))
+}
+
+async fn read(client: &Client, queue: &QueueName) -> Result<BTreeMap<String, Definition>> {
+    let sql = "select name, definition::text from pgflume.shapes where queue = $1";
+    let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    let definition = |row: &tokio_postgres::Row| {
+        let text: String = row.try_get(1)?;
+        // What cannot be read is as good as nothing: the table is copied again.
+        Ok((row.try_get(0)?, serde_json::from_str(&text).unwrap_or_default()))
+    };
+    rows.iter().map(definition).collect()
+}
+
+async fn write(client: &Client, queue: &QueueName, tables: &BTreeMap<String, Definition>) -> Result<()> {
+    let names: Vec<&str> = tables.keys().map(String::as_str).collect();
+    let texts = tables.values().map(text).collect::<Result<Vec<_>>>()?;
+    let sql = "insert into pgflume.shapes as s (queue, name, definition)
+               select $1, n, d::jsonb from unnest($2::text[], $3::text[]) as u(n, d)
+               on conflict (queue, name) do update set definition = excluded.definition
+               where s.definition is distinct from excluded.definition";
+    let parameters =
+        [(&queue.as_str() as _, Type::TEXT), (&names as _, Type::TEXT_ARRAY), (&texts as _, Type::TEXT_ARRAY)];
+    client.execute_typed(sql, &parameters).await?;
+    Ok(())
+}
+
+/// The rows of these tables are kept by no definition any more: the next step of any worker copies them.
+pub async fn reset(client: &Client, queue: &QueueName, tables: &[&str]) -> Result<()> {
+    let sql = "insert into pgflume.shapes (queue, name, definition) select $1, n, '{}' from unnest($2::text[]) as u(n)
+               on conflict (queue, name) do update set definition = excluded.definition";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&tables, Type::TEXT_ARRAY)]).await?;
+    let sql = "update pgflume.progress set shape = null where queue = $1";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn shape(json: &str) -> Definition {
+        let schema = Schema::parse(json).unwrap();
+        Shape::of(&schema, &BTreeMap::new()).unwrap().tables.remove("t").unwrap()
+    }
+
+    #[test]
+    fn only_what_the_rows_lack_makes_a_table_be_copied_again() {
+        let small = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT"}}}"#);
+        let large = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT", "a": "JSON"}}}"#);
+        let retyped = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT", "a": "TEXT"}}}"#);
+        let filtered = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT"}, "where": "true"}}"#);
+        assert_eq!(small.outgrows(&small), None);
+        assert_eq!(small.outgrows(&large), None, "an old worker goes on");
+        assert!(large.outgrows(&small).is_some_and(|why| why.contains("\"a\" is new")));
+        assert!(large.outgrows(&retyped).is_some() && filtered.outgrows(&small).is_some());
+        assert!(small.outgrows(&Definition::default()).is_some());
+    }
+
+    #[test]
+    fn a_type_that_cannot_be_seen_is_no_other_type() {
+        let typed = |declared: Option<&str>| {
+            let mut one = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT"}}}"#);
+            one.columns.values_mut().for_each(|(_, d)| *d = declared.map(str::to_owned));
+            one
+        };
+        assert!(typed(Some("text")).outgrows(&typed(Some("integer"))).is_some());
+        assert!(typed(None).outgrows(&typed(Some("integer"))).is_none());
+        let mut unseen = typed(None);
+        unseen.remember(&typed(Some("integer")));
+        assert!(typed(Some("text")).outgrows(&unseen).is_some());
+    }
+}

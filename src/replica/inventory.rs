@@ -1,0 +1,141 @@
+//! What the replica has: tables, columns, indexes. Takes the rows of one query, gives what is there and
+//! how far it is from `schema.json`. Changes nothing.
+
+use super::{Rows, head};
+use crate::error::{Error, Result};
+use crate::schema::{Schema, Table, ddl};
+use crate::value::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// One row for each column of a table, one for each index or trigger.
+pub(super) const SELECT: &str = "SELECT m.type, m.name, m.tbl_name, m.sql, p.name, p.pk, p.type FROM sqlite_master m \
+     LEFT JOIN pragma_table_info(m.name) p ON m.type = 'table' WHERE m.type IN ('table', 'index', 'trigger')";
+
+/// What the database has; keys are names in lower case, as SQLite compares them.
+#[derive(Debug, Clone, Default)]
+pub struct Inventory {
+    /// The tables.
+    pub tables: BTreeMap<String, Vec<Found>>,
+    /// The indexes that have a name of their own.
+    pub indexes: BTreeMap<String, Made>,
+    /// The triggers.
+    pub triggers: BTreeMap<String, Made>,
+}
+
+/// A column as the database has it.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its name as it was written.
+    pub name: String,
+    /// Whether it is part of the primary key.
+    pub in_key: bool,
+    /// Its declared type.
+    pub declared: String,
+}
+
+/// An index or trigger as the database has it.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// Its name as it was written.
+    pub name: String,
+    /// The table that it is on, in lower case.
+    pub on: String,
+    /// What makes it; empty for what SQLite made by itself.
+    pub sql: String,
+}
+
+/// How a table of the replica differs from `schema.json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Gap {
+    /// It lacks the table.
+    Table,
+    /// It lacks a column.
+    Column(String),
+    /// A column is declared so that values would not stay what they are: its name and declared type.
+    Type(String, String),
+    /// It has another primary key.
+    Key,
+}
+
+impl Inventory {
+    pub(super) fn read(rows: Rows) -> Self {
+        let mut there = Self::default();
+        for row in rows {
+            let [Cell::Text(kind), Cell::Text(name), Cell::Text(on), sql, column, pk, declared] = &row[..] else {
+                continue;
+            };
+            if let (Cell::Text(column), Cell::Integer(pk), Cell::Text(declared)) = (column, pk, declared) {
+                let found = Found { name: column.clone(), in_key: *pk > 0, declared: declared.clone() };
+                there.tables.entry(name.to_lowercase()).or_default().push(found);
+            } else if kind != "table" {
+                let sql = if let Cell::Text(sql) = sql { sql.clone() } else { String::new() };
+                let made = Made { name: name.clone(), on: on.to_lowercase(), sql };
+                let kind = if kind == "index" { &mut there.indexes } else { &mut there.triggers };
+                kind.insert(name.to_lowercase(), made);
+            }
+        }
+        there
+    }
+
+    /// Whether a head can be read.
+    pub fn has_bookkeeping(&self) -> bool {
+        head::TABLES.iter().all(|name| self.tables.contains_key(*name))
+    }
+
+    /// A column, whatever the case of its name.
+    pub fn column(&self, table: &str, column: &str) -> Option<&Found> {
+        let columns = self.tables.get(&table.to_lowercase())?;
+        columns.iter().find(|c| c.name.to_lowercase() == column.to_lowercase())
+    }
+
+    /// How one table differs.
+    pub fn gaps(&self, table: &Table) -> Vec<Gap> {
+        let Some(columns) = self.tables.get(&table.name.to_lowercase()) else {
+            return vec![Gap::Table];
+        };
+        let mut gaps = Vec::new();
+        for column in &table.columns {
+            match self.column(&table.name, &column.name) {
+                None => gaps.push(Gap::Column(column.name.clone())),
+                Some(found) if !ddl::fits(&found.declared, column.kind) => {
+                    gaps.push(Gap::Type(column.name.clone(), found.declared.clone()));
+                }
+                Some(_) => {}
+            }
+        }
+        let wanted: BTreeSet<_> = table.key_columns().map(|c| c.name.to_lowercase()).collect();
+        let key: BTreeSet<_> = columns.iter().filter(|c| c.in_key).map(|c| c.name.to_lowercase()).collect();
+        if wanted != key {
+            gaps.push(Gap::Key);
+        }
+        gaps
+    }
+
+    /// Whether columns are to be added before batches can be applied.
+    pub fn lacks_columns(&self, schema: &Schema) -> bool {
+        schema.tables().any(|t| self.gaps(t).iter().any(|gap| matches!(gap, Gap::Column(_))))
+    }
+
+    /// Refuses what neither a batch nor an added column could make good.
+    pub(super) fn check(&self, schema: &Schema) -> Result<()> {
+        schema.tables().try_for_each(|table| self.gaps(table).into_iter().try_for_each(|gap| check_gap(table, gap)))
+    }
+}
+
+fn check_gap(table: &Table, gap: Gap) -> Result<()> {
+    let name = &table.name;
+    let mend = "run `pgflume setup` with LIBSQL_URL to rebuild it by schema.json, or start the worker with the schema.json that it was last set up by";
+    match gap {
+        Gap::Type(column, declared) if mangles(table, &column, &declared) => Err(Error::halt(format!(
+            "the replica's table {name:?} declares the column {column:?} as {declared}, which would turn text into numbers: {mend}"
+        ))),
+        Gap::Key => {
+            Err(Error::halt(format!("the replica's table {name:?} has another primary key than schema.json: {mend}")))
+        }
+        Gap::Table | Gap::Column(_) | Gap::Type(..) => Ok(()),
+    }
+}
+
+fn mangles(table: &Table, column: &str, declared: &str) -> bool {
+    table.position(column).is_some_and(|i| ddl::mangles(declared, table.columns[i].kind))
+}
