@@ -77,6 +77,19 @@ pub struct TableStatus {
 
 /// Asks both sides.
 pub async fn status(worker: &Worker) -> Result<Status> {
+    let there = within(inventory(worker)).await.ok();
+    let replica = within(replica(worker))
+        .await
+        .unwrap_or_else(|e| ReplicaStatus { error: Some(e.to_string()), ..ReplicaStatus::default() });
+    Ok(Status { replica, ..of_both(worker, there.as_ref()).await? })
+}
+
+/// Asks Postgres only; what the replica has is left out.
+pub async fn of_source(worker: &Worker) -> Result<Status> {
+    within(of_both(worker, None)).await
+}
+
+async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
     let client = worker.postgres().connect().await?;
     let queue = worker.queue();
     queue::ensure(&client, queue).await?;
@@ -90,17 +103,14 @@ pub async fn status(worker: &Worker) -> Result<Status> {
         let (resync, verified) = (rebuilt.remove(&name), coverage.remove(&name));
         (name, TableStatus { captured: source.captured, problem, resync, verified })
     });
-    let there = within(inventory(worker)).await.ok();
     Ok(Status {
-        drift: drift::check(&client, queue, worker.schema(), there.as_ref()).await?,
+        drift: drift::check(&client, queue, worker.schema(), there).await?,
         queue: queue.as_str().to_owned(),
         queued: queue::depth(&client, queue).await?,
         lag_seconds: queue::oldest_seconds(&client, queue).await?,
         dead: queue::dead_depth(&client, queue).await?,
         last_sync: queue::last_sync(&client, queue).await?,
-        replica: within(replica(worker))
-            .await
-            .unwrap_or_else(|e| ReplicaStatus { error: Some(e.to_string()), ..ReplicaStatus::default() }),
+        replica: ReplicaStatus::default(),
         tables: tables.collect(),
     })
 }
@@ -160,6 +170,10 @@ async fn source_reasons(worker: &Worker) -> Result<BTreeMap<&'static str, String
         let there = within(inventory(worker)).await.ok();
         let drift = drift::check(&client, worker.queue(), worker.schema(), there.as_ref()).await?;
         reasons.extend(drift.iter().find(|d| d.kind.is_fault()).map(|d| ("schema", d.line())));
+    }
+    let waiting = resyncs::reports(&client, worker.queue()).await?;
+    if let Some((report, problem)) = waiting.iter().find_map(|r| Some((r, r.problem.as_ref()?))) {
+        reasons.insert("resync", format!("{} cannot be rebuilt: {problem}", report.name));
     }
     let lag = queue::oldest_seconds(&client, worker.queue()).await?;
     if lag.is_some_and(|seconds| seconds > MAX_LAG.as_secs_f64()) {

@@ -2,8 +2,10 @@
 
 use super::CommandResult;
 use crate::config::Options;
+use crate::resyncs::{Phase, Report};
 use crate::status::{self, Status};
 use crate::sync::Worker;
+use crate::verified::Coverage;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -59,7 +61,35 @@ fn text(status: &Status) -> String {
             (_, false) => "not captured (images only, or run `pgflume setup`)".into(),
         };
         lines.push(format!("table      {name}: {state}"));
+        lines.extend(table.resync.as_ref().map(|r| format!("           {}", resync(r))));
+        lines.extend(table.verified.as_ref().and_then(verified).map(|v| format!("           {v}")));
+    }
+    if let (Some(at), Some(from)) = (&status.last_sync.healed_at, &status.last_sync.healed_from) {
+        lines.push(format!("healed     at {at}: the two sides had diverged ({from}), and all tables are rebuilt"));
     }
     lines.extend(status.drift.iter().map(|d| format!("drift      {}", d.line())));
     lines.join("\n")
+}
+
+fn resync(report: &Report) -> String {
+    let of = report.estimated_rows.map(|rows| format!(" of about {rows}")).unwrap_or_default();
+    let rate = report.rows_per_second.map(|rate| format!(", {rate:.0} rows/s")).unwrap_or_default();
+    let eta = report.eta_seconds.map(|s| format!(", {s:.0} s to go")).unwrap_or_default();
+    match (&report.problem, report.phase) {
+        (Some(problem), _) => format!("its rebuild ({}) waits: {problem}", report.reason),
+        (None, Phase::Done) => {
+            let at = report.finished_at.as_deref().unwrap_or_default();
+            format!("rebuilt ({}) at {at}: {} rows copied, {} removed", report.reason, report.rows, report.removed)
+        }
+        (None, Phase::Sweep) => {
+            format!("being rebuilt ({}): {} rows copied, what is gone is removed", report.reason, report.rows)
+        }
+        (None, _) => format!("being rebuilt ({}): {} rows{of}{rate}{eta}", report.reason, report.rows),
+    }
+}
+
+fn verified(coverage: &Coverage) -> Option<String> {
+    let hours = coverage.every_row_within_seconds? / 3600.0;
+    let different = coverage.last_different.unwrap_or_default();
+    Some(format!("every row compared within {hours:.1} h, {different} differences"))
 }

@@ -3,6 +3,7 @@
 
 use super::App;
 use super::auth::{Caller, Verb};
+use super::metrics;
 use crate::error::{Class, Error};
 use crate::resync;
 use crate::status;
@@ -175,8 +176,18 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons}))).into_response()
 }
 
+pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
+    match metrics::text(&app).await {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
+    }
+}
+
 pub(super) async fn unknown_path() -> Response {
-    refusal(StatusCode::NOT_FOUND, "no such path: there are /sync, /nuke, /resync, /status, /health, /ok and /ready")
+    refusal(
+        StatusCode::NOT_FOUND,
+        "no such path: there are /sync, /nuke, /resync, /status, /metrics, /health, /ok and /ready",
+    )
 }
 
 pub(super) async fn wrong_method() -> Response {

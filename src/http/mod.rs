@@ -1,9 +1,10 @@
 //! The HTTP worker: routes, limits and answers. [`auth`] decides who may call, `handlers` what the
-//! calls do, `background` what goes on between them. Takes a listener and a worker, so that tests run the very same entry on port 0.
+//! calls do, `background` what goes on between them, `metrics` what is counted. Takes a listener and a worker, so that tests run the very same entry on port 0.
 
 pub mod auth;
 mod background;
 mod handlers;
+mod metrics;
 
 use crate::sync::Worker;
 use auth::Auth;
@@ -37,12 +38,13 @@ pub struct App {
     pub auth: Auth,
     /// Tables are left to be rebuilt.
     go_on: Notify,
+    metrics: metrics::Kept,
 }
 
 impl App {
     /// A worker behind `auth`.
     pub fn new(worker: Worker, auth: Auth) -> Self {
-        Self { worker, auth, go_on: Notify::new() }
+        Self { worker, auth, go_on: Notify::new(), metrics: metrics::Kept::default() }
     }
 }
 
@@ -57,6 +59,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/health", get(handlers::health))
         .route("/ok", get(handlers::health))
         .route("/ready", get(handlers::ready))
+        .route("/metrics", get(handlers::metrics))
         .fallback(handlers::unknown_path)
         .method_not_allowed_fallback(handlers::wrong_method)
         .with_state(app)

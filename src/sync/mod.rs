@@ -27,8 +27,8 @@ use crate::verify::Report;
 use gate::Gate;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use throttle::Throttle;
 use tokio_postgres::Client;
@@ -64,6 +64,38 @@ pub struct Worker {
     /// Rows of the next page of a table that is rebuilt.
     page_rows: AtomicI64,
     throttle: Throttle,
+    totals: Mutex<Totals>,
+}
+
+/// What a worker did since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Drains that ended well, those that found another running left out.
+    pub drains: u64,
+    /// Drains that failed.
+    pub failures: u64,
+    /// See [`Drained`].
+    pub processed: u64,
+    /// See [`Drained`].
+    pub rows: u64,
+    /// See [`Drained`].
+    pub batches: u64,
+    /// See [`Drained`].
+    pub skipped: u64,
+    /// See [`Drained`].
+    pub dead: u64,
+}
+
+impl Totals {
+    fn add(&mut self, done: &Drained, is_failed: bool) {
+        self.drains += u64::from(!is_failed && !done.busy);
+        self.failures += u64::from(is_failed);
+        self.processed += done.processed;
+        self.rows += done.rows;
+        self.batches += done.batches;
+        self.skipped += done.skipped;
+        self.dead += done.dead;
+    }
 }
 
 /// What a drain did.
@@ -111,6 +143,7 @@ impl Worker {
             take_messages: AtomicI64::new(queue::FIRST_TAKE_MESSAGES),
             page_rows: AtomicI64::new(pages::FIRST_PAGE_ROWS),
             throttle: Throttle::new(rows_per_second),
+            totals: Mutex::default(),
         }
     }
 
@@ -160,8 +193,12 @@ impl Worker {
         };
         let mut done = Drained::default();
         loop {
-            let seen = self.tried(started, budget, &mut done).await?;
+            let tried = self.tried(started, budget, &mut done).await;
             drop(turn);
+            let Ok(seen) = tried else {
+                self.count(&done, true);
+                return tried.map(|_| done);
+            };
             // Whoever was turned away since the last step was promised one more look.
             let is_spent = started.elapsed() >= budget || self.is_to_end();
             match self.gate.try_enter() {
@@ -170,6 +207,7 @@ impl Worker {
             }
         }
         done.elapsed_ms = started.elapsed().as_millis() as u64;
+        self.count(&done, false);
         tracing::info!(
             drain.processed = done.processed,
             drain.queued = done.queued,
@@ -183,6 +221,15 @@ impl Worker {
             "drain done"
         );
         Ok(done)
+    }
+
+    fn count(&self, done: &Drained, is_failed: bool) {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner).add(done, is_failed);
+    }
+
+    /// What it did so far.
+    pub fn totals(&self) -> Totals {
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Messages on the queue, for a caller who finds a drain running.

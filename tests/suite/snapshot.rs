@@ -231,6 +231,14 @@ async fn a_table_whose_rows_mostly_do_not_fit_waits_and_says_so_and_the_others_g
     let status = pgflume::status::status(&rig.worker).await.unwrap();
     let shown = serde_json::to_string(&status).unwrap();
     assert!(shown.contains("more than 1000 rows"), "{shown}");
+    let server = Server::start(config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone())).await;
+    let ready = server.call("GET", "/ready", None).await;
+    assert!(ready.status == 503 && ready.body.contains("cannot be rebuilt"), "{}", ready.body);
+    let metrics = server.call("GET", "/metrics", None).await;
+    for line in ["pgflume_source_up 1.0", "pgflume_tables_stuck 2.0", "pgflume_resync_rows{table=\"b\"} 50.0"] {
+        assert!(metrics.body.lines().any(|l| l == line), "{line}: {}", metrics.body);
+    }
+    assert!(!metrics.body.contains(SECRET));
 }
 
 #[tokio::test(flavor = "multi_thread")]

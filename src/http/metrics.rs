@@ -1,0 +1,136 @@
+//! `GET /metrics`: the figures of `status` and this process's counters as Prometheus text. No keys and no row
+//! values; the replica is not asked, because hosted libSQL bills requests. Anybody may ask, so the answer is
+//! kept for a while.
+
+use super::App;
+use crate::resyncs::Phase;
+use crate::status::{self, Status, TableStatus};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+use tokio::sync::Mutex;
+
+/// How long an answer is kept.
+const KEPT: Duration = Duration::from_secs(5);
+
+/// The content type of the answer.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The last answer.
+pub(super) type Kept = Mutex<Option<(Instant, String)>>;
+
+type Value = Gauge<f64, AtomicU64>;
+type ByTable = Family<[(&'static str, String); 1], Value>;
+
+/// The text, at most [`KEPT`] old.
+pub(super) async fn text(app: &App) -> Result<String, fmt::Error> {
+    let mut kept = app.metrics.lock().await;
+    if let Some((at, text)) = kept.as_ref()
+        && at.elapsed() < KEPT
+    {
+        return Ok(text.clone());
+    }
+    let status = status::of_source(&app.worker).await;
+    let mut registry = Registry::with_prefix("pgflume");
+    process(&mut registry, app);
+    let up = Value::default();
+    up.set(if status.is_ok() { 1.0 } else { 0.0 });
+    registry.register("source_up", "Whether Postgres answers", up);
+    if let Ok(status) = &status {
+        source(&mut registry, status);
+        tables(&mut registry, status);
+    }
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    *kept = Some((Instant::now(), text.clone()));
+    Ok(text)
+}
+
+/// What this process did since it started.
+fn process(registry: &mut Registry, app: &App) {
+    let totals = app.worker.totals();
+    let counters = [
+        ("drains", "Drains that ended well", totals.drains),
+        ("drain_failures", "Drains that failed", totals.failures),
+        ("messages_processed", "Messages taken off the queue", totals.processed),
+        ("rows_applied", "Keys written or deleted in the replica", totals.rows),
+        ("batches_applied", "libSQL transactions", totals.batches),
+        ("messages_skipped", "Messages for tables that are not replicated", totals.skipped),
+        ("dead_letters_written", "Dead letters written", totals.dead),
+    ];
+    for (name, help, value) in counters {
+        registry.register(name, help, ConstCounter::new(value));
+    }
+}
+
+fn source(registry: &mut Registry, status: &Status) {
+    let faults = status.drift.iter().filter(|d| d.kind.is_fault()).count();
+    let rebuilding = status.tables.values().filter(|t| is_rebuilding(t)).count();
+    let stuck = status.tables.values().filter(|t| t.resync.as_ref().is_some_and(|r| r.problem.is_some())).count();
+    let gauges = [
+        ("queue_messages", "Messages on the queue, hidden ones included", status.queued as f64),
+        ("queue_lag_seconds", "Age of the oldest message", status.lag_seconds.unwrap_or_default()),
+        ("dead_letters", "Dead letters that wait", status.dead as f64),
+        ("batch_seq", "Batches acknowledged since the sides were paired", status.last_sync.seq as f64),
+        ("drift", "Things that are no longer as they were set up and that somebody has to mend", faults as f64),
+        ("tables_rebuilding", "Tables that are being rebuilt or wait for it", rebuilding as f64),
+        ("tables_stuck", "Tables whose rebuild waits for somebody to act", stuck as f64),
+        (
+            "healed",
+            "Whether the two sides have diverged and were healed",
+            f64::from(status.last_sync.healed_at.is_some()),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        let gauge = Value::default();
+        gauge.set(value);
+        registry.register(name, help, gauge);
+    }
+}
+
+fn is_rebuilding(table: &TableStatus) -> bool {
+    table.resync.as_ref().is_some_and(|r| r.phase != Phase::Done)
+}
+
+fn tables(registry: &mut Registry, status: &Status) {
+    let by = |value: &dyn Fn(&TableStatus) -> Option<f64>| {
+        let family = ByTable::default();
+        for (name, table) in &status.tables {
+            if let Some(value) = value(table) {
+                family.get_or_create(&[("table", name.clone())]).set(value);
+            }
+        }
+        family
+    };
+    let resync = |of: fn(&crate::resyncs::Report) -> Option<f64>| move |t: &TableStatus| t.resync.as_ref().and_then(of);
+    let families = [
+        ("table_captured", "Whether triggers mark its changes", by(&|t| Some(f64::from(t.captured)))),
+        ("resync_running", "Whether it is being rebuilt or waits for it", by(&|t| Some(f64::from(is_rebuilding(t))))),
+        ("resync_rows", "Rows copied by its last rebuild", by(&resync(|r| Some(r.rows as f64)))),
+        (
+            "resync_estimated_rows",
+            "Rows to copy, by the planner's statistics",
+            by(&resync(|r| r.estimated_rows.map(|n| n as f64))),
+        ),
+        ("resync_rows_per_second", "How fast its last rebuild copied", by(&resync(|r| r.rows_per_second))),
+        ("resync_eta_seconds", "How long its copy still takes", by(&resync(|r| r.eta_seconds))),
+        (
+            "verified_within_seconds",
+            "Every row was compared within so many seconds",
+            by(&|t| t.verified.as_ref().and_then(|v| v.every_row_within_seconds)),
+        ),
+        (
+            "verified_different_rows",
+            "Rows that differed in its last whole comparison",
+            by(&|t| t.verified.as_ref().and_then(|v| v.last_different).map(|n| n as f64)),
+        ),
+    ];
+    for (name, help, family) in families {
+        registry.register(name, help, family);
+    }
+}
