@@ -8,7 +8,7 @@ use crate::schema::Schema;
 use crate::schema::catalog::SourceTable;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -123,6 +123,12 @@ async fn read(client: &Client, queue: &QueueName) -> Result<BTreeMap<String, Def
         Ok((row.try_get(0)?, serde_json::from_str(&text).unwrap_or_default()))
     };
     rows.iter().map(definition).collect()
+}
+
+/// The tables whose rows the replica had.
+pub async fn kept(client: &Client, queue: &QueueName) -> Result<BTreeSet<String>> {
+    let rows = read(client, queue).await?.into_iter();
+    Ok(rows.filter(|(_, definition)| *definition != Definition::default()).map(|(name, _)| name).collect())
 }
 
 async fn write(client: &Client, queue: &QueueName, tables: &BTreeMap<String, Definition>) -> Result<()> {

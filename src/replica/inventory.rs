@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::schema::{Schema, Table, ddl};
 use crate::value::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// One row for each column of a table, one for each index or trigger.
 pub(super) const SELECT: &str = "SELECT m.type, m.name, m.tbl_name, m.sql, p.name, p.pk, p.type FROM sqlite_master m \
@@ -114,6 +115,12 @@ impl Inventory {
     /// Whether columns are to be added before batches can be applied.
     pub fn lacks_columns(&self, schema: &Schema) -> bool {
         schema.tables().any(|t| self.gaps(t).iter().any(|gap| matches!(gap, Gap::Column(_))))
+    }
+
+    /// Tables that were there once, since the bookkeeping still is.
+    pub fn lost_tables(&self, schema: &Schema) -> BTreeSet<String> {
+        let is_lost = |t: &&Arc<Table>| self.has_bookkeeping() && !self.tables.contains_key(&t.name.to_lowercase());
+        schema.tables().filter(is_lost).map(|t| t.name.clone()).collect()
     }
 
     /// Refuses what neither a batch nor an added column could make good.

@@ -4,7 +4,7 @@
 
 use super::Session;
 use crate::drift::evolve;
-use crate::drift::shape::Shape;
+use crate::drift::shape::{self, Shape};
 use crate::error::Result;
 use crate::replica::change;
 use crate::replica::head::Head;
@@ -40,6 +40,10 @@ impl Session<'_> {
     /// are copied again. A worker with an older schema.json does the same, so that nothing goes stale unseen.
     pub(super) async fn reshape(&mut self, head: Head) -> Result<()> {
         let mut outgrown = BTreeMap::new();
+        let kept = shape::kept(&self.client, &self.worker.queue).await?;
+        for name in self.created.intersection(&kept) {
+            outgrown.insert(name.clone(), "the replica no longer had it".to_owned());
+        }
         if self.lacks_columns {
             let additions = change::additions(&self.replica.inventory().await?, &self.schema);
             for added in &additions {
@@ -54,6 +58,7 @@ impl Session<'_> {
         self.copy_again(&outgrown).await?;
         self.client.batch_execute("commit").await?;
         self.lacks_columns = false;
+        self.created.clear();
         self.head = Some(head);
         Ok(())
     }

@@ -418,6 +418,8 @@ pub(crate) struct Session<'a> {
     shape: Shape,
     /// The replica lacks columns of it.
     lacks_columns: bool,
+    /// Tables that the replica lacked, and that were created empty.
+    created: BTreeSet<String>,
 }
 
 impl<'a> Session<'a> {
@@ -448,6 +450,7 @@ impl<'a> Session<'a> {
             fingerprint,
             shape: Shape::of(&schema, &sources)?,
             lacks_columns: there.lacks_columns(&schema),
+            created: there.lost_tables(&schema),
             schema,
             sources,
         })

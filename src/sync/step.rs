@@ -82,7 +82,7 @@ impl Session<'_> {
                 Ready::Again => return Ok(Outcome::Again),
             },
         };
-        if snapshot.shape.as_deref() != Some(self.shape.hash()) || self.lacks_columns {
+        if snapshot.shape.as_deref() != Some(self.shape.hash()) || self.lacks_columns || !self.created.is_empty() {
             self.reshape(head).await?;
             return Ok(Outcome::Again);
         }

@@ -351,6 +351,18 @@ async fn by_hand(target: &Target, sql: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_table_or_column_that_somebody_dropped_in_the_replica_comes_back_with_its_rows() {
+    let rig = rig(Path::File, TABLE, SIZED).await;
+    by_hand(&rig.home.target(), "DROP TABLE items").await;
+    assert_eq!(one(&rig).await.kind, Kind::ReplicaLacks);
+    rig.drain().await;
+    assert_eq!(rig.rows("SELECT * FROM items ORDER BY 1").await, ["1|a|10", "2|b|20"]);
+    by_hand(&rig.home.target(), "ALTER TABLE items DROP COLUMN name").await;
+    rig.drain().await;
+    assert_eq!(rig.rows("SELECT id, name FROM items ORDER BY 1").await, ["1|a", "2|b"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_changed_key_rebuilds_the_table() {
     for path in PATHS {
         let tables = "create table t (id int primary key, code text not null unique, v text);
