@@ -326,7 +326,7 @@ async fn read(target: Target, rows: i64, stop: Arc<AtomicBool>, reads: Arc<Atomi
             .iter()
             .map(|row| match row[..] {
                 [Cell::Integer(id), Cell::Integer(version)] => (id, version),
-                _ => panic!("{row:?}"),
+                _ => unreachable!("{row:?}"),
             })
             .collect();
         for (id, version) in seen.range(from + 1..=from + 200) {

@@ -249,7 +249,7 @@ pub(super) async fn absent(
 ) -> Result<Vec<usize>> {
     let client = &session.client;
     let mut gone = Vec::new();
-    let mut todo = Vec::from([0..keys.len()]);
+    let mut todo: Vec<_> = std::iter::once(0..keys.len()).collect();
     while let Some(range) = todo.pop().filter(|r| !r.is_empty()) {
         let texts: Vec<_> = keys[range.clone()].iter().map(|(_, texts)| texts.clone()).collect();
         client.batch_execute("savepoint pgflume_read").await?;

@@ -1,6 +1,6 @@
 //! The command line as a user runs it: exit codes, one line for each mistake, no secret anywhere.
 
-use crate::support::{Db, Home, Path, Rig, repository_schema};
+use crate::support::{Db, Home, Path, Rig, repository_schema, schema};
 use std::process::{Command, Output};
 
 /// The binary with just these variables.
@@ -67,13 +67,50 @@ fn each_variable_missing_or_malformed_is_one_line_with_its_name_and_exit_2() {
 
 #[test]
 fn commands_that_are_not_built_yet_say_so_and_exit_2() {
-    for command in ["resync", "verify", "dead"] {
-        let output = pgflume(&[command, "list", "--json"], &[]);
-        assert_eq!(
-            (output.status.code(), errors(&output).trim()),
-            (Some(2), format!("pgflume: the command {command} is not built yet").as_str())
-        );
-    }
+    let output = pgflume(&["dead", "list", "--json"], &[]);
+    assert_eq!((output.status.code(), errors(&output).trim()), (Some(2), "pgflume: the command dead is not built yet"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn resync_and_verify_tell_by_exit_code_and_words_what_they_found() {
+    let definition = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
+    let rig = Rig::new(Path::File, schema(definition)).await;
+    rig.db
+        .sql("create table t (id int primary key, v text); insert into t select i, 'x' from generate_series(1, 30) i")
+        .await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), definition).unwrap();
+    let pgflume::config::Target::File(replica) = rig.home.target() else { unreachable!() };
+    let url = rig.db.url();
+    let variables = [
+        ("PGMQ_URL", url.as_str()),
+        ("LIBSQL_URL", replica.to_str().unwrap()),
+        ("SCHEMA_FILE", file.path().to_str().unwrap()),
+    ];
+    let run = |arguments: &[&str]| {
+        let output = pgflume(arguments, &variables);
+        (output.status.code(), format!("{}{}", String::from_utf8_lossy(&output.stdout), errors(&output)))
+    };
+    let expect = |arguments: &[&str], code: i32, words: &str| {
+        let (found, text) = run(arguments);
+        assert!(found == Some(code) && text.contains(words), "{arguments:?}: {found:?} {text}");
+    };
+    expect(&["verify"], 3, "30 missing");
+    expect(&["resync", "nope"], 2, "names no table \"nope\"");
+    expect(&["verify", "nope"], 2, "names no table \"nope\"");
+    expect(&["resync"], 0, "t: 30 rows copied, 0 removed");
+    expect(&["verify", "t"], 0, "t: equal, 30 rows compared");
+    crate::snapshot::write_by_hand(&rig, "UPDATE t SET v = 'y' WHERE id = 7").await;
+    expect(&["verify"], 3, "[\"7\"]: Different in v");
+    expect(&["verify", "--json"], 3, "\"different\": 1");
+    expect(&["verify", "--repair"], 0, "1 of them mended");
+    expect(&["verify", "--sample", "0"], 2, "a share is more than 0%");
+    expect(&["verify", "--sample", "5%"], 0, "t: equal");
+    expect(&["verify", "--repair", "--target", "other.db"], 2, "cannot be used with");
+    expect(&["resync", "--detach"], 0, "the next drains rebuild: t");
+    expect(&["status"], 0, "being rebuilt (request)");
+    expect(&["sync"], 0, "\"rebuilding\":0");
+    expect(&["status"], 0, "every row compared within");
 }
 
 #[test]

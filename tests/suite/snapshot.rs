@@ -191,7 +191,7 @@ async fn an_asked_for_resync_mends_a_live_table_without_emptying_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_cannot_be_taken_over_wait_alone() {
-    let tables = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"INTEGER"}},
+    let tables = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"INTEGER"},"lossy":["v"]},
         "u":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"},"where":"public.fine(id)"}}"#;
     let rig = Rig::new(Path::File, schema(tables)).await;
     rig.db
@@ -284,4 +284,62 @@ async fn the_newest_postgres_is_copied_too_and_image_tables_wait_for_their_messa
     pairing::nuke(&rig.worker, None, true).await.unwrap();
     rebuilt(&rig).await;
     assert_eq!(rig.rows("SELECT v FROM t").await, ["row"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_killed_ten_times_goes_on_where_it_was_and_a_reader_sees_no_row_go_back() {
+    const ROWS: i64 = 40_000;
+    for path in PATHS {
+        let rig = Rig::new(path, schema(ONE)).await;
+        rig.db
+            .sql(&format!("create table t (id int primary key, v text); insert into t select i, '0' from generate_series(1, {ROWS}) i"))
+            .await;
+        set_up(&rig.db.url(), rig.worker.schema()).await;
+        rig.worker.drain(Duration::ZERO).await.unwrap();
+        let schema_file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(schema_file.path(), ONE).unwrap();
+        let start = || {
+            let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgflume"));
+            command.arg("sync").env_clear().env("PGMQ_URL", rig.db.url()).env("SCHEMA_FILE", schema_file.path());
+            match rig.home.target() {
+                pgflume::config::Target::File(path) => command.env("LIBSQL_URL", path),
+                pgflume::config::Target::Remote { url, token } => {
+                    command.env("LIBSQL_URL", url).env("LIBSQL_AUTH_TOKEN", token.unwrap().expose())
+                }
+            };
+            // So slow that ten kills fit in.
+            command.env("SNAPSHOT_ROWS_PER_SECOND", "4000").env("RUST_LOG", "off");
+            command.stdout(std::process::Stdio::null()).spawn().unwrap()
+        };
+        let (mut seen, mut versions, mut kills, mut round) = (0, std::collections::BTreeMap::new(), 0, 0);
+        let mut worker = start();
+        loop {
+            round += 1;
+            rig.db.sql(&format!("update t set v = v::int + 1 where id % 977 = {round} % 977; insert into t values ({ROWS} + {round}, '0')")).await;
+            for row in rig.rows("SELECT id || ' ' || v FROM t WHERE id % 977 < 40").await {
+                let (id, v) = row.split_once(' ').unwrap();
+                let (id, v): (i64, i64) = (id.parse().unwrap(), v.parse().unwrap_or_default());
+                assert!(*versions.get(&id).unwrap_or(&0) <= v, "row {id} went back");
+                versions.insert(id, v);
+            }
+            let lost = versions.len() as i64 - rig.rows("SELECT id FROM t WHERE id % 977 < 40").await.len() as i64;
+            assert!(lost <= 0, "a row vanished");
+            let copied: i64 = rig.db.one("select rows from pgflume.resyncs").await.parse().unwrap();
+            assert!(copied >= seen, "it started over");
+            if kills < 10 && copied > seen {
+                worker.kill().unwrap();
+                worker.wait().unwrap();
+                worker = start();
+                kills += 1;
+            }
+            seen = copied;
+            if let Some(ended) = worker.try_wait().unwrap() {
+                assert!(ended.success(), "{ended}");
+                break;
+            }
+        }
+        assert_eq!(kills, 10, "{path:?}: it was too quick to be killed");
+        rebuilt(&rig).await;
+        assert_equal(&rig).await;
+    }
 }

@@ -125,7 +125,7 @@ async fn core(rig: &Rig) {
     rig.db.sql("truncate bulk; insert into bulk select i, 'again' from generate_series(1, 10) i; insert into pairs values ('é', 1, null)").await;
     drained(&rig.worker).await;
     assert_equal(rig).await;
-    pgflume::sync::pairing::nuke(&rig.worker, None, true).await.unwrap();
+    pgflume::sync::pairing::nuke(&rig.worker, None, false).await.unwrap();
     assert_eq!(rig.rows("SELECT count(*) FROM bulk").await, ["0"]);
     rig.db.send(r#"{"v":1,"table":"bulk","keys":[["bad"],["1"]]}"#).await;
     assert_eq!(rig.drain().await.dead, 1);
