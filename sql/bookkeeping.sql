@@ -48,6 +48,10 @@ create table if not exists pgflume.resyncs (
     fresh        boolean not null default false,
     -- why it waits
     problem      text,
+    -- by what the cursor is to be read: another key makes it worthless
+    ordered_by   text,
+    -- rows that became dead letters
+    unfit        bigint not null default 0,
     rows         bigint not null default 0,
     removed      bigint not null default 0,
     -- from the planner's statistics, as the copy began; null: unknown
@@ -65,6 +69,7 @@ create table if not exists pgflume.verified (
     name         text not null,
     phase        text not null default 'compare',
     cursor       text[],
+    ordered_by   text,
     rows         bigint not null default 0,
     different    bigint not null default 0,
     started_at   timestamptz not null default now(),

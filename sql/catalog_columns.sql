@@ -10,6 +10,8 @@ select w.name, c.oid,
        base.oid,
        coalesce(operators.equals, 'operator(pg_catalog.=)'),
        coalesce(operators.greater, 'operator(pg_catalog.>)'),
+       coalesce(operators.at_least, 'operator(pg_catalog.>=)'),
+       coalesce(operators.at_most, 'operator(pg_catalog.<=)'),
        -- sorted by bytes, as SQLite does
        case when a.attcollation = 0 then true
             when a.attcollation = 100 then database.by_bytes
@@ -34,7 +36,9 @@ cross join lateral (
 -- the default comparison of the type: an extension's type has its own, outside the search path
 left join lateral (
     select max(format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 3) as equals,
-           max(format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 5) as greater
+           max(format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 5) as greater,
+           max(format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 4) as at_least,
+           max(format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 2) as at_most
     from pg_opclass oc
     join pg_am am on am.oid = oc.opcmethod and am.amname = 'btree'
     join pg_amop p on p.amopfamily = oc.opcfamily and p.amoplefttype = oc.opcintype and p.amoprighttype = oc.opcintype

@@ -271,7 +271,7 @@ pub async fn bury(client: &Client, queue: &QueueName, letters: &[&DeadLetter]) -
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| Error::retry(format!("a dead letter cannot be written: {e}")))?;
     let sql = format!(
-        "insert into {dead} (vt, message) select clock_timestamp(), t::jsonb from unnest($1::text[]) t
+        "insert into {dead} (vt, message) select clock_timestamp(), t::jsonb from (select distinct t from unnest($1::text[]) t) u
          where not t::jsonb ? 'key' or (t::jsonb->>'table', t::jsonb->>'key', t::jsonb->>'reason') not in (
              select message->>'table', message->>'key', message->>'reason' from {dead}
              where message ? 'key' and message ? 'table' and message ? 'reason')",
@@ -284,26 +284,30 @@ pub async fn bury(client: &Client, queue: &QueueName, letters: &[&DeadLetter]) -
 /// A dead letter, as far as it tells a key.
 #[derive(Debug)]
 pub enum Dead {
-    /// The table and the key as it was marked.
-    Key(String, Vec<String>),
+    /// A key as it was marked.
+    Key(Vec<String>),
+    /// A key as the target has it, which refused its row.
+    Target(Vec<String>),
     /// A whole message.
     Message(String),
 }
 
-/// All dead letters that tell a key.
-pub async fn dead_letters(client: &Client, queue: &QueueName) -> Result<Vec<Dead>> {
+/// All dead letters that tell a key of `table`.
+pub async fn dead_letters(client: &Client, queue: &QueueName, table: &str) -> Result<Vec<Dead>> {
     let sql = format!(
-        "select message->>'table', array(select jsonb_array_elements_text(message->'key')), message->>'message'
-         from {} where $1::text is not null and (jsonb_typeof(message->'key') = 'array' or message ? 'message')",
+        "select message->>'class' = 'target', message->>'message',
+                array(select coalesce(k, '') from jsonb_array_elements_text(
+                    case when jsonb_typeof(message->'key') = 'array' then message->'key' else '[]' end) k)
+         from {} where message->>'table' = $1 and (jsonb_typeof(message->'key') = 'array' or message ? 'message')",
         queue.dead_table()
     );
-    let rows = client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    let rows = client.query_typed(&sql, &[(&table, Type::TEXT)]).await?;
     let dead = |row: &tokio_postgres::Row| {
-        let message: Option<String> = row.try_get(2)?;
-        let table: Option<String> = row.try_get(0)?;
-        Ok(match message {
-            Some(text) => Dead::Message(text),
-            None => Dead::Key(table.unwrap_or_default(), row.try_get(1)?),
+        let (is_target, message): (Option<bool>, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
+        Ok(match (message, is_target) {
+            (Some(text), _) => Dead::Message(text),
+            (None, Some(true)) => Dead::Target(row.try_get(2)?),
+            (None, _) => Dead::Key(row.try_get(2)?),
         })
     };
     rows.iter().map(dead).collect()
@@ -368,6 +372,8 @@ pub async fn pair(client: &Client, queue: &QueueName, head: &Head, identity: &Id
         (&identity.queue as _, Type::OID),
     ];
     client.execute_typed(sql, &parameters).await?;
+    // What was compared is not what is there now.
+    client.execute_typed("delete from pgflume.verified where queue = $1", &[(&queue.as_str(), Type::TEXT)]).await?;
     Ok(())
 }
 

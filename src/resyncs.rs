@@ -3,6 +3,7 @@
 
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::schema::Schema;
 use serde::Serialize;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -82,12 +83,24 @@ pub struct Resync {
     pub busy_ms: i64,
     /// Why it failed.
     pub problem: Option<String>,
+    /// Rows that became dead letters on the way.
+    pub unfit: i64,
+    /// By what the cursor is to be read.
+    pub ordered_by: Option<String>,
 }
 
 impl Resync {
     /// Whether there is something to do that can be done.
     pub fn is_under_way(&self) -> bool {
         matches!(self.phase, Phase::Copy | Phase::Sweep)
+    }
+
+    /// Begins anew where the cursor is one of another key than the table's now.
+    pub fn begin_by(&mut self, ordering: String) {
+        if self.cursor.is_some() && self.ordered_by.as_ref() != Some(&ordering) {
+            (self.phase, self.cursor, self.fresh) = (Phase::Copy, None, false);
+        }
+        self.ordered_by = Some(ordering);
     }
 }
 
@@ -124,10 +137,10 @@ pub struct Report {
 /// Asks for tables to be rebuilt from the start, whatever was under way.
 pub async fn schedule(client: &Client, queue: &QueueName, names: &[&str], reason: Reason, fresh: bool) -> Result<()> {
     let sql = "insert into pgflume.resyncs as r (queue, name, reason, fresh)
-               select $1, n, $3, $4 from unnest($2::text[]) n
+               select distinct $1, n, $3, $4 from unnest($2::text[]) n
                on conflict (queue, name) do update set phase = 'copy', cursor = null, reason = excluded.reason,
                    fresh = excluded.fresh, problem = null, rows = 0, removed = 0, estimated = null, busy_ms = 0,
-                   requested_at = now(), started_at = null, finished_at = null";
+                   unfit = 0, requested_at = now(), started_at = null, finished_at = null";
     let parameters = [
         (&queue.as_str() as _, Type::TEXT),
         (&names as _, Type::TEXT_ARRAY),
@@ -142,8 +155,8 @@ pub async fn schedule(client: &Client, queue: &QueueName, names: &[&str], reason
 pub async fn schedule_sweep(client: &Client, queue: &QueueName, name: &str) -> Result<()> {
     let sql = "insert into pgflume.resyncs as r (queue, name, phase, reason) values ($1, $2, 'sweep', 'truncate')
                on conflict (queue, name) do update set fresh = false, problem = null, finished_at = null,
-                   phase = case r.phase when 'copy' then 'copy' else 'sweep' end,
-                   cursor = case r.phase when 'copy' then r.cursor end,
+                   phase = case when r.phase in ('copy', 'failed') then 'copy' else 'sweep' end,
+                   cursor = case r.phase when 'copy' then r.cursor end, unfit = 0,
                    requested_at = case r.phase when 'done' then now() else r.requested_at end,
                    reason = case r.phase when 'done' then 'truncate' else r.reason end,
                    rows = case r.phase when 'done' then 0 else r.rows end,
@@ -162,7 +175,7 @@ pub async fn cancel(client: &Client, queue: &QueueName) -> Result<()> {
 
 /// What is under way, in the order in which it was asked for.
 pub async fn pending(client: &Client, queue: &QueueName) -> Result<Vec<Resync>> {
-    let sql = "select name, phase, cursor, fresh, rows, removed, estimated, busy_ms, problem from pgflume.resyncs
+    let sql = "select name, phase, cursor, fresh, rows, removed, estimated, busy_ms, problem, unfit, ordered_by from pgflume.resyncs
                where queue = $1 and phase <> 'done' order by requested_at, name";
     let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
     let resync = |row: &tokio_postgres::Row| {
@@ -176,15 +189,18 @@ pub async fn pending(client: &Client, queue: &QueueName) -> Result<Vec<Resync>> 
             estimated: row.try_get(6)?,
             busy_ms: row.try_get(7)?,
             problem: row.try_get(8)?,
+            unfit: row.try_get(9)?,
+            ordered_by: row.try_get(10)?,
         })
     };
     rows.iter().map(resync).collect()
 }
 
-/// How many tables are under way.
-pub async fn waiting(client: &Client, queue: &QueueName) -> Result<u64> {
-    let sql = "select count(*) from pgflume.resyncs where queue = $1 and phase <> 'done'";
-    let row = client.query_typed_one(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+/// How many tables of `schema` are under way.
+pub async fn waiting(client: &Client, queue: &QueueName, schema: &Schema) -> Result<u64> {
+    let sql = "select count(*) from pgflume.resyncs where queue = $1 and name = any($2) and phase <> 'done'";
+    let names: Vec<&str> = schema.tables().map(|t| t.name.as_str()).collect();
+    let row = client.query_typed_one(sql, &[(&queue.as_str(), Type::TEXT), (&names, Type::TEXT_ARRAY)]).await?;
     Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default())
 }
 
@@ -192,7 +208,7 @@ pub async fn waiting(client: &Client, queue: &QueueName) -> Result<u64> {
 pub async fn advance(client: &Client, queue: &QueueName, resync: &Resync) -> Result<()> {
     let sql =
         "update pgflume.resyncs set phase = $3, cursor = $4, rows = $5, removed = $6, estimated = $7, busy_ms = $8,
-                   problem = $9, started_at = coalesce(started_at, now()),
+                   problem = $9, unfit = $10, ordered_by = $11, started_at = coalesce(started_at, now()),
                    finished_at = case when $3 = 'done' then clock_timestamp() end
                where queue = $1 and name = $2";
     let parameters = [
@@ -205,6 +221,8 @@ pub async fn advance(client: &Client, queue: &QueueName, resync: &Resync) -> Res
         (&resync.estimated as _, Type::INT8),
         (&resync.busy_ms as _, Type::INT8),
         (&resync.problem as _, Type::TEXT),
+        (&resync.unfit as _, Type::INT8),
+        (&resync.ordered_by as _, Type::TEXT),
     ];
     client.execute_typed(sql, &parameters).await?;
     Ok(())

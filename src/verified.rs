@@ -53,10 +53,12 @@ pub struct Coverage {
     pub different: i64,
 }
 
-/// The pass under way of one table; a new one if there is none.
-pub async fn load(client: &Client, queue: &QueueName, name: &str) -> Result<Pass> {
-    let sql = "select phase = 'sweep', cursor, rows, different from pgflume.verified where queue = $1 and name = $2";
-    let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&name, Type::TEXT)]).await?;
+/// The pass under way of one table; a new one if there is none, or if it was ordered by another key.
+pub async fn load(client: &Client, queue: &QueueName, name: &str, ordering: &str) -> Result<Pass> {
+    let sql = "select phase = 'sweep', cursor, rows, different from pgflume.verified
+               where queue = $1 and name = $2 and ordered_by = $3";
+    let parameters = [(&queue.as_str() as _, Type::TEXT), (&name as _, Type::TEXT), (&ordering as _, Type::TEXT)];
+    let rows = client.query_typed(sql, &parameters).await?;
     let Some(row) = rows.first() else { return Ok(Pass::default()) };
     Ok(Pass {
         phase: if row.try_get(0)? { Phase::Sweep } else { Phase::Compare },
@@ -67,9 +69,11 @@ pub async fn load(client: &Client, queue: &QueueName, name: &str) -> Result<Pass
 }
 
 /// Records how far a pass has come.
-pub async fn save(client: &Client, queue: &QueueName, name: &str, pass: &Pass) -> Result<()> {
-    let sql = "insert into pgflume.verified as v (queue, name, phase, cursor, rows, different) values ($1, $2, $3, $4, $5, $6)
+pub async fn save(client: &Client, queue: &QueueName, name: &str, pass: &Pass, ordering: &str) -> Result<()> {
+    let sql = "insert into pgflume.verified as v (queue, name, phase, cursor, rows, different, ordered_by)
+               values ($1, $2, $3, $4, $5, $6, $7)
                on conflict (queue, name) do update set phase = excluded.phase, cursor = excluded.cursor,
+                   ordered_by = excluded.ordered_by,
                    rows = excluded.rows, different = excluded.different,
                    started_at = case when v.rows = 0 and v.cursor is null and v.phase = 'compare' then now() else v.started_at end";
     let phase = if pass.phase == Phase::Compare { "compare" } else { "sweep" };
@@ -80,6 +84,7 @@ pub async fn save(client: &Client, queue: &QueueName, name: &str, pass: &Pass) -
         (&pass.cursor as _, Type::TEXT_ARRAY),
         (&pass.rows as _, Type::INT8),
         (&pass.different as _, Type::INT8),
+        (&ordering as _, Type::TEXT),
     ];
     client.execute_typed(sql, &parameters).await?;
     Ok(())

@@ -54,7 +54,7 @@ pub struct TableReport {
     pub missing: u64,
     /// Rows that only it has.
     pub extra: u64,
-    /// Rows that differ because their key is among the dead letters, or because a value does not fit its column.
+    /// Rows that cannot be what they should, and whose dead letter says so.
     pub dead: u64,
     /// Differences that were mended.
     pub repaired: u64,
@@ -96,6 +96,8 @@ pub enum Kind {
     Missing,
     /// Only the replica has it.
     Extra,
+    /// It has a value that does not fit its column, and no dead letter says so.
+    Unfit,
 }
 
 /// How far a check is, for whoever watches.

@@ -3,7 +3,7 @@
 
 use crate::schema::columns::TypedColumn;
 use crate::schema::fit::Fit;
-use crate::schema::{Column, Table};
+use crate::schema::{Column, ColumnType, Table};
 
 /// What is refused: path below the table, and the reason with the mend.
 pub fn refusals(table: &Table, types: &[TypedColumn]) -> Vec<(String, String)> {
@@ -22,6 +22,10 @@ fn problem(table: &Table, position: usize, column: &Column, found: &TypedColumn)
     let pg_type = &found.pg_type;
     let better = if is_key { pg_type.default_key_type() } else { pg_type.default_type() }.name();
     let (kind, name) = (column.kind.name(), pg_type.shown());
+    let is_text = !["int2", "int4", "int8", "numeric", "bool", "json", "jsonb"].contains(&pg_type.name.as_str());
+    if is_key && column.kind == ColumnType::Json && (is_text || pg_type.is_array) {
+        return Some(format!("JSON is no text that Postgres takes back as a key of type {name}; declare it {better}"));
+    }
     match pg_type.fit(column.kind) {
         Fit::Lossless => None,
         Fit::Unfit(why) => Some(format!("{kind} cannot hold {name}: {why}; declare it {better}")),

@@ -25,7 +25,7 @@ pub(super) struct VerifyArgs {
     #[arg(long, conflicts_with = "target")]
     repair: bool,
     /// Compare only this share of each table, such as 5%, and go on there the next time
-    #[arg(long, value_name = "PERCENT", value_parser = percent)]
+    #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "target")]
     sample: Option<f64>,
     /// Compare this database, a read replica of LIBSQL_URL, with the same token
     #[arg(long, value_name = "URL")]

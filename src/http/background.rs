@@ -42,5 +42,5 @@ pub(super) async fn run(app: Arc<App>) {
 async fn is_waiting(worker: &Worker) -> Result<bool> {
     let client = worker.postgres().connect().await?;
     queue::ensure(&client, worker.queue()).await?;
-    Ok(resyncs::waiting(&client, worker.queue()).await? > 0)
+    Ok(resyncs::waiting(&client, worker.queue(), worker.schema()).await? > 0)
 }

@@ -122,9 +122,13 @@ pub(super) async fn nuke(
 
 /// What `POST /resync` may say; all of it may be left out.
 #[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct ResyncBody {
     #[serde(default)]
     tables: Vec<String>,
+    /// The verb of a request that is signed as Standard Webhooks; the signature was checked with it.
+    #[serde(rename = "type", default)]
+    _verb: Option<String>,
 }
 
 pub(super) async fn resync(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {

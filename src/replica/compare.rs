@@ -64,8 +64,8 @@ impl Replica {
         Ok(Some(found))
     }
 
-    /// The keys in a range, for one that has more than it should.
-    pub async fn keys_in(&self, table: &Table, range: KeyRange<'_>) -> Result<Vec<Key>> {
+    /// The keys in a range, for one that has more than it should; about `most` of them.
+    pub async fn keys_in(&self, table: &Table, range: KeyRange<'_>, most: usize) -> Result<Vec<Key>> {
         let keys = ddl::key_list(table);
         let mut all: Vec<Key> = Vec::new();
         loop {
@@ -75,7 +75,7 @@ impl Replica {
             let page = self.store.read(Statement::new(sql, args)).await?;
             let is_end = (page.len() as i64) < KEYS;
             all.extend(page);
-            if is_end {
+            if is_end || all.len() >= most {
                 return Ok(all);
             }
         }

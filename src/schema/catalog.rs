@@ -54,7 +54,32 @@ impl SourceTable {
                 super::quoted_list(key)
             )
         };
-        self.access.problem(&self.table).or_else(|| self.order.is_empty().then(no_index))
+        let no_key = |position: &usize| {
+            let (name, source) = (&self.table.columns[*position].name, self.table.source.quoted());
+            format!(
+                "the key column {name:?} of {source} is declared JSON, which Postgres does not take back as a key: declare it TEXT"
+            )
+        };
+        self.access
+            .problem(&self.table)
+            .or_else(|| self.order.is_empty().then(no_index))
+            .or_else(|| self.order.iter().find(|i| !self.takes_back(**i)).map(no_key))
+    }
+
+    /// Whether the text in the replica is one that Postgres reads as the key: a JSON string is not.
+    fn takes_back(&self, position: usize) -> bool {
+        let plain = [Type::JSON, Type::JSONB, Type::INT2, Type::INT4, Type::INT8, Type::NUMERIC, Type::BOOL];
+        self.table.columns[position].kind != ColumnType::Json || plain.contains(&self.columns[position].base)
+    }
+
+    /// By what cursors in this table are to be read: columns, types and how they are written.
+    pub fn ordering(&self) -> String {
+        let column = |&i: &usize| {
+            let column = &self.table.columns[i];
+            format!("{} {} {}", super::quote(&column.name), self.columns[i].cast, column.kind.name())
+        };
+        let all: Vec<_> = self.order.iter().chain(&self.table.key).map(column).collect();
+        all.join(", ")
     }
 
     /// Whether the replica sorts the keys as this table's index does, so that a range of keys is the same
@@ -117,6 +142,10 @@ pub struct SourceColumn {
     pub equals: String,
     /// The comparison `>` of the same index.
     pub greater: String,
+    /// Its `>=`.
+    pub at_least: String,
+    /// Its `<=`.
+    pub at_most: String,
     /// Whether its order is that of its bytes.
     pub by_bytes: bool,
     /// Its type with length, digits and the like.
@@ -171,10 +200,12 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
             base: Type::from_oid(row.try_get(6)?).unwrap_or(Type::UNKNOWN),
             equals: row.try_get(7)?,
             greater: row.try_get(8)?,
-            by_bytes: row.try_get(9)?,
-            is_array: row.try_get(10)?,
-            has_arrays_inside: row.try_get(11)?,
-            declared: row.try_get(12)?,
+            at_least: row.try_get(9)?,
+            at_most: row.try_get(10)?,
+            by_bytes: row.try_get(11)?,
+            is_array: row.try_get(12)?,
+            has_arrays_inside: row.try_get(13)?,
+            declared: row.try_get(14)?,
         };
         columns.entry(name).or_default().insert(row.try_get(4)?, column);
     }

@@ -17,6 +17,15 @@ pub async fn among(client: &Client, source: &SourceTable, keys: &[Vec<String>]) 
     rows.iter().map(|row| Ok(usize::try_from(row.try_get::<_, i64>(0)? - 1).unwrap_or_default())).collect()
 }
 
+/// Fails with a data error where Postgres cannot even read `key` as one: then no row can have it.
+pub async fn try_key(client: &Client, source: &SourceTable, key: &[String]) -> Result<()> {
+    let casts: Vec<_> =
+        source.table.key.iter().enumerate().map(|(i, &p)| format!("${}::{}", i + 1, source.columns[p].cast)).collect();
+    let parameters: Vec<(&(dyn ToSql + Sync), Type)> = key.iter().map(|k| (k as _, Type::TEXT)).collect();
+    client.query_typed(&format!("select {}", casts.join(", ")), &parameters).await?;
+    Ok(())
+}
+
 fn sql(source: &SourceTable) -> String {
     let table = &source.table;
     let (mut names, mut arrays, mut casts, mut equal) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

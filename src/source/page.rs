@@ -84,11 +84,22 @@ pub fn marked(source: &SourceTable, cursor: &Cursor) -> Vec<String> {
     source.table.key.iter().map(|key| place(key).cloned().unwrap_or_default()).collect()
 }
 
-/// How many rows the planner believes the table to have; `None` if it was never analyzed.
-pub async fn estimate(client: &Client, source: &SourceTable) -> Result<Option<i64>> {
-    let sql = "select nullif(sum(greatest(c.reltuples, 0))::int8, 0) from pg_catalog.pg_partition_tree($1) p
-               join pg_catalog.pg_class c on c.oid = p.relid where p.isleaf";
-    Ok(first_row(client, sql, &[(&source.oid, Type::OID)]).await?.try_get(0)?)
+/// A table's size.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    /// How many rows the planner believes it to have; `None` if it was never analyzed.
+    pub rows: Option<i64>,
+    /// Bytes on disk.
+    pub bytes: i64,
+}
+
+/// How large a table is.
+pub async fn size(client: &Client, source: &SourceTable) -> Result<Size> {
+    let sql =
+        "select nullif(sum(greatest(c.reltuples, 0))::int8, 0), coalesce(sum(pg_catalog.pg_table_size(c.oid))::int8, 0)
+               from pg_catalog.pg_partition_tree($1) p join pg_catalog.pg_class c on c.oid = p.relid where p.isleaf";
+    let row = first_row(client, sql, &[(&source.oid, Type::OID)]).await?;
+    Ok(Size { rows: row.try_get(0)?, bytes: row.try_get(1)? })
 }
 
 /// Whether the values themselves tell the place.
@@ -127,8 +138,9 @@ fn query<'a>(
     }
     if let Some(up_to) = range.up_to {
         conditions.push(format!(
-            "{} operator(pg_catalog.<=) {}",
+            "{} {} {}",
             row_of(source, |i| format!("t.{}", quote(&source.table.columns[i].name))),
+            source.order.first().map_or("<=", |&i| source.columns[i].at_most.as_str()),
             bound(source, parameters.len() + 1)
         ));
         parameters.extend(up_to);
@@ -148,7 +160,7 @@ fn query<'a>(
 
 /// Whether one row comparison does: only it is a single condition on an index of several columns.
 fn compares_rows(source: &SourceTable) -> bool {
-    source.order.iter().all(|&i| source.columns[i].greater == "operator(pg_catalog.>)")
+    source.order.len() == 1 || source.order.iter().all(|&i| source.columns[i].greater == "operator(pg_catalog.>)")
 }
 
 fn row_of(source: &SourceTable, of: impl Fn(usize) -> String) -> String {
@@ -163,12 +175,17 @@ fn bound(source: &SourceTable, first: usize) -> String {
 }
 
 /// After the key in the parameters from `first` on. Operators of several schemas cannot share one row
-/// comparison: then it is written out, its first condition being the one that an index takes.
+/// comparison: then it is written out, behind the one condition that an index takes.
 fn beyond(source: &SourceTable, first: usize) -> String {
     let column = |i: usize| format!("t.{}", quote(&source.table.columns[i].name));
     if compares_rows(source) {
-        return format!("{} operator(pg_catalog.>) {}", row_of(source, column), bound(source, first));
+        let greater = source.order.first().map_or(">", |&i| source.columns[i].greater.as_str());
+        return format!("{} {greater} {}", row_of(source, column), bound(source, first));
     }
+    let start = source
+        .order
+        .first()
+        .map(|&i| format!("{} {} ${first}::{} and ", column(i), source.columns[i].at_least, source.columns[i].cast));
     let mut conditions = Vec::new();
     let mut equal = String::new();
     for (place, &i) in source.order.iter().enumerate() {
@@ -176,5 +193,5 @@ fn beyond(source: &SourceTable, first: usize) -> String {
         conditions.push(format!("({equal}{found} {} {value})", source.columns[i].greater));
         equal.push_str(&format!("{found} {} {value} and ", source.columns[i].equals));
     }
-    format!("({})", conditions.join(" or "))
+    format!("({}({}))", start.unwrap_or_default(), conditions.join(" or "))
 }

@@ -31,6 +31,7 @@ impl Session<'_> {
             self.schema = schema;
         }
         self.locked = self.sources.values().filter(|s| s.is_marked()).map(|s| s.table.name.clone()).collect();
+        self.lock_compared();
         self.locked.retain(|name| !self.paused.contains(name));
         Ok(true)
     }

@@ -2,8 +2,10 @@
 //! of things, and nothing of how any of them is done. `step` is one of them, [`pairing`] what comes
 //! before the first.
 
+mod excused;
 mod follow;
 mod gate;
+mod page_sizes;
 mod pages;
 pub mod pairing;
 mod reader;
@@ -25,6 +27,7 @@ use crate::schema::Schema;
 use crate::schema::catalog::{self, Catalog, SourceTable};
 use crate::verify::Report;
 use gate::Gate;
+use page_sizes::PageSizes;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -39,6 +42,9 @@ pub const CALL_BUDGET: Duration = Duration::from_secs(25);
 
 /// Tries of a drain whose step failed for a passing reason.
 const ATTEMPTS: u32 = 3;
+
+/// Tries of a comparison without any progress; a page that cannot be read takes some to be narrowed down.
+const COMPARE_ATTEMPTS: u32 = 12;
 
 /// Time for Postgres and the replica to answer before and after the steps.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -61,8 +67,7 @@ pub struct Worker {
     nukes: AtomicI64,
     /// How many messages the next take asks for.
     take_messages: AtomicI64,
-    /// Rows of the next page of a table that is rebuilt.
-    page_rows: AtomicI64,
+    page_sizes: PageSizes,
     throttle: Throttle,
     totals: Mutex<Totals>,
 }
@@ -141,7 +146,7 @@ impl Worker {
             stopping: AtomicBool::new(false),
             nukes: AtomicI64::new(0),
             take_messages: AtomicI64::new(queue::FIRST_TAKE_MESSAGES),
-            page_rows: AtomicI64::new(pages::FIRST_PAGE_ROWS),
+            page_sizes: PageSizes::default(),
             throttle: Throttle::new(rows_per_second),
             totals: Mutex::default(),
         }
@@ -279,12 +284,17 @@ impl Worker {
         let mut attempt = 1;
         loop {
             let mut done = Drained::default();
-            match self.compare(&mut verification, deadline, &mut done).await {
+            let before = verification.as_ref().map(Verification::place);
+            let compared = self.compare(&mut verification, deadline, &mut done).await;
+            if verification.as_ref().map(Verification::place) != before {
+                attempt = 1;
+            }
+            match compared {
                 Ok(()) if done.busy => {}
                 Ok(()) => return Ok(verification.map(Verification::into_report).unwrap_or_default()),
-                Err(e) if attempt < ATTEMPTS && matches!(e.class(), Class::Retry | Class::Unknown) => {
+                Err(e) if attempt < COMPARE_ATTEMPTS && matches!(e.class(), Class::Retry | Class::Unknown) => {
                     tracing::warn!(error = %e, attempt, "the comparison was interrupted and goes on");
-                    tokio::time::sleep(BACK_OFF * 2_u32.pow(attempt - 1)).await;
+                    tokio::time::sleep(BACK_OFF * 2_u32.pow(attempt.min(6) - 1)).await;
                     attempt += 1;
                 }
                 Err(e) => return Err(e),
@@ -299,11 +309,8 @@ impl Worker {
         done: &mut Drained,
     ) -> Result<()> {
         let mut session = answered(Session::open(self)).await?;
-        let wanted = verification.as_ref().map(|v| v.tables().to_vec()).unwrap_or_default();
-        let is_readable = |name: &&String| session.sources.get(*name).is_some_and(|s| s.unpageable().is_none());
-        let readable: Vec<String> = wanted.iter().filter(is_readable).cloned().collect();
-        session.locked.extend(readable);
         session.verification = verification.take();
+        session.lock_compared();
         let result = self.steps(&mut session, deadline, done).await;
         *verification = session.verification.take();
         if result.is_err() {
@@ -327,7 +334,7 @@ impl Worker {
         }
         done.queued = answered(queue::depth(&session.client, &self.queue)).await?;
         self.gate.set_queued(done.queued);
-        done.rebuilding = answered(resyncs::waiting(&session.client, &self.queue)).await?;
+        done.rebuilding = answered(resyncs::waiting(&session.client, &self.queue, &self.schema)).await?;
         done.stuck = session.stuck;
         done.paused = session.paused;
         if done.busy {
@@ -474,6 +481,13 @@ impl<'a> Session<'a> {
         let marks: Vec<&str> = self.paused.iter().map(String::as_str).collect();
         let images = marks.iter().copied().filter(|table| self.is_captured(table)).collect();
         queue::Paused { marks, images }
+    }
+
+    /// Locks the tables that are compared.
+    fn lock_compared(&mut self) {
+        let wanted = self.verification.as_ref().map(|v| v.tables().to_vec()).unwrap_or_default();
+        let is_readable = |name: &String| self.sources.get(name).is_some_and(|s| s.unpageable().is_none());
+        self.locked.extend(wanted.into_iter().filter(is_readable));
     }
 
     /// The second connection.

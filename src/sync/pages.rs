@@ -14,18 +14,8 @@ use crate::source::{absent as absence, ensure_durable};
 use crate::value::{Cell, Key, from_text};
 use futures_util::TryStreamExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_postgres::error::SqlState;
-
-/// Time that reading and applying one page should take: short beside a step, long beside a round trip.
-const PAGE_TIME: Duration = Duration::from_millis(400);
-
-/// Rows of the first page.
-pub(super) const FIRST_PAGE_ROWS: i64 = 2_000;
-
-/// Most rows of a page: what a kill makes a worker read again.
-const PAGE_ROWS: i64 = 100_000;
 
 /// Rows of one libSQL transaction of a page.
 const BATCH_ROWS: usize = 10_000;
@@ -37,12 +27,16 @@ pub(super) const SWEEP_KEYS: i64 = 2_000;
 const SWEEP_NUMBERS: i64 = 10_000;
 
 /// Rows of one rebuild that may become dead letters before it waits for somebody to look at it.
-const MAX_UNFIT: usize = 1_000;
+const MAX_UNFIT: i64 = 1_000;
 
 impl Reader<'_> {
     /// Reads pages until the step has had its time or no table is left that can be rebuilt now.
     pub(super) async fn rebuild(&mut self) -> Result<()> {
-        for resync in self.session.pending.clone() {
+        for mut resync in self.session.pending.clone() {
+            // Truncated in this very step: it is swept from the start by the next.
+            if self.report.swept.contains(&resync.name) {
+                continue;
+            }
             let Some(source) = self.session.sources.get(&resync.name).filter(|s| self.may_rebuild(s)) else { continue };
             if !resync.is_under_way() {
                 continue;
@@ -51,6 +45,7 @@ impl Reader<'_> {
                 ensure_durable(&self.session.client, self.session.other().await?).await?;
                 self.durable = true;
             }
+            resync.begin_by(source.ordering());
             let after = self.rebuild_table(source, resync.clone()).await?;
             let has_time = !after.is_under_way();
             if after != resync {
@@ -103,26 +98,26 @@ impl Reader<'_> {
     /// at fault stands alone.
     async fn copy(&mut self, source: &SourceTable, resync: &mut Resync, most_rows: i64) -> Result<()> {
         if resync.cursor.is_none() {
-            resync.estimated = page::estimate(&self.session.client, source).await?;
+            resync.estimated = page::size(&self.session.client, source).await?.rows;
         }
-        let sizes = &self.session.worker.page_rows;
-        let rows = sizes.load(Ordering::Relaxed).min(most_rows);
+        let sizes = &self.session.worker.page_sizes;
+        let rows = sizes.of(&self.session.client, source).await?.min(most_rows);
         let started = Instant::now();
         match self.copy_page(source, resync, rows).await {
             Ok(copied) => {
                 if copied == rows {
-                    sizes.store(tuned(rows, copied, started.elapsed()), Ordering::Relaxed);
+                    sizes.tune(source, rows, started.elapsed());
                 }
                 Ok(())
             }
             Err(e) if e.sql_state() == Some(&SqlState::QUERY_CANCELED) && rows > 1 => {
-                sizes.store((rows / 8).max(1), Ordering::Relaxed);
+                sizes.set(source, rows / 8);
                 Err(Error::retry(format!("a page of {rows} rows took too long; a smaller one is tried")))
             }
             Err(e) if is_data_error(&e) => {
                 self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
                 if rows > 1 {
-                    sizes.store((rows / 2).max(1), Ordering::Relaxed);
+                    sizes.set(source, rows / 2);
                     return Ok(());
                 }
                 self.pass_over(source, resync, &e).await
@@ -155,7 +150,7 @@ impl Reader<'_> {
                 }
                 Err(unfit) => {
                     let key = page::marked(source, &page::cursor(source, &row)?);
-                    self.bury_unfit(source, &key, "value", unfit.to_string())?;
+                    self.bury_unfit(source, resync, &key, "value", unfit.to_string())?;
                 }
             }
             if items.len() >= BATCH_ROWS || bytes >= super::reader::BATCH_BYTES {
@@ -174,7 +169,7 @@ impl Reader<'_> {
             (None, None) => resync.cursor.take(),
         };
         resync.rows += read;
-        self.session.worker.throttle.count(read);
+        self.session.worker.throttle.count(if is_end { read } else { rows });
         if is_end {
             tracing::info!(table = resync.name, rows = resync.rows, "all rows of the table are copied");
             (resync.phase, resync.cursor) = (if resync.fresh { Phase::Done } else { Phase::Sweep }, None);
@@ -187,20 +182,22 @@ impl Reader<'_> {
         let Some(cursor) = page::boundary(&self.session.client, source, resync.cursor.as_ref(), 1).await? else {
             return Err(Error::retry("the row that could not be read is gone; it will be tried again"));
         };
-        self.bury_unfit(source, &page::marked(source, &cursor), "source", unreadable(error))?;
+        self.bury_unfit(source, resync, &page::marked(source, &cursor), "source", unreadable(error))?;
         resync.cursor = Some(cursor);
-        self.session.worker.page_rows.store(FIRST_PAGE_ROWS, Ordering::Relaxed);
+        self.session.worker.page_sizes.forget(source);
         Ok(())
     }
 
     fn bury_unfit(
         &mut self,
         source: &SourceTable,
+        resync: &mut Resync,
         key: &Vec<String>,
         class: &'static str,
         reason: String,
     ) -> Result<()> {
-        if self.report.dead.len() >= MAX_UNFIT {
+        resync.unfit += 1;
+        if resync.unfit > MAX_UNFIT {
             return Err(Error::reject(format!(
                 "more than {MAX_UNFIT} rows cannot be taken over, the last because: {reason}; correct schema.json or the rows, then run `pgflume resync {}`",
                 source.table.name
@@ -240,42 +237,37 @@ impl Reader<'_> {
     }
 }
 
-/// Which keys the source lacks. One that Postgres cannot even read as a key is found by halving: the
-/// source cannot have it.
+/// Which keys the source lacks. One at which Postgres fails is found by halving: the source cannot have what
+/// it cannot read as a key, but where it fails at the row, the row is there.
 pub(super) async fn absent(
     session: &Session<'_>,
     source: &SourceTable,
     keys: &[(Key, Vec<String>)],
 ) -> Result<Vec<usize>> {
     let client = &session.client;
+    let of_table = |e: Error| if is_table_error(&e) { e.of_table(&source.table.name) } else { e };
     let mut gone = Vec::new();
     let mut todo: Vec<_> = std::iter::once(0..keys.len()).collect();
     while let Some(range) = todo.pop().filter(|r| !r.is_empty()) {
         let texts: Vec<_> = keys[range.clone()].iter().map(|(_, texts)| texts.clone()).collect();
         client.batch_execute("savepoint pgflume_read").await?;
         match absence::among(client, source, &texts).await {
-            Ok(found) => {
-                client.batch_execute("release savepoint pgflume_read").await?;
-                gone.extend(found.into_iter().map(|i| range.start + i));
-            }
+            Ok(found) => gone.extend(found.into_iter().map(|i| range.start + i)),
             Err(e) if is_data_error(&e) => {
                 client.batch_execute("rollback to savepoint pgflume_read").await?;
-                match range.len() {
-                    1 => gone.push(range.start),
-                    length => todo.extend([range.start + length / 2..range.end, range.start..range.start + length / 2]),
+                let middle = range.start + range.len() / 2;
+                if range.len() > 1 {
+                    todo.extend([middle..range.end, range.start..middle]);
+                } else if absence::try_key(client, source, &texts[0]).await.is_err_and(|e| is_data_error(&e)) {
+                    client.batch_execute("rollback to savepoint pgflume_read").await?;
+                    gone.push(range.start);
                 }
             }
-            Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
-            Err(e) => return Err(e),
+            Err(e) => return Err(of_table(e)),
         }
+        client.batch_execute("release savepoint pgflume_read").await?;
     }
     Ok(gone)
-}
-
-/// How many rows the next page should have, so that it takes [`PAGE_TIME`].
-pub(super) fn tuned(asked: i64, read: i64, took: Duration) -> i64 {
-    let fit = read as f64 * PAGE_TIME.as_secs_f64() / took.as_secs_f64().max(0.001);
-    (fit as i64).clamp((asked / 4).max(1), (asked.saturating_mul(4)).min(PAGE_ROWS))
 }
 
 /// A key of the replica as text; `None` where it has a NULL, which no key of the source has.

@@ -79,7 +79,13 @@ impl Session<'_> {
         if self.sources.values().all(|s| s.unpageable().is_some()) {
             return Some("no table can be read from Postgres, so what is missing cannot be brought back by a resync: POST /nuke starts anew with what is queued".into());
         }
-        if snapshot.progress.was_healed_lately && divergence == Divergence::OtherReplica && head.is_some() {
+        let is_first = snapshot.progress.head.is_none() && snapshot.progress.next_epoch.is_none();
+        if is_first && divergence == Divergence::OtherReplica {
+            return Some("this queue has never been paired, and the replica belongs to another: check LIBSQL_URL and QUEUE_NAME; if this replica is to be taken over, POST /nuke".into());
+        }
+        // An announced epoch is a healing that was cut short.
+        let was_healed = snapshot.progress.was_healed_lately && snapshot.progress.next_epoch.is_none();
+        if was_healed && divergence == Divergence::OtherReplica && head.is_some() {
             return Some("this was healed less than an hour ago, so another worker seems to write to the same replica from another queue: give each its own replica, then POST /nuke".into());
         }
         None
@@ -153,8 +159,13 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     };
     let epoch = new_token();
 
+    let refilled: Vec<&str> =
+        sources.values().filter(|s| s.unpageable().is_none()).map(|s| s.table.name.as_str()).collect();
     locked(worker, &client).await?;
     queue::announce(&client, &worker.queue, &epoch).await?;
+    // Before the tables are emptied: a nuke that is cut short is finished by a drain, which only pairs.
+    resyncs::cancel(&client, &worker.queue).await?;
+    resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, false).await?;
     client.batch_execute("commit").await?;
 
     let snapshot = locked(worker, &client).await?;
@@ -181,9 +192,6 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     let head = Head::start(epoch);
     replica.reset(from.as_ref(), &head, Some(&worker.schema)).await?;
     queue::pair(&client, &worker.queue, &head, &snapshot.identity).await?;
-    resyncs::cancel(&client, &worker.queue).await?;
-    let refilled: Vec<&str> =
-        sources.values().filter(|s| s.unpageable().is_none()).map(|s| s.table.name.as_str()).collect();
     resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, true).await?;
     client.batch_execute("commit").await?;
     let epoch = head.epoch;

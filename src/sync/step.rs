@@ -90,6 +90,8 @@ impl Session<'_> {
             true => resyncs::pending(&self.client, &self.worker.queue).await?,
             false => Vec::new(),
         };
+        // Another worker's schema.json may have more.
+        self.pending.retain(|r| self.sources.contains_key(&r.name));
         let (read, applied) = self.run(&snapshot, head, deadline).await?;
         if let Ended::Unprepared(tables) = read.ended {
             // What was applied stays in the replica's ledger; the next step acknowledges it.
@@ -112,8 +114,8 @@ impl Session<'_> {
             self.head = Some(applied.head);
             return Ok(match self.prepare_to_rebuild().await? {
                 true => Outcome::Again,
-                false if self.is_comparing() => Outcome::Again,
                 false if is_throttled => Outcome::Throttled,
+                false if self.is_comparing() => Outcome::Again,
                 false => Outcome::Empty { calls: snapshot.calls },
             });
         }
@@ -154,11 +156,11 @@ impl Session<'_> {
         let queue = &self.worker.queue;
         let dead: Vec<&DeadLetter> = read.dead.iter().chain(&applied.dead).collect();
         queue::bury(&self.client, queue, &dead).await?;
-        for name in &read.swept {
-            resyncs::schedule_sweep(&self.client, queue, name).await?;
-        }
         for resync in &read.rebuilt {
             resyncs::advance(&self.client, queue, resync).await?;
+        }
+        for name in &read.swept {
+            resyncs::schedule_sweep(&self.client, queue, name).await?;
         }
         queue::advance(&self.client, queue, &applied.head, read.is_caught_up()).await?;
         self.client.batch_execute("commit").await?;

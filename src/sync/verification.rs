@@ -3,18 +3,20 @@
 //! the same step. Goes on from step to step until every table is compared.
 
 use super::Session;
-use super::pages::{SWEEP_KEYS, absent, key_of, texts_of, tuned};
-use super::reader::{BATCH_BYTES, is_table_error};
+use super::excused::Excused;
+use super::pages::{SWEEP_KEYS, absent, key_of, texts_of};
+use super::reader::{BATCH_BYTES, is_data_error, is_table_error};
 use super::step::Finished;
 use super::writer::{Applied, Chunk, Writer};
 use crate::batch::{ColumnSet, Item, State};
 use crate::error::{Error, Result};
-use crate::message::{self, Message};
-use crate::queue::{self, Snapshot};
+use crate::message::MarkedKey;
+use crate::queue::Snapshot;
 use crate::replica::Replica;
 use crate::replica::compare::KeyRange;
 use crate::replica::head::Head;
 use crate::schema::catalog::SourceTable;
+use crate::source::ensure_durable;
 use crate::source::page::{self, Range};
 use crate::value::{Cell, Key};
 use crate::verified::{self, Pass, Phase};
@@ -22,15 +24,18 @@ use crate::verify::{Counters, EXAMPLES, Example, Kind, Options, Report, TableRep
 use futures_util::TryStreamExt;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
+use tokio_postgres::error::SqlState;
 
 /// How long a step goes on comparing: its snapshot holds back vacuum, its locks hold back DDL.
 const STEP_TIME: Duration = Duration::from_secs(2);
 
 /// Rows compared by one request.
 const CHUNK_ROWS: usize = 10_000;
+
+/// Keys of one part that are looked through because the replica has too many.
+const EXTRA_KEYS: usize = 50_000;
 
 /// How long a read replica may take to come to the position of the replica.
 const CATCH_UP: Duration = Duration::from_secs(20);
@@ -47,9 +52,10 @@ pub struct Verification {
     /// Tables that are still to be compared, the one in hand last.
     todo: Vec<String>,
     pass: Option<Pass>,
+    /// The pass in hand began in this process, and when.
+    began: Option<Instant>,
     /// Rows that the sample still has for the table in hand.
     quota: Option<i64>,
-    began: Instant,
     report: Report,
 }
 
@@ -59,22 +65,31 @@ struct Here<'a> {
     source: &'a SourceTable,
     /// Where the replica is.
     head: &'a Head,
-    /// Dead letters of any table: its name, and the key as it was marked.
-    dead: &'a BTreeSet<(String, Vec<String>)>,
-}
-
-impl Here<'_> {
-    fn is_dead(&self, key: &Key) -> bool {
-        let texts = texts_of(key).unwrap_or_default();
-        self.dead.contains(&(self.source.table.name.clone(), texts))
-    }
+    /// What may differ.
+    excused: &'a Excused,
+    /// What is compared with the source.
+    target: &'a Replica,
 }
 
 /// Rows on their way to being compared.
+#[derive(Default)]
 struct Part {
     items: Vec<Item>,
-    /// Whether the table ends with them.
-    is_end: bool,
+    /// Keys of rows that have a value that does not fit: as marked, and as SQLite may have them.
+    unfit: Vec<(MarkedKey, Key)>,
+    ends: Ends,
+}
+
+/// Where the range of a part ends.
+#[derive(Default)]
+enum Ends {
+    /// With its last row.
+    #[default]
+    Itself,
+    /// At this key, which need not be one of its rows.
+    At(Key),
+    /// With the table.
+    Table,
 }
 
 /// What reading pages gave.
@@ -83,7 +98,6 @@ struct PagesRead {
     rows: i64,
     cursor: Option<Vec<String>>,
     is_end: bool,
-    unfit: u64,
 }
 
 impl Verification {
@@ -92,7 +106,7 @@ impl Verification {
         let mut todo = options.tables.clone();
         todo.reverse();
         let (pass, quota) = (None, None);
-        Self { options, target, counters, todo, pass, quota, began: Instant::now(), report: Report::default() }
+        Self { options, target, counters, todo, pass, began: None, quota, report: Report::default() }
     }
 
     /// Whether every table is compared.
@@ -103,6 +117,11 @@ impl Verification {
     /// The tables that are still to be compared.
     pub(super) fn tables(&self) -> &[String] {
         &self.todo
+    }
+
+    /// How far it is.
+    pub(super) fn place(&self) -> (usize, Option<Pass>) {
+        (self.todo.len(), self.pass.clone())
     }
 
     /// What was found.
@@ -132,7 +151,8 @@ impl Verification {
 
     async fn try_run(&mut self, session: &Session<'_>, snapshot: &Snapshot, mut applied: Applied) -> Result<Finished> {
         let deadline = Instant::now() + STEP_TIME;
-        let dead = dead_keys(session).await?;
+        let target = self.target.take();
+        let looked_at = target.as_ref().unwrap_or(&session.replica);
         let mut has_saved = false;
         while let Some(name) = self.todo.last().cloned() {
             let Some(source) = session.sources.get(&name) else {
@@ -143,25 +163,56 @@ impl Verification {
                 self.give_up(&name, problem);
                 continue;
             }
-            self.wait_for_target(session, &applied.head).await?;
-            let mut pass = self.begin(session, source).await?;
-            self.table(&name); // named in the report whatever comes of it
-            let mut repairs = Vec::new();
-            let here = Here { session, source, head: &applied.head, dead: &dead };
-            match pass.phase {
-                Phase::Compare => self.compare(&here, &mut pass, &mut repairs, deadline).await?,
-                _ => self.sweep(&here, &mut pass, &mut repairs).await?,
+            if !session.locked.contains(&name) {
+                self.target = target;
+                return Err(Error::retry("a table was altered while it was compared; it is compared again"));
             }
-            if self.options.repair && !repairs.is_empty() {
-                self.table(&name).repaired += repairs.len() as u64;
-                applied = repair(session, snapshot, applied, repairs).await?;
+            match self.part(session, source, looked_at, snapshot, applied, deadline).await {
+                Ok((after, saved)) => {
+                    applied = after;
+                    has_saved |= saved;
+                }
+                Err(e) => {
+                    self.target = target;
+                    return Err(e);
+                }
             }
-            has_saved |= self.put_down(session, &name, pass).await?;
             if Instant::now() >= deadline || session.worker.is_stopping() {
                 break;
             }
         }
+        self.target = target;
         Ok(Finished { applied, has_saved })
+    }
+
+    /// Compares, and mends, as much of one table as the time allows.
+    async fn part(
+        &mut self,
+        session: &Session<'_>,
+        source: &SourceTable,
+        target: &Replica,
+        snapshot: &Snapshot,
+        mut applied: Applied,
+        deadline: Instant,
+    ) -> Result<(Applied, bool)> {
+        let name = &source.table.name;
+        wait_for(target, session, &applied.head).await?;
+        let mut pass = self.begin(session, source).await?;
+        self.table(name); // named in the report whatever comes of it
+        let excused = Excused::of(session, source).await?;
+        let mut repairs = Vec::new();
+        let here = Here { session, source, head: &applied.head, excused: &excused, target };
+        match pass.phase {
+            Phase::Compare => self.compare(&here, &mut pass, &mut repairs, deadline).await?,
+            _ => self.sweep(&here, &mut pass, &mut repairs).await?,
+        }
+        if !repairs.is_empty() {
+            let (wanted, dead) = (repairs.len(), applied.dead.len());
+            applied = repair(session, snapshot, applied, repairs).await?;
+            self.table(name).repaired += (wanted - (applied.dead.len() - dead).min(wanted)) as u64;
+        }
+        let saved = self.put_down(session, source, pass).await?;
+        Ok((applied, saved))
     }
 
     fn give_up(&mut self, name: &str, problem: String) {
@@ -188,52 +239,39 @@ impl Verification {
         if let Some(pass) = self.pass.take() {
             return Ok(pass);
         }
-        self.began = Instant::now();
-        let Some(share) = self.options.sample else { return Ok(Pass::default()) };
-        let rows = page::estimate(&session.client, source).await?.unwrap_or_default().max(1_000);
-        self.quota = Some((rows as f64 * share).ceil() as i64);
-        verified::load(&session.client, &session.worker.queue, &source.table.name).await
+        let pass = match self.options.sample {
+            None => Pass::default(),
+            Some(share) => {
+                let rows = page::size(&session.client, source).await?.rows.unwrap_or_default().max(1_000);
+                self.quota = Some((rows as f64 * share).ceil() as i64);
+                verified::load(&session.client, &session.worker.queue, &source.table.name, &source.ordering()).await?
+            }
+        };
+        self.began = (pass == Pass::default()).then(Instant::now);
+        Ok(pass)
     }
 
-    /// Ends the table in hand where it is compared, or its sample is. Whether something was saved.
-    async fn put_down(&mut self, session: &Session<'_>, name: &str, pass: Pass) -> Result<bool> {
+    /// Ends the table in hand where it is compared, or its sample is. Whether something was saved: what is
+    /// said of a copy of the replica says nothing of the replica.
+    async fn put_down(&mut self, session: &Session<'_>, source: &SourceTable, pass: Pass) -> Result<bool> {
+        let name = &source.table.name;
         let is_whole = pass.phase == Phase::Done;
-        let is_sampled = self.options.sample.is_some();
+        let is_kept = self.options.target.is_none() && (is_whole || self.options.sample.is_some());
         let (client, queue) = (&session.client, &session.worker.queue);
-        if is_whole {
-            let since = (!is_sampled).then(|| self.began.elapsed().as_secs_f64());
-            verified::finish(client, queue, name, &pass, since).await?;
-            self.table(name).is_whole = true;
-        } else if is_sampled {
-            verified::save(client, queue, name, &pass).await?;
+        if is_kept && is_whole {
+            let seconds = self.began.map(|began| began.elapsed().as_secs_f64());
+            verified::finish(client, queue, name, &pass, seconds).await?;
+        } else if is_kept {
+            verified::save(client, queue, name, &pass, &source.ordering()).await?;
         }
+        self.table(name).is_whole |= is_whole;
         if is_whole || self.quota.is_some_and(|quota| quota <= 0) {
             (self.pass, self.quota) = (None, None);
             self.todo.pop();
         } else {
             self.pass = Some(pass);
         }
-        Ok(is_whole || is_sampled)
-    }
-
-    /// Whoever compares a read replica waits until it has come to the replica's position, which does not
-    /// move meanwhile.
-    async fn wait_for_target(&self, session: &Session<'_>, head: &Head) -> Result<()> {
-        let Some(target) = &self.target else { return Ok(()) };
-        let began = Instant::now();
-        while target.head_read().await?.as_ref() != Some(head) {
-            if began.elapsed() > CATCH_UP {
-                return Err(Error::halt(format!(
-                    "the database to verify is not at the replica's position after {} s: is it a read replica of it, and does it follow?",
-                    CATCH_UP.as_secs()
-                )));
-            }
-            if session.worker.is_stopping() {
-                return Err(Error::retry("the comparison was stopped"));
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-        Ok(())
+        Ok(is_kept)
     }
 
     /// Pages of the source, in key order, are looked for in the replica. Reading runs one part ahead.
@@ -253,9 +291,7 @@ impl Verification {
         let (compared, read) = futures_util::join!(comparing, reading);
         let differences = compared?;
         let read = read?;
-        let report = self.table(&here.source.table.name);
-        report.rows += read.rows as u64;
-        report.dead += read.unfit;
+        self.table(&here.source.table.name).rows += read.rows as u64;
         pass.rows += read.rows;
         pass.different += differences;
         pass.cursor = read.cursor;
@@ -277,11 +313,14 @@ impl Verification {
     ) -> Result<i64> {
         let mut differences = 0;
         while let Some(part) = parts.recv().await {
-            let last = part.items.last().map(|item| item.key.clone());
-            let up_to = if part.is_end { None } else { last.as_ref() };
-            let range = KeyRange { after: after.as_ref(), up_to };
+            let up_to = match &part.ends {
+                Ends::Itself => part.items.last().map(|item| item.key.clone()),
+                Ends::At(key) => Some(key.clone()),
+                Ends::Table => None,
+            };
+            let range = KeyRange { after: after.as_ref(), up_to: up_to.as_ref() };
             differences += self.compare_part(here, &part, range, repairs).await?;
-            after = last.or(after);
+            after = up_to.or(after);
         }
         Ok(differences)
     }
@@ -293,33 +332,58 @@ impl Verification {
         range: KeyRange<'_>,
         repairs: &mut Vec<Item>,
     ) -> Result<i64> {
-        let table = &here.source.table;
-        let replica = self.target.as_ref().unwrap_or(&here.session.replica);
-        let ranged = here.source.sorts_alike().then_some(range);
-        let found = replica.compare(table, &part.items, ranged, here.head).await?.ok_or_else(moved)?;
-        let mut gone = Vec::new();
-        let matched = part.items.len() - found.missing.len();
-        if ranged.is_some() && found.in_range != matched as i64 {
-            let expected: BTreeSet<&Key> = part.items.iter().map(|item| &item.key).collect();
-            gone = replica.keys_in(table, range).await?;
-            gone.retain(|key| !expected.contains(key));
-        }
+        let source = here.source;
+        let ranged = source.sorts_alike().then_some(range);
+        let found = here.target.compare(&source.table, &part.items, ranged, here.head).await?.ok_or_else(moved)?;
         let mut wrong: Vec<(Kind, Item)> = Vec::new();
         wrong.extend(found.missing.iter().map(|&i| (Kind::Missing, part.items[i].clone())));
         wrong.extend(found.different.iter().map(|&i| (Kind::Different, part.items[i].clone())));
-        wrong.extend(gone.into_iter().map(|key| (Kind::Extra, gone_item(here.source, key))));
-        let differences = self.note(here, wrong, repairs).await?;
+        let matched = (part.items.len() - found.missing.len()) as i64;
+        let mut differences = self.note_unfit(source, &part.unfit, here.excused);
+        if ranged.is_some() && found.in_range != matched {
+            let expected = part.items.iter().map(|item| &item.key).chain(part.unfit.iter().map(|(_, key)| key));
+            let expected: BTreeSet<&Key> = expected.collect();
+            let keys = here.target.keys_in(&source.table, range, EXTRA_KEYS).await?;
+            // More than can be looked at now are counted, and found again by the next comparison.
+            let beyond = (found.in_range - keys.len() as i64).max(0);
+            self.table(&source.table.name).extra += beyond as u64;
+            differences += beyond;
+            let extra = keys.into_iter().filter(|key| !expected.contains(key));
+            wrong.extend(extra.map(|key| (Kind::Extra, gone_item(source, key))));
+        }
+        differences += self.note(here, wrong, repairs).await?;
         self.counters.add(part.items.len() as u64, differences as u64);
         Ok(differences)
+    }
+
+    /// Rows that cannot be what they should: excused by a dead letter, or different without one.
+    fn note_unfit(&mut self, source: &SourceTable, unfit: &[(MarkedKey, Key)], excused: &Excused) -> i64 {
+        let mut differences = 0;
+        for (marked, _) in unfit {
+            let report = self.table(&source.table.name);
+            if excused.has_marked(marked) {
+                report.dead += 1;
+                continue;
+            }
+            differences += 1;
+            report.different += 1;
+            if report.examples.len() < EXAMPLES {
+                report.examples.push(Example { key: marked.clone(), kind: Kind::Unfit, columns: Vec::new() });
+            }
+        }
+        differences
     }
 
     /// Keys of the replica are looked for in the source: where its order is another than the source's, what
     /// only it has is found no other way.
     async fn sweep(&mut self, here: &Here<'_>, pass: &mut Pass, repairs: &mut Vec<Item>) -> Result<()> {
         let source = here.source;
-        let replica = self.target.as_ref().unwrap_or(&here.session.replica);
         let after = pass.cursor.as_ref().map(|texts| key_of(source, texts));
-        let keys = replica.read_keys_after(&source.table, after.as_ref(), SWEEP_KEYS).await?;
+        // The replica itself is asked in a write transaction, which a copy that lags cannot answer.
+        let keys = match self.options.target {
+            None => here.target.keys_after(&source.table, after.as_ref(), SWEEP_KEYS).await?,
+            Some(_) => here.target.read_keys_after(&source.table, after.as_ref(), SWEEP_KEYS).await?,
+        };
         let is_short = (keys.len() as i64) < SWEEP_KEYS;
         let known: Vec<(Key, Vec<String>)> =
             keys.into_iter().filter_map(|key| texts_of(&key).map(|texts| (key, texts))).collect();
@@ -341,14 +405,14 @@ impl Verification {
         let name = &here.source.table.name;
         let mut differences = 0;
         for (kind, item) in wrong {
-            if here.is_dead(&item.key) {
+            if here.excused.has(&item.key) {
                 self.table(name).dead += 1;
                 continue;
             }
             differences += 1;
             let report = self.table(name);
             match kind {
-                Kind::Different => report.different += 1,
+                Kind::Different | Kind::Unfit => report.different += 1,
                 Kind::Missing => report.missing += 1,
                 Kind::Extra => report.extra += 1,
             }
@@ -367,8 +431,7 @@ impl Verification {
     /// The columns in which a row differs.
     async fn columns(&self, here: &Here<'_>, item: &Item) -> Result<Vec<String>> {
         let table = &here.source.table;
-        let replica = self.target.as_ref().unwrap_or(&here.session.replica);
-        let (Some(found), State::Row { cells, .. }) = (replica.row(table, &item.key).await?, &item.state) else {
+        let (Some(found), State::Row { cells, .. }) = (here.target.row(table, &item.key).await?, &item.state) else {
             return Ok(Vec::new());
         };
         let differs = |i: &usize| found.get(*i) != cells.get(*i);
@@ -384,7 +447,27 @@ fn gone_item(source: &SourceTable, key: Key) -> Item {
     Item { table: source.table.clone(), key, state: State::Gone, images: Vec::new() }
 }
 
-/// Reads pages and sends them in parts until the time or the sample is spent.
+/// Whoever compares waits until the database that it reads has come to the replica's position, which does
+/// not move meanwhile.
+async fn wait_for(target: &Replica, session: &Session<'_>, head: &Head) -> Result<()> {
+    let began = Instant::now();
+    while target.head_read().await?.as_ref() != Some(head) {
+        if began.elapsed() > CATCH_UP {
+            return Err(Error::halt(format!(
+                "the database to verify is not at the replica's position after {} s: is it a read replica of it, and does it follow?",
+                CATCH_UP.as_secs()
+            )));
+        }
+        if session.worker.is_stopping() {
+            return Err(Error::retry("the comparison was stopped"));
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    Ok(())
+}
+
+/// Reads pages and sends them in parts until the time or the sample is spent. A page that Postgres cannot
+/// put out is tried with fewer rows, until the row that is at fault stands alone.
 async fn read_pages(
     here: &Here<'_>,
     mut cursor: Option<Vec<String>>,
@@ -392,17 +475,30 @@ async fn read_pages(
     deadline: Instant,
     sender: mpsc::Sender<Part>,
 ) -> Result<PagesRead> {
-    let sizes = &here.session.worker.page_rows;
+    let (client, source) = (&here.session.client, here.source);
+    let sizes = &here.session.worker.page_sizes;
     let mut all = PagesRead::default();
     loop {
         let started = Instant::now();
-        let rows = sizes.load(Ordering::Relaxed).min((quota - all.rows).max(1));
-        let page = read_page(here, cursor.as_ref(), rows, &sender).await?;
-        if !page.is_end {
-            sizes.store(tuned(rows, rows, started.elapsed()), Ordering::Relaxed);
+        let rows = sizes.of(client, source).await?.min((quota - all.rows).max(1));
+        let page = match read_page(here, cursor.as_ref(), rows, &sender).await {
+            Err(e) if is_data_error(&e) && rows == 1 => {
+                client.batch_execute("rollback to savepoint pgflume_read").await?;
+                sizes.forget(source);
+                pass_over(here, cursor.as_ref(), &sender).await?
+            }
+            // What was sent of the page is not to be compared twice: all since the step began is done again.
+            Err(e) if is_data_error(&e) || e.sql_state() == Some(&SqlState::QUERY_CANCELED) => {
+                sizes.set(source, rows / 4);
+                return Err(Error::retry(format!("a page of {rows} rows cannot be read; a smaller one is tried")));
+            }
+            Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
+            other => other?,
+        };
+        if !page.is_end && rows > 1 {
+            sizes.tune(source, rows, started.elapsed());
         }
         all.rows += page.rows;
-        all.unfit += page.unfit;
         cursor = page.cursor;
         if page.is_end || all.rows >= quota || Instant::now() >= deadline {
             return Ok(PagesRead { cursor, is_end: page.is_end, ..all });
@@ -417,73 +513,81 @@ async fn read_page(
     sender: &mpsc::Sender<Part>,
 ) -> Result<PagesRead> {
     let (client, source) = (&here.session.client, here.source);
-    let of_table = |e: Error| if is_table_error(&e) { e.of_table(&source.table.name) } else { e };
+    client.batch_execute("savepoint pgflume_read").await?;
     let boundary = match page::wants_boundary(source) {
-        true => page::boundary(client, source, after, rows).await.map_err(of_table)?,
+        true => page::boundary(client, source, after, rows).await?,
         false => None,
     };
     let range = Range { after, up_to: boundary.as_ref(), rows };
-    let mut stream = page::read(client, source, range).await.map_err(of_table)?;
+    let mut stream = page::read(client, source, range).await?;
     let columns: ColumnSet = (0..source.table.columns.len()).collect();
     let mut page = PagesRead::default();
-    let (mut items, mut bytes, mut last) = (Vec::new(), 0, None);
-    let send = |items, is_end| async move { sender.send(Part { items, is_end }).await.map_err(|_| moved()) };
-    while let Some(row) = stream.try_next().await.map_err(|e| of_table(e.into()))? {
+    let (mut part, mut bytes, mut last) = (Part::default(), 0, None);
+    while let Some(row) = stream.try_next().await? {
         page.rows += 1;
         match page::decode(source, &row)? {
             Ok((key, cells)) => {
                 bytes += cells.iter().map(Cell::bytes).sum::<usize>();
                 let state = State::Row { columns: columns.clone(), cells, replace: false };
-                items.push(Item { table: source.table.clone(), key, state, images: Vec::new() });
+                part.items.push(Item { table: source.table.clone(), key, state, images: Vec::new() });
             }
-            Err(_) => page.unfit += 1,
+            Err(_) => part.unfit.push(unfit_key(source, &page::cursor(source, &row)?)),
         }
-        if items.len() >= CHUNK_ROWS || bytes >= BATCH_BYTES {
-            send(std::mem::take(&mut items), false).await?;
+        // Only a row that fits may end a part: the next one begins behind it.
+        let is_full = part.items.len() >= CHUNK_ROWS || bytes >= BATCH_BYTES;
+        if is_full && part.unfit.is_empty() {
+            send(sender, std::mem::take(&mut part)).await?;
             bytes = 0;
         }
         last = Some(row);
     }
+    drop(stream);
+    client.batch_execute("release savepoint pgflume_read").await?;
     page.is_end = if page::wants_boundary(source) { boundary.is_none() } else { page.rows < rows };
     page.cursor = match (boundary, last) {
         (Some(boundary), _) => Some(boundary),
         (None, Some(row)) => Some(page::cursor(source, &row)?),
         (None, None) => after.cloned(),
     };
-    if !items.is_empty() || page.is_end {
-        send(items, page.is_end).await?;
-    }
+    part.ends = match &page.cursor {
+        Some(cursor) if !page.is_end => Ends::At(key_of(source, &page::marked(source, cursor))),
+        _ => Ends::Table,
+    };
+    send(sender, part).await?;
     Ok(page)
 }
 
-/// Keys that are known not to be what they should.
-async fn dead_keys(session: &Session<'_>) -> Result<BTreeSet<(String, Vec<String>)>> {
-    let mut keys = BTreeSet::new();
-    for letter in queue::dead_letters(&session.client, &session.worker.queue).await? {
-        match letter {
-            queue::Dead::Key(table, key) => drop(keys.insert((table, key))),
-            queue::Dead::Message(text) => {
-                if let Ok(Message::Image(table, _, marked)) = message::parse(&text, &session.worker.schema) {
-                    keys.extend(marked.into_iter().map(|key| (table.name.clone(), key)));
-                }
-            }
-        }
-    }
-    Ok(keys)
+/// The next row cannot be read at all.
+async fn pass_over(here: &Here<'_>, after: Option<&Vec<String>>, sender: &mpsc::Sender<Part>) -> Result<PagesRead> {
+    let source = here.source;
+    let Some(cursor) = page::boundary(&here.session.client, source, after, 1).await? else { return Err(moved()) };
+    let unfit = unfit_key(source, &cursor);
+    let ends = Ends::At(unfit.1.clone());
+    send(sender, Part { items: Vec::new(), unfit: vec![unfit], ends }).await?;
+    Ok(PagesRead { rows: 1, cursor: Some(cursor), is_end: false })
 }
 
-/// Writes what should be there, as one more batch of the step.
+fn unfit_key(source: &SourceTable, cursor: &Vec<String>) -> (MarkedKey, Key) {
+    let marked = page::marked(source, cursor);
+    let key = key_of(source, &marked);
+    (marked, key)
+}
+
+async fn send(sender: &mpsc::Sender<Part>, part: Part) -> Result<()> {
+    // The comparing half is gone only if it failed, and then its error is the one to report.
+    sender.send(part).await.map_err(|_| moved())
+}
+
+/// Writes what should be there, as further batches of the step.
 async fn repair(session: &Session<'_>, snapshot: &Snapshot, applied: Applied, items: Vec<Item>) -> Result<Applied> {
     tracing::info!(repair.rows = items.len(), "differences are mended");
+    ensure_durable(&session.client, session.other().await?).await?;
     let mut writer = Writer::resume(&session.replica, snapshot, applied);
-    let chunk = Chunk {
-        emptied: Vec::new(),
-        items: Arc::new(items),
-        images: Vec::new(),
-        taken: Arc::default(),
-        left: session.queued,
-        caught_up: false,
-    };
-    writer.write(chunk).await?;
+    for items in items.chunks(CHUNK_ROWS) {
+        let (taken, left) = (Arc::default(), session.queued);
+        let items = Arc::new(items.to_vec());
+        let chunk = Chunk { emptied: Vec::new(), items, images: Vec::new(), taken, left, caught_up: false };
+        writer.write(chunk).await?;
+    }
     Ok(writer.finish())
 }

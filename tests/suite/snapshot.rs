@@ -343,3 +343,64 @@ async fn a_worker_killed_ten_times_goes_on_where_it_was_and_a_reader_sees_no_row
         assert_equal(&rig).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_truncated_while_it_is_swept_or_copied_keeps_no_row_of_before() {
+    for phase in ["copy", "sweep"] {
+        let rig = Rig::new(Path::File, schema(ONE)).await;
+        rig.db.sql("create table t (id int primary key, v text); insert into t select i, 'x' from generate_series(1, 40000) i").await;
+        set_up(&rig.db.url(), rig.worker.schema()).await;
+        rebuilt(&rig).await;
+        resync::request(&rig.worker, &["t"]).await.unwrap();
+        // As if it had been stopped in the middle.
+        let middle = format!("update pgflume.resyncs set phase = '{phase}', cursor = '{{20000}}', fresh = true");
+        rig.db.sql(&middle).await;
+        rig.db.sql("update pgflume.resyncs r set ordered_by = '\"id\" bigint INTEGER, \"id\" bigint INTEGER'").await;
+        rig.db.sql("begin; truncate t; insert into t select i, 'y' from generate_series(30000, 30100) i; commit").await;
+        rebuilt(&rig).await;
+        assert_equal(&rig).await;
+        assert_eq!(rig.rows("SELECT count(*) FROM t").await, ["101"], "{phase}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nuke_that_was_cut_short_is_refilled_and_a_cursor_of_another_key_is_not_trusted() {
+    let rig = Rig::new(Path::File, schema(ONE)).await;
+    rig.db
+        .sql("create table t (id int primary key, v text); insert into t select i, 'x' from generate_series(1, 300) i")
+        .await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    rebuilt(&rig).await;
+    // The tables are emptied, and then Postgres does not commit.
+    let die = "create function pgflume.die() returns trigger language plpgsql as $$begin
+            raise exception 'no commit' using errcode = '57P01'; end$$;
+        create trigger die before update of epoch on pgflume.progress for each row execute function pgflume.die()";
+    rig.db.sql(die).await;
+    assert!(pairing::nuke(&rig.worker, None, true).await.is_err());
+    rig.db.sql("drop function pgflume.die cascade").await;
+    assert_eq!(rig.rows("SELECT count(*) FROM t").await, ["0"]);
+    rebuilt(&rig).await;
+    assert_equal(&rig).await;
+    resync::request(&rig.worker, &["t"]).await.unwrap();
+    write_by_hand(&rig, "DELETE FROM t WHERE id < 100").await;
+    rig.db.sql("update pgflume.resyncs set cursor = '{200}', ordered_by = 'another key'").await;
+    rebuilt(&rig).await;
+    assert_equal(&rig).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_postgres_cannot_look_at_is_not_removed_and_a_key_that_it_cannot_read_is() {
+    let tables = r#"{"t":{"primaryKey":"id","columns":{"id":"TEXT","v":"TEXT"},"where":"public.fine(id)"}}"#;
+    let rig = Rig::new(Path::File, schema(tables)).await;
+    rig.db
+        .sql("create function fine(uuid) returns bool language plpgsql immutable as $$begin return true; end$$;
+              create table t (id uuid primary key, v text); insert into t select md5(i::text)::uuid, i from generate_series(1, 500) i")
+        .await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    rebuilt(&rig).await;
+    rig.db.sql("create or replace function fine(uuid) returns bool language plpgsql immutable as $$begin if $1 = md5('7')::uuid then raise 'no'; end if; return true; end$$").await;
+    write_by_hand(&rig, "INSERT INTO t VALUES ('no uuid', 'extra')").await;
+    resync::request(&rig.worker, &["t"]).await.unwrap();
+    rebuilt(&rig).await;
+    assert_eq!(rig.rows("SELECT count(*), sum(v = '7'), sum(id = 'no uuid') FROM t").await, ["500|1|0"]);
+}

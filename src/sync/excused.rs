@@ -1,0 +1,92 @@
+//! Which keys may differ: their row cannot be what it should, and a dead letter says so. A letter whose row
+//! could be read by now excuses nothing.
+
+use super::Session;
+use super::pages::key_of;
+use super::reader::is_data_error;
+use crate::error::Result;
+use crate::message::{self, MarkedKey, Message};
+use crate::queue::{self, Dead};
+use crate::schema::catalog::SourceTable;
+use crate::source;
+use crate::value::Key;
+use futures_util::TryStreamExt;
+use std::collections::BTreeSet;
+
+/// Marked keys read at once.
+const KEYS: usize = 500;
+
+/// The excused keys of one table.
+#[derive(Debug, Default)]
+pub(super) struct Excused {
+    /// As SQLite has them.
+    keys: BTreeSet<Key>,
+    /// As they were marked.
+    marked: BTreeSet<MarkedKey>,
+}
+
+impl Excused {
+    /// Reads the dead letters of a table.
+    pub async fn of(session: &Session<'_>, source: &SourceTable) -> Result<Self> {
+        let mut excused = Self::default();
+        let mut doubtful = Vec::new();
+        for letter in queue::dead_letters(&session.client, &session.worker.queue, &source.table.name).await? {
+            match letter {
+                Dead::Target(key) => drop(excused.keys.insert(key_of(source, &key))),
+                Dead::Key(key) => doubtful.push(key),
+                Dead::Message(text) => {
+                    if let Ok(Message::Image(_, change, marked)) = message::parse(&text, &session.schema) {
+                        excused.keys.extend(change.gone.into_iter().chain(change.row.map(|row| row.0)));
+                        excused.marked.extend(marked);
+                    }
+                }
+            }
+        }
+        doubtful.retain(|key| key.len() == source.table.key.len());
+        let mut todo: Vec<&[MarkedKey]> = doubtful.chunks(KEYS).collect();
+        while let Some(chunk) = todo.pop() {
+            if !excused.add(session, source, chunk).await? {
+                match chunk {
+                    [key] => drop(excused.marked.insert(key.clone())),
+                    _ => todo.extend([&chunk[..chunk.len() / 2], &chunk[chunk.len() / 2..]]),
+                }
+            }
+        }
+        Ok(excused)
+    }
+
+    /// Whether this key may differ.
+    pub fn has(&self, key: &Key) -> bool {
+        self.keys.contains(key)
+    }
+
+    /// The same of a key as a mark names it.
+    pub fn has_marked(&self, key: &MarkedKey) -> bool {
+        self.marked.contains(key)
+    }
+
+    /// Adds those whose rows do not fit; `false` where Postgres cannot read one of them.
+    async fn add(&mut self, session: &Session<'_>, source: &SourceTable, keys: &[MarkedKey]) -> Result<bool> {
+        session.client.batch_execute("savepoint pgflume_read").await?;
+        let found: Result<Vec<_>> = async {
+            let rows: Vec<_> = source::read(&session.client, source, keys).await?.try_collect().await?;
+            rows.iter().map(|row| source::decode(source, row)).collect()
+        }
+        .await;
+        match found {
+            Ok(found) => {
+                session.client.batch_execute("release savepoint pgflume_read").await?;
+                for row in found.into_iter().filter(|f| matches!(f.row, Some(Err(_))) || f.key.is_err()) {
+                    self.keys.extend(row.key.ok());
+                    self.marked.insert(row.marked);
+                }
+                Ok(true)
+            }
+            Err(e) if is_data_error(&e) => {
+                session.client.batch_execute("rollback to savepoint pgflume_read").await?;
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
