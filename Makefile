@@ -21,11 +21,13 @@ lint: ## formatting, clippy and documentation, warnings are errors
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 
-bench: parts ## the drain against the reference algorithm, in full
+bench: parts ## the drain against the reference algorithm, the snapshot against a floor, in full
 	cargo bench --locked --bench drain
+	cargo bench --locked --bench snapshot
 
 bench-quick: parts ## the same with fewer rows
 	cargo bench --locked --bench drain -- --quick
+	cargo bench --locked --bench snapshot -- --quick
 
 parts: ## install what the tests need: pg_cron, pgbouncer, sqld, PostgreSQL 18
 	@scripts/install-parts.sh test

@@ -233,7 +233,7 @@ impl Bench {
         tasks.spawn(read(target.clone(), self.rows, stop.clone(), reads.clone()));
 
         let started = Instant::now();
-        let (mut kills, mut seen) = (0, 0);
+        let (mut kills, mut seen, mut waited) = (0, 0, 0);
         let mut child = self.sync(&target);
         loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -243,7 +243,10 @@ impl Bench {
             if is_done {
                 break;
             }
-            if kills < 10 && copied > seen {
+            waited += 1;
+            // At any moment of a step, and sometimes just after one.
+            if kills < 10 && waited > 20 + (kills * 37) % 50 {
+                waited = 0;
                 child.kill().unwrap();
                 child.wait().unwrap();
                 kills += 1;

@@ -84,6 +84,8 @@ create table if not exists pgflume.verified (
 -- What was noticed about the two sides, and healed by a resync.
 alter table pgflume.progress add column if not exists healed_at timestamptz;
 alter table pgflume.progress add column if not exists healed_from text;
+-- epochs that this queue was paired in: a replica that comes back with one of them is an older copy of its own
+alter table pgflume.progress add column if not exists past_epochs text[] not null default '{}';
 
 -- What `pgflume setup` captured, one row for each table of schema.json: to tell what has changed since.
 create table if not exists pgflume.captured (

@@ -7,5 +7,12 @@ from (
     join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
     where c.oid = any ($1)
     union all
+    select concat_ws(',', e.enumtypid, e.enumsortorder, e.enumlabel)
+    from pg_enum e
+    where e.enumtypid in (select a.atttypid from pg_attribute a where a.attrelid = any ($1))
+    union all
+    select concat_ws(',', i.indexrelid, i.indisprimary, i.indisunique, i.indisvalid, i.indkey)
+    from pg_index i where i.indrelid = any ($1)
+    union all
     select concat_ws(',', g.tgrelid, length(g.tgname), g.tgname, g.tgenabled)
     from pg_trigger g where g.tgrelid = any ($1) and not g.tgisinternal) t

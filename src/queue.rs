@@ -40,6 +40,8 @@ pub struct Progress {
     pub paired_with: Option<Identity>,
     /// Whether the two sides were healed within the last hour.
     pub was_healed_lately: bool,
+    /// Epochs that this queue was paired in.
+    pub past_epochs: Vec<String>,
 }
 
 /// What tells one Postgres from another.
@@ -158,7 +160,7 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0),
                exists (select from pgflume.resyncs r where r.queue = p.queue and r.phase <> 'done'),
                coalesce(p.healed_at > pg_catalog.now() - interval '1 hour', false),
-               p.shape
+               p.shape, array_remove(p.past_epochs, null)
         from pgflume.progress p where p.queue = $1 for update nowait";
     let rows = match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await {
         Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(None),
@@ -180,6 +182,7 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                 _ => None,
             },
             was_healed_lately: row.try_get(13)?,
+            past_epochs: row.try_get(15)?,
         },
         identity: Identity { source: row.try_get(6)?, queue: row.try_get(7)? },
         xid: row.try_get(8)?,
@@ -271,10 +274,12 @@ pub async fn bury(client: &Client, queue: &QueueName, letters: &[&DeadLetter]) -
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| Error::retry(format!("a dead letter cannot be written: {e}")))?;
     let sql = format!(
-        "insert into {dead} (vt, message) select clock_timestamp(), t::jsonb from (select distinct t from unnest($1::text[]) t) u
+        "insert into {dead} (vt, message) select clock_timestamp(), t::jsonb
+         from (select t, min(i) as first from unnest($1::text[]) with ordinality u(t, i) group by t) u
          where not t::jsonb ? 'key' or (t::jsonb->>'table', t::jsonb->>'key', t::jsonb->>'reason') not in (
              select message->>'table', message->>'key', message->>'reason' from {dead}
-             where message ? 'key' and message ? 'table' and message ? 'reason')",
+             where message ? 'key' and message ? 'table' and message ? 'reason')
+         order by first",
         dead = queue.dead_table()
     );
     client.execute_typed(&sql, &[(&texts, Type::TEXT_ARRAY)]).await?;
@@ -311,15 +316,6 @@ pub async fn dead_letters(client: &Client, queue: &QueueName, table: &str) -> Re
         })
     };
     rows.iter().map(dead).collect()
-}
-
-/// Lets whoever drains see that somebody else wants to: waits for the single flight, and holds it so long
-/// that the next step of the other meets it and gives way.
-pub async fn knock(client: &Client, queue: &QueueName) -> Result<()> {
-    client.batch_execute("begin; set local lock_timeout = '20s'").await?;
-    let waited = wait_for_lock(client, queue).await;
-    let held = client.batch_execute("select pg_catalog.pg_sleep(0.05); rollback").await;
-    waited.and(held.map_err(Error::from))
 }
 
 /// Moves the progress to `head`; the step's commit makes it and the taken messages final.
@@ -362,6 +358,7 @@ pub async fn note_healing(client: &Client, queue: &QueueName, divergence: &str) 
 /// Pairs the queue with the replica at `head`.
 pub async fn pair(client: &Client, queue: &QueueName, head: &Head, identity: &Identity) -> Result<()> {
     let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, next_epoch = null,
+               past_epochs = (array_remove(past_epochs, epoch) || epoch)[greatest(1, cardinality(past_epochs) - 98):],
                source_id = $5, queue_id = $6, caught_up_at = null where queue = $1";
     let parameters = [
         (&queue.as_str() as _, Type::TEXT),

@@ -104,7 +104,13 @@ mod tests {
 
     fn progress(head: Option<Head>, next_epoch: Option<&str>) -> Progress {
         let next_epoch = next_epoch.map(Into::into);
-        Progress { head, next_epoch, paired_with: Some(identity("pg/1")), was_healed_lately: false }
+        Progress {
+            head,
+            next_epoch,
+            paired_with: Some(identity("pg/1")),
+            was_healed_lately: false,
+            past_epochs: Vec::new(),
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use crate::queue;
 use crate::resyncs::{self, Reason};
 use crate::schema::Schema;
 use crate::sync::Worker;
+use std::collections::BTreeSet;
 
 /// Names that `schema.json` does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +20,11 @@ pub fn tables<'a>(schema: &'a Schema, names: &'a [String]) -> Result<Vec<&'a str
     if !unknown.is_empty() {
         return Err(UnknownTables(unknown.join(", "), all.join(", ")));
     }
-    Ok(if names.is_empty() { all } else { names.iter().map(String::as_str).collect() })
+    Ok(if names.is_empty() {
+        all
+    } else {
+        names.iter().map(String::as_str).collect::<BTreeSet<_>>().into_iter().collect()
+    })
 }
 
 /// Asks for `names`, which `schema.json` has, to be rebuilt from the start.

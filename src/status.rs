@@ -155,6 +155,7 @@ pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
     if let Err(e) = within(target).await {
         reasons.insert("target", e.to_string());
     }
+    reasons.extend(worker.failure().map(|failure| ("drain", format!("the last drain failed: {failure}"))));
     reasons
 }
 

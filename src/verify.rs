@@ -3,7 +3,7 @@
 //! ([`crate::sync::verification`]), so that both sides are at the same snapshot.
 
 use crate::config::Target;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::replica::Replica;
 use crate::sync::Worker;
 use crate::sync::verification::Verification;
@@ -120,6 +120,9 @@ impl Counters {
 pub async fn verify(worker: &Worker, options: Options, counters: Arc<Counters>) -> Result<Report> {
     let target = match &options.target {
         None => None,
+        Some(Target::File(path)) if !path.exists() => {
+            return Err(Error::halt(format!("there is no database {} to verify: check --target", path.display())));
+        }
         Some(target) => {
             let replica = Replica::open(target).await?;
             replica.check_readable(worker.schema()).await?;

@@ -4,7 +4,6 @@ use super::CommandResult;
 use super::progress::Progress;
 use crate::config::{ConfigError, Options};
 use crate::postgres::PgUrl;
-use crate::queue;
 use crate::resync;
 use crate::resyncs::{self, Report};
 use crate::sync::Worker;
@@ -42,11 +41,15 @@ pub(super) async fn run(args: ResyncArgs, options: &Options) -> CommandResult {
     for report in &done {
         let outcome = match &report.problem {
             Some(problem) => format!("waits: {problem}"),
+            None if report.phase != resyncs::Phase::Done => "waits, see the log".into(),
             None => format!("{} rows copied, {} removed", report.rows, report.removed),
         };
         println!("{}: {outcome}", report.name);
     }
-    let all = done.iter().all(|r| r.phase == resyncs::Phase::Done);
+    let all = done.iter().all(|r| r.phase == resyncs::Phase::Done) && done.len() == names.len();
+    if done.len() < names.len() {
+        println!("a nuke came in between: what it left out is not rebuilt");
+    }
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -63,7 +66,8 @@ async fn rebuild(worker: &Worker, names: &[&str]) -> crate::error::Result<Vec<Re
         if reports.iter().all(is_over) {
             return Ok(reports);
         }
-        queue::knock(&client, worker.queue()).await?;
+        // Whoever drains rebuilds them as well.
+        tokio::time::sleep(LOOK).await;
     }
 }
 

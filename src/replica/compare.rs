@@ -5,7 +5,7 @@
 use super::arrays::{arrays, is_large, row_slots};
 use super::{Replica, Statement, statements};
 use crate::batch::{Item, State};
-use crate::error::{Error, Result};
+use crate::error::{Class, Error, Result};
 use crate::replica::head::Head;
 use crate::schema::{Table, ddl, quote};
 use crate::value::{Cell, Key};
@@ -20,6 +20,8 @@ pub struct Differences {
     pub missing: Vec<usize>,
     /// Positions of rows that it has otherwise.
     pub different: Vec<usize>,
+    /// Positions of rows that it cannot hold.
+    pub refused: Vec<usize>,
     /// Rows that it has in the range, if one was given.
     pub in_range: i64,
 }
@@ -44,8 +46,20 @@ impl Replica {
         head: &Head,
     ) -> Result<Option<Differences>> {
         let mut found = Differences::default();
-        for (positions, statement) in statements_of(table, items) {
-            let Some(rows) = self.at(head, statement).await? else { return Ok(None) };
+        let mut todo = statements_of(table, items);
+        while let Some((positions, statement)) = todo.pop() {
+            let rows = match self.at(head, statement).await {
+                // The database does not even take the values: one by one, for the sake of the others.
+                Err(e) if e.class() == Class::Reject => {
+                    match positions[..] {
+                        [position] => found.refused.push(position),
+                        _ => todo.extend(positions.iter().map(|&i| (vec![i], single(table, &items[i])))),
+                    }
+                    continue;
+                }
+                other => other?,
+            };
+            let Some(rows) = rows else { return Ok(None) };
             for row in rows {
                 let [Cell::Integer(n), Cell::Integer(is_missing)] = &row[..] else { return Err(garbled()) };
                 let position = usize::try_from(*n).ok().and_then(|n| positions.get(n)).copied().ok_or_else(garbled)?;
@@ -81,17 +95,18 @@ impl Replica {
         }
     }
 
-    /// One row by its key; `None` if there is none.
-    pub async fn row(&self, table: &Table, key: &Key) -> Result<Option<Vec<Cell>>> {
-        let columns = crate::schema::quoted_list(table.columns.iter().map(|c| c.name.as_str()));
-        let marks: Vec<_> = (1..=key.len()).map(|i| format!("?{i}")).collect();
+    /// The columns (positions) in which the row under the key of `item` differs from it.
+    pub async fn differing(&self, table: &Table, item: &Item) -> Result<Vec<usize>> {
+        let State::Row { cells, .. } = &item.state else { return Ok(Vec::new()) };
+        let kinds: Vec<_> = table.columns.iter().map(|c| c.kind).collect();
         let sql = format!(
-            "SELECT {columns} FROM {} WHERE ({}) = ({})",
-            quote(&table.name),
-            ddl::key_list(table),
-            marks.join(", ")
+            "{} {}",
+            statements::expected_slots(table, cells.iter().any(statements::is_far)),
+            statements::differing(table)
         );
-        Ok(self.store.read(Statement::new(sql, key.clone())).await?.into_iter().next())
+        let rows = self.store.read(Statement::new(sql, row_slots(&kinds, cells))).await?;
+        let flags = rows.into_iter().next().unwrap_or_default().into_iter().enumerate();
+        Ok(flags.filter(|(_, flag)| *flag == Cell::Integer(1)).map(|(i, _)| i).collect())
     }
 
     /// The rows of a query of two columns at `head`; `None` if the database is elsewhere.
@@ -122,11 +137,19 @@ fn statements_of(table: &Table, items: &[Item]) -> Vec<(Vec<usize>, Statement)> 
         let sql = format!("{} {differences}", statements::expected_json(table, array.far_reals));
         all.push((positions, Statement::new(sql, vec![Cell::Text(array.text)])));
     }
-    for (position, row) in large {
-        let sql = format!("{} {differences}", statements::expected_slots(table, row.iter().any(statements::is_far)));
-        all.push((vec![position], Statement::new(sql, row_slots(&kinds, row))));
-    }
+    all.extend(large.into_iter().map(|(position, _)| (vec![position], single(table, &items[position]))));
     all
+}
+
+/// The statement that compares one row, whose values are parameters.
+fn single(table: &Table, item: &Item) -> Statement {
+    let cells: &[Cell] = match &item.state {
+        State::Row { cells, .. } => cells,
+        State::Gone => &[],
+    };
+    let kinds: Vec<_> = table.columns.iter().map(|c| c.kind).collect();
+    let expected = statements::expected_slots(table, cells.iter().any(statements::is_far));
+    Statement::new(format!("{expected} {}", statements::differences(table)), row_slots(&kinds, cells))
 }
 
 fn condition(table: &Table, range: KeyRange<'_>) -> (String, Vec<Cell>) {

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// One row for each column of a table, one for each index or trigger.
-pub(super) const SELECT: &str = "SELECT m.type, m.name, m.tbl_name, m.sql, p.name, p.pk, p.type FROM sqlite_master m \
+pub(super) const SELECT: &str = "SELECT m.type, m.name, m.tbl_name, iif(m.type = 'table', NULL, m.sql), p.name, p.pk, p.type FROM sqlite_master m \
      LEFT JOIN pragma_table_info(m.name) p ON m.type = 'table' WHERE m.type IN ('table', 'index', 'trigger')";
 
 /// What the database has; keys are names in lower case, as SQLite compares them.

@@ -109,14 +109,36 @@ pub fn differences(table: &Table) -> String {
     let name = |i: usize| format!("t.{}", quote(&table.columns[i].name));
     let equal: Vec<_> = table.key.iter().map(|&i| format!("{} = p.c{i}", name(i))).collect();
     let missing = name(table.key.first().copied().unwrap_or_default());
-    let different: Vec<_> =
-        (0..table.columns.len()).map(|i| format!("+{} IS NOT p.c{i} COLLATE BINARY", name(i))).collect();
+    let different: Vec<_> = (0..table.columns.len()).map(|i| differs(table, i)).collect();
     format!(
         "SELECT p.n, {missing} IS NULL FROM p LEFT JOIN {} AS t ON {} WHERE {missing} IS NULL OR {}",
         quote(&table.name),
         equal.join(" AND "),
-        different.join(" OR ")
+        any_of(&different)
     )
+}
+
+/// Tells of the one row of `p` which columns differ, one flag each.
+pub fn differing(table: &Table) -> String {
+    let equal: Vec<_> = table.key.iter().map(|&i| format!("t.{} = p.c{i}", quote(&table.columns[i].name))).collect();
+    let flags: Vec<_> = (0..table.columns.len()).map(|i| format!("{} AS d{i}", differs(table, i))).collect();
+    format!("SELECT {} FROM p JOIN {} AS t ON {}", flags.join(", "), quote(&table.name), equal.join(" AND "))
+}
+
+fn differs(table: &Table, position: usize) -> String {
+    format!("+t.{} IS NOT p.c{position} COLLATE BINARY", quote(&table.columns[position].name))
+}
+
+/// A disjunction as a tree: SQLite takes no expression that is more than 1,000 deep.
+fn any_of(conditions: &[String]) -> String {
+    match conditions {
+        [] => "false".into(),
+        [one] => one.clone(),
+        _ => {
+            let (left, right) = conditions.split_at(conditions.len() / 2);
+            format!("({} OR {})", any_of(left), any_of(right))
+        }
+    }
 }
 
 /// `p` of [`differences`] from the JSON array `?1` of [`slots`].

@@ -76,7 +76,8 @@ impl SourceTable {
     pub fn ordering(&self) -> String {
         let column = |&i: &usize| {
             let column = &self.table.columns[i];
-            format!("{} {} {}", super::quote(&column.name), self.columns[i].cast, column.kind.name())
+            let found = &self.columns[i];
+            format!("{} {} {} {}", super::quote(&column.name), found.cast, found.sorted_by, column.kind.name())
         };
         let all: Vec<_> = self.order.iter().chain(&self.table.key).map(column).collect();
         all.join(", ")
@@ -150,6 +151,8 @@ pub struct SourceColumn {
     pub by_bytes: bool,
     /// Its type with length, digits and the like.
     pub declared: String,
+    /// What the order of its values depends on beside the type: collation, an enum's labels.
+    pub sorted_by: String,
     /// Whether it is an array.
     pub is_array: bool,
     /// Whether there are arrays inside: in a composite, or in the elements of an array.
@@ -206,6 +209,7 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
             is_array: row.try_get(12)?,
             has_arrays_inside: row.try_get(13)?,
             declared: row.try_get(14)?,
+            sorted_by: row.try_get(15)?,
         };
         columns.entry(name).or_default().insert(row.try_get(4)?, column);
     }

@@ -19,8 +19,9 @@ pub async fn among(client: &Client, source: &SourceTable, keys: &[Vec<String>]) 
 
 /// Fails with a data error where Postgres cannot even read `key` as one: then no row can have it.
 pub async fn try_key(client: &Client, source: &SourceTable, key: &[String]) -> Result<()> {
-    let casts: Vec<_> =
-        source.table.key.iter().enumerate().map(|(i, &p)| format!("${}::{}", i + 1, source.columns[p].cast)).collect();
+    // A result of a known type: of others, the client would ask Postgres in the transaction that has failed.
+    let cast = |(i, &p): (usize, &usize)| format!("${}::{} is null", i + 1, source.columns[p].cast);
+    let casts: Vec<_> = source.table.key.iter().enumerate().map(cast).collect();
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> = key.iter().map(|k| (k as _, Type::TEXT)).collect();
     client.query_typed(&format!("select {}", casts.join(", ")), &parameters).await?;
     Ok(())

@@ -97,7 +97,8 @@ pub struct Size {
 pub async fn size(client: &Client, source: &SourceTable) -> Result<Size> {
     let sql =
         "select nullif(sum(greatest(c.reltuples, 0))::int8, 0), coalesce(sum(pg_catalog.pg_table_size(c.oid))::int8, 0)
-               from pg_catalog.pg_partition_tree($1) p join pg_catalog.pg_class c on c.oid = p.relid where p.isleaf";
+               from pg_catalog.pg_class c
+               where c.oid in (select $1 union select p.relid from pg_catalog.pg_partition_tree($1) p) and c.relkind = 'r'";
     let row = first_row(client, sql, &[(&source.oid, Type::OID)]).await?;
     Ok(Size { rows: row.try_get(0)?, bytes: row.try_get(1)? })
 }

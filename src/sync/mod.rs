@@ -70,6 +70,8 @@ pub struct Worker {
     page_sizes: PageSizes,
     throttle: Throttle,
     totals: Mutex<Totals>,
+    /// Why the last drain failed.
+    failure: Mutex<Option<String>>,
 }
 
 /// What a worker did since it was made.
@@ -149,6 +151,7 @@ impl Worker {
             page_sizes: PageSizes::default(),
             throttle: Throttle::new(rows_per_second),
             totals: Mutex::default(),
+            failure: Mutex::default(),
         }
     }
 
@@ -232,6 +235,11 @@ impl Worker {
         self.totals.lock().unwrap_or_else(PoisonError::into_inner).add(done, is_failed);
     }
 
+    /// Why its last drain failed; `None` where it did not.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// What it did so far.
     pub fn totals(&self) -> Totals {
         *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
@@ -249,11 +257,13 @@ impl Worker {
     async fn tried(&self, started: Instant, budget: Duration, done: &mut Drained) -> Result<u64> {
         let mut attempt = 1;
         loop {
-            let before = done.processed;
+            let before = (done.processed, done.batches);
             let outcome = self.attempt(started + budget, done).await;
-            if done.processed > before {
+            if (done.processed, done.batches) != before {
                 attempt = 1;
             }
+            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) =
+                outcome.as_ref().err().map(ToString::to_string);
             match outcome {
                 Ok(seen) => return Ok(seen),
                 Err(e)
@@ -290,7 +300,6 @@ impl Worker {
                 attempt = 1;
             }
             match compared {
-                Ok(()) if done.busy => {}
                 Ok(()) => return Ok(verification.map(Verification::into_report).unwrap_or_default()),
                 Err(e) if attempt < COMPARE_ATTEMPTS && matches!(e.class(), Class::Retry | Class::Unknown) => {
                     tracing::warn!(error = %e, attempt, "the comparison was interrupted and goes on");
@@ -315,8 +324,6 @@ impl Worker {
         *verification = session.verification.take();
         if result.is_err() {
             session.abandon().await;
-        } else if done.busy {
-            queue::knock(session.other().await?, &self.queue).await?;
         }
         result.map(|_| ())
     }
@@ -349,6 +356,13 @@ impl Worker {
             let calls_here = self.gate.calls();
             let step = tokio::time::timeout(STEP_TIMEOUT, session.step(deadline, done)).await;
             match step.unwrap_or_else(|_| Err(Error::unknown("a step hangs; its connection is given up")))? {
+                // A comparison waits for a gap between the steps of others; it holds nothing meanwhile.
+                step::Outcome::Busy if session.verification.is_some() => {
+                    if Instant::now() >= deadline || self.is_to_end() {
+                        return Err(Error::retry("other drains left no gap for the comparison; try again"));
+                    }
+                    tokio::time::sleep(gap()).await;
+                }
                 step::Outcome::Busy if noted => {
                     done.busy = true;
                     return Ok(calls_here);
@@ -385,6 +399,12 @@ impl Worker {
             }
         }
     }
+}
+
+/// A short wait of random length, so that two who wait do not meet again and again.
+fn gap() -> Duration {
+    let random = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
+    Duration::from_micros(2_000 + random * 60)
 }
 
 /// Gives up on what does not answer.

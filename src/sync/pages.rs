@@ -46,6 +46,7 @@ impl Reader<'_> {
                 self.durable = true;
             }
             resync.begin_by(source.ordering());
+            resync.problem = None; // it can be done now
             let after = self.rebuild_table(source, resync.clone()).await?;
             let has_time = !after.is_under_way();
             if after != resync {
@@ -62,7 +63,7 @@ impl Reader<'_> {
     async fn rebuild_table(&mut self, source: &SourceTable, mut resync: Resync) -> Result<Resync> {
         while resync.is_under_way() {
             let Some(rows) = self.session.worker.throttle.rows() else { break };
-            let started = Instant::now();
+            let (started, before) = (Instant::now(), resync.rows);
             let done = match resync.phase {
                 Phase::Copy => self.copy(source, &mut resync, rows).await,
                 _ => self.sweep(source, &mut resync).await,
@@ -74,7 +75,8 @@ impl Reader<'_> {
                 tracing::error!(table = resync.name, "this table cannot be rebuilt: {e}");
                 (resync.phase, resync.problem) = (Phase::Failed, Some(e.to_string()));
             }
-            resync.busy_ms += started.elapsed().as_millis() as i64;
+            let limited = self.session.worker.throttle.time_of(resync.rows - before);
+            resync.busy_ms += started.elapsed().max(limited).as_millis() as i64;
             if Instant::now() >= self.deadline || self.session.worker.is_to_end() {
                 break;
             }

@@ -85,7 +85,8 @@ impl Session<'_> {
         }
         // An announced epoch is a healing that was cut short.
         let was_healed = snapshot.progress.was_healed_lately && snapshot.progress.next_epoch.is_none();
-        if was_healed && divergence == Divergence::OtherReplica && head.is_some() {
+        let is_stranger = head.is_some_and(|head| !snapshot.progress.past_epochs.contains(&head.epoch));
+        if was_healed && divergence == Divergence::OtherReplica && is_stranger {
             return Some("this was healed less than an hour ago, so another worker seems to write to the same replica from another queue: give each its own replica, then POST /nuke".into());
         }
         None

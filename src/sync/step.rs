@@ -225,9 +225,11 @@ impl Session<'_> {
 
     /// This table is not rebuilt until somebody acts; said once a drain.
     pub(super) async fn put_off(&mut self, name: &str, problem: &str) -> Result<()> {
-        if self.stuck.insert(name.to_owned()) && self.pending.iter().any(|r| r.name == name) {
-            tracing::error!(table = name, "this table cannot be rebuilt: {problem}");
+        if self.stuck.insert(name.to_owned()) {
             resyncs::set_problem(&self.client, &self.worker.queue, name, problem).await?;
+            if self.pending.iter().any(|r| r.name == name) {
+                tracing::error!(table = name, "this table cannot be rebuilt: {problem}");
+            }
         }
         Ok(())
     }

@@ -34,6 +34,9 @@ const STEP_TIME: Duration = Duration::from_secs(2);
 /// Rows compared by one request.
 const CHUNK_ROWS: usize = 10_000;
 
+/// Bytes of a row of a table that was never analyzed: a guess on the small side, so that a sample is not too small.
+const ROW_BYTES: i64 = 50;
+
 /// Keys of one part that are looked through because the replica has too many.
 const EXTRA_KEYS: usize = 50_000;
 
@@ -242,7 +245,8 @@ impl Verification {
         let pass = match self.options.sample {
             None => Pass::default(),
             Some(share) => {
-                let rows = page::size(&session.client, source).await?.rows.unwrap_or_default().max(1_000);
+                let size = page::size(&session.client, source).await?;
+                let rows = size.rows.unwrap_or(size.bytes / ROW_BYTES).max(1_000);
                 self.quota = Some((rows as f64 * share).ceil() as i64);
                 verified::load(&session.client, &session.worker.queue, &source.table.name, &source.ordering()).await?
             }
@@ -338,8 +342,11 @@ impl Verification {
         let mut wrong: Vec<(Kind, Item)> = Vec::new();
         wrong.extend(found.missing.iter().map(|&i| (Kind::Missing, part.items[i].clone())));
         wrong.extend(found.different.iter().map(|&i| (Kind::Different, part.items[i].clone())));
-        let matched = (part.items.len() - found.missing.len()) as i64;
-        let mut differences = self.note_unfit(source, &part.unfit, here.excused);
+        let refused: Vec<_> = found.refused.iter().map(|&i| &part.items[i].key).collect();
+        let refused = refused.into_iter().map(|key| (texts_of(key).unwrap_or_default(), key.clone()));
+        let unfit: Vec<(MarkedKey, Key)> = part.unfit.iter().cloned().chain(refused).collect();
+        let matched = (part.items.len() - found.missing.len() - found.refused.len()) as i64;
+        let mut differences = self.note_unfit(source, &unfit, here.excused);
         if ranged.is_some() && found.in_range != matched {
             let expected = part.items.iter().map(|item| &item.key).chain(part.unfit.iter().map(|(_, key)| key));
             let expected: BTreeSet<&Key> = expected.collect();
@@ -359,9 +366,9 @@ impl Verification {
     /// Rows that cannot be what they should: excused by a dead letter, or different without one.
     fn note_unfit(&mut self, source: &SourceTable, unfit: &[(MarkedKey, Key)], excused: &Excused) -> i64 {
         let mut differences = 0;
-        for (marked, _) in unfit {
+        for (marked, key) in unfit {
             let report = self.table(&source.table.name);
-            if excused.has_marked(marked) {
+            if excused.has_marked(marked) || excused.has(key) {
                 report.dead += 1;
                 continue;
             }
@@ -431,11 +438,8 @@ impl Verification {
     /// The columns in which a row differs.
     async fn columns(&self, here: &Here<'_>, item: &Item) -> Result<Vec<String>> {
         let table = &here.source.table;
-        let (Some(found), State::Row { cells, .. }) = (here.target.row(table, &item.key).await?, &item.state) else {
-            return Ok(Vec::new());
-        };
-        let differs = |i: &usize| found.get(*i) != cells.get(*i);
-        Ok((0..table.columns.len()).filter(differs).map(|i| table.columns[i].name.clone()).collect())
+        let positions = here.target.differing(table, item).await?;
+        Ok(positions.into_iter().filter_map(|i| table.columns.get(i)).map(|c| c.name.clone()).collect())
     }
 }
 
@@ -481,22 +485,22 @@ async fn read_pages(
     loop {
         let started = Instant::now();
         let rows = sizes.of(client, source).await?.min((quota - all.rows).max(1));
-        let page = match read_page(here, cursor.as_ref(), rows, &sender).await {
+        let mut page = PagesRead { cursor: cursor.clone(), ..PagesRead::default() };
+        match read_page(here, rows, &sender, &mut page).await {
+            Ok(()) if !page.is_end && rows > 1 => sizes.tune(source, rows, started.elapsed()),
+            Ok(()) => {}
             Err(e) if is_data_error(&e) && rows == 1 => {
                 client.batch_execute("rollback to savepoint pgflume_read").await?;
                 sizes.forget(source);
-                pass_over(here, cursor.as_ref(), &sender).await?
+                page = pass_over(here, cursor.as_ref(), &sender).await?;
             }
-            // What was sent of the page is not to be compared twice: all since the step began is done again.
+            // It goes on behind what was sent of the page.
             Err(e) if is_data_error(&e) || e.sql_state() == Some(&SqlState::QUERY_CANCELED) => {
+                client.batch_execute("rollback to savepoint pgflume_read").await?;
                 sizes.set(source, rows / 4);
-                return Err(Error::retry(format!("a page of {rows} rows cannot be read; a smaller one is tried")));
             }
             Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
-            other => other?,
-        };
-        if !page.is_end && rows > 1 {
-            sizes.tune(source, rows, started.elapsed());
+            Err(e) => return Err(e),
         }
         all.rows += page.rows;
         cursor = page.cursor;
@@ -506,25 +510,21 @@ async fn read_pages(
     }
 }
 
-async fn read_page(
-    here: &Here<'_>,
-    after: Option<&Vec<String>>,
-    rows: i64,
-    sender: &mpsc::Sender<Part>,
-) -> Result<PagesRead> {
+/// Reads the page behind `done.cursor`, which tells at any time what was sent.
+async fn read_page(here: &Here<'_>, rows: i64, sender: &mpsc::Sender<Part>, done: &mut PagesRead) -> Result<()> {
     let (client, source) = (&here.session.client, here.source);
     client.batch_execute("savepoint pgflume_read").await?;
+    let after = done.cursor.clone();
     let boundary = match page::wants_boundary(source) {
-        true => page::boundary(client, source, after, rows).await?,
+        true => page::boundary(client, source, after.as_ref(), rows).await?,
         false => None,
     };
-    let range = Range { after, up_to: boundary.as_ref(), rows };
+    let range = Range { after: after.as_ref(), up_to: boundary.as_ref(), rows };
     let mut stream = page::read(client, source, range).await?;
     let columns: ColumnSet = (0..source.table.columns.len()).collect();
-    let mut page = PagesRead::default();
-    let (mut part, mut bytes, mut last) = (Part::default(), 0, None);
+    let (mut part, mut bytes, mut read, mut last) = (Part::default(), 0, 0, None);
     while let Some(row) = stream.try_next().await? {
-        page.rows += 1;
+        read += 1;
         match page::decode(source, &row)? {
             Ok((key, cells)) => {
                 bytes += cells.iter().map(Cell::bytes).sum::<usize>();
@@ -537,24 +537,26 @@ async fn read_page(
         let is_full = part.items.len() >= CHUNK_ROWS || bytes >= BATCH_BYTES;
         if is_full && part.unfit.is_empty() {
             send(sender, std::mem::take(&mut part)).await?;
+            (done.rows, done.cursor) = (read, Some(page::cursor(source, &row)?));
             bytes = 0;
         }
         last = Some(row);
     }
     drop(stream);
     client.batch_execute("release savepoint pgflume_read").await?;
-    page.is_end = if page::wants_boundary(source) { boundary.is_none() } else { page.rows < rows };
-    page.cursor = match (boundary, last) {
+    let is_end = if page::wants_boundary(source) { boundary.is_none() } else { read < rows };
+    let cursor = match (boundary, last) {
         (Some(boundary), _) => Some(boundary),
         (None, Some(row)) => Some(page::cursor(source, &row)?),
-        (None, None) => after.cloned(),
+        (None, None) => after,
     };
-    part.ends = match &page.cursor {
-        Some(cursor) if !page.is_end => Ends::At(key_of(source, &page::marked(source, cursor))),
+    part.ends = match &cursor {
+        Some(cursor) if !is_end => Ends::At(key_of(source, &page::marked(source, cursor))),
         _ => Ends::Table,
     };
     send(sender, part).await?;
-    Ok(page)
+    *done = PagesRead { rows: read, cursor, is_end };
+    Ok(())
 }
 
 /// The next row cannot be read at all.

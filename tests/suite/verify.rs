@@ -276,3 +276,55 @@ async fn a_dead_letter_excuses_only_a_row_that_still_cannot_be_read() {
     );
     assert_eq!(rig.rows("SELECT count(*) FROM t WHERE id IN (7, 9)").await, ["2"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_comparisons_and_drains_at_once_all_come_to_an_end() {
+    let rig = Rig::new(Path::File, schema(r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#)).await;
+    rig.db.sql("create table t (id int primary key); insert into t select i from generate_series(1, 60000) i").await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let worker = rig.second_worker();
+        let options = Options { tables: vec!["t".into()], ..Options::default() };
+        tasks.spawn(async move { verify(&worker, options, Arc::default()).await.unwrap().is_equal() });
+    }
+    pgflume::resync::request(&rig.worker, &["t"]).await.unwrap();
+    while !tasks.is_empty() {
+        rig.db.sql("insert into t select max(id) + 1 from t").await;
+        rig.drain().await;
+        if let Some(done) = tasks.try_join_next() {
+            assert!(done.unwrap());
+        }
+    }
+    rebuilt(&rig).await;
+    assert_equal(&rig).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_the_server_cannot_hold_stops_neither_comparison_nor_repair() {
+    let rig = Rig::new(Path::Sqld, schema(r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#)).await;
+    rig.db.sql("create table t (id int primary key, v text); insert into t select i, 'x' from generate_series(1, 100) i; update t set v = repeat('long ', 1200000) where id = 7").await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    rebuilt(&rig).await;
+    write_by_hand(&rig, "UPDATE t SET v = 'damaged' WHERE id IN (6, 8)").await;
+    let report = verified(&rig, Options { repair: true, ..Options::default() }).await;
+    let table = &report.tables["t"];
+    assert_eq!((table.rows, table.dead, table.different, table.repaired), (100, 1, 2, 2), "{report:?}");
+    assert!(report.is_equal());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_of_many_columns_is_compared() {
+    let columns: Vec<String> = (0..1500).map(|i| format!("\"c{i}\":\"INTEGER\"")).collect();
+    let definition = format!(r#"{{"t":{{"primaryKey":"id","columns":{{"id":"INTEGER",{}}}}}}}"#, columns.join(","));
+    for path in PATHS {
+        let rig = Rig::new(path, schema(&definition)).await;
+        let columns: Vec<String> = (0..1500).map(|i| format!("c{i} int")).collect();
+        rig.db.sql(&format!("create table t (id int primary key, {}); insert into t (id, c7) select i, i from generate_series(1, 50) i", columns.join(", "))).await;
+        set_up(&rig.db.url(), rig.worker.schema()).await;
+        rebuilt(&rig).await;
+        write_by_hand(&rig, "UPDATE t SET c1499 = 1 WHERE id = 7").await;
+        let report = verified(&rig, Options::default()).await;
+        assert_eq!(report.tables["t"].examples[0].columns, ["c1499"], "{path:?} {report:?}");
+    }
+}
