@@ -48,10 +48,6 @@ create table if not exists pgflume.resyncs (
     fresh        boolean not null default false,
     -- why it waits
     problem      text,
-    -- by what the cursor is to be read: another key makes it worthless
-    ordered_by   text,
-    -- rows that became dead letters
-    unfit        bigint not null default 0,
     rows         bigint not null default 0,
     removed      bigint not null default 0,
     -- from the planner's statistics, as the copy began; null: unknown
@@ -69,7 +65,6 @@ create table if not exists pgflume.verified (
     name         text not null,
     phase        text not null default 'compare',
     cursor       text[],
-    ordered_by   text,
     rows         bigint not null default 0,
     different    bigint not null default 0,
     started_at   timestamptz not null default now(),
@@ -111,4 +106,9 @@ create table if not exists pgflume.shapes (
 -- All of a queue's shapes in one value, so that a step sees at once that another worker has another schema.json.
 alter table pgflume.progress add column if not exists shape text;
 
-comment on schema pgflume is 'pgflume, bookkeeping 3';
+-- By what a cursor is to be read: another key makes it worthless; and rows that became dead letters.
+alter table pgflume.resyncs add column if not exists ordered_by text;
+alter table pgflume.resyncs add column if not exists unfit bigint not null default 0;
+alter table pgflume.verified add column if not exists ordered_by text;
+
+comment on schema pgflume is 'pgflume, bookkeeping 4';

@@ -7,7 +7,7 @@ from (
     join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
     where c.oid = any ($1)
     union all
-    select concat_ws(',', e.enumtypid, e.enumsortorder, e.enumlabel)
+    select concat_ws(',', e.enumtypid, row_number() over (partition by e.enumtypid order by e.enumsortorder), e.enumlabel)
     from pg_enum e
     where e.enumtypid in (select a.atttypid from pg_attribute a where a.attrelid = any ($1))
     union all

@@ -24,7 +24,7 @@ pub const TAKE_BYTES: i64 = 4 * 1024 * 1024;
 pub const CREATION_LOCK: i64 = 7_352_891_046_612;
 
 /// The comment on the schema that `sql/bookkeeping.sql` ends with.
-const BOOKKEEPING: &str = "pgflume, bookkeeping 3";
+const BOOKKEEPING: &str = "pgflume, bookkeeping 4";
 
 /// A message larger than this when stored may be compressed: its size is taken unpacked.
 const COMPRESSED_BYTES: i64 = 2000;
@@ -264,7 +264,7 @@ pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64]) -> Res
 
 /// Puts dead letters on their queue, in the step's transaction. A key that waits there for the same reason
 /// is not told twice.
-pub async fn bury(client: &Client, queue: &QueueName, letters: &[&DeadLetter]) -> Result<()> {
+pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter]) -> Result<()> {
     if letters.is_empty() {
         return Ok(());
     }
@@ -339,6 +339,11 @@ pub async fn redeem(client: &Client, id: &str) -> Result<bool> {
     client.execute_typed("delete from pgflume.redeemed where at < now() - interval '1 hour'", &[]).await?;
     let sql = "insert into pgflume.redeemed (id) values ($1) on conflict do nothing";
     Ok(client.execute_typed(sql, &[(&id, Type::TEXT)]).await? == 1)
+}
+
+/// Whether a signed request was used before.
+pub async fn is_redeemed(client: &Client, id: &str) -> Result<bool> {
+    scalar(client, "select exists (select from pgflume.redeemed where id = $1)", id).await
 }
 
 /// Announces an epoch, before the replica learns of it.

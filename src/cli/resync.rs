@@ -26,7 +26,7 @@ pub(super) struct ResyncArgs {
 }
 
 pub(super) async fn run(args: ResyncArgs, options: &Options) -> CommandResult {
-    let worker = Worker::new(options.config()?);
+    let worker = Worker::new(options.config()?).ending_caught_up();
     let schema = worker.schema().clone();
     let names = resync::tables(&schema, &args.tables).map_err(|e| ConfigError(e.to_string()))?;
     resync::request(&worker, &names).await?;

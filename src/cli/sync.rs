@@ -6,14 +6,14 @@ use crate::sync::Worker;
 use std::process::ExitCode;
 use std::time::Duration;
 
-/// The command has no caller that waits: it drains until the queue is empty.
+/// The command has no caller that waits: it drains until nothing is left at a step's snapshot.
 const BUDGET: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct SyncArgs {}
 
 pub(super) async fn run(_: SyncArgs, options: &Options) -> CommandResult {
-    let drained = Worker::new(options.config()?).drain(BUDGET).await?;
+    let drained = Worker::new(options.config()?).ending_caught_up().drain(BUDGET).await?;
     println!("{}", serde_json::to_string(&drained)?);
     // Tables that wait for somebody are an error that the log has named.
     let waits = !drained.paused.is_empty() || !drained.stuck.is_empty();

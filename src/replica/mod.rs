@@ -115,6 +115,12 @@ impl Replica {
     /// [`alter`](Self::alter): their values have to be brought too. Gives what was found.
     pub async fn prepare(&self, schema: &Schema) -> Result<Inventory> {
         let there = self.inventory().await?;
+        self.complete(&there, schema).await?;
+        Ok(there)
+    }
+
+    /// The same, knowing what is there.
+    pub async fn complete(&self, there: &Inventory, schema: &Schema) -> Result<()> {
         there.check(schema)?;
         let mut missing: Vec<Statement> = Vec::new();
         if !there.has_bookkeeping() {
@@ -136,7 +142,7 @@ impl Replica {
             tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");
             self.store.write(Work { before: missing, ..Work::default() }).await?;
         }
-        Ok(there)
+        Ok(())
     }
 
     /// Checks what is there, and that it may be written, and leaves it as it is.

@@ -11,6 +11,7 @@ use crate::replica::head::Head;
 use crate::resyncs::{self, Reason};
 use crate::schema::catalog;
 use std::collections::BTreeMap;
+use tokio_postgres::Client;
 
 impl Session<'_> {
     /// Whether DDL came since the catalog was read; then it has been read again.
@@ -53,10 +54,13 @@ impl Session<'_> {
                     outgrown.insert(added.table.clone(), added.what.clone());
                 }
             }
+            // Committed before: an answer that is lost must not leave a column that nothing fills.
+            self.copy_again(self.other().await?, &outgrown).await?;
+            outgrown.clear();
             self.replica.alter(&head, additions.into_iter().flat_map(|a| a.statements).collect()).await?;
         }
         outgrown.extend(self.shape.clone().store(&self.client, &self.worker.queue).await?);
-        self.copy_again(&outgrown).await?;
+        self.copy_again(&self.client, &outgrown).await?;
         self.client.batch_execute("commit").await?;
         self.lacks_columns = false;
         self.created.clear();
@@ -64,7 +68,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    async fn copy_again(&self, outgrown: &BTreeMap<String, String>) -> Result<()> {
+    async fn copy_again(&self, client: &Client, outgrown: &BTreeMap<String, String>) -> Result<()> {
         let mut names = Vec::new();
         for (name, why) in outgrown {
             match self.sources.get(name).and_then(|source| source.unpageable()) {
@@ -82,7 +86,7 @@ impl Session<'_> {
             }
         }
         if !names.is_empty() {
-            resyncs::schedule(&self.client, &self.worker.queue, &names, Reason::Evolve, false).await?;
+            resyncs::schedule(client, &self.worker.queue, &names, Reason::Evolve, false).await?;
         }
         Ok(())
     }

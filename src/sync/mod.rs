@@ -15,14 +15,14 @@ pub mod verification;
 mod writer;
 
 use crate::config::{Config, QueueName, Target};
-use crate::drift::shape::Shape;
+use crate::drift::shape::{self, Shape};
 use crate::drift::{self, evolve};
 use crate::error::{Class, Error, Result};
 use crate::postgres::PgUrl;
 use crate::queue;
 use crate::replica::Replica;
 use crate::replica::head::Head;
-use crate::resyncs::{self, Resync};
+use crate::resyncs::{self, Reason, Resync};
 use crate::schema::Schema;
 use crate::schema::catalog::{self, Catalog, SourceTable};
 use crate::verify::Report;
@@ -72,6 +72,7 @@ pub struct Worker {
     totals: Mutex<Totals>,
     /// Why the last drain failed.
     failure: Mutex<Option<String>>,
+    ends_caught_up: bool,
 }
 
 /// What a worker did since it was made.
@@ -152,7 +153,15 @@ impl Worker {
             throttle: Throttle::new(rows_per_second),
             totals: Mutex::default(),
             failure: Mutex::default(),
+            ends_caught_up: false,
         }
+    }
+
+    /// A drain of it ends with the first step that leaves nothing at its snapshot, even if more was written
+    /// meanwhile: for commands, which would never end beside writers that go on.
+    pub fn ending_caught_up(mut self) -> Self {
+        self.ends_caught_up = true;
+        self
     }
 
     /// The source.
@@ -299,8 +308,13 @@ impl Worker {
             if verification.as_ref().map(Verification::place) != before {
                 attempt = 1;
             }
+            let is_lost = verification.is_none();
             match compared {
-                Ok(()) => return Ok(verification.map(Verification::into_report).unwrap_or_default()),
+                Ok(()) => {
+                    let done = verification.filter(Verification::is_done).map(Verification::into_report);
+                    return done.ok_or_else(|| Error::retry("the comparison was stopped before its end; run it again"));
+                }
+                Err(e) if is_lost => return Err(e), // the step in which it hung was given up, and it with it
                 Err(e) if attempt < COMPARE_ATTEMPTS && matches!(e.class(), Class::Retry | Class::Unknown) => {
                     tracing::warn!(error = %e, attempt, "the comparison was interrupted and goes on");
                     tokio::time::sleep(BACK_OFF * 2_u32.pow(attempt.min(6) - 1)).await;
@@ -355,7 +369,11 @@ impl Worker {
         loop {
             let calls_here = self.gate.calls();
             let step = tokio::time::timeout(STEP_TIMEOUT, session.step(deadline, done)).await;
-            match step.unwrap_or_else(|_| Err(Error::unknown("a step hangs; its connection is given up")))? {
+            let outcome = step.unwrap_or_else(|_| Err(Error::unknown("a step hangs; its connection is given up")))?;
+            if session.has_compared() {
+                return Ok(calls_here);
+            }
+            match outcome {
                 // A comparison waits for a gap between the steps of others; it holds nothing meanwhile.
                 step::Outcome::Busy if session.verification.is_some() => {
                     if Instant::now() >= deadline || self.is_to_end() {
@@ -382,7 +400,8 @@ impl Worker {
                     }
                     tokio::time::sleep(wait).await;
                 }
-                step::Outcome::Took => {
+                step::Outcome::Took { caught_up: true } if self.ends_caught_up => return Ok(calls_here),
+                step::Outcome::Took { .. } => {
                     self.gate.set_queued(session.queued);
                     if Instant::now() >= deadline || self.is_to_end() {
                         return Ok(calls_here);
@@ -399,6 +418,26 @@ impl Worker {
             }
         }
     }
+}
+
+/// Tables that somebody dropped in the replica: before they are made again, and look as if nothing were
+/// missing, their copy is asked for.
+async fn schedule_lost(
+    client: &Client,
+    queue: &QueueName,
+    lost: &BTreeSet<String>,
+    sources: &BTreeMap<String, SourceTable>,
+) -> Result<()> {
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let kept = shape::kept(client, queue).await?;
+    let can_be_copied = |name: &&String| sources.get(*name).is_some_and(|s| s.captured || s.unpageable().is_none());
+    let names: Vec<&str> = lost.intersection(&kept).filter(can_be_copied).map(String::as_str).collect();
+    if !names.is_empty() {
+        resyncs::schedule(client, queue, &names, Reason::Evolve, false).await?;
+    }
+    Ok(())
 }
 
 /// A short wait of random length, so that two who wait do not meet again and again.
@@ -457,7 +496,9 @@ impl<'a> Session<'a> {
         let schema = evolve::effective(&client, &worker.schema, &worker.queue).await?;
         let Catalog { tables: sources, fingerprint } = catalog::read(&client, &schema, &worker.queue).await?;
         let replica = Replica::open(&worker.target).await?;
-        let there = replica.prepare(&schema).await?;
+        let there = replica.inventory().await?;
+        schedule_lost(&client, &worker.queue, &there.lost_tables(&schema), &sources).await?;
+        replica.complete(&there, &schema).await?;
         drift::warn(&drift::check(&client, &worker.queue, &worker.schema, Some(&there)).await?);
         let locked = sources.values().filter(|s| s.is_marked());
         let locked = locked.map(|s| s.table.name.clone()).collect();

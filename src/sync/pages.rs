@@ -105,6 +105,7 @@ impl Reader<'_> {
         let sizes = &self.session.worker.page_sizes;
         let rows = sizes.of(&self.session.client, source).await?.min(most_rows);
         let started = Instant::now();
+        let (unfit, dead) = (resync.unfit, self.report.dead.len());
         match self.copy_page(source, resync, rows).await {
             Ok(copied) => {
                 if copied == rows {
@@ -112,11 +113,14 @@ impl Reader<'_> {
                 }
                 Ok(())
             }
-            Err(e) if e.sql_state() == Some(&SqlState::QUERY_CANCELED) && rows > 1 => {
+            Err(e) if e.sql_state() == Some(&SqlState::QUERY_CANCELED) => {
+                self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
                 sizes.set(source, rows / 8);
-                Err(Error::retry(format!("a page of {rows} rows took too long; a smaller one is tried")))
+                if rows > 1 { Ok(()) } else { Err(Error::reject(format!("reading a single row takes too long ({e})"))) }
             }
             Err(e) if is_data_error(&e) => {
+                resync.unfit = unfit;
+                self.report.dead.truncate(dead);
                 self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
                 if rows > 1 {
                     sizes.set(source, rows / 2);

@@ -163,9 +163,14 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     let refilled: Vec<&str> =
         sources.values().filter(|s| s.unpageable().is_none()).map(|s| s.table.name.as_str()).collect();
     locked(worker, &client).await?;
+    if let Some(id) = request
+        && queue::is_redeemed(&client, id).await?
+    {
+        client.batch_execute("rollback").await?;
+        return Ok(Nuked::Replayed);
+    }
     queue::announce(&client, &worker.queue, &epoch).await?;
     // Before the tables are emptied: a nuke that is cut short is finished by a drain, which only pairs.
-    resyncs::cancel(&client, &worker.queue).await?;
     resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, false).await?;
     client.batch_execute("commit").await?;
 
@@ -193,6 +198,7 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     let head = Head::start(epoch);
     replica.reset(from.as_ref(), &head, Some(&worker.schema)).await?;
     queue::pair(&client, &worker.queue, &head, &snapshot.identity).await?;
+    resyncs::cancel(&client, &worker.queue).await?;
     resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, true).await?;
     client.batch_execute("commit").await?;
     let epoch = head.epoch;

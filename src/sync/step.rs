@@ -34,7 +34,10 @@ pub(super) enum Outcome {
     /// Nothing was taken, but what stood in the way is gone.
     Again,
     /// Messages were taken, or pages of tables that are rebuilt, and acknowledged.
-    Took,
+    Took {
+        /// Nothing was left at the step's snapshot.
+        caught_up: bool,
+    },
     /// Only tables that are rebuilt are left, and they have had their rows for now.
     Throttled,
     /// Nothing to take; the notes that other callers had left by then.
@@ -92,13 +95,16 @@ impl Session<'_> {
         };
         // Another worker's schema.json may have more.
         self.pending.retain(|r| self.sources.contains_key(&r.name));
-        let (read, applied) = self.run(&snapshot, head, deadline).await?;
+        let (mut read, mut applied) = self.run(&snapshot, head, deadline).await?;
         if let Ended::Unprepared(tables) = read.ended {
             // What was applied stays in the replica's ledger; the next step acknowledges it.
             self.client.batch_execute("rollback").await?;
             self.prepare_to_read(tables).await?;
             return Ok(Outcome::Again);
         }
+        // Before anything is compared: it looks at the dead letters.
+        let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
+        queue::bury(&self.client, &self.worker.queue, &dead).await?;
         let mut finished = Finished { applied, has_saved: false };
         let is_compared = read.has_taken_all && self.verification.is_some() && self.is_rebuilt(&read);
         if is_compared && let Some(mut verification) = self.verification.take() {
@@ -119,19 +125,25 @@ impl Session<'_> {
                 false => Outcome::Empty { calls: snapshot.calls },
             });
         }
-        self.acknowledge(read, applied, done).await?;
+        let caught_up = read.is_caught_up();
+        self.acknowledge(read, applied, dead.len(), done).await?;
         tracing::info!(
             queue.remaining = self.queued,
             step_ms = started.elapsed().as_millis() as u64,
             "step acknowledged"
         );
         self.prepare_to_rebuild().await?;
-        Ok(if is_throttled { Outcome::Throttled } else { Outcome::Took })
+        Ok(if is_throttled { Outcome::Throttled } else { Outcome::Took { caught_up } })
     }
 
     /// Whether tables are still to be compared.
     fn is_comparing(&self) -> bool {
         self.verification.as_ref().is_some_and(|v| !v.is_done())
+    }
+
+    /// Whether all tables are compared: what is written meanwhile is for others to drain.
+    pub(super) fn has_compared(&self) -> bool {
+        self.verification.as_ref().is_some_and(super::verification::Verification::is_done)
     }
 
     /// Whether no table is under way that can be rebuilt: only then is it worth comparing.
@@ -152,10 +164,9 @@ impl Session<'_> {
     }
 
     /// The last thing of a step: its commit makes the taking final.
-    async fn acknowledge(&mut self, read: Taking, applied: Applied, done: &mut Drained) -> Result<()> {
+    async fn acknowledge(&mut self, read: Taking, applied: Applied, dead: usize, done: &mut Drained) -> Result<()> {
         let queue = &self.worker.queue;
-        let dead: Vec<&DeadLetter> = read.dead.iter().chain(&applied.dead).collect();
-        queue::bury(&self.client, queue, &dead).await?;
+        queue::bury(&self.client, queue, &applied.dead).await?;
         for resync in &read.rebuilt {
             resyncs::advance(&self.client, queue, resync).await?;
         }
@@ -168,7 +179,7 @@ impl Session<'_> {
         self.head = Some(applied.head);
         done.processed += read.messages;
         done.skipped += read.skipped;
-        done.dead += dead.len() as u64;
+        done.dead += (applied.dead.len() + dead) as u64;
         done.rows += applied.rows;
         done.batches += applied.batches;
         Ok(())

@@ -55,6 +55,8 @@ pub struct Verification {
     /// Tables that are still to be compared, the one in hand last.
     todo: Vec<String>,
     pass: Option<Pass>,
+    /// By what its cursor is to be read.
+    ordering: String,
     /// The pass in hand began in this process, and when.
     began: Option<Instant>,
     /// Rows that the sample still has for the table in hand.
@@ -109,7 +111,17 @@ impl Verification {
         let mut todo = options.tables.clone();
         todo.reverse();
         let (pass, quota) = (None, None);
-        Self { options, target, counters, todo, pass, began: None, quota, report: Report::default() }
+        Self {
+            options,
+            target,
+            counters,
+            todo,
+            pass,
+            ordering: String::new(),
+            began: None,
+            quota,
+            report: Report::default(),
+        }
     }
 
     /// Whether every table is compared.
@@ -239,9 +251,14 @@ impl Verification {
 
     /// The pass of the table in hand.
     async fn begin(&mut self, session: &Session<'_>, source: &SourceTable) -> Result<Pass> {
+        let ordering = source.ordering();
         if let Some(pass) = self.pass.take() {
-            return Ok(pass);
+            if self.ordering == ordering {
+                return Ok(pass);
+            }
+            self.report.tables.remove(&source.table.name); // its keys are in another order now
         }
+        self.ordering = ordering;
         let pass = match self.options.sample {
             None => Pass::default(),
             Some(share) => {
@@ -493,6 +510,9 @@ async fn read_pages(
                 client.batch_execute("rollback to savepoint pgflume_read").await?;
                 sizes.forget(source);
                 page = pass_over(here, cursor.as_ref(), &sender).await?;
+            }
+            Err(e) if e.sql_state() == Some(&SqlState::QUERY_CANCELED) && rows == 1 => {
+                return Err(Error::halt(format!("{}: reading a single row takes too long ({e})", source.table.name)));
             }
             // It goes on behind what was sent of the page.
             Err(e) if is_data_error(&e) || e.sql_state() == Some(&SqlState::QUERY_CANCELED) => {

@@ -328,3 +328,33 @@ async fn a_table_of_many_columns_is_compared() {
         assert_eq!(report.tables["t"].examples[0].columns, ["c1499"], "{path:?} {report:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_come_to_an_end_beside_writers_that_never_do() {
+    let definition = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#;
+    let rig = Rig::new(Path::Sqld, schema(definition)).await;
+    rig.db.sql("create table t (id int primary key); insert into t select i from generate_series(1, 20000) i").await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut writers = tokio::task::JoinSet::new();
+    for writer in 0..8 {
+        let (url, stop) = (rig.db.url(), stop.clone());
+        writers.spawn(async move {
+            let client = PgUrl::parse(&url).unwrap().connect().await.unwrap();
+            for n in 0.. {
+                client.batch_execute(&format!("insert into t values (100000 + {n} * 8 + {writer})")).await.unwrap();
+                if stop.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        });
+    }
+    assert!(verified(&rig, Options::default()).await.is_equal());
+    let worker = rig.second_worker().ending_caught_up();
+    let drained = worker.drain(std::time::Duration::from_secs(3600)).await.unwrap();
+    assert!(drained.processed > 0, "{drained:?}");
+    stop.store(true, Ordering::Relaxed);
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+}
