@@ -27,6 +27,7 @@ pub mod config;
 pub mod demo;
 pub mod drift;
 pub mod error;
+pub mod failpoint;
 pub mod http;
 pub mod init;
 pub mod message;

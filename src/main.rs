@@ -2,5 +2,6 @@
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
+    let _failpoints = pgflume::failpoint::armed();
     pgflume::cli::run().await
 }

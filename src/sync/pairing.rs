@@ -4,6 +4,7 @@
 
 use super::{Drained, Session, Worker};
 use crate::error::{Class, Error, Result};
+use crate::failpoint;
 use crate::queue::{self, Snapshot};
 use crate::reconcile::{self, Decision, Divergence};
 use crate::replica::Replica;
@@ -36,6 +37,7 @@ impl Session<'_> {
             Decision::Pair => self.pair(snapshot, head.as_ref()).await,
             Decision::Adopt(head) => {
                 queue::pair(&self.client, &self.worker.queue, &head, &snapshot.identity).await?;
+                failpoint::reach(failpoint::PAIRED);
                 self.client.batch_execute("commit").await?;
                 tracing::info!(epoch = head.epoch, "the queue is paired with the replica");
                 Ok(Ready::Again)
@@ -53,6 +55,7 @@ impl Session<'_> {
     async fn heal(&mut self, snapshot: &Snapshot, head: Option<&Head>, divergence: Divergence) -> Result<Ready> {
         if let Some(epoch) = self.healing.clone().filter(|epoch| snapshot.progress.next_epoch.as_ref() == Some(epoch)) {
             self.replica.reset(head, &Head::start(epoch), None).await?;
+            failpoint::reach(failpoint::RESET);
             self.client.batch_execute("rollback").await?;
             return Ok(Ready::Again);
         }
@@ -65,6 +68,7 @@ impl Session<'_> {
         let names: Vec<&str> = self.sources.keys().map(String::as_str).collect();
         resyncs::schedule(&self.client, queue, &names, Reason::Healed(divergence.name()), false).await?;
         self.client.batch_execute("commit").await?;
+        failpoint::reach(failpoint::ANNOUNCED);
         tracing::error!(
             divergence = divergence.name(),
             tables = names.len(),
@@ -98,9 +102,11 @@ impl Session<'_> {
             None => {
                 queue::announce(&self.client, &self.worker.queue, &new_token()).await?;
                 self.client.batch_execute("commit").await?;
+                failpoint::reach(failpoint::ANNOUNCED);
             }
             Some(epoch) => {
                 self.replica.reset(head, &Head::start(epoch.clone()), None).await?;
+                failpoint::reach(failpoint::RESET);
                 self.client.batch_execute("rollback").await?;
             }
         }
@@ -119,6 +125,7 @@ impl Session<'_> {
         let images: Vec<i64> = ledger.iter().flat_map(|entry| entry.images.iter().copied()).collect();
         let messages = queue::acknowledge(&self.client, &self.worker.queue, &images).await?;
         queue::advance(&self.client, &self.worker.queue, to, false).await?;
+        failpoint::reach(failpoint::LATE);
         self.client.batch_execute("commit").await?;
         done.processed += messages;
         tracing::warn!(
@@ -173,6 +180,7 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     // Before the tables are emptied: a nuke that is cut short is finished by a drain, which only pairs.
     resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, false).await?;
     client.batch_execute("commit").await?;
+    failpoint::reach(failpoint::ANNOUNCED);
 
     let snapshot = locked(worker, &client).await?;
     if snapshot.progress.next_epoch.as_deref() != Some(epoch.as_str()) {
@@ -197,9 +205,11 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     };
     let head = Head::start(epoch);
     replica.reset(from.as_ref(), &head, Some(&worker.schema)).await?;
+    failpoint::reach(failpoint::RESET);
     queue::pair(&client, &worker.queue, &head, &snapshot.identity).await?;
     resyncs::cancel(&client, &worker.queue).await?;
     resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, true).await?;
+    failpoint::reach(failpoint::PAIRED);
     client.batch_execute("commit").await?;
     let epoch = head.epoch;
     tracing::warn!(epoch, ?refilled, "the replica was nuked: its tables are empty and follow schema.json");

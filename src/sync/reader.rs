@@ -6,6 +6,7 @@ use super::Session;
 use super::writer::Chunk;
 use crate::batch::{Batch, ColumnSet, Item};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::message::{self, MarkedKey, Message};
 use crate::queue::{self, DeadLetter, Taken};
 use crate::resyncs::Resync;
@@ -146,6 +147,7 @@ impl<'s> Reader<'s> {
                 self.report.has_taken_all = true;
                 return Ok(());
             }
+            failpoint::reach(failpoint::TAKEN);
             let is_empty = queue::is_empty(client, queue).await?;
             self.grow(taken.len() as i64);
             self.taken = Arc::new(taken);
@@ -153,6 +155,7 @@ impl<'s> Reader<'s> {
             if !self.durable {
                 source::ensure_durable(client, self.session.other().await?).await?;
                 self.durable = true;
+                failpoint::reach(failpoint::DURABLE);
             }
             if !self.groups(is_empty).await? {
                 return Ok(());
@@ -370,6 +373,7 @@ impl<'s> Reader<'s> {
         caught_up: bool,
     ) -> Result<()> {
         let (taken, left) = (self.taken.clone(), self.report.left);
+        failpoint::reach(failpoint::READ);
         let chunk = Chunk { emptied, items, images, taken, left, caught_up };
         // The writer is gone only if it failed, and then its error is the one to report.
         self.sender.send(chunk).await.map_err(|_| Error::retry("the writer has stopped"))

@@ -8,6 +8,7 @@ use super::reader::{Ended, Reader, Taking};
 use super::writer::{Applied, Writer};
 use super::{Drained, Session};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::queue::{self, DeadLetter, Snapshot};
 use crate::replica::head::Head;
 use crate::resyncs;
@@ -23,8 +24,16 @@ const READ_AHEAD: usize = 1;
 pub(super) struct Finished {
     /// All that it applied.
     pub applied: Applied,
-    /// Whether something else is to be committed.
+    /// Whether the comparison has something to be committed: repairs, or how far it is.
     pub has_saved: bool,
+}
+
+/// How a step began.
+enum Begun {
+    /// At this snapshot, with the replica at this position.
+    At(Box<Snapshot>, Head),
+    /// Not at all.
+    Not(Outcome),
 }
 
 /// How a step ended.
@@ -67,34 +76,10 @@ impl Session<'_> {
 
     async fn try_step(&mut self, deadline: Instant, done: &mut Drained) -> Result<Outcome> {
         let started = Instant::now();
-        let locks: Vec<&SourceTable> = self.locked.iter().filter_map(|name| self.sources.get(name)).collect();
-        if let Err(e) = source::begin(&self.client, &locks).await {
-            return Err(self.unlockable(e).await?);
-        }
-        let Some(snapshot) = queue::lock(&self.client, &self.worker.queue).await? else {
-            self.client.batch_execute("rollback").await?;
-            return Ok(Outcome::Busy);
+        let (snapshot, head) = match self.begin(done).await? {
+            Begun::At(snapshot, head) => (snapshot, head),
+            Begun::Not(outcome) => return Ok(outcome),
         };
-        if self.has_catalog_changed().await? {
-            return Ok(Outcome::Again);
-        }
-        let head = match self.head.take() {
-            Some(head) if snapshot.progress.head.as_ref() == Some(&head) => head,
-            _ => match self.agree(&snapshot, done).await? {
-                Ready::At(head) => head,
-                Ready::Again => return Ok(Outcome::Again),
-            },
-        };
-        if snapshot.shape.as_deref() != Some(self.shape.hash()) || self.lacks_columns || !self.created.is_empty() {
-            self.reshape(head).await?;
-            return Ok(Outcome::Again);
-        }
-        self.pending = match snapshot.is_rebuilding {
-            true => resyncs::pending(&self.client, &self.worker.queue).await?,
-            false => Vec::new(),
-        };
-        // Another worker's schema.json may have more.
-        self.pending.retain(|r| self.sources.contains_key(&r.name));
         let (mut read, mut applied) = self.run(&snapshot, head, deadline).await?;
         if let Ended::Unprepared(tables) = read.ended {
             // What was applied stays in the replica's ledger; the next step acknowledges it.
@@ -105,25 +90,15 @@ impl Session<'_> {
         // Before anything is compared: it looks at the dead letters.
         let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
         queue::bury(&self.client, &self.worker.queue, &dead).await?;
-        let mut finished = Finished { applied, has_saved: false };
-        let is_compared = read.has_taken_all && self.verification.is_some() && self.is_rebuilt(&read);
-        if is_compared && let Some(mut verification) = self.verification.take() {
-            let done = verification.run(self, &snapshot, finished.applied).await;
-            self.verification = Some(verification);
-            finished = done?;
+        if !dead.is_empty() {
+            failpoint::reach(failpoint::BURIED);
         }
-        let Finished { applied, has_saved } = finished;
-        let has_repaired = applied.batches > 0 && is_compared;
+        let Finished { applied, has_saved } = self.compare(&snapshot, &read, applied).await?;
+
         let is_throttled = read.messages == 0 && !self.pending.is_empty() && self.worker.throttle.rows().is_none();
-        if read.messages == 0 && read.rebuilt.is_empty() && !has_saved && !has_repaired {
-            self.client.batch_execute("rollback").await?;
+        if read.messages == 0 && read.rebuilt.is_empty() && !has_saved {
             self.head = Some(applied.head);
-            return Ok(match self.prepare_to_rebuild().await? {
-                true => Outcome::Again,
-                false if is_throttled => Outcome::Throttled,
-                false if self.is_comparing() => Outcome::Again,
-                false => Outcome::Empty { calls: snapshot.calls },
-            });
+            return self.end_without_change(&snapshot, is_throttled).await;
         }
         let caught_up = read.is_caught_up();
         self.acknowledge(read, applied, dead.len(), done).await?;
@@ -134,6 +109,65 @@ impl Session<'_> {
         );
         self.prepare_to_rebuild().await?;
         Ok(if is_throttled { Outcome::Throttled } else { Outcome::Took { caught_up } })
+    }
+
+    /// Opens the transaction and brings both sides to where a step may go on.
+    async fn begin(&mut self, done: &mut Drained) -> Result<Begun> {
+        let locks: Vec<&SourceTable> = self.locked.iter().filter_map(|name| self.sources.get(name)).collect();
+        if let Err(e) = source::begin(&self.client, &locks).await {
+            return Err(self.unlockable(e).await?);
+        }
+        let Some(snapshot) = queue::lock(&self.client, &self.worker.queue).await? else {
+            self.client.batch_execute("rollback").await?;
+            return Ok(Begun::Not(Outcome::Busy));
+        };
+        failpoint::reach(failpoint::LOCKED);
+        if self.has_catalog_changed().await? {
+            return Ok(Begun::Not(Outcome::Again));
+        }
+        let head = match self.head.take() {
+            Some(head) if snapshot.progress.head.as_ref() == Some(&head) => head,
+            _ => match self.agree(&snapshot, done).await? {
+                Ready::At(head) => head,
+                Ready::Again => return Ok(Begun::Not(Outcome::Again)),
+            },
+        };
+        if snapshot.shape.as_deref() != Some(self.shape.hash()) || self.lacks_columns || !self.created.is_empty() {
+            self.reshape(head).await?;
+            return Ok(Begun::Not(Outcome::Again));
+        }
+        self.pending = match snapshot.is_rebuilding {
+            true => resyncs::pending(&self.client, &self.worker.queue).await?,
+            false => Vec::new(),
+        };
+        // Another worker's schema.json may have more.
+        self.pending.retain(|r| self.sources.contains_key(&r.name));
+        Ok(Begun::At(Box::new(snapshot), head))
+    }
+
+    /// Compares, where that is asked for and this step has drained everything.
+    async fn compare(&mut self, snapshot: &Snapshot, read: &Taking, applied: Applied) -> Result<Finished> {
+        let is_ready = read.has_taken_all && self.is_rebuilt(read);
+        let Some(mut verification) = self.verification.take() else {
+            return Ok(Finished { applied, has_saved: false });
+        };
+        let done = match is_ready {
+            true => verification.run(self, snapshot, applied).await,
+            false => Ok(Finished { applied, has_saved: false }),
+        };
+        self.verification = Some(verification);
+        done
+    }
+
+    /// Nothing is to be committed: why not.
+    async fn end_without_change(&mut self, snapshot: &Snapshot, is_throttled: bool) -> Result<Outcome> {
+        self.client.batch_execute("rollback").await?;
+        Ok(match self.prepare_to_rebuild().await? {
+            true => Outcome::Again,
+            false if is_throttled => Outcome::Throttled,
+            false if self.is_comparing() => Outcome::Again,
+            false => Outcome::Empty { calls: snapshot.calls },
+        })
     }
 
     /// Whether tables are still to be compared.
@@ -174,7 +208,9 @@ impl Session<'_> {
             resyncs::schedule_sweep(&self.client, queue, name).await?;
         }
         queue::advance(&self.client, queue, &applied.head, read.is_caught_up()).await?;
+        failpoint::reach(failpoint::ADVANCED);
         self.client.batch_execute("commit").await?;
+        failpoint::reach(failpoint::COMMITTED);
         self.queued = read.left;
         self.head = Some(applied.head);
         done.processed += read.messages;

@@ -10,6 +10,7 @@ use super::step::Finished;
 use super::writer::{Applied, Chunk, Writer};
 use crate::batch::{ColumnSet, Item, State};
 use crate::error::{Error, Result};
+use crate::failpoint;
 use crate::message::MarkedKey;
 use crate::queue::Snapshot;
 use crate::replica::Replica;
@@ -221,13 +222,15 @@ impl Verification {
             Phase::Compare => self.compare(&here, &mut pass, &mut repairs, deadline).await?,
             _ => self.sweep(&here, &mut pass, &mut repairs).await?,
         }
-        if !repairs.is_empty() {
+        let has_repaired = !repairs.is_empty();
+        if has_repaired {
             let (wanted, dead) = (repairs.len(), applied.dead.len());
             applied = repair(session, snapshot, applied, repairs).await?;
             self.table(name).repaired += (wanted - (applied.dead.len() - dead).min(wanted)) as u64;
         }
-        let saved = self.put_down(session, source, pass).await?;
-        Ok((applied, saved))
+        failpoint::reach(failpoint::COMPARED);
+        let is_kept = self.put_down(session, source, pass).await?;
+        Ok((applied, is_kept || has_repaired))
     }
 
     fn give_up(&mut self, name: &str, problem: String) {

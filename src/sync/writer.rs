@@ -5,6 +5,7 @@
 use super::reader::raw;
 use crate::batch::Item;
 use crate::error::{Class, Error, Result};
+use crate::failpoint;
 use crate::queue::{DeadLetter, Snapshot, Taken};
 use crate::replica::head::{self, Entry, Freshness, Head};
 use crate::replica::{Replica, Work};
@@ -135,7 +136,9 @@ impl<'s> Writer<'s> {
             lsn: self.snapshot.lsn.clone(),
             images,
         };
+        failpoint::reach(failpoint::SENT);
         self.replica.apply(&self.report.head, &entry, self.report.acknowledged, freshness, work.clone()).await?;
+        failpoint::reach(failpoint::APPLIED);
         self.report.head = entry.head;
         self.report.rows += work.range.len() as u64;
         self.report.batches += 1;

@@ -1,0 +1,49 @@
+//! Named places of a step at which tests stop the process. Nothing in a released binary: the crate `fail`
+//! does something only where its feature `failpoints` is on, as it is for tests.
+//!
+//! `FAILPOINTS="batch_applied=2*off->return"` ends the process without unwinding when it comes to
+//! `batch_applied` for the third time; `sleep(500)` in place of `return` lets it stall there.
+
+/// All of them, in the order of a step; then those of a new epoch.
+pub const NAMES: [&str; 14] = [
+    LOCKED, TAKEN, DURABLE, READ, SENT, APPLIED, BURIED, COMPARED, ADVANCED, COMMITTED, ANNOUNCED, RESET, PAIRED, LATE,
+];
+
+/// The snapshot is taken and the progress row locked.
+pub const LOCKED: &str = "locked";
+/// Messages are taken, and nothing is read.
+pub const TAKEN: &str = "taken";
+/// What the snapshot saw is on disk.
+pub const DURABLE: &str = "durable";
+/// Rows are read, and none of them applied.
+pub const READ: &str = "read";
+/// A batch is about to go to the replica.
+pub const SENT: &str = "sent";
+/// The replica has committed a batch.
+pub const APPLIED: &str = "applied";
+/// Dead letters are written.
+pub const BURIED: &str = "buried";
+/// A part of a table is compared, and repaired where that was asked for.
+pub const COMPARED: &str = "compared";
+/// The progress is moved, and nothing is committed.
+pub const ADVANCED: &str = "advanced";
+/// The step is acknowledged.
+pub const COMMITTED: &str = "committed";
+/// A new epoch is announced in Postgres.
+pub const ANNOUNCED: &str = "announced";
+/// The replica begins the announced epoch.
+pub const RESET: &str = "reset";
+/// Postgres has the new epoch, uncommitted.
+pub const PAIRED: &str = "paired";
+/// A lost acknowledgement is replaced, uncommitted.
+pub const LATE: &str = "late";
+
+/// Reads the environment's `FAILPOINTS`; they hold as long as what is given back.
+pub fn armed() -> impl Drop {
+    fail::FailScenario::setup()
+}
+
+/// Tells that the process has come to this place.
+pub fn reach(name: &'static str) {
+    fail::fail_point!(name, |_| std::process::abort());
+}
