@@ -8,7 +8,7 @@ use crate::drift::recorded::{self, Difference};
 use crate::drift::{evolve, shape};
 use crate::error::{Error, Result};
 use crate::postgres::PgUrl;
-use crate::queue;
+use crate::progress;
 use crate::replica::Replica;
 use crate::replica::change::{self, Change, Retired};
 use crate::schema::Schema;
@@ -167,10 +167,10 @@ pub async fn apply(sides: &Sides, plan: Plan) -> Result<Report> {
 async fn alter_replica(sides: &Sides, target: &Target) -> Result<Vec<Change>> {
     let client = sides.postgres.connect().await?;
     let queue = &sides.queue;
-    queue::ensure(&client, queue).await?;
+    progress::ensure(&client, queue).await?;
     let (schema, _, retired) = definitions(&client, sides).await?;
     source::begin_waiting(&client, PATIENCE).await?;
-    queue::wait_for_lock(&client, queue).await.map_err(|e| match e.sql_state() {
+    progress::wait_for_lock(&client, queue).await.map_err(|e| match e.sql_state() {
         Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry("a step takes too long; run setup again when it has ended"),
         _ => e,
     })?;

@@ -1,7 +1,7 @@
 //! Compares what Postgres acknowledged with where the replica is, and decides. Pure: the step asks,
 //! acts, and asks again. Whatever is not certainly harmless stops with a reason; nothing is guessed.
 
-use crate::queue::{Fate, Identity, Progress};
+use crate::progress::{Fate, Identity, Progress};
 use crate::replica::head::{Entry, Head};
 
 /// What the step does next.

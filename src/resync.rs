@@ -2,7 +2,7 @@
 //! readable. The steps of the next drains do it ([`crate::sync`]). Takes a worker and names; reads no row.
 
 use crate::error::Result;
-use crate::queue;
+use crate::progress;
 use crate::resyncs::{self, Reason};
 use crate::schema::Schema;
 use crate::sync::Worker;
@@ -30,7 +30,7 @@ pub fn tables<'a>(schema: &'a Schema, names: &'a [String]) -> Result<Vec<&'a str
 /// Asks for `names`, which `schema.json` has, to be rebuilt from the start.
 pub async fn request(worker: &Worker, names: &[&str]) -> Result<()> {
     let client = worker.postgres().connect().await?;
-    queue::ensure(&client, worker.queue()).await?;
+    progress::ensure(&client, worker.queue()).await?;
     resyncs::schedule(&client, worker.queue(), names, Reason::Request, false).await?;
     tracing::info!(tables = ?names, "these tables will be rebuilt");
     Ok(())

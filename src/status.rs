@@ -3,7 +3,9 @@
 
 use crate::drift::{self, Drift};
 use crate::error::{Error, Result};
-use crate::queue::{self, LastSync};
+use crate::letters;
+use crate::progress::{self, LastSync};
+use crate::queue;
 use crate::replica::Replica;
 use crate::replica::head::Head;
 use crate::replica::inventory::Inventory;
@@ -92,7 +94,7 @@ pub async fn of_source(worker: &Worker) -> Result<Status> {
 async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
     let client = worker.postgres().connect().await?;
     let queue = worker.queue();
-    queue::ensure(&client, queue).await?;
+    progress::ensure(&client, queue).await?;
     let sources = catalog::read(&client, worker.schema(), queue).await?.tables;
     let mut rebuilt: BTreeMap<String, resyncs::Report> =
         resyncs::reports(&client, queue).await?.into_iter().map(|r| (r.name.clone(), r)).collect();
@@ -108,8 +110,8 @@ async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
         queue: queue.as_str().to_owned(),
         queued: queue::depth(&client, queue).await?,
         lag_seconds: queue::oldest_seconds(&client, queue).await?,
-        dead: queue::dead_depth(&client, queue).await?,
-        last_sync: queue::last_sync(&client, queue).await?,
+        dead: letters::depth(&client, queue).await?,
+        last_sync: progress::last_sync(&client, queue).await?,
         replica: ReplicaStatus::default(),
         tables: tables.collect(),
     })
@@ -162,7 +164,7 @@ pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
 async fn source_reasons(worker: &Worker) -> Result<BTreeMap<&'static str, String>> {
     let mut reasons = BTreeMap::new();
     let client = worker.postgres().connect().await?;
-    queue::ensure(&client, worker.queue()).await?;
+    progress::ensure(&client, worker.queue()).await?;
     let sources = catalog::read(&client, worker.schema(), worker.queue()).await?.tables;
     let unfit = sources.values().find(|s| s.captured && s.access != Access::Readable);
     if let Some(problem) = unfit.and_then(|s| s.access.problem(&s.table)) {

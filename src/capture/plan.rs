@@ -6,7 +6,7 @@ use super::template::{dollar_quoted, dollar_tag, fill, shown, text};
 use super::{LOCK_TIMEOUT_MS, SetupOptions};
 use crate::config::QueueName;
 use crate::drift::recorded::Definition;
-use crate::queue::CREATION_LOCK;
+use crate::progress::CREATION_LOCK;
 use crate::schema::{Table, quote};
 
 /// How often cron asks for a drain, unless told otherwise.

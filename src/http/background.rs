@@ -4,7 +4,7 @@
 
 use super::App;
 use crate::error::Result;
-use crate::queue;
+use crate::progress;
 use crate::resyncs;
 use crate::sync::{CALL_BUDGET, Worker};
 use std::sync::Arc;
@@ -41,6 +41,6 @@ pub(super) async fn run(app: Arc<App>) {
 /// Takes no message: only a call may do so where nothing is left behind.
 async fn is_waiting(worker: &Worker) -> Result<bool> {
     let client = worker.postgres().connect().await?;
-    queue::ensure(&client, worker.queue()).await?;
+    progress::ensure(&client, worker.queue()).await?;
     Ok(resyncs::waiting(&client, worker.queue(), worker.schema()).await? > 0)
 }

@@ -5,8 +5,8 @@ use super::Session;
 use super::pages::key_of;
 use super::reader::is_data_error;
 use crate::error::Result;
+use crate::letters::{self, Dead};
 use crate::message::{self, MarkedKey, Message};
-use crate::queue::{self, Dead};
 use crate::schema::catalog::SourceTable;
 use crate::source;
 use crate::value::Key;
@@ -30,7 +30,7 @@ impl Excused {
     pub async fn of(session: &Session<'_>, source: &SourceTable) -> Result<Self> {
         let mut excused = Self::default();
         let mut doubtful = Vec::new();
-        for letter in queue::dead_letters(&session.client, &session.worker.queue, &source.table.name).await? {
+        for letter in letters::of_table(&session.client, &session.worker.queue, &source.table.name).await? {
             match letter {
                 Dead::Target(key) => drop(excused.keys.insert(key_of(source, &key))),
                 Dead::Key(key) => doubtful.push(key),

@@ -19,6 +19,7 @@ use crate::drift::shape::{self, Shape};
 use crate::drift::{self, evolve};
 use crate::error::{Class, Error, Result};
 use crate::postgres::PgUrl;
+use crate::progress;
 use crate::queue;
 use crate::replica::Replica;
 use crate::replica::head::Head;
@@ -388,7 +389,7 @@ impl Worker {
                 step::Outcome::Busy => {
                     // Leave a note and try once more: the other drain reads notes after its last
                     // step, so either it sees this one, or its lock is free now.
-                    queue::wake(&session.client, &self.queue).await?;
+                    progress::wake(&session.client, &self.queue).await?;
                     noted = true;
                 }
                 step::Outcome::Again if Instant::now() >= deadline || self.is_to_end() => return Ok(calls_here),
@@ -408,8 +409,8 @@ impl Worker {
                     }
                 }
                 step::Outcome::Empty { calls } => {
-                    let noticed =
-                        queue::calls(&session.client, &self.queue).await? != calls || self.gate.calls() != calls_here;
+                    let noticed = progress::calls(&session.client, &self.queue).await? != calls
+                        || self.gate.calls() != calls_here;
                     let stop = self.is_to_end() || Instant::now() >= deadline;
                     if !noticed || stop {
                         return Ok(calls_here);
@@ -492,7 +493,7 @@ impl<'a> Session<'a> {
     /// Connects to both sides and creates what is missing on either.
     async fn open(worker: &'a Worker) -> Result<Self> {
         let client = worker.postgres.connect().await?;
-        queue::ensure(&client, &worker.queue).await?;
+        progress::ensure(&client, &worker.queue).await?;
         let schema = evolve::effective(&client, &worker.schema, &worker.queue).await?;
         let Catalog { tables: sources, fingerprint } = catalog::read(&client, &schema, &worker.queue).await?;
         let replica = Replica::open(&worker.target).await?;

@@ -5,7 +5,8 @@
 use super::{Drained, Session, Worker};
 use crate::error::{Class, Error, Result};
 use crate::failpoint;
-use crate::queue::{self, Snapshot};
+use crate::progress::{self, Snapshot};
+use crate::queue;
 use crate::reconcile::{self, Decision, Divergence};
 use crate::replica::Replica;
 use crate::replica::head::{Head, new_token};
@@ -36,7 +37,7 @@ impl Session<'_> {
             Decision::GoOn(head) => Ok(Ready::At(head)),
             Decision::Pair => self.pair(snapshot, head.as_ref()).await,
             Decision::Adopt(head) => {
-                queue::pair(&self.client, &self.worker.queue, &head, &snapshot.identity).await?;
+                progress::pair(&self.client, &self.worker.queue, &head, &snapshot.identity).await?;
                 failpoint::reach(failpoint::PAIRED);
                 self.client.batch_execute("commit").await?;
                 tracing::info!(epoch = head.epoch, "the queue is paired with the replica");
@@ -63,8 +64,8 @@ impl Session<'_> {
             return Err(Error::halt(format!("{divergence}; {reason}")));
         }
         let (queue, epoch) = (&self.worker.queue, new_token());
-        queue::announce(&self.client, queue, &epoch).await?;
-        queue::note_healing(&self.client, queue, divergence.name()).await?;
+        progress::announce(&self.client, queue, &epoch).await?;
+        progress::note_healing(&self.client, queue, divergence.name()).await?;
         let names: Vec<&str> = self.sources.keys().map(String::as_str).collect();
         resyncs::schedule(&self.client, queue, &names, Reason::Healed(divergence.name()), false).await?;
         self.client.batch_execute("commit").await?;
@@ -100,7 +101,7 @@ impl Session<'_> {
     async fn pair(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<Ready> {
         match &snapshot.progress.next_epoch {
             None => {
-                queue::announce(&self.client, &self.worker.queue, &new_token()).await?;
+                progress::announce(&self.client, &self.worker.queue, &new_token()).await?;
                 self.client.batch_execute("commit").await?;
                 failpoint::reach(failpoint::ANNOUNCED);
             }
@@ -118,13 +119,13 @@ impl Session<'_> {
     async fn acknowledge_late(&self, from: &Head, to: &Head, done: &mut Drained) -> Result<Result<Ready, Divergence>> {
         let ledger = self.replica.ledger_after(from.seq).await?;
         // With a snapshot of its own: another worker's step may have ended after ours was taken.
-        let fates = queue::fates(self.other().await?, &ledger).await?;
+        let fates = progress::fates(self.other().await?, &ledger).await?;
         if let Err(divergence) = reconcile::ahead(from, to, &ledger, &fates) {
             return Ok(Err(divergence));
         }
         let images: Vec<i64> = ledger.iter().flat_map(|entry| entry.images.iter().copied()).collect();
         let messages = queue::acknowledge(&self.client, &self.worker.queue, &images).await?;
-        queue::advance(&self.client, &self.worker.queue, to, false).await?;
+        progress::advance(&self.client, &self.worker.queue, to, false).await?;
         failpoint::reach(failpoint::LATE);
         self.client.batch_execute("commit").await?;
         done.processed += messages;
@@ -160,7 +161,7 @@ fn count_down(worker: &Worker) -> impl Drop + '_ {
 
 async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Result<Nuked> {
     let client = worker.postgres.connect().await?;
-    queue::ensure(&client, &worker.queue).await?;
+    progress::ensure(&client, &worker.queue).await?;
     let sources = match refill {
         true => catalog::read(&client, &worker.schema, &worker.queue).await?.tables,
         false => BTreeMap::new(),
@@ -171,12 +172,12 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
         sources.values().filter(|s| s.unpageable().is_none()).map(|s| s.table.name.as_str()).collect();
     locked(worker, &client).await?;
     if let Some(id) = request
-        && queue::is_redeemed(&client, id).await?
+        && progress::is_redeemed(&client, id).await?
     {
         client.batch_execute("rollback").await?;
         return Ok(Nuked::Replayed);
     }
-    queue::announce(&client, &worker.queue, &epoch).await?;
+    progress::announce(&client, &worker.queue, &epoch).await?;
     // Before the tables are emptied: a nuke that is cut short is finished by a drain, which only pairs.
     resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, false).await?;
     client.batch_execute("commit").await?;
@@ -188,7 +189,7 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     }
     // In the transaction that ends with the nuke: one that fails may be tried again with the same id.
     if let Some(id) = request
-        && !queue::redeem(&client, id).await?
+        && !progress::redeem(&client, id).await?
     {
         client.batch_execute("rollback").await?;
         return Ok(Nuked::Replayed);
@@ -206,7 +207,7 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     let head = Head::start(epoch);
     replica.reset(from.as_ref(), &head, Some(&worker.schema)).await?;
     failpoint::reach(failpoint::RESET);
-    queue::pair(&client, &worker.queue, &head, &snapshot.identity).await?;
+    progress::pair(&client, &worker.queue, &head, &snapshot.identity).await?;
     resyncs::cancel(&client, &worker.queue).await?;
     resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, true).await?;
     failpoint::reach(failpoint::PAIRED);
@@ -228,11 +229,11 @@ pub enum Nuked {
 /// Begins a transaction that holds the single flight, waiting for a drain to end.
 async fn locked(worker: &Worker, client: &tokio_postgres::Client) -> Result<Snapshot> {
     source::begin_waiting(client, RESET_PATIENCE).await?;
-    queue::wait_for_lock(client, &worker.queue).await.map_err(|e| match e.sql_state() {
+    progress::wait_for_lock(client, &worker.queue).await.map_err(|e| match e.sql_state() {
         Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry("a drain is running; try again when it has ended"),
         _ => e,
     })?;
-    let snapshot = queue::lock(client, &worker.queue).await?;
+    let snapshot = progress::lock(client, &worker.queue).await?;
     snapshot.ok_or_else(|| Error::retry("a drain is running; try again when it has ended"))
 }
 

@@ -9,7 +9,8 @@ use super::writer::{Applied, Writer};
 use super::{Drained, Session};
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::queue::{self, DeadLetter, Snapshot};
+use crate::letters::{self, DeadLetter};
+use crate::progress::{self, Snapshot};
 use crate::replica::head::Head;
 use crate::resyncs;
 use crate::schema::catalog::SourceTable;
@@ -89,7 +90,7 @@ impl Session<'_> {
         }
         // Before anything is compared: it looks at the dead letters.
         let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
-        queue::bury(&self.client, &self.worker.queue, &dead).await?;
+        letters::bury(&self.client, &self.worker.queue, &dead).await?;
         if !dead.is_empty() {
             failpoint::reach(failpoint::BURIED);
         }
@@ -117,7 +118,7 @@ impl Session<'_> {
         if let Err(e) = source::begin(&self.client, &locks).await {
             return Err(self.unlockable(e).await?);
         }
-        let Some(snapshot) = queue::lock(&self.client, &self.worker.queue).await? else {
+        let Some(snapshot) = progress::lock(&self.client, &self.worker.queue).await? else {
             self.client.batch_execute("rollback").await?;
             return Ok(Begun::Not(Outcome::Busy));
         };
@@ -200,14 +201,14 @@ impl Session<'_> {
     /// The last thing of a step: its commit makes the taking final.
     async fn acknowledge(&mut self, read: Taking, applied: Applied, dead: usize, done: &mut Drained) -> Result<()> {
         let queue = &self.worker.queue;
-        queue::bury(&self.client, queue, &applied.dead).await?;
+        letters::bury(&self.client, queue, &applied.dead).await?;
         for resync in &read.rebuilt {
             resyncs::advance(&self.client, queue, resync).await?;
         }
         for name in &read.swept {
             resyncs::schedule_sweep(&self.client, queue, name).await?;
         }
-        queue::advance(&self.client, queue, &applied.head, read.is_caught_up()).await?;
+        progress::advance(&self.client, queue, &applied.head, read.is_caught_up()).await?;
         failpoint::reach(failpoint::ADVANCED);
         self.client.batch_execute("commit").await?;
         failpoint::reach(failpoint::COMMITTED);

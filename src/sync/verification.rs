@@ -12,7 +12,7 @@ use crate::batch::{ColumnSet, Item, State};
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::message::MarkedKey;
-use crate::queue::Snapshot;
+use crate::progress::Snapshot;
 use crate::replica::Replica;
 use crate::replica::compare::KeyRange;
 use crate::replica::head::Head;

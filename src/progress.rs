@@ -1,0 +1,294 @@
+//! All SQL of `pgflume.progress`, the row beside the queue whose lock is the single flight: how far the replica
+//! is, as acknowledged, and what this Postgres is. Takes a client; knows nothing of messages.
+
+use crate::config::QueueName;
+use crate::error::{Error, Result};
+use crate::queue::scalar;
+use crate::replica::head::{Entry, Head};
+use serde::Serialize;
+use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
+
+/// The advisory lock of whoever creates what is missing.
+pub const CREATION_LOCK: i64 = 7_352_891_046_612;
+
+/// The comment on the schema that `sql/bookkeeping.sql` ends with.
+const BOOKKEEPING: &str = "pgflume, bookkeeping 4";
+
+/// What Postgres remembers of the pairing, and what Postgres is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Where the replica is, as far as acknowledged; `None` before the first pairing.
+    pub head: Option<Head>,
+    /// An epoch that was announced and may have reached the replica.
+    pub next_epoch: Option<String>,
+    /// The source at the pairing.
+    pub paired_with: Option<Identity>,
+    /// Whether the two sides were healed within the last hour.
+    pub was_healed_lately: bool,
+    /// Epochs that this queue was paired in.
+    pub past_epochs: Vec<String>,
+}
+
+/// What tells one Postgres from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// System identifier and timeline.
+    pub source: String,
+    /// The queue table's OID.
+    pub queue: u32,
+}
+
+/// The step's snapshot, with the progress row locked.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// What was acknowledged.
+    pub progress: Progress,
+    /// What this Postgres is now.
+    pub identity: Identity,
+    /// This transaction (xid8).
+    pub xid: String,
+    /// WAL insert position when the snapshot was taken: all that it sees lies before.
+    pub lsn: String,
+    /// Its time, ISO 8601.
+    pub at: String,
+    /// Calls of other processes that found this queue busy.
+    pub calls: i64,
+    /// Whether tables wait to be rebuilt.
+    pub is_rebuilding: bool,
+    /// The definitions by which the last worker kept the replica.
+    pub shape: Option<String>,
+}
+
+/// Creates what is missing beside the queue: bookkeeping and the dead-letter queue.
+pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
+    let sql = "select to_regclass($1) is not null, to_regclass($2) is not null,
+                      coalesce(obj_description(to_regnamespace('pgflume'), 'pg_namespace') = $3, false)";
+    let row = client
+        .query_typed(
+            sql,
+            &[(&queue.table(), Type::TEXT), (&queue.dead_table(), Type::TEXT), (&BOOKKEEPING, Type::TEXT)],
+        )
+        .await?
+        .pop()
+        .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
+    let (has_queue, has_dead, has_progress): (bool, bool, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    if !has_queue {
+        let name = queue.as_str();
+        return Err(Error::halt(format!(
+            "the queue {name} does not exist: run `pgflume setup`, or select pgmq.create('{name}'), or correct QUEUE_NAME"
+        )));
+    }
+    if !has_progress {
+        let bookkeeping = include_str!("../sql/bookkeeping.sql");
+        client.batch_execute(&exclusively(bookkeeping)).await?;
+    }
+    if !has_dead {
+        client.batch_execute(&exclusively(&format!("select pgmq.create('{}');", queue.dead()))).await?;
+    }
+    if !has_progress
+        || client
+            .query_typed("select 1 from pgflume.progress where queue = $1", &[(&queue.as_str(), Type::TEXT)])
+            .await?
+            .is_empty()
+    {
+        let sql = "insert into pgflume.progress (queue) values ($1) on conflict do nothing";
+        client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    }
+    Ok(())
+}
+
+/// Two workers that meet a new queue at once must not both create; `if not exists` alone races.
+fn exclusively(sql: &str) -> String {
+    format!("begin; select pg_catalog.pg_advisory_xact_lock({CREATION_LOCK}); {sql}; commit")
+}
+
+/// Takes the single flight: the snapshot with the progress row locked, or `None` if somebody has it.
+pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>> {
+    let sql = "
+        select p.epoch, p.seq, p.token, p.next_epoch, p.source_id, p.queue_id,
+               (select system_identifier from pg_catalog.pg_control_system())::text || '/' ||
+                   pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8),
+               $2::regclass::oid,
+               pg_catalog.pg_current_xact_id()::text,
+               pg_catalog.pg_current_wal_insert_lsn()::text,
+               pg_catalog.to_jsonb(pg_catalog.clock_timestamp()) #>> '{}',
+               coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0),
+               exists (select from pgflume.resyncs r where r.queue = p.queue and r.phase <> 'done'),
+               coalesce(p.healed_at > pg_catalog.now() - interval '1 hour', false),
+               p.shape, array_remove(p.past_epochs, null)
+        from pgflume.progress p where p.queue = $1 for update nowait";
+    let rows = match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await {
+        Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(None),
+        other => other?,
+    };
+    let row = rows.first().ok_or_else(|| Error::retry("the progress row is not there yet; it will be tried again"))?;
+    let epoch: Option<String> = row.try_get(0)?;
+    let head = match epoch {
+        Some(epoch) => Some(Head { epoch, seq: row.try_get(1)?, token: row.try_get(2)? }),
+        None => None,
+    };
+    let paired = (row.try_get::<_, Option<String>>(4)?, row.try_get::<_, Option<u32>>(5)?);
+    Ok(Some(Snapshot {
+        progress: Progress {
+            head,
+            next_epoch: row.try_get(3)?,
+            paired_with: match paired {
+                (Some(source), Some(queue)) => Some(Identity { source, queue }),
+                _ => None,
+            },
+            was_healed_lately: row.try_get(13)?,
+            past_epochs: row.try_get(15)?,
+        },
+        identity: Identity { source: row.try_get(6)?, queue: row.try_get(7)? },
+        xid: row.try_get(8)?,
+        lsn: row.try_get(9)?,
+        at: row.try_get(10)?,
+        calls: row.try_get(11)?,
+        is_rebuilding: row.try_get(12)?,
+        shape: row.try_get(14)?,
+    }))
+}
+
+/// Waits for the single flight, as long as the transaction's `lock_timeout` allows.
+pub async fn wait_for_lock(client: &Client, queue: &QueueName) -> Result<()> {
+    let sql = "select 1 from pgflume.progress where queue = $1 for update";
+    client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    Ok(())
+}
+
+/// Leaves a note for the drain that holds the queue.
+pub async fn wake(client: &Client, queue: &QueueName) -> Result<()> {
+    let sql = "insert into pgflume.wakeup as w (queue, calls) values ($1, 1)
+               on conflict (queue) do update set calls = w.calls + 1";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    Ok(())
+}
+
+/// The notes left so far.
+pub async fn calls(client: &Client, queue: &QueueName) -> Result<i64> {
+    let sql = "select coalesce((select calls from pgflume.wakeup where queue = $1), 0)";
+    scalar(client, sql, queue.as_str()).await
+}
+
+/// Moves the progress to `head`; the step's commit makes it and the taken messages final.
+pub async fn advance(client: &Client, queue: &QueueName, head: &Head, caught_up: bool) -> Result<()> {
+    let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, synced_at = now(),
+               caught_up_at = case when $5 then now() else caught_up_at end where queue = $1";
+    let parameters = [
+        (&queue.as_str() as _, Type::TEXT),
+        (&head.epoch as _, Type::TEXT),
+        (&head.seq as _, Type::INT8),
+        (&head.token as _, Type::TEXT),
+        (&caught_up as _, Type::BOOL),
+    ];
+    client.execute_typed(sql, &parameters).await?;
+    Ok(())
+}
+
+/// Remembers the id of a signed request; `false` if it was used before. Ids older than their
+/// signatures can be are forgotten.
+pub async fn redeem(client: &Client, id: &str) -> Result<bool> {
+    client.execute_typed("delete from pgflume.redeemed where at < now() - interval '1 hour'", &[]).await?;
+    let sql = "insert into pgflume.redeemed (id) values ($1) on conflict do nothing";
+    Ok(client.execute_typed(sql, &[(&id, Type::TEXT)]).await? == 1)
+}
+
+/// Whether a signed request was used before.
+pub async fn is_redeemed(client: &Client, id: &str) -> Result<bool> {
+    scalar(client, "select exists (select from pgflume.redeemed where id = $1)", id).await
+}
+
+/// Announces an epoch, before the replica learns of it.
+pub async fn announce(client: &Client, queue: &QueueName, epoch: &str) -> Result<()> {
+    let sql = "update pgflume.progress set next_epoch = $2 where queue = $1";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&epoch, Type::TEXT)]).await?;
+    Ok(())
+}
+
+/// Remembers what was noticed about the two sides, for `status`.
+pub async fn note_healing(client: &Client, queue: &QueueName, divergence: &str) -> Result<()> {
+    let sql = "update pgflume.progress set healed_at = now(), healed_from = $2 where queue = $1";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&divergence, Type::TEXT)]).await?;
+    Ok(())
+}
+
+/// Pairs the queue with the replica at `head`.
+pub async fn pair(client: &Client, queue: &QueueName, head: &Head, identity: &Identity) -> Result<()> {
+    let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, next_epoch = null,
+               past_epochs = (array_remove(past_epochs, epoch) || epoch)[greatest(1, cardinality(past_epochs) - 98):],
+               source_id = $5, queue_id = $6, caught_up_at = null where queue = $1";
+    let parameters = [
+        (&queue.as_str() as _, Type::TEXT),
+        (&head.epoch as _, Type::TEXT),
+        (&head.seq as _, Type::INT8),
+        (&head.token as _, Type::TEXT),
+        (&identity.source as _, Type::TEXT),
+        (&identity.queue as _, Type::OID),
+    ];
+    client.execute_typed(sql, &parameters).await?;
+    // What was compared is not what is there now.
+    client.execute_typed("delete from pgflume.verified where queue = $1", &[(&queue.as_str(), Type::TEXT)]).await?;
+    Ok(())
+}
+
+/// What became of the Postgres transactions behind `entries`: `aborted` for each, and whether this
+/// Postgres is at least where it was when they were applied.
+pub async fn fates(client: &Client, entries: &[Entry]) -> Result<Vec<Fate>> {
+    let xids: Vec<&str> = entries.iter().map(|e| e.xid.as_str()).collect();
+    let lsns: Vec<&str> = entries.iter().map(|e| e.lsn.as_str()).collect();
+    // pg_xact_status() raises for a transaction that this Postgres has not begun yet.
+    let sql = "select case when x::xid8 >= pg_snapshot_xmax(pg_current_snapshot()) then 'future'
+                      else coalesce(pg_xact_status(x::xid8), 'unknown') end,
+                      l::pg_lsn <= pg_current_wal_insert_lsn()
+               from unnest($1::text[], $2::text[]) with ordinality u(x, l, i) order by i";
+    let rows = client.query_typed(sql, &[(&xids, Type::TEXT_ARRAY), (&lsns, Type::TEXT_ARRAY)]).await?;
+    rows.iter().map(|row| Ok(Fate { status: row.try_get(0)?, reached: row.try_get(1)? })).collect()
+}
+
+/// What Postgres says of the transaction behind a ledger row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fate {
+    /// `aborted`, `committed`, `in progress`, `future` or `unknown`.
+    pub status: String,
+    /// Whether this Postgres has reached the WAL position that the row saw.
+    pub reached: bool,
+}
+
+/// What was last acknowledged, for `status`: (epoch, seq, synced_at, caught_up_at).
+pub async fn last_sync(client: &Client, queue: &QueueName) -> Result<LastSync> {
+    let sql = "select epoch, seq, to_jsonb(synced_at) #>> '{}', to_jsonb(caught_up_at) #>> '{}',
+                      to_jsonb(healed_at) #>> '{}', healed_from
+               from pgflume.progress where queue = $1";
+    match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?.first() {
+        Some(row) => Ok(LastSync {
+            epoch: row.try_get(0)?,
+            seq: row.try_get(1)?,
+            synced_at: row.try_get(2)?,
+            caught_up_at: row.try_get(3)?,
+            healed_at: row.try_get(4)?,
+            healed_from: row.try_get(5)?,
+        }),
+        None => Ok(LastSync::default()),
+    }
+}
+
+/// The last acknowledged batch.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct LastSync {
+    /// The pairing.
+    pub epoch: Option<String>,
+    /// Batches acknowledged in it.
+    pub seq: i64,
+    /// When a batch was last acknowledged.
+    pub synced_at: Option<String>,
+    /// When a batch last emptied the queue.
+    pub caught_up_at: Option<String>,
+    /// When the two sides were last found to have diverged, and a resync began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healed_at: Option<String>,
+    /// What was noticed then: `behind`, `other_replica` or `other_source`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub healed_from: Option<String>,
+}
