@@ -145,6 +145,7 @@ impl Bench {
             target: target.clone(),
             schema: self.schema.clone(),
             rows_per_second: None,
+            retention: Duration::ZERO,
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),
         };
         let worker = Worker::new(config);

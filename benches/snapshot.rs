@@ -118,6 +118,7 @@ impl Bench {
             schema: self.schema.clone(),
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),
             rows_per_second: None,
+            retention: Duration::ZERO,
         }
     }
 

@@ -111,4 +111,33 @@ alter table pgflume.resyncs add column if not exists ordered_by text;
 alter table pgflume.resyncs add column if not exists unfit bigint not null default 0;
 alter table pgflume.verified add column if not exists ordered_by text;
 
-comment on schema pgflume is 'pgflume, bookkeeping 4';
+-- Acknowledged messages, for a replica that falls back: what a take took, and, in a row of its own, where its step led.
+create table if not exists pgflume.kept (
+    id          bigint generated always as identity primary key,
+    queue       text not null,
+    epoch       text not null,
+    -- where the replica was when the step began
+    after_seq   bigint not null,
+    after_token text not null,
+    -- the tokens of the batches that it applied
+    tokens      text[] not null default '{}',
+    -- tables of which it wrote rows that no message names
+    copied      text[] not null default '{}',
+    msg_ids     bigint[] not null default '{}',
+    messages    text[] not null default '{}',
+    at          timestamptz not null default now()
+);
+create index if not exists kept_by_position on pgflume.kept (queue, after_seq);
+
+-- Messages that others took off a queue, each row one statement: their changes have to be found by a resync.
+create table if not exists pgflume.losses (
+    id          bigint generated always as identity primary key,
+    queue       text not null,
+    -- DELETE or TRUNCATE
+    by          text not null,
+    -- the role
+    who         text not null,
+    at          timestamptz not null default clock_timestamp()
+);
+
+comment on schema pgflume is 'pgflume, bookkeeping 5';

@@ -1,13 +1,15 @@
 -- What the two roles may do with this queue and these tables, and nothing else.
 grant usage on schema pgmq to pgflume_capture, pgflume_worker;
 grant insert on {{queue}} to pgflume_capture;
--- update: the worker locks the messages that it takes
-grant select, update, delete on {{queue}} to pgflume_worker;
+-- update: the worker locks the messages that it takes; insert: it puts back what a replica lost, and dead letters
+grant select, insert, update, delete on {{queue}} to pgflume_worker;
 grant select, insert, delete on {{dead}} to pgflume_worker;
 grant usage on schema pgflume to pgflume_worker;
 grant select, insert, update on pgflume.progress, pgflume.wakeup to pgflume_worker;
-grant select, insert, delete on pgflume.redeemed to pgflume_worker;
+grant select, insert, delete on pgflume.redeemed, pgflume.kept to pgflume_worker;
 grant select, insert, update, delete on pgflume.resyncs, pgflume.verified to pgflume_worker;
+grant select, delete on pgflume.losses to pgflume_worker;
+grant insert on pgflume.losses to pgflume_capture;
 grant select on pgflume.captured to pgflume_worker;
 grant select, insert, update on pgflume.shapes to pgflume_worker;
 

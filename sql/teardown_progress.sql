@@ -10,5 +10,9 @@ begin
         delete from pgflume.captured where queue = {{queue_name}};
         delete from pgflume.shapes where queue = {{queue_name}};
     end if;
+    if to_regclass('pgflume.kept') is not null then
+        delete from pgflume.kept where queue = {{queue_name}};
+        delete from pgflume.losses where queue = {{queue_name}};
+    end if;
 end
 $newer$;

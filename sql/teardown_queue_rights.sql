@@ -1,4 +1,6 @@
 -- The rights on a queue that stays.
+drop trigger if exists pgflume_deleted on {{queue}};
+drop trigger if exists pgflume_truncated on {{queue}};
 do $rights$
 begin
     if exists (select from pg_catalog.pg_roles where rolname = 'pgflume_capture') then

@@ -6,6 +6,7 @@ use crate::schema::Schema;
 use crate::secret::Secret;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The queue that Capgo's migration creates.
 pub const DEFAULT_QUEUE: &str = "replicate_data_libsql";
@@ -46,6 +47,10 @@ pub struct Options {
     /// Most rows a second that snapshot and resync read from Postgres [default: no limit]
     #[arg(long, env = "SNAPSHOT_ROWS_PER_SECOND", global = true, value_name = "ROWS")]
     pub snapshot_rows_per_second: Option<String>,
+    /// How long Postgres keeps acknowledged messages, so that a replica that lost its last batches is caught up
+    /// from them: 30m, 2days, or 0 for not at all [default: 1h for a remote replica, 0 for a file]
+    #[arg(long, env = "RETENTION", global = true, value_name = "TIME")]
+    pub retention: Option<String>,
     /// text, or json for machines
     #[arg(long, env = "LOG_FORMAT", default_value = "text", global = true)]
     pub log_format: String,
@@ -78,7 +83,12 @@ pub struct Config {
     pub queue: QueueName,
     /// Most rows a second that rebuilding a table reads; `None`: as fast as it goes.
     pub rows_per_second: Option<u32>,
+    /// How long acknowledged messages are kept; zero: not at all.
+    pub retention: Duration,
 }
+
+/// Marks are small, and a server that fails over loses seconds (Bunny Database: up to 10 s or 4,096 frames).
+const REMOTE_RETENTION: Duration = Duration::from_secs(3600);
 
 /// A checked queue name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,13 +126,26 @@ impl QueueName {
 impl Options {
     /// Checks everything that a drain needs.
     pub fn config(&self) -> Result<Config, ConfigError> {
+        let target = self.target()?;
         Ok(Config {
             postgres: self.postgres()?,
-            target: self.target()?,
+            retention: self.retention(&target)?,
+            target,
             schema: self.schema()?,
             queue: QueueName::parse(&self.queue_name)?,
             rows_per_second: self.rows_per_second()?,
         })
+    }
+
+    fn retention(&self, target: &Target) -> Result<Duration, ConfigError> {
+        match non_empty(self.retention.as_deref()) {
+            None if matches!(target, Target::File(_)) => Ok(Duration::ZERO),
+            None => Ok(REMOTE_RETENTION),
+            Some("0") => Ok(Duration::ZERO),
+            Some(text) => humantime::parse_duration(text).map_err(|e| {
+                ConfigError(format!("RETENTION is no time ({e}): write it like 90s, 30m, 1h or 2days, or 0"))
+            }),
+        }
     }
 
     fn rows_per_second(&self) -> Result<Option<u32>, ConfigError> {

@@ -30,6 +30,7 @@ pub mod error;
 pub mod failpoint;
 pub mod http;
 pub mod init;
+pub mod kept;
 pub mod letters;
 pub mod message;
 pub mod postgres;

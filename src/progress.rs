@@ -3,7 +3,7 @@
 
 use crate::config::QueueName;
 use crate::error::{Error, Result};
-use crate::queue::scalar;
+use crate::queue::{self, scalar};
 use crate::replica::head::{Entry, Head};
 use serde::Serialize;
 use tokio_postgres::Client;
@@ -14,7 +14,7 @@ use tokio_postgres::types::Type;
 pub const CREATION_LOCK: i64 = 7_352_891_046_612;
 
 /// The comment on the schema that `sql/bookkeeping.sql` ends with.
-const BOOKKEEPING: &str = "pgflume, bookkeeping 4";
+const BOOKKEEPING: &str = "pgflume, bookkeeping 5";
 
 /// What Postgres remembers of the pairing, and what Postgres is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,15 @@ pub struct Identity {
     pub queue: u32,
 }
 
+impl Identity {
+    /// Whether it is another database or another queue. A promotion changes the timeline alone, and what was
+    /// acknowledged on the old one is on the new one, or the progress would not say so.
+    pub fn is_other_than(&self, paired: &Self) -> bool {
+        let system = |identity: &Self| identity.source.split('/').next().map(str::to_owned);
+        system(self) != system(paired) || self.queue != paired.queue
+    }
+}
+
 /// The step's snapshot, with the progress row locked.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -57,6 +66,8 @@ pub struct Snapshot {
     pub calls: i64,
     /// Whether tables wait to be rebuilt.
     pub is_rebuilding: bool,
+    /// Whether others have taken messages off the queue.
+    pub has_losses: bool,
     /// The definitions by which the last worker kept the replica.
     pub shape: Option<String>,
 }
@@ -117,7 +128,8 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0),
                exists (select from pgflume.resyncs r where r.queue = p.queue and r.phase <> 'done'),
                coalesce(p.healed_at > pg_catalog.now() - interval '1 hour', false),
-               p.shape, array_remove(p.past_epochs, null)
+               p.shape, array_remove(p.past_epochs, null),
+               exists (select from pgflume.losses l where l.queue = p.queue)
         from pgflume.progress p where p.queue = $1 for update nowait";
     let rows = match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await {
         Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(None),
@@ -148,6 +160,7 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
         calls: row.try_get(11)?,
         is_rebuilding: row.try_get(12)?,
         shape: row.try_get(14)?,
+        has_losses: row.try_get(16)?,
     }))
 }
 
@@ -173,8 +186,14 @@ pub async fn calls(client: &Client, queue: &QueueName) -> Result<i64> {
 }
 
 /// Moves the progress to `head`; the step's commit makes it and the taken messages final.
-pub async fn advance(client: &Client, queue: &QueueName, head: &Head, caught_up: bool) -> Result<()> {
-    let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, synced_at = now(),
+pub async fn advance(
+    client: &Client,
+    queue: &QueueName,
+    head: &Head,
+    identity: &Identity,
+    caught_up: bool,
+) -> Result<()> {
+    let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, source_id = $6, synced_at = now(),
                caught_up_at = case when $5 then now() else caught_up_at end where queue = $1";
     let parameters = [
         (&queue.as_str() as _, Type::TEXT),
@@ -182,6 +201,7 @@ pub async fn advance(client: &Client, queue: &QueueName, head: &Head, caught_up:
         (&head.seq as _, Type::INT8),
         (&head.token as _, Type::TEXT),
         (&caught_up as _, Type::BOOL),
+        (&identity.source as _, Type::TEXT),
     ];
     client.execute_typed(sql, &parameters).await?;
     Ok(())
@@ -228,32 +248,57 @@ pub async fn pair(client: &Client, queue: &QueueName, head: &Head, identity: &Id
         (&identity.queue as _, Type::OID),
     ];
     client.execute_typed(sql, &parameters).await?;
-    // What was compared is not what is there now.
+    client.execute_typed("delete from pgflume.kept where queue = $1", &[(&queue.as_str(), Type::TEXT)]).await?;
+    forget_compared(client, queue).await
+}
+
+/// What was compared is not what is in the replica now.
+pub async fn forget_compared(client: &Client, queue: &QueueName) -> Result<()> {
     client.execute_typed("delete from pgflume.verified where queue = $1", &[(&queue.as_str(), Type::TEXT)]).await?;
     Ok(())
 }
 
-/// What became of the Postgres transactions behind `entries`: `aborted` for each, and whether this
-/// Postgres is at least where it was when they were applied.
-pub async fn fates(client: &Client, entries: &[Entry]) -> Result<Vec<Fate>> {
+/// Forgets what others took off the queue; what it was: how, by whom, how often.
+pub async fn take_losses(client: &Client, queue: &QueueName) -> Result<Vec<(String, String, i64)>> {
+    let sql = "with gone as (delete from pgflume.losses where queue = $1 returning by, who)
+               select by, who, count(*) from gone group by 1, 2 order by 1, 2";
+    let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
+}
+
+/// What Postgres says of each of `entries`. Takes two connections: `client` within the step, for the messages that
+/// it may take again, and `other` with a snapshot of its own, because another worker's step may have ended since.
+pub async fn fates(client: &Client, other: &Client, queue: &QueueName, entries: &[Entry]) -> Result<Vec<Fate>> {
     let xids: Vec<&str> = entries.iter().map(|e| e.xid.as_str()).collect();
     let lsns: Vec<&str> = entries.iter().map(|e| e.lsn.as_str()).collect();
     // pg_xact_status() raises for a transaction that this Postgres has not begun yet.
-    let sql = "select case when x::xid8 >= pg_snapshot_xmax(pg_current_snapshot()) then 'future'
-                      else coalesce(pg_xact_status(x::xid8), 'unknown') end,
-                      l::pg_lsn <= pg_current_wal_insert_lsn()
+    let sql = "select case when x::xid8 < pg_snapshot_xmax(pg_current_snapshot()) and l::pg_lsn <= pg_current_wal_insert_lsn()
+                           then pg_xact_status(x::xid8) end is not distinct from 'aborted'
                from unnest($1::text[], $2::text[]) with ordinality u(x, l, i) order by i";
-    let rows = client.query_typed(sql, &[(&xids, Type::TEXT_ARRAY), (&lsns, Type::TEXT_ARRAY)]).await?;
-    rows.iter().map(|row| Ok(Fate { status: row.try_get(0)?, reached: row.try_get(1)? })).collect()
+    let rows = other.query_typed(sql, &[(&xids, Type::TEXT_ARRAY), (&lsns, Type::TEXT_ARRAY)]).await?;
+    let mut fates: Vec<Fate> = Vec::with_capacity(entries.len());
+    for (i, entry) in entries.iter().enumerate() {
+        // Batches of one take have the same messages.
+        let is_same = i > 0 && !entry.witness.is_empty() && entry.witness == entries[i - 1].witness;
+        fates.push(match entry.witness.is_empty() {
+            _ if is_same => fates[i - 1],
+            true if rows.get(i).is_some_and(|row| row.try_get(0).unwrap_or(false)) => Fate::RolledBack,
+            false if queue::has(client, queue, &entry.witness).await? => Fate::Queued,
+            _ => Fate::Lost,
+        });
+    }
+    Ok(fates)
 }
 
-/// What Postgres says of the transaction behind a ledger row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fate {
-    /// `aborted`, `committed`, `in progress`, `future` or `unknown`.
-    pub status: String,
-    /// Whether this Postgres has reached the WAL position that the row saw.
-    pub reached: bool,
+/// What Postgres says of a batch that it has no acknowledgement of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// All messages that it came from are queued as they were.
+    Queued,
+    /// It came from pages of a table, and the transaction that read them was rolled back in this very history.
+    RolledBack,
+    /// Neither: Postgres is at another point of its history.
+    Lost,
 }
 
 /// What was last acknowledged, for `status`: (epoch, seq, synced_at, caught_up_at).

@@ -3,8 +3,9 @@
 
 use crate::config::QueueName;
 use crate::error::{Error, Result};
-use tokio_postgres::Client;
+use crate::replica::head::Witness;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
 
 /// Most messages taken at once: enough that fixed costs vanish.
 pub const TAKE_MESSAGES: i64 = 10_000;
@@ -28,6 +29,23 @@ pub struct Taken {
     pub text: Option<String>,
 }
 
+/// What one take took.
+#[derive(Debug, Default)]
+pub struct Take {
+    /// In the order of their ids.
+    pub messages: Vec<Taken>,
+    /// What the replica's ledger keeps of them.
+    pub witness: Witness,
+}
+
+impl From<Vec<Taken>> for Take {
+    fn from(mut messages: Vec<Taken>) -> Self {
+        messages.sort_unstable_by_key(|message| message.msg_id); // RETURNING has no order
+        let witness = Witness::of(messages.iter().map(|m| (m.msg_id, m.text.as_deref())));
+        Self { messages, witness }
+    }
+}
+
 /// Messages that wait for a table.
 #[derive(Debug, Default)]
 pub struct Paused<'a> {
@@ -38,8 +56,8 @@ pub struct Paused<'a> {
 }
 
 /// Takes the oldest messages by deleting them, whatever their visibility timeout, at most
-/// `limit` and [`TAKE_BYTES`], sorted by id. What `paused` names stays.
-pub async fn take(client: &Client, queue: &QueueName, paused: &Paused<'_>, limit: i64) -> Result<Vec<Taken>> {
+/// `limit` and [`TAKE_BYTES`], sorted by id. What `paused` names stays. With `keeps` they stay in `pgflume.kept`.
+pub async fn take(client: &Client, queue: &QueueName, paused: &Paused<'_>, limit: i64, keeps: bool) -> Result<Take> {
     let table = queue.table();
     let filter = if paused.marks.is_empty() {
         "coalesce($3, $4::text[]) is not null"
@@ -53,32 +71,64 @@ pub async fn take(client: &Client, queue: &QueueName, paused: &Paused<'_>, limit
              from {table} where {filter} order by msg_id limit $1),
          cut as (select msg_id from (
              select msg_id, sum(coalesce(unpacked, stored)) over (order by msg_id) - coalesce(unpacked, stored) as before from first) f
-             where before < $2)
-         delete from {table} q using cut where q.msg_id = cut.msg_id returning q.msg_id, q.message::text"
+             where before < $2),
+         gone as (delete from {table} q using cut where q.msg_id = cut.msg_id returning q.msg_id, q.message::text as message)
+         {}",
+        given(keeps, "$5")
     );
     let parameters = [
         (&limit as _, Type::INT8),
         (&TAKE_BYTES as _, Type::INT8),
         (&paused.marks as _, Type::TEXT_ARRAY),
         (&paused.images as _, Type::TEXT_ARRAY),
+        (&queue.as_str() as _, Type::TEXT),
     ];
-    let rows = client.query_typed(&sql, &parameters).await?;
-    let taken = rows.iter().map(|row| Ok(Taken { msg_id: row.try_get(0)?, text: row.try_get(1)? }));
-    let mut taken = taken.collect::<Result<Vec<_>>>()?;
-    taken.sort_unstable_by_key(|message| message.msg_id); // RETURNING has no order
-    Ok(taken)
+    Ok(taken(&client.query_typed(&sql, &parameters).await?)?.into())
 }
 
-/// Deletes messages whose images the replica already has.
-pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64]) -> Result<u64> {
-    let sql = format!("delete from {} where msg_id = any($1)", queue.table());
-    Ok(client.execute_typed(&sql, &[(&ids, Type::INT8_ARRAY)]).await?)
+/// Gives the messages in `gone`, and keeps them with the position of the replica at which they are taken.
+fn given(keeps: bool, queue: &str) -> String {
+    let kept = format!(
+        ", kept as (insert into pgflume.kept (queue, epoch, after_seq, after_token, msg_ids, messages)
+                    select p.queue, p.epoch, p.seq, p.token, array_agg(msg_id), array_agg(message)
+                    from gone, pgflume.progress p where p.queue = {queue} group by p.queue)"
+    );
+    format!(
+        "{} select msg_id, message from gone where {queue}::text is not null",
+        if keeps { kept } else { String::new() }
+    )
 }
 
-/// Whether the queue is empty at this snapshot.
-pub async fn is_empty(client: &Client, queue: &QueueName) -> Result<bool> {
-    let sql = format!("select not exists (select from {} where $1::text is not null)", queue.table());
-    scalar(client, &sql, queue.as_str()).await
+fn taken(rows: &[Row]) -> Result<Vec<Taken>> {
+    rows.iter().map(|row| Ok(Taken { msg_id: row.try_get(0)?, text: row.try_get(1)? })).collect()
+}
+
+/// Whether all messages of `witness` are queued, as they were when it was made.
+pub async fn has(client: &Client, queue: &QueueName, witness: &Witness) -> Result<bool> {
+    let sql = format!("select msg_id, message::text from {} where msg_id = any($1)", queue.table());
+    let rows = client.query_typed(&sql, &[(&witness.messages, Type::INT8_ARRAY)]).await?;
+    Ok(Take::from(taken(&rows)?).witness == *witness)
+}
+
+/// Takes messages whose images the replica already has.
+pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64], keeps: bool) -> Result<u64> {
+    let sql = format!(
+        "with gone as (delete from {} where msg_id = any($1) returning msg_id, message::text as message) {}",
+        queue.table(),
+        given(keeps, "$2")
+    );
+    let rows = client.query_typed(&sql, &[(&ids, Type::INT8_ARRAY), (&queue.as_str(), Type::TEXT)]).await?;
+    Ok(rows.len() as u64)
+}
+
+/// Whether the queue is empty at this snapshot, and whether Postgres has flushed its WAL up to `lsn`.
+pub async fn is_empty(client: &Client, queue: &QueueName, lsn: &str) -> Result<(bool, bool)> {
+    let sql = format!(
+        "select not exists (select from {}), pg_catalog.pg_current_wal_flush_lsn() >= $1::text::pg_catalog.pg_lsn",
+        queue.table()
+    );
+    let row = client.query_typed_one(&sql, &[(&lsn, Type::TEXT)]).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// Messages on the queue, hidden ones included.

@@ -3,6 +3,7 @@
 
 use crate::progress::{Fate, Identity, Progress};
 use crate::replica::head::{Entry, Head};
+use std::collections::BTreeSet;
 
 /// What the step does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub fn decide(progress: &Progress, identity: &Identity, head: Option<&Head>) -> 
         (Some(_), None) => return Stop(Divergence::OtherReplica),
         (Some(acknowledged), Some(head)) => (acknowledged, head),
     };
-    if progress.paired_with.as_ref().is_some_and(|paired| paired != identity) {
+    if progress.paired_with.as_ref().is_some_and(|paired| identity.is_other_than(paired)) {
         return Stop(Divergence::OtherSource);
     }
     if acknowledged.epoch != head.epoch {
@@ -73,8 +74,9 @@ pub fn decide(progress: &Progress, identity: &Identity, head: Option<&Head>) -> 
 }
 
 /// Whether the replica is ahead only because an acknowledgement was lost: its ledger leads without a
-/// gap from `from` to `to`, and Postgres rolled back each transaction behind it and is not behind
-/// what they saw. Then their marks are still queued, and taking them again is harmless.
+/// gap from `from` to `to`, and all that it was made of will come again: the messages are queued as they were,
+/// or, for pages of a table, the transaction that read them was rolled back. In a history in which a message is
+/// missing, rows may be in the replica that this Postgres never had.
 pub fn ahead(from: &Head, to: &Head, ledger: &[Entry], fates: &[Fate]) -> Result<(), Divergence> {
     let mut at = from;
     for entry in ledger {
@@ -86,13 +88,65 @@ pub fn ahead(from: &Head, to: &Head, ledger: &[Entry], fates: &[Fate]) -> Result
     if at != to {
         return Err(Divergence::Behind);
     }
-    let lost = fates.len() == ledger.len() && fates.iter().all(|f| f.status == "aborted" && f.reached);
-    if lost { Ok(()) } else { Err(Divergence::OtherSource) }
+    if fates.len() == ledger.len() && !fates.contains(&Fate::Lost) { Ok(()) } else { Err(Divergence::OtherSource) }
+}
+
+/// One acknowledged step whose messages are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptStep {
+    /// Where the replica was when it began.
+    pub after: Head,
+    /// The tokens of the batches that it applied from there.
+    pub tokens: Vec<String>,
+    /// Tables of which it wrote rows that no message names: pages of a copy, repairs.
+    pub copied: Vec<String>,
+}
+
+impl KeptStep {
+    fn end(&self) -> (i64, &str) {
+        let token = self.tokens.last().unwrap_or(&self.after.token);
+        (self.after.seq + self.tokens.len() as i64, token)
+    }
+
+    /// Whether its batches, the last one left out, lead to `head`.
+    fn passes(&self, head: &Head) -> bool {
+        let batches = usize::try_from(head.seq - self.after.seq);
+        match batches {
+            Ok(0) => self.after.token == head.token,
+            Ok(n) if n < self.tokens.len() => self.tokens[n - 1] == head.token,
+            _ => false,
+        }
+    }
+}
+
+/// What brings a replica that fell back up to date again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replay {
+    /// Messages that were taken at this position or later are put back on the queue.
+    pub from_seq: i64,
+    /// Tables that are copied again.
+    pub copied: BTreeSet<String>,
+}
+
+/// Whether what is kept leads without a gap from the replica's `head` to what was `acknowledged`. `kept` is
+/// sorted by position.
+pub fn replay(head: &Head, acknowledged: &Head, kept: &[KeptStep]) -> Option<Replay> {
+    let first = kept.iter().position(|step| step.after.epoch == head.epoch && step.passes(head))?;
+    let steps = &kept[first..];
+    let is_whole = steps.windows(2).all(|two| two[0].end() == (two[1].after.seq, two[1].after.token.as_str()));
+    let is_ours = head.epoch == acknowledged.epoch;
+    let reaches = steps.last().is_some_and(|last| last.end() == (acknowledged.seq, acknowledged.token.as_str()));
+    let replay = || Replay {
+        from_seq: steps[0].after.seq,
+        copied: steps.iter().flat_map(|step| step.copied.iter().cloned()).collect(),
+    };
+    (is_whole && is_ours && reaches).then(replay)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replica::head::Witness;
 
     fn head(epoch: &str, seq: i64, token: &str) -> Head {
         Head { epoch: epoch.into(), seq, token: token.into() }
@@ -132,7 +186,8 @@ mod tests {
             (progress(Some(head("e", 0, "t")), None), "pg/1", None, Decision::Pair),
             (progress(Some(at.clone()), None), "pg/1", None, stop(Divergence::OtherReplica)),
             (progress(Some(at.clone()), None), "pg/1", Some(at.clone()), Decision::GoOn(at.clone())),
-            (progress(Some(at.clone()), None), "pg/2", Some(at.clone()), stop(Divergence::OtherSource)),
+            (progress(Some(at.clone()), None), "other/1", Some(at.clone()), stop(Divergence::OtherSource)),
+            (progress(Some(at.clone()), None), "pg/2", Some(at.clone()), Decision::GoOn(at.clone())),
             (progress(Some(at.clone()), None), "pg/1", Some(head("x", 5, "t5")), stop(Divergence::OtherReplica)),
             (progress(Some(at.clone()), None), "pg/1", Some(head("e", 4, "t4")), stop(Divergence::Behind)),
             (progress(Some(at.clone()), None), "pg/1", Some(head("e", 5, "other")), stop(Divergence::Behind)),
@@ -156,24 +211,53 @@ mod tests {
             xid: "1".into(),
             lsn: "0/1".into(),
             images: vec![],
+            witness: Witness::default(),
         };
         let (from, to) = (head("e", 5, "t5"), head("e", 7, "t7"));
         let ledger = [entry(6, "t5"), entry(7, "t6")];
-        let fate = |status: &str, reached| Fate { status: status.into(), reached };
-        let aborted = [fate("aborted", true), fate("aborted", true)];
-        assert_eq!(ahead(&from, &to, &ledger, &aborted), Ok(()));
-        assert_eq!(ahead(&from, &to, &ledger[1..], &aborted[1..]), Err(Divergence::Behind), "a gap");
-        assert_eq!(ahead(&from, &to, &ledger[..1], &aborted[..1]), Err(Divergence::Behind), "an end missing");
+        let fine = [Fate::Queued, Fate::RolledBack];
+        assert_eq!(ahead(&from, &to, &ledger, &fine), Ok(()));
+        assert_eq!(ahead(&from, &to, &ledger[1..], &fine[1..]), Err(Divergence::Behind), "a gap");
+        assert_eq!(ahead(&from, &to, &ledger[..1], &fine[..1]), Err(Divergence::Behind), "an end missing");
         assert_eq!(
-            ahead(&from, &to, &[entry(6, "x"), entry(7, "t6")], &aborted),
+            ahead(&from, &to, &[entry(6, "x"), entry(7, "t6")], &fine),
             Err(Divergence::Behind),
             "another branch"
         );
-        for (status, reached) in
-            [("committed", true), ("future", true), ("unknown", true), ("in progress", true), ("aborted", false)]
-        {
-            let fates = [fate("aborted", true), fate(status, reached)];
-            assert_eq!(ahead(&from, &to, &ledger, &fates), Err(Divergence::OtherSource), "{status}");
+        let fates = [Fate::Queued, Fate::Lost];
+        assert_eq!(ahead(&from, &to, &ledger, &fates), Err(Divergence::OtherSource), "a message is missing");
+    }
+
+    #[test]
+    fn only_an_unbroken_chain_of_kept_steps_is_replayed() {
+        let step = |seq, token: &str, tokens: &[&str], copied: &[&str]| KeptStep {
+            after: head("e", seq, token),
+            tokens: tokens.iter().map(|t| (*t).into()).collect(),
+            copied: copied.iter().map(|t| (*t).into()).collect(),
+        };
+        let kept = [
+            step(3, "t3", &["t4"], &["old"]),
+            step(4, "t4", &["t5", "t6"], &[]),
+            step(6, "t6", &["t7"], &["a"]),
+            step(7, "t7", &["t8"], &["b"]),
+        ];
+        let to = head("e", 8, "t8");
+        let copied = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        let expected = |from_seq, names: &[&str]| Some(Replay { from_seq, copied: copied(names) });
+        assert_eq!(replay(&head("e", 7, "t7"), &to, &kept), expected(7, &["b"]));
+        assert_eq!(replay(&head("e", 5, "t5"), &to, &kept), expected(4, &["a", "b"]), "within a step");
+        assert_eq!(replay(&head("e", 4, "t4"), &to, &kept), expected(4, &["a", "b"]));
+        for (at, why) in [
+            (head("e", 5, "other"), "another branch"),
+            (head("e", 2, "t2"), "before what is kept"),
+            (head("x", 5, "t5"), "another epoch"),
+            (head("e", 8, "t8"), "not behind"),
+            (head("e", 9, "t9"), "ahead"),
+        ] {
+            assert_eq!(replay(&at, &to, &kept), None, "{why}");
         }
+        let gap = [kept[1].clone(), kept[3].clone()];
+        assert_eq!(replay(&head("e", 5, "t5"), &to, &gap), None, "a gap");
+        assert_eq!(replay(&head("e", 5, "t5"), &head("e", 9, "t9"), &kept), None, "an end missing");
     }
 }

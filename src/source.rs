@@ -40,6 +40,7 @@ pub async fn begin_waiting(client: &Client, patience: Duration) -> Result<()> {
 /// cannot do without, the penalty would hide all other costs, and taking messages would become quadratic.
 const BEGIN: &str = "begin isolation level repeatable read;
 set local search_path = '';
+set local pgflume.step = on;
 set local synchronous_commit = on;
 set local row_security = off;
 set local lock_timeout = '5s';

@@ -9,7 +9,7 @@ use crate::queue;
 use crate::replica::Replica;
 use crate::replica::head::Head;
 use crate::replica::inventory::Inventory;
-use crate::resyncs;
+use crate::resyncs::{self, Phase};
 use crate::schema::catalog::{self, Access};
 use crate::sync::Worker;
 use crate::value::Cell;
@@ -20,6 +20,9 @@ use std::time::Duration;
 
 /// A queue whose oldest message is older than this is not ready: three runs of the default cron job.
 const MAX_LAG: Duration = Duration::from_secs(15 * 60);
+
+/// Reasons of a copy that say that the replica lacks something meanwhile.
+const HEALED: [&str; 4] = ["behind", "other_replica", "other_source", "messages_removed"];
 
 /// Time for each side to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -177,6 +180,10 @@ async fn source_reasons(worker: &Worker) -> Result<BTreeMap<&'static str, String
     let waiting = resyncs::reports(&client, worker.queue()).await?;
     if let Some((report, problem)) = waiting.iter().find_map(|r| Some((r, r.problem.as_ref()?))) {
         reasons.insert("resync", format!("{} cannot be rebuilt: {problem}", report.name));
+    } else if let Some(report) = waiting.iter().find(|r| r.phase != Phase::Done && HEALED.contains(&r.reason.as_str()))
+    {
+        let (name, reason) = (&report.name, &report.reason);
+        reasons.insert("resync", format!("the two sides had diverged ({reason}), and {name} is still being copied"));
     }
     let lag = queue::oldest_seconds(&client, worker.queue()).await?;
     if lag.is_some_and(|seconds| seconds > MAX_LAG.as_secs_f64()) {

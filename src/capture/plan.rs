@@ -76,6 +76,7 @@ pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Vec<St
     ));
     steps.push(Step::routine("the roles pgflume_capture and pgflume_worker", include_str!("../../sql/roles.sql")));
     steps.push(Step::routine("their rights", rights(facts, queue)));
+    steps.push(Step::routine("the guard of the queue", guard(queue)));
     steps.push(Step::routine("the functions of schema pgflume", functions(facts, queue)));
     steps.extend(facts.sources.iter().map(|s| capture(s, queue, options)));
     if options.allow_drop {
@@ -116,6 +117,11 @@ fn rights(facts: &Facts, queue: &QueueName) -> String {
         ("sources", sources.trim_end().to_owned()),
     ];
     fill(include_str!("../../sql/rights.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
+}
+
+fn guard(queue: &QueueName) -> String {
+    let values = [("queue", queue.table()), ("queue_text", text(&queue.table())), ("queue_name", text(queue.as_str()))];
+    fill(include_str!("../../sql/guard.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
 }
 
 fn functions(facts: &Facts, queue: &QueueName) -> String {

@@ -118,6 +118,7 @@ impl Shop {
             schema: schema.clone(),
             queue: queue.clone(),
             rows_per_second: None,
+            retention: std::time::Duration::ZERO,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);

@@ -1,9 +1,11 @@
 //! The replica's bookkeeping: the head (epoch, seq, token), which every write compares and sets, the
 //! ledger of recent batches, and the freshness that readers may look at. Pure SQL texts and types.
 
+use super::inventory::Inventory;
 use super::{Rows, Statement};
 use crate::error::{Error, Result};
 use crate::value::Cell;
+use sha2::{Digest, Sha256};
 
 /// Acknowledged batches that the ledger remembers.
 const LEDGER_ROWS: i64 = 1000;
@@ -15,8 +17,7 @@ pub const TABLES: [&str; 3] = ["_pgflume_head", "_pgflume_ledger", "_pgflume_fre
 pub const SELECT_HEAD: &str = "SELECT epoch, seq, token FROM _pgflume_head WHERE id = 1";
 
 /// Reads the ledger after `?1`.
-pub const SELECT_LEDGER: &str =
-    "SELECT epoch, seq, token, parent, xid, lsn, images FROM _pgflume_ledger WHERE seq > ?1 ORDER BY seq";
+pub const SELECT_LEDGER: &str = "SELECT epoch, seq, token, parent, xid, lsn, images, messages, digest FROM _pgflume_ledger WHERE seq > ?1 ORDER BY seq";
 
 /// Reads the freshness.
 pub const SELECT_FRESHNESS: &str = "SELECT caught_up_at, applied_at, queued FROM _pgflume_freshness";
@@ -77,6 +78,39 @@ pub struct Entry {
     pub lsn: String,
     /// The image messages that are wholly applied once this batch is (`msg_id`).
     pub images: Vec<i64>,
+    /// What it was made of.
+    pub witness: Witness,
+}
+
+/// The messages that a batch came from. While they are all queued as they were, taking them again reads every
+/// key of the batch again, in whatever history Postgres is. Without messages: pages of a table.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Witness {
+    /// Their ids, in order.
+    pub messages: Vec<i64>,
+    /// SHA-256 of their ids and texts, in hex.
+    pub digest: String,
+}
+
+impl Witness {
+    /// Of messages in the order of their ids.
+    pub fn of<'a>(messages: impl Iterator<Item = (i64, Option<&'a str>)>) -> Self {
+        let (mut ids, mut hash) = (Vec::new(), Sha256::new());
+        for (id, text) in messages {
+            let text = text.unwrap_or_default();
+            hash.update(id.to_le_bytes());
+            hash.update(text.len().to_le_bytes());
+            hash.update(text);
+            ids.push(id);
+        }
+        let digest = if ids.is_empty() { String::new() } else { hex::encode(hash.finalize()) };
+        Self { messages: ids, digest }
+    }
+
+    /// Whether it came from no message.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
 }
 
 impl Entry {
@@ -90,12 +124,18 @@ impl Entry {
                 Cell::Text(xid),
                 Cell::Text(lsn),
                 Cell::Text(images),
+                Cell::Text(messages),
+                Cell::Text(digest),
             ] => Ok(Self {
                 head: Head { epoch: epoch.clone(), seq: *seq, token: token.clone() },
                 parent: parent.clone(),
                 xid: xid.clone(),
                 lsn: lsn.clone(),
                 images: from_ranges(images).ok_or_else(|| damaged("_pgflume_ledger"))?,
+                witness: Witness {
+                    messages: from_ranges(messages).ok_or_else(|| damaged("_pgflume_ledger"))?,
+                    digest: digest.clone(),
+                },
             }),
             _ => Err(damaged("_pgflume_ledger")),
         }
@@ -104,8 +144,8 @@ impl Entry {
     /// Adds the entry and forgets old ones, but none that is not `acknowledged`.
     pub(super) fn record(&self, acknowledged: i64) -> [Statement; 2] {
         let text = |t: &str| Cell::Text(t.to_owned());
-        let insert = "INSERT OR REPLACE INTO _pgflume_ledger (epoch, seq, token, parent, xid, lsn, images, applied_at) \
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
+        let insert = "INSERT OR REPLACE INTO _pgflume_ledger (epoch, seq, token, parent, xid, lsn, images, messages, digest, applied_at) \
+                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
         let args = vec![
             text(&self.head.epoch),
             Cell::Integer(self.head.seq),
@@ -114,6 +154,8 @@ impl Entry {
             text(&self.xid),
             text(&self.lsn),
             Cell::Text(to_ranges(&self.images)),
+            Cell::Text(to_ranges(&self.witness.messages)),
+            text(&self.witness.digest),
         ];
         let prune = "DELETE FROM _pgflume_ledger WHERE seq <= ?1";
         [
@@ -173,12 +215,20 @@ pub(super) fn create() -> Vec<Statement> {
         "CREATE TABLE IF NOT EXISTS _pgflume_head (id INTEGER PRIMARY KEY CHECK (id = 1), \
          epoch TEXT NOT NULL, seq INTEGER NOT NULL, token TEXT NOT NULL)",
         "CREATE TABLE IF NOT EXISTS _pgflume_ledger (seq INTEGER PRIMARY KEY, epoch TEXT NOT NULL, token TEXT NOT NULL, \
-         parent TEXT NOT NULL, xid TEXT NOT NULL, lsn TEXT NOT NULL, images TEXT NOT NULL, applied_at TEXT NOT NULL)",
+         parent TEXT NOT NULL, xid TEXT NOT NULL, lsn TEXT NOT NULL, images TEXT NOT NULL, applied_at TEXT NOT NULL, \
+         messages TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT '')",
         "CREATE TABLE IF NOT EXISTS _pgflume_freshness (caught_up_at TEXT, applied_at TEXT, queued INTEGER)",
         "INSERT INTO _pgflume_freshness (queued) SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM _pgflume_freshness)",
     ]
     .map(|sql| sql.to_owned().into())
     .to_vec()
+}
+
+/// What the bookkeeping of an older version lacks.
+pub(super) fn upgrade(there: &Inventory) -> Vec<Statement> {
+    let lacks = |column: &&str| there.has_bookkeeping() && there.column("_pgflume_ledger", column).is_none();
+    let add = |column| format!("ALTER TABLE _pgflume_ledger ADD COLUMN {column} TEXT NOT NULL DEFAULT ''").into();
+    ["messages", "digest"].into_iter().filter(lacks).map(add).collect()
 }
 
 /// Compare-and-set. Where the head is not `from`, the subquery is NULL and NOT NULL fails the

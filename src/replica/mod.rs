@@ -126,6 +126,7 @@ impl Replica {
         if !there.has_bookkeeping() {
             missing.extend(head::create());
         }
+        missing.extend(head::upgrade(there));
         for table in schema.tables() {
             if !there.tables.contains_key(&table.name.to_lowercase()) {
                 missing.push(ddl::create_table(table).into());

@@ -74,6 +74,8 @@ pub struct Worker {
     /// Why the last drain failed.
     failure: Mutex<Option<String>>,
     ends_caught_up: bool,
+    /// How long acknowledged messages are kept; `None`: not at all.
+    retention: Option<Duration>,
 }
 
 /// What a worker did since it was made.
@@ -140,7 +142,7 @@ pub struct Drained {
 impl Worker {
     /// A worker for `config`; connects to nothing yet.
     pub fn new(config: Config) -> Self {
-        let Config { postgres, target, schema, queue, rows_per_second } = config;
+        let Config { postgres, target, schema, queue, rows_per_second, retention } = config;
         Self {
             postgres,
             target,
@@ -155,6 +157,7 @@ impl Worker {
             totals: Mutex::default(),
             failure: Mutex::default(),
             ends_caught_up: false,
+            retention: Some(retention).filter(|window| !window.is_zero()),
         }
     }
 
@@ -180,6 +183,11 @@ impl Worker {
     /// The queue.
     pub fn queue(&self) -> &QueueName {
         &self.queue
+    }
+
+    /// Whether acknowledged messages are kept.
+    fn keeps(&self) -> bool {
+        self.retention.is_some()
     }
 
     /// Ends drains after the step in hand.

@@ -32,6 +32,7 @@ const MAX_UNFIT: i64 = 1_000;
 impl Reader<'_> {
     /// Reads pages until the step has had its time or no table is left that can be rebuilt now.
     pub(super) async fn rebuild(&mut self) -> Result<()> {
+        self.taken = Arc::default();
         for mut resync in self.session.pending.clone() {
             // Truncated in this very step: it is swept from the start by the next.
             if self.report.swept.contains(&resync.name) {
@@ -41,9 +42,9 @@ impl Reader<'_> {
             if !resync.is_under_way() {
                 continue;
             }
-            if !self.durable {
+            if !self.is_durable {
                 ensure_durable(&self.session.client, self.session.other().await?).await?;
-                self.durable = true;
+                self.is_durable = true;
             }
             resync.begin_by(source.ordering());
             resync.problem = None; // it can be done now

@@ -5,21 +5,26 @@
 use super::{Drained, Session, Worker};
 use crate::error::{Class, Error, Result};
 use crate::failpoint;
+use crate::kept;
 use crate::progress::{self, Snapshot};
 use crate::queue;
-use crate::reconcile::{self, Decision, Divergence};
+use crate::reconcile::{self, Decision, Divergence, Replay};
 use crate::replica::Replica;
 use crate::replica::head::{Head, new_token};
 use crate::resyncs::{self, Reason};
-use crate::schema::{Schema, catalog};
+use crate::schema::Schema;
+use crate::schema::catalog::{self, SourceTable};
 use crate::source;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 /// How long `/nuke` waits for a drain that is running.
 const RESET_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What `status` says of messages that others took.
+const LOSSES: &str = "messages_removed";
 
 /// What to do with the step that asked.
 pub(super) enum Ready {
@@ -34,7 +39,12 @@ impl Session<'_> {
     pub(super) async fn agree(&mut self, snapshot: &Snapshot, done: &mut Drained) -> Result<Ready> {
         let head = self.replica.head().await?;
         match reconcile::decide(&snapshot.progress, &snapshot.identity, head.as_ref()) {
-            Decision::GoOn(head) => Ok(Ready::At(head)),
+            Decision::GoOn(head) => {
+                if snapshot.progress.paired_with.as_ref().is_some_and(|paired| *paired != snapshot.identity) {
+                    tracing::warn!("Postgres was promoted or restored; nothing that the replica has was lost");
+                }
+                Ok(Ready::At(head))
+            }
             Decision::Pair => self.pair(snapshot, head.as_ref()).await,
             Decision::Adopt(head) => {
                 progress::pair(&self.client, &self.worker.queue, &head, &snapshot.identity).await?;
@@ -43,7 +53,7 @@ impl Session<'_> {
                 tracing::info!(epoch = head.epoch, "the queue is paired with the replica");
                 Ok(Ready::Again)
             }
-            Decision::Ahead { from, to } => match self.acknowledge_late(&from, &to, done).await? {
+            Decision::Ahead { from, to } => match self.acknowledge_late(snapshot, &from, &to, done).await? {
                 Ok(ready) => Ok(ready),
                 Err(divergence) => self.heal(snapshot, head.as_ref(), divergence).await,
             },
@@ -54,6 +64,9 @@ impl Session<'_> {
     /// Brings two sides together that diverged: announces a new epoch together with a resync of all
     /// tables, then starts it on the replica. The next step adopts it, and further ones rebuild.
     async fn heal(&mut self, snapshot: &Snapshot, head: Option<&Head>, divergence: Divergence) -> Result<Ready> {
+        if divergence == Divergence::Behind && self.replay(snapshot, head).await? {
+            return Ok(Ready::Again);
+        }
         if let Some(epoch) = self.healing.clone().filter(|epoch| snapshot.progress.next_epoch.as_ref() == Some(epoch)) {
             self.replica.reset(head, &Head::start(epoch), None).await?;
             failpoint::reach(failpoint::RESET);
@@ -77,6 +90,46 @@ impl Session<'_> {
         );
         self.healing = Some(epoch);
         Ok(Ready::Again)
+    }
+
+    /// Catches up a replica that fell back from the messages that are kept, if they go back far enough: they are
+    /// put back on the queue, and the progress back to where the replica is.
+    async fn replay(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<bool> {
+        let (Some(head), Some(acknowledged)) = (head, &snapshot.progress.head) else { return Ok(false) };
+        let queue = &self.worker.queue;
+        let kept = kept::steps(&self.client, queue, &head.epoch).await?;
+        let Some(Replay { from_seq, copied }) = reconcile::replay(head, acknowledged, &kept) else { return Ok(false) };
+        let messages = kept::put_back(&self.client, queue, &head.epoch, from_seq).await?;
+        let copied: Vec<&str> = copied.iter().map(String::as_str).collect();
+        resyncs::schedule(&self.client, queue, &copied, Reason::Healed(Divergence::Behind.name()), false).await?;
+        progress::advance(&self.client, queue, head, &snapshot.identity, false).await?;
+        progress::note_healing(&self.client, queue, "behind, caught up from kept messages").await?;
+        progress::forget_compared(&self.client, queue).await?;
+        self.client.batch_execute("commit").await?;
+        tracing::error!(
+            batches = acknowledged.seq - head.seq,
+            messages,
+            tables = ?copied,
+            "{}; what it lost is taken again", Divergence::Behind
+        );
+        Ok(true)
+    }
+
+    /// Others have taken messages off the queue: what changed meanwhile can only be found by copying.
+    pub(super) async fn heal_losses(&self) -> Result<()> {
+        let queue = &self.worker.queue;
+        let losses = progress::take_losses(&self.client, queue).await?;
+        let is_healable = |s: &&SourceTable| s.is_marked() && s.unpageable().is_none();
+        let names: Vec<&str> = self.sources.values().filter(is_healable).map(|s| s.table.name.as_str()).collect();
+        resyncs::schedule(&self.client, queue, &names, Reason::Healed(LOSSES), false).await?;
+        progress::note_healing(&self.client, queue, LOSSES).await?;
+        self.client.batch_execute("commit").await?;
+        tracing::error!(
+            ?losses,
+            tables = names.len(),
+            "somebody took messages off the queue (a purge, a delete, another consumer): the captured tables are copied again; let nobody else read this queue"
+        );
+        Ok(())
     }
 
     /// Why a resync is no mend here.
@@ -116,16 +169,27 @@ impl Session<'_> {
 
     /// The replica is ahead: if only the acknowledgement was lost, catches it up. Marks that were
     /// applied are still queued and will be taken again, which is harmless; images are not.
-    async fn acknowledge_late(&self, from: &Head, to: &Head, done: &mut Drained) -> Result<Result<Ready, Divergence>> {
+    async fn acknowledge_late(
+        &self,
+        snapshot: &Snapshot,
+        from: &Head,
+        to: &Head,
+        done: &mut Drained,
+    ) -> Result<Result<Ready, Divergence>> {
         let ledger = self.replica.ledger_after(from.seq).await?;
-        // With a snapshot of its own: another worker's step may have ended after ours was taken.
-        let fates = progress::fates(self.other().await?, &ledger).await?;
+        let fates = progress::fates(&self.client, self.other().await?, &self.worker.queue, &ledger).await?;
         if let Err(divergence) = reconcile::ahead(from, to, &ledger, &fates) {
             return Ok(Err(divergence));
         }
         let images: Vec<i64> = ledger.iter().flat_map(|entry| entry.images.iter().copied()).collect();
-        let messages = queue::acknowledge(&self.client, &self.worker.queue, &images).await?;
-        progress::advance(&self.client, &self.worker.queue, to, false).await?;
+        let queue = &self.worker.queue;
+        let messages = queue::acknowledge(&self.client, queue, &images, self.worker.keeps()).await?;
+        if let Some(window) = self.worker.retention {
+            let tokens: Vec<String> = ledger.iter().map(|entry| entry.head.token.clone()).collect();
+            // Pages of tables will come again: their cursors were not moved.
+            kept::record(&self.client, queue, from, &tokens, &BTreeSet::new(), window).await?;
+        }
+        progress::advance(&self.client, queue, to, &snapshot.identity, false).await?;
         failpoint::reach(failpoint::LATE);
         self.client.batch_execute("commit").await?;
         done.processed += messages;

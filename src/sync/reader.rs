@@ -9,7 +9,8 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::letters::DeadLetter;
 use crate::message::{self, MarkedKey, Message};
-use crate::queue::{self, Taken};
+use crate::progress::Snapshot;
+use crate::queue::{self, Take, Taken};
 use crate::resyncs::Resync;
 use crate::schema::Table;
 use crate::schema::catalog::SourceTable;
@@ -48,12 +49,16 @@ pub(super) enum Ended {
 /// Takes and reads.
 pub(super) struct Reader<'s> {
     pub(super) session: &'s Session<'s>,
+    snapshot: &'s Snapshot,
     sender: Sender<Chunk>,
     pub(super) deadline: Instant,
     batch: Batch,
-    /// The messages of the group in hand, for dead letters of their images.
-    taken: Arc<Vec<Taken>>,
-    pub(super) durable: bool,
+    /// The messages of the group in hand; none while pages are read.
+    pub(super) taken: Arc<Take>,
+    /// What the snapshot saw is on disk.
+    is_seen_durable: bool,
+    /// And so is the step's transaction id.
+    pub(super) is_durable: bool,
     pub(super) report: Taking,
 }
 
@@ -103,14 +108,16 @@ impl Intake {
 }
 
 impl<'s> Reader<'s> {
-    pub fn new(session: &'s Session<'s>, sender: Sender<Chunk>, deadline: Instant) -> Self {
+    pub fn new(session: &'s Session<'s>, snapshot: &'s Snapshot, sender: Sender<Chunk>, deadline: Instant) -> Self {
         Self {
             session,
+            snapshot,
             sender,
             deadline: deadline.min(Instant::now() + STEP_TIME),
             batch: Batch::default(),
             taken: Arc::default(),
-            durable: false,
+            is_seen_durable: false,
+            is_durable: false,
             report: Taking {
                 messages: 0,
                 skipped: 0,
@@ -143,19 +150,21 @@ impl<'s> Reader<'s> {
         let paused = self.session.waiting();
         loop {
             let taken = self.take(&paused).await?;
-            if taken.is_empty() {
+            if taken.messages.is_empty() {
                 self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
                 self.report.has_taken_all = true;
                 return Ok(());
             }
             failpoint::reach(failpoint::TAKEN);
-            let is_empty = queue::is_empty(client, queue).await?;
-            self.grow(taken.len() as i64);
+            let (is_empty, is_flushed) = queue::is_empty(client, queue, &self.snapshot.lsn).await?;
+            self.grow(taken.messages.len() as i64);
             self.taken = Arc::new(taken);
             // Before any row is streamed: a query on a connection whose rows wait would wait with them.
-            if !self.durable {
-                source::ensure_durable(client, self.session.other().await?).await?;
-                self.durable = true;
+            if !self.is_seen_durable {
+                if !is_flushed {
+                    source::ensure_durable(client, self.session.other().await?).await?;
+                }
+                self.is_seen_durable = true;
                 failpoint::reach(failpoint::DURABLE);
             }
             if !self.groups(is_empty).await? {
@@ -172,10 +181,10 @@ impl<'s> Reader<'s> {
         }
     }
 
-    async fn take(&self, paused: &queue::Paused<'_>) -> Result<Vec<Taken>> {
+    async fn take(&self, paused: &queue::Paused<'_>) -> Result<Take> {
         let (worker, client) = (self.session.worker, &self.session.client);
         let limit = worker.take_messages.load(Ordering::Relaxed);
-        let taken = queue::take(client, &worker.queue, paused, limit).await;
+        let taken = queue::take(client, &worker.queue, paused, limit, worker.keeps()).await;
         if taken.as_ref().is_err_and(|e| e.sql_state() == Some(&SqlState::QUERY_CANCELED)) {
             worker.take_messages.store((limit / 8).max(1), Ordering::Relaxed); // too many large ones to look at
         }
@@ -192,7 +201,7 @@ impl<'s> Reader<'s> {
     /// Handles what was taken, in one group or more; whether the reader goes on.
     async fn groups(&mut self, is_empty: bool) -> Result<bool> {
         let taken = self.taken.clone();
-        let mut rest = &taken[..];
+        let mut rest = &taken.messages[..];
         while !rest.is_empty() {
             let (intake, messages) = self.intake(rest);
             let marked = intake.marks.keys().chain(&intake.truncated);

@@ -9,6 +9,7 @@ use super::writer::{Applied, Writer};
 use super::{Drained, Session};
 use crate::error::{Error, Result};
 use crate::failpoint;
+use crate::kept;
 use crate::letters::{self, DeadLetter};
 use crate::progress::{self, Snapshot};
 use crate::replica::head::Head;
@@ -102,7 +103,7 @@ impl Session<'_> {
             return self.end_without_change(&snapshot, is_throttled).await;
         }
         let caught_up = read.is_caught_up();
-        self.acknowledge(read, applied, dead.len(), done).await?;
+        self.acknowledge(&snapshot, read, applied, dead.len(), done).await?;
         tracing::info!(
             queue.remaining = self.queued,
             step_ms = started.elapsed().as_millis() as u64,
@@ -123,6 +124,10 @@ impl Session<'_> {
             return Ok(Begun::Not(Outcome::Busy));
         };
         failpoint::reach(failpoint::LOCKED);
+        if snapshot.has_losses {
+            self.heal_losses().await?;
+            return Ok(Begun::Not(Outcome::Again));
+        }
         if self.has_catalog_changed().await? {
             return Ok(Begun::Not(Outcome::Again));
         }
@@ -191,7 +196,7 @@ impl Session<'_> {
     /// Reads and applies side by side.
     async fn run(&self, snapshot: &Snapshot, head: Head, deadline: Instant) -> Result<(Taking, Applied)> {
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
-        let reader = Reader::new(self, sender, deadline);
+        let reader = Reader::new(self, snapshot, sender, deadline);
         let writer = Writer::new(&self.replica, snapshot, head);
         // A failed writer makes the reader fail too: its own error is the one to report.
         let (applied, read) = futures_util::join!(writer.run(receiver), reader.run());
@@ -199,7 +204,14 @@ impl Session<'_> {
     }
 
     /// The last thing of a step: its commit makes the taking final.
-    async fn acknowledge(&mut self, read: Taking, applied: Applied, dead: usize, done: &mut Drained) -> Result<()> {
+    async fn acknowledge(
+        &mut self,
+        snapshot: &Snapshot,
+        read: Taking,
+        applied: Applied,
+        dead: usize,
+        done: &mut Drained,
+    ) -> Result<()> {
         let queue = &self.worker.queue;
         letters::bury(&self.client, queue, &applied.dead).await?;
         for resync in &read.rebuilt {
@@ -208,7 +220,12 @@ impl Session<'_> {
         for name in &read.swept {
             resyncs::schedule_sweep(&self.client, queue, name).await?;
         }
-        progress::advance(&self.client, queue, &applied.head, read.is_caught_up()).await?;
+        if let (Some(window), Some(after), false) =
+            (self.worker.retention, &snapshot.progress.head, applied.tokens.is_empty())
+        {
+            kept::record(&self.client, queue, after, &applied.tokens, &applied.copied, window).await?;
+        }
+        progress::advance(&self.client, queue, &applied.head, &snapshot.identity, read.is_caught_up()).await?;
         failpoint::reach(failpoint::ADVANCED);
         self.client.batch_execute("commit").await?;
         failpoint::reach(failpoint::COMMITTED);

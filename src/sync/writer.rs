@@ -8,11 +8,12 @@ use crate::error::{Class, Error, Result};
 use crate::failpoint;
 use crate::letters::DeadLetter;
 use crate::progress::Snapshot;
-use crate::queue::Taken;
+use crate::queue::{Take, Taken};
 use crate::replica::head::{self, Entry, Freshness, Head};
 use crate::replica::{Replica, Work};
 use crate::schema::Table;
 use crate::value::Cell;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::Receiver;
@@ -30,7 +31,7 @@ pub(super) struct Chunk {
     /// Image messages that are wholly applied with it.
     pub images: Vec<i64>,
     /// The messages that it came from.
-    pub taken: Arc<Vec<Taken>>,
+    pub taken: Arc<Take>,
     /// Messages left on the queue.
     pub left: i64,
     /// Whether the queue is empty at the snapshot and this is the last of it.
@@ -50,6 +51,10 @@ pub(super) struct Applied {
     pub head: Head,
     /// The position that is acknowledged: the ledger keeps all that lies after it.
     acknowledged: i64,
+    /// The tokens of the batches.
+    pub tokens: Vec<String>,
+    /// Tables of which rows were written that no message names.
+    pub copied: BTreeSet<String>,
     /// Rows that the target does not take.
     pub dead: Vec<DeadLetter>,
     /// Keys written or deleted.
@@ -61,7 +66,15 @@ pub(super) struct Applied {
 impl<'s> Writer<'s> {
     pub fn new(replica: &'s Replica, snapshot: &'s Snapshot, head: Head) -> Self {
         let acknowledged = head.seq;
-        let report = Applied { head, acknowledged, dead: Vec::new(), rows: 0, batches: 0 };
+        let report = Applied {
+            head,
+            acknowledged,
+            tokens: Vec::new(),
+            copied: BTreeSet::new(),
+            dead: Vec::new(),
+            rows: 0,
+            batches: 0,
+        };
         Self { replica, snapshot, report }
     }
 
@@ -100,7 +113,7 @@ impl<'s> Writer<'s> {
                 caught_up_at: (is_last && chunk.caught_up).then(|| self.snapshot.at.clone()),
                 queued: chunk.left,
             };
-            match self.write_one(&work, listed, &freshness).await {
+            match self.write_one(&work, listed, &chunk.taken, &freshness).await {
                 Err(e) if e.class() == Class::Reject && work.range.len() > 1 => {
                     tracing::warn!(error = %e, batch.rows = work.range.len(), "the target rejects the batch; it is halved");
                     let middle = work.range.start + work.range.len() / 2;
@@ -111,7 +124,7 @@ impl<'s> Writer<'s> {
                 Err(e) if e.class() == Class::Reject && work.range.len() == 1 => {
                     let item = &work.items()[0];
                     self.check_target(item, &e).await?;
-                    self.bury(item, &chunk.taken, &e);
+                    self.bury(item, &chunk.taken.messages, &e);
                     images.retain(|id| !item.images.contains(id));
                 }
                 other => {
@@ -124,12 +137,12 @@ impl<'s> Writer<'s> {
         if !is_recorded {
             let at = chunk.caught_up.then(|| self.snapshot.at.clone());
             let freshness = Freshness { caught_up_at: at, queued: chunk.left };
-            self.write_one(&Work::default(), images, &freshness).await?;
+            self.write_one(&Work::default(), images, &chunk.taken, &freshness).await?;
         }
         Ok(())
     }
 
-    async fn write_one(&mut self, work: &Work, images: Vec<i64>, freshness: &Freshness) -> Result<()> {
+    async fn write_one(&mut self, work: &Work, images: Vec<i64>, take: &Take, freshness: &Freshness) -> Result<()> {
         let started = Instant::now();
         let entry = Entry {
             head: self.report.head.next(),
@@ -137,10 +150,16 @@ impl<'s> Writer<'s> {
             xid: self.snapshot.xid.clone(),
             lsn: self.snapshot.lsn.clone(),
             images,
+            witness: take.witness.clone(),
         };
         failpoint::reach(failpoint::SENT);
         self.replica.apply(&self.report.head, &entry, self.report.acknowledged, freshness, work.clone()).await?;
         failpoint::reach(failpoint::APPLIED);
+        if take.witness.is_empty() {
+            let tables = work.emptied.iter().chain(work.items().iter().map(|item| &item.table));
+            self.report.copied.extend(tables.map(|table| table.name.clone()));
+        }
+        self.report.tokens.push(entry.head.token.clone());
         self.report.head = entry.head;
         self.report.rows += work.range.len() as u64;
         self.report.batches += 1;

@@ -4,7 +4,7 @@ use crate::support::{Home, PATHS, Path, schema, show};
 use pgflume::batch::{ColumnSet, Item, State};
 use pgflume::config::Target;
 use pgflume::error::Class;
-use pgflume::replica::head::{Entry, Freshness, Head};
+use pgflume::replica::head::{Entry, Freshness, Head, Witness};
 use pgflume::replica::hrana::Encoding;
 use pgflume::replica::remote::Remote;
 use pgflume::replica::{Replica, Work};
@@ -76,6 +76,7 @@ impl Bench {
             xid: "7".into(),
             lsn: "0/1".into(),
             images: vec![3, 1, 2],
+            witness: Witness::of([(1, Some("{}")), (3, None)].into_iter()),
         };
         let work = Work { range: 0..items.len(), items: Arc::new(items), ..Work::default() };
         let fresh = Freshness { caught_up_at: Some("now".into()), queued: 5 };

@@ -203,7 +203,14 @@ pub fn repository_schema() -> Arc<Schema> {
 
 pub fn config(url: &str, target: Target, schema: Arc<Schema>) -> Config {
     let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
-    Config { postgres: PgUrl::parse(url).unwrap(), target, schema, queue, rows_per_second: None }
+    Config {
+        postgres: PgUrl::parse(url).unwrap(),
+        target,
+        schema,
+        queue,
+        rows_per_second: None,
+        retention: Duration::ZERO,
+    }
 }
 
 impl Rig {

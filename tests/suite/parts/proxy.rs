@@ -21,6 +21,8 @@ pub enum Fault {
     CutAfterSend,
     /// Swallowed, and the connection stays open.
     Blackhole,
+    /// A whole HTTP request that writes a batch is kept for [`Proxy::deliver`], and its client is dropped. Others pass.
+    HoldWrite,
 }
 
 /// A proxy in front of one port.
@@ -32,6 +34,7 @@ pub struct Proxy {
 struct Shared {
     state: Mutex<State>,
     hits: AtomicUsize,
+    held: Mutex<Vec<Vec<u8>>>,
 }
 
 struct State {
@@ -52,7 +55,7 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for the proxy");
         let port = listener.local_addr().expect("the proxy's address").port();
         let state = State { fault: Fault::Pass, once: false, closed: false, connections: Vec::new() };
-        let shared = Arc::new(Shared { state: Mutex::new(state), hits: AtomicUsize::new(0) });
+        let shared = Arc::new(Shared { state: Mutex::new(state), hits: AtomicUsize::new(0), held: Mutex::default() });
         let theirs = Arc::clone(&shared);
         thread::spawn(move || accept(&listener, target_port, &theirs));
         Proxy { port, shared }
@@ -78,6 +81,17 @@ impl Proxy {
     pub fn set_once(&self, fault: Fault) {
         let mut state = self.shared.state();
         (state.fault, state.once) = (fault, true);
+    }
+
+    /// Requests that are held.
+    pub fn held(&self) -> usize {
+        self.shared.held().len()
+    }
+
+    /// Sends the requests that were held, oldest first, each on a connection of its own; the answers.
+    pub fn deliver(&self, target_port: u16) -> Vec<String> {
+        let held = self.shared.held().clone();
+        held.iter().map(|request| answer(request, target_port).expect("the target answers")).collect()
     }
 
     /// How often a fault has struck (a delayed, swallowed or cut piece of traffic).
@@ -129,21 +143,55 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn held(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The fault that strikes a piece of traffic going this way.
     fn strike(&self, way: Way) -> Fault {
         let mut state = self.state();
         let fault = match (state.fault, way) {
-            (Fault::CutBeforeSend, Way::Back) | (Fault::CutAfterSend, Way::Out) => Fault::Pass,
+            (Fault::CutBeforeSend | Fault::HoldWrite, Way::Back) | (Fault::CutAfterSend, Way::Out) => Fault::Pass,
             (fault, _) => fault,
         };
         if fault != Fault::Pass {
             self.hits.fetch_add(1, Ordering::SeqCst);
-            if state.once {
+            if state.once && fault != Fault::HoldWrite {
                 state.fault = Fault::Pass;
             }
         }
         fault
     }
+}
+
+/// The answer to a request as it was written, up to the end of its connection or a second of silence.
+fn answer(request: &[u8], port: u16) -> io::Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.write_all(request)?;
+    let (mut answer, mut bytes) = (Vec::new(), vec![0; 64 << 10]);
+    while let Ok(count) = stream.read(&mut bytes) {
+        if count == 0 {
+            break;
+        }
+        answer.extend_from_slice(&bytes[..count]);
+    }
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// What only a request that writes a batch has in it.
+const BATCH: &[u8] = b"INTO _pgflume_ledger";
+
+fn contains(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// Whether these bytes are a whole HTTP request with a `content-length`.
+fn is_whole(request: &[u8]) -> bool {
+    let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") else { return false };
+    let head = String::from_utf8_lossy(&request[..end]).to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+    request.len() >= end + 4 + length.unwrap_or(0)
 }
 
 fn accept(listener: &TcpListener, target_port: u16, shared: &Arc<Shared>) {
@@ -179,6 +227,7 @@ fn pump(connection: &Connection, way: Way, shared: &Shared) {
         Way::Back => (&connection.target, &connection.client),
     };
     let mut bytes = vec![0; 64 << 10];
+    let mut held = Vec::new();
     while let Ok(count) = from.read(&mut bytes) {
         if count == 0 {
             // Half closed: the other way may still have something to say.
@@ -189,6 +238,20 @@ fn pump(connection: &Connection, way: Way, shared: &Shared) {
             Fault::Pass => {}
             Fault::Delay(time) => thread::sleep(time),
             Fault::Blackhole => continue,
+            Fault::HoldWrite => {
+                held.extend_from_slice(&bytes[..count]);
+                if !is_whole(&held) {
+                    continue;
+                }
+                if contains(&held, BATCH) {
+                    shared.held().push(held);
+                    break;
+                }
+                if to.write_all(&std::mem::take(&mut held)).is_err() {
+                    break;
+                }
+                continue;
+            }
             Fault::CutBeforeSend | Fault::CutAfterSend => break,
         }
         if to.write_all(&bytes[..count]).is_err() {
