@@ -72,6 +72,48 @@ pub fn decide(progress: &Progress, identity: &Identity, head: Option<&Head>) -> 
     Stop(Divergence::Behind)
 }
 
+/// Why a rebuild of all tables does not bring two sides together again. Each ends with the mend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// There is nothing to rebuild from.
+    #[error(
+        "no table can be read from Postgres, so what is missing cannot be brought back by a resync: POST /nuke starts anew with what is queued"
+    )]
+    NothingReadable,
+    /// Somebody else's replica.
+    #[error(
+        "this queue has never been paired, and the replica belongs to another: check LIBSQL_URL and QUEUE_NAME; if this replica is to be taken over, POST /nuke"
+    )]
+    NeverPaired,
+    /// Two queues would take one replica from each other for ever.
+    #[error(
+        "this was healed less than an hour ago, so another worker seems to write to the same replica from another queue: give each its own replica, then POST /nuke"
+    )]
+    HealedLately,
+}
+
+/// What stands in the way of healing two sides that diverged; `has_readable`: some table can be rebuilt.
+pub fn obstacle(
+    progress: &Progress,
+    head: Option<&Head>,
+    divergence: Divergence,
+    has_readable: bool,
+) -> Option<Obstacle> {
+    if !has_readable {
+        return Some(Obstacle::NothingReadable);
+    }
+    if divergence != Divergence::OtherReplica {
+        return None;
+    }
+    if progress.head.is_none() && progress.next_epoch.is_none() {
+        return Some(Obstacle::NeverPaired);
+    }
+    // An announced epoch is a healing that was cut short.
+    let was_healed = progress.was_healed_lately && progress.next_epoch.is_none();
+    let is_stranger = head.is_some_and(|head| !progress.past_epochs.contains(&head.epoch));
+    (was_healed && is_stranger).then_some(Obstacle::HealedLately)
+}
+
 /// Whether the replica is ahead only because an acknowledgement was lost: its ledger leads without a
 /// gap from `from` to `to`, and Postgres rolled back each transaction behind it and is not behind
 /// what they saw. Then their marks are still queued, and taking them again is harmless.
