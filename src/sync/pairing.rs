@@ -61,6 +61,8 @@ impl Session<'_> {
         }
         let has_readable = self.sources.values().any(|s| s.unpageable().is_none());
         if let Some(obstacle) = reconcile::obstacle(&snapshot.progress, head, divergence, has_readable) {
+            // Whoever lost the single flight meanwhile has compared an old position with a new one.
+            self.client.batch_execute("select 1").await?;
             return Err(Error::halt(format!("{divergence}; {obstacle}")));
         }
         let (queue, epoch) = (&self.worker.queue, new_token());
