@@ -14,9 +14,9 @@ pub const TABLES: [&str; 3] = ["_pgflume_head", "_pgflume_ledger", "_pgflume_fre
 /// Reads the head.
 pub const SELECT_HEAD: &str = "SELECT epoch, seq, token FROM _pgflume_head WHERE id = 1";
 
-/// Reads the ledger after `?1`.
+/// Reads the ledger after `?1` and up to `?2`.
 pub const SELECT_LEDGER: &str =
-    "SELECT epoch, seq, token, parent, xid, lsn, images FROM _pgflume_ledger WHERE seq > ?1 ORDER BY seq";
+    "SELECT epoch, seq, token, parent, xid, lsn, images FROM _pgflume_ledger WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
 
 /// Reads the freshness.
 pub const SELECT_FRESHNESS: &str = "SELECT caught_up_at, applied_at, queued FROM _pgflume_freshness";

@@ -101,7 +101,7 @@ impl Session<'_> {
     /// The replica is ahead: if only the acknowledgement was lost, catches it up. Marks that were
     /// applied are still queued and will be taken again, which is harmless; images are not.
     async fn acknowledge_late(&self, from: &Head, to: &Head, done: &mut Drained) -> Result<Result<Ready, Divergence>> {
-        let ledger = self.replica.ledger_after(from.seq).await?;
+        let ledger = self.replica.ledger_between(from, to).await?;
         // With a snapshot of its own: another worker's step may have ended after ours was taken.
         let fates = queue::fates(self.other().await?, &ledger).await?;
         if let Err(divergence) = reconcile::ahead(from, to, &ledger, &fates) {

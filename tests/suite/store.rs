@@ -288,7 +288,7 @@ async fn a_batch_from_any_other_head_changes_nothing() {
         }
         assert_eq!(bench.replica.head().await.unwrap(), Some(now.clone()), "{name}");
         assert_eq!(bench.rows("SELECT a FROM t").await, ["right"], "{name}");
-        let ledger = bench.replica.ledger_after(start.seq).await.unwrap();
+        let ledger = bench.replica.ledger_between(&start, &now).await.unwrap();
         assert_eq!(
             (ledger.len(), &ledger[0].head, &ledger[0].parent, &ledger[0].images[..]),
             (1, &now, &start.token, &[1, 2, 3][..]),
