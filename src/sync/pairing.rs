@@ -37,6 +37,8 @@ impl Session<'_> {
             Decision::Pair => self.pair(snapshot, head.as_ref()).await,
             Decision::Adopt(head) => {
                 queue::pair(&self.client, &self.worker.queue, &head, &snapshot.identity).await?;
+                // Another worker may have rebuilt tables after the announcement, and a nuke emptied them then.
+                resyncs::restart(&self.client, &self.worker.queue).await?;
                 failpoint::reach(failpoint::PAIRED);
                 self.client.batch_execute("commit").await?;
                 tracing::info!(epoch = head.epoch, "the queue is paired with the replica");
