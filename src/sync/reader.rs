@@ -256,6 +256,12 @@ impl<'s> Reader<'s> {
             self.report.skipped += messages;
         }
         self.batch = intake.batch;
+        // On their own where marks may fill more than a batch: the ledger has to list all images that are
+        // applied, or they are taken again without those that came after them.
+        let images = match intake.marks.is_empty() && intake.truncated.is_empty() {
+            true => intake.images,
+            false => self.send(intake.images, false).await.map(|()| Vec::new())?,
+        };
         for name in &intake.truncated {
             self.truncate(name).await?;
         }
@@ -264,7 +270,7 @@ impl<'s> Reader<'s> {
                 self.read(source, keys).await?;
             }
         }
-        self.send(intake.images, true).await
+        self.send(images, true).await
     }
 
     /// Reads `keys` and puts their rows into the batch. A key that Postgres cannot even compare is
@@ -354,8 +360,7 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    /// Sends the batch in hand. The images are listed with the last of their group: only then are all
-    /// of them applied.
+    /// Sends the batch in hand, and lists the images that it holds.
     async fn send(&mut self, images: Vec<i64>, ends_group: bool) -> Result<()> {
         let caught_up = ends_group && self.report.left == 0 && self.report.is_whole;
         if self.batch.is_empty() && images.is_empty() && !caught_up {
