@@ -29,23 +29,6 @@ pub struct Taken {
     pub text: Option<String>,
 }
 
-/// What one take took.
-#[derive(Debug, Default)]
-pub struct Take {
-    /// In the order of their ids.
-    pub messages: Vec<Taken>,
-    /// What the replica's ledger keeps of them.
-    pub witness: Witness,
-}
-
-impl From<Vec<Taken>> for Take {
-    fn from(mut messages: Vec<Taken>) -> Self {
-        messages.sort_unstable_by_key(|message| message.msg_id); // RETURNING has no order
-        let witness = Witness::of(messages.iter().map(|m| (m.msg_id, m.text.as_deref())));
-        Self { messages, witness }
-    }
-}
-
 /// Messages that wait for a table.
 #[derive(Debug, Default)]
 pub struct Paused<'a> {
@@ -57,7 +40,13 @@ pub struct Paused<'a> {
 
 /// Takes the oldest messages by deleting them, whatever their visibility timeout, at most
 /// `limit` and [`TAKE_BYTES`], sorted by id. What `paused` names stays. With `keeps` they stay in `pgflume.kept`.
-pub async fn take(client: &Client, queue: &QueueName, paused: &Paused<'_>, limit: i64, keeps: bool) -> Result<Take> {
+pub async fn take(
+    client: &Client,
+    queue: &QueueName,
+    paused: &Paused<'_>,
+    limit: i64,
+    keeps: bool,
+) -> Result<Vec<Taken>> {
     let table = queue.table();
     let filter = if paused.marks.is_empty() {
         "coalesce($3, $4::text[]) is not null"
@@ -83,7 +72,7 @@ pub async fn take(client: &Client, queue: &QueueName, paused: &Paused<'_>, limit
         (&paused.images as _, Type::TEXT_ARRAY),
         (&queue.as_str() as _, Type::TEXT),
     ];
-    Ok(taken(&client.query_typed(&sql, &parameters).await?)?.into())
+    taken(&client.query_typed(&sql, &parameters).await?)
 }
 
 /// Gives the messages in `gone`, and keeps them with the position of the replica at which they are taken.
@@ -100,14 +89,22 @@ fn given(keeps: bool, queue: &str) -> String {
 }
 
 fn taken(rows: &[Row]) -> Result<Vec<Taken>> {
-    rows.iter().map(|row| Ok(Taken { msg_id: row.try_get(0)?, text: row.try_get(1)? })).collect()
+    let taken = rows.iter().map(|row| Ok(Taken { msg_id: row.try_get(0)?, text: row.try_get(1)? }));
+    let mut taken = taken.collect::<Result<Vec<_>>>()?;
+    taken.sort_unstable_by_key(|message| message.msg_id); // RETURNING has no order
+    Ok(taken)
+}
+
+/// What the replica's ledger keeps of messages, which are sorted.
+pub fn witness<'a>(messages: impl Iterator<Item = &'a Taken>) -> Witness {
+    Witness::of(messages.map(|m| (m.msg_id, m.text.as_deref())))
 }
 
 /// Whether all messages of `witness` are queued, as they were when it was made.
 pub async fn has(client: &Client, queue: &QueueName, witness: &Witness) -> Result<bool> {
     let sql = format!("select msg_id, message::text from {} where msg_id = any($1)", queue.table());
     let rows = client.query_typed(&sql, &[(&witness.messages, Type::INT8_ARRAY)]).await?;
-    Ok(Take::from(taken(&rows)?).witness == *witness)
+    Ok(self::witness(taken(&rows)?.iter()) == *witness)
 }
 
 /// Takes messages whose images the replica already has.

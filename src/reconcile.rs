@@ -73,6 +73,48 @@ pub fn decide(progress: &Progress, identity: &Identity, head: Option<&Head>) -> 
     Stop(Divergence::Behind)
 }
 
+/// Why a rebuild of all tables does not bring two sides together again. Each ends with the mend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Obstacle {
+    /// There is nothing to rebuild from.
+    #[error(
+        "no table can be read from Postgres, so what is missing cannot be brought back by a resync: POST /nuke starts anew with what is queued"
+    )]
+    NothingReadable,
+    /// Somebody else's replica.
+    #[error(
+        "this queue has never been paired, and the replica belongs to another: check LIBSQL_URL and QUEUE_NAME; if this replica is to be taken over, POST /nuke"
+    )]
+    NeverPaired,
+    /// Two queues would take one replica from each other for ever.
+    #[error(
+        "this was healed less than an hour ago, so another worker seems to write to the same replica from another queue: give each its own replica, then POST /nuke"
+    )]
+    HealedLately,
+}
+
+/// What stands in the way of healing two sides that diverged; `has_readable`: some table can be rebuilt.
+pub fn obstacle(
+    progress: &Progress,
+    head: Option<&Head>,
+    divergence: Divergence,
+    has_readable: bool,
+) -> Option<Obstacle> {
+    if !has_readable {
+        return Some(Obstacle::NothingReadable);
+    }
+    if divergence != Divergence::OtherReplica {
+        return None;
+    }
+    if progress.head.is_none() && progress.next_epoch.is_none() {
+        return Some(Obstacle::NeverPaired);
+    }
+    // An announced epoch is a healing that was cut short.
+    let was_healed = progress.was_healed_lately && progress.next_epoch.is_none();
+    let is_stranger = head.is_some_and(|head| !progress.past_epochs.contains(&head.epoch));
+    (was_healed && is_stranger).then_some(Obstacle::HealedLately)
+}
+
 /// Whether the replica is ahead only because an acknowledgement was lost: its ledger leads without a
 /// gap from `from` to `to`, and all that it was made of will come again: the messages are queued as they were,
 /// or, for pages of a table, the transaction that read them was rolled back. In a history in which a message is
@@ -146,7 +188,6 @@ pub fn replay(head: &Head, acknowledged: &Head, kept: &[KeptStep]) -> Option<Rep
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::replica::head::Witness;
 
     fn head(epoch: &str, seq: i64, token: &str) -> Head {
         Head { epoch: epoch.into(), seq, token: token.into() }
@@ -211,7 +252,7 @@ mod tests {
             xid: "1".into(),
             lsn: "0/1".into(),
             images: vec![],
-            witness: Witness::default(),
+            witness: Default::default(),
         };
         let (from, to) = (head("e", 5, "t5"), head("e", 7, "t7"));
         let ledger = [entry(6, "t5"), entry(7, "t6")];

@@ -151,6 +151,15 @@ pub async fn schedule(client: &Client, queue: &QueueName, names: &[&str], reason
     Ok(())
 }
 
+/// Begins all rebuilds anew, those that are done too: for a replica whose tables may have been emptied since.
+pub async fn restart(client: &Client, queue: &QueueName) -> Result<()> {
+    let sql = "update pgflume.resyncs set phase = 'copy', cursor = null, fresh = false, problem = null, rows = 0,
+                   removed = 0, estimated = null, busy_ms = 0, unfit = 0, started_at = null, finished_at = null
+               where queue = $1";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    Ok(())
+}
+
 /// Asks for what a truncated table no longer has to be removed. A copy under way goes on, and ends with it.
 pub async fn schedule_sweep(client: &Client, queue: &QueueName, name: &str) -> Result<()> {
     let sql = "insert into pgflume.resyncs as r (queue, name, phase, reason) values ($1, $2, 'sweep', 'truncate')

@@ -6,6 +6,7 @@ use super::{Rows, Statement};
 use crate::error::{Error, Result};
 use crate::value::Cell;
 use sha2::{Digest, Sha256};
+use std::sync::Arc;
 
 /// Acknowledged batches that the ledger remembers.
 const LEDGER_ROWS: i64 = 1000;
@@ -16,8 +17,9 @@ pub const TABLES: [&str; 3] = ["_pgflume_head", "_pgflume_ledger", "_pgflume_fre
 /// Reads the head.
 pub const SELECT_HEAD: &str = "SELECT epoch, seq, token FROM _pgflume_head WHERE id = 1";
 
-/// Reads the ledger after `?1`.
-pub const SELECT_LEDGER: &str = "SELECT epoch, seq, token, parent, xid, lsn, images, messages, digest FROM _pgflume_ledger WHERE seq > ?1 ORDER BY seq";
+/// Reads the ledger after `?1` and up to `?2`.
+pub const SELECT_LEDGER: &str = "SELECT epoch, seq, token, parent, xid, lsn, images, messages, digest \
+     FROM _pgflume_ledger WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
 
 /// Reads the freshness.
 pub const SELECT_FRESHNESS: &str = "SELECT caught_up_at, applied_at, queued FROM _pgflume_freshness";
@@ -79,7 +81,7 @@ pub struct Entry {
     /// The image messages that are wholly applied once this batch is (`msg_id`).
     pub images: Vec<i64>,
     /// What it was made of.
-    pub witness: Witness,
+    pub witness: Arc<Witness>,
 }
 
 /// The messages that a batch came from. While they are all queued as they were, taking them again reads every
@@ -132,10 +134,10 @@ impl Entry {
                 xid: xid.clone(),
                 lsn: lsn.clone(),
                 images: from_ranges(images).ok_or_else(|| damaged("_pgflume_ledger"))?,
-                witness: Witness {
+                witness: Arc::new(Witness {
                     messages: from_ranges(messages).ok_or_else(|| damaged("_pgflume_ledger"))?,
                     digest: digest.clone(),
-                },
+                }),
             }),
             _ => Err(damaged("_pgflume_ledger")),
         }

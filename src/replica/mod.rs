@@ -200,9 +200,9 @@ impl Replica {
         Head::from_rows(self.store.read(Statement::new(head::SELECT_HEAD, Vec::new())).await?)
     }
 
-    /// The batches applied after `seq`, oldest first.
-    pub async fn ledger_after(&self, seq: i64) -> Result<Vec<Entry>> {
-        let rows = self.query(head::SELECT_LEDGER, vec![Cell::Integer(seq)]).await?;
+    /// The batches that led from `from` to `to`, oldest first. Not what may have come since `to` was read.
+    pub async fn ledger_between(&self, from: &Head, to: &Head) -> Result<Vec<Entry>> {
+        let rows = self.query(head::SELECT_LEDGER, vec![Cell::Integer(from.seq), Cell::Integer(to.seq)]).await?;
         rows.into_iter().map(Entry::from_row).collect()
     }
 

@@ -32,7 +32,7 @@ const MAX_UNFIT: i64 = 1_000;
 impl Reader<'_> {
     /// Reads pages until the step has had its time or no table is left that can be rebuilt now.
     pub(super) async fn rebuild(&mut self) -> Result<()> {
-        self.taken = Arc::default();
+        self.witness = Arc::default();
         for mut resync in self.session.pending.clone() {
             // Truncated in this very step: it is swept from the start by the next.
             if self.report.swept.contains(&resync.name) {

@@ -48,6 +48,8 @@ impl Session<'_> {
             Decision::Pair => self.pair(snapshot, head.as_ref()).await,
             Decision::Adopt(head) => {
                 progress::pair(&self.client, &self.worker.queue, &head, &snapshot.identity).await?;
+                // Another worker may have rebuilt tables after the announcement, and a nuke emptied them then.
+                resyncs::restart(&self.client, &self.worker.queue).await?;
                 failpoint::reach(failpoint::PAIRED);
                 self.client.batch_execute("commit").await?;
                 tracing::info!(epoch = head.epoch, "the queue is paired with the replica");
@@ -73,8 +75,11 @@ impl Session<'_> {
             self.client.batch_execute("rollback").await?;
             return Ok(Ready::Again);
         }
-        if let Some(reason) = self.unhealable(snapshot, head, divergence) {
-            return Err(Error::halt(format!("{divergence}; {reason}")));
+        let has_readable = self.sources.values().any(|s| s.unpageable().is_none());
+        if let Some(obstacle) = reconcile::obstacle(&snapshot.progress, head, divergence, has_readable) {
+            // Whoever lost the single flight meanwhile has compared an old position with a new one.
+            self.client.batch_execute("select 1").await?;
+            return Err(Error::halt(format!("{divergence}; {obstacle}")));
         }
         let (queue, epoch) = (&self.worker.queue, new_token());
         progress::announce(&self.client, queue, &epoch).await?;
@@ -132,24 +137,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Why a resync is no mend here.
-    fn unhealable(&self, snapshot: &Snapshot, head: Option<&Head>, divergence: Divergence) -> Option<String> {
-        if self.sources.values().all(|s| s.unpageable().is_some()) {
-            return Some("no table can be read from Postgres, so what is missing cannot be brought back by a resync: POST /nuke starts anew with what is queued".into());
-        }
-        let is_first = snapshot.progress.head.is_none() && snapshot.progress.next_epoch.is_none();
-        if is_first && divergence == Divergence::OtherReplica {
-            return Some("this queue has never been paired, and the replica belongs to another: check LIBSQL_URL and QUEUE_NAME; if this replica is to be taken over, POST /nuke".into());
-        }
-        // An announced epoch is a healing that was cut short.
-        let was_healed = snapshot.progress.was_healed_lately && snapshot.progress.next_epoch.is_none();
-        let is_stranger = head.is_some_and(|head| !snapshot.progress.past_epochs.contains(&head.epoch));
-        if was_healed && divergence == Divergence::OtherReplica && is_stranger {
-            return Some("this was healed less than an hour ago, so another worker seems to write to the same replica from another queue: give each its own replica, then POST /nuke".into());
-        }
-        None
-    }
-
     /// First contact: announces an epoch, then starts it on the replica. The next step adopts it.
     async fn pair(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<Ready> {
         match &snapshot.progress.next_epoch {
@@ -176,7 +163,7 @@ impl Session<'_> {
         to: &Head,
         done: &mut Drained,
     ) -> Result<Result<Ready, Divergence>> {
-        let ledger = self.replica.ledger_after(from.seq).await?;
+        let ledger = self.replica.ledger_between(from, to).await?;
         let fates = progress::fates(&self.client, self.other().await?, &self.worker.queue, &ledger).await?;
         if let Err(divergence) = reconcile::ahead(from, to, &ledger, &fates) {
             return Ok(Err(divergence));

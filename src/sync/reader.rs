@@ -10,7 +10,8 @@ use crate::failpoint;
 use crate::letters::DeadLetter;
 use crate::message::{self, MarkedKey, Message};
 use crate::progress::Snapshot;
-use crate::queue::{self, Take, Taken};
+use crate::queue::{self, Taken};
+use crate::replica::head::Witness;
 use crate::resyncs::Resync;
 use crate::schema::Table;
 use crate::schema::catalog::SourceTable;
@@ -53,8 +54,10 @@ pub(super) struct Reader<'s> {
     sender: Sender<Chunk>,
     pub(super) deadline: Instant,
     batch: Batch,
-    /// The messages of the group in hand; none while pages are read.
-    pub(super) taken: Arc<Take>,
+    /// What was taken, for dead letters of images.
+    taken: Arc<Vec<Taken>>,
+    /// The messages that name the keys of the batch in hand; none while pages are read.
+    pub(super) witness: Arc<Witness>,
     /// What the snapshot saw is on disk.
     is_seen_durable: bool,
     /// And so is the step's transaction id.
@@ -98,10 +101,17 @@ struct Intake {
     marks: BTreeMap<String, Vec<MarkedKey>>,
     truncated: BTreeSet<String>,
     images: Vec<i64>,
+    /// Messages that mark keys, or count as such.
+    marking: Vec<i64>,
     skipped: BTreeMap<String, u64>,
 }
 
 impl Intake {
+    fn mark(&mut self, table: &Table, keys: Vec<MarkedKey>, message: &Taken) {
+        self.marks.entry(table.name.clone()).or_default().extend(keys);
+        self.marking.push(message.msg_id);
+    }
+
     fn marks_table(&self, table: &str) -> bool {
         self.marks.contains_key(table) || self.truncated.contains(table)
     }
@@ -116,6 +126,7 @@ impl<'s> Reader<'s> {
             deadline: deadline.min(Instant::now() + STEP_TIME),
             batch: Batch::default(),
             taken: Arc::default(),
+            witness: Arc::default(),
             is_seen_durable: false,
             is_durable: false,
             report: Taking {
@@ -150,14 +161,14 @@ impl<'s> Reader<'s> {
         let paused = self.session.waiting();
         loop {
             let taken = self.take(&paused).await?;
-            if taken.messages.is_empty() {
+            if taken.is_empty() {
                 self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
                 self.report.has_taken_all = true;
                 return Ok(());
             }
             failpoint::reach(failpoint::TAKEN);
             let (is_empty, is_flushed) = queue::is_empty(client, queue, &self.snapshot.lsn).await?;
-            self.grow(taken.messages.len() as i64);
+            self.grow(taken.len() as i64);
             self.taken = Arc::new(taken);
             // Before any row is streamed: a query on a connection whose rows wait would wait with them.
             if !self.is_seen_durable {
@@ -181,7 +192,7 @@ impl<'s> Reader<'s> {
         }
     }
 
-    async fn take(&self, paused: &queue::Paused<'_>) -> Result<Take> {
+    async fn take(&self, paused: &queue::Paused<'_>) -> Result<Vec<Taken>> {
         let (worker, client) = (self.session.worker, &self.session.client);
         let limit = worker.take_messages.load(Ordering::Relaxed);
         let taken = queue::take(client, &worker.queue, paused, limit, worker.keeps()).await;
@@ -201,7 +212,7 @@ impl<'s> Reader<'s> {
     /// Handles what was taken, in one group or more; whether the reader goes on.
     async fn groups(&mut self, is_empty: bool) -> Result<bool> {
         let taken = self.taken.clone();
-        let mut rest = &taken.messages[..];
+        let mut rest = &taken[..];
         while !rest.is_empty() {
             let (intake, messages) = self.intake(rest);
             let marked = intake.marks.keys().chain(&intake.truncated);
@@ -210,11 +221,12 @@ impl<'s> Reader<'s> {
                 self.report.ended = Ended::Unprepared(unprepared);
                 return Ok(false);
             }
-            rest = &rest[messages..];
+            let group;
+            (group, rest) = rest.split_at(messages);
             tracing::info!(batch.messages = messages, batch.images = intake.images.len(), "messages read");
             self.report.messages += messages as u64;
             self.report.left = if is_empty { rest.len() as i64 } else { (self.report.left - messages as i64).max(1) };
-            self.group(intake).await?;
+            self.group(intake, group).await?;
         }
         Ok(true)
     }
@@ -227,13 +239,14 @@ impl<'s> Reader<'s> {
         for message in messages {
             let text = message.text.as_deref().unwrap_or("null");
             match message::parse(text, &self.session.schema) {
-                Ok(Message::Marks(table, keys)) => intake.marks.entry(table.name.clone()).or_default().extend(keys),
+                Ok(Message::Marks(table, keys)) => intake.mark(&table, keys, message),
                 Ok(Message::Truncate(table)) => {
                     intake.truncated.insert(table.name.clone());
+                    intake.marking.push(message.msg_id);
                 }
                 // Marks say more than a leftover image: the row as it is now.
                 Ok(Message::Image(table, _, keys)) if self.session.is_captured(&table.name) => {
-                    intake.marks.entry(table.name.clone()).or_default().extend(keys);
+                    intake.mark(&table, keys, message);
                 }
                 Ok(Message::Image(table, ..)) if intake.marks_table(&table.name) => break,
                 Ok(Message::Image(table, change, _)) => {
@@ -260,12 +273,26 @@ impl<'s> Reader<'s> {
     }
 
     /// Reads what one group of messages marks, and sends it all.
-    async fn group(&mut self, intake: Intake) -> Result<()> {
+    async fn group(&mut self, intake: Intake, messages: &[Taken]) -> Result<()> {
         for (table, messages) in &intake.skipped {
             tracing::warn!(table, messages, "skipped: schema.json does not name this table");
             self.report.skipped += messages;
         }
+        let witness = |ids: &[i64]| {
+            let named = messages.iter().filter(|m| ids.binary_search(&m.msg_id).is_ok());
+            Arc::new(queue::witness(named))
+        };
         self.batch = intake.batch;
+        self.witness = witness(&intake.images);
+        // On their own where marks may fill more than a batch: the ledger has to list all images that are
+        // applied, or they are taken again without those that came after them.
+        let images = match intake.marks.is_empty() && intake.truncated.is_empty() {
+            true => intake.images,
+            false => self.send(intake.images, false).await.map(|()| Vec::new())?,
+        };
+        if !intake.marking.is_empty() {
+            self.witness = witness(&intake.marking);
+        }
         for name in &intake.truncated {
             self.truncate(name).await?;
         }
@@ -274,7 +301,7 @@ impl<'s> Reader<'s> {
                 self.read(source, keys).await?;
             }
         }
-        self.send(intake.images, true).await
+        self.send(images, true).await
     }
 
     /// Reads `keys` and puts their rows into the batch. A key that Postgres cannot even compare is
@@ -364,8 +391,7 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    /// Sends the batch in hand. The images are listed with the last of their group: only then are all
-    /// of them applied.
+    /// Sends the batch in hand, and lists the images that it holds.
     async fn send(&mut self, images: Vec<i64>, ends_group: bool) -> Result<()> {
         let caught_up = ends_group && self.report.left == 0 && self.report.is_whole;
         if self.batch.is_empty() && images.is_empty() && !caught_up {
@@ -382,9 +408,9 @@ impl<'s> Reader<'s> {
         images: Vec<i64>,
         caught_up: bool,
     ) -> Result<()> {
-        let (taken, left) = (self.taken.clone(), self.report.left);
+        let (taken, witness, left) = (self.taken.clone(), self.witness.clone(), self.report.left);
         failpoint::reach(failpoint::READ);
-        let chunk = Chunk { emptied, items, images, taken, left, caught_up };
+        let chunk = Chunk { emptied, items, images, taken, witness, left, caught_up };
         // The writer is gone only if it failed, and then its error is the one to report.
         self.sender.send(chunk).await.map_err(|_| Error::retry("the writer has stopped"))
     }

@@ -609,9 +609,9 @@ async fn repair(session: &Session<'_>, snapshot: &Snapshot, applied: Applied, it
     ensure_durable(&session.client, session.other().await?).await?;
     let mut writer = Writer::resume(&session.replica, snapshot, applied);
     for items in items.chunks(CHUNK_ROWS) {
-        let (taken, left) = (Arc::default(), session.queued);
+        let (taken, witness, left) = (Arc::default(), Arc::default(), session.queued);
         let items = Arc::new(items.to_vec());
-        let chunk = Chunk { emptied: Vec::new(), items, images: Vec::new(), taken, left, caught_up: false };
+        let chunk = Chunk { emptied: Vec::new(), items, images: Vec::new(), taken, witness, left, caught_up: false };
         writer.write(chunk).await?;
     }
     Ok(writer.finish())

@@ -8,8 +8,8 @@ use crate::error::{Class, Error, Result};
 use crate::failpoint;
 use crate::letters::DeadLetter;
 use crate::progress::Snapshot;
-use crate::queue::{Take, Taken};
-use crate::replica::head::{self, Entry, Freshness, Head};
+use crate::queue::Taken;
+use crate::replica::head::{self, Entry, Freshness, Head, Witness};
 use crate::replica::{Replica, Work};
 use crate::schema::Table;
 use crate::value::Cell;
@@ -31,7 +31,9 @@ pub(super) struct Chunk {
     /// Image messages that are wholly applied with it.
     pub images: Vec<i64>,
     /// The messages that it came from.
-    pub taken: Arc<Take>,
+    pub taken: Arc<Vec<Taken>>,
+    /// Those of them that name its keys; none where they come from pages of a table.
+    pub witness: Arc<Witness>,
     /// Messages left on the queue.
     pub left: i64,
     /// Whether the queue is empty at the snapshot and this is the last of it.
@@ -113,7 +115,7 @@ impl<'s> Writer<'s> {
                 caught_up_at: (is_last && chunk.caught_up).then(|| self.snapshot.at.clone()),
                 queued: chunk.left,
             };
-            match self.write_one(&work, listed, &chunk.taken, &freshness).await {
+            match self.write_one(&work, listed, &chunk.witness, &freshness).await {
                 Err(e) if e.class() == Class::Reject && work.range.len() > 1 => {
                     tracing::warn!(error = %e, batch.rows = work.range.len(), "the target rejects the batch; it is halved");
                     let middle = work.range.start + work.range.len() / 2;
@@ -124,7 +126,7 @@ impl<'s> Writer<'s> {
                 Err(e) if e.class() == Class::Reject && work.range.len() == 1 => {
                     let item = &work.items()[0];
                     self.check_target(item, &e).await?;
-                    self.bury(item, &chunk.taken.messages, &e);
+                    self.bury(item, &chunk.taken, &e);
                     images.retain(|id| !item.images.contains(id));
                 }
                 other => {
@@ -137,12 +139,18 @@ impl<'s> Writer<'s> {
         if !is_recorded {
             let at = chunk.caught_up.then(|| self.snapshot.at.clone());
             let freshness = Freshness { caught_up_at: at, queued: chunk.left };
-            self.write_one(&Work::default(), images, &chunk.taken, &freshness).await?;
+            self.write_one(&Work::default(), images, &chunk.witness, &freshness).await?;
         }
         Ok(())
     }
 
-    async fn write_one(&mut self, work: &Work, images: Vec<i64>, take: &Take, freshness: &Freshness) -> Result<()> {
+    async fn write_one(
+        &mut self,
+        work: &Work,
+        images: Vec<i64>,
+        witness: &Arc<Witness>,
+        freshness: &Freshness,
+    ) -> Result<()> {
         let started = Instant::now();
         let entry = Entry {
             head: self.report.head.next(),
@@ -150,12 +158,12 @@ impl<'s> Writer<'s> {
             xid: self.snapshot.xid.clone(),
             lsn: self.snapshot.lsn.clone(),
             images,
-            witness: take.witness.clone(),
+            witness: witness.clone(),
         };
         failpoint::reach(failpoint::SENT);
         self.replica.apply(&self.report.head, &entry, self.report.acknowledged, freshness, work.clone()).await?;
         failpoint::reach(failpoint::APPLIED);
-        if take.witness.is_empty() {
+        if witness.is_empty() {
             let tables = work.emptied.iter().chain(work.items().iter().map(|item| &item.table));
             self.report.copied.extend(tables.map(|table| table.name.clone()));
         }

@@ -76,7 +76,7 @@ impl Bench {
             xid: "7".into(),
             lsn: "0/1".into(),
             images: vec![3, 1, 2],
-            witness: Witness::of([(1, Some("{}")), (3, None)].into_iter()),
+            witness: Arc::new(Witness::of([(1, Some("{}")), (3, None)].into_iter())),
         };
         let work = Work { range: 0..items.len(), items: Arc::new(items), ..Work::default() };
         let fresh = Freshness { caught_up_at: Some("now".into()), queued: 5 };
@@ -289,7 +289,7 @@ async fn a_batch_from_any_other_head_changes_nothing() {
         }
         assert_eq!(bench.replica.head().await.unwrap(), Some(now.clone()), "{name}");
         assert_eq!(bench.rows("SELECT a FROM t").await, ["right"], "{name}");
-        let ledger = bench.replica.ledger_after(start.seq).await.unwrap();
+        let ledger = bench.replica.ledger_between(&start, &now).await.unwrap();
         assert_eq!(
             (ledger.len(), &ledger[0].head, &ledger[0].parent, &ledger[0].images[..]),
             (1, &now, &start.token, &[1, 2, 3][..]),

@@ -1,0 +1,186 @@
+//! What messages and pages become: batches, made by the product's own `Batch`.
+
+use super::postgres::{Data, IMAGED, KEYS, Kind, MARKED, Message, Phase, Queued, Resync, Row, Rows, Version};
+use pgflume::batch::{Batch, Change, ColumnSet, Item, State};
+use pgflume::replica::head::Witness;
+use pgflume::schema::{Schema, Table};
+use pgflume::value::{Cell, Key};
+use std::collections::BTreeSet;
+use std::sync::{Arc, LazyLock};
+
+/// Rows at which a batch is sent before its group ends; few, so that groups are cut.
+const BATCH_ROWS: usize = 2;
+
+const DEFINITIONS: &str = r#"{"marked": {"primaryKey": "id", "columns": {"id": "INTEGER", "version": "INTEGER"}},
+    "imaged": {"primaryKey": "id", "columns": {"id": "INTEGER", "version": "INTEGER"}}}"#;
+
+static DEFINED: LazyLock<([Arc<Table>; 2], ColumnSet)> = LazyLock::new(|| {
+    let schema = Schema::parse(DEFINITIONS).unwrap();
+    let table = |name| schema.get(name).unwrap().clone();
+    ([table("marked"), table("imaged")], [0, 1].into())
+});
+
+/// A batch of a step.
+#[derive(Debug, Clone)]
+pub struct Chunk {
+    pub items: Vec<(usize, usize, Row)>,
+    pub images: Vec<i64>,
+    /// The messages that it came from; none for a page.
+    pub witness: Witness,
+}
+
+/// As `queue::witness` makes it.
+pub fn witness(group: &[Queued]) -> Witness {
+    let texts: Vec<String> = group.iter().map(|m| format!("{:?}", m.message)).collect();
+    Witness::of(group.iter().zip(&texts).map(|(m, text)| (m.id, Some(text.as_str()))))
+}
+
+/// Images have a batch of their own, and so a witness.
+fn witness_of(group: &[Queued], of_images: bool) -> Witness {
+    let named: Vec<Queued> =
+        group.iter().filter(|m| matches!(m.message, Message::Image { .. }) == of_images).copied().collect();
+    witness(&named)
+}
+
+type Dead = Vec<(usize, usize, Version)>;
+
+fn key(id: usize) -> Key {
+    vec![Cell::Integer(id as i64)]
+}
+
+fn cells(id: usize, row: Row) -> Vec<Cell> {
+    vec![Cell::Integer(id as i64), Cell::Integer(i64::from(row.version))]
+}
+
+/// A group of messages, as `Reader::intake`, `group` and `read_chunk` have it: images are listed with the
+/// last batch of their group.
+pub fn chunks(snapshot: &Data, group: &[Queued], dead: &mut Dead) -> Vec<Chunk> {
+    let (tables, columns) = &*DEFINED;
+    let mut chunks = Vec::new();
+    let (mut batch, mut marks, mut images) = (Batch::default(), BTreeSet::new(), Vec::new());
+    for queued in group {
+        match queued.message {
+            Message::Mark { key } => drop(marks.insert(key)),
+            Message::Image { key, row } if row.kind == Kind::Unfit => dead.push((IMAGED, key, row.version)),
+            Message::Image { key: id, row } => {
+                let change = match row.kind {
+                    Kind::Gone => Change { gone: Some(key(id)), row: None },
+                    _ => Change { gone: None, row: Some((key(id), columns.clone(), cells(id, row))) },
+                };
+                batch.merge(&tables[IMAGED], change, queued.id);
+                images.push(queued.id);
+            }
+        }
+    }
+    // On their own: the ledger must list all images that a batch has.
+    if !images.is_empty() {
+        chunks.push(Chunk { items: items(&mut batch, snapshot, group), images, witness: witness_of(group, true) });
+    }
+    for id in marks {
+        let row = snapshot.rows[MARKED][id];
+        match row.kind {
+            Kind::Live => batch.set_row(&tables[MARKED], key(id), columns, cells(id, row)),
+            Kind::Gone => batch.set_gone(&tables[MARKED], key(id)),
+            Kind::Unfit => dead.push((MARKED, id, row.version)),
+        }
+        if batch.rows() >= BATCH_ROWS {
+            chunks.push(Chunk {
+                items: items(&mut batch, snapshot, group),
+                images: Vec::new(),
+                witness: witness(group),
+            });
+        }
+    }
+    if !batch.is_empty() {
+        chunks.push(Chunk {
+            items: items(&mut batch, snapshot, group),
+            images: Vec::new(),
+            witness: witness_of(group, false),
+        });
+    }
+    chunks
+}
+
+fn items(batch: &mut Batch, snapshot: &Data, group: &[Queued]) -> Vec<(usize, usize, Row)> {
+    batch.take().1.iter().map(|item| stamped(item, snapshot, group)).collect()
+}
+
+/// What an item writes, and of which version it is: for a deleted row the batch does not say.
+fn stamped(item: &Item, snapshot: &Data, group: &[Queued]) -> (usize, usize, Row) {
+    let table = if item.table.name == "marked" { MARKED } else { IMAGED };
+    let Cell::Integer(id) = item.key[0] else { panic!("keys are numbers") };
+    let id = id as usize;
+    let row = match &item.state {
+        State::Row { cells, .. } => match cells[1] {
+            Cell::Integer(version) => Row { version: version as Version, kind: Kind::Live },
+            _ => panic!("versions are numbers"),
+        },
+        State::Gone => {
+            Row { kind: Kind::Gone, ..deleted_by(item, snapshot, group).unwrap_or(snapshot.rows[table][id]) }
+        }
+    };
+    (table, id, row)
+}
+
+fn deleted_by(item: &Item, _snapshot: &Data, group: &[Queued]) -> Option<Row> {
+    let last = item.images.last()?;
+    match group.iter().find(|m| m.id == *last)?.message {
+        Message::Image { row, .. } => Some(row),
+        Message::Mark { .. } => None,
+    }
+}
+
+/// The next page of a table that is rebuilt: of the source's rows, then of the replica's keys.
+pub fn page(
+    snapshot: &Data,
+    there: &[Row; KEYS],
+    table: usize,
+    resync: &mut Resync,
+    rows: usize,
+    dead: &mut Dead,
+) -> Chunk {
+    let source = &snapshot.rows[table];
+    let listed = if resync.phase == Phase::Copy { source } else { there };
+    let keys: Vec<usize> = (resync.cursor..KEYS).filter(|&k| listed[k].kind != Kind::Gone).take(rows).collect();
+    let mut items = Vec::new();
+    for &id in &keys {
+        match (resync.phase, source[id].kind) {
+            (Phase::Copy, Kind::Unfit) => dead.push((table, id, source[id].version)),
+            (Phase::Copy, _) | (_, Kind::Gone) => items.push((table, id, source[id])),
+            _ => {}
+        }
+    }
+    match keys.last() {
+        Some(last) if keys.len() == rows => resync.cursor = last + 1,
+        _ => {
+            resync.cursor = 0;
+            let is_last = resync.phase == Phase::Sweep || resync.fresh;
+            resync.phase = if is_last { Phase::Done } else { Phase::Sweep };
+        }
+    }
+    Chunk { items, images: Vec::new(), witness: Witness::default() }
+}
+
+/// Whether the replica's row is what the source's row asks for.
+pub fn is_equal(source: Row, replica: Row, is_buried: bool) -> bool {
+    match source.kind {
+        Kind::Live => replica == source,
+        Kind::Gone => replica.kind == Kind::Gone,
+        Kind::Unfit => is_buried,
+    }
+}
+
+/// All keys of all tables.
+pub fn keys() -> impl Iterator<Item = (usize, usize)> {
+    [MARKED, IMAGED].into_iter().flat_map(|table| (0..KEYS).map(move |key| (table, key)))
+}
+
+/// Whether anything of `rows` differs from `source`.
+pub fn differing(data: &Data, rows: &Rows) -> Vec<(usize, usize)> {
+    let is_dead = |t, k, row: Row| data.dead.contains(&(t, k, row.version));
+    let differs = |&(t, k): &(usize, usize)| {
+        let source = data.rows[t][k];
+        !is_equal(source, rows[t][k], is_dead(t, k, source))
+    };
+    keys().filter(differs).collect()
+}

@@ -1,0 +1,294 @@
+//! All parts together, and what may happen to them.
+
+use super::judge::{Judge, Violation};
+use super::mutants::Mutant;
+use super::postgres::{KEYS, Kind, Postgres, TABLES};
+use super::target::Target;
+use super::worker::{Event, Surroundings, Worker};
+use pgflume::replica::head::Head;
+
+pub const WORKERS: usize = 3;
+const WRITERS: usize = 2;
+
+/// Names of epochs and batches, in order, so that a trace can be read.
+#[derive(Default)]
+pub struct Names {
+    count: u32,
+    pub is_traced: bool,
+}
+
+impl Names {
+    pub fn next(&mut self, prefix: &str) -> String {
+        self.count += 1;
+        format!("{prefix}{}", self.count)
+    }
+
+    pub fn start(&mut self, epoch: String) -> Head {
+        Head { epoch, seq: 0, token: self.next("t") }
+    }
+
+    pub fn after(&mut self, head: &Head) -> Head {
+        Head { epoch: head.epoch.clone(), seq: head.seq + 1, token: self.next("t") }
+    }
+}
+
+/// One thing that happens. What cannot happen in a state changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// A worker goes on.
+    Work {
+        worker: usize,
+        dice: u8,
+    },
+    /// A worker's process dies; Postgres notices at once or later.
+    Kill {
+        worker: usize,
+        is_noticed: bool,
+    },
+    /// A worker waits no longer for an answer. The request is still on its way.
+    TimeOut {
+        worker: usize,
+    },
+    /// Postgres ends the transaction of a worker that stalls, which learns of it later.
+    Cut {
+        worker: usize,
+    },
+    /// A dead process' transaction ends.
+    Reap,
+    Write {
+        writer: usize,
+        table: usize,
+        key: usize,
+        kind: Kind,
+    },
+    Commit {
+        writer: usize,
+        is_synchronous: bool,
+    },
+    Abort {
+        writer: usize,
+    },
+    Deliver {
+        at: usize,
+        stays: bool,
+    },
+    Lose {
+        at: usize,
+    },
+    Flush,
+    CrashPostgres {
+        keep: usize,
+    },
+    RestorePostgres {
+        back: usize,
+        is_other: bool,
+    },
+    RecreateQueue,
+    RestoreTarget {
+        back: usize,
+    },
+    EmptyTarget,
+    Nuke {
+        worker: usize,
+    },
+    Resync {
+        table: usize,
+    },
+    HourPasses,
+}
+
+pub struct World {
+    pub postgres: Postgres,
+    pub target: Target,
+    pub names: Names,
+    pub mutant: Mutant,
+    pub judge: Judge,
+    workers: Vec<Worker>,
+    orphans: Vec<super::postgres::Opened>,
+    writers: [Option<u64>; WRITERS],
+    restores: u32,
+    pub trace: Vec<String>,
+}
+
+impl World {
+    pub fn new(mutant: Mutant, is_traced: bool) -> Self {
+        Self {
+            postgres: Postgres::new(),
+            target: Target::default(),
+            names: Names { count: 0, is_traced },
+            mutant,
+            judge: Judge { adopts_blindly: mutant == Mutant::NoRestart, ..Judge::default() },
+            workers: (0..WORKERS).map(|_| Worker::new()).collect(),
+            orphans: Vec::new(),
+            writers: [None; WRITERS],
+            restores: 0,
+            trace: Vec::new(),
+        }
+    }
+
+    /// Lets `action` happen, and judges.
+    pub fn act(&mut self, action: Action) -> Result<(), Violation> {
+        if self.names.is_traced {
+            self.trace.push(format!("{action:?}"));
+        }
+        match action {
+            Action::Work { worker, dice } => return self.work(worker, dice).map(|_| ()),
+            Action::Deliver { at, stays } if at < self.target.flights.len() => return self.deliver(at, stays),
+            Action::Deliver { .. } => {}
+            Action::Lose { at } if at < self.target.flights.len() => drop(self.target.flights.swap_remove(at)),
+            Action::Lose { .. } => {}
+            Action::Kill { worker, is_noticed } => self.kill(worker, is_noticed),
+            Action::TimeOut { worker } if self.workers[worker].awaited().is_some() => self.kill(worker, true),
+            Action::TimeOut { .. } => {}
+            Action::Cut { worker } => {
+                if let Some(opened) = self.workers[worker].opened().cloned() {
+                    self.postgres.rollback(&opened);
+                }
+            }
+            Action::Reap => self.reap(),
+            Action::Write { writer, table, key, kind } => {
+                let xid = self.postgres.write(self.writers[writer], table, key, kind);
+                self.writers[writer] = self.writers[writer].or(xid);
+            }
+            Action::Commit { writer, is_synchronous } => {
+                if let Some(xid) = self.writers[writer].take() {
+                    self.postgres.commit_writes(xid, is_synchronous);
+                }
+            }
+            Action::Abort { writer } => {
+                if let Some(xid) = self.writers[writer].take() {
+                    self.postgres.abort_writes(xid);
+                }
+            }
+            Action::Nuke { worker } => self.judge.is_nuked |= self.workers[worker].nuke(),
+            Action::Resync { table } => self.postgres.run(|data| data.resyncs[table].schedule(false)),
+            Action::Flush => self.postgres.flush(),
+            _ => self.befall(action),
+        }
+        self.judge.look(&self.postgres, &self.target)
+    }
+
+    /// What no worker and no writer does.
+    fn befall(&mut self, action: Action) {
+        match action {
+            Action::CrashPostgres { keep } => {
+                self.postgres.crash(keep);
+                self.writers = [None; WRITERS];
+            }
+            Action::RestorePostgres { back, is_other } => {
+                self.restores += 1;
+                let source = is_other.then(|| format!("pg/{}", self.restores + 1));
+                self.postgres.restore(back, source.as_deref());
+                self.writers = [None; WRITERS];
+                self.judge.is_provoked = true;
+            }
+            Action::RecreateQueue => {
+                self.postgres.run(|data| {
+                    data.queue.clear();
+                    data.identity.queue += 1;
+                });
+                self.judge.is_provoked = true;
+            }
+            Action::RestoreTarget { back } => {
+                self.target.restore(back);
+                self.judge.is_provoked = true;
+            }
+            Action::EmptyTarget => {
+                self.target.empty();
+                self.judge.is_provoked = true;
+            }
+            _ => self.postgres.run(|data| data.progress.was_healed_lately = false),
+        }
+    }
+
+    fn kill(&mut self, worker: usize, is_noticed: bool) {
+        let opened = self.workers[worker].opened().filter(|_| !is_noticed).cloned();
+        match opened {
+            Some(opened) => {
+                self.orphans.push(opened);
+                self.workers[worker] = Worker::new();
+            }
+            None => self.workers[worker].give_up(&mut self.postgres),
+        }
+    }
+
+    fn reap(&mut self) {
+        for opened in self.orphans.drain(..) {
+            self.postgres.rollback(&opened);
+        }
+    }
+
+    /// A worker's next action: mostly its request arrives before it looks for the answer. Whether
+    /// it found nothing to do.
+    fn work(&mut self, worker: usize, dice: u8) -> Result<bool, Violation> {
+        if let Some(id) = self.workers[worker].awaited()
+            && let Some(at) = self.target.flights.iter().position(|f| f.id == id)
+        {
+            return self.deliver(at, false).map(|()| false);
+        }
+        let mut around = Surroundings {
+            postgres: &mut self.postgres,
+            target: &mut self.target,
+            names: &mut self.names,
+            mutant: self.mutant,
+            events: Vec::new(),
+        };
+        self.workers[worker].act(&mut around, dice);
+        let events = around.events;
+        let is_idle = events.contains(&Event::Idle);
+        for event in events {
+            if self.names.is_traced {
+                self.trace.push(format!("    worker {worker}: {event}"));
+            }
+            self.judge.hear(&event)?;
+        }
+        self.judge.look(&self.postgres, &self.target)?;
+        Ok(is_idle)
+    }
+
+    fn deliver(&mut self, at: usize, stays: bool) -> Result<(), Violation> {
+        let before = self.target.now.clone();
+        let (id, request, is_written) = self.target.deliver(at, stays, self.mutant != Mutant::NoFence);
+        if self.names.is_traced {
+            let outcome = if is_written { "is written" } else { "is fenced" };
+            self.trace.push(format!("    replica: request {id} {outcome}"));
+        }
+        if is_written {
+            self.judge.weigh(&self.postgres, &before, &request)?;
+        }
+        self.judge.look(&self.postgres, &self.target)
+    }
+
+    /// Nothing goes wrong any more: one worker drains to the end, and both sides have to be equal.
+    pub fn settle(&mut self) -> Result<(), Violation> {
+        for writer in 0..WRITERS {
+            self.act(Action::Commit { writer, is_synchronous: true })?;
+        }
+        (0..WORKERS).try_for_each(|worker| self.act(Action::Kill { worker, is_noticed: true }))?;
+        self.act(Action::Reap)?;
+        self.target.flights.clear();
+        self.trace.push("all is quiet: worker 0 drains".into());
+        for turn in 1_u8..=255 {
+            self.judge.is_halted = false;
+            if self.work(0, 1 + turn % 15 * 2)? {
+                return self.judge.settled(&self.postgres, &self.target);
+            }
+            if self.judge.is_halted {
+                self.workers[0].nuke(); // what the message says
+            }
+        }
+        Err(Violation::of("a drain without faults does not come to an end"))
+    }
+}
+
+/// The state of a key that a writer leaves.
+pub fn kind(dice: u64) -> Kind {
+    match dice % 16 {
+        0..=4 => Kind::Gone,
+        5 => Kind::Unfit,
+        _ => Kind::Live,
+    }
+}
+
+/// All keys and tables are numbers below these.
+pub const SIZES: (usize, usize, usize) = (TABLES, KEYS, WRITERS);
