@@ -23,4 +23,7 @@ pub enum Mutant {
     NoImageList,
     /// Rebuilds are asked for when an epoch is announced, and not begun anew when it is adopted.
     NoRestart,
+    /// No rule but a limit of the rules: a Postgres that went back, by a copy of its disk and not by its own
+    /// recovery, gives out transaction ids again, and what such a transaction became says nothing of the first.
+    ReusedIds,
 }

@@ -150,12 +150,16 @@ pub struct Postgres {
     holder: Option<u64>,
     /// Starts of the server.
     run: u32,
+    /// Transaction ids that a restored Postgres gives out again.
+    reused: std::ops::Range<u64>,
+    /// Whether it is known of them: see `Mutant::ReusedIds`.
+    tells_reused: bool,
     pub written: Vec<Written>,
 }
 
 impl Postgres {
     /// Some rows that were there before anybody captured them, and a rebuild asked for.
-    pub fn new() -> Self {
+    pub fn new(tells_reused: bool) -> Self {
         let mut rows = Rows::default();
         let old = [Row { version: 1, kind: Kind::Live }, Row { version: 2, kind: Kind::Live }];
         (rows[MARKED][0], rows[IMAGED][1]) = (old[0], old[1]);
@@ -181,6 +185,8 @@ impl Postgres {
             running: Vec::new(),
             holder: None,
             run: 0,
+            reused: 0..0,
+            tells_reused,
             written: vec![Written::At(1); 3],
         }
     }
@@ -328,7 +334,10 @@ impl Postgres {
 
     /// Goes back to an earlier copy of it, maybe as another server.
     pub fn restore(&mut self, back: usize, source: Option<&str>) {
+        let end = self.reused.end.max(self.next_xid);
         self.cut(self.flushed.saturating_sub(back).max(1), Written::LostInRestore);
+        let start = if self.reused.is_empty() { self.next_xid } else { self.reused.start.min(self.next_xid) };
+        self.reused = start..end;
         if let Some(source) = source {
             self.run(|data| data.identity.source = source.into());
         }
@@ -368,7 +377,7 @@ impl Postgres {
     }
 
     fn status(&self, xid: u64) -> &'static str {
-        if xid >= self.next_xid {
+        if xid >= self.next_xid || (self.tells_reused && self.reused.contains(&xid)) {
             "future"
         } else if self.running.iter().any(|r| r.xid == xid) {
             "in progress"

@@ -113,7 +113,7 @@ pub struct World {
 impl World {
     pub fn new(mutant: Mutant, is_traced: bool) -> Self {
         Self {
-            postgres: Postgres::new(),
+            postgres: Postgres::new(mutant != Mutant::ReusedIds),
             target: Target::default(),
             names: Names { count: 0, is_traced },
             mutant,
