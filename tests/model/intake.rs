@@ -87,7 +87,7 @@ pub fn chunks(snapshot: &Data, group: &[Queued], dead: &mut Dead) -> Vec<Chunk> 
             chunks.push(Chunk {
                 items: items(&mut batch, snapshot, group),
                 images: Vec::new(),
-                witness: witness(group),
+                witness: witness_of(group, false),
             });
         }
     }
