@@ -98,7 +98,7 @@ impl Budget {
         if took > time {
             let fit = share * (time.as_secs_f64() / took.as_secs_f64()).max(0.25);
             state.shrink(fit, took);
-        } else if took < time / 2 && share > state.share / 2.0 {
+        } else if took < state.delay + BATCH_TIME / 2 && share > state.share / 2.0 {
             if share >= state.failed {
                 state.failed = f64::INFINITY;
             }
