@@ -39,6 +39,14 @@ pub struct Item {
     pub images: Vec<i64>,
 }
 
+impl Item {
+    /// Approximate size of its cells, in bytes.
+    pub fn bytes(&self) -> usize {
+        let row: &[Cell] = if let State::Row { cells, .. } = &self.state { cells } else { &[] };
+        self.key.iter().chain(row).map(Cell::bytes).sum()
+    }
+}
+
 /// An image's row: its key, the columns that it sets, their cells.
 pub type Row = (Key, ColumnSet, Vec<Cell>);
 

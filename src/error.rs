@@ -26,6 +26,8 @@ pub struct Error {
     message: String,
     /// The table that it concerns and leaves others alone.
     table: Option<String>,
+    /// A smaller request might have passed.
+    is_of_size: bool,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -36,7 +38,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `class`.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), table: None, source: None }
+        Self { class, message: message.into(), table: None, is_of_size: false, source: None }
     }
 
     /// Nothing was applied; try again.
@@ -71,6 +73,18 @@ impl Error {
     pub fn of_table(mut self, table: &str) -> Self {
         self.table = Some(table.to_owned());
         self
+    }
+
+    /// A smaller request might have passed.
+    #[must_use]
+    pub fn of_size(mut self) -> Self {
+        self.is_of_size = true;
+        self
+    }
+
+    /// Whether a smaller request might have passed.
+    pub fn is_of_size(&self) -> bool {
+        self.is_of_size
     }
 
     /// The one table that it concerns.

@@ -15,16 +15,19 @@ pub fn is_large(row: &[Cell]) -> bool {
     row.iter().map(Cell::bytes).sum::<usize>() > LARGE_ROW_BYTES
 }
 
-/// What a row that goes alone has as parameters.
+/// What a row that goes alone has as parameters: bytes as they are, since as hex half as many would fit.
 pub fn row_slots(kinds: &[ColumnType], row: &[Cell]) -> Vec<Cell> {
     let slots = kinds.iter().zip(row).flat_map(|(kind, cell)| {
-        let (first, second) = statements::slots(*kind, cell);
+        let (first, second) = match cell {
+            Cell::Blob(_) if *kind == ColumnType::Blob => (cell.clone(), None),
+            _ => statements::slots(*kind, cell),
+        };
         std::iter::once(first).chain(second)
     });
     slots.collect()
 }
 
-/// Rows as one JSON array of arrays of [`statements::slots`].
+/// Rows as one JSON array of arrays of [`statements::slots`]; those of wide rows in arrays of their own.
 #[derive(Default)]
 pub struct Array {
     /// The JSON.
@@ -37,21 +40,22 @@ pub struct Array {
 
 /// Rows as JSON arrays of arrays, cut at [`ARRAY_BYTES`].
 pub fn arrays(kinds: &[ColumnType], rows: &[&[Cell]]) -> Vec<Array> {
+    let is_folded = statements::is_folded(kinds.iter().copied());
     let mut done = Vec::new();
     let mut array = Array::default();
     for row in rows {
         array.text.push(if array.text.is_empty() { '[' } else { ',' });
         array.far_reals |= row.iter().any(statements::is_far);
-        let mut separator = '[';
+        let mut next = 0;
         for (kind, cell) in kinds.iter().zip(*row) {
             let (first, second) = statements::slots(*kind, cell);
             for slot in std::iter::once(first).chain(second) {
-                array.text.push(separator);
-                separator = ',';
+                array.text.push_str(separator(next, is_folded));
+                next += 1;
                 push_json(&mut array.text, &slot);
             }
         }
-        array.text.push(']');
+        array.text.push_str(if is_folded { "]]" } else { "]" });
         array.rows += 1;
         if array.text.len() >= ARRAY_BYTES {
             done.push(std::mem::take(&mut array));
@@ -63,6 +67,16 @@ pub fn arrays(kinds: &[ColumnType], rows: &[&[Cell]]) -> Vec<Array> {
         array.text.push(']');
     }
     done
+}
+
+/// What stands before a slot.
+fn separator(slot: usize, is_folded: bool) -> &'static str {
+    match (slot, is_folded) {
+        (0, true) => "[[",
+        (0, false) => "[",
+        (_, true) if slot.is_multiple_of(statements::FOLD_SLOTS) => "],[",
+        _ => ",",
+    }
 }
 
 fn push_json(out: &mut String, cell: &Cell) {

@@ -13,8 +13,11 @@ use async_trait::async_trait;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 
-/// Time for one request, its body and its answer.
+/// Time for one request and its answer, beside the time that its body takes.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes a second at which a body is sent at least: a row of 60 MB fits into the time of a step.
+const LEAST_BYTES_PER_S: usize = 256 * 1024;
 
 /// Time to open a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,7 +50,7 @@ impl Remote {
         let client = reqwest::Client::builder()
             .no_proxy() // the token is for this server only
             .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT) // a body is given more
             .redirect(reqwest::redirect::Policy::none()) // a redirect would carry the token elsewhere
             .user_agent(concat!("pgflume/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -107,7 +110,8 @@ impl Remote {
         let endpoint = self.endpoint().await?;
         let body = endpoint.encoding.encode(steps);
         let request = self.authorized(self.client.post(&endpoint.url));
-        let request = request.header("content-type", endpoint.encoding.content_type()).body(body);
+        let timeout = REQUEST_TIMEOUT + Duration::from_secs((body.len() / LEAST_BYTES_PER_S) as u64);
+        let request = request.timeout(timeout).header("content-type", endpoint.encoding.content_type()).body(body);
         let answer = request.send().await.map_err(not_answered)?;
         let status = answer.status();
         let body = bounded(answer).await?;
@@ -217,7 +221,7 @@ fn not_answered(error: reqwest::Error) -> Error {
     if error.is_connect() || error.is_builder() {
         return not_sent(error);
     }
-    unknown(format!("no answer ({})", cause(&error.without_url())))
+    unknown(format!("no answer ({})", cause(&error.without_url()))).of_size()
 }
 
 /// The innermost cause: reqwest's own text says little.
@@ -238,10 +242,10 @@ fn refused(status: reqwest::StatusCode, body: &[u8]) -> Error {
         401 | 403 => Error::halt("the libSQL server refuses the token: check LIBSQL_AUTH_TOKEN (expired? read-only?)"),
         404 => Error::halt("the libSQL server knows no such database: check LIBSQL_URL"),
         400 if String::from_utf8_lossy(body).contains("BLOCKED") => blocked(),
-        413 => Error::reject(format!("the libSQL server takes no request of that size (HTTP {status})")),
+        413 => Error::reject(format!("the libSQL server takes no request of that size (HTTP {status}): raise its limit, or make the row smaller, then mark the key again")).of_size(),
         408 | 425 | 429 => Error::retry(format!("the libSQL server is busy (HTTP {status}); it will be tried again")),
         300..=499 => Error::halt(format!("LIBSQL_URL does not answer as a libSQL server (HTTP {status}): check it")),
-        _ => unknown(format!("it failed (HTTP {status})")),
+        _ => unknown(format!("it failed (HTTP {status})")).of_size(),
     }
 }
 
@@ -275,19 +279,28 @@ fn classify(failure: &Failure) -> Error {
         "TRANSACTION",
         "STREAM_EXPIRED",
     ]) {
-        return Error::retry(format!("the libSQL server: {code}; it will be tried again"));
+        let error = Error::retry(format!("the libSQL server: {code}; it will be tried again"));
+        // A transaction that took too long, or more memory than there is.
+        return if starts(&["TRANSACTION", "STREAM_EXPIRED", "SQLITE_NOMEM"]) { error.of_size() } else { error };
+    }
+    if starts(&["SQLITE_TOOBIG"]) || message.contains("too big") {
+        return Error::reject(
+            "the libSQL server takes no row or value that large (sqld: 5 MB): make the row smaller, or leave its column out of schema.json, then mark the key again",
+        );
     }
     // What the row itself causes; the same words stand behind SQLITE_UNKNOWN and SQLITE_ERROR.
-    let of_row = ["constraint", "datatype mismatch", "too big"];
-    if starts(&["SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG"]) || of_row.iter().any(|w| message.contains(w))
-    {
+    let of_row = ["constraint", "datatype mismatch"];
+    if starts(&["SQLITE_CONSTRAINT", "SQLITE_MISMATCH"]) || of_row.iter().any(|w| message.contains(w)) {
         return Error::new(Class::Reject, format!("the libSQL server: {code} ({})", first_line(message)));
     }
-    if starts(&["SQLITE_UNKNOWN", "SQLITE_ERROR", "SQL_PARSE", "ARGS_INVALID", "RESPONSE_TOO_LARGE"]) {
+    if starts(&["SQLITE_UNKNOWN", "SQLITE_ERROR", "SQL_PARSE", "ARGS_INVALID"]) {
         return Error::halt(format!(
             "the libSQL server: {code} ({}): the replica's tables differ from schema.json; POST /nuke rebuilds them",
             first_line(message)
         ));
+    }
+    if starts(&["RESPONSE_TOO_LARGE"]) {
+        return Error::halt("the libSQL server's answer is larger than it allows (sqld: 10 MB): raise its limit");
     }
     unknown(format!("{code} ({})", first_line(message)))
 }

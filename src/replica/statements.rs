@@ -6,6 +6,10 @@ use crate::schema::{ColumnType, Table, ddl, quote, quoted_list};
 use crate::value::Cell;
 use std::sync::Arc;
 
+/// Slots of a wide row that stand in one array. For each of them SQLite writes out its array anew and walks to
+/// it: with a single array of 1,500 columns that took 90 ms a row.
+pub const FOLD_SLOTS: usize = 40;
+
 /// Items of one table that one statement writes: a run of rows with the same columns.
 pub struct Group<'a> {
     /// Their table.
@@ -72,10 +76,11 @@ pub fn upsert_row(table: &Table, columns: &[usize]) -> String {
 pub fn delete_json(table: &Table, far_reals: bool) -> String {
     let values = json_values(table, &table.key, far_reals);
     format!(
-        "{}DELETE FROM {} WHERE ({}) IN (SELECT {values} FROM json_each(?1))",
+        "{}DELETE FROM {} WHERE ({}) IN (SELECT {values} FROM {})",
         powers(far_reals),
         quote(&table.name),
-        ddl::key_list(table)
+        ddl::key_list(table),
+        json_rows(table, &table.key)
     )
 }
 
@@ -84,9 +89,10 @@ pub fn delete_json(table: &Table, far_reals: bool) -> String {
 pub fn upsert_json(table: &Table, columns: &[usize], far_reals: bool) -> String {
     let values = json_values(table, columns, far_reals);
     format!(
-        "{}{} SELECT {values} FROM json_each(?1) WHERE true {}",
+        "{}{} SELECT {values} FROM {} WHERE true {}",
         powers(far_reals),
         insert_into(table, columns),
+        json_rows(table, columns),
         on_conflict(table, columns)
     )
 }
@@ -102,7 +108,7 @@ pub fn upsert_slots(table: &Table, columns: &[usize], far_reals: bool) -> String
     )
 }
 
-/// Finds the rows of `p` (`n`, `c0`, `c1`, …) that the table has not, or not so: pairs of `n` and whether
+/// Finds the rows of `_pgflume_rows` (`n`, `c0`, `c1`, …) that the table has not, or not so: pairs of `n` and whether
 /// the key is missing. Without the affinity and the collation that a column may have: text `1` is not the
 /// integer 1.
 pub fn differences(table: &Table) -> String {
@@ -111,18 +117,23 @@ pub fn differences(table: &Table) -> String {
     let missing = name(table.key.first().copied().unwrap_or_default());
     let different: Vec<_> = (0..table.columns.len()).map(|i| differs(table, i)).collect();
     format!(
-        "SELECT p.n, {missing} IS NULL FROM p LEFT JOIN {} AS t ON {} WHERE {missing} IS NULL OR {}",
+        "SELECT p.n, {missing} IS NULL FROM _pgflume_rows AS p LEFT JOIN {} AS t ON {} WHERE {missing} IS NULL OR {}",
         quote(&table.name),
         equal.join(" AND "),
         any_of(&different)
     )
 }
 
-/// Tells of the one row of `p` which columns differ, one flag each.
+/// Tells of the one row of `_pgflume_rows` which columns differ, one flag each.
 pub fn differing(table: &Table) -> String {
     let equal: Vec<_> = table.key.iter().map(|&i| format!("t.{} = p.c{i}", quote(&table.columns[i].name))).collect();
     let flags: Vec<_> = (0..table.columns.len()).map(|i| format!("{} AS d{i}", differs(table, i))).collect();
-    format!("SELECT {} FROM p JOIN {} AS t ON {}", flags.join(", "), quote(&table.name), equal.join(" AND "))
+    format!(
+        "SELECT {} FROM _pgflume_rows AS p JOIN {} AS t ON {}",
+        flags.join(", "),
+        quote(&table.name),
+        equal.join(" AND ")
+    )
 }
 
 fn differs(table: &Table, position: usize) -> String {
@@ -141,11 +152,11 @@ fn any_of(conditions: &[String]) -> String {
     }
 }
 
-/// `p` of [`differences`] from the JSON array `?1` of [`slots`].
+/// `_pgflume_rows` of [`differences`], a name that no table may have, from the JSON array `?1` of [`slots`].
 pub fn expected_json(table: &Table, far_reals: bool) -> String {
     let columns: Vec<usize> = (0..table.columns.len()).collect();
     let values = json_values(table, &columns, far_reals);
-    format!("{} AS (SELECT key, {values} FROM json_each(?1))", expected(table, far_reals))
+    format!("{} AS (SELECT key, {values} FROM {})", expected(table, far_reals), json_rows(table, &columns))
 }
 
 /// The same of one row whose [`slots`] are parameters.
@@ -157,7 +168,7 @@ pub fn expected_slots(table: &Table, far_reals: bool) -> String {
 fn expected(table: &Table, far_reals: bool) -> String {
     let names: Vec<_> = (0..table.columns.len()).map(|i| format!("c{i}")).collect();
     let with = if far_reals { format!("{}, ", powers(true).trim_end()) } else { "WITH ".to_owned() };
-    format!("{with}p(n, {})", names.join(", "))
+    format!("{with}_pgflume_rows(n, {})", names.join(", "))
 }
 
 fn insert_into(table: &Table, columns: &[usize]) -> String {
@@ -180,18 +191,42 @@ fn on_conflict(table: &Table, columns: &[usize]) -> String {
     }
 }
 
+/// Whether rows of such columns are wide.
+pub fn is_folded(kinds: impl Iterator<Item = ColumnType>) -> bool {
+    slots_of(kinds) > 2 * FOLD_SLOTS
+}
+
+fn slots_of(kinds: impl Iterator<Item = ColumnType>) -> usize {
+    kinds.map(|kind| if kind == ColumnType::Real { 2 } else { 1 }).sum()
+}
+
+/// The rows of the JSON array `?1`: `value`, or for wide ones `v0`, `v1`, …, each an array of [`FOLD_SLOTS`]. The
+/// OFFSET keeps SQLite from putting what they stand for in their place.
+fn json_rows(table: &Table, columns: &[usize]) -> String {
+    let kinds = || columns.iter().map(|&i| table.columns[i].kind);
+    if !is_folded(kinds()) {
+        return "json_each(?1)".into();
+    }
+    let folds: Vec<_> = (0..slots_of(kinds()).div_ceil(FOLD_SLOTS)).map(|i| format!("value->{i} AS v{i}")).collect();
+    format!("(SELECT key, {} FROM json_each(?1) LIMIT -1 OFFSET 0)", folds.join(", "))
+}
+
 fn slot_values(table: &Table, columns: &[usize], far_reals: bool) -> String {
     let mut next = 0;
-    values(table, columns, far_reals, |kind| {
+    values(table, columns, far_reals, |_| {
         next += 1;
-        if kind == ColumnType::Blob { format!("unhex(?{next})") } else { format!("?{next}") }
+        format!("?{next}")
     })
 }
 
 fn json_values(table: &Table, columns: &[usize], far_reals: bool) -> String {
+    let is_folded = is_folded(columns.iter().map(|&i| table.columns[i].kind));
     let mut next = 0;
     values(table, columns, far_reals, |kind| {
-        let slot = format!("value->>{next}");
+        let slot = match is_folded {
+            true => format!("v{}->>{}", next / FOLD_SLOTS, next % FOLD_SLOTS),
+            false => format!("value->>{next}"),
+        };
         next += 1;
         if kind == ColumnType::Blob { format!("unhex({slot})") } else { slot }
     })

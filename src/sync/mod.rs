@@ -2,6 +2,7 @@
 //! of things, and nothing of how any of them is done. `step` is one of them, [`pairing`] what comes
 //! before the first.
 
+mod budget;
 mod excused;
 mod follow;
 mod gate;
@@ -27,6 +28,7 @@ use crate::resyncs::{self, Reason, Resync};
 use crate::schema::Schema;
 use crate::schema::catalog::{self, Catalog, SourceTable};
 use crate::verify::Report;
+use budget::Budget;
 use gate::Gate;
 use page_sizes::PageSizes;
 use serde::Serialize;
@@ -69,6 +71,7 @@ pub struct Worker {
     /// How many messages the next take asks for.
     take_messages: AtomicI64,
     page_sizes: PageSizes,
+    budget: Budget,
     throttle: Throttle,
     totals: Mutex<Totals>,
     /// Why the last drain failed.
@@ -153,6 +156,7 @@ impl Worker {
             nukes: AtomicI64::new(0),
             take_messages: AtomicI64::new(queue::FIRST_TAKE_MESSAGES),
             page_sizes: PageSizes::default(),
+            budget: Budget::default(),
             throttle: Throttle::new(rows_per_second),
             totals: Mutex::default(),
             failure: Mutex::default(),
@@ -275,9 +279,9 @@ impl Worker {
     async fn tried(&self, started: Instant, budget: Duration, done: &mut Drained) -> Result<u64> {
         let mut attempt = 1;
         loop {
-            let before = (done.processed, done.batches);
+            let before = (done.processed, done.batches, self.budget.limits());
             let outcome = self.attempt(started + budget, done).await;
-            if (done.processed, done.batches) != before {
+            if (done.processed, done.batches, self.budget.limits()) != before {
                 attempt = 1;
             }
             *self.failure.lock().unwrap_or_else(PoisonError::into_inner) =

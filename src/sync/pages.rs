@@ -144,6 +144,7 @@ impl Reader<'_> {
             false => None,
         };
         let range = Range { after, up_to: boundary.as_ref(), rows };
+        let limits = self.session.worker.budget.limits();
         let mut stream = page::read(client, source, range).await?;
         let columns: ColumnSet = (0..source.table.columns.len()).collect();
         let (mut read, mut bytes, mut items, mut last) = (0, 0, Vec::new(), None);
@@ -160,7 +161,7 @@ impl Reader<'_> {
                     self.bury_unfit(source, resync, &key, "value", unfit.to_string())?;
                 }
             }
-            if items.len() >= BATCH_ROWS || bytes >= super::reader::BATCH_BYTES {
+            if items.len() >= BATCH_ROWS.min(limits.rows) || bytes >= limits.bytes {
                 self.send_items(std::mem::take(&mut items)).await?;
                 bytes = 0;
             }

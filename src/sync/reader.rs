@@ -25,17 +25,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 use tokio_postgres::error::SqlState;
 
-/// Keys read by one query.
-const READ_KEYS: usize = 1_000;
-
-/// Rows of one libSQL transaction.
-const BATCH_ROWS: usize = 20_000;
-
-/// Bytes of one libSQL transaction; bounds the step's memory.
-pub(super) const BATCH_BYTES: usize = 8 * 1024 * 1024;
-
 /// How long a step goes on taking: its snapshot holds back vacuum, its locks hold back DDL.
 const STEP_TIME: Duration = Duration::from_secs(2);
+
+/// How long a step goes on with what it took: what a slow target has not had by then is given back.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Parts of a query that took too long: each may take its time again.
+const SLOW_PARTS: usize = 8;
 
 /// Why a reader stopped.
 pub(super) enum Ended {
@@ -53,6 +50,8 @@ pub(super) struct Reader<'s> {
     snapshot: &'s Snapshot,
     sender: Sender<Chunk>,
     pub(super) deadline: Instant,
+    /// When what is left of the messages in hand is given back.
+    patience: Instant,
     batch: Batch,
     /// What was taken, for dead letters of images.
     taken: Arc<Vec<Taken>>,
@@ -124,6 +123,7 @@ impl<'s> Reader<'s> {
             snapshot,
             sender,
             deadline: deadline.min(Instant::now() + STEP_TIME),
+            patience: Instant::now() + PATIENCE,
             batch: Batch::default(),
             taken: Arc::default(),
             witness: Arc::default(),
@@ -181,6 +181,7 @@ impl<'s> Reader<'s> {
             if !self.groups(is_empty).await? {
                 return Ok(());
             }
+            client.batch_execute("release savepoint pgflume_take").await?;
             if is_empty {
                 self.report.ended = Ended::Drained;
                 self.report.has_taken_all = true;
@@ -195,6 +196,7 @@ impl<'s> Reader<'s> {
     async fn take(&self, paused: &queue::Paused<'_>) -> Result<Vec<Taken>> {
         let (worker, client) = (self.session.worker, &self.session.client);
         let limit = worker.take_messages.load(Ordering::Relaxed);
+        client.batch_execute("savepoint pgflume_take").await?;
         let taken = queue::take(client, &worker.queue, paused, limit, worker.keeps()).await;
         if taken.as_ref().is_err_and(|e| e.sql_state() == Some(&SqlState::QUERY_CANCELED)) {
             worker.take_messages.store((limit / 8).max(1), Ordering::Relaxed); // too many large ones to look at
@@ -209,7 +211,8 @@ impl<'s> Reader<'s> {
         self.session.worker.take_messages.store(next.clamp(16, queue::TAKE_MESSAGES), Ordering::Relaxed);
     }
 
-    /// Handles what was taken, in one group or more; whether the reader goes on.
+    /// Handles what was taken, in one group or more; whether the reader goes on. What a slow target leaves no
+    /// time for is given back.
     async fn groups(&mut self, is_empty: bool) -> Result<bool> {
         let taken = self.taken.clone();
         let mut rest = &taken[..];
@@ -227,19 +230,45 @@ impl<'s> Reader<'s> {
             self.report.messages += messages as u64;
             self.report.left = if is_empty { rest.len() as i64 } else { (self.report.left - messages as i64).max(1) };
             self.group(intake, group).await?;
+            if !rest.is_empty() && Instant::now() >= self.patience {
+                self.give_back(&taken[..taken.len() - rest.len()]).await?;
+                return Ok(false);
+            }
         }
         Ok(true)
     }
 
+    /// Puts back on the queue what was taken last, but for `handled`.
+    async fn give_back(&mut self, handled: &[Taken]) -> Result<()> {
+        let (worker, client) = (self.session.worker, &self.session.client);
+        let ids: Vec<i64> = handled.iter().map(|message| message.msg_id).collect();
+        tracing::info!(
+            messages.handled = ids.len(),
+            "the step has had its time; the rest of the messages is given back"
+        );
+        client.batch_execute("rollback to savepoint pgflume_take").await?;
+        queue::acknowledge(client, &worker.queue, &ids, worker.keeps()).await?;
+        worker.take_messages.store((ids.len() as i64).max(1), Ordering::Relaxed);
+        Ok(())
+    }
+
     /// Sorts messages into images to apply, keys to read, and dead letters; how many. Ends before an
-    /// image that is younger than a mark of its table, because what is marked is read after all images.
+    /// image that is younger than a mark of its table, because what is marked is read after all images, and
+    /// where the group is as large as the target bears between two looks at the time.
     fn intake(&mut self, messages: &[Taken]) -> (Intake, usize) {
         let mut intake = Intake::default();
-        let mut count = 0;
+        let budget = &self.session.worker.budget;
+        let (mut count, mut share) = (0, 0.0);
         for message in messages {
+            if share >= 1.0 {
+                break;
+            }
             let text = message.text.as_deref().unwrap_or("null");
             match message::parse(text, &self.session.schema) {
-                Ok(Message::Marks(table, keys)) => intake.mark(&table, keys, message),
+                Ok(Message::Marks(table, keys)) => {
+                    share += budget.share_of_marks(&table.name, keys.len());
+                    intake.mark(&table, keys, message);
+                }
                 Ok(Message::Truncate(table)) => {
                     intake.truncated.insert(table.name.clone());
                     intake.marking.push(message.msg_id);
@@ -250,6 +279,7 @@ impl<'s> Reader<'s> {
                 }
                 Ok(Message::Image(table, ..)) if intake.marks_table(&table.name) => break,
                 Ok(Message::Image(table, change, _)) => {
+                    share += budget.share_of_image(text.len());
                     intake.batch.merge(&table, change, message.msg_id);
                     intake.images.push(message.msg_id);
                 }
@@ -307,9 +337,18 @@ impl<'s> Reader<'s> {
     /// Reads `keys` and puts their rows into the batch. A key that Postgres cannot even compare is
     /// found by halving.
     async fn read(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
-        let mut todo: Vec<&[MarkedKey]> = keys.chunks(READ_KEYS).rev().collect();
-        while let Some(chunk) = todo.pop() {
+        let budget = &self.session.worker.budget;
+        let mut todo = vec![keys];
+        while let Some(part) = todo.pop() {
+            let (chunk, rest) = part.split_at(part.len().min(budget.query_keys(&source.table.name)));
+            if !rest.is_empty() {
+                todo.push(rest);
+            }
             match self.read_chunk(source, chunk).await {
+                Err(e) if e.sql_state() == Some(&SqlState::QUERY_CANCELED) && chunk.len() > 1 => {
+                    self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
+                    todo.extend(chunk.chunks(chunk.len().div_ceil(SLOW_PARTS)).rev());
+                }
                 Err(e) if is_data_error(&e) => {
                     self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
                     match chunk {
@@ -334,14 +373,18 @@ impl<'s> Reader<'s> {
         let (savepoint, stream) = futures_util::join!(savepoint, source::read(client, source, keys));
         savepoint?;
         let mut stream = stream?;
+        let (mut rows, mut bytes) = (0, 0);
         while let Some(row) = stream.try_next().await? {
             let found = source::decode(source, &row)?;
+            (rows, bytes) = (rows + 1, bytes + row.raw_size_bytes());
             self.put(source, &columns, found);
-            if self.batch.rows() >= BATCH_ROWS || self.batch.bytes() >= BATCH_BYTES {
+            let limits = self.session.worker.budget.limits();
+            if self.batch.rows() >= limits.rows || self.batch.bytes() >= limits.bytes {
                 self.send(Vec::new(), false).await?;
             }
         }
         drop(stream);
+        self.session.worker.budget.read(&source.table.name, rows, bytes);
         client.batch_execute("release savepoint pgflume_read").await?;
         Ok(())
     }

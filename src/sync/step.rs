@@ -19,7 +19,7 @@ use crate::source;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
-/// Batches that are read and not yet being applied: each may hold `reader::BATCH_BYTES`.
+/// Batches that are read and not yet being applied: each may hold `budget::MOST_BYTES`.
 const READ_AHEAD: usize = 1;
 
 /// What a step has applied before it acknowledges.
@@ -197,7 +197,7 @@ impl Session<'_> {
     async fn run(&self, snapshot: &Snapshot, head: Head, deadline: Instant) -> Result<(Taking, Applied)> {
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         let reader = Reader::new(self, snapshot, sender, deadline);
-        let writer = Writer::new(&self.replica, snapshot, head);
+        let writer = Writer::new(&self.replica, snapshot, &self.worker.budget, head);
         // A failed writer makes the reader fail too: its own error is the one to report.
         let (applied, read) = futures_util::join!(writer.run(receiver), reader.run());
         applied.and_then(|applied| Ok((read?, applied)))

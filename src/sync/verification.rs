@@ -3,9 +3,10 @@
 //! the same step. Goes on from step to step until every table is compared.
 
 use super::Session;
+use super::budget::MOST_BYTES;
 use super::excused::Excused;
 use super::pages::{SWEEP_KEYS, absent, key_of, texts_of};
-use super::reader::{BATCH_BYTES, is_data_error, is_table_error};
+use super::reader::{is_data_error, is_table_error};
 use super::step::Finished;
 use super::writer::{Applied, Chunk, Writer};
 use crate::batch::{ColumnSet, Item, State};
@@ -557,7 +558,7 @@ async fn read_page(here: &Here<'_>, rows: i64, sender: &mpsc::Sender<Part>, done
             Err(_) => part.unfit.push(unfit_key(source, &page::cursor(source, &row)?)),
         }
         // Only a row that fits may end a part: the next one begins behind it.
-        let is_full = part.items.len() >= CHUNK_ROWS || bytes >= BATCH_BYTES;
+        let is_full = part.items.len() >= CHUNK_ROWS || bytes >= MOST_BYTES;
         if is_full && part.unfit.is_empty() {
             send(sender, std::mem::take(&mut part)).await?;
             (done.rows, done.cursor) = (read, Some(page::cursor(source, &row)?));
@@ -607,7 +608,7 @@ async fn send(sender: &mpsc::Sender<Part>, part: Part) -> Result<()> {
 async fn repair(session: &Session<'_>, snapshot: &Snapshot, applied: Applied, items: Vec<Item>) -> Result<Applied> {
     tracing::info!(repair.rows = items.len(), "differences are mended");
     ensure_durable(&session.client, session.other().await?).await?;
-    let mut writer = Writer::resume(&session.replica, snapshot, applied);
+    let mut writer = Writer::resume(&session.replica, snapshot, &session.worker.budget, applied);
     for items in items.chunks(CHUNK_ROWS) {
         let (taken, witness, left) = (Arc::default(), Arc::default(), session.queued);
         let items = Arc::new(items.to_vec());

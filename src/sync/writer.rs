@@ -2,6 +2,7 @@
 //! left. A batch that the target rejects is halved until the offending row stands alone and becomes a
 //! dead letter. Knows nothing of Postgres but what the ledger keeps.
 
+use super::budget::Budget;
 use super::reader::raw;
 use crate::batch::Item;
 use crate::error::{Class, Error, Result};
@@ -44,6 +45,7 @@ pub(super) struct Chunk {
 pub(super) struct Writer<'s> {
     replica: &'s Replica,
     snapshot: &'s Snapshot,
+    budget: &'s Budget,
     report: Applied,
 }
 
@@ -66,7 +68,7 @@ pub(super) struct Applied {
 }
 
 impl<'s> Writer<'s> {
-    pub fn new(replica: &'s Replica, snapshot: &'s Snapshot, head: Head) -> Self {
+    pub fn new(replica: &'s Replica, snapshot: &'s Snapshot, budget: &'s Budget, head: Head) -> Self {
         let acknowledged = head.seq;
         let report = Applied {
             head,
@@ -77,12 +79,12 @@ impl<'s> Writer<'s> {
             rows: 0,
             batches: 0,
         };
-        Self { replica, snapshot, report }
+        Self { replica, snapshot, budget, report }
     }
 
     /// A writer that goes on after another of the same step.
-    pub fn resume(replica: &'s Replica, snapshot: &'s Snapshot, report: Applied) -> Self {
-        Self { replica, snapshot, report }
+    pub fn resume(replica: &'s Replica, snapshot: &'s Snapshot, budget: &'s Budget, report: Applied) -> Self {
+        Self { replica, snapshot, budget, report }
     }
 
     /// What it has done.
@@ -161,7 +163,11 @@ impl<'s> Writer<'s> {
             witness: witness.clone(),
         };
         failpoint::reach(failpoint::SENT);
-        self.replica.apply(&self.report.head, &entry, self.report.acknowledged, freshness, work.clone()).await?;
+        let size = (work.range.len(), work.items().iter().map(Item::bytes).sum());
+        let applied =
+            self.replica.apply(&self.report.head, &entry, self.report.acknowledged, freshness, work.clone()).await;
+        self.budget.learn(size, started.elapsed(), applied.as_ref().err());
+        applied?;
         failpoint::reach(failpoint::APPLIED);
         if witness.is_empty() {
             let tables = work.emptied.iter().chain(work.items().iter().map(|item| &item.table));
