@@ -127,7 +127,8 @@ async fn converse(stream: TcpStream, router: Router, visit: Visit, watcher: Watc
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_BYTES)
+        .max_header_size(HEAD_BYTES)
+        .max_buf_size(HEAD_BYTES) // of one that is not whole yet
         .serve_connection(TokioIo::new(stream), service);
     if let Err(e) = watcher.watch(connection).await {
         tracing::debug!(error = %e, "a connection ended");

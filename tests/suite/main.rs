@@ -13,6 +13,7 @@ mod json_schema;
 mod marks;
 mod parts;
 mod recovery;
+mod security;
 mod setup;
 mod snapshot;
 mod store;
