@@ -446,7 +446,7 @@ async fn no_log_and_no_answer_of_the_worker_shows_a_secret_or_a_row() {
     std::fs::write(&hba, format!("host all hushed all scram-sha-256\n{rules}")).unwrap();
     let admin = PgUrl::parse(&cluster.url("postgres")).unwrap().connect().await.unwrap();
     let prepare = format!(
-        "select pg_reload_conf(); create role hushed login superuser password '{PASSWORD}';
+        "select pg_reload_conf(); create role quiet login superuser password '{PASSWORD}';
          create table items (id text primary key, name text);
          insert into items values ('hush-key', 'hush-row'), ('hush-refused', 'hush-row'), ('hush-large', repeat('hush', 100000))"
     );
@@ -457,7 +457,7 @@ async fn no_log_and_no_answer_of_the_worker_shows_a_secret_or_a_row() {
     let file = file.path().to_str().unwrap();
     let sqld = Sqld::start(SqldOptions::default());
     let token = sqld.token_rw();
-    let url = |password: &str| cluster.url("postgres").replace("postgres@", &format!("hushed:{password}@"));
+    let url = |password: &str| cluster.url("postgres").replace("postgres@", &format!("quiet:{password}@"));
     let (right, wrong) = (url(PASSWORD), url("hush-wrong"));
     let home = Home::new(Path::File);
     let Target::File(local) = home.target() else { unreachable!() };
