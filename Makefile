@@ -1,7 +1,7 @@
 # The habits of this repository. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-quick parts image clean
+.PHONY: help demo test lint fuzz bench bench-quick parts image clean
 
 # Container images are built with whichever of the two is here. OCI images have no HEALTHCHECK.
 BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build --format docker || echo docker build)
@@ -18,8 +18,13 @@ test: parts ## every test, against real Postgres, PGMQ, pgbouncer and sqld
 
 lint: ## formatting, clippy and documentation, warnings are errors
 	cargo fmt --check
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
+
+fuzz: ## what takes text or bytes from outside, guided by coverage; FUZZ_SECONDS for each target (180)
+	@scripts/install-parts.sh fuzz
+	scripts/fuzz.sh
 
 bench: parts ## the drain against the reference algorithm, the snapshot against a floor, in full
 	cargo bench --locked --bench drain
@@ -37,4 +42,4 @@ image: ## the container image, localhost/pgflume
 
 clean: ## remove what was built and unpacked
 	cargo clean
-	rm -rf .parts /var/tmp/pgflume-parts-$(shell id -u)
+	rm -rf fuzz/target .parts /var/tmp/pgflume-parts-$(shell id -u)

@@ -2,6 +2,7 @@
 # Puts in place what `make demo` and `make test` need. Quiet when nothing is missing.
 #
 #   install-parts.sh demo    a C compiler, PostgreSQL's server programs
+#   install-parts.sh fuzz    a C++ compiler
 #   install-parts.sh test    also pg_cron and pgbouncer, and into .parts/: sqld, PostgreSQL 18
 #
 # As root on Debian and its relatives it installs missing packages; as anybody else it names them.
@@ -31,13 +32,18 @@ die() { say "$*"; exit 1; }
 main() {
   case ${1:-} in
     demo) demo_parts ;;
+    fuzz) fuzz_parts ;;
     test) demo_parts; test_parts ;;
-    *) die "usage: install-parts.sh demo|test" ;;
+    *) die "usage: install-parts.sh demo|fuzz|test" ;;
   esac
 }
 
-demo_parts() {
+need_cargo() {
   command -v cargo >/dev/null || die "no cargo: install Rust 1.90 or newer (rustup), then run this again"
+}
+
+demo_parts() {
+  need_cargo
   local missing=()
   command -v cc >/dev/null || missing+=(gcc libc6-dev)
   [ -n "$(postgres_bin)" ] || missing+=(postgresql)
@@ -48,6 +54,11 @@ demo_parts() {
   version=$(postgres_version "$bin")
   [ "$version" -ge "$OLDEST_POSTGRES" ] ||
     die "PostgreSQL $version in $bin is too old: install $OLDEST_POSTGRES or newer, or set PG_BIN to its directory"
+}
+
+fuzz_parts() {
+  need_cargo
+  command -v c++ >/dev/null || install_packages g++
 }
 
 test_parts() {

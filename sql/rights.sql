@@ -1,8 +1,9 @@
 -- What the two roles may do with this queue and these tables, and nothing else.
 grant usage on schema pgmq to pgflume_capture, pgflume_worker;
 grant insert on {{queue}} to pgflume_capture;
--- update: the worker locks the messages that it takes; insert: it puts back what a replica lost, and dead letters
-grant select, insert, update, delete on {{queue}} to pgflume_worker;
+-- insert: the worker puts back what a replica lost, and dead letters that are tried again
+grant select, insert, delete on {{queue}} to pgflume_worker;
+revoke update on {{queue}} from pgflume_worker;
 grant select, insert, delete on {{dead}} to pgflume_worker;
 grant usage on schema pgflume to pgflume_worker;
 grant select, insert, update on pgflume.progress, pgflume.wakeup to pgflume_worker;

@@ -31,10 +31,10 @@ fn wrong<T>(message: impl Into<String>) -> Result<T, ConfigError> {
 pub struct Options {
     /// Postgres, as URL or key-value string (better in the environment: it may hold a password)
     #[arg(long, env = "PGMQ_URL", hide_env_values = true, global = true)]
-    pub pgmq_url: Option<String>,
+    pub pgmq_url: Option<Secret>,
     /// The replica: file:PATH, a path, http://, https:// or libsql://
     #[arg(long, env = "LIBSQL_URL", hide_env_values = true, global = true)]
-    pub libsql_url: Option<String>,
+    pub libsql_url: Option<Secret>,
     /// What is replicated
     #[arg(long, env = "SCHEMA_FILE", default_value = "schema.json", global = true)]
     pub schema_file: PathBuf,
@@ -160,7 +160,7 @@ impl Options {
 
     /// The source.
     pub fn postgres(&self) -> Result<PgUrl, ConfigError> {
-        match non_empty(self.pgmq_url.as_deref()).map(str::to_owned).or(from_file("PGMQ_URL")?) {
+        match given(self.pgmq_url.as_ref()).map(str::to_owned).or(from_file("PGMQ_URL")?) {
             Some(text) => PgUrl::parse(&text).or_else(|problem| wrong(format!("PGMQ_URL {problem}"))),
             None => wrong(
                 "PGMQ_URL is missing: set it to a Postgres URL such as postgres://user:password@host:5432/database",
@@ -178,7 +178,7 @@ impl Options {
     /// The replica.
     pub fn target(&self) -> Result<Target, ConfigError> {
         let insecure = self.libsql_insecure.as_deref().is_some_and(|v| v == "1" || v == "true");
-        match non_empty(self.libsql_url.as_deref()).map(str::to_owned).or(from_file("LIBSQL_URL")?) {
+        match given(self.libsql_url.as_ref()).map(str::to_owned).or(from_file("LIBSQL_URL")?) {
             Some(text) => target(&text, secret("LIBSQL_AUTH_TOKEN")?, insecure),
             None => wrong("LIBSQL_URL is missing: set it to file:PATH, https://… or libsql://…"),
         }
@@ -186,7 +186,7 @@ impl Options {
 
     /// The replica, where one is named.
     pub fn target_if_any(&self) -> Result<Option<Target>, ConfigError> {
-        let is_named = non_empty(self.libsql_url.as_deref()).is_some() || from_file("LIBSQL_URL")?.is_some();
+        let is_named = given(self.libsql_url.as_ref()).is_some() || from_file("LIBSQL_URL")?.is_some();
         is_named.then(|| self.target()).transpose()
     }
 
@@ -260,6 +260,11 @@ fn file(path: &str) -> Result<Target, ConfigError> {
 
 fn non_empty(text: Option<&str>) -> Option<&str> {
     text.filter(|t| !t.is_empty())
+}
+
+/// The URLs are kept as secrets: people put passwords into them, also where they do not belong.
+fn given(url: Option<&Secret>) -> Option<&str> {
+    non_empty(url.map(Secret::expose))
 }
 
 /// The value of `NAME_FILE`'s file without its last line break.

@@ -2,6 +2,7 @@
 //! known whether anything was applied; whoever catches it decides by the class alone.
 
 use std::error::Error as StdError;
+use std::fmt;
 
 /// What the caller should do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub enum Class {
 
 /// A failure with its class. The message is for operators: it ends with the mend and holds neither
 /// secrets nor row values.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     class: Class,
@@ -30,6 +31,18 @@ pub struct Error {
     is_of_size: bool,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// Without the cause: Postgres' DETAIL holds row values.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { class, message, table, source: _ } = self;
+        f.debug_struct("Error")
+            .field("class", class)
+            .field("message", message)
+            .field("table", table)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Result with the crate's [`Error`].
@@ -110,8 +123,8 @@ impl Error {
     }
 }
 
-/// Describes a Postgres error without the DETAIL and without messages that quote row values
-/// (SQLSTATE classes 22 and 23).
+/// Describes a Postgres error without the DETAIL and without messages that may quote row values
+/// (SQLSTATE classes 22 and 23, and whatever a user's function raises).
 fn describe(error: &tokio_postgres::Error) -> String {
     let Some(db) = error.as_db_error() else {
         return match std::error::Error::source(error) {
@@ -122,6 +135,8 @@ fn describe(error: &tokio_postgres::Error) -> String {
     let code = db.code().code();
     if code.starts_with("22") || code.starts_with("23") {
         format!("SQLSTATE {code}")
+    } else if code == "P0001" {
+        format!("a function or trigger raised an exception, see Postgres' log (SQLSTATE {code})")
     } else {
         format!("{} (SQLSTATE {code})", db.message())
     }

@@ -102,6 +102,9 @@ fn log(format: &str, level: &str) -> Result<(), ConfigError> {
         })?,
         _ => EnvFilter::new(level),
     };
+    // At debug it shows parameters, which are keys of rows, and at info the words of notices.
+    let quiet = "tokio_postgres=warn".parse().map_err(|e| ConfigError(format!("the log cannot be set up: {e}")))?;
+    let filter = filter.add_directive(quiet);
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -25,7 +25,7 @@ pub struct SetupArgs {
     #[arg(long)]
     pub take_over: bool,
     /// Where cron posts, such as https://worker.example.org/sync
-    #[arg(long, env = "SYNC_URL")]
+    #[arg(long, env = "SYNC_URL", hide_env_values = true)]
     pub sync_url: Option<String>,
     /// Tables of schema.json that logical replication fills: they get row triggers
     #[arg(long, value_name = "TABLE", num_args = 1.., value_delimiter = ',')]

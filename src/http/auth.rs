@@ -60,19 +60,28 @@ impl Auth {
         Self { signatures, key: *uuid::Uuid::new_v4().as_bytes() }
     }
 
+    /// Whether [`Auth::check`] can recognise the caller at all: by the headers alone, before the body is read.
+    pub fn may_be_right(&self, headers: &HeaderMap, verb: Verb) -> bool {
+        match headers.get("x-webhook-signature") {
+            Some(given) => self.is_one_of(self.secrets(verb), given.as_bytes()),
+            None => signature(headers).is_some_and(|signature| signature.is_fresh()),
+        }
+    }
+
     /// Recognises the caller, or not.
     pub fn check(&self, headers: &HeaderMap, body: &[u8], verb: Verb) -> Option<Caller> {
-        let secrets = if verb == Verb::Nuke { &self.signatures.nuke } else { &self.signatures.webhook };
+        let secrets = self.secrets(verb);
         if let Some(given) = headers.get("x-webhook-signature") {
             return self.is_one_of(secrets, given.as_bytes()).then_some(Caller::Secret);
         }
-        let header = |name: &str| headers.get(name)?.to_str().ok();
-        let (id, at, given) = (header("webhook-id")?, header("webhook-timestamp")?, header("webhook-signature")?);
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs();
-        let fresh = at.parse::<u64>().ok()?.abs_diff(now) <= TOLERANCE_SECONDS;
-        let content = [id.as_bytes(), b".", at.as_bytes(), b".", body].concat();
-        let signed = secrets.iter().any(|secret| is_signed(secret, &content, given));
-        (fresh && signed && names(body, verb)).then(|| Caller::Signed(id.to_owned()))
+        let signature = signature(headers)?;
+        let content = [signature.id.as_bytes(), b".", signature.at.as_bytes(), b".", body].concat();
+        let signed = secrets.iter().any(|secret| is_signed(secret, &content, signature.given));
+        (signature.is_fresh() && signed && names(body, verb)).then(|| Caller::Signed(signature.id.to_owned()))
+    }
+
+    fn secrets(&self, verb: Verb) -> &[Secret] {
+        if verb == Verb::Nuke { &self.signatures.nuke } else { &self.signatures.webhook }
     }
 
     fn is_one_of(&self, secrets: &[Secret], given: &[u8]) -> bool {
@@ -84,6 +93,25 @@ impl Auth {
 
     fn mac(&self, bytes: &[u8]) -> Vec<u8> {
         mac(&self.key, bytes).unwrap_or_default()
+    }
+}
+
+/// The headers of Standard Webhooks.
+struct Signature<'a> {
+    id: &'a str,
+    at: &'a str,
+    given: &'a str,
+}
+
+fn signature(headers: &HeaderMap) -> Option<Signature<'_>> {
+    let header = |name: &str| headers.get(name)?.to_str().ok();
+    Some(Signature { id: header("webhook-id")?, at: header("webhook-timestamp")?, given: header("webhook-signature")? })
+}
+
+impl Signature<'_> {
+    fn is_fresh(&self) -> bool {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_secs());
+        matches!((self.at.parse::<u64>(), now), (Ok(at), Ok(now)) if at.abs_diff(now) <= TOLERANCE_SECONDS)
     }
 }
 

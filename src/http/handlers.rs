@@ -3,6 +3,7 @@
 
 use super::App;
 use super::auth::{Caller, Verb};
+use super::connections::Visit;
 use super::metrics;
 use crate::error::{Class, Error};
 use crate::resync;
@@ -11,9 +12,8 @@ use crate::sync::CALL_BUDGET;
 use crate::sync::pairing::{self, Nuked};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -30,22 +30,29 @@ const HALT_AFTER: u16 = 60;
 /// How long a caller waits: less than the whole request may take, so that the answer is ours.
 const PATIENCE: Duration = Duration::from_secs(55);
 
-type Body = Result<Bytes, BytesRejection>;
-
 fn refusal(status: StatusCode, error: impl Into<String>) -> Response {
     (status, Json(json!({"success": false, "error": error.into()}))).into_response()
 }
 
-/// The body and who sent it, or the answer that refuses.
-fn admit(app: &App, headers: &HeaderMap, body: Body, verb: Verb) -> Result<(Caller, Bytes), Box<Response>> {
-    let body = body.map_err(|e| Box::new(refusal(e.status(), e.body_text())))?;
-    match app.auth.check(headers, &body, verb) {
-        Some(caller) => Ok((caller, body)),
-        None => Err(Box::new(refusal(
-            StatusCode::UNAUTHORIZED,
-            "wrong or missing signature: send the secret in x-webhook-signature, or sign as Standard Webhooks",
-        ))),
+/// The body and who sent it, or the answer that refuses. No body is read of somebody whose headers are wrong.
+async fn admit(app: &App, request: Request, verb: Verb) -> Result<(Caller, Bytes), Box<Response>> {
+    let (head, body) = request.into_parts();
+    if !app.auth.may_be_right(&head.headers, verb) {
+        return Err(unauthorized());
     }
+    let visit = head.extensions.get::<Visit>().cloned().unwrap_or_default();
+    visit.set_at_work(false);
+    let body = app.bodies.read(head.headers.get(header::CONTENT_LENGTH), body).await;
+    visit.set_at_work(true);
+    let body = body.map_err(|(status, error)| Box::new(refusal(status, error)))?;
+    app.auth.check(&head.headers, &body, verb).map(|caller| (caller, body)).ok_or_else(unauthorized)
+}
+
+fn unauthorized() -> Box<Response> {
+    Box::new(refusal(
+        StatusCode::UNAUTHORIZED,
+        "wrong or missing signature: send the secret in x-webhook-signature, or sign as Standard Webhooks",
+    ))
 }
 
 fn failure(error: &Error) -> Response {
@@ -67,8 +74,8 @@ async fn detached<T: Send + 'static>(
     }
 }
 
-pub(super) async fn sync(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
-    if let Err(response) = admit(&app, &headers, body, Verb::Sync) {
+pub(super) async fn sync(State(app): State<Arc<App>>, request: Request) -> Response {
+    if let Err(response) = admit(&app, request, Verb::Sync).await {
         return *response;
     }
     let drain = async move {
@@ -92,10 +99,9 @@ fn success(mut fields: Value) -> Response {
 pub(super) async fn nuke(
     State(app): State<Arc<App>>,
     Query(query): Query<HashMap<String, String>>,
-    headers: HeaderMap,
-    body: Body,
+    request: Request,
 ) -> Response {
-    let caller = match admit(&app, &headers, body, Verb::Nuke) {
+    let caller = match admit(&app, request, Verb::Nuke).await {
         Ok((caller, _)) => caller,
         Err(response) => return *response,
     };
@@ -131,8 +137,8 @@ struct ResyncBody {
     _verb: Option<String>,
 }
 
-pub(super) async fn resync(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
-    let body = match admit(&app, &headers, body, Verb::Resync) {
+pub(super) async fn resync(State(app): State<Arc<App>>, request: Request) -> Response {
+    let body = match admit(&app, request, Verb::Resync).await {
         Ok((_, body)) => body,
         Err(response) => return *response,
     };
@@ -165,8 +171,8 @@ pub(super) async fn resync(State(app): State<Arc<App>>, headers: HeaderMap, body
     }
 }
 
-pub(super) async fn status(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Response {
-    if let Err(response) = admit(&app, &headers, body, Verb::Status) {
+pub(super) async fn status(State(app): State<Arc<App>>, request: Request) -> Response {
+    if let Err(response) = admit(&app, request, Verb::Status).await {
         return *response;
     }
     match status::status(&app.worker).await {
@@ -180,15 +186,15 @@ pub(super) async fn health() -> &'static str {
 }
 
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let reasons = status::unready(&app.worker).await;
+    let reasons = app.ready.get(status::unready(&app.worker)).await;
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons}))).into_response()
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
     match metrics::text(&app).await {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(_) => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
+        Some(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        None => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
     }
 }
 

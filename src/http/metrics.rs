@@ -12,29 +12,23 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, Instant};
-use tokio::sync::Mutex;
+use std::time::Duration;
 
 /// How long an answer is kept.
-const KEPT: Duration = Duration::from_secs(5);
+pub(super) const KEPT: Duration = Duration::from_secs(5);
 
 /// The content type of the answer.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// The last answer.
-pub(super) type Kept = Mutex<Option<(Instant, String)>>;
-
 type Value = Gauge<f64, AtomicU64>;
 type ByTable = Family<[(&'static str, String); 1], Value>;
 
-/// The text, at most [`KEPT`] old.
-pub(super) async fn text(app: &App) -> Result<String, fmt::Error> {
-    let mut kept = app.metrics.lock().await;
-    if let Some((at, text)) = kept.as_ref()
-        && at.elapsed() < KEPT
-    {
-        return Ok(text.clone());
-    }
+/// The text, at most [`KEPT`] old; `None` if it cannot be written.
+pub(super) async fn text(app: &App) -> Option<String> {
+    app.metrics.get(async { written(app).await.ok() }).await
+}
+
+async fn written(app: &App) -> Result<String, fmt::Error> {
     let status = status::of_source(&app.worker).await;
     let mut registry = Registry::with_prefix("pgflume");
     process(&mut registry, app);
@@ -47,7 +41,6 @@ pub(super) async fn text(app: &App) -> Result<String, fmt::Error> {
     }
     let mut text = String::new();
     encode(&mut text, &registry)?;
-    *kept = Some((Instant::now(), text.clone()));
     Ok(text)
 }
 

@@ -1,17 +1,23 @@
-//! The HTTP worker: routes, limits and answers. [`auth`] decides who may call, `handlers` what the
-//! calls do, `background` what goes on between them, `metrics` what is counted. Takes a listener and a worker, so that tests run the very same entry on port 0.
+//! The HTTP worker: routes, limits and answers. [`auth`] decides who may call, `handlers` what the calls do,
+//! `background` what goes on between them, `metrics` what is counted; `connections` and `body` bound what
+//! comes from outside. Takes a listener and a worker, so that tests run the very same entry on port 0.
 
 pub mod auth;
 mod background;
+mod body;
+mod connections;
 mod handlers;
+mod kept;
 mod metrics;
 
 use crate::sync::Worker;
 use auth::Auth;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
 use axum::http::{HeaderName, Request, StatusCode};
 use axum::routing::{get, post};
+use body::Bodies;
+use kept::Kept;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -21,14 +27,16 @@ use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetReques
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
-/// Largest request body: a call names a verb and perhaps tables.
-pub const BODY_BYTES: usize = 1024 * 1024;
+pub use body::BODY_BYTES;
 
 /// Time for one request: a drain's budget, its last step, and a little.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// After a signal: time for the step in hand.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(9);
+
+/// After the step in hand: time for answers to be sent. Whoever has not finished asking is not waited for.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the handlers share.
 pub struct App {
@@ -38,13 +46,16 @@ pub struct App {
     pub auth: Auth,
     /// Tables are left to be rebuilt.
     go_on: Notify,
-    metrics: metrics::Kept,
+    bodies: Bodies,
+    metrics: Kept<Option<String>>,
+    ready: Kept<BTreeMap<&'static str, String>>,
 }
 
 impl App {
     /// A worker behind `auth`.
     pub fn new(worker: Worker, auth: Auth) -> Self {
-        Self { worker, auth, go_on: Notify::new(), metrics: metrics::Kept::default() }
+        let (metrics, ready) = (Kept::new(metrics::KEPT), Kept::new(Duration::ZERO));
+        Self { worker, auth, go_on: Notify::new(), bodies: Bodies::new(), metrics, ready }
     }
 }
 
@@ -63,7 +74,6 @@ pub fn router(app: Arc<App>) -> Router {
         .fallback(handlers::unknown_path)
         .method_not_allowed_fallback(handlers::wrong_method)
         .with_state(app)
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
         .layer(CatchPanicLayer::new())
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
         .layer(PropagateRequestIdLayer::new(request_id.clone()))
@@ -90,7 +100,11 @@ pub async fn serve(
         worker.worker.stop();
         drop(stopped);
     };
-    let server = axum::serve(listener, router(app.clone())).with_graceful_shutdown(signal);
+    let server = async {
+        let open = connections::serve(listener, router(app.clone()), signal).await;
+        app.worker.idle().await;
+        tokio::time::timeout(ANSWER_PATIENCE, open.shutdown()).await.ok();
+    };
     let background = background::run(app.clone());
     let patience = async {
         // An error says that the sender is gone: that is the signal.
@@ -98,11 +112,11 @@ pub async fn serve(
         tokio::time::sleep(SHUTDOWN_PATIENCE).await;
     };
     tokio::select! {
-        () = background => Ok(()),
-        ended = async { let ended = server.await; app.worker.idle().await; ended } => ended,
+        () = background => {}
+        () = server => {}
         () = patience => {
             tracing::warn!("the step in hand takes too long; Postgres puts its messages back on the queue");
-            Ok(())
         }
     }
+    Ok(())
 }

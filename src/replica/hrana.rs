@@ -383,6 +383,18 @@ mod tests {
         assert_eq!(outcome.error, Some((2, Failure { code: "SQLITE_CONSTRAINT".into(), message: "no".into() })));
     }
 
+    #[test]
+    fn a_json_answer_gives_floats_to_the_last_bit() {
+        for text in ["3.492459654808045e-10", "0.1", "1.7976931348623157e308", "5e-324"] {
+            let body = format!(
+                r#"{{"results":[{{"type":"ok","response":{{"result":{{"step_errors":[],
+                   "step_results":[{{"rows":[[{{"type":"float","value":{text}}}]]}}]}}}}}}]}}"#
+            );
+            let outcome = Encoding::Json.decode(body.as_bytes()).unwrap().unwrap();
+            assert_eq!(outcome.results[&0], [vec![Cell::Real(text.parse().unwrap())]], "{text}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn no_answer_panics(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200), text in ".*") {

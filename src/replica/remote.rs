@@ -213,8 +213,13 @@ fn unknown(what: String) -> Error {
 }
 
 fn not_sent(error: reqwest::Error) -> Error {
-    let error = error.without_url();
-    Error::retry(format!("the libSQL server cannot be reached ({}): check LIBSQL_URL and that it is up", cause(&error)))
+    let cause = cause(&error.without_url());
+    let mend = if cause.contains("certificate") {
+        "check LIBSQL_URL, and set SSL_CERT_FILE to its certificate authority if that is a private one"
+    } else {
+        "check LIBSQL_URL and that it is up"
+    };
+    Error::retry(format!("the libSQL server cannot be reached ({cause}): {mend}"))
 }
 
 fn not_answered(error: reqwest::Error) -> Error {

@@ -15,6 +15,7 @@ mod marks;
 mod parts;
 mod recovery;
 mod restores;
+mod security;
 mod setup;
 mod snapshot;
 mod store;

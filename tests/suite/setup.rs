@@ -434,7 +434,7 @@ async fn the_workers_role_may_do_what_it_needs_and_nothing_else() {
     let role = format!("worker_{}", db.name);
     db.sql(&format!("create role {role}; grant pgflume_worker to {role}; set role {role}")).await;
     for allowed in [
-        "select * from pgmq.q_replicate_data_libsql for update",
+        "select * from pgmq.q_replicate_data_libsql",
         "delete from pgmq.q_replicate_data_libsql returning *",
         "insert into pgmq.q_replicate_data_libsql_dead (vt, message) values (now(), '{}'); delete from pgmq.q_replicate_data_libsql_dead",
         "begin; lock table items, events in access share mode; select * from items; select * from events; commit",
@@ -445,6 +445,7 @@ async fn the_workers_role_may_do_what_it_needs_and_nothing_else() {
     }
     for denied in [
         "insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), '{}')",
+        "update pgmq.q_replicate_data_libsql set message = '{}'",
         "truncate pgmq.q_replicate_data_libsql",
         "insert into items values (1)",
         "select * from hidden",
