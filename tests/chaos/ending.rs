@@ -52,18 +52,29 @@ pub async fn judge(stage: &Stage, shown: &Shown) -> Result<End, Failure> {
     let comparison = compare(&client, stage.replica().await?.as_ref()).await?;
     (end.rows, end.differences) = (comparison.rows, comparison.differences);
     end.problems.extend(comparison.examples);
-    let count = |table: String| format!("select count(*) from {table}");
-    end.dead_letters =
-        u64::try_from(client.query_one(&count(format!("{}_dead", queue_table())), &[]).await?.get::<_, i64>(0))?;
+    count(stage, &client, &mut end).await?;
     if end.dead_letters > 0 {
         end.problems.push(format!("{} dead letters, and nothing that could not be applied", end.dead_letters));
     }
-    end.row_versions = u64::try_from(client.query_one(&count("history".into()), &[]).await?.get::<_, i64>(0))?;
     if shown.is_empty() {
         end.problems.push("no reader saw anything".into());
     }
     end.problems.extend(lost(&client, shown).await?);
     Ok(end)
+}
+
+async fn count(stage: &Stage, client: &tokio_postgres::Client, end: &mut End) -> Result<(), Failure> {
+    let sql = format!(
+        "select (select count(*) from {queue}_dead), (select count(*) from history), max(last_value)::bigint
+         from pg_sequences where schemaname || '.' || sequencename = '{queue}_msg_id_seq'",
+        queue = queue_table()
+    );
+    let row = client.query_one(&sql, &[]).await?;
+    let number = |i| u64::try_from(row.get::<_, Option<i64>>(i).unwrap_or(0));
+    (end.dead_letters, end.row_versions, end.messages) = (number(0)?, number(1)?, number(2)?);
+    let binary = stage.workers.binary();
+    (end.drains, end.batches) = (binary.logged("drain done"), binary.logged("batch applied"));
+    Ok(())
 }
 
 /// What readers were shown and Postgres does not have: it was not durable.

@@ -64,14 +64,14 @@ enum Kind {
 
 /// Each as often as its share. Processes that are killed all the time never come to the places where they stop.
 const KINDS: [(Kind, u32); 13] = [
-    (Kind::Kill, 4),
-    (Kind::Freeze, 4),
+    (Kind::Kill, 2),
+    (Kind::Freeze, 5),
     (Kind::Burst, 20),
     (Kind::Resync, 4),
     (Kind::Verify, 5),
     (Kind::Repair, 2),
     (Kind::Sync, 5),
-    (Kind::Disconnect, 8),
+    (Kind::Disconnect, 5),
     (Kind::Lock, 8),
     (Kind::FreezeServer, 3),
     (Kind::KillServer, 3),
@@ -95,7 +95,7 @@ impl Faults {
             self.stage.workers.tend();
             self.change_weather();
             self.one().await?;
-            let pause = millis(&mut self.rng, 20, 250);
+            let pause = millis(&mut self.rng, 10, 200);
             tokio::time::sleep(pause).await;
         }
         self.stage.proxy.iter().for_each(|proxy| proxy.set_rate(0));
@@ -154,7 +154,7 @@ impl Faults {
 
     fn freeze(&mut self, worker: usize) {
         self.fault("worker frozen");
-        let (workers, time) = (self.stage.workers.clone(), millis(&mut self.rng, 50, 3_000));
+        let (workers, time) = (self.stage.workers.clone(), millis(&mut self.rng, 50, 1_500));
         self.background.spawn(async move { workers.freeze(worker, time).await });
     }
 
@@ -162,7 +162,7 @@ impl Faults {
         self.fault("burst of calls");
         for caller in 0..BURST {
             let workers = self.stage.workers.clone();
-            self.background.spawn(async move { workers.sync(caller % 2).await });
+            self.background.spawn(async move { workers.post(caller % 2, "/sync", String::new()).await });
         }
     }
 
@@ -173,7 +173,7 @@ impl Faults {
             false => format!(r#"{{"tables":["{}"]}}"#, pick(&mut self.rng, &TABLES).0),
         };
         let workers = self.stage.workers.clone();
-        self.background.spawn(async move { drop(workers.post(worker, "/resync", body).await) });
+        self.background.spawn(async move { workers.post(worker, "/resync", body).await });
     }
 
     fn nuke(&mut self, worker: usize) {
@@ -183,7 +183,7 @@ impl Faults {
         self.next.nuke = Instant::now() + millis(&mut self.rng, 10_000, 30_000);
         self.fault("nuke");
         let workers = self.stage.workers.clone();
-        self.background.spawn(async move { drop(workers.post(worker, "/nuke", String::new()).await) });
+        self.background.spawn(async move { workers.post(worker, "/nuke", String::new()).await });
     }
 
     /// A command of the binary beside the workers, half of the time with a stop or a stall in it.
@@ -245,7 +245,7 @@ impl Faults {
         let Some(sqld) = &self.stage.sqld else { return };
         let Some(id) = sqld.lock().unwrap_or_else(PoisonError::into_inner).id() else { return };
         self.fault("sqld frozen");
-        let (stage, time) = (self.stage.clone(), millis(&mut self.rng, 100, 2_000));
+        let (stage, time) = (self.stage.clone(), millis(&mut self.rng, 50, 1_200));
         self.background.spawn(async move {
             signal("-STOP", id);
             tokio::time::sleep(time).await;
@@ -301,7 +301,7 @@ impl Faults {
         });
         restarted.await??;
         self.hasty.store(false, Ordering::Relaxed);
-        self.next.crash = Instant::now() + millis(&mut self.rng, 4_000, 12_000);
+        self.next.crash = Instant::now() + millis(&mut self.rng, 6_000, 14_000);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 //! row go back, and nothing that Postgres lost may have been shown.
 //!
 //! `CHAOS_SECONDS` on each path (30), `CHAOS_SEED` (random, printed), `CHAOS_PATH` (file, sqld, both),
-//! `CHAOS_REPORT` (a file that gets one line of JSON a run).
+//! `CHAOS_REPORT` (a file that gets one line of JSON a run), `CHAOS_KEEP` (keeps the logs of a good run too).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod compare;
@@ -81,9 +81,10 @@ async fn run(plan: &Plan, path: Path) -> bool {
     };
     let run = json!({ "seed": seed, "path": path.name(), "seconds": plan.time.as_secs(), "elapsed_s": began.elapsed().as_secs() });
     let good = report::publish(&run, &stage.tally, &end, plan.report.as_deref());
-    let kept = Arc::into_inner(stage).and_then(|stage| stage.strike(!good));
+    let kept = Arc::into_inner(stage).and_then(|stage| stage.strike(!good || plan.keeps));
     if let Some(directory) = kept {
-        println!("chaos: FAILED with seed {seed}; the logs and the replica are in {}", directory.display());
+        let verdict = if good { "good" } else { "FAILED" };
+        println!("chaos: {verdict} with seed {seed}; the logs and the replica are in {}", directory.display());
     }
     good
 }
@@ -112,7 +113,7 @@ async fn act(stage: &Arc<Stage>, plan: &Plan) -> Result<End, Failure> {
 /// What cron does.
 async fn call(stage: Arc<Stage>, worker: usize) {
     loop {
-        stage.workers.sync(worker).await;
+        stage.workers.post(worker, "/sync", String::new()).await;
         tokio::time::sleep(CRON).await;
     }
 }

@@ -31,6 +31,8 @@ pub struct Plan {
     pub time: Duration,
     pub paths: Vec<Path>,
     pub report: Option<PathBuf>,
+    /// Whether the logs of a good run stay.
+    pub keeps: bool,
 }
 
 impl Plan {
@@ -44,7 +46,13 @@ impl Plan {
         let seconds = number("CHAOS_SECONDS")?.unwrap_or(DEFAULT_SECONDS);
         let seed = number("CHAOS_SEED")?.unwrap_or_else(|| entropy().random_range(0..1 << 32));
         let report = std::env::var_os("CHAOS_REPORT").map(PathBuf::from);
-        Ok(Self { seed, time: Duration::from_secs(seconds), paths, report })
+        Ok(Self {
+            seed,
+            time: Duration::from_secs(seconds),
+            paths,
+            report,
+            keeps: std::env::var_os("CHAOS_KEEP").is_some(),
+        })
     }
 }
 

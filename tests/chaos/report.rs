@@ -19,8 +19,6 @@ struct Inner {
     faults: Mutex<BTreeMap<String, u64>>,
     violations: Mutex<Vec<Violation>>,
     violations_in_all: AtomicU64,
-    pub drains: AtomicU64,
-    pub messages: AtomicU64,
     pub transactions: AtomicU64,
     pub refused: AtomicU64,
     pub reads: AtomicU64,
@@ -39,12 +37,6 @@ impl Tally {
             println!("chaos: VIOLATION at {:?}: {}", std::time::SystemTime::now(), violation.0);
             kept.push(violation);
         }
-    }
-
-    /// A drain that ended, and the messages that it took.
-    pub fn drain(&self, messages: u64) {
-        self.0.drains.fetch_add(1, Ordering::Relaxed);
-        self.0.messages.fetch_add(messages, Ordering::Relaxed);
     }
 
     /// A transaction that was committed, or refused (a lock, a key, a lost connection).
@@ -71,6 +63,10 @@ impl Tally {
 /// How a run ended.
 #[derive(Default)]
 pub struct End {
+    /// Drains that ended well, batches that the replica took, messages that the triggers wrote.
+    pub drains: u64,
+    pub batches: u64,
+    pub messages: u64,
     /// Row versions that Postgres ever had.
     pub row_versions: u64,
     /// Rows on both sides at the end.
@@ -91,7 +87,7 @@ pub fn publish(run: &serde_json::Value, tally: &Tally, end: &End, file: Option<&
     let good = end.problems.is_empty() && tally.regressions() == 0 && end.differences == 0 && in_all > 0;
     let line = json!({
         "run": run, "good": good, "faults": in_all, "by_kind": faults,
-        "drains": load(&counts.drains), "messages": load(&counts.messages),
+        "drains": end.drains, "batches": end.batches, "messages": end.messages,
         "transactions": load(&counts.transactions), "refused": load(&counts.refused),
         "row_versions": end.row_versions, "rows": end.rows,
         "reads": load(&counts.reads), "versions_checked": load(&counts.versions),

@@ -7,7 +7,6 @@ use pgflume::demo::postgres::free_port;
 use pgflume::failpoint;
 use rand::RngExt;
 use rand::rngs::StdRng;
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -65,6 +64,16 @@ impl Binary {
     }
 }
 
+impl Binary {
+    /// How often the logs of all processes have this.
+    pub fn logged(&self, what: &str) -> u64 {
+        let files = std::fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|file| file.path());
+        let logs = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        logs.map(|log| String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).matches(what).count() as u64)
+            .sum()
+    }
+}
+
 /// Two workers.
 pub struct Workers {
     binary: Binary,
@@ -79,12 +88,6 @@ struct Slot {
     process: Option<Process>,
     aborts_at: Option<&'static str>,
     log: PathBuf,
-}
-
-/// What a worker answered.
-pub struct Answer {
-    pub is_success: bool,
-    pub body: Value,
 }
 
 impl Workers {
@@ -170,20 +173,11 @@ impl Workers {
         (0..self.slots.len()).for_each(|number| self.kill(number));
     }
 
-    /// One signed POST to a worker.
-    pub async fn post(&self, number: usize, path: &str, body: String) -> Option<Answer> {
+    /// One signed POST to a worker, its answer read to the end, whatever it is.
+    pub async fn post(&self, number: usize, path: &str, body: String) {
         let url = format!("http://127.0.0.1:{}{path}", self.slot(number).port);
-        let answer = self.http.post(url).header("x-webhook-signature", SECRET).body(body).send().await.ok()?;
-        let is_success = answer.status().is_success();
-        let body = serde_json::from_slice(&answer.bytes().await.ok()?).ok()?;
-        Some(Answer { is_success, body })
-    }
-
-    /// One drain.
-    pub async fn sync(&self, number: usize) {
-        let Some(answer) = self.post(number, "/sync", String::new()).await else { return };
-        if answer.is_success && answer.body["busy"] != Value::Bool(true) {
-            self.tally.drain(answer.body["processed"].as_u64().unwrap_or(0));
+        if let Ok(answer) = self.http.post(url).header("x-webhook-signature", SECRET).body(body).send().await {
+            answer.bytes().await.ok();
         }
     }
 }
@@ -202,27 +196,31 @@ pub struct Armed {
     stalls_at: Option<&'static str>,
 }
 
+/// Every step comes there; to the others only a pairing, a comparison or a lost acknowledgement.
+const HOT: [&str; 9] = [
+    failpoint::LOCKED,
+    failpoint::TAKEN,
+    failpoint::DURABLE,
+    failpoint::READ,
+    failpoint::SENT,
+    failpoint::APPLIED,
+    failpoint::ADVANCED,
+    failpoint::COMMITTED,
+    failpoint::LATE,
+];
+
 impl Armed {
     fn draw(rng: &mut StdRng) -> Self {
-        let name = failpoint::NAMES[rng.random_range(0..failpoint::NAMES.len())];
+        let all = &failpoint::NAMES;
+        let is_hot = rng.random_bool(0.7);
+        let name = if is_hot { HOT[rng.random_range(0..HOT.len())] } else { all[rng.random_range(0..all.len())] };
+        let sleep = format!("{}%sleep({})", rng.random_range(2..40), rng.random_range(20..1_500));
+        let before = rng.random_range(0..if is_hot { 6 } else { 2 });
+        let stop = if before > 0 { format!("{before}*off->return") } else { "return".to_owned() };
         match rng.random_range(0..10) {
-            0..2 => Self::default(),
-            2..5 => {
-                let (percent, ms) = (rng.random_range(2..40), rng.random_range(20..1_500));
-                Self {
-                    failpoints: Some(format!("{name}={percent}%sleep({ms})")),
-                    stalls_at: Some(name),
-                    aborts_at: None,
-                }
-            }
-            _ => {
-                // Places that are seldom reached are to be hit the first time.
-                let is_rare =
-                    failpoint::NAMES.iter().position(|n| *n == name) >= Some(11) || name == failpoint::COMPARED;
-                let before = if is_rare { rng.random_range(0..2) } else { rng.random_range(0..12) };
-                let first = if before > 0 { format!("{before}*off->") } else { String::new() };
-                Self { failpoints: Some(format!("{name}={first}return")), aborts_at: Some(name), stalls_at: None }
-            }
+            0 => Self::default(),
+            1..4 => Self { failpoints: Some(format!("{name}={sleep}")), stalls_at: Some(name), aborts_at: None },
+            _ => Self { failpoints: Some(format!("{name}={stop}")), aborts_at: Some(name), stalls_at: None },
         }
     }
 }
