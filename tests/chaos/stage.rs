@@ -115,7 +115,7 @@ fn options() -> Options {
         ("max_connections", "100"),
         ("max_locks_per_transaction", "1000"),
         ("deadlock_timeout", "200ms"),
-        ("log_lock_waits", "on"),
+        ("recovery_init_sync_method", "syncfs"),
     ];
     let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Options { settings, ..Options::default() }

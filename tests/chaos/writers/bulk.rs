@@ -29,7 +29,8 @@ pub fn next(rng: &mut StdRng) -> Transaction {
 
 /// The ids of a batch are the same each time: rows come back under their old key.
 fn insert(rng: &mut StdRng, batch: i32) -> String {
-    let rows = rng.random_range(200..4_000);
+    let most = if rng.random_bool(0.2) { 6_000 } else { 600 };
+    let rows = rng.random_range(100..most);
     format!(
         "delete from public.loads where batch = {batch} or id in (select md5('{batch}/' || i)::uuid from generate_series(1, {rows}) i);
          insert into public.loads select md5('{batch}/' || i)::uuid, {batch}, 'row ' || i from generate_series(1, {rows}) i"

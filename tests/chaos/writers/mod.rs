@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::{Client, Error};
 
 /// A server that is down is asked again after this.
-const RECONNECT: Duration = Duration::from_millis(100);
+const RECONNECT: Duration = Duration::from_millis(300);
 
 /// One step of a transaction.
 pub enum Step {
