@@ -8,10 +8,12 @@ use crate::stage::{Failure, Stage};
 use crate::workers::signal;
 use pgflume::config::Target;
 use pgflume::demo::postgres::Stop;
+use pgflume::replica::Statement;
+use pgflume::replica::head::SELECT_HEAD;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::Value;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
@@ -25,13 +27,14 @@ const BURST: usize = 12;
 const WEATHER_MS: (u64, u64) = (500, 3_000);
 /// Of 1,000 writes, so many are struck. Good weather in between lets the queue drain.
 const WEATHER: [u32; 6] = [0, 50, 100, 200, 300, 500];
+/// For a batch of a worker that has just been started.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(3);
 const RESTART_TRIES: u32 = 5;
 
 /// The one that makes them.
 pub struct Faults {
     stage: Arc<Stage>,
     rng: StdRng,
-    hasty: Arc<AtomicBool>,
     background: JoinSet<()>,
     commands: JoinSet<()>,
     next: Next,
@@ -80,12 +83,12 @@ const KINDS: [(Kind, u32); 13] = [
 ];
 
 impl Faults {
-    pub fn new(stage: Arc<Stage>, seed: u64, hasty: Arc<AtomicBool>) -> Self {
+    pub fn new(stage: Arc<Stage>, seed: u64) -> Self {
         let now = Instant::now();
         let soon = |seconds| now + Duration::from_secs(seconds);
         let next = Next { weather: now, crash: soon(3), server: soon(2), nuke: soon(10) };
         let (background, commands) = (JoinSet::new(), JoinSet::new());
-        Self { stage, rng: rng(seed, "faults"), hasty, background, commands, next }
+        Self { stage, rng: rng(seed, "faults"), background, commands, next }
     }
 
     /// One after another for so long; then everything is up and sound.
@@ -275,6 +278,41 @@ impl Faults {
         Ok(())
     }
 
+    /// For a while nobody writes the log to disk but one worker, which stalls each time the replica has a batch; the
+    /// server goes down at such a moment. Its log writer would hand full pages to the system, where they outlive the
+    /// server (not the machine), so it stands still, and ends as in a crash.
+    async fn make_hasty(&mut self) -> Result<(), Failure> {
+        let client = self.stage.connect().await?;
+        let sql = "select pid from pg_stat_activity where backend_type = 'walwriter'";
+        let log_writer = u32::try_from(client.query_one(sql, &[]).await?.get::<_, i32>(0))?;
+        self.stage.hasty.store(true, Ordering::Relaxed);
+        signal("-STOP", log_writer);
+        tokio::time::sleep(millis(&mut self.rng, 100, 600)).await;
+        let workers = self.stage.workers.clone();
+        workers.end();
+        workers.start_stalling();
+        let call = tokio::spawn(async move { workers.post_when_up(0, "/sync").await });
+        self.batch_applied().await;
+        signal("-QUIT", log_writer);
+        signal("-CONT", log_writer);
+        self.background.spawn(async { drop(call.await) });
+        Ok(())
+    }
+
+    /// Waits for the next batch, but not for ever: nothing may be queued.
+    async fn batch_applied(&self) {
+        let Ok(store) = self.stage.replica().await else { return };
+        let head = || async { store.read(Statement::new(SELECT_HEAD, Vec::new())).await.ok() };
+        let (before, began) = (head().await, Instant::now());
+        while began.elapsed() < BATCH_TIMEOUT {
+            let now = head().await;
+            if now.is_some() && now != before {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    }
+
     /// An immediate shutdown, often in the middle of a step that has seen what was committed asynchronously.
     async fn crash_postgres(&mut self) -> Result<(), Failure> {
         if Instant::now() < self.next.crash {
@@ -282,12 +320,7 @@ impl Faults {
         }
         self.fault("Postgres crashed");
         if self.rng.random_bool(0.7) {
-            self.hasty.store(true, Ordering::Relaxed);
-            tokio::time::sleep(millis(&mut self.rng, 200, 1_500)).await;
-            // One call: notes that other callers leave for a running drain would flush the log.
-            let (workers, worker) = (self.stage.workers.clone(), self.rng.random_range(0..2));
-            self.background.spawn(async move { workers.post(worker, "/sync", String::new()).await });
-            tokio::time::sleep(millis(&mut self.rng, 0, 400)).await;
+            self.make_hasty().await?;
         }
         let (cluster, down) = (self.stage.cluster.clone(), millis(&mut self.rng, 0, 800));
         let restarted = tokio::task::spawn_blocking(move || {
@@ -302,7 +335,7 @@ impl Faults {
             }
         });
         restarted.await??;
-        self.hasty.store(false, Ordering::Relaxed);
+        self.stage.hasty.store(false, Ordering::Relaxed);
         self.next.crash = Instant::now() + millis(&mut self.rng, 9_000, 20_000);
         Ok(())
     }

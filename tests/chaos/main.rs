@@ -28,6 +28,7 @@ use serde_json::json;
 use stage::{Failure, Stage};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use writers::Writers;
 
@@ -94,7 +95,7 @@ async fn act(stage: &Arc<Stage>, plan: &Plan) -> Result<End, Failure> {
     let readers = Readers::start(stage);
     stage.workers.tend();
     let cron = [0, 1].map(|worker| tokio::spawn(call(stage.clone(), worker)));
-    let faults = Faults::new(stage.clone(), plan.seed, writers.hasty());
+    let faults = Faults::new(stage.clone(), plan.seed);
     let outcome = faults.run(plan.time).await;
     stage.workers.restart_sound();
     cron.iter().for_each(tokio::task::JoinHandle::abort);
@@ -113,7 +114,9 @@ async fn act(stage: &Arc<Stage>, plan: &Plan) -> Result<End, Failure> {
 /// What cron does.
 async fn call(stage: Arc<Stage>, worker: usize) {
     loop {
-        stage.workers.post(worker, "/sync", String::new()).await;
+        if !stage.hasty.load(Ordering::Relaxed) {
+            stage.workers.post(worker, "/sync", String::new()).await;
+        }
         tokio::time::sleep(CRON).await;
     }
 }

@@ -13,6 +13,7 @@ use pgflume::replica::local::Local;
 use pgflume::replica::remote::Remote;
 use pgflume::secret::Secret;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -33,6 +34,9 @@ pub struct Stage {
     pub proxy: Option<Proxy>,
     pub target: Target,
     pub tally: Tally,
+    /// While set, no transaction of the application waits for the disk, and cron is quiet (a note that a caller
+    /// leaves would flush the log): a crash then loses what others could already see.
+    pub hasty: AtomicBool,
     directory: Option<TempDir>,
 }
 
@@ -58,7 +62,16 @@ impl Stage {
         let binary =
             Binary { postgres: cluster.url("postgres"), libsql, token, directory: directory.path().to_owned() };
         let workers = Workers::new(binary, seed, tally.clone())?;
-        let stage = Self { workers, cluster, sqld, proxy, target, tally, directory: Some(directory) };
+        let stage = Self {
+            workers,
+            cluster,
+            sqld,
+            proxy,
+            target,
+            tally,
+            hasty: AtomicBool::new(false),
+            directory: Some(directory),
+        };
         stage.prepare().await?;
         Ok(Arc::new(stage))
     }

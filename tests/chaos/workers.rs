@@ -169,6 +169,25 @@ impl Workers {
         }
     }
 
+    /// The first, alone, with a stall behind each batch.
+    pub fn start_stalling(&self) {
+        let stalls_at = Some(failpoint::APPLIED);
+        self.start(
+            &mut self.slot(0),
+            Armed { failpoints: Some("applied=sleep(300)".into()), aborts_at: None, stalls_at },
+        );
+    }
+
+    /// A call to a worker that is starting.
+    pub async fn post_when_up(&self, number: usize, path: &str) {
+        let url = format!("http://127.0.0.1:{}/health", self.slot(number).port);
+        let began = Instant::now();
+        while self.http.get(&url).send().await.is_err() && began.elapsed() < CALL_TIMEOUT {
+            tokio::time::sleep(POLL).await;
+        }
+        self.post(number, path, String::new()).await;
+    }
+
     pub fn end(&self) {
         (0..self.slots.len()).for_each(|number| self.kill(number));
     }

@@ -86,14 +86,12 @@ const ODD: [&str; 12] = [
 /// All writers of a run.
 pub struct Writers {
     stop: Arc<AtomicBool>,
-    /// While set, no transaction waits for the disk: a crash then loses some that others could see.
-    hasty: Arc<AtomicBool>,
     tasks: JoinSet<()>,
 }
 
 impl Writers {
     pub fn start(stage: &Arc<Stage>, seed: u64) -> Self {
-        let mut writers = Self { stop: Arc::default(), hasty: Arc::default(), tasks: JoinSet::new() };
+        let mut writers = Self { stop: Arc::default(), tasks: JoinSet::new() };
         for (name, kind) in KINDS {
             let writer = Writer {
                 stage: stage.clone(),
@@ -101,16 +99,10 @@ impl Writers {
                 rng: rng(seed, name),
                 is_hasty: name.starts_with("hasty"),
                 stop: writers.stop.clone(),
-                hasty: writers.hasty.clone(),
             };
             writers.tasks.spawn(writer.run());
         }
         writers
-    }
-
-    /// See [`Writers::hasty`].
-    pub fn hasty(&self) -> Arc<AtomicBool> {
-        self.hasty.clone()
     }
 
     /// Ends them, each after the transaction in hand.
@@ -126,7 +118,6 @@ struct Writer {
     rng: StdRng,
     is_hasty: bool,
     stop: Arc<AtomicBool>,
-    hasty: Arc<AtomicBool>,
 }
 
 impl Writer {
@@ -166,8 +157,7 @@ impl Writer {
     }
 
     async fn transact(&self, client: &Client, transaction: Transaction) -> Result<(), Error> {
-        let is_hasty = self.hasty.load(Ordering::Relaxed);
-        client.batch_execute(if is_hasty { "begin; set local synchronous_commit = off" } else { "begin" }).await?;
+        client.batch_execute("begin").await?;
         for step in transaction.steps {
             match step {
                 Step::Sql(sql) => client.batch_execute(&sql).await?,
@@ -179,6 +169,9 @@ impl Writer {
                     sink.finish().await?;
                 }
             }
+        }
+        if self.stage.hasty.load(Ordering::Relaxed) {
+            client.batch_execute("set local synchronous_commit = off").await?;
         }
         client.batch_execute(if transaction.commits { "commit" } else { "rollback" }).await
     }
