@@ -281,10 +281,8 @@ impl Faults {
     /// For a while nobody writes the log to disk but one worker, which stalls each time the replica has a batch; the
     /// server goes down at such a moment. Its log writer would hand full pages to the system, where they outlive the
     /// server (not the machine), so it stands still, and ends as in a crash.
-    async fn make_hasty(&mut self) -> Result<(), Failure> {
-        let client = self.stage.connect().await?;
-        let sql = "select pid from pg_stat_activity where backend_type = 'walwriter'";
-        let log_writer = u32::try_from(client.query_one(sql, &[]).await?.get::<_, i32>(0))?;
+    async fn make_hasty(&mut self) {
+        let Some(log_writer) = self.log_writer().await else { return };
         self.stage.hasty.store(true, Ordering::Relaxed);
         signal("-STOP", log_writer);
         tokio::time::sleep(millis(&mut self.rng, 100, 600)).await;
@@ -296,7 +294,13 @@ impl Faults {
         signal("-QUIT", log_writer);
         signal("-CONT", log_writer);
         self.background.spawn(async { drop(call.await) });
-        Ok(())
+    }
+
+    /// The process id of Postgres' log writer.
+    async fn log_writer(&self) -> Option<u32> {
+        let sql = "select pid from pg_stat_activity where backend_type = 'walwriter'";
+        let row = self.stage.connect().await.ok()?.query_one(sql, &[]).await.ok()?;
+        u32::try_from(row.get::<_, i32>(0)).ok()
     }
 
     /// Waits for the next batch, but not for ever: nothing may be queued.
@@ -320,7 +324,7 @@ impl Faults {
         }
         self.fault("Postgres crashed");
         if self.rng.random_bool(0.7) {
-            self.make_hasty().await?;
+            self.make_hasty().await;
         }
         let (cluster, down) = (self.stage.cluster.clone(), millis(&mut self.rng, 0, 800));
         let restarted = tokio::task::spawn_blocking(move || {
