@@ -51,7 +51,7 @@ impl Plan {
             time: Duration::from_secs(seconds),
             paths,
             report,
-            keeps: std::env::var_os("CHAOS_KEEP").is_some(),
+            keeps: std::env::var_os("CHAOS_KEEP").is_some_and(|keep| !keep.is_empty()),
         })
     }
 }
