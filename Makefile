@@ -1,7 +1,7 @@
 # The habits of this repository. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint fuzz bench bench-quick parts image clean
+.PHONY: help demo test chaos lint fuzz bench bench-quick parts image clean
 
 # Container images are built with whichever of the two is here. OCI images have no HEALTHCHECK.
 BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build --format docker || echo docker build)
@@ -15,6 +15,9 @@ demo: ## the whole chain on throw-away parts: Postgres, PGMQ, libSQL, and the pr
 
 test: parts ## every test, against real Postgres, PGMQ, pgbouncer and sqld
 	cargo test --locked
+
+chaos: parts ## two minutes of faults on each write path: CHAOS_SEED, CHAOS_SECONDS, CHAOS_PATH, CHAOS_REPORT
+	CHAOS_SECONDS=$${CHAOS_SECONDS:-120} cargo test --locked --test chaos
 
 lint: ## formatting, clippy and documentation, warnings are errors
 	cargo fmt --check

@@ -36,11 +36,12 @@ pub struct Error {
 /// Without the cause: Postgres' DETAIL holds row values.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { class, message, table, source: _ } = self;
+        let Self { class, message, table, is_of_size, source: _ } = self;
         f.debug_struct("Error")
             .field("class", class)
             .field("message", message)
             .field("table", table)
+            .field("is_of_size", is_of_size)
             .finish_non_exhaustive()
     }
 }

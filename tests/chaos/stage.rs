@@ -1,0 +1,135 @@
+//! The parts of one run: Postgres with fsync on, the replica (a file, or sqld behind the proxy), the workers.
+
+use crate::parts::{Sqld, SqldOptions};
+use crate::plan::Path;
+use crate::proxy::Proxy;
+use crate::report::Tally;
+use crate::workers::{Binary, Workers, replica_file};
+use pgflume::config::{DEFAULT_QUEUE, Target};
+use pgflume::demo::postgres::{Cluster, Options};
+use pgflume::postgres::PgUrl;
+use pgflume::replica::Store;
+use pgflume::replica::local::Local;
+use pgflume::replica::remote::Remote;
+use pgflume::secret::Secret;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio_postgres::Client;
+
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// The definition of the replicated tables.
+pub const SCHEMA: &str = include_str!("application.json");
+const TABLES: &str = include_str!("application.sql");
+const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What is on stage.
+pub struct Stage {
+    pub workers: Arc<Workers>,
+    pub cluster: Arc<Cluster>,
+    pub sqld: Option<Mutex<Sqld>>,
+    pub proxy: Option<Proxy>,
+    pub target: Target,
+    pub tally: Tally,
+    /// While set, no transaction of the application waits for the disk, and cron is quiet (a note that a caller
+    /// leaves would flush the log): a crash then loses what others could already see.
+    pub hasty: AtomicBool,
+    directory: Option<TempDir>,
+}
+
+impl Stage {
+    pub async fn set(path: Path, seed: u64) -> Result<Arc<Self>, Failure> {
+        let tally = Tally::default();
+        let directory = tempfile::Builder::new().prefix("pgflume-chaos-").tempdir()?;
+        std::fs::write(directory.path().join("schema.json"), SCHEMA)?;
+        let (sqld, proxy, target) = match path {
+            Path::File => (None, None, Target::File(replica_file(directory.path()))),
+            Path::Sqld => {
+                let sqld = tokio::task::spawn_blocking(|| Sqld::start(SqldOptions::default())).await?;
+                let proxy = Proxy::start(&sqld.url(), seed, tally.clone()).await?;
+                let target = Target::Remote { url: sqld.url(), token: Some(Secret::new(sqld.token_rw())) };
+                (Some(Mutex::new(sqld)), Some(proxy), target)
+            }
+        };
+        let cluster = Arc::new(tokio::task::spawn_blocking(|| Cluster::start(options())).await??);
+        let (libsql, token) = match (&target, &proxy) {
+            (Target::Remote { token, .. }, Some(proxy)) => (proxy.url(), token.as_ref().map(|t| t.expose().to_owned())),
+            _ => (format!("file:{}", replica_file(directory.path()).display()), None),
+        };
+        let binary =
+            Binary { postgres: cluster.url("postgres"), libsql, token, directory: directory.path().to_owned() };
+        let workers = Workers::new(binary, seed, tally.clone())?;
+        let stage = Self {
+            workers,
+            cluster,
+            sqld,
+            proxy,
+            target,
+            tally,
+            hasty: AtomicBool::new(false),
+            directory: Some(directory),
+        };
+        stage.prepare().await?;
+        Ok(Arc::new(stage))
+    }
+
+    async fn prepare(&self) -> Result<(), Failure> {
+        self.connect().await?.batch_execute(TABLES).await?;
+        let (code, said) = self.workers.binary().run(&["setup"], None, SETUP_TIMEOUT).await;
+        if code == Some(0) { Ok(()) } else { Err(format!("pgflume setup failed: {said}").into()) }
+    }
+
+    /// A connection to Postgres.
+    pub async fn connect(&self) -> Result<Client, Failure> {
+        let url = self.cluster.url("postgres?application_name=application");
+        Ok(PgUrl::parse(&url)?.connect().await?)
+    }
+
+    /// A plain connection to the replica, past the proxy.
+    pub async fn replica(&self) -> Result<Box<dyn Store>, Failure> {
+        Ok(match &self.target {
+            Target::File(path) => Box::new(Local::open(path).await?),
+            Target::Remote { url, token } => Box::new(Remote::new(url, token.clone())?),
+        })
+    }
+
+    /// Stops all programs; where the logs and the replica are, if they are to be `kept`.
+    pub fn strike(mut self, kept: bool) -> Option<PathBuf> {
+        self.workers.end();
+        let directory = self.directory.take()?;
+        if !kept {
+            return None;
+        }
+        let directory = directory.keep();
+        std::fs::copy(self.cluster.directory().join("server.log"), directory.join("postgres.log")).ok();
+        if let Some(sqld) = &self.sqld {
+            let sqld = sqld.lock().unwrap_or_else(PoisonError::into_inner);
+            let log = sqld.directory().with_file_name("sqld.log");
+            std::fs::copy(log, directory.join("sqld.log")).ok();
+        }
+        Some(directory)
+    }
+}
+
+/// The queue's table.
+pub fn queue_table() -> String {
+    format!("pgmq.q_{DEFAULT_QUEUE}")
+}
+
+/// fsync is on, as it is by default. What is committed asynchronously stays long enough in memory to be lost.
+fn options() -> Options {
+    let settings = [
+        ("wal_writer_delay", "10s"),
+        ("wal_writer_flush_after", "1GB"),
+        ("wal_buffers", "16MB"),
+        ("max_connections", "100"),
+        ("max_locks_per_transaction", "1000"),
+        ("deadlock_timeout", "200ms"),
+        ("recovery_init_sync_method", "syncfs"),
+    ];
+    let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Options { settings, ..Options::default() }
+}

@@ -1,0 +1,250 @@
+//! The real binary: two `serve` on the same queue and replica, started again whenever they die, and its commands.
+
+use crate::parts::process::Process;
+use crate::plan::rng;
+use crate::report::Tally;
+use pgflume::demo::postgres::free_port;
+use pgflume::failpoint;
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The secret of all workers.
+const SECRET: &str = "the-secret-of-the-chaos-run";
+const POLL: Duration = Duration::from_millis(20);
+/// An answer takes 55 s at most.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How the binary is called.
+#[derive(Clone)]
+pub struct Binary {
+    pub postgres: String,
+    pub libsql: String,
+    pub token: Option<String>,
+    pub directory: PathBuf,
+}
+
+impl Binary {
+    fn command(&self, arguments: &[&str], failpoints: Option<&str>) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
+        command.args(arguments).env_clear().current_dir(&self.directory);
+        command.env("PGMQ_URL", &self.postgres).env("LIBSQL_URL", &self.libsql).env("SCHEMA_FILE", "schema.json");
+        command.env("WEBHOOK_SIGNATURE", SECRET).env("RUST_LOG", "info");
+        if let Some(token) = &self.token {
+            command.env("LIBSQL_AUTH_TOKEN", token);
+        }
+        if let Some(failpoints) = failpoints {
+            command.env("FAILPOINTS", failpoints);
+        }
+        command
+    }
+
+    /// Runs a command to its end; its exit code (`None`: aborted or killed) and its standard output.
+    pub async fn run(&self, arguments: &[&str], failpoints: Option<&str>, limit: Duration) -> (Option<i32>, String) {
+        let mut command = self.command(arguments, failpoints);
+        let log = self.directory.join(format!("{}.log", arguments.join("")));
+        let before = std::fs::metadata(&log).map_or(0, |found| found.len());
+        let ended = tokio::task::spawn_blocking(move || {
+            let (mut process, began) = (Process::spawn(&mut command, &log, None), Instant::now());
+            let status = loop {
+                match process.ended() {
+                    None if began.elapsed() < limit => std::thread::sleep(POLL),
+                    other => break other,
+                }
+            };
+            drop(process);
+            let text = std::fs::read(&log).unwrap_or_default();
+            let new = text.get(usize::try_from(before).unwrap_or(0)..).unwrap_or_default();
+            (status.and_then(|status| status.code()), String::from_utf8_lossy(new).into_owned())
+        });
+        ended.await.unwrap_or((None, String::new()))
+    }
+}
+
+impl Binary {
+    /// How often the logs of all processes have this.
+    pub fn logged(&self, what: &str) -> u64 {
+        let files = std::fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|file| file.path());
+        let logs = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        logs.map(|log| String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).matches(what).count() as u64)
+            .sum()
+    }
+}
+
+/// Two workers.
+pub struct Workers {
+    binary: Binary,
+    slots: [Mutex<Slot>; 2],
+    rng: Mutex<StdRng>,
+    tally: Tally,
+    http: reqwest::Client,
+}
+
+struct Slot {
+    port: u16,
+    process: Option<Process>,
+    aborts_at: Option<&'static str>,
+    log: PathBuf,
+}
+
+impl Workers {
+    pub fn new(binary: Binary, seed: u64, tally: Tally) -> std::io::Result<Arc<Self>> {
+        let slot = |number: usize| {
+            let log = binary.directory.join(format!("worker{number}.log"));
+            free_port().map(|port| Mutex::new(Slot { port, process: None, aborts_at: None, log }))
+        };
+        let slots = [slot(0)?, slot(1)?];
+        let http =
+            reqwest::Client::builder().no_proxy().timeout(CALL_TIMEOUT).build().map_err(std::io::Error::other)?;
+        Ok(Arc::new(Self { binary, slots, rng: Mutex::new(rng(seed, "workers")), tally, http }))
+    }
+
+    pub fn binary(&self) -> &Binary {
+        &self.binary
+    }
+
+    fn slot(&self, number: usize) -> MutexGuard<'_, Slot> {
+        self.slots[number].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts those that are gone, each with another stop or stall in it.
+    pub fn tend(&self) {
+        for number in 0..self.slots.len() {
+            let mut slot = self.slot(number);
+            let is_running = slot.process.as_mut().is_some_and(|process| process.ended().is_none());
+            if is_running {
+                continue;
+            }
+            if let (Some(_), Some(name)) = (&slot.process, slot.aborts_at) {
+                self.tally.fault(format!("worker aborted at {name}"));
+            }
+            let armed = self.armed();
+            self.start(&mut slot, armed);
+        }
+    }
+
+    fn start(&self, slot: &mut Slot, armed: Armed) {
+        let port = slot.port.to_string();
+        let mut command = self.binary.command(&["serve", "--port", &port], armed.failpoints.as_deref());
+        slot.process = None;
+        slot.process = Some(Process::spawn(&mut command, &slot.log, None));
+        slot.aborts_at = armed.aborts_at;
+        if let Some(name) = armed.stalls_at {
+            self.tally.fault(format!("worker stalls at {name}"));
+        }
+    }
+
+    /// Where the next process stops or stalls.
+    pub fn armed(&self) -> Armed {
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        Armed::draw(&mut rng)
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self, number: usize) {
+        let mut slot = self.slot(number);
+        slot.process = None;
+        slot.aborts_at = None;
+    }
+
+    /// Stops the process for a while, as a machine that is paused.
+    pub async fn freeze(&self, number: usize, time: Duration) {
+        let id = self.slot(number).process.as_ref().map(Process::id);
+        let Some(id) = id else { return };
+        signal("-STOP", id);
+        tokio::time::sleep(time).await;
+        // Not if it was killed meanwhile: its id may be another's.
+        if self.slot(number).process.as_ref().map(Process::id) == Some(id) {
+            signal("-CONT", id);
+        }
+    }
+
+    /// Both anew, without faults.
+    pub fn restart_sound(&self) {
+        for number in 0..self.slots.len() {
+            self.start(&mut self.slot(number), Armed::default());
+        }
+    }
+
+    /// The first, alone, with a stall behind each batch.
+    pub fn start_stalling(&self) {
+        let stalls_at = Some(failpoint::APPLIED);
+        self.start(
+            &mut self.slot(0),
+            Armed { failpoints: Some("applied=sleep(300)".into()), aborts_at: None, stalls_at },
+        );
+    }
+
+    /// A call to a worker that is starting.
+    pub async fn post_when_up(&self, number: usize, path: &str) {
+        let url = format!("http://127.0.0.1:{}/health", self.slot(number).port);
+        let began = Instant::now();
+        while self.http.get(&url).send().await.is_err() && began.elapsed() < CALL_TIMEOUT {
+            tokio::time::sleep(POLL).await;
+        }
+        self.post(number, path, String::new()).await;
+    }
+
+    pub fn end(&self) {
+        (0..self.slots.len()).for_each(|number| self.kill(number));
+    }
+
+    /// One signed POST to a worker, its answer read to the end, whatever it is.
+    pub async fn post(&self, number: usize, path: &str, body: String) {
+        let url = format!("http://127.0.0.1:{}{path}", self.slot(number).port);
+        if let Ok(answer) = self.http.post(url).header("x-webhook-signature", SECRET).body(body).send().await {
+            answer.bytes().await.ok();
+        }
+    }
+}
+
+/// Sends a signal to a process of ours.
+pub fn signal(name: &str, id: u32) {
+    // A process that has just ended is none to send a signal to.
+    Command::new("kill").args([name, &id.to_string()]).stderr(std::process::Stdio::null()).status().ok();
+}
+
+/// What a process has in store.
+#[derive(Default)]
+pub struct Armed {
+    pub failpoints: Option<String>,
+    pub aborts_at: Option<&'static str>,
+    stalls_at: Option<&'static str>,
+}
+
+/// Every step comes there; to the others only a pairing, a comparison or a lost acknowledgement.
+const HOT: [&str; 9] = [
+    failpoint::LOCKED,
+    failpoint::TAKEN,
+    failpoint::DURABLE,
+    failpoint::READ,
+    failpoint::SENT,
+    failpoint::APPLIED,
+    failpoint::ADVANCED,
+    failpoint::COMMITTED,
+    failpoint::LATE,
+];
+
+impl Armed {
+    fn draw(rng: &mut StdRng) -> Self {
+        let all = &failpoint::NAMES;
+        let is_hot = rng.random_bool(0.7);
+        let name = if is_hot { HOT[rng.random_range(0..HOT.len())] } else { all[rng.random_range(0..all.len())] };
+        let sleep = format!("{}%sleep({})", rng.random_range(2..40), rng.random_range(20..1_500));
+        let before = rng.random_range(0..if is_hot { 6 } else { 2 });
+        let stop = if before > 0 { format!("{before}*off->return") } else { "return".to_owned() };
+        match rng.random_range(0..10) {
+            0 => Self::default(),
+            1..4 => Self { failpoints: Some(format!("{name}={sleep}")), stalls_at: Some(name), aborts_at: None },
+            _ => Self { failpoints: Some(format!("{name}={stop}")), aborts_at: Some(name), stalls_at: None },
+        }
+    }
+}
+
+/// Where the files of a run are.
+pub fn replica_file(directory: &Path) -> PathBuf {
+    directory.join("replica.db")
+}
