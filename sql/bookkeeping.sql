@@ -140,4 +140,13 @@ create table if not exists pgflume.losses (
     at          timestamptz not null default clock_timestamp()
 );
 
+-- Names of steps that write rows that no message names, committed before they write: a Postgres that knows the name
+-- has all that the step saw.
+create table if not exists pgflume.steps (
+    queue       text not null,
+    token       text not null,
+    at          timestamptz not null default now(),
+    primary key (queue, token)
+);
+
 comment on schema pgflume is 'pgflume, bookkeeping 5';

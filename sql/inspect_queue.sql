@@ -12,7 +12,8 @@ select
              ('vt', 'timestamptz'::regtype), ('message', 'jsonb'::regtype))),
     pg_has_role(c.relowner, 'usage'),
     pg_get_userbyid(c.relowner)::text,
-    (select min(t.tgname)::text from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal)
+    (select min(t.tgname)::text from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal
+        and not (t.tgname in ('pgflume_deleted', 'pgflume_truncated') and t.tgfoid = to_regproc('pgflume.note_loss')))
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = 'pgmq' and c.relname = $1

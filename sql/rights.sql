@@ -7,7 +7,7 @@ revoke update on {{queue}} from pgflume_worker;
 grant select, insert, delete on {{dead}} to pgflume_worker;
 grant usage on schema pgflume to pgflume_worker;
 grant select, insert, update on pgflume.progress, pgflume.wakeup to pgflume_worker;
-grant select, insert, delete on pgflume.redeemed, pgflume.kept to pgflume_worker;
+grant select, insert, delete on pgflume.redeemed, pgflume.kept, pgflume.steps to pgflume_worker;
 grant select, insert, update, delete on pgflume.resyncs, pgflume.verified to pgflume_worker;
 grant select, delete on pgflume.losses to pgflume_worker;
 grant insert on pgflume.losses to pgflume_capture;

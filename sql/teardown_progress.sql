@@ -12,6 +12,7 @@ begin
     end if;
     if to_regclass('pgflume.kept') is not null then
         delete from pgflume.kept where queue = {{queue_name}};
+        delete from pgflume.steps where queue = {{queue_name}};
         delete from pgflume.losses where queue = {{queue_name}};
     end if;
 end

@@ -266,25 +266,36 @@ pub async fn take_losses(client: &Client, queue: &QueueName) -> Result<Vec<(Stri
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
 }
 
-/// What Postgres says of each of `entries`. Takes two connections: `client` within the step, for the messages that
-/// it may take again, and `other` with a snapshot of its own, because another worker's step may have ended since.
-pub async fn fates(client: &Client, other: &Client, queue: &QueueName, entries: &[Entry]) -> Result<Vec<Fate>> {
-    let xids: Vec<&str> = entries.iter().map(|e| e.xid.as_str()).collect();
-    let lsns: Vec<&str> = entries.iter().map(|e| e.lsn.as_str()).collect();
-    // pg_xact_status() raises for a transaction that this Postgres has not begun yet.
-    let sql = "select case when x::xid8 < pg_snapshot_xmax(pg_current_snapshot()) and l::pg_lsn <= pg_current_wal_insert_lsn()
-                           then pg_xact_status(x::xid8) end is not distinct from 'aborted'
-               from unnest($1::text[], $2::text[]) with ordinality u(x, l, i) order by i";
-    let rows = other.query_typed(sql, &[(&xids, Type::TEXT_ARRAY), (&lsns, Type::TEXT_ARRAY)]).await?;
+/// Commits the name of a step, and so flushes all that its snapshot saw. `other` is not the step's connection.
+pub async fn name_step(other: &Client, queue: &QueueName, name: &str) -> Result<()> {
+    other.batch_execute("begin; set local synchronous_commit = on").await?;
+    let insert = "insert into pgflume.steps (queue, token) values ($1, $2)";
+    other.execute_typed(insert, &[(&queue.as_str(), Type::TEXT), (&name, Type::TEXT)]).await?;
+    let old = "delete from pgflume.steps where queue = $1 and at < now() - interval '1 day'";
+    other.execute_typed(old, &[(&queue.as_str(), Type::TEXT)]).await?;
+    other.batch_execute("commit").await?;
+    Ok(())
+}
+
+async fn knows_step(client: &Client, queue: &QueueName, name: &str) -> Result<bool> {
+    let sql = "select 1 from pgflume.steps where queue = $1 and token = $2";
+    Ok(!client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&name, Type::TEXT)]).await?.is_empty())
+}
+
+/// What Postgres says of each of `entries`, within the step.
+pub async fn fates(client: &Client, queue: &QueueName, entries: &[Entry]) -> Result<Vec<Fate>> {
     let mut fates: Vec<Fate> = Vec::with_capacity(entries.len());
     for (i, entry) in entries.iter().enumerate() {
-        // Batches of one take have the same messages.
-        let is_same = i > 0 && !entry.witness.is_empty() && entry.witness == entries[i - 1].witness;
-        fates.push(match entry.witness.is_empty() {
-            _ if is_same => fates[i - 1],
-            true if rows.get(i).is_some_and(|row| row.try_get(0).unwrap_or(false)) => Fate::RolledBack,
-            false if queue::has(client, queue, &entry.witness).await? => Fate::Queued,
-            _ => Fate::Lost,
+        let witness = &entry.witness;
+        // Batches of one group have the same.
+        fates.push(if i > 0 && *witness == entries[i - 1].witness {
+            fates[i - 1]
+        } else if witness.is_empty() {
+            if knows_step(client, queue, &witness.digest).await? { Fate::Known } else { Fate::Lost }
+        } else if queue::has(client, queue, witness).await? {
+            Fate::Queued
+        } else {
+            Fate::Lost
         });
     }
     Ok(fates)
@@ -295,8 +306,8 @@ pub async fn fates(client: &Client, other: &Client, queue: &QueueName, entries: 
 pub enum Fate {
     /// All messages that it came from are queued as they were.
     Queued,
-    /// It came from pages of a table, and the transaction that read them was rolled back in this very history.
-    RolledBack,
+    /// It came from no messages, and Postgres knows the step that read its rows.
+    Known,
     /// Neither: Postgres is at another point of its history.
     Lost,
 }

@@ -117,8 +117,8 @@ pub fn obstacle(
 
 /// Whether the replica is ahead only because an acknowledgement was lost: its ledger leads without a
 /// gap from `from` to `to`, and all that it was made of will come again: the messages are queued as they were,
-/// or, for pages of a table, the transaction that read them was rolled back. In a history in which a message is
-/// missing, rows may be in the replica that this Postgres never had.
+/// or, for pages of a table, Postgres knows the step that read them. In a history in which one is missing, rows
+/// may be in the replica that this Postgres never had.
 pub fn ahead(from: &Head, to: &Head, ledger: &[Entry], fates: &[Fate]) -> Result<(), Divergence> {
     let mut at = from;
     for entry in ledger {
@@ -256,7 +256,7 @@ mod tests {
         };
         let (from, to) = (head("e", 5, "t5"), head("e", 7, "t7"));
         let ledger = [entry(6, "t5"), entry(7, "t6")];
-        let fine = [Fate::Queued, Fate::RolledBack];
+        let fine = [Fate::Queued, Fate::Known];
         assert_eq!(ahead(&from, &to, &ledger, &fine), Ok(()));
         assert_eq!(ahead(&from, &to, &ledger[1..], &fine[1..]), Err(Divergence::Behind), "a gap");
         assert_eq!(ahead(&from, &to, &ledger[..1], &fine[..1]), Err(Divergence::Behind), "an end missing");

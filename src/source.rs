@@ -63,10 +63,9 @@ set local enable_bitmapscan = off;
 set local enable_hashjoin = off;
 set local enable_mergejoin = off";
 
-/// Waits until all WAL up to now is on disk: what the snapshot saw (a session with
-/// `synchronous_commit = off` may have committed what a crash could still undo), and this
-/// transaction's own id, which a crash would give out again. `other` is a second connection that can
-/// commit, and so flush.
+/// Waits until all WAL up to now is on disk: what the snapshot saw, where a session with
+/// `synchronous_commit = off` may have committed what a crash could still undo. `other` is a second connection
+/// that can commit, and so flush.
 pub async fn ensure_durable(client: &Client, other: &Client) -> Result<()> {
     let lsn: String = first(client, "select pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await?;
     let flush = "begin; set local synchronous_commit = on; select pg_catalog.pg_logical_emit_message(true, 'pgflume', ''); commit";

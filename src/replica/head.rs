@@ -85,12 +85,13 @@ pub struct Entry {
 }
 
 /// The messages that a batch came from. While they are all queued as they were, taking them again reads every
-/// key of the batch again, in whatever history Postgres is. Without messages: pages of a table.
+/// key of the batch again, in whatever history Postgres is. Without messages, for pages of a table: a name that
+/// Postgres has committed before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Witness {
     /// Their ids, in order.
     pub messages: Vec<i64>,
-    /// SHA-256 of their ids and texts, in hex.
+    /// SHA-256 of their ids and texts, in hex; without messages, the name.
     pub digest: String,
 }
 
@@ -107,6 +108,11 @@ impl Witness {
         }
         let digest = if ids.is_empty() { String::new() } else { hex::encode(hash.finalize()) };
         Self { messages: ids, digest }
+    }
+
+    /// Of rows that no message names.
+    pub fn named(name: String) -> Self {
+        Self { messages: Vec::new(), digest: name }
     }
 
     /// Whether it came from no message.

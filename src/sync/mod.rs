@@ -23,7 +23,7 @@ use crate::postgres::PgUrl;
 use crate::progress;
 use crate::queue;
 use crate::replica::Replica;
-use crate::replica::head::Head;
+use crate::replica::head::{Head, Witness, new_token};
 use crate::resyncs::{self, Reason, Resync};
 use crate::schema::Schema;
 use crate::schema::catalog::{self, Catalog, SourceTable};
@@ -562,6 +562,13 @@ impl<'a> Session<'a> {
         let wanted = self.verification.as_ref().map(|v| v.tables().to_vec()).unwrap_or_default();
         let is_readable = |name: &String| self.sources.get(name).is_some_and(|s| s.unpageable().is_none());
         self.locked.extend(wanted.into_iter().filter(is_readable));
+    }
+
+    /// Gives the step a name that Postgres has committed: for rows that no message names.
+    async fn name_step(&self) -> Result<Arc<Witness>> {
+        let name = new_token();
+        progress::name_step(self.other().await?, &self.worker.queue, &name).await?;
+        Ok(Arc::new(Witness::named(name)))
     }
 
     /// The second connection.

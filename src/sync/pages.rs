@@ -9,8 +9,8 @@ use crate::error::{Class, Error, Result};
 use crate::resyncs::{Phase, Resync};
 use crate::schema::ColumnType;
 use crate::schema::catalog::SourceTable;
+use crate::source::absent as absence;
 use crate::source::page::{self, Range};
-use crate::source::{absent as absence, ensure_durable};
 use crate::value::{Cell, Key, from_text};
 use futures_util::TryStreamExt;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const MAX_UNFIT: i64 = 1_000;
 impl Reader<'_> {
     /// Reads pages until the step has had its time or no table is left that can be rebuilt now.
     pub(super) async fn rebuild(&mut self) -> Result<()> {
-        self.witness = Arc::default();
+        let mut is_named = false;
         for mut resync in self.session.pending.clone() {
             // Truncated in this very step: it is swept from the start by the next.
             if self.report.swept.contains(&resync.name) {
@@ -42,9 +42,9 @@ impl Reader<'_> {
             if !resync.is_under_way() {
                 continue;
             }
-            if !self.is_durable {
-                ensure_durable(&self.session.client, self.session.other().await?).await?;
-                self.is_durable = true;
+            if !is_named {
+                self.witness = self.session.name_step().await?;
+                is_named = true;
             }
             resync.begin_by(source.ordering());
             resync.problem = None; // it can be done now

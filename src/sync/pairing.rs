@@ -164,7 +164,7 @@ impl Session<'_> {
         done: &mut Drained,
     ) -> Result<Result<Ready, Divergence>> {
         let ledger = self.replica.ledger_between(from, to).await?;
-        let fates = progress::fates(&self.client, self.other().await?, &self.worker.queue, &ledger).await?;
+        let fates = progress::fates(&self.client, &self.worker.queue, &ledger).await?;
         if let Err(divergence) = reconcile::ahead(from, to, &ledger, &fates) {
             return Ok(Err(divergence));
         }

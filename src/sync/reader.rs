@@ -55,12 +55,10 @@ pub(super) struct Reader<'s> {
     batch: Batch,
     /// What was taken, for dead letters of images.
     taken: Arc<Vec<Taken>>,
-    /// The messages that name the keys of the batch in hand; none while pages are read.
+    /// The messages that name the keys of the batch in hand, or the name of the step while pages are read.
     pub(super) witness: Arc<Witness>,
     /// What the snapshot saw is on disk.
     is_seen_durable: bool,
-    /// And so is the step's transaction id.
-    pub(super) is_durable: bool,
     pub(super) report: Taking,
 }
 
@@ -128,7 +126,6 @@ impl<'s> Reader<'s> {
             taken: Arc::default(),
             witness: Arc::default(),
             is_seen_durable: false,
-            is_durable: false,
             report: Taking {
                 messages: 0,
                 skipped: 0,

@@ -18,7 +18,6 @@ use crate::replica::Replica;
 use crate::replica::compare::KeyRange;
 use crate::replica::head::Head;
 use crate::schema::catalog::SourceTable;
-use crate::source::ensure_durable;
 use crate::source::page::{self, Range};
 use crate::value::{Cell, Key};
 use crate::verified::{self, Pass, Phase};
@@ -607,10 +606,10 @@ async fn send(sender: &mpsc::Sender<Part>, part: Part) -> Result<()> {
 /// Writes what should be there, as further batches of the step.
 async fn repair(session: &Session<'_>, snapshot: &Snapshot, applied: Applied, items: Vec<Item>) -> Result<Applied> {
     tracing::info!(repair.rows = items.len(), "differences are mended");
-    ensure_durable(&session.client, session.other().await?).await?;
+    let witness = session.name_step().await?;
     let mut writer = Writer::resume(&session.replica, snapshot, &session.worker.budget, applied);
     for items in items.chunks(CHUNK_ROWS) {
-        let (taken, witness, left) = (Arc::default(), Arc::default(), session.queued);
+        let (taken, witness, left) = (Arc::default(), witness.clone(), session.queued);
         let items = Arc::new(items.to_vec());
         let chunk = Chunk { emptied: Vec::new(), items, images: Vec::new(), taken, witness, left, caught_up: false };
         writer.write(chunk).await?;

@@ -33,7 +33,7 @@ pub(super) struct Chunk {
     pub images: Vec<i64>,
     /// The messages that it came from.
     pub taken: Arc<Vec<Taken>>,
-    /// Those of them that name its keys; none where they come from pages of a table.
+    /// Those of them that name its keys; for pages of a table the name of the step.
     pub witness: Arc<Witness>,
     /// Messages left on the queue.
     pub left: i64,

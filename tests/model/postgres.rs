@@ -368,7 +368,7 @@ impl Postgres {
         let fate = |e: &Entry| {
             let is_aborted = self.status(number(&e.xid)) == "aborted" && number(&e.lsn) as usize <= self.lsn();
             match e.witness.is_empty() {
-                true if is_aborted => Fate::RolledBack,
+                true if is_aborted => Fate::Known,
                 false if is_queued(e) => Fate::Queued,
                 _ => Fate::Lost,
             }
