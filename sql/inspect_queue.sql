@@ -13,7 +13,8 @@ select
     pg_has_role(c.relowner, 'usage'),
     pg_get_userbyid(c.relowner)::text,
     (select min(t.tgname)::text from pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal
-        and not (t.tgname in ('pgflume_deleted', 'pgflume_truncated') and t.tgfoid = to_regproc('pgflume.note_loss')))
+        and not (t.tgname in ('pgflume_deleted', 'pgflume_truncated') and t.tgfoid in (
+            select p.oid from pg_proc p join pg_namespace f on f.oid = p.pronamespace where f.nspname = 'pgflume' and p.proname = 'note_loss')))
 from pg_class c
 join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = 'pgmq' and c.relname = $1

@@ -29,6 +29,10 @@ pub struct Error {
     table: Option<String>,
     /// A smaller request might have passed.
     is_of_size: bool,
+    /// The target lacks a table or column.
+    is_of_schema: bool,
+    /// It is the target that has trouble with `table`.
+    is_of_target: bool,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -36,12 +40,14 @@ pub struct Error {
 /// Without the cause: Postgres' DETAIL holds row values.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { class, message, table, is_of_size, source: _ } = self;
+        let Self { class, message, table, is_of_size, is_of_schema, is_of_target, source: _ } = self;
         f.debug_struct("Error")
             .field("class", class)
             .field("message", message)
             .field("table", table)
             .field("is_of_size", is_of_size)
+            .field("is_of_schema", is_of_schema)
+            .field("is_of_target", is_of_target)
             .finish_non_exhaustive()
     }
 }
@@ -52,7 +58,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `class`.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), table: None, is_of_size: false, source: None }
+        Self {
+            class,
+            message: message.into(),
+            table: None,
+            is_of_size: false,
+            is_of_schema: false,
+            is_of_target: false,
+            source: None,
+        }
     }
 
     /// Nothing was applied; try again.
@@ -99,6 +113,30 @@ impl Error {
     /// Whether a smaller request might have passed.
     pub fn is_of_size(&self) -> bool {
         self.is_of_size
+    }
+
+    /// The target cannot take changes of this table: none of its messages may be taken.
+    #[must_use]
+    pub fn of_target_table(mut self, table: &str) -> Self {
+        self.is_of_target = true;
+        self.of_table(table)
+    }
+
+    /// Whether it is the target that has trouble with its table.
+    pub fn is_of_target(&self) -> bool {
+        self.is_of_target
+    }
+
+    /// The target lacks a table or a column that the statement names.
+    #[must_use]
+    pub fn of_schema(mut self) -> Self {
+        self.is_of_schema = true;
+        self
+    }
+
+    /// Whether the target lacks a table or a column.
+    pub fn is_of_schema(&self) -> bool {
+        self.is_of_schema
     }
 
     /// The one table that it concerns.

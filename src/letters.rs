@@ -1,21 +1,47 @@
 //! All SQL of the dead letters: what could not be understood, read or applied, and waits for somebody to look
 //! at it. Takes a client; knows nothing of the replica.
 
+use crate::batch::Item;
 use crate::config::QueueName;
 use crate::error::{Error, Result};
-use crate::queue::scalar;
+use crate::message::{self, MarkedKey, Message};
+use crate::queue::{Taken, scalar};
+use crate::schema::{Schema, Table};
+use crate::value::Cell;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio_postgres::Client;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+
+/// Longer keys are cut in a reason; the letter has them in full.
+const SHOWN_KEY_CHARS: usize = 200;
+
+/// Most letters that a step looks at, to see whether it supersedes them.
+const SUPERSEDABLE: i64 = 10_000;
+
+/// Which part refused a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Refusal {
+    /// The message cannot be understood.
+    Message,
+    /// A value does not fit its column.
+    Value,
+    /// Postgres cannot read the row.
+    Source,
+    /// The replica does not take the row.
+    Target,
+}
 
 /// A change that waits for somebody to look at it.
 #[derive(Debug, Serialize)]
 pub struct DeadLetter {
-    /// What is wrong, with the mend; no row values.
+    /// What is wrong, of what, and the mend; no row values but the key.
     pub reason: String,
-    /// `message`, `value`, `source` or `target`: which part refused it.
-    pub class: &'static str,
+    /// Which part refused it.
+    pub class: Refusal,
     /// The table, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
@@ -28,6 +54,34 @@ pub struct DeadLetter {
     /// The whole message, where the key alone is not enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<Box<RawValue>>,
+}
+
+impl DeadLetter {
+    /// Of one key.
+    pub fn of_key(table: &str, key: Vec<Option<String>>, class: Refusal, problem: &str) -> Self {
+        let shown: Vec<&str> = key.iter().map(|part| part.as_deref().unwrap_or("null")).collect();
+        let mut shown = shown.join(", ");
+        if let Some((cut, _)) = shown.char_indices().nth(SHOWN_KEY_CHARS) {
+            shown.truncate(cut);
+            shown.push('…');
+        }
+        let reason = reason(problem, Some(table), &format!("key ({shown})"), class);
+        Self { reason, class, table: Some(table.to_owned()), key: Some(key), msg_id: None, message: None }
+    }
+
+    /// Of a whole message.
+    pub fn of_message(table: Option<&str>, message: &Taken, class: Refusal, problem: &str) -> Self {
+        let reason = reason(problem, table, &format!("message {}", message.msg_id), class);
+        let text = message.text.clone().and_then(|text| RawValue::from_string(text).ok());
+        let table = table.map(str::to_owned);
+        Self { reason, class, table, key: None, msg_id: Some(message.msg_id), message: text }
+    }
+}
+
+fn reason(problem: &str, table: Option<&str>, what: &str, class: Refusal) -> String {
+    let class = format!("{class:?}").to_lowercase();
+    let table = table.map(|t| format!("table {t:?}, ")).unwrap_or_default();
+    format!("{problem} [{table}{what}, class {class}; once mended: pgflume dead retry]")
 }
 
 /// Puts dead letters on their queue, in the step's transaction. A key that waits there for the same reason
@@ -52,6 +106,154 @@ pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter]) ->
     );
     client.execute_typed(&sql, &[(&texts, Type::TEXT_ARRAY)]).await?;
     Ok(())
+}
+
+/// A letter as it waits; members are missing where somebody else put it there.
+#[derive(Debug, Clone, Serialize)]
+pub struct Waiting {
+    /// Its id in the dead-letter queue.
+    pub id: i64,
+    /// Since when, ISO 8601.
+    pub at: String,
+    /// See [`DeadLetter`].
+    pub reason: Option<String>,
+    /// See [`Refusal`].
+    pub class: Option<String>,
+    /// The table.
+    pub table: Option<String>,
+    /// The key, as text.
+    pub key: Option<Vec<Option<String>>>,
+    /// The id that its message had in the queue.
+    pub msg_id: Option<i64>,
+    /// The message as JSON text.
+    #[serde(skip)]
+    pub message: Option<String>,
+}
+
+impl Waiting {
+    /// The table and the keys that it concerns.
+    pub fn concerns(&self, schema: &Schema) -> Option<(Arc<Table>, Vec<MarkedKey>)> {
+        if let (Some(key), Some(table)) = (&self.key, &self.table) {
+            let key: Option<MarkedKey> = key.iter().cloned().collect();
+            return Some((schema.get(table)?.clone(), vec![key?]));
+        }
+        match message::parse(self.message.as_deref()?, schema) {
+            Ok(Message::Image(table, _, keys) | Message::Marks(table, keys)) => Some((table, keys)),
+            _ => None,
+        }
+    }
+}
+
+/// Which letters.
+#[derive(Debug, Clone, Default)]
+pub struct Choice {
+    /// These ids; empty: all.
+    pub ids: Vec<i64>,
+    /// Of this table only.
+    pub table: Option<String>,
+}
+
+/// Letters after the id `after`, oldest first, at most `limit`.
+pub async fn waiting(
+    client: &Client,
+    queue: &QueueName,
+    choice: &Choice,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<Waiting>> {
+    let sql = format!(
+        "select msg_id, to_jsonb(enqueued_at) #>> '{{}}', message->>'reason', message->>'class', message->>'table',
+                case when jsonb_typeof(message->'key') = 'array'
+                     then array(select k from jsonb_array_elements_text(message->'key') with ordinality e(k, i) order by i) end,
+                case when jsonb_typeof(message->'msg_id') = 'number' then (message->>'msg_id')::numeric::bigint end,
+                (message->'message')::text
+         from {} where (cardinality($1::bigint[]) = 0 or msg_id = any($1)) and ($2::text is null or message->>'table' = $2)
+              and msg_id > $3 order by msg_id limit $4",
+        queue.dead_table()
+    );
+    let parameters = [
+        (&choice.ids as _, Type::INT8_ARRAY),
+        (&choice.table as _, Type::TEXT),
+        (&after as _, Type::INT8),
+        (&limit as _, Type::INT8),
+    ];
+    let waiting = |row: &Row| {
+        Ok(Waiting {
+            id: row.try_get(0)?,
+            at: row.try_get(1)?,
+            reason: row.try_get(2)?,
+            class: row.try_get(3)?,
+            table: row.try_get(4)?,
+            key: row.try_get(5)?,
+            msg_id: row.try_get(6)?,
+            message: row.try_get(7)?,
+        })
+    };
+    client.query_typed(&sql, &parameters).await?.iter().map(waiting).collect()
+}
+
+/// Forgets letters; how many there were.
+pub async fn forget(client: &Client, queue: &QueueName, ids: &[i64]) -> Result<u64> {
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    let sql = format!("delete from {} where msg_id = any($1)", queue.dead_table());
+    Ok(client.execute_typed(&sql, &[(&ids, Type::INT8_ARRAY)]).await?)
+}
+
+/// Puts messages on the queue: under the id that each had, where it is free, so that newer ones follow it; else
+/// behind all others.
+pub async fn send_again(client: &Client, queue: &QueueName, messages: &[(Option<i64>, String)]) -> Result<()> {
+    let table = queue.table();
+    for (id, text) in messages {
+        let again = format!(
+            "insert into {table} (msg_id, vt, message) overriding system value
+             select $1, clock_timestamp(), $2::text::jsonb where $1 is not null on conflict do nothing"
+        );
+        if client.execute_typed(&again, &[(id, Type::INT8), (text, Type::TEXT)]).await? == 0 {
+            let anew = format!("insert into {table} (vt, message) values (clock_timestamp(), $1::text::jsonb)");
+            client.execute_typed(&anew, &[(text, Type::TEXT)]).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Letters by the key that they concern: an applied state of the key supersedes the older ones.
+#[derive(Debug, Default)]
+pub struct Supersedable(BTreeMap<String, BTreeMap<MarkedKey, Vec<Older>>>);
+
+/// A letter, and the id that its message had.
+type Older = (i64, Option<i64>);
+
+impl Supersedable {
+    /// Reads them, the first [`SUPERSEDABLE`].
+    pub async fn read(client: &Client, queue: &QueueName, schema: &Schema) -> Result<Self> {
+        let mut found = Self::default();
+        for letter in waiting(client, queue, &Choice::default(), 0, SUPERSEDABLE).await? {
+            let Some((table, keys)) = letter.concerns(schema) else { continue };
+            let by_key = found.0.entry(table.name.clone()).or_default();
+            for key in keys {
+                by_key.entry(key).or_default().push((letter.id, letter.msg_id));
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those that `item` supersedes: a row read by key all, an image those of older images.
+    pub fn by(&self, item: &Item) -> impl Iterator<Item = i64> + '_ {
+        let newest = item.images.iter().max().copied();
+        let letters = self.0.get(&item.table.name).and_then(|keys| {
+            let key: Option<MarkedKey> = item.key.iter().map(Cell::to_postgres_text).collect();
+            keys.get(&key?)
+        });
+        let is_older = move |msg_id: Option<i64>| newest.is_none_or(|newest| msg_id.is_none_or(|id| id < newest));
+        letters.into_iter().flatten().filter(move |(_, msg_id)| is_older(*msg_id)).map(|(id, _)| *id)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// A dead letter, as far as it tells a key.

@@ -24,6 +24,7 @@ pub mod batch;
 pub mod capture;
 pub mod cli;
 pub mod config;
+pub mod dead;
 pub mod demo;
 pub mod drift;
 pub mod error;

@@ -66,6 +66,8 @@ pub struct Snapshot {
     pub calls: i64,
     /// Whether tables wait to be rebuilt.
     pub is_rebuilding: bool,
+    /// Whether dead letters wait.
+    pub has_dead: bool,
     /// Whether others have taken messages off the queue.
     pub has_losses: bool,
     /// The definitions by which the last worker kept the replica.
@@ -117,21 +119,25 @@ fn exclusively(sql: &str) -> String {
 
 /// Takes the single flight: the snapshot with the progress row locked, or `None` if somebody has it.
 pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>> {
-    let sql = "
+    let sql = format!(
+        "
         select p.epoch, p.seq, p.token, p.next_epoch, p.source_id, p.queue_id,
                (select system_identifier from pg_catalog.pg_control_system())::text || '/' ||
                    pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8),
                $2::regclass::oid,
                pg_catalog.pg_current_xact_id()::text,
                pg_catalog.pg_current_wal_insert_lsn()::text,
-               pg_catalog.to_jsonb(pg_catalog.clock_timestamp()) #>> '{}',
+               pg_catalog.to_jsonb(pg_catalog.clock_timestamp()) #>> '{{}}',
                coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0),
                exists (select from pgflume.resyncs r where r.queue = p.queue and r.phase <> 'done'),
                coalesce(p.healed_at > pg_catalog.now() - interval '1 hour', false),
                p.shape, array_remove(p.past_epochs, null),
-               exists (select from pgflume.losses l where l.queue = p.queue)
-        from pgflume.progress p where p.queue = $1 for update nowait";
-    let rows = match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await {
+               exists (select from pgflume.losses l where l.queue = p.queue),
+               exists (select from {})
+        from pgflume.progress p where p.queue = $1 for update nowait",
+        queue.dead_table()
+    );
+    let rows = match client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await {
         Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(None),
         other => other?,
     };
@@ -161,6 +167,7 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
         is_rebuilding: row.try_get(12)?,
         shape: row.try_get(14)?,
         has_losses: row.try_get(16)?,
+        has_dead: row.try_get(17)?,
     }))
 }
 

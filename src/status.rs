@@ -160,6 +160,8 @@ pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
     if let Err(e) = within(target).await {
         reasons.insert("target", e.to_string());
     }
+    let paused = worker.paused().into_iter().next();
+    reasons.extend(paused.map(|(table, problem)| ("table", format!("changes of {table} wait: {problem}"))));
     reasons.extend(worker.failure().map(|failure| ("drain", format!("the last drain failed: {failure}"))));
     reasons
 }

@@ -1,5 +1,6 @@
 //! The command line: arguments → wiring → exit code. One file a command.
 
+mod dead;
 mod demo;
 mod init;
 mod progress;
@@ -48,14 +49,8 @@ enum Command {
     Resync(resync::ResyncArgs),
     /// Compare Postgres with the replica, row by row, while writes go on: exit 0 equal, 3 different
     Verify(verify::VerifyArgs),
-    /// List, show, retry or drop dead letters (not built yet)
-    Dead(Unbuilt),
-}
-
-#[derive(Debug, clap::Args)]
-struct Unbuilt {
-    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
-    arguments: Vec<String>,
+    /// List, show, retry or drop dead letters: changes that could not be understood, read or applied
+    Dead(dead::DeadArgs),
 }
 
 /// Whatever a command can fail with; printed once, here.
@@ -79,7 +74,7 @@ pub async fn run() -> ExitCode {
         Command::Status(args) => status::run(args, &cli.options).await,
         Command::Resync(args) => resync::run(args, &cli.options).await,
         Command::Verify(args) => verify::run(args, &cli.options).await,
-        Command::Dead(_) => unbuilt("dead"),
+        Command::Dead(args) => dead::run(args, &cli.options).await,
     };
     done.unwrap_or_else(|e| report(e.as_ref()))
 }
@@ -87,10 +82,6 @@ pub async fn run() -> ExitCode {
 fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
     eprintln!("pgflume: {error}");
     ExitCode::from(if error.is::<ConfigError>() { USAGE } else { 1 })
-}
-
-fn unbuilt(command: &str) -> CommandResult {
-    Err(Box::new(ConfigError(format!("the command {command} is not built yet"))))
 }
 
 /// Logs go to standard error, so that standard output is a command's answer.

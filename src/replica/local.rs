@@ -162,5 +162,6 @@ fn classify(error: libsql::Error) -> Error {
         _ => (Class::Halt, "POST /nuke rebuilds the tables by schema.json"),
     };
     // SQLite's messages name tables and columns, never values.
-    Error::new(class, format!("the replica: {message}: {mend}")).caused_by(error)
+    let made = Error::new(class, format!("the replica: {message}: {mend}")).caused_by(error);
+    if code == 1 { made.of_schema() } else { made }
 }

@@ -302,7 +302,8 @@ fn classify(failure: &Failure) -> Error {
         return Error::halt(format!(
             "the libSQL server: {code} ({}): the replica's tables differ from schema.json; POST /nuke rebuilds them",
             first_line(message)
-        ));
+        ))
+        .of_schema();
     }
     if starts(&["RESPONSE_TOO_LARGE"]) {
         return Error::halt("the libSQL server's answer is larger than it allows (sqld: 10 MB): raise its limit");

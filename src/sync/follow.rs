@@ -33,7 +33,7 @@ impl Session<'_> {
         }
         self.locked = self.sources.values().filter(|s| s.is_marked()).map(|s| s.table.name.clone()).collect();
         self.lock_compared();
-        self.locked.retain(|name| !self.paused.contains(name));
+        self.locked.retain(|name| !self.paused.contains_key(name));
         Ok(true)
     }
 

@@ -19,6 +19,7 @@ use crate::config::{Config, QueueName, Target};
 use crate::drift::shape::{self, Shape};
 use crate::drift::{self, evolve};
 use crate::error::{Class, Error, Result};
+use crate::letters::Supersedable;
 use crate::postgres::PgUrl;
 use crate::progress;
 use crate::queue;
@@ -76,6 +77,8 @@ pub struct Worker {
     totals: Mutex<Totals>,
     /// Why the last drain failed.
     failure: Mutex<Option<String>>,
+    /// Tables that the last drain left alone, and why.
+    paused: Mutex<BTreeMap<String, String>>,
     ends_caught_up: bool,
     /// How long acknowledged messages are kept; `None`: not at all.
     retention: Option<Duration>,
@@ -130,7 +133,7 @@ pub struct Drained {
     pub skipped: u64,
     /// Dead letters written.
     pub dead: u64,
-    /// Tables whose marks stay queued, because their rows cannot be read.
+    /// Tables whose changes stay queued, because they cannot be read or the replica does not take them.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub paused: BTreeSet<String>,
     /// Tables that are still to be rebuilt.
@@ -160,6 +163,7 @@ impl Worker {
             throttle: Throttle::new(rows_per_second),
             totals: Mutex::default(),
             failure: Mutex::default(),
+            paused: Mutex::default(),
             ends_caught_up: false,
             retention: Some(retention).filter(|window| !window.is_zero()),
         }
@@ -260,6 +264,11 @@ impl Worker {
     /// Why its last drain failed; `None` where it did not.
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tables whose changes its last drain left on the queue, and why.
+    pub fn paused(&self) -> BTreeMap<String, String> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What it did so far.
@@ -370,7 +379,8 @@ impl Worker {
         self.gate.set_queued(done.queued);
         done.rebuilding = answered(resyncs::waiting(&session.client, &self.queue, &self.schema)).await?;
         done.stuck = session.stuck;
-        done.paused = session.paused;
+        done.paused = session.paused.keys().cloned().collect();
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.paused;
         if done.busy {
             done.busy = done.processed == 0;
         }
@@ -475,8 +485,12 @@ pub(crate) struct Session<'a> {
     head: Option<Head>,
     /// Tables whose rows steps read, and which they lock before their snapshot.
     locked: BTreeSet<String>,
-    /// Tables whose marks stay queued, because their rows cannot be read.
-    paused: BTreeSet<String>,
+    /// Tables whose marks stay queued, and why.
+    paused: BTreeMap<String, String>,
+    /// Those of them that the replica does not take, so that their images stay as well.
+    held: BTreeSet<String>,
+    /// Dead letters that an applied key would supersede.
+    letters: Supersedable,
     /// Tables that wait to be rebuilt, as of the last step.
     pending: Vec<Resync>,
     /// Those of them that cannot be.
@@ -521,7 +535,9 @@ impl<'a> Session<'a> {
             replica,
             head: None,
             locked,
-            paused: BTreeSet::new(),
+            paused: BTreeMap::new(),
+            held: BTreeSet::new(),
+            letters: Supersedable::default(),
             pending: Vec::new(),
             stuck: BTreeSet::new(),
             queued: 0,
@@ -552,8 +568,9 @@ impl<'a> Session<'a> {
 
     /// What stays on the queue.
     fn waiting(&self) -> queue::Paused<'_> {
-        let marks: Vec<&str> = self.paused.iter().map(String::as_str).collect();
-        let images = marks.iter().copied().filter(|table| self.is_captured(table)).collect();
+        let marks: Vec<&str> = self.paused.keys().map(String::as_str).collect();
+        let stays = |table: &&str| self.is_captured(table) || self.held.contains(*table);
+        let images = marks.iter().copied().filter(stays).collect();
         queue::Paused { marks, images }
     }
 
@@ -578,9 +595,9 @@ impl<'a> Session<'a> {
 
     /// Marks of this table stay queued; said once a drain.
     async fn pause(&mut self, table: &str, problem: &str) -> Result<()> {
-        tracing::error!(table, "marks of this table wait on the queue: {problem}");
+        tracing::error!(table, "changes of this table wait on the queue: {problem}");
         self.locked.remove(table);
-        self.paused.insert(table.to_owned());
+        self.paused.insert(table.to_owned(), problem.to_owned());
         self.put_off(table, problem).await
     }
 }

@@ -6,6 +6,7 @@ use super::Session;
 use super::reader::{Reader, is_data_error, is_table_error, unreadable};
 use crate::batch::{ColumnSet, Item, State};
 use crate::error::{Class, Error, Result};
+use crate::letters::Refusal;
 use crate::resyncs::{Phase, Resync};
 use crate::schema::ColumnType;
 use crate::schema::catalog::SourceTable;
@@ -158,7 +159,7 @@ impl Reader<'_> {
                 }
                 Err(unfit) => {
                     let key = page::marked(source, &page::cursor(source, &row)?);
-                    self.bury_unfit(source, resync, &key, "value", unfit.to_string())?;
+                    self.bury_unfit(source, resync, &key, Refusal::Value, &unfit.to_string())?;
                 }
             }
             if items.len() >= BATCH_ROWS.min(limits.rows) || bytes >= limits.bytes {
@@ -190,7 +191,7 @@ impl Reader<'_> {
         let Some(cursor) = page::boundary(&self.session.client, source, resync.cursor.as_ref(), 1).await? else {
             return Err(Error::retry("the row that could not be read is gone; it will be tried again"));
         };
-        self.bury_unfit(source, resync, &page::marked(source, &cursor), "source", unreadable(error))?;
+        self.bury_unfit(source, resync, &page::marked(source, &cursor), Refusal::Source, &unreadable(error))?;
         resync.cursor = Some(cursor);
         self.session.worker.page_sizes.forget(source);
         Ok(())
@@ -201,8 +202,8 @@ impl Reader<'_> {
         source: &SourceTable,
         resync: &mut Resync,
         key: &Vec<String>,
-        class: &'static str,
-        reason: String,
+        class: Refusal,
+        reason: &str,
     ) -> Result<()> {
         resync.unfit += 1;
         if resync.unfit > MAX_UNFIT {

@@ -7,7 +7,7 @@ use super::writer::Chunk;
 use crate::batch::{Batch, ColumnSet, Item};
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::letters::DeadLetter;
+use crate::letters::{DeadLetter, Refusal};
 use crate::message::{self, MarkedKey, Message};
 use crate::progress::Snapshot;
 use crate::queue::{self, Taken};
@@ -17,7 +17,6 @@ use crate::schema::Table;
 use crate::schema::catalog::SourceTable;
 use crate::source;
 use futures_util::TryStreamExt;
-use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -281,14 +280,11 @@ impl<'s> Reader<'s> {
                     intake.images.push(message.msg_id);
                 }
                 Ok(Message::Skipped(table)) => *intake.skipped.entry(table).or_default() += 1,
-                Err(problem) => self.report.dead.push(DeadLetter {
-                    reason: format!("the message {}", problem.reason),
-                    class: "message",
-                    table: problem.table,
-                    key: None,
-                    msg_id: Some(message.msg_id),
-                    message: raw(message),
-                }),
+                Err(problem) => {
+                    let reason = format!("the message {}", problem.reason);
+                    let letter = DeadLetter::of_message(problem.table.as_deref(), message, Refusal::Message, &reason);
+                    self.report.dead.push(letter);
+                }
             }
             count += 1;
         }
@@ -349,7 +345,7 @@ impl<'s> Reader<'s> {
                 Err(e) if is_data_error(&e) => {
                     self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
                     match chunk {
-                        [key] => self.bury(&source.table, key, "source", unreadable(&e)),
+                        [key] => self.bury(&source.table, key, Refusal::Source, &unreadable(&e)),
                         _ => {
                             let (left, right) = chunk.split_at(chunk.len() / 2);
                             todo.extend([right, left]);
@@ -390,11 +386,11 @@ impl<'s> Reader<'s> {
         let table = &source.table;
         let key = match found.key {
             Ok(key) => key,
-            Err(unfit) => return self.bury(table, &found.marked, "value", unfit.to_string()),
+            Err(unfit) => return self.bury(table, &found.marked, Refusal::Value, &unfit.to_string()),
         };
         match found.row {
             None => self.batch.set_gone(table, key),
-            Some(Err(unfit)) => self.bury(table, &found.marked, "value", unfit.to_string()),
+            Some(Err(unfit)) => self.bury(table, &found.marked, Refusal::Value, &unfit.to_string()),
             Some(Ok((own, cells))) => {
                 if own != key {
                     self.batch.set_gone(table, key);
@@ -404,16 +400,10 @@ impl<'s> Reader<'s> {
         }
     }
 
-    pub(super) fn bury(&mut self, table: &Arc<Table>, key: &MarkedKey, class: &'static str, reason: String) {
-        tracing::error!(table = table.name, class, reason, "a marked key becomes a dead letter");
-        self.report.dead.push(DeadLetter {
-            reason,
-            class,
-            table: Some(table.name.clone()),
-            key: Some(key.iter().cloned().map(Some).collect()),
-            msg_id: None,
-            message: None,
-        });
+    pub(super) fn bury(&mut self, table: &Arc<Table>, key: &MarkedKey, class: Refusal, problem: &str) {
+        tracing::error!(table = table.name, ?class, problem, "a marked key becomes a dead letter");
+        let key = key.iter().cloned().map(Some).collect();
+        self.report.dead.push(DeadLetter::of_key(&table.name, key, class, problem));
     }
 
     /// A truncated table: emptied if the source is empty at this snapshot; else swept, because rows that
@@ -456,15 +446,10 @@ impl<'s> Reader<'s> {
     }
 }
 
-/// A message's own JSON, for its dead letter.
-pub(super) fn raw(message: &Taken) -> Option<Box<RawValue>> {
-    RawValue::from_string(message.text.clone()?).ok()
-}
-
 /// Why a key is a dead letter that Postgres cannot compare or whose row it cannot put out.
 pub(super) fn unreadable(error: &Error) -> String {
     let code = error.sql_state().map_or("?", |s| s.code());
-    format!("Postgres cannot read the row under this key (SQLSTATE {code}): correct the row, then mark the key again")
+    format!("Postgres cannot read the row under this key (SQLSTATE {code}): correct the row")
 }
 
 /// What one key's data causes: SQLSTATE classes 22 (data exception), 23 (a domain's check), 54 (program

@@ -10,7 +10,7 @@ use super::{Drained, Session};
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::kept;
-use crate::letters::{self, DeadLetter};
+use crate::letters::{self, DeadLetter, Supersedable};
 use crate::progress::{self, Snapshot};
 use crate::replica::head::Head;
 use crate::resyncs;
@@ -69,6 +69,9 @@ impl Session<'_> {
             Err(e) => {
                 let Some(table) = e.table().map(str::to_owned) else { return Err(e) };
                 self.client.batch_execute("rollback").await?;
+                if e.is_of_target() {
+                    self.held.insert(table.clone());
+                }
                 self.pause(&table, &e.to_string()).await?;
                 Ok(Outcome::Again)
             }
@@ -89,7 +92,8 @@ impl Session<'_> {
             self.prepare_to_read(tables).await?;
             return Ok(Outcome::Again);
         }
-        // Before anything is compared: it looks at the dead letters.
+        // Before anything is compared: it looks at the dead letters. Older ones first: the same may be told anew.
+        self.forget_superseded(&mut applied).await?;
         let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
         letters::bury(&self.client, &self.worker.queue, &dead).await?;
         if !dead.is_empty() {
@@ -142,6 +146,10 @@ impl Session<'_> {
             self.reshape(head).await?;
             return Ok(Begun::Not(Outcome::Again));
         }
+        self.letters = match snapshot.has_dead {
+            true => Supersedable::read(&self.client, &self.worker.queue, &self.schema).await?,
+            false => Supersedable::default(),
+        };
         self.pending = match snapshot.is_rebuilding {
             true => resyncs::pending(&self.client, &self.worker.queue).await?,
             false => Vec::new(),
@@ -197,10 +205,20 @@ impl Session<'_> {
     async fn run(&self, snapshot: &Snapshot, head: Head, deadline: Instant) -> Result<(Taking, Applied)> {
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         let reader = Reader::new(self, snapshot, sender, deadline);
-        let writer = Writer::new(&self.replica, snapshot, &self.worker.budget, head);
+        let writer = Writer::new(&self.replica, snapshot, &self.worker.budget, &self.letters, head);
         // A failed writer makes the reader fail too: its own error is the one to report.
         let (applied, read) = futures_util::join!(writer.run(receiver), reader.run());
         applied.and_then(|applied| Ok((read?, applied)))
+    }
+
+    /// Letters whose keys have been applied in a newer state.
+    async fn forget_superseded(&self, applied: &mut Applied) -> Result<()> {
+        let ids = std::mem::take(&mut applied.superseded);
+        let letters = letters::forget(&self.client, &self.worker.queue, &ids).await?;
+        if letters > 0 {
+            tracing::info!(letters, "dead letters are superseded: their keys could be applied");
+        }
+        Ok(())
     }
 
     /// The last thing of a step: its commit makes the taking final.
@@ -208,11 +226,12 @@ impl Session<'_> {
         &mut self,
         snapshot: &Snapshot,
         read: Taking,
-        applied: Applied,
+        mut applied: Applied,
         dead: usize,
         done: &mut Drained,
     ) -> Result<()> {
         let queue = &self.worker.queue;
+        self.forget_superseded(&mut applied).await?;
         letters::bury(&self.client, queue, &applied.dead).await?;
         for resync in &read.rebuilt {
             resyncs::advance(&self.client, queue, resync).await?;
@@ -276,7 +295,7 @@ impl Session<'_> {
                 self.stuck.insert(name);
                 continue;
             }
-            if self.locked.contains(&name) || self.stuck.contains(&name) || self.paused.contains(&name) {
+            if self.locked.contains(&name) || self.stuck.contains(&name) || self.paused.contains_key(&name) {
                 continue;
             }
             match self.sources.get(&name).map(SourceTable::unpageable) {

@@ -242,7 +242,7 @@ impl Verification {
 
     fn problem(&self, session: &Session<'_>, source: &SourceTable) -> Option<String> {
         let name = &source.table.name;
-        if session.paused.contains(name) {
+        if session.paused.contains_key(name) {
             return Some("its marks wait, see the log: mend that first".into());
         }
         let waits = session.pending.iter().any(|r| r.name == *name) && session.stuck.contains(name);
@@ -607,7 +607,7 @@ async fn send(sender: &mpsc::Sender<Part>, part: Part) -> Result<()> {
 async fn repair(session: &Session<'_>, snapshot: &Snapshot, applied: Applied, items: Vec<Item>) -> Result<Applied> {
     tracing::info!(repair.rows = items.len(), "differences are mended");
     let witness = session.name_step().await?;
-    let mut writer = Writer::resume(&session.replica, snapshot, &session.worker.budget, applied);
+    let mut writer = Writer::resume(&session.replica, snapshot, &session.worker.budget, &session.letters, applied);
     for items in items.chunks(CHUNK_ROWS) {
         let (taken, witness, left) = (Arc::default(), witness.clone(), session.queued);
         let items = Arc::new(items.to_vec());

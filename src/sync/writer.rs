@@ -3,25 +3,27 @@
 //! dead letter. Knows nothing of Postgres but what the ledger keeps.
 
 use super::budget::Budget;
-use super::reader::raw;
 use crate::batch::Item;
 use crate::error::{Class, Error, Result};
 use crate::failpoint;
-use crate::letters::DeadLetter;
+use crate::letters::{DeadLetter, Refusal, Supersedable};
 use crate::progress::Snapshot;
 use crate::queue::Taken;
 use crate::replica::head::{self, Entry, Freshness, Head, Witness};
 use crate::replica::{Replica, Work};
 use crate::schema::Table;
 use crate::value::Cell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::Receiver;
 
-/// Rows that one step gives up on before it calls the target unfit: finding each takes some requests,
-/// and Postgres waits meanwhile.
+/// Rows of a table that one step gives up on before the table halts: finding each takes some requests, and
+/// Postgres waits meanwhile.
 const MAX_REJECTED: usize = 1_000;
+
+/// Rejected rows of a table of which none was taken, after which a step doubts the table and not the rows.
+const DOUBTFUL: usize = 8;
 
 /// A batch on its way to the replica.
 pub(super) struct Chunk {
@@ -46,6 +48,8 @@ pub(super) struct Writer<'s> {
     replica: &'s Replica,
     snapshot: &'s Snapshot,
     budget: &'s Budget,
+    letters: &'s Supersedable,
+    rejected: Rejected,
     report: Applied,
 }
 
@@ -61,6 +65,8 @@ pub(super) struct Applied {
     pub copied: BTreeSet<String>,
     /// Rows that the target does not take.
     pub dead: Vec<DeadLetter>,
+    /// Older letters of keys that were applied now.
+    pub superseded: Vec<i64>,
     /// Keys written or deleted.
     pub rows: u64,
     /// libSQL transactions.
@@ -68,7 +74,13 @@ pub(super) struct Applied {
 }
 
 impl<'s> Writer<'s> {
-    pub fn new(replica: &'s Replica, snapshot: &'s Snapshot, budget: &'s Budget, head: Head) -> Self {
+    pub fn new(
+        replica: &'s Replica,
+        snapshot: &'s Snapshot,
+        budget: &'s Budget,
+        letters: &'s Supersedable,
+        head: Head,
+    ) -> Self {
         let acknowledged = head.seq;
         let report = Applied {
             head,
@@ -76,15 +88,22 @@ impl<'s> Writer<'s> {
             tokens: Vec::new(),
             copied: BTreeSet::new(),
             dead: Vec::new(),
+            superseded: Vec::new(),
             rows: 0,
             batches: 0,
         };
-        Self { replica, snapshot, budget, report }
+        Self { replica, snapshot, budget, letters, rejected: Rejected::default(), report }
     }
 
     /// A writer that goes on after another of the same step.
-    pub fn resume(replica: &'s Replica, snapshot: &'s Snapshot, budget: &'s Budget, report: Applied) -> Self {
-        Self { replica, snapshot, budget, report }
+    pub fn resume(
+        replica: &'s Replica,
+        snapshot: &'s Snapshot,
+        budget: &'s Budget,
+        letters: &'s Supersedable,
+        report: Applied,
+    ) -> Self {
+        Self { replica, snapshot, budget, letters, rejected: Rejected::default(), report }
     }
 
     /// What it has done.
@@ -118,16 +137,23 @@ impl<'s> Writer<'s> {
                 queued: chunk.left,
             };
             match self.write_one(&work, listed, &chunk.witness, &freshness).await {
+                Err(e) if e.is_of_schema() => todo.extend(by_table(work, e)?),
                 Err(e) if e.class() == Class::Reject && work.range.len() > 1 => {
                     tracing::warn!(error = %e, batch.rows = work.range.len(), "the target rejects the batch; it is halved");
-                    let middle = work.range.start + work.range.len() / 2;
-                    let left = Work { range: work.range.start..middle, ..work.clone() };
-                    let right = Work { range: middle..work.range.end, ..work };
-                    todo.extend([right, left]);
+                    let halves = halves(work);
+                    // Where it took nothing so far, the bad rows may just have the lowest keys.
+                    if self.rejected.is_doubtful() {
+                        todo.extend(halves)
+                    } else {
+                        todo.extend(halves.into_iter().rev())
+                    }
                 }
                 Err(e) if e.class() == Class::Reject && work.range.len() == 1 => {
                     let item = &work.items()[0];
-                    self.check_target(item, &e).await?;
+                    if self.rejected.note(&item.table.name, &e)? {
+                        todo.reverse();
+                    }
+                    self.check_target().await?;
                     self.bury(item, &chunk.taken, &e);
                     images.retain(|id| !item.images.contains(id));
                 }
@@ -173,6 +199,10 @@ impl<'s> Writer<'s> {
             let tables = work.emptied.iter().chain(work.items().iter().map(|item| &item.table));
             self.report.copied.extend(tables.map(|table| table.name.clone()));
         }
+        self.rejected.taken.extend(work.items().iter().map(|item| item.table.name.clone()).collect::<BTreeSet<_>>());
+        if !self.letters.is_empty() {
+            self.report.superseded.extend(work.items().iter().flat_map(|item| self.letters.by(item)));
+        }
         self.report.tokens.push(entry.head.token.clone());
         self.report.head = entry.head;
         self.report.rows += work.range.len() as u64;
@@ -182,35 +212,83 @@ impl<'s> Writer<'s> {
         Ok(())
     }
 
-    /// A failure counts against a row only while the target works, and not for thousands of rows.
-    async fn check_target(&self, item: &Item, error: &Error) -> Result<()> {
-        if self.report.dead.len() >= MAX_REJECTED {
-            let table = &item.table.name;
-            return Err(Error::halt(format!(
-                "the target rejects more than {MAX_REJECTED} rows, the last in table {table:?} ({error}): correct the replica's table, or POST /nuke"
-            )));
-        }
+    /// A failure counts against a row only while the target works.
+    async fn check_target(&self) -> Result<()> {
         if self.replica.head().await?.as_ref() == Some(&self.report.head) { Ok(()) } else { Err(head::fenced()) }
     }
 
     /// The one row that the target does not take: its key waits, or for images the messages.
     fn bury(&mut self, item: &Item, taken: &[Taken], error: &Error) {
         tracing::error!(table = item.table.name, error = %error, "the target rejects this row; it becomes a dead letter");
-        let letter = |key, message: Option<&Taken>| DeadLetter {
-            reason: error.to_string(),
-            class: "target",
-            table: Some(item.table.name.clone()),
-            key,
-            msg_id: message.map(|m| m.msg_id),
-            message: message.and_then(raw),
-        };
+        let (table, problem) = (&item.table.name, error.to_string());
         if item.images.is_empty() {
             let key = item.key.iter().map(Cell::to_postgres_text).collect();
-            self.report.dead.push(letter(Some(key), None));
+            self.report.dead.push(DeadLetter::of_key(table, key, Refusal::Target, &problem));
         }
-        for msg_id in &item.images {
-            let message = taken.iter().find(|m| m.msg_id == *msg_id);
-            self.report.dead.push(letter(None, message));
+        let messages = taken.iter().filter(|m| item.images.contains(&m.msg_id));
+        let letters = messages.map(|m| DeadLetter::of_message(Some(table), m, Refusal::Target, &problem));
+        self.report.dead.extend(letters);
+    }
+}
+
+/// Both halves.
+fn halves(work: Work) -> [Work; 2] {
+    let middle = work.range.start + work.range.len() / 2;
+    split(work, middle)
+}
+
+fn split(work: Work, at: usize) -> [Work; 2] {
+    let left = Work { range: work.range.start..at, ..work.clone() };
+    let right = Work { range: at..work.range.end, ..work };
+    [left, right]
+}
+
+/// The tables are not what they should be: parts of one table each, or the error where it is one already.
+fn by_table(work: Work, error: Error) -> Result<Vec<Work>> {
+    let items = work.items();
+    let border = items.iter().position(|item| item.table.name != items[0].table.name);
+    match (border, &work.emptied[..]) {
+        (Some(border), _) => {
+            let at = work.range.start + border;
+            Ok(split(work, at).into())
         }
+        (None, [_, _, ..]) => {
+            Ok(work.emptied.iter().map(|t| Work { emptied: vec![t.clone()], ..Work::default() }).collect())
+        }
+        (None, [table]) => Err(error.of_target_table(&table.name)),
+        (None, []) => match items.first() {
+            Some(item) => Err(error.of_target_table(&item.table.name)),
+            None => Err(error),
+        },
+    }
+}
+
+/// What the target has rejected in this step, and of which tables it took a row.
+#[derive(Default)]
+struct Rejected {
+    rows: BTreeMap<String, usize>,
+    taken: BTreeSet<String>,
+}
+
+impl Rejected {
+    /// Counts a row. Whether it is time to look elsewhere in the batch; an error where the target takes no row of
+    /// this table, or fewer than it should.
+    fn note(&mut self, table: &str, error: &Error) -> Result<bool> {
+        let rows = self.rows.entry(table.to_owned()).or_default();
+        *rows += 1;
+        let none_taken = !self.taken.contains(table);
+        if *rows >= MAX_REJECTED || none_taken && *rows >= 2 * DOUBTFUL {
+            let many = if none_taken { "any row".into() } else { format!("more than {MAX_REJECTED} rows") };
+            return Err(Error::halt(format!(
+                "the replica does not take {many} of table {table:?} ({error}): correct the replica's table, or run `pgflume setup` with LIBSQL_URL, or POST /nuke; its changes wait on the queue"
+            ))
+            .of_target_table(table));
+        }
+        Ok(none_taken && *rows == DOUBTFUL)
+    }
+
+    /// Whether some table had only rejected rows so far, and more than a few.
+    fn is_doubtful(&self) -> bool {
+        self.rows.iter().any(|(table, rows)| *rows >= DOUBTFUL && !self.taken.contains(table))
     }
 }

@@ -59,7 +59,9 @@ async fn what_capgos_worker_gets_wrong_is_right() {
         rig.drain().await;
         assert_eq!(rig.rows("SELECT x, y, v FROM c ORDER BY y").await, ["a|2|two", "a|3|moved"], "no old row is left");
         assert_eq!(rig.rows("SELECT id, v FROM t").await, ["9223372036854775807|big"]);
-        assert_eq!(rig.db.dead().await, ["the message has no record: an INSERT or UPDATE needs the new row"]);
+        let dead = rig.db.dead().await;
+        assert_eq!(dead.len(), 1);
+        assert!(dead[0].starts_with("the message has no record: an INSERT or UPDATE needs the new row ["), "{dead:?}");
     }
 }
 

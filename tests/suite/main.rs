@@ -6,6 +6,7 @@ mod capture;
 mod chain;
 mod command;
 mod corpus;
+mod dead;
 mod drift;
 mod first_contact;
 mod init;

@@ -275,7 +275,7 @@ async fn a_table_may_switch_between_statement_and_row_triggers() {
     let db = Db::new().await;
     db.sql("create table items (id int primary key, name text)").await;
     let by_row = SetupOptions { row_triggers: ["items".to_owned()].into(), ..SetupOptions::default() };
-    let triggers = "select string_agg(replace(tgname, 'pgflume_replicate_data_libsql_', ''), ' ' order by tgname) from pg_trigger where tgname like 'pgflume%'";
+    let triggers = "select string_agg(replace(tgname, 'pgflume_replicate_data_libsql_', ''), ' ' order by tgname) from pg_trigger where tgname like 'pgflume_replicate%'";
     for (options, expected) in [
         (SetupOptions::default(), "delete insert truncate update"),
         (by_row.clone(), "row truncate"),
@@ -419,7 +419,7 @@ async fn the_owner_of_a_database_needs_no_superuser() {
     let one = async |sql: &str| client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
     assert_eq!(one("select count(*) from pgmq.q_replicate_data_libsql").await, 2);
     let owned = "select count(*) from pg_proc where proowner = 'pgflume_capture'::regrole";
-    assert_eq!(one(owned).await, 7);
+    assert_eq!(one(owned).await, 8);
     let report = capture::teardown(&url, &queue(), TeardownOptions { drop_queue: true }).await.unwrap();
     assert_eq!(one("select count(*) from pg_roles where rolname like 'pgflume%'").await, 0, "{report}");
     client.batch_execute("insert into items values (2, 'a', 1); truncate items, events").await.unwrap();

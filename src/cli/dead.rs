@@ -1,0 +1,132 @@
+//! `pgflume dead`: what waits for somebody to look at it.
+
+use super::CommandResult;
+use crate::config::{ConfigError, Options};
+use crate::dead;
+use crate::letters::{Choice, Waiting};
+use crate::sync::Worker;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+/// Letters that `list` prints unless it is told otherwise.
+const LISTED: i64 = 100;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DeadArgs {
+    #[command(subcommand)]
+    command: DeadCommand,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum DeadCommand {
+    /// One line a letter, oldest first
+    List {
+        /// Of this table only
+        #[arg(long)]
+        table: Option<String>,
+        /// At most so many
+        #[arg(long, default_value_t = LISTED)]
+        limit: i64,
+        /// Print JSON, one letter a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Everything about one letter, its message with all row values too
+    Show {
+        /// Its number in the list
+        id: i64,
+    },
+    /// Put letters on the queue again: the next sync reads their rows as they are then
+    Retry(ChoiceArgs),
+    /// Drop letters: their changes are given up
+    Drop {
+        #[command(flatten)]
+        choice: ChoiceArgs,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct ChoiceArgs {
+    /// Their numbers in the list
+    ids: Vec<i64>,
+    /// All of this table
+    #[arg(long)]
+    table: Option<String>,
+    /// All
+    #[arg(long, conflicts_with_all = ["ids", "table"])]
+    all: bool,
+}
+
+impl ChoiceArgs {
+    fn choice(self) -> Result<Choice, ConfigError> {
+        if self.ids.is_empty() && self.table.is_none() && !self.all {
+            return Err(ConfigError("name the letters by their numbers, or use --table TABLE or --all".into()));
+        }
+        Ok(Choice { ids: self.ids, table: self.table })
+    }
+}
+
+pub(super) async fn run(args: DeadArgs, options: &Options) -> CommandResult {
+    let worker = Worker::new(options.config()?);
+    match args.command {
+        DeadCommand::List { table, limit, json } => {
+            let letters = dead::list(&worker, &Choice { ids: Vec::new(), table }, limit).await?;
+            for letter in &letters {
+                println!("{}", if json { serde_json::to_string(letter)? } else { line(letter) });
+            }
+            if letters.is_empty() && !json {
+                println!("no dead letters");
+            }
+        }
+        DeadCommand::Show { id } => {
+            let choice = Choice { ids: vec![id], table: None };
+            let letters = dead::list(&worker, &choice, 1).await?;
+            let letter = letters.first().ok_or_else(|| none(id))?;
+            println!("{}", serde_json::to_string_pretty(letter)?);
+            if let Some(message) = &letter.message {
+                println!("message: {message}");
+            }
+        }
+        DeadCommand::Retry(args) => {
+            let done = dead::retry(&worker, &args.choice()?).await?;
+            println!("{} on the queue again; the next sync takes them", done.sent);
+            if done.stay > 0 {
+                println!("{} hold neither a key nor a message and stay: pgflume dead show, then drop", done.stay);
+            }
+        }
+        DeadCommand::Drop { choice, yes } => {
+            let choice = choice.choice()?;
+            if !yes && !confirmed()? {
+                println!("Nothing was changed.");
+                return Ok(ExitCode::FAILURE);
+            }
+            println!("{} dropped", dead::drop_letters(&worker, &choice).await?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn none(id: i64) -> ConfigError {
+    ConfigError(format!("there is no dead letter {id}: see pgflume dead list"))
+}
+
+fn line(letter: &Waiting) -> String {
+    format!("{}  {}  {}", letter.id, letter.at, letter.reason.as_deref().unwrap_or("not one of pgflume's letters"))
+}
+
+fn confirmed() -> Result<bool, Box<dyn std::error::Error>> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Box::new(ConfigError(
+            "drop asks before it gives changes up, and there is no terminal: add --yes".into(),
+        )));
+    }
+    let mut out = std::io::stdout().lock();
+    write!(out, "Drop these dead letters? Their changes do not reach the replica. [y/N] ")?;
+    out.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

@@ -1,0 +1,85 @@
+//! What is done with dead letters: shown, tried again, dropped. A letter that is tried again is a mark where the
+//! row can be read from Postgres, and its message otherwise.
+
+use crate::error::Result;
+use crate::letters::{self, Choice, Waiting};
+use crate::message::MarkedKey;
+use crate::progress;
+use crate::schema::catalog::{self, Access, SourceTable};
+use crate::sync::Worker;
+use serde_json::json;
+use std::collections::BTreeMap;
+use tokio_postgres::Client;
+
+/// Letters handled in one transaction.
+const PAGE: i64 = 1_000;
+
+/// What became of the chosen letters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Retried {
+    /// Marks or messages that are on the queue again.
+    pub sent: u64,
+    /// Letters that hold neither a key nor a message: they stay.
+    pub stay: u64,
+}
+
+/// The chosen letters, oldest first; at most `limit`.
+pub async fn list(worker: &Worker, choice: &Choice, limit: i64) -> Result<Vec<Waiting>> {
+    letters::waiting(&connect(worker).await?, worker.queue(), choice, 0, limit).await
+}
+
+/// Puts the chosen letters on the queue again; the next drain reads their rows as they are then.
+pub async fn retry(worker: &Worker, choice: &Choice) -> Result<Retried> {
+    let client = connect(worker).await?;
+    let sources = catalog::read(&client, worker.schema(), worker.queue()).await?.tables;
+    let (mut done, mut after) = (Retried::default(), 0);
+    loop {
+        client.batch_execute("begin; set local search_path = ''").await?;
+        let page = letters::waiting(&client, worker.queue(), choice, after, PAGE).await?;
+        let Some(last) = page.last().map(|letter| letter.id) else { break };
+        let again = page.iter().filter_map(|letter| Some((letter.id, again(worker, &sources, letter)?)));
+        let (ids, messages): (Vec<i64>, Vec<_>) = again.unzip();
+        letters::send_again(&client, worker.queue(), &messages).await?;
+        letters::forget(&client, worker.queue(), &ids).await?;
+        client.batch_execute("commit").await?;
+        done.sent += ids.len() as u64;
+        done.stay += (page.len() - ids.len()) as u64;
+        after = last;
+    }
+    client.batch_execute("rollback").await?;
+    Ok(done)
+}
+
+/// The message that tries a letter again, and the id that it should have.
+fn again(worker: &Worker, sources: &BTreeMap<String, SourceTable>, letter: &Waiting) -> Option<(Option<i64>, String)> {
+    let is_readable = |name: &str| sources.get(name).is_some_and(|s| s.access == Access::Readable);
+    match letter.concerns(worker.schema()) {
+        Some((table, keys)) if letter.message.is_none() || is_readable(&table.name) => {
+            Some((None, mark(&table.name, &keys)))
+        }
+        _ => Some((letter.msg_id, letter.message.clone()?)),
+    }
+}
+
+fn mark(table: &str, keys: &[MarkedKey]) -> String {
+    json!({"v": 1, "table": table, "keys": keys}).to_string()
+}
+
+/// Drops the chosen letters; how many.
+pub async fn drop_letters(worker: &Worker, choice: &Choice) -> Result<u64> {
+    let client = connect(worker).await?;
+    let (mut dropped, mut after) = (0, 0);
+    loop {
+        let page = letters::waiting(&client, worker.queue(), choice, after, PAGE).await?;
+        let Some(last) = page.last().map(|letter| letter.id) else { return Ok(dropped) };
+        let ids: Vec<i64> = page.iter().map(|letter| letter.id).collect();
+        dropped += letters::forget(&client, worker.queue(), &ids).await?;
+        after = last;
+    }
+}
+
+async fn connect(worker: &Worker) -> Result<Client> {
+    let client = worker.postgres().connect().await?;
+    progress::ensure(&client, worker.queue()).await?;
+    Ok(client)
+}
