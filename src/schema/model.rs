@@ -1,5 +1,6 @@
 //! `schema.json` → [`Schema`]: parsed once, checked completely, wrong nowhere afterwards. No IO.
 
+use super::ddl;
 use super::json::Node;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -162,7 +163,24 @@ impl Schema {
         if schema.tables.is_empty() {
             return wrong("$", "names no table; add one, or write the file with `pgflume init`");
         }
+        schema.check_index_names(folded)?;
         Ok(schema)
+    }
+
+    /// SQLite keeps tables and indexes in one name space, and would silently leave out the second of a name.
+    fn check_index_names(&self, mut taken: BTreeMap<String, String>) -> Result<(), SchemaError> {
+        for table in self.tables() {
+            for (i, index) in table.indexes.iter().enumerate() {
+                let (name, path) = (ddl::index_name(table, index), format!("$.{}.indexes[{i}]", table.name));
+                if let Some(other) = taken.insert(name.to_lowercase(), path.clone()) {
+                    return wrong(
+                        &path,
+                        format!("would be called {name:?} in the replica, as {other} is: leave one out, or rename"),
+                    );
+                }
+            }
+        }
+        Ok(())
     }
 
     /// A table by its name in messages.
@@ -454,6 +472,14 @@ mod tests {
             ),
             (&format!(r#"{{"t":{{{ok},"indexes":["nope"]}}}}"#), "$.t.indexes[0]:"),
             (&format!(r#"{{"t":{{{ok},"indexes":["id","id"]}}}}"#), "$.t.indexes[1]: is there twice"),
+            (
+                r#"{"t":{"primaryKey":"a","columns":{"a":"TEXT","b_c":"TEXT","a_b":"TEXT","c":"TEXT"},"indexes":[["a","b_c"],["a_b","c"]]}}"#,
+                "$.t.indexes[1]: would be called \"idx_t_a_b_c\" in the replica, as $.t.indexes[0] is",
+            ),
+            (
+                r#"{"idx_t_a":{"primaryKey":"a","columns":{"a":"TEXT"}},"t":{"primaryKey":"a","columns":{"a":"TEXT"},"indexes":["a"]}}"#,
+                "$.t.indexes[0]: would be called",
+            ),
             (&format!(r#"{{"t":{{{ok},"source":"apps"}}}}"#), "$.t.source:"),
             (&format!(r#"{{"t":{{{ok},"where":""}}}}"#), "$.t.where:"),
             (&format!(r#"{{"t":{{{ok},"lossy":"id"}}}}"#), "$.t.lossy: must be a list"),
