@@ -3,6 +3,7 @@
 //! before the first.
 
 mod budget;
+mod compared_pages;
 mod excused;
 mod follow;
 mod gate;

@@ -3,13 +3,12 @@
 //! the same step. Goes on from step to step until every table is compared.
 
 use super::Session;
-use super::budget::MOST_BYTES;
+use super::compared_pages::{CHUNK_ROWS, Ends, Part, moved, read_pages};
 use super::excused::Excused;
 use super::pages::{SWEEP_KEYS, absent, key_of, texts_of};
-use super::reader::{is_data_error, is_table_error};
 use super::step::Finished;
 use super::writer::{Applied, Chunk, Writer};
-use crate::batch::{ColumnSet, Item, State};
+use crate::batch::{Item, State};
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::message::MarkedKey;
@@ -18,22 +17,17 @@ use crate::replica::Replica;
 use crate::replica::compare::KeyRange;
 use crate::replica::head::Head;
 use crate::schema::catalog::SourceTable;
-use crate::source::page::{self, Range};
-use crate::value::{Cell, Key};
+use crate::source::page;
+use crate::value::Key;
 use crate::verified::{self, Pass, Phase};
 use crate::verify::{Counters, EXAMPLES, Example, Kind, Options, Report, TableReport};
-use futures_util::TryStreamExt;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-use tokio_postgres::error::SqlState;
 
 /// How long a step goes on comparing: its snapshot holds back vacuum, its locks hold back DDL.
 const STEP_TIME: Duration = Duration::from_secs(2);
-
-/// Rows compared by one request.
-const CHUNK_ROWS: usize = 10_000;
 
 /// Bytes of a row of a table that was never analyzed: a guess on the small side, so that a sample is not too small.
 const ROW_BYTES: i64 = 50;
@@ -75,35 +69,6 @@ struct Here<'a> {
     excused: &'a Excused,
     /// What is compared with the source.
     target: &'a Replica,
-}
-
-/// Rows on their way to being compared.
-#[derive(Default)]
-struct Part {
-    items: Vec<Item>,
-    /// Keys of rows that have a value that does not fit: as marked, and as SQLite may have them.
-    unfit: Vec<(MarkedKey, Key)>,
-    ends: Ends,
-}
-
-/// Where the range of a part ends.
-#[derive(Default)]
-enum Ends {
-    /// With its last row.
-    #[default]
-    Itself,
-    /// At this key, which need not be one of its rows.
-    At(Key),
-    /// With the table.
-    Table,
-}
-
-/// What reading pages gave.
-#[derive(Default)]
-struct PagesRead {
-    rows: i64,
-    cursor: Option<Vec<String>>,
-    is_end: bool,
 }
 
 impl Verification {
@@ -308,7 +273,7 @@ impl Verification {
     ) -> Result<()> {
         let (sender, receiver) = mpsc::channel(1);
         let quota = self.quota.unwrap_or(i64::MAX);
-        let reading = read_pages(here, pass.cursor.clone(), quota, deadline, sender);
+        let reading = read_pages(here.session, here.source, pass.cursor.clone(), quota, deadline, sender);
         let after = pass.cursor.as_ref().map(|cursor| key_of(here.source, &page::marked(here.source, cursor)));
         let comparing = self.compare_parts(here, after, receiver, repairs);
         // Reading fails too if comparing does: its error is the one to report.
@@ -463,10 +428,6 @@ impl Verification {
     }
 }
 
-fn moved() -> Error {
-    Error::retry("the replica moved on while it was compared; it will be compared again")
-}
-
 fn gone_item(source: &SourceTable, key: Key) -> Item {
     Item { table: source.table.clone(), key, state: State::Gone, images: Vec::new() }
 }
@@ -488,119 +449,6 @@ async fn wait_for(target: &Replica, session: &Session<'_>, head: &Head) -> Resul
         tokio::time::sleep(LOOK_AGAIN).await;
     }
     Ok(())
-}
-
-/// Reads pages and sends them in parts until the time or the sample is spent. A page that Postgres cannot
-/// put out is tried with fewer rows, until the row that is at fault stands alone.
-async fn read_pages(
-    here: &Here<'_>,
-    mut cursor: Option<Vec<String>>,
-    quota: i64,
-    deadline: Instant,
-    sender: mpsc::Sender<Part>,
-) -> Result<PagesRead> {
-    let (client, source) = (&here.session.client, here.source);
-    let sizes = &here.session.worker.page_sizes;
-    let mut all = PagesRead::default();
-    loop {
-        let started = Instant::now();
-        let rows = sizes.of(client, source).await?.min((quota - all.rows).max(1));
-        let mut page = PagesRead { cursor: cursor.clone(), ..PagesRead::default() };
-        match read_page(here, rows, &sender, &mut page).await {
-            Ok(()) if !page.is_end && rows > 1 => sizes.tune(source, rows, started.elapsed()),
-            Ok(()) => {}
-            Err(e) if is_data_error(&e) && rows == 1 => {
-                client.batch_execute("rollback to savepoint pgflume_read").await?;
-                sizes.forget(source);
-                page = pass_over(here, cursor.as_ref(), &sender).await?;
-            }
-            Err(e) if e.sql_state() == Some(&SqlState::QUERY_CANCELED) && rows == 1 => {
-                return Err(Error::halt(format!("{}: reading a single row takes too long ({e})", source.table.name)));
-            }
-            // It goes on behind what was sent of the page.
-            Err(e) if is_data_error(&e) || e.sql_state() == Some(&SqlState::QUERY_CANCELED) => {
-                client.batch_execute("rollback to savepoint pgflume_read").await?;
-                sizes.set(source, rows / 4);
-            }
-            Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
-            Err(e) => return Err(e),
-        }
-        all.rows += page.rows;
-        cursor = page.cursor;
-        if page.is_end || all.rows >= quota || Instant::now() >= deadline {
-            return Ok(PagesRead { cursor, is_end: page.is_end, ..all });
-        }
-    }
-}
-
-/// Reads the page behind `done.cursor`, which tells at any time what was sent.
-async fn read_page(here: &Here<'_>, rows: i64, sender: &mpsc::Sender<Part>, done: &mut PagesRead) -> Result<()> {
-    let (client, source) = (&here.session.client, here.source);
-    client.batch_execute("savepoint pgflume_read").await?;
-    let after = done.cursor.clone();
-    let boundary = match page::wants_boundary(source) {
-        true => page::boundary(client, source, after.as_ref(), rows).await?,
-        false => None,
-    };
-    let range = Range { after: after.as_ref(), up_to: boundary.as_ref(), rows };
-    let mut stream = page::read(client, source, range).await?;
-    let columns: ColumnSet = (0..source.table.columns.len()).collect();
-    let (mut part, mut bytes, mut read, mut last) = (Part::default(), 0, 0, None);
-    while let Some(row) = stream.try_next().await? {
-        read += 1;
-        match page::decode(source, &row)? {
-            Ok((key, cells)) => {
-                bytes += cells.iter().map(Cell::bytes).sum::<usize>();
-                let state = State::Row { columns: columns.clone(), cells, replace: false };
-                part.items.push(Item { table: source.table.clone(), key, state, images: Vec::new() });
-            }
-            Err(_) => part.unfit.push(unfit_key(source, &page::cursor(source, &row)?)),
-        }
-        // Only a row that fits may end a part: the next one begins behind it.
-        let is_full = part.items.len() >= CHUNK_ROWS || bytes >= MOST_BYTES;
-        if is_full && part.unfit.is_empty() {
-            send(sender, std::mem::take(&mut part)).await?;
-            (done.rows, done.cursor) = (read, Some(page::cursor(source, &row)?));
-            bytes = 0;
-        }
-        last = Some(row);
-    }
-    drop(stream);
-    client.batch_execute("release savepoint pgflume_read").await?;
-    let is_end = if page::wants_boundary(source) { boundary.is_none() } else { read < rows };
-    let cursor = match (boundary, last) {
-        (Some(boundary), _) => Some(boundary),
-        (None, Some(row)) => Some(page::cursor(source, &row)?),
-        (None, None) => after,
-    };
-    part.ends = match &cursor {
-        Some(cursor) if !is_end => Ends::At(key_of(source, &page::marked(source, cursor))),
-        _ => Ends::Table,
-    };
-    send(sender, part).await?;
-    *done = PagesRead { rows: read, cursor, is_end };
-    Ok(())
-}
-
-/// The next row cannot be read at all.
-async fn pass_over(here: &Here<'_>, after: Option<&Vec<String>>, sender: &mpsc::Sender<Part>) -> Result<PagesRead> {
-    let source = here.source;
-    let Some(cursor) = page::boundary(&here.session.client, source, after, 1).await? else { return Err(moved()) };
-    let unfit = unfit_key(source, &cursor);
-    let ends = Ends::At(unfit.1.clone());
-    send(sender, Part { items: Vec::new(), unfit: vec![unfit], ends }).await?;
-    Ok(PagesRead { rows: 1, cursor: Some(cursor), is_end: false })
-}
-
-fn unfit_key(source: &SourceTable, cursor: &Vec<String>) -> (MarkedKey, Key) {
-    let marked = page::marked(source, cursor);
-    let key = key_of(source, &marked);
-    (marked, key)
-}
-
-async fn send(sender: &mpsc::Sender<Part>, part: Part) -> Result<()> {
-    // The comparing half is gone only if it failed, and then its error is the one to report.
-    sender.send(part).await.map_err(|_| moved())
 }
 
 /// Writes what should be there, as further batches of the step.
