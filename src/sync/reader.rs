@@ -310,7 +310,11 @@ impl<'s> Reader<'s> {
             Arc::new(queue::witness(named))
         };
         self.batch = intake.batch;
-        self.witness = witness(&intake.images);
+        // Where messages name no key, the batch may still say that nothing is left.
+        self.witness = match intake.images.is_empty() {
+            true => Arc::new(queue::witness(messages.iter())),
+            false => witness(&intake.images),
+        };
         // On their own where marks may fill more than a batch: the ledger has to list all images that are
         // applied, or they are taken again without those that came after them.
         let images = match intake.marks.is_empty() && intake.truncated.is_empty() {
