@@ -59,6 +59,8 @@ pub(super) struct Reader<'s> {
     pub(super) witness: Arc<Witness>,
     /// What the snapshot saw is on disk.
     is_seen_durable: bool,
+    /// A batch of messages was sent: nothing of an earlier step can reach the replica after it.
+    has_fenced: bool,
     pub(super) report: Taking,
 }
 
@@ -126,6 +128,7 @@ impl<'s> Reader<'s> {
             taken: Arc::default(),
             witness: Arc::default(),
             is_seen_durable: false,
+            has_fenced: false,
             report: Taking {
                 messages: 0,
                 skipped: 0,
@@ -438,9 +441,12 @@ impl<'s> Reader<'s> {
     /// Sends the batch in hand, and lists the images that it holds.
     async fn send(&mut self, images: Vec<i64>, ends_group: bool) -> Result<()> {
         let caught_up = ends_group && self.report.left == 0 && self.report.is_whole;
-        if self.batch.is_empty() && images.is_empty() && !caught_up {
+        // Without rows too: a late request may bring some of these messages, which are gone by then.
+        let fences = ends_group && !self.has_fenced;
+        if self.batch.is_empty() && images.is_empty() && !caught_up && !fences {
             return Ok(());
         }
+        self.has_fenced = true;
         let (emptied, items) = self.batch.take();
         self.send_chunk(emptied, Arc::new(items), images, caught_up).await
     }
