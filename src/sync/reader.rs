@@ -58,6 +58,8 @@ pub(super) struct Reader<'s> {
     pub(super) witness: Arc<Witness>,
     /// What the snapshot saw is on disk.
     is_seen_durable: bool,
+    /// A batch of messages was sent: nothing of an earlier step can reach the replica after it.
+    has_fenced: bool,
     pub(super) report: Taking,
 }
 
@@ -125,6 +127,7 @@ impl<'s> Reader<'s> {
             taken: Arc::default(),
             witness: Arc::default(),
             is_seen_durable: false,
+            has_fenced: false,
             report: Taking {
                 messages: 0,
                 skipped: 0,
@@ -306,7 +309,11 @@ impl<'s> Reader<'s> {
             Arc::new(queue::witness(named))
         };
         self.batch = intake.batch;
-        self.witness = witness(&intake.images);
+        // Where messages name no key, the batch may still say that nothing is left.
+        self.witness = match intake.images.is_empty() {
+            true => Arc::new(queue::witness(messages.iter())),
+            false => witness(&intake.images),
+        };
         // On their own where marks may fill more than a batch: the ledger has to list all images that are
         // applied, or they are taken again without those that came after them.
         let images = match intake.marks.is_empty() && intake.truncated.is_empty() {
@@ -424,9 +431,12 @@ impl<'s> Reader<'s> {
     /// Sends the batch in hand, and lists the images that it holds.
     async fn send(&mut self, images: Vec<i64>, ends_group: bool) -> Result<()> {
         let caught_up = ends_group && self.report.left == 0 && self.report.is_whole;
-        if self.batch.is_empty() && images.is_empty() && !caught_up {
+        // Without rows too: a late request may bring some of these messages, which are gone by then.
+        let fences = ends_group && !self.has_fenced;
+        if self.batch.is_empty() && images.is_empty() && !caught_up && !fences {
             return Ok(());
         }
+        self.has_fenced = true;
         let (emptied, items) = self.batch.take();
         self.send_chunk(emptied, Arc::new(items), images, caught_up).await
     }

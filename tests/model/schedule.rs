@@ -34,6 +34,7 @@ struct Mood {
     crashes: bool,
     restores: bool,
     nukes: bool,
+    keeps: bool,
 }
 
 pub fn generate(seed: u64) -> Vec<Action> {
@@ -45,8 +46,10 @@ pub fn generate(seed: u64) -> Vec<Action> {
         crashes: dice.one_in(2),
         restores: dice.one_in(2),
         nukes: dice.one_in(3),
+        keeps: dice.one_in(2),
     };
-    (0..mood.length).map(|_| one(&mut dice, &mood)).collect()
+    let kept = mood.keeps.then_some(Action::Keep { is_on: true });
+    kept.into_iter().chain((0..mood.length).map(|_| one(&mut dice, &mood))).collect()
 }
 
 fn one(dice: &mut Dice, mood: &Mood) -> Action {
@@ -66,6 +69,9 @@ fn one(dice: &mut Dice, mood: &Mood) -> Action {
 
 fn write(dice: &mut Dice) -> Action {
     let (tables, keys, writers) = SIZES;
+    if dice.one_in(16) {
+        return Action::WriteForeign;
+    }
     let (writer, table, key) = (dice.below(writers), dice.below(tables), dice.below(keys));
     Action::Write { writer, table, key, kind: kind(dice.next()) }
 }
@@ -94,9 +100,14 @@ fn fault(dice: &mut Dice, mood: &Mood) -> Action {
 fn disaster(dice: &mut Dice, mood: &Mood) -> Action {
     let worker = dice.below(mood.workers);
     match dice.below(10) {
-        0..=3 if mood.crashes => Action::CrashPostgres { keep: dice.below(8) },
-        4 | 9 if mood.restores => Action::RestorePostgres { back: 1 + dice.below(12), is_other: dice.one_in(3) },
+        0..=2 if mood.crashes => Action::CrashPostgres { keep: dice.below(8) },
+        4 if mood.restores => Action::RestorePostgres { back: 1 + dice.below(12), is_other: dice.one_in(4) },
+        9 if mood.restores => Action::Promote { back: [0, 1 + dice.below(12)][dice.below(2)] },
         5 if mood.restores => Action::RestoreTarget { back: 1 + dice.below(4) },
+        3 if mood.restores => match dice.below(4) {
+            0 => Action::Keep { is_on: dice.one_in(2) },
+            n => Action::Purge { at: dice.below(4), all: n == 1 },
+        },
         6 if mood.restores => match dice.below(3) {
             0 => Action::RecreateQueue,
             1 => Action::EmptyTarget,

@@ -76,6 +76,17 @@ async fn images_that_were_applied_before_the_acknowledgement_was_lost_are_not_ap
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lost_acknowledgement_of_messages_that_name_no_row_heals_nothing() {
+    let rig = Rig::new(Path::File, repository_schema()).await;
+    rig.drain().await;
+    rig.db.send(r#"{"v":1,"table":"nobodys","keys":[["a"]]}"#).await;
+    drain_without_acknowledgement(&rig).await;
+    assert_eq!(rig.rows("SELECT seq FROM _pgflume_head").await, ["1"], "a batch without rows");
+    // Nothing can be read here, so a healing would stop the drain.
+    assert_eq!(rig.drain().await.queued, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_workers_and_many_callers_deliver_each_message_once() {
     for path in PATHS {
         let rig = Rig::new(path, repository_schema()).await;
