@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 /// What the caller should do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +19,9 @@ pub enum Class {
     Halt,
 }
 
+/// Longest time that a server may ask for before it is tried again: it may be wrong.
+const MOST_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
+
 /// A failure with its class. The message is for operators: it ends with the mend and holds neither
 /// secrets nor row values.
 #[derive(thiserror::Error)]
@@ -29,6 +33,10 @@ pub struct Error {
     table: Option<String>,
     /// A smaller request might have passed.
     is_of_size: bool,
+    /// The whole source or target: whatever is tried there fails in the same way.
+    is_of_side: bool,
+    /// When it may be tried again, where somebody said so.
+    retry_after: Option<Duration>,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -36,12 +44,14 @@ pub struct Error {
 /// Without the cause: Postgres' DETAIL holds row values.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { class, message, table, is_of_size, source: _ } = self;
+        let Self { class, message, table, is_of_size, is_of_side, retry_after, source: _ } = self;
         f.debug_struct("Error")
             .field("class", class)
             .field("message", message)
             .field("table", table)
             .field("is_of_size", is_of_size)
+            .field("is_of_side", is_of_side)
+            .field("retry_after", retry_after)
             .finish_non_exhaustive()
     }
 }
@@ -52,7 +62,15 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `class`.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), table: None, is_of_size: false, source: None }
+        Self {
+            class,
+            message: message.into(),
+            table: None,
+            is_of_size: false,
+            is_of_side: false,
+            retry_after: None,
+            source: None,
+        }
     }
 
     /// Nothing was applied; try again.
@@ -94,6 +112,30 @@ impl Error {
     pub fn of_size(mut self) -> Self {
         self.is_of_size = true;
         self
+    }
+
+    /// Concerns the whole source or target: whatever is tried there fails in the same way.
+    #[must_use]
+    pub fn of_side(mut self) -> Self {
+        self.is_of_side = true;
+        self
+    }
+
+    /// Not to be tried again before so much time has passed.
+    #[must_use]
+    pub fn come_back_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait.min(MOST_RETRY_AFTER));
+        self
+    }
+
+    /// Whether it concerns the whole source or target.
+    pub fn is_of_side(&self) -> bool {
+        self.is_of_side
+    }
+
+    /// When it may be tried again, where somebody said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// Whether a smaller request might have passed.
