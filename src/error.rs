@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 /// What the caller should do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,9 @@ pub enum Class {
     /// everything where it is and tell the operator what to do.
     Halt,
 }
+
+/// Longest time that a server may ask for before it is tried again: it may be wrong.
+const MOST_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// A failure with its class. The message is for operators: it ends with the mend and holds neither
 /// secrets nor row values.
@@ -33,6 +37,10 @@ pub struct Error {
     is_of_schema: bool,
     /// It is the target that has trouble with `table`.
     is_of_target: bool,
+    /// The whole source or target: whatever is tried there fails in the same way.
+    is_of_side: bool,
+    /// When it may be tried again, where somebody said so.
+    retry_after: Option<Duration>,
     #[source]
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
@@ -40,7 +48,8 @@ pub struct Error {
 /// Without the cause: Postgres' DETAIL holds row values.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { class, message, table, is_of_size, is_of_schema, is_of_target, source: _ } = self;
+        let Self { class, message, table, is_of_size, is_of_schema, is_of_target, is_of_side, retry_after, source: _ } =
+            self;
         f.debug_struct("Error")
             .field("class", class)
             .field("message", message)
@@ -48,6 +57,8 @@ impl fmt::Debug for Error {
             .field("is_of_size", is_of_size)
             .field("is_of_schema", is_of_schema)
             .field("is_of_target", is_of_target)
+            .field("is_of_side", is_of_side)
+            .field("retry_after", retry_after)
             .finish_non_exhaustive()
     }
 }
@@ -65,6 +76,8 @@ impl Error {
             is_of_size: false,
             is_of_schema: false,
             is_of_target: false,
+            is_of_side: false,
+            retry_after: None,
             source: None,
         }
     }
@@ -108,6 +121,30 @@ impl Error {
     pub fn of_size(mut self) -> Self {
         self.is_of_size = true;
         self
+    }
+
+    /// Concerns the whole source or target: whatever is tried there fails in the same way.
+    #[must_use]
+    pub fn of_side(mut self) -> Self {
+        self.is_of_side = true;
+        self
+    }
+
+    /// Not to be tried again before so much time has passed.
+    #[must_use]
+    pub fn come_back_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait.min(MOST_RETRY_AFTER));
+        self
+    }
+
+    /// Whether it concerns the whole source or target.
+    pub fn is_of_side(&self) -> bool {
+        self.is_of_side
+    }
+
+    /// When it may be tried again, where somebody said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
     }
 
     /// Whether a smaller request might have passed.
@@ -181,26 +218,137 @@ fn describe(error: &tokio_postgres::Error) -> String {
     }
 }
 
+/// What to do about a Postgres failure.
+struct Verdict {
+    class: Class,
+    is_of_side: bool,
+    mend: &'static str,
+}
+
+/// By SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
+fn verdict(code: &str, words: &str) -> Verdict {
+    let of_side = |mend| Verdict { class: Class::Halt, is_of_side: true, mend };
+    let halt = |mend| Verdict { class: Class::Halt, is_of_side: false, mend };
+    let retry = |mend| Verdict { class: Class::Retry, is_of_side: false, mend };
+    match code {
+        "28000" | "28P01" => of_side("it refused the login: check the user and password in PGMQ_URL"),
+        "3D000" => of_side("check the database name in PGMQ_URL"),
+        "25006" => {
+            of_side("it is read-only: name the primary in PGMQ_URL, or switch default_transaction_read_only off")
+        }
+        "53100" => of_side("its disk is full: make room; everything stays queued"),
+        "53300" => retry("raise max_connections or the role's limit, or use a pooler; it will be tried again"),
+        "55000" => of_side("name the primary in PGMQ_URL, and a database that takes connections"),
+        "XX001" | "XX002" => halt("its data is damaged: see its log and mend it, nothing is lost"),
+        "42501" if words.contains("for database") => of_side("grant the worker's role CONNECT on the database"),
+        "42501" => halt(
+            "grant the worker's role what it needs (see `pgflume setup --print`), \
+             and BYPASSRLS if the table has row-level security",
+        ),
+        c if c.starts_with("42") || c.starts_with("3F") => halt("run `pgflume setup`"),
+        c if c.starts_with("08") || c == "XX000" => of_pooler(words),
+        _ => retry("it will be tried again, nothing is lost"),
+    }
+}
+
+/// pgbouncer and Supavisor give all their errors one SQLSTATE, and often Postgres' words, which stay as they are.
+fn of_pooler(words: &str) -> Verdict {
+    let words = words.to_lowercase();
+    let has = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
+    let of_side = |mend| Verdict { class: Class::Halt, is_of_side: true, mend };
+    let retry = |mend| Verdict { class: Class::Retry, is_of_side: false, mend };
+    if has(&["no more connections", "connections exceeded", "max client", "too many"]) {
+        retry("raise the pooler's limit of clients; it will be tried again")
+    } else if has(&["no such user", "authentication failed", "auth failed", "login failed", "not found"]) {
+        of_side("the pooler has no such login: check the user and password in PGMQ_URL, and the pooler's own")
+    } else if has(&["no such database", "does not exist"]) {
+        of_side("check the database name in PGMQ_URL and in the pooler")
+    } else {
+        retry("it will be tried again, nothing is lost")
+    }
+}
+
 /// Postgres errors: what a new try cannot mend is `Halt`, the rest is `Retry`, because a Postgres
 /// transaction that failed has changed nothing.
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let code = error.code().map(|c| c.code().to_owned()).unwrap_or_default();
-        let text = describe(&error);
-        let made = match code.as_str() {
-            "28000" | "28P01" => {
-                Self::halt(format!("Postgres refused the login: {text}; check the user and password in PGMQ_URL"))
-            }
-            "3D000" => Self::halt(format!("Postgres: {text}; check the database name in PGMQ_URL")),
-            "42501" => Self::halt(format!(
-                "Postgres: {text}; grant the worker's role what it needs (see `pgflume setup --print`), \
-                 and BYPASSRLS if the table has row-level security"
-            )),
-            c if c.starts_with("42") || c.starts_with("3F") => {
-                Self::halt(format!("Postgres: {text}; run `pgflume setup`"))
-            }
-            _ => Self::retry(format!("Postgres: {text}; it will be tried again, nothing is lost")),
-        };
+        let words = error.as_db_error().map(|db| db.message()).unwrap_or_default();
+        let Verdict { class, is_of_side, mend } = verdict(&code, words);
+        let mut made = Self::new(class, format!("Postgres: {}; {mend}", describe(&error)));
+        made.is_of_side = is_of_side;
         made.caused_by(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_sqlstate_has_its_class_and_mend() {
+        use Class::{Halt, Retry};
+        let cases = [
+            ("28P01", "password authentication failed for user \"x\"", Halt, true, "PGMQ_URL"),
+            ("28000", "no pg_hba.conf entry", Halt, true, "PGMQ_URL"),
+            ("3D000", "database \"x\" does not exist", Halt, true, "database name"),
+            ("42501", "permission denied for database \"x\"", Halt, true, "CONNECT"),
+            ("42501", "permission denied for table x", Halt, false, "setup --print"),
+            ("42P01", "relation \"x\" does not exist", Halt, false, "pgflume setup"),
+            ("3F000", "schema \"x\" does not exist", Halt, false, "pgflume setup"),
+            ("25006", "cannot execute UPDATE in a read-only transaction", Halt, true, "primary"),
+            ("55000", "database \"x\" is not currently accepting connections", Halt, true, "takes connections"),
+            ("53100", "could not extend file", Halt, true, "make room"),
+            ("53200", "out of memory", Retry, false, "tried again"),
+            ("53300", "sorry, too many clients already", Retry, false, "max_connections"),
+            ("57P01", "terminating connection due to administrator command", Retry, false, "tried again"),
+            ("57P02", "terminating connection because of crash", Retry, false, "tried again"),
+            ("57P03", "the database system is starting up", Retry, false, "tried again"),
+            ("57014", "canceling statement due to statement timeout", Retry, false, "tried again"),
+            ("40001", "could not serialize access", Retry, false, "tried again"),
+            ("08006", "connection failure", Retry, false, "tried again"),
+            ("XX000", "cache lookup failed", Retry, false, "tried again"),
+            ("XX001", "invalid page in block 1", Halt, false, "damaged"),
+            ("58030", "could not read block", Retry, false, "tried again"),
+            ("", "", Retry, false, "tried again"),
+        ];
+        for (code, words, class, is_of_side, mend) in cases {
+            let verdict = verdict(code, words);
+            assert_eq!((verdict.class, verdict.is_of_side), (class, is_of_side), "{code} {words}");
+            assert!(verdict.mend.contains(mend), "{code}: {}", verdict.mend);
+        }
+    }
+
+    #[test]
+    fn poolers_are_told_by_their_words() {
+        use Class::{Halt, Retry};
+        let cases = [
+            ("no more connections allowed (max_client_conn)", Retry, "limit of clients"),
+            ("client connections exceeded (max_db_client_connections)", Retry, "limit of clients"),
+            ("(EMAXCONN) max client connections reached, limit: 200", Retry, "limit of clients"),
+            ("Max client connections reached", Retry, "limit of clients"),
+            ("query_wait_timeout", Retry, "tried again"),
+            ("server conn crashed?", Retry, "tried again"),
+            ("pgbouncer cannot connect to server", Retry, "tried again"),
+            ("server login has been failing, cached error: connect failed (server_login_retry)", Retry, "tried again"),
+            (
+                "server login has been failing, cached error: password authentication failed for user \"x\" (server_login_retry)",
+                Halt,
+                "password",
+            ),
+            ("server login has been failing, cached error: database \"x\" does not exist", Halt, "database name"),
+            ("no such user: x", Halt, "password"),
+            ("no such database: x", Halt, "database name"),
+            ("SASL authentication failed", Halt, "password"),
+            ("Tenant or user not found", Halt, "password"),
+            ("(ENOTFOUND) tenant/user postgres.x not found", Halt, "password"),
+        ];
+        for (words, class, mend) in cases {
+            for code in ["08P01", "XX000"] {
+                let verdict = verdict(code, words);
+                assert_eq!((verdict.class, verdict.is_of_side), (class, class == Halt), "{words}");
+                assert!(verdict.mend.contains(mend), "{words}: {}", verdict.mend);
+            }
+        }
     }
 }

@@ -20,6 +20,7 @@
 //! [`batch`], [`reconcile`]).
 
 pub mod alter;
+pub mod backoff;
 pub mod batch;
 pub mod capture;
 pub mod cli;

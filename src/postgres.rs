@@ -126,14 +126,7 @@ impl PgUrl {
 
     /// Opens a connection. Its driver runs on its own task and ends with the client.
     pub async fn connect(&self) -> Result<Client> {
-        let (client, connection) = self.config.connect(self.connector()?).await.map_err(|e| {
-            if e.as_db_error().is_some() {
-                return Error::from(e);
-            }
-            let cause = std::error::Error::source(&e).map(|c| format!(" ({c})")).unwrap_or_default();
-            Error::retry(format!("Postgres cannot be reached: {e}{cause}; check PGMQ_URL and that the server is up"))
-                .caused_by(e)
-        })?;
+        let (client, connection) = self.config.connect(self.connector()?).await.map_err(not_connected)?;
         tokio::spawn(async move {
             if let Err(e) = connection.await {
                 tracing::debug!(error = %Error::from(e), "the Postgres connection ended");
@@ -179,6 +172,24 @@ impl PgUrl {
             .build()
             .map_err(|e| Error::halt(format!("no certificate authority to check Postgres with ({e}): {mend}")))
     }
+}
+
+/// Why there is no connection. What the configuration causes is the same at the next try.
+fn not_connected(error: tokio_postgres::Error) -> Error {
+    if error.as_db_error().is_some() {
+        return Error::from(error).of_side();
+    }
+    let cause = std::error::Error::source(&error).map(|c| format!(" ({c})")).unwrap_or_default();
+    let text = format!("Postgres cannot be reached: {error}{cause}");
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let made = if has(&["invalid configuration", "authentication error"]) {
+        Error::halt(format!("{text}; check the user and password in PGMQ_URL")).of_side()
+    } else if has(&["certificate", "does not support TLS"]) {
+        Error::halt(format!("{text}; check sslmode and sslrootcert in PGMQ_URL")).of_side()
+    } else {
+        Error::retry(format!("{text}; check PGMQ_URL and that the server is up"))
+    };
+    made.caused_by(error)
 }
 
 /// Base and decoded parameters of a URL.

@@ -12,6 +12,7 @@ use crate::replica::inventory::Inventory;
 use crate::resyncs::{self, Phase};
 use crate::schema::catalog::{self, Access};
 use crate::sync::Worker;
+use crate::sync::circuit;
 use crate::value::Cell;
 use crate::verified;
 use serde::Serialize;
@@ -46,6 +47,9 @@ pub struct Status {
     pub tables: BTreeMap<String, TableStatus>,
     /// What is no longer as it was set up, each with its mend.
     pub drift: Vec<Drift>,
+    /// Whether `serve` refuses calls because a side is down; only it knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<circuit::Report>,
 }
 
 /// The replica's side.
@@ -117,6 +121,7 @@ async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
         last_sync: progress::last_sync(&client, queue).await?,
         replica: ReplicaStatus::default(),
         tables: tables.collect(),
+        circuit: None,
     })
 }
 
@@ -147,7 +152,8 @@ async fn replica(worker: &Worker) -> Result<ReplicaStatus> {
 /// What keeps the worker from doing its job, by part; empty if it is ready.
 pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
     let mut reasons = BTreeMap::new();
-    match within(source_reasons(worker)).await {
+    let circuit = worker.circuit().report();
+    match within(source_reasons(worker, !circuit.is_open())).await {
         Ok(found) => reasons.extend(found),
         Err(e) => {
             reasons.insert("source", e.to_string());
@@ -157,7 +163,9 @@ pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
         let replica = Replica::open(worker.target()).await?;
         replica.check(worker.schema()).await
     };
-    if let Err(e) = within(target).await {
+    if circuit.is_open() {
+        reasons.insert("circuit", circuit.to_string());
+    } else if let Err(e) = within(target).await {
         reasons.insert("target", e.to_string());
     }
     let paused = worker.paused().into_iter().next();
@@ -166,7 +174,7 @@ pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
     reasons
 }
 
-async fn source_reasons(worker: &Worker) -> Result<BTreeMap<&'static str, String>> {
+async fn source_reasons(worker: &Worker, may_ask_target: bool) -> Result<BTreeMap<&'static str, String>> {
     let mut reasons = BTreeMap::new();
     let client = worker.postgres().connect().await?;
     progress::ensure(&client, worker.queue()).await?;
@@ -175,7 +183,7 @@ async fn source_reasons(worker: &Worker) -> Result<BTreeMap<&'static str, String
     if let Some(problem) = unfit.and_then(|s| s.access.problem(&s.table)) {
         reasons.insert("schema", problem);
     } else {
-        let there = within(inventory(worker)).await.ok();
+        let there = if may_ask_target { within(inventory(worker)).await.ok() } else { None };
         let drift = drift::check(&client, worker.queue(), worker.schema(), there.as_ref()).await?;
         reasons.extend(drift.iter().find(|d| d.kind.is_fault()).map(|d| ("schema", d.line())));
     }

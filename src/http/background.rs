@@ -24,7 +24,7 @@ pub(super) async fn run(app: Arc<App>) {
         app.go_on.notified().await;
         while !app.worker.is_stopping() {
             // What went wrong is in the log already.
-            let Ok(done) = app.worker.drain(CALL_BUDGET).await else { break };
+            let Ok(done) = app.worker.call(CALL_BUDGET).await else { break };
             if done.rebuilding <= done.stuck.len() as u64 && !done.busy {
                 break;
             }

@@ -7,7 +7,7 @@ use super::connections::Visit;
 use super::metrics;
 use crate::error::{Class, Error};
 use crate::resync;
-use crate::status;
+use crate::status::{self, Status};
 use crate::sync::CALL_BUDGET;
 use crate::sync::pairing::{self, Nuked};
 use axum::Json;
@@ -56,7 +56,8 @@ fn unauthorized() -> Box<Response> {
 }
 
 fn failure(error: &Error) -> Response {
-    let after = if error.class() == Class::Halt { HALT_AFTER } else { RETRY_AFTER };
+    let usual = if error.class() == Class::Halt { HALT_AFTER } else { RETRY_AFTER };
+    let after = error.retry_after().map_or(usual, |wait| wait.as_secs_f64().ceil().max(1.0) as u16);
     let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after));
     response
@@ -79,7 +80,7 @@ pub(super) async fn sync(State(app): State<Arc<App>>, request: Request) -> Respo
         return *response;
     }
     let drain = async move {
-        let done = app.worker.drain(CALL_BUDGET).await?;
+        let done = app.worker.call(CALL_BUDGET).await?;
         if done.rebuilding > done.stuck.len() as u64 {
             app.go_on.notify_one();
         }
@@ -115,7 +116,9 @@ pub(super) async fn nuke(
             Caller::Signed(id) => Some(id.as_str()),
             Caller::Secret => None,
         };
-        pairing::nuke(&app.worker, id, refill).await
+        let done = pairing::nuke(&app.worker, id, refill).await?;
+        app.worker.circuit().succeeded();
+        Ok(done)
     });
     match done.await {
         Ok(Nuked::Done) => success(json!({"message": "Data nuked and schema reinitialized"})),
@@ -176,7 +179,7 @@ pub(super) async fn status(State(app): State<Arc<App>>, request: Request) -> Res
         return *response;
     }
     match status::status(&app.worker).await {
-        Ok(status) => Json(status).into_response(),
+        Ok(status) => Json(Status { circuit: Some(app.worker.circuit().report()), ..status }).into_response(),
         Err(e) => failure(&e),
     }
 }

@@ -59,6 +59,9 @@ fn process(registry: &mut Registry, app: &App) {
     for (name, help, value) in counters {
         registry.register(name, help, ConstCounter::new(value));
     }
+    let open = Value::default();
+    open.set(f64::from(!app.worker.circuit().report().is_closed()));
+    registry.register("circuit_open", "Whether a side is taken for down and calls are refused", open);
 }
 
 fn source(registry: &mut Registry, status: &Status) {

@@ -22,11 +22,14 @@ pub struct Local {
 impl Local {
     /// Opens the file, or creates it.
     pub async fn open(path: &Path) -> Result<Self> {
-        let mend = |e: libsql::Error| {
-            Error::halt(format!(
+        let mend = |e: libsql::Error| match &e {
+            // Somebody else opens or writes it at this moment.
+            libsql::Error::SqliteFailure(code, _) if matches!(code & 0xff, 5 | 6) => classify(e),
+            _ => Error::halt(format!(
                 "the replica {} cannot be opened ({e}): check the path and its rights in LIBSQL_URL",
                 path.display()
             ))
+            .of_side(),
         };
         let database = libsql::Builder::new_local(path).build().await.map_err(mend)?;
         let connection = database.connect().map_err(mend)?;
@@ -163,5 +166,39 @@ fn classify(error: libsql::Error) -> Error {
     };
     // SQLite's messages name tables and columns, never values.
     let made = Error::new(class, format!("the replica: {message}: {mend}")).caused_by(error);
-    if code == 1 { made.of_schema() } else { made }
+    match code {
+        1 => made.of_schema(),
+        3 | 8 | 11 | 13 | 14 | 23 | 26 => made.of_side(),
+        _ => made,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_result_code_has_its_class_and_mend() {
+        use Class::{Halt, Reject, Retry};
+        let cases = [
+            (5, Retry, false, "tried again"),
+            (6, Retry, false, "tried again"),
+            (5 | 2 << 8, Retry, false, "tried again"), // SQLITE_BUSY_SNAPSHOT
+            (7, Retry, false, "tried again"),
+            (10, Retry, false, "tried again"),
+            (8, Halt, true, "rights"),
+            (14, Halt, true, "rights"),
+            (13, Halt, true, "make room"),
+            (11, Halt, true, "move it away"),
+            (26, Halt, true, "move it away"),
+            (19, Reject, false, "does not fit"),
+            (18, Reject, false, "does not fit"),
+            (1, Halt, false, "/nuke"),
+        ];
+        for (code, class, is_of_side, mend) in cases {
+            let error = classify(libsql::Error::SqliteFailure(code, "words".into()));
+            assert_eq!((error.class(), error.is_of_side()), (class, is_of_side), "{code}");
+            assert!(error.to_string().contains(mend), "{code}: {error}");
+        }
+    }
 }

@@ -10,7 +10,9 @@ use crate::schema::Table;
 use crate::secret::Secret;
 use crate::value::Cell;
 use async_trait::async_trait;
-use std::time::Duration;
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use std::time::{Duration, SystemTime};
 use tokio::sync::OnceCell;
 
 /// Time for one request and its answer, beside the time that its body takes.
@@ -21,6 +23,9 @@ const LEAST_BYTES_PER_S: usize = 256 * 1024;
 
 /// Time to open a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time for the first question, which costs a server nothing.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A libSQL server.
 pub struct Remote {
@@ -74,8 +79,14 @@ impl Remote {
         for (path, encoding) in PIPELINES {
             let url = format!("{}/{path}", self.url);
             // GET on a pipeline that the server speaks is anything but 404; v2 is taken as given.
-            let answer = self.authorized(self.client.get(self.url_of_probe(&url))).send().await.map_err(not_sent)?;
-            if answer.status() != reqwest::StatusCode::NOT_FOUND || path == "v2/pipeline" {
+            let request = self.client.get(self.url_of_probe(&url)).timeout(PROBE_TIMEOUT);
+            let answer = self.authorized(request).send().await.map_err(not_sent)?;
+            let status = answer.status();
+            // Somebody in front of it, or too busy: it has not said what it speaks, and was sent nothing to do.
+            if status == StatusCode::TOO_MANY_REQUESTS || status.is_server_error() {
+                return Err(busy(status, answer.headers()));
+            }
+            if status != StatusCode::NOT_FOUND || path == "v2/pipeline" {
                 return Ok(Endpoint { url, encoding });
             }
         }
@@ -114,10 +125,12 @@ impl Remote {
         let request = request.timeout(timeout).header("content-type", endpoint.encoding.content_type()).body(body);
         let answer = request.send().await.map_err(not_answered)?;
         let status = answer.status();
-        let body = bounded(answer).await?;
         if !status.is_success() {
-            return Err(refused(status, &body));
+            let headers = answer.headers().clone();
+            let body = bounded(answer).await.unwrap_or_default(); // the status says enough
+            return Err(refused(status, &headers, &body));
         }
+        let body = bounded(answer).await?;
         let outcome =
             endpoint.encoding.decode(&body).map_err(|e: Garbled| unknown(e.to_string()))?.map_err(|f| classify(&f))?;
         match &outcome.error {
@@ -214,12 +227,12 @@ fn unknown(what: String) -> Error {
 
 fn not_sent(error: reqwest::Error) -> Error {
     let cause = cause(&error.without_url());
-    let mend = if cause.contains("certificate") {
-        "check LIBSQL_URL, and set SSL_CERT_FILE to its certificate authority if that is a private one"
-    } else {
-        "check LIBSQL_URL and that it is up"
-    };
-    Error::retry(format!("the libSQL server cannot be reached ({cause}): {mend}"))
+    let text = format!("the libSQL server cannot be reached ({cause})");
+    if cause.contains("certificate") {
+        let mend = "check LIBSQL_URL, and set SSL_CERT_FILE to its certificate authority if that is a private one";
+        return halt(format!("{text}: {mend}"));
+    }
+    Error::retry(format!("{text}: check LIBSQL_URL and that it is up"))
 }
 
 fn not_answered(error: reqwest::Error) -> Error {
@@ -239,23 +252,52 @@ fn cause(error: &reqwest::Error) -> String {
 }
 
 /// An HTTP status that is no success: what a server or a proxy says before or in place of Hrana.
-fn refused(status: reqwest::StatusCode, body: &[u8]) -> Error {
+fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Error {
     if let Ok(Err(failure)) = Encoding::Json.decode(body) {
         return classify(&failure);
     }
     match status.as_u16() {
-        401 | 403 => Error::halt("the libSQL server refuses the token: check LIBSQL_AUTH_TOKEN (expired? read-only?)"),
-        404 => Error::halt("the libSQL server knows no such database: check LIBSQL_URL"),
+        401 | 403 => {
+            halt("the libSQL server refuses the token: check LIBSQL_AUTH_TOKEN (expired? read-only?)".to_owned())
+        }
+        404 => halt("the libSQL server knows no such database: check LIBSQL_URL".to_owned()),
         400 if String::from_utf8_lossy(body).contains("BLOCKED") => blocked(),
         413 => Error::reject(format!("the libSQL server takes no request of that size (HTTP {status}): raise its limit, or make the row smaller, then mark the key again")).of_size(),
-        408 | 425 | 429 => Error::retry(format!("the libSQL server is busy (HTTP {status}); it will be tried again")),
-        300..=499 => Error::halt(format!("LIBSQL_URL does not answer as a libSQL server (HTTP {status}): check it")),
+        408 | 425 | 429 => busy(status, headers),
+        300..=499 => halt(format!("LIBSQL_URL does not answer as a libSQL server (HTTP {status}): check it")),
+        503 => after(unknown(format!("it failed (HTTP {status})")), headers),
         _ => unknown(format!("it failed (HTTP {status})")).of_size(),
     }
 }
 
+/// Nothing was done.
+fn busy(status: StatusCode, headers: &HeaderMap) -> Error {
+    after(Error::retry(format!("the libSQL server is down or busy (HTTP {status}); it will be tried again")), headers)
+}
+
+/// With the time that the server names.
+fn after(error: Error, headers: &HeaderMap) -> Error {
+    match headers.get(RETRY_AFTER).and_then(|value| retry_after(value.to_str().ok()?, SystemTime::now())) {
+        Some(wait) => error.come_back_after(wait),
+        None => error,
+    }
+}
+
+/// Seconds, or a date.
+fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+    match text.trim().parse() {
+        Ok(seconds) => Some(Duration::from_secs(seconds)),
+        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).ok(),
+    }
+}
+
+/// Somebody has to act, and whatever is sent there fails until then.
+fn halt(text: String) -> Error {
+    Error::halt(text).of_side()
+}
+
 fn blocked() -> Error {
-    Error::halt("the libSQL server blocks writes (quota or administrator): lift the block; everything stays queued")
+    halt("the libSQL server blocks writes (quota or administrator): lift the block; everything stays queued".to_owned())
 }
 
 /// The class of a Hrana error code. The message may quote SQL, never parameters.
@@ -269,10 +311,13 @@ fn classify(failure: &Failure) -> Error {
         return blocked();
     }
     if starts(&["SQLITE_FULL"]) {
-        return Error::halt("the libSQL server is full: raise its size limit; everything stays queued");
+        return halt("the libSQL server is full: raise its size limit; everything stays queued".to_owned());
     }
     if starts(&["AUTH", "SQLITE_AUTH", "SQLITE_READONLY", "SQLITE_PERM"]) {
-        return Error::halt(format!("the libSQL server refuses to write ({code}): check LIBSQL_AUTH_TOKEN"));
+        return halt(format!("the libSQL server refuses to write ({code}): check LIBSQL_AUTH_TOKEN"));
+    }
+    if starts(&["SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CANTOPEN"]) {
+        return halt(format!("the libSQL server cannot read its database ({code}): restore it, or make a new one"));
     }
     if starts(&[
         "SQLITE_BUSY",
@@ -320,5 +365,81 @@ pub fn install_crypto() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // A race with another thread that does the same is no failure.
         rustls::crypto::ring::default_provider().install_default().ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use reqwest::header::HeaderValue;
+
+    #[test]
+    fn each_status_has_its_class_and_mend() {
+        use Class::{Halt, Reject, Retry, Unknown};
+        let cases = [
+            (401, Halt, "LIBSQL_AUTH_TOKEN"),
+            (403, Halt, "LIBSQL_AUTH_TOKEN"),
+            (404, Halt, "LIBSQL_URL"),
+            (302, Halt, "LIBSQL_URL"),
+            (400, Halt, "LIBSQL_URL"),
+            (408, Retry, "tried again"),
+            (429, Retry, "tried again"),
+            (413, Reject, "raise its limit"),
+            (500, Unknown, "ledger"),
+            (502, Unknown, "ledger"),
+            (503, Unknown, "ledger"),
+            (504, Unknown, "ledger"),
+        ];
+        for (status, class, mend) in cases {
+            let error = refused(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), b"<html>");
+            assert_eq!((error.class(), error.is_of_side()), (class, class == Halt), "{status}");
+            assert!(error.to_string().contains(mend), "{status}: {error}");
+        }
+        let error = refused(StatusCode::BAD_REQUEST, &HeaderMap::new(), b"BLOCKED: reads are blocked");
+        assert!(error.class() == Halt && error.to_string().contains("lift the block"), "{error}");
+    }
+
+    #[test]
+    fn each_code_has_its_class_and_mend() {
+        use Class::{Halt, Reject, Retry, Unknown};
+        let cases = [
+            ("SQLITE_BUSY", "database is locked", Retry, false, "tried again"),
+            ("SQLITE_LOCKED_SHAREDCACHE", "", Retry, false, "tried again"),
+            ("SQLITE_IOERR_WRITE", "", Retry, false, "tried again"),
+            ("TRANSACTION_TIMEOUT", "", Retry, false, "tried again"),
+            ("PROXY_ERROR", "", Retry, false, "tried again"),
+            ("BLOCKED", "Operation was blocked", Halt, true, "lift the block"),
+            ("SQLITE_UNKNOWN", "BLOCKED: writes are blocked", Halt, true, "lift the block"),
+            ("SQLITE_FULL", "database or disk is full", Halt, true, "size limit"),
+            ("SQLITE_AUTH", "", Halt, true, "LIBSQL_AUTH_TOKEN"),
+            ("AUTH_JWT_EXPIRED", "", Halt, true, "LIBSQL_AUTH_TOKEN"),
+            ("SQLITE_READONLY", "", Halt, true, "LIBSQL_AUTH_TOKEN"),
+            ("SQLITE_CORRUPT", "malformed", Halt, true, "restore"),
+            ("SQLITE_NOTADB", "", Halt, true, "restore"),
+            ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed", Reject, false, "CONSTRAINT"),
+            ("SQLITE_MISMATCH", "datatype mismatch", Reject, false, "MISMATCH"),
+            ("SQLITE_TOOBIG", "string or blob too big", Reject, false, "smaller"),
+            ("SQLITE_UNKNOWN", "no such table: t", Halt, false, "/nuke"),
+            ("SQL_PARSE_ERROR", "", Halt, false, "/nuke"),
+            ("NEVER_HEARD_OF", "", Unknown, false, "ledger"),
+        ];
+        for (code, message, class, is_of_side, mend) in cases {
+            let error = classify(&Failure { code: code.into(), message: message.into() });
+            assert_eq!((error.class(), error.is_of_side()), (class, is_of_side), "{code} {message}");
+            assert!(error.to_string().contains(mend), "{code}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_servers_own_time_is_kept_to_up_to_some_minutes() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_770);
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        for (text, seconds) in [("7", Some(7)), (" 120 ", Some(120)), (date, Some(7)), ("soon", None), ("-1", None)] {
+            assert_eq!(retry_after(text, now), seconds.map(Duration::from_secs), "{text}");
+        }
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static("86400"))]);
+        for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE] {
+            assert_eq!(refused(status, &headers, b"").retry_after(), Some(Duration::from_secs(300)));
+        }
     }
 }

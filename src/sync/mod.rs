@@ -3,6 +3,7 @@
 //! before the first.
 
 mod budget;
+pub mod circuit;
 mod compared_pages;
 mod excused;
 mod follow;
@@ -16,6 +17,7 @@ mod throttle;
 pub mod verification;
 mod writer;
 
+use crate::backoff::{Backoff, fraction};
 use crate::config::{Config, QueueName, Target};
 use crate::drift::shape::{self, Shape};
 use crate::drift::{self, evolve};
@@ -31,6 +33,7 @@ use crate::schema::Schema;
 use crate::schema::catalog::{self, Catalog, SourceTable};
 use crate::verify::Report;
 use budget::Budget;
+use circuit::Circuit;
 use gate::Gate;
 use page_sizes::PageSizes;
 use serde::Serialize;
@@ -57,8 +60,11 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for one step. Its parts have limits of their own; this one is for a server that hangs.
 const STEP_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// Wait before the second try; doubled for each further one.
-const BACK_OFF: Duration = Duration::from_millis(100);
+/// Wait between tries.
+const BACK_OFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(6));
+
+/// Longest time that a server may ask for and that a call still waits.
+const MOST_WAIT: Duration = Duration::from_secs(5);
 
 /// A worker: what it replicates, from where, to where.
 pub struct Worker {
@@ -80,6 +86,7 @@ pub struct Worker {
     failure: Mutex<Option<String>>,
     /// Tables that the last drain left alone, and why.
     paused: Mutex<BTreeMap<String, String>>,
+    circuit: Circuit,
     ends_caught_up: bool,
     /// How long acknowledged messages are kept; `None`: not at all.
     retention: Option<Duration>,
@@ -165,6 +172,7 @@ impl Worker {
             totals: Mutex::default(),
             failure: Mutex::default(),
             paused: Mutex::default(),
+            circuit: Circuit::default(),
             ends_caught_up: false,
             retention: Some(retention).filter(|window| !window.is_zero()),
         }
@@ -217,6 +225,24 @@ impl Worker {
     /// Waits until no drain runs in this process.
     pub async fn idle(&self) {
         self.gate.idle().await;
+    }
+
+    /// [`drain`](Self::drain) for callers who come again and again: refused while a side is down.
+    pub async fn call(&self, budget: Duration) -> Result<Drained> {
+        let leave = self.circuit.enter()?;
+        let done = self.drain(budget).await;
+        match &done {
+            Ok(done) if done.busy => {} // another has to find out
+            Ok(_) => self.circuit.succeeded(),
+            Err(e) => self.circuit.failed(e),
+        }
+        drop(leave);
+        done
+    }
+
+    /// Whether calls are let through.
+    pub fn circuit(&self) -> &Circuit {
+        &self.circuit
     }
 
     /// Drains the queue until it is empty or `budget` is spent. While another drain runs, here or
@@ -298,16 +324,16 @@ impl Worker {
                 outcome.as_ref().err().map(ToString::to_string);
             match outcome {
                 Ok(seen) => return Ok(seen),
-                Err(e)
-                    if attempt < ATTEMPTS
-                        && matches!(e.class(), Class::Retry | Class::Unknown)
-                        && started.elapsed() < budget =>
-                {
-                    tracing::warn!(error = %e, attempt, "the drain failed and is tried again");
-                    tokio::time::sleep(BACK_OFF * 2_u32.pow(attempt - 1)).await;
-                    attempt += 1;
-                }
                 Err(e) => {
+                    let left = budget.saturating_sub(started.elapsed());
+                    if attempt < ATTEMPTS
+                        && let Some(wait) = wait_after(&e, attempt, left)
+                    {
+                        tracing::warn!(error = %e, attempt, "the drain failed and is tried again");
+                        tokio::time::sleep(wait).await;
+                        attempt += 1;
+                        continue;
+                    }
                     tracing::error!(error = %e, drain.processed = done.processed, "the drain failed; what is not acknowledged is still queued");
                     return Err(e);
                 }
@@ -338,12 +364,14 @@ impl Worker {
                     return done.ok_or_else(|| Error::retry("the comparison was stopped before its end; run it again"));
                 }
                 Err(e) if is_lost => return Err(e), // the step in which it hung was given up, and it with it
-                Err(e) if attempt < COMPARE_ATTEMPTS && matches!(e.class(), Class::Retry | Class::Unknown) => {
+                Err(e) => {
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let wait = wait_after(&e, attempt, left).filter(|_| attempt < COMPARE_ATTEMPTS);
+                    let Some(wait) = wait else { return Err(e) };
                     tracing::warn!(error = %e, attempt, "the comparison was interrupted and goes on");
-                    tokio::time::sleep(BACK_OFF * 2_u32.pow(attempt.min(6) - 1)).await;
+                    tokio::time::sleep(wait).await;
                     attempt += 1;
                 }
-                Err(e) => return Err(e),
             }
         }
     }
@@ -396,6 +424,9 @@ impl Worker {
             let outcome = step.unwrap_or_else(|_| Err(Error::unknown("a step hangs; its connection is given up")))?;
             if session.has_compared() {
                 return Ok(calls_here);
+            }
+            if matches!(outcome, step::Outcome::Took { .. }) {
+                self.circuit.succeeded();
             }
             match outcome {
                 // A comparison waits for a gap between the steps of others; it holds nothing meanwhile.
@@ -466,13 +497,27 @@ async fn schedule_lost(
 
 /// A short wait of random length, so that two who wait do not meet again and again.
 fn gap() -> Duration {
-    let random = u64::from(uuid::Uuid::new_v4().as_bytes()[0]);
-    Duration::from_micros(2_000 + random * 60)
+    Duration::from_millis(2) + Duration::from_millis(15).mul_f64(fraction())
+}
+
+/// How long to wait before the next try; `None` where none is worth it: somebody has to act first, no time is
+/// left, or the other side wants to be left alone for longer than a caller should wait.
+fn wait_after(error: &Error, attempt: u32, left: Duration) -> Option<Duration> {
+    if !matches!(error.class(), Class::Retry | Class::Unknown) || left.is_zero() {
+        return None;
+    }
+    let asked = error.retry_after().unwrap_or_default();
+    (asked <= MOST_WAIT.min(left)).then(|| BACK_OFF.wait(attempt, fraction()).max(asked).min(left))
 }
 
 /// Gives up on what does not answer.
 async fn answered<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let late = || Error::retry(format!("no answer within {} s; it will be tried again", ANSWER_TIMEOUT.as_secs()));
+    let late = || {
+        Error::retry(format!(
+            "Postgres or the replica gives no answer within {} s; it will be tried again",
+            ANSWER_TIMEOUT.as_secs()
+        ))
+    };
     tokio::time::timeout(ANSWER_TIMEOUT, work).await.unwrap_or_else(|_| Err(late()))
 }
 

@@ -343,7 +343,10 @@ impl Worker {
     }
 
     fn page(&self, around: &mut Surroundings, step: &mut Step, dice: u8) -> Result<(), Broken> {
-        let Some(name) = step.name.clone() else { return Ok(name_step(around, step)) };
+        let Some(name) = step.name.clone() else {
+            name_step(around, step);
+            return Ok(());
+        };
         let stale = self.first.clone().filter(|_| around.mutant == Mutant::OldPage);
         let snapshot = stale.unwrap_or_else(|| step.opened.snapshot.clone());
         let Some(table) = step.next_table() else { return Ok(()) };

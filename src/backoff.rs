@@ -1,0 +1,65 @@
+//! How long to wait before something is tried again: longer with each failure, up to a bound, and of random
+//! length, so that those who failed together do not come back together. Takes the random number as an
+//! argument and gives a time; never waits itself.
+
+use std::time::Duration;
+
+/// Waits that double.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    first: Duration,
+    most: Duration,
+}
+
+impl Backoff {
+    /// The longest wait after the first failure, and after any number of them.
+    pub const fn new(first: Duration, most: Duration) -> Self {
+        Self { first, most }
+    }
+
+    /// Full jitter: anything up to the bound of so many failures. For tries that somebody waits for.
+    pub fn wait(&self, failures: u32, fraction: f64) -> Duration {
+        self.bound(failures).mul_f64(fraction)
+    }
+
+    /// From half of that bound to all of it: for a rest that has to be one.
+    pub fn rest(&self, failures: u32, fraction: f64) -> Duration {
+        self.bound(failures).mul_f64(0.5 + fraction / 2.0)
+    }
+
+    fn bound(&self, failures: u32) -> Duration {
+        let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
+        self.first.saturating_mul(doubled).min(self.most)
+    }
+}
+
+/// A random number from 0 to 1.
+pub fn fraction() -> f64 {
+    let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
+    // The low bits: the upper ones hold the version.
+    f64::from(random as u16 & 0xfff) / f64::from(0xfff_u16)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+
+    #[test]
+    fn waits_double_up_to_the_bound_and_begin_at_nothing() {
+        for (failures, millis) in [(0, 100), (1, 100), (2, 200), (3, 400), (6, 3200), (7, 5000), (u32::MAX, 5000)] {
+            let bound = Duration::from_millis(millis);
+            assert_eq!(BACKOFF.wait(failures, 1.0), bound, "{failures}");
+            assert_eq!(BACKOFF.wait(failures, 0.0), Duration::ZERO);
+            assert_eq!((BACKOFF.rest(failures, 0.0), BACKOFF.rest(failures, 1.0)), (bound / 2, bound));
+        }
+    }
+
+    #[test]
+    fn fractions_are_spread_between_nothing_and_one() {
+        let all: Vec<f64> = (0..10_000).map(|_| fraction()).collect();
+        let mean = all.iter().sum::<f64>() / all.len() as f64;
+        assert!(all.iter().all(|f| (0.0..=1.0).contains(f)) && (0.45..0.55).contains(&mean), "{mean}");
+    }
+}
