@@ -1,8 +1,8 @@
 //! Named places of a step at which tests stop the process. Nothing in a released binary: the crate `fail`
 //! does something only where its feature `failpoints` is on, as it is for tests.
 //!
-//! `FAILPOINTS="batch_applied=2*off->return"` ends the process without unwinding when it comes to
-//! `batch_applied` for the third time; `sleep(500)` in place of `return` lets it stall there.
+//! `FAILPOINTS="applied=2*off->return"` ends the process without unwinding when it comes to `applied` for the
+//! third time; `return(500)` in place of `return` lets it stall there for so many milliseconds. Both are told.
 
 /// All of them, in the order of a step; then those of a new epoch.
 pub const NAMES: [&str; 14] = [
@@ -46,5 +46,14 @@ pub fn armed() -> impl Drop {
 /// Tells that the process has come to this place.
 pub fn reach(name: &'static str) {
     let _unused_without_the_feature = name;
-    fail::fail_point!(name, |_| std::process::abort());
+    fail::fail_point!(name, |stall: Option<String>| match stall.and_then(|ms| ms.parse().ok()) {
+        None => {
+            eprintln!("failpoint {name}: the process ends");
+            std::process::abort();
+        }
+        Some(ms) => {
+            eprintln!("failpoint {name}: the process stalls");
+            std::thread::sleep(std::time::Duration::from_millis(ms));
+        }
+    });
 }

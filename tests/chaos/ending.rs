@@ -2,10 +2,11 @@
 //! all that readers were shown must have been durable.
 
 use crate::compare::compare;
-use crate::faults::differences;
+use crate::faults::{ENDS, POISONED, differences};
 use crate::readers::Shown;
 use crate::report::End;
 use crate::stage::{Failure, Stage, queue_table};
+use pgflume::failpoint;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,12 @@ const LIMIT: Duration = Duration::from_secs(300);
 const POLL: Duration = Duration::from_millis(200);
 /// Versions that are looked up in one query.
 const LOOKUP_ROWS: usize = 20_000;
+/// What the product logs when it brings two sides together that diverged.
+const HEALINGS: [(&str, &str); 3] = [
+    ("by kept messages", "what it lost is taken again"),
+    ("by a resync", "all tables are compared with Postgres and rebuilt"),
+    ("of removed messages", "somebody took messages off the queue"),
+];
 /// Failures that are told in words.
 const EXAMPLES: usize = 5;
 
@@ -53,9 +60,6 @@ pub async fn judge(stage: &Stage, shown: &Shown) -> Result<End, Failure> {
     (end.rows, end.differences) = (comparison.rows, comparison.differences);
     end.problems.extend(comparison.examples);
     count(stage, &client, &mut end).await?;
-    if end.dead_letters > 0 {
-        end.problems.push(format!("{} dead letters, and nothing that could not be applied", end.dead_letters));
-    }
     if shown.is_empty() {
         end.problems.push("no reader saw anything".into());
     }
@@ -65,15 +69,26 @@ pub async fn judge(stage: &Stage, shown: &Shown) -> Result<End, Failure> {
 
 async fn count(stage: &Stage, client: &tokio_postgres::Client, end: &mut End) -> Result<(), Failure> {
     let sql = format!(
-        "select (select count(*) from {queue}_dead), (select count(*) from history), max(last_value)::bigint
+        "select (select count(*) from {queue}_dead), (select count(*) from history), max(last_value)::bigint,
+             (select count(*) from {queue}_dead where not (message->>'table' = 'accounts' and message->>'class' = 'target'
+                 and (message->'key'->>0)::bigint {POISONED}))
          from pg_sequences where schemaname || '.' || sequencename = '{queue}_msg_id_seq'",
         queue = queue_table()
     );
     let row = client.query_one(&sql, &[]).await?;
     let number = |i| u64::try_from(row.get::<_, Option<i64>>(i).unwrap_or(0));
     (end.dead_letters, end.row_versions, end.messages) = (number(0)?, number(1)?, number(2)?);
-    let binary = stage.workers.binary();
-    (end.drains, end.batches) = (binary.logged("drain done"), binary.logged("batch applied"));
+    if number(3)? > 0 {
+        end.problems.push(format!("{} dead letters of rows that could be applied", number(3)?));
+    }
+    let logs = stage.workers.binary().logs();
+    let logged = |words: &str| logs.matches(words).count() as u64;
+    (end.drains, end.batches) = (logged("drain done"), logged("batch applied"));
+    end.healed = HEALINGS.iter().map(|(name, words)| (*name, logged(words))).collect();
+    for name in failpoint::NAMES {
+        stage.tally.faults_of(format!("stopped at {name}"), logged(&format!("failpoint {name}{ENDS}")));
+        stage.tally.faults_of(format!("stalled at {name}"), logged(&format!("failpoint {name}: the process stalls")));
+    }
     Ok(())
 }
 

@@ -2,14 +2,15 @@
 //! inside the workers happen by themselves.)
 
 use crate::judge::Violation;
+use crate::older::Older;
 use crate::plan::{millis, pick, rng};
 use crate::readers::TABLES;
 use crate::stage::{Failure, Stage};
 use crate::workers::signal;
-use pgflume::config::Target;
+use pgflume::config::{DEFAULT_QUEUE, Target};
 use pgflume::demo::postgres::Stop;
-use pgflume::replica::Statement;
 use pgflume::replica::head::SELECT_HEAD;
+use pgflume::replica::{Statement, Work};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::Value;
@@ -22,6 +23,8 @@ use tokio::task::JoinSet;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Commands at the same time: each is a process with connections of its own.
 const COMMANDS: usize = 2;
+/// For commands before the replica is copied or put back.
+const COMMANDS_PATIENCE: Duration = Duration::from_secs(4);
 const BURST: usize = 12;
 /// How long the network is as good or bad as it is, in milliseconds.
 const WEATHER_MS: (u64, u64) = (500, 3_000);
@@ -38,6 +41,8 @@ pub struct Faults {
     background: JoinSet<()>,
     commands: JoinSet<()>,
     next: Next,
+    older: Option<Older>,
+    is_poisoned: bool,
 }
 
 /// Faults that need time to get over come at intervals.
@@ -46,6 +51,8 @@ struct Next {
     crash: Instant,
     server: Instant,
     nuke: Instant,
+    fall_back: Instant,
+    purge: Instant,
 }
 
 #[derive(Clone, Copy)]
@@ -63,32 +70,44 @@ enum Kind {
     KillServer,
     CrashPostgres,
     Nuke,
+    FallBack,
+    Purge,
+    Poison,
 }
 
+/// Accounts whose rows the replica rejects for a while, and how.
+pub const POISONED: &str = "between 900 and 909";
+const REJECTION: &str = "CREATE TRIGGER IF NOT EXISTS poison BEFORE INSERT ON accounts WHEN NEW.owner = 'poison'
+    BEGIN SELECT RAISE(ABORT, 'poison'); END";
+
 /// Each as often as its share. Processes that are killed all the time never come to the places where they stop.
-const KINDS: [(Kind, u32); 13] = [
-    (Kind::Kill, 2),
-    (Kind::Freeze, 3),
-    (Kind::Burst, 20),
-    (Kind::Resync, 4),
+const KINDS: [(Kind, u32); 16] = [
+    (Kind::Kill, 1),
+    (Kind::Freeze, 2),
+    (Kind::Burst, 6),
+    (Kind::Resync, 3),
     (Kind::Verify, 5),
-    (Kind::Repair, 2),
-    (Kind::Sync, 5),
-    (Kind::Disconnect, 3),
-    (Kind::Lock, 8),
+    (Kind::Repair, 3),
+    (Kind::Sync, 4),
+    (Kind::Disconnect, 2),
+    (Kind::Lock, 6),
     (Kind::FreezeServer, 2),
     (Kind::KillServer, 3),
     (Kind::CrashPostgres, 3),
     (Kind::Nuke, 3),
+    (Kind::FallBack, 6),
+    (Kind::Purge, 2),
+    (Kind::Poison, 4),
 ];
 
 impl Faults {
     pub fn new(stage: Arc<Stage>, seed: u64) -> Self {
         let now = Instant::now();
         let soon = |seconds| now + Duration::from_secs(seconds);
-        let next = Next { weather: now, crash: soon(3), server: soon(2), nuke: soon(10) };
+        let next =
+            Next { weather: now, crash: soon(3), server: soon(2), nuke: soon(10), fall_back: soon(5), purge: soon(8) };
         let (background, commands) = (JoinSet::new(), JoinSet::new());
-        Self { stage, rng: rng(seed, "faults"), background, commands, next }
+        Self { stage, rng: rng(seed, "faults"), background, commands, next, older: None, is_poisoned: false }
     }
 
     /// One after another for so long; then everything is up and sound.
@@ -104,7 +123,7 @@ impl Faults {
         self.stage.proxy.iter().for_each(|proxy| proxy.set_rate(0));
         while self.background.join_next().await.is_some() {}
         while self.commands.join_next().await.is_some() {}
-        Ok(())
+        self.mend().await
     }
 
     fn change_weather(&mut self) {
@@ -135,6 +154,10 @@ impl Faults {
             Kind::KillServer => self.kill_server().await?,
             Kind::CrashPostgres => self.crash_postgres().await?,
             Kind::Nuke => self.nuke(worker),
+            Kind::FallBack => self.fall_back().await?,
+            Kind::Purge => self.purge().await,
+            Kind::Poison if self.is_poisoned => drop(self.mend().await),
+            Kind::Poison => self.poison().await,
         }
         Ok(())
     }
@@ -162,6 +185,9 @@ impl Faults {
     }
 
     fn burst(&mut self) {
+        if self.stage.comparing.load(Ordering::Relaxed) > 0 {
+            return;
+        }
         self.fault("burst of calls");
         for caller in 0..BURST {
             let workers = self.stage.workers.clone();
@@ -196,21 +222,99 @@ impl Faults {
             return;
         }
         self.fault(name);
-        let armed = if self.rng.random_bool(0.5) { self.stage.workers.armed() } else { Default::default() };
+        let compares = arguments[0] == "verify";
+        let armed = self.rng.random_bool(0.5).then(|| self.stage.workers.armed(compares)).flatten();
         let stage = self.stage.clone();
+        stage.comparing.fetch_add(usize::from(compares), Ordering::Relaxed);
         self.commands.spawn(async move {
-            let run = stage.workers.binary().run(arguments, armed.failpoints.as_deref(), COMMAND_TIMEOUT);
-            let (code, said) = run.await;
-            match (code, armed.aborts_at) {
-                (None, Some(place)) => stage.tally.fault(format!("command aborted at {place}")),
-                (None, None) => stage.tally.fault("command killed"),
+            let (code, said) = stage.workers.binary().run(arguments, armed.as_deref(), COMMAND_TIMEOUT).await;
+            stage.comparing.fetch_sub(usize::from(compares), Ordering::Relaxed);
+            match code {
+                None if !said.contains(ENDS) => stage.tally.fault(format!("{name} killed")),
+                Some(0) => stage.tally.fault(format!("{name} done")),
                 _ => {}
             }
             // The replica has nothing to repair, whatever happens around it.
-            if arguments[0] == "verify" && (code == Some(3) || differences(&said) > 0) {
+            if compares && (code == Some(3) || differences(&said) > 0) {
                 stage.tally.violation(Violation(format!("pgflume {name} found differences: {said}")));
             }
         });
+    }
+
+    /// The replica is as it was some seconds before: what it acknowledged since is lost.
+    async fn fall_back(&mut self) -> Result<(), Failure> {
+        if Instant::now() < self.next.fall_back {
+            return Ok(());
+        }
+        self.stage.workers.end();
+        self.end_commands().await;
+        let wait = match self.older.take() {
+            None => {
+                self.stage.workers.keep_messages(self.rng.random_bool(0.5));
+                self.older = Some(Older::copy(&self.stage).await?);
+                (3_000, 8_000)
+            }
+            Some(older) => {
+                older.put_back(&self.stage).await?;
+                self.fault("replica put back as it was before");
+                (5_000, 10_000)
+            }
+        };
+        self.next.fall_back = Instant::now() + millis(&mut self.rng, wait.0, wait.1);
+        Ok(())
+    }
+
+    /// They may end by themselves; most have little left to do when nobody else works.
+    async fn end_commands(&mut self) {
+        let commands = &mut self.commands;
+        let ended = async { while commands.join_next().await.is_some() {} };
+        if tokio::time::timeout(COMMANDS_PATIENCE, ended).await.is_err() {
+            let ends = self.stage.workers.binary().ends.clone();
+            ends.store(true, Ordering::Relaxed);
+            while self.commands.join_next().await.is_some() {}
+            ends.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Somebody empties the queue.
+    async fn purge(&mut self) {
+        if Instant::now() < self.next.purge {
+            return;
+        }
+        let sql = format!("set lock_timeout = '2s'; select pgmq.purge_queue('{DEFAULT_QUEUE}')");
+        if let Ok(client) = self.stage.connect().await
+            && client.batch_execute(&sql).await.is_ok()
+        {
+            self.fault("queue purged");
+            self.next.purge = Instant::now() + millis(&mut self.rng, 8_000, 20_000);
+        }
+    }
+
+    /// Rows that the replica rejects, until they are mended.
+    async fn poison(&mut self) {
+        let Ok(store) = self.stage.replica().await else { return };
+        if store.write(Work { before: vec![REJECTION.to_owned().into()], ..Work::default() }).await.is_err() {
+            return;
+        }
+        let sql = "insert into public.accounts (id, owner) select i, 'poison' from generate_series(900, 909) i where random() < 0.3
+             on conflict (id) do update set owner = excluded.owner";
+        if let Ok(client) = self.stage.connect().await
+            && client.batch_execute(sql).await.is_ok()
+        {
+            self.fault("rows poisoned");
+            self.is_poisoned = true;
+        }
+    }
+
+    /// Sets the poisoned rows right, and so marks them again.
+    async fn mend(&mut self) -> Result<(), Failure> {
+        let sql = format!(
+            "delete from public.accounts where id {POISONED} and id % 3 = 0;
+             update public.accounts set owner = 'mended' where id {POISONED}"
+        );
+        self.stage.connect().await?.batch_execute(&sql).await?;
+        self.is_poisoned = false;
+        Ok(())
     }
 
     /// Ends connections of the workers, as a failing network or an administrator does.
@@ -344,6 +448,9 @@ impl Faults {
         Ok(())
     }
 }
+
+/// What a process says that stops itself.
+pub const ENDS: &str = ": the process ends";
 
 /// How many differences a `verify --json` tells.
 pub fn differences(said: &str) -> u64 {

@@ -10,6 +10,7 @@ mod compare;
 mod ending;
 mod faults;
 mod judge;
+mod older;
 #[path = "../suite/parts/mod.rs"]
 mod parts;
 mod plan;
@@ -117,6 +118,7 @@ async fn call(stage: Arc<Stage>, worker: usize) {
         if !stage.hasty.load(Ordering::Relaxed) {
             stage.workers.post(worker, "/sync", String::new()).await;
         }
-        tokio::time::sleep(CRON).await;
+        let is_alone = stage.comparing.load(Ordering::Relaxed) == 0;
+        tokio::time::sleep(if is_alone { CRON } else { CRON * 8 }).await;
     }
 }

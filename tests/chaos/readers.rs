@@ -22,7 +22,7 @@ pub const TABLES: [(&str, &str); 9] = [
     ("loads", "id"),
 ];
 
-const READERS: usize = 2;
+pub const READERS: usize = 2;
 const PAUSE: Duration = Duration::from_millis(10);
 /// A server that is down or hangs is asked again.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -60,8 +60,16 @@ impl Readers {
 
 async fn read(stage: Arc<Stage>, stop: Arc<AtomicBool>) -> Shown {
     let mut judges = TABLES.map(|(table, key)| (Judge::new(table), table, select(table, key)));
-    let mut store = None;
+    let (mut store, mut era) = (None, stage.era.number());
     loop {
+        if stage.era.is_closed() {
+            store = None;
+            stage.era.park().await;
+        }
+        if stage.era.number() != era {
+            era = stage.era.number();
+            judges.iter_mut().for_each(|(judge, ..)| judge.begin_era());
+        }
         let is_last = stop.load(Ordering::Relaxed);
         if store.is_none() {
             store = stage.replica().await.ok();

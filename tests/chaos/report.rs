@@ -27,7 +27,11 @@ struct Inner {
 
 impl Tally {
     pub fn fault(&self, kind: impl Into<String>) {
-        *self.0.faults.lock().unwrap_or_else(PoisonError::into_inner).entry(kind.into()).or_default() += 1;
+        self.faults_of(kind, 1);
+    }
+
+    pub fn faults_of(&self, kind: impl Into<String>, count: u64) {
+        *self.0.faults.lock().unwrap_or_else(PoisonError::into_inner).entry(kind.into()).or_default() += count;
     }
 
     pub fn violation(&self, violation: Violation) {
@@ -74,6 +78,8 @@ pub struct End {
     /// Rows that differ at the end.
     pub differences: u64,
     pub dead_letters: u64,
+    /// How often two sides that had diverged were brought together again, and by what.
+    pub healed: BTreeMap<&'static str, u64>,
     /// Why it failed, beside what readers saw.
     pub problems: Vec<String>,
 }
@@ -92,7 +98,7 @@ pub fn publish(run: &serde_json::Value, tally: &Tally, end: &End, file: Option<&
         "row_versions": end.row_versions, "rows": end.rows,
         "reads": load(&counts.reads), "versions_checked": load(&counts.versions),
         "differences": end.differences, "regressions": tally.regressions(), "dead_letters": end.dead_letters,
-        "problems": end.problems,
+        "healed": end.healed, "problems": end.problems,
     });
     println!("chaos: {line}");
     if let Some(file) = file {

@@ -13,7 +13,7 @@ use pgflume::replica::local::Local;
 use pgflume::replica::remote::Remote;
 use pgflume::secret::Secret;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
@@ -25,6 +25,7 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub const SCHEMA: &str = include_str!("application.json");
 const TABLES: &str = include_str!("application.sql");
 const SETUP_TIMEOUT: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(5);
 
 /// What is on stage.
 pub struct Stage {
@@ -37,7 +38,55 @@ pub struct Stage {
     /// While set, no transaction of the application waits for the disk, and cron is quiet (a note that a caller
     /// leaves would flush the log): a crash then loses what others could already see.
     pub hasty: AtomicBool,
+    /// Comparisons under way: they need a gap between the drains of others.
+    pub comparing: AtomicUsize,
+    pub era: Era,
     directory: Option<TempDir>,
+}
+
+/// How often an older copy of the replica was put back. Nobody looks while it is copied or put back.
+#[derive(Default)]
+pub struct Era {
+    number: AtomicU64,
+    is_closed: AtomicBool,
+    /// Readers that have let go of the replica.
+    parked: AtomicUsize,
+}
+
+impl Era {
+    pub fn number(&self) -> u64 {
+        self.number.load(Ordering::SeqCst)
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
+    pub fn parked(&self) -> usize {
+        self.parked.load(Ordering::SeqCst)
+    }
+
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+    }
+
+    pub fn reopen(&self) {
+        self.is_closed.store(false, Ordering::SeqCst);
+    }
+
+    /// Another begins: versions may go back, this once.
+    pub fn begin(&self) {
+        self.number.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Waits until it is open again.
+    pub async fn park(&self) {
+        self.parked.fetch_add(1, Ordering::SeqCst);
+        while self.is_closed() {
+            tokio::time::sleep(POLL).await;
+        }
+        self.parked.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 impl Stage {
@@ -59,9 +108,15 @@ impl Stage {
             (Target::Remote { token, .. }, Some(proxy)) => (proxy.url(), token.as_ref().map(|t| t.expose().to_owned())),
             _ => (format!("file:{}", replica_file(directory.path()).display()), None),
         };
-        let binary =
-            Binary { postgres: cluster.url("postgres"), libsql, token, directory: directory.path().to_owned() };
-        let workers = Workers::new(binary, seed, tally.clone())?;
+        let binary = Binary {
+            postgres: cluster.url("postgres"),
+            libsql,
+            token,
+            directory: directory.path().to_owned(),
+            keeps: Arc::default(),
+            ends: Arc::default(),
+        };
+        let workers = Workers::new(binary, seed)?;
         let stage = Self {
             workers,
             cluster,
@@ -70,6 +125,8 @@ impl Stage {
             target,
             tally,
             hasty: AtomicBool::new(false),
+            comparing: AtomicUsize::new(0),
+            era: Era::default(),
             directory: Some(directory),
         };
         stage.prepare().await?;

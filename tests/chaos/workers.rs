@@ -1,14 +1,14 @@
 //! The real binary: two `serve` on the same queue and replica, started again whenever they die, and its commands.
 
 use crate::parts::process::Process;
-use crate::plan::rng;
-use crate::report::Tally;
+use crate::plan::{pick, rng};
 use pgflume::demo::postgres::free_port;
 use pgflume::failpoint;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,10 @@ pub struct Binary {
     pub libsql: String,
     pub token: Option<String>,
     pub directory: PathBuf,
+    /// Whether processes that are started keep acknowledged messages.
+    pub keeps: Arc<AtomicBool>,
+    /// While set, commands that run are killed.
+    pub ends: Arc<AtomicBool>,
 }
 
 impl Binary {
@@ -33,6 +37,7 @@ impl Binary {
         command.args(arguments).env_clear().current_dir(&self.directory);
         command.env("PGMQ_URL", &self.postgres).env("LIBSQL_URL", &self.libsql).env("SCHEMA_FILE", "schema.json");
         command.env("WEBHOOK_SIGNATURE", SECRET).env("RUST_LOG", "info");
+        command.env("RETENTION", if self.keeps.load(Ordering::Relaxed) { "1h" } else { "0" });
         if let Some(token) = &self.token {
             command.env("LIBSQL_AUTH_TOKEN", token);
         }
@@ -46,12 +51,13 @@ impl Binary {
     pub async fn run(&self, arguments: &[&str], failpoints: Option<&str>, limit: Duration) -> (Option<i32>, String) {
         let mut command = self.command(arguments, failpoints);
         let log = self.directory.join(format!("{}.log", arguments.join("")));
+        let ends = self.ends.clone();
         let before = std::fs::metadata(&log).map_or(0, |found| found.len());
         let ended = tokio::task::spawn_blocking(move || {
             let (mut process, began) = (Process::spawn(&mut command, &log, None), Instant::now());
             let status = loop {
                 match process.ended() {
-                    None if began.elapsed() < limit => std::thread::sleep(POLL),
+                    None if began.elapsed() < limit && !ends.load(Ordering::Relaxed) => std::thread::sleep(POLL),
                     other => break other,
                 }
             };
@@ -65,12 +71,12 @@ impl Binary {
 }
 
 impl Binary {
-    /// How often the logs of all processes have this.
-    pub fn logged(&self, what: &str) -> u64 {
+    /// What all processes have logged.
+    pub fn logs(&self) -> String {
         let files = std::fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|file| file.path());
         let logs = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
-        logs.map(|log| String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).matches(what).count() as u64)
-            .sum()
+        let texts = logs.map(|log| std::fs::read(log).unwrap_or_default());
+        texts.map(|text| String::from_utf8_lossy(&text).into_owned()).collect()
     }
 }
 
@@ -79,27 +85,25 @@ pub struct Workers {
     binary: Binary,
     slots: [Mutex<Slot>; 2],
     rng: Mutex<StdRng>,
-    tally: Tally,
     http: reqwest::Client,
 }
 
 struct Slot {
     port: u16,
     process: Option<Process>,
-    aborts_at: Option<&'static str>,
     log: PathBuf,
 }
 
 impl Workers {
-    pub fn new(binary: Binary, seed: u64, tally: Tally) -> std::io::Result<Arc<Self>> {
+    pub fn new(binary: Binary, seed: u64) -> std::io::Result<Arc<Self>> {
         let slot = |number: usize| {
             let log = binary.directory.join(format!("worker{number}.log"));
-            free_port().map(|port| Mutex::new(Slot { port, process: None, aborts_at: None, log }))
+            free_port().map(|port| Mutex::new(Slot { port, process: None, log }))
         };
         let slots = [slot(0)?, slot(1)?];
         let http =
             reqwest::Client::builder().no_proxy().timeout(CALL_TIMEOUT).build().map_err(std::io::Error::other)?;
-        Ok(Arc::new(Self { binary, slots, rng: Mutex::new(rng(seed, "workers")), tally, http }))
+        Ok(Arc::new(Self { binary, slots, rng: Mutex::new(rng(seed, "workers")), http }))
     }
 
     pub fn binary(&self) -> &Binary {
@@ -118,36 +122,32 @@ impl Workers {
             if is_running {
                 continue;
             }
-            if let (Some(_), Some(name)) = (&slot.process, slot.aborts_at) {
-                self.tally.fault(format!("worker aborted at {name}"));
-            }
-            let armed = self.armed();
-            self.start(&mut slot, armed);
+            let armed = self.armed(false);
+            self.start(&mut slot, armed.as_deref());
         }
     }
 
-    fn start(&self, slot: &mut Slot, armed: Armed) {
+    fn start(&self, slot: &mut Slot, failpoints: Option<&str>) {
         let port = slot.port.to_string();
-        let mut command = self.binary.command(&["serve", "--port", &port], armed.failpoints.as_deref());
+        let mut command = self.binary.command(&["serve", "--port", &port], failpoints);
         slot.process = None;
         slot.process = Some(Process::spawn(&mut command, &slot.log, None));
-        slot.aborts_at = armed.aborts_at;
-        if let Some(name) = armed.stalls_at {
-            self.tally.fault(format!("worker stalls at {name}"));
-        }
     }
 
     /// Where the next process stops or stalls.
-    pub fn armed(&self) -> Armed {
+    pub fn armed(&self, compares: bool) -> Option<String> {
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-        Armed::draw(&mut rng)
+        failpoints(&mut rng, compares)
+    }
+
+    /// Whether processes that are started from now on keep acknowledged messages.
+    pub fn keep_messages(&self, keeps: bool) {
+        self.binary.keeps.store(keeps, Ordering::Relaxed);
     }
 
     /// SIGKILL.
     pub fn kill(&self, number: usize) {
-        let mut slot = self.slot(number);
-        slot.process = None;
-        slot.aborts_at = None;
+        self.slot(number).process = None;
     }
 
     /// Stops the process for a while, as a machine that is paused.
@@ -165,17 +165,13 @@ impl Workers {
     /// Both anew, without faults.
     pub fn restart_sound(&self) {
         for number in 0..self.slots.len() {
-            self.start(&mut self.slot(number), Armed::default());
+            self.start(&mut self.slot(number), None);
         }
     }
 
     /// The first, alone, with a stall behind each batch.
     pub fn start_stalling(&self) {
-        let stalls_at = Some(failpoint::APPLIED);
-        self.start(
-            &mut self.slot(0),
-            Armed { failpoints: Some("applied=sleep(300)".into()), aborts_at: None, stalls_at },
-        );
+        self.start(&mut self.slot(0), Some("applied=return(300)"));
     }
 
     /// A call to a worker that is starting.
@@ -207,16 +203,8 @@ pub fn signal(name: &str, id: u32) {
     Command::new("kill").args([name, &id.to_string()]).stderr(std::process::Stdio::null()).status().ok();
 }
 
-/// What a process has in store.
-#[derive(Default)]
-pub struct Armed {
-    pub failpoints: Option<String>,
-    pub aborts_at: Option<&'static str>,
-    stalls_at: Option<&'static str>,
-}
-
-/// Every step comes there; to the others only a pairing, a comparison or a lost acknowledgement.
-const HOT: [&str; 9] = [
+/// Every step comes there.
+const HOT: [&str; 8] = [
     failpoint::LOCKED,
     failpoint::TAKEN,
     failpoint::DURABLE,
@@ -225,23 +213,31 @@ const HOT: [&str; 9] = [
     failpoint::APPLIED,
     failpoint::ADVANCED,
     failpoint::COMMITTED,
-    failpoint::LATE,
 ];
 
-impl Armed {
-    fn draw(rng: &mut StdRng) -> Self {
-        let all = &failpoint::NAMES;
-        let is_hot = rng.random_bool(0.7);
-        let name = if is_hot { HOT[rng.random_range(0..HOT.len())] } else { all[rng.random_range(0..all.len())] };
-        let sleep = format!("{}%sleep({})", rng.random_range(2..40), rng.random_range(20..1_500));
-        let before = rng.random_range(0..if is_hot { 6 } else { 2 });
-        let stop = if before > 0 { format!("{before}*off->return") } else { "return".to_owned() };
+/// Only a lost acknowledgement, a dead letter or a pairing comes there, so several may be armed at once.
+const COLD: [&str; 5] = [failpoint::LATE, failpoint::BURIED, failpoint::ANNOUNCED, failpoint::RESET, failpoint::PAIRED];
+
+/// Where a process stops or stalls.
+fn failpoints(rng: &mut StdRng, compares: bool) -> Option<String> {
+    if rng.random_bool(0.1) {
+        return None;
+    }
+    let name = if compares && rng.random_bool(0.6) { failpoint::COMPARED } else { *pick(rng, &HOT) };
+    let what = match (rng.random_bool(0.3), rng.random_range(0..4)) {
+        (true, _) => format!("{}%return({})", rng.random_range(2..40), rng.random_range(20..1_500)),
+        (false, 0) => "return".to_owned(),
+        (false, before) => format!("{before}*off->return"),
+    };
+    let mut points = vec![format!("{name}={what}")];
+    for cold in COLD {
         match rng.random_range(0..10) {
-            0 => Self::default(),
-            1..4 => Self { failpoints: Some(format!("{name}={sleep}")), stalls_at: Some(name), aborts_at: None },
-            _ => Self { failpoints: Some(format!("{name}={stop}")), aborts_at: Some(name), stalls_at: None },
+            0..4 => points.push(format!("{cold}=return")),
+            4 => points.push(format!("{cold}=return({})", rng.random_range(20..1_500))),
+            _ => {}
         }
     }
+    Some(points.join(";"))
 }
 
 /// Where the files of a run are.

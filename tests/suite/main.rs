@@ -11,6 +11,7 @@ mod drift;
 mod first_contact;
 mod init;
 mod json_schema;
+mod kills;
 mod limits;
 mod marks;
 mod parts;
