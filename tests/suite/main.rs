@@ -7,6 +7,7 @@ mod chain;
 mod command;
 mod corpus;
 mod drift;
+mod errors;
 mod first_contact;
 mod init;
 mod json_schema;
