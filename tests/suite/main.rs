@@ -8,6 +8,7 @@ mod command;
 mod corpus;
 mod dead;
 mod drift;
+mod errors;
 mod first_contact;
 mod init;
 mod json_schema;
