@@ -38,6 +38,13 @@ pub struct Paused<'a> {
     pub images: Vec<&'a str>,
 }
 
+/// Keeps others from truncating the queue until the step ends: it would look empty at a snapshot that is older than
+/// that. To be called before the snapshot.
+pub async fn hold(client: &Client, queue: &QueueName) -> Result<()> {
+    let sql = format!("lock table {} in row exclusive mode", queue.table());
+    client.batch_execute(&sql).await.map_err(Error::from)
+}
+
 /// Takes the oldest messages by deleting them, whatever their visibility timeout, at most
 /// `limit` and [`TAKE_BYTES`], sorted by id. What `paused` names stays. With `keeps` they stay in `pgflume.kept`.
 pub async fn take(

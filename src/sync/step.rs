@@ -12,6 +12,7 @@ use crate::failpoint;
 use crate::kept;
 use crate::letters::{self, DeadLetter, Supersedable};
 use crate::progress::{self, Snapshot};
+use crate::queue;
 use crate::replica::head::Head;
 use crate::resyncs;
 use crate::schema::catalog::SourceTable;
@@ -120,7 +121,10 @@ impl Session<'_> {
     /// Opens the transaction and brings both sides to where a step may go on.
     async fn begin(&mut self, done: &mut Drained) -> Result<Begun> {
         let locks: Vec<&SourceTable> = self.locked.iter().filter_map(|name| self.sources.get(name)).collect();
-        if let Err(e) = source::begin(&self.client, &locks).await {
+        // One round trip: the second is sent behind the first.
+        let holding = queue::hold(&self.client, &self.worker.queue);
+        let (begun, held) = futures_util::join!(source::begin(&self.client, &locks), holding);
+        if let Err(e) = begun.and(held) {
             return Err(self.unlockable(e).await?);
         }
         let Some(snapshot) = progress::lock(&self.client, &self.worker.queue).await? else {

@@ -2,10 +2,11 @@
 //! all that readers were shown must have been durable.
 
 use crate::compare::compare;
-use crate::faults::{ENDS, POISONED, differences};
+use crate::faults::{POISONED, differences};
 use crate::readers::Shown;
 use crate::report::End;
 use crate::stage::{Failure, Stage, queue_table};
+use crate::workers::ENDS;
 use pgflume::failpoint;
 use serde_json::Value;
 use std::time::{Duration, Instant};

@@ -6,7 +6,7 @@ use crate::older::Older;
 use crate::plan::{millis, pick, rng};
 use crate::readers::TABLES;
 use crate::stage::{Failure, Stage};
-use crate::workers::signal;
+use crate::workers::{ENDS, signal};
 use pgflume::config::{DEFAULT_QUEUE, Target};
 use pgflume::demo::postgres::Stop;
 use pgflume::replica::head::SELECT_HEAD;
@@ -23,6 +23,8 @@ use tokio::task::JoinSet;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(60);
 /// Commands at the same time: each is a process with connections of its own.
 const COMMANDS: usize = 2;
+/// For a comparison under way, before it is disturbed that much.
+const COMPARISON_PATIENCE: Duration = Duration::from_secs(10);
 /// For commands before the replica is copied or put back.
 const COMMANDS_PATIENCE: Duration = Duration::from_secs(4);
 const BURST: usize = 12;
@@ -131,7 +133,7 @@ impl Faults {
             return;
         }
         self.next.weather = Instant::now() + millis(&mut self.rng, WEATHER_MS.0, WEATHER_MS.1);
-        let rate = *pick(&mut self.rng, &WEATHER);
+        let rate = if self.is_comparing() { WEATHER[1] } else { *pick(&mut self.rng, &WEATHER) };
         self.stage.proxy.iter().for_each(|proxy| proxy.set_rate(rate));
     }
 
@@ -184,8 +186,13 @@ impl Faults {
         self.background.spawn(async move { workers.freeze(worker, time).await });
     }
 
+    /// A comparison needs a gap between the drains of others.
+    fn is_comparing(&self) -> bool {
+        self.stage.comparing.load(Ordering::Relaxed) > 0
+    }
+
     fn burst(&mut self) {
-        if self.stage.comparing.load(Ordering::Relaxed) > 0 {
+        if self.is_comparing() {
             return;
         }
         self.fault("burst of calls");
@@ -218,11 +225,11 @@ impl Faults {
     /// A command of the binary beside the workers, half of the time with a stop or a stall in it.
     fn command(&mut self, name: &'static str, arguments: &'static [&'static str]) {
         while self.commands.try_join_next().is_some() {}
-        if self.commands.len() >= COMMANDS {
+        let compares = arguments[0] == "verify";
+        if self.commands.len() >= COMMANDS || (compares && self.is_comparing()) {
             return;
         }
         self.fault(name);
-        let compares = arguments[0] == "verify";
         let armed = self.rng.random_bool(0.5).then(|| self.stage.workers.armed(compares)).flatten();
         let stage = self.stage.clone();
         stage.comparing.fetch_add(usize::from(compares), Ordering::Relaxed);
@@ -243,7 +250,8 @@ impl Faults {
 
     /// The replica is as it was some seconds before: what it acknowledged since is lost.
     async fn fall_back(&mut self) -> Result<(), Failure> {
-        if Instant::now() < self.next.fall_back {
+        let patience = if self.is_comparing() { COMPARISON_PATIENCE } else { Duration::ZERO };
+        if Instant::now() < self.next.fall_back + patience {
             return Ok(());
         }
         self.stage.workers.end();
@@ -448,9 +456,6 @@ impl Faults {
         Ok(())
     }
 }
-
-/// What a process says that stops itself.
-pub const ENDS: &str = ": the process ends";
 
 /// How many differences a `verify --json` tells.
 pub fn differences(said: &str) -> u64 {

@@ -137,7 +137,8 @@ impl Workers {
     /// Where the next process stops or stalls.
     pub fn armed(&self, compares: bool) -> Option<String> {
         let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
-        failpoints(&mut rng, compares)
+        let logs = self.binary.logs();
+        failpoints(&mut rng, compares, |name| !logs.contains(&format!("failpoint {name}{ENDS}")))
     }
 
     /// Whether processes that are started from now on keep acknowledged messages.
@@ -218,22 +219,27 @@ const HOT: [&str; 8] = [
 /// Only a lost acknowledgement, a dead letter or a pairing comes there, so several may be armed at once.
 const COLD: [&str; 5] = [failpoint::LATE, failpoint::BURIED, failpoint::ANNOUNCED, failpoint::RESET, failpoint::PAIRED];
 
-/// Where a process stops or stalls.
-fn failpoints(rng: &mut StdRng, compares: bool) -> Option<String> {
+/// What a process says that stops itself.
+pub const ENDS: &str = ": the process ends";
+
+/// Where a process stops or stalls; rather there where none has stopped yet.
+fn failpoints(rng: &mut StdRng, compares: bool, is_fresh: impl Fn(&&str) -> bool) -> Option<String> {
     if rng.random_bool(0.1) {
         return None;
     }
-    let name = if compares && rng.random_bool(0.6) { failpoint::COMPARED } else { *pick(rng, &HOT) };
+    let fresh: Vec<&str> = HOT.into_iter().filter(&is_fresh).collect();
+    let hot = if fresh.is_empty() || rng.random_bool(0.3) { *pick(rng, &HOT) } else { *pick(rng, &fresh) };
+    let name = if compares && rng.random_bool(0.6) { failpoint::COMPARED } else { hot };
     let what = match (rng.random_bool(0.3), rng.random_range(0..4)) {
         (true, _) => format!("{}%return({})", rng.random_range(2..40), rng.random_range(20..1_500)),
-        (false, 0) => "return".to_owned(),
-        (false, before) => format!("{before}*off->return"),
+        (false, before) if before > 0 && !is_fresh(&name) => format!("{before}*off->return"),
+        _ => "return".to_owned(),
     };
     let mut points = vec![format!("{name}={what}")];
     for cold in COLD {
-        match rng.random_range(0..10) {
-            0..4 => points.push(format!("{cold}=return")),
-            4 => points.push(format!("{cold}=return({})", rng.random_range(20..1_500))),
+        match (rng.random_range(0..10), is_fresh(&cold)) {
+            (0..5, true) | (0..2, false) => points.push(format!("{cold}=return")),
+            (9, _) => points.push(format!("{cold}=return({})", rng.random_range(20..1_500))),
             _ => {}
         }
     }

@@ -122,6 +122,22 @@ async fn a_worker_killed_at_any_place_loses_nothing_and_repeats_nothing_on_a_ser
     die_everywhere(Path::Sqld).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_is_purged_after_a_step_s_snapshot_does_not_look_empty_to_it() {
+    let stage = Stage::set(Path::File).await;
+    assert!(stage.run(0, Sync, None).await.success(), "{}", tail(&stage.log()));
+    stage.rig.db.sql("insert into t values (70000, 'marked')").await;
+    let purge = async {
+        stage.logs("failpoint locked: the process stalls").await;
+        stage.rig.db.sql("select pgmq.purge_queue('replicate_data_libsql')").await;
+    };
+    let sync = stage.run(0, Sync, Some(format!("{LOCKED}=return(700)")));
+    let (ended, ()) = futures_util::join!(sync, purge);
+    assert!(ended.success(), "{}", tail(&stage.log()));
+    // At that snapshot the message was there, so a drain that says that nothing is left has to have applied it.
+    assert_eq!(stage.rig.rows("SELECT v FROM t WHERE id = 70000").await, ["marked"]);
+}
+
 async fn die_everywhere(path: Path) {
     let stage = Stage::set(path).await;
     let mut spared = 0;
@@ -234,6 +250,15 @@ impl Stage {
 
     fn log(&self) -> PathBuf {
         self.directory.path().join("pgflume.log")
+    }
+
+    /// Waits until the binary has said this.
+    async fn logs(&self, words: &str) {
+        let began = Instant::now();
+        while !std::fs::read_to_string(self.log()).unwrap_or_default().contains(words) {
+            assert!(began.elapsed() < LIMIT, "no {words:?}:\n{}", tail(&self.log()));
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     async fn kill(&self, number: usize, (run, place, visit): (Run, &'static str, u32)) {
