@@ -1,6 +1,6 @@
 //! What messages and pages become: batches, made by the product's own `Batch`.
 
-use super::postgres::{Data, IMAGED, KEYS, Kind, MARKED, Message, Phase, Queued, Resync, Row, Rows, Version};
+use super::postgres::{Data, IMAGED, KEYS, Kind, MARKED, Message, NAMES, Phase, Queued, Resync, Row, Rows, Version};
 use pgflume::batch::{Batch, Change, ColumnSet, Item, State};
 use pgflume::replica::head::Witness;
 use pgflume::schema::{Schema, Table};
@@ -17,7 +17,7 @@ const DEFINITIONS: &str = r#"{"marked": {"primaryKey": "id", "columns": {"id": "
 static DEFINED: LazyLock<([Arc<Table>; 2], ColumnSet)> = LazyLock::new(|| {
     let schema = Schema::parse(DEFINITIONS).unwrap();
     let table = |name| schema.get(name).unwrap().clone();
-    ([table("marked"), table("imaged")], [0, 1].into())
+    (NAMES.map(table), [0, 1].into())
 });
 
 /// A batch of a step.
@@ -25,20 +25,20 @@ static DEFINED: LazyLock<([Arc<Table>; 2], ColumnSet)> = LazyLock::new(|| {
 pub struct Chunk {
     pub items: Vec<(usize, usize, Row)>,
     pub images: Vec<i64>,
-    /// The messages that it came from; none for a page.
+    /// The messages that name its keys; for a page the name of the step.
     pub witness: Witness,
 }
 
-/// As `queue::witness` makes it.
+/// As `queue::witness` makes it, of messages in the order of their ids.
 pub fn witness(group: &[Queued]) -> Witness {
     let texts: Vec<String> = group.iter().map(|m| format!("{:?}", m.message)).collect();
     Witness::of(group.iter().zip(&texts).map(|(m, text)| (m.id, Some(text.as_str()))))
 }
 
-/// Images have a batch of their own, and so a witness.
-fn witness_of(group: &[Queued], of_images: bool) -> Witness {
-    let named: Vec<Queued> =
-        group.iter().filter(|m| matches!(m.message, Message::Image { .. }) == of_images).copied().collect();
+/// Of those messages of a group that name the keys of a batch.
+fn witness_of(group: &[Queued], ids: &[i64]) -> Witness {
+    let mut named: Vec<Queued> = group.iter().filter(|m| ids.contains(&m.id)).copied().collect();
+    named.sort_unstable_by_key(|m| m.id);
     witness(&named)
 }
 
@@ -52,30 +52,56 @@ fn cells(id: usize, row: Row) -> Vec<Cell> {
     vec![Cell::Integer(id as i64), Cell::Integer(i64::from(row.version))]
 }
 
-/// A group of messages, as `Reader::intake`, `group` and `read_chunk` have it: images are listed with the
-/// last batch of their group.
-pub fn chunks(snapshot: &Data, group: &[Queued], dead: &mut Dead) -> Vec<Chunk> {
+/// A group of messages, as `Reader::intake` sorts it.
+#[derive(Default)]
+struct Intake {
+    batch: Batch,
+    marks: BTreeSet<usize>,
+    images: Vec<i64>,
+    marking: Vec<i64>,
+}
+
+fn sort(group: &[Queued], dead: &mut Dead) -> Intake {
     let (tables, columns) = &*DEFINED;
-    let mut chunks = Vec::new();
-    let (mut batch, mut marks, mut images) = (Batch::default(), BTreeSet::new(), Vec::new());
+    let mut intake = Intake::default();
     for queued in group {
         match queued.message {
-            Message::Mark { key } => drop(marks.insert(key)),
+            Message::Mark { key } => {
+                intake.marks.insert(key);
+                intake.marking.push(queued.id);
+            }
             Message::Image { key, row } if row.kind == Kind::Unfit => dead.push((IMAGED, key, row.version)),
             Message::Image { key: id, row } => {
                 let change = match row.kind {
                     Kind::Gone => Change { gone: Some(key(id)), row: None },
                     _ => Change { gone: None, row: Some((key(id), columns.clone(), cells(id, row))) },
                 };
-                batch.merge(&tables[IMAGED], change, queued.id);
-                images.push(queued.id);
+                intake.batch.merge(&tables[IMAGED], change, queued.id);
+                intake.images.push(queued.id);
             }
+            Message::Foreign => {}
         }
     }
-    // On their own: the ledger must list all images that a batch has.
+    intake
+}
+
+/// The batches of a group, as `Reader::group` and `read_chunk` have it: images on their own, because the ledger
+/// must list all that a batch has. There is one without rows where nothing is left after it (`ends`), and where
+/// the step has sent none yet (`is_first`): it fences what is on its way.
+pub fn chunks(snapshot: &Data, group: &[Queued], ends: bool, is_first: bool, dead: &mut Dead) -> Vec<Chunk> {
+    let (tables, columns) = &*DEFINED;
+    let Intake { mut batch, marks, images, marking } = sort(group, dead);
+    let mut chunks = Vec::new();
+    let all: Vec<i64> = group.iter().map(|m| m.id).collect();
+    let mut named = witness_of(group, if images.is_empty() { &all } else { &images });
     if !images.is_empty() {
-        chunks.push(Chunk { items: items(&mut batch, snapshot, group), images, witness: witness_of(group, true) });
+        chunks.push(Chunk { items: items(&mut batch, snapshot, group), images, witness: named.clone() });
     }
+    if !marking.is_empty() {
+        named = witness_of(group, &marking);
+    }
+    let chunk =
+        |batch: &mut Batch| Chunk { items: items(batch, snapshot, group), images: Vec::new(), witness: named.clone() };
     for id in marks {
         let row = snapshot.rows[MARKED][id];
         match row.kind {
@@ -84,19 +110,12 @@ pub fn chunks(snapshot: &Data, group: &[Queued], dead: &mut Dead) -> Vec<Chunk> 
             Kind::Unfit => dead.push((MARKED, id, row.version)),
         }
         if batch.rows() >= BATCH_ROWS {
-            chunks.push(Chunk {
-                items: items(&mut batch, snapshot, group),
-                images: Vec::new(),
-                witness: witness_of(group, false),
-            });
+            chunks.push(chunk(&mut batch));
         }
     }
-    if !batch.is_empty() {
-        chunks.push(Chunk {
-            items: items(&mut batch, snapshot, group),
-            images: Vec::new(),
-            witness: witness_of(group, false),
-        });
+    let is_told = chunks.last().is_some_and(|last| marking.is_empty() && !last.images.is_empty());
+    if !batch.is_empty() || (ends && !is_told) || (is_first && chunks.is_empty()) {
+        chunks.push(chunk(&mut batch));
     }
     chunks
 }
@@ -107,7 +126,7 @@ fn items(batch: &mut Batch, snapshot: &Data, group: &[Queued]) -> Vec<(usize, us
 
 /// What an item writes, and of which version it is: for a deleted row the batch does not say.
 fn stamped(item: &Item, snapshot: &Data, group: &[Queued]) -> (usize, usize, Row) {
-    let table = if item.table.name == "marked" { MARKED } else { IMAGED };
+    let table = if item.table.name == NAMES[MARKED] { MARKED } else { IMAGED };
     let Cell::Integer(id) = item.key[0] else { panic!("keys are numbers") };
     let id = id as usize;
     let row = match &item.state {
@@ -115,18 +134,16 @@ fn stamped(item: &Item, snapshot: &Data, group: &[Queued]) -> (usize, usize, Row
             Cell::Integer(version) => Row { version: version as Version, kind: Kind::Live },
             _ => panic!("versions are numbers"),
         },
-        State::Gone => {
-            Row { kind: Kind::Gone, ..deleted_by(item, snapshot, group).unwrap_or(snapshot.rows[table][id]) }
-        }
+        State::Gone => Row { kind: Kind::Gone, ..deleted_by(item, group).unwrap_or(snapshot.rows[table][id]) },
     };
     (table, id, row)
 }
 
-fn deleted_by(item: &Item, _snapshot: &Data, group: &[Queued]) -> Option<Row> {
+fn deleted_by(item: &Item, group: &[Queued]) -> Option<Row> {
     let last = item.images.last()?;
     match group.iter().find(|m| m.id == *last)?.message {
         Message::Image { row, .. } => Some(row),
-        Message::Mark { .. } => None,
+        Message::Mark { .. } | Message::Foreign => None,
     }
 }
 
@@ -137,6 +154,7 @@ pub fn page(
     table: usize,
     resync: &mut Resync,
     rows: usize,
+    name: &str,
     dead: &mut Dead,
 ) -> Chunk {
     let source = &snapshot.rows[table];
@@ -158,7 +176,12 @@ pub fn page(
             resync.phase = if is_last { Phase::Done } else { Phase::Sweep };
         }
     }
-    Chunk { items, images: Vec::new(), witness: Witness::default() }
+    Chunk { items, ..told(name) }
+}
+
+/// A batch without rows, after the last page: nothing is left.
+pub fn told(name: &str) -> Chunk {
+    Chunk { items: Vec::new(), images: Vec::new(), witness: Witness::named(name.into()) }
 }
 
 /// Whether the replica's row is what the source's row asks for.
@@ -175,12 +198,12 @@ pub fn keys() -> impl Iterator<Item = (usize, usize)> {
     [MARKED, IMAGED].into_iter().flat_map(|table| (0..KEYS).map(move |key| (table, key)))
 }
 
-/// Whether anything of `rows` differs from `source`.
+/// What of `rows` differs from the source, but for images that nobody has any more.
 pub fn differing(data: &Data, rows: &Rows) -> Vec<(usize, usize)> {
     let is_dead = |t, k, row: Row| data.dead.contains(&(t, k, row.version));
     let differs = |&(t, k): &(usize, usize)| {
         let source = data.rows[t][k];
-        !is_equal(source, rows[t][k], is_dead(t, k, source))
+        !is_equal(source, rows[t][k], is_dead(t, k, source)) && !data.purged.contains(&source.version)
     };
     keys().filter(differs).collect()
 }

@@ -1,7 +1,7 @@
 //! What must always hold. Looks at both sides as nobody else can, after each action.
 
 use super::intake::{differing, keys};
-use super::postgres::{Data, IMAGED, KEYS, Kind, MARKED, Message, Phase, Postgres, Resync, Row, Written};
+use super::postgres::{Data, IMAGED, KEYS, Kind, MARKED, Message, NAMES, Phase, Postgres, Resync, Row, Written};
 use super::target::{Request, State, Target};
 use super::worker::Event;
 use pgflume::reconcile::{self, Decision};
@@ -23,6 +23,7 @@ impl fmt::Display for Event {
         match self {
             Self::Note(text) => f.write_str(text),
             Self::Healed(divergence) => write!(f, "heals: {divergence}"),
+            Self::Replayed => f.write_str("takes again what is kept"),
             Self::Halted(why) => write!(f, "halts: {why}"),
             Self::Idle => f.write_str("has nothing to do"),
         }
@@ -31,7 +32,7 @@ impl fmt::Display for Event {
 
 #[derive(Default)]
 pub struct Judge {
-    /// Somebody has restored, replaced or emptied a side.
+    /// Somebody has restored, replaced or emptied a side, or taken messages.
     pub is_provoked: bool,
     /// Somebody has asked for a nuke: one that is cut short is finished by a healing.
     pub is_nuked: bool,
@@ -45,9 +46,9 @@ impl Judge {
     /// Two sides that nobody has touched never diverge.
     pub fn hear(&mut self, event: &Event) -> Result<(), Violation> {
         self.is_halted |= matches!(event, Event::Halted(_));
-        self.has_healed |= matches!(event, Event::Healed(_));
+        self.has_healed |= matches!(event, Event::Healed(_) | Event::Replayed);
         match event {
-            Event::Healed(_) | Event::Halted(_) if !self.is_provoked && !self.is_nuked => {
+            Event::Healed(_) | Event::Replayed | Event::Halted(_) if !self.is_provoked && !self.is_nuked => {
                 Err(Violation(format!("nobody has touched either side, and a worker {event}")))
             }
             _ => Ok(()),
@@ -114,7 +115,7 @@ impl Judge {
 }
 
 fn name(table: usize, key: usize) -> String {
-    format!("{} {key}", if table == MARKED { "marked" } else { "imaged" })
+    format!("{} {key}", NAMES[table])
 }
 
 /// Whether a message or a rebuild will bring a key's state to the replica.
@@ -123,8 +124,12 @@ fn is_covered(data: &Data, table: usize, key: usize, replica: Row) -> bool {
     let brings = |message: &Message| match message {
         Message::Mark { key: k } => table == MARKED && *k == key,
         Message::Image { key: k, row } => table == IMAGED && *k == key && row.version == source.version,
+        Message::Foreign => false,
     };
-    data.queue.iter().any(|m| brings(&m.message)) || will_be_copied(&data.resyncs[table], key, source, replica)
+    // What others took is noted, and copied by the next step.
+    (table == MARKED && data.losses > 0)
+        || data.queue.iter().any(|m| brings(&m.message))
+        || will_be_copied(&data.resyncs[table], key, source, replica)
 }
 
 fn will_be_copied(resync: &Resync, key: usize, source: Row, replica: Row) -> bool {
@@ -146,7 +151,7 @@ fn will_be_rebuilt(postgres: &Postgres, target: &Target, restarts: bool) -> bool
         Decision::Stop(_) => true,
         Decision::Ahead { from, to } => {
             let ledger = target.ledger_between(&from, &to);
-            reconcile::ahead(&from, &to, &ledger, &postgres.fates(&ledger)).is_err()
+            reconcile::ahead(&from, &to, &ledger, &data.fates(&ledger)).is_err()
         }
         Decision::GoOn(_) | Decision::Pair => false,
     }

@@ -23,7 +23,16 @@ pub enum Mutant {
     NoImageList,
     /// Rebuilds are asked for when an epoch is announced, and not begun anew when it is adopted.
     NoRestart,
-    /// No rule but a limit of the rules: a Postgres that went back, by a copy of its disk and not by its own
-    /// recovery, gives out transaction ids again, and what such a transaction became says nothing of the first.
-    ReusedIds,
+    /// The messages of a batch that was not acknowledged are taken to be queued.
+    NoWitness,
+    /// Postgres is taken to know any step that read pages.
+    NoName,
+    /// What is kept is put back, whether or not it leads from the replica to what was acknowledged.
+    NoChain,
+    /// What is kept is put back under new ids.
+    NewIds,
+    /// A step whose messages name no row sends no batch, which would fence what is on its way.
+    NoEmptyBatch,
+    /// What others took off the queue is not copied.
+    NoLosses,
 }

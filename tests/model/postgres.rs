@@ -1,9 +1,10 @@
 //! Postgres, as far as it matters here: committed states in a log of which only the flushed part
-//! survives a crash, transactions with their ids, the lock on the progress row.
+//! survives a crash, transactions, the lock on the progress row.
 
 use super::intake::witness;
 use pgflume::progress::{Fate, Identity, Progress};
-use pgflume::replica::head::Entry;
+use pgflume::reconcile::KeptStep;
+use pgflume::replica::head::{Entry, Head};
 use std::rc::Rc;
 
 /// A table that marks feed.
@@ -12,6 +13,8 @@ pub const MARKED: usize = 0;
 pub const IMAGED: usize = 1;
 pub const TABLES: usize = 2;
 pub const KEYS: usize = 3;
+/// Their names, in `schema.json`.
+pub const NAMES: [&str; TABLES] = ["marked", "imaged"];
 
 /// Counts the changes of all keys: of two states of one key, the later has the higher version.
 pub type Version = u32;
@@ -36,8 +39,15 @@ pub type Rows = [[Row; KEYS]; TABLES];
 /// A message on the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
-    Mark { key: usize },
-    Image { key: usize, row: Row },
+    Mark {
+        key: usize,
+    },
+    Image {
+        key: usize,
+        row: Row,
+    },
+    /// Of a table that nobody replicates.
+    Foreign,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -70,6 +80,13 @@ impl Resync {
     }
 }
 
+/// What one transaction took off the queue, and where its batches led: rows of `pgflume.kept`.
+#[derive(Debug, Clone)]
+pub struct Kept {
+    pub step: KeptStep,
+    pub messages: Vec<Queued>,
+}
+
 /// One committed state.
 #[derive(Debug, Clone)]
 pub struct Data {
@@ -79,6 +96,14 @@ pub struct Data {
     pub identity: Identity,
     pub resyncs: [Resync; TABLES],
     pub dead: Vec<(usize, usize, Version)>,
+    /// Names of steps.
+    pub steps: Vec<Rc<str>>,
+    /// The oldest first.
+    pub kept: Vec<Rc<Kept>>,
+    /// Notes of what others took off the queue.
+    pub losses: u32,
+    /// Images that others took: no step can bring them back.
+    pub purged: Vec<Version>,
 }
 
 impl Data {
@@ -94,6 +119,77 @@ impl Data {
         if !self.dead.contains(&(table, key, version)) {
             self.dead.push((table, key, version));
         }
+    }
+
+    /// As `progress::advance`.
+    pub fn advance(&mut self, head: &Head) {
+        self.progress.head = Some(head.clone());
+        if let Some(paired) = &mut self.progress.paired_with {
+            paired.source.clone_from(&self.identity.source);
+        }
+    }
+
+    /// As `kept::record`, which forgets the `old` oldest, but nothing that was taken here.
+    pub fn keep(&mut self, kept: Kept, old: usize) {
+        let seq = kept.step.after.seq;
+        self.kept.push(Rc::new(kept));
+        let mut left = old;
+        self.kept.retain(|kept| {
+            let goes = left > 0 && kept.step.after.seq < seq;
+            left = left.saturating_sub(1);
+            !goes
+        });
+    }
+
+    /// As `kept::steps`.
+    pub fn kept_steps(&self, epoch: &str) -> Vec<KeptStep> {
+        let is_meant = |kept: &&Rc<Kept>| kept.step.after.epoch == epoch && !kept.step.tokens.is_empty();
+        let mut steps: Vec<KeptStep> = self.kept.iter().filter(is_meant).map(|kept| kept.step.clone()).collect();
+        steps.sort_by_key(|step| step.after.seq);
+        steps
+    }
+
+    /// As `kept::put_back`; a mutant gives them `new_ids`.
+    pub fn put_back(&mut self, epoch: &str, seq: i64, new_ids: Option<i64>) {
+        let is_meant = |kept: &Rc<Kept>| kept.step.after.epoch == epoch && kept.step.after.seq >= seq;
+        let (back, stays) = self.kept.drain(..).partition(is_meant);
+        self.kept = stays;
+        for (i, message) in back.iter().flat_map(|kept| &kept.messages).enumerate() {
+            let id = new_ids.map_or(message.id, |first| first + i as i64);
+            if !self.queue.iter().any(|m| m.id == id) {
+                self.queue.push(Queued { id, ..*message });
+            }
+        }
+        self.queue.sort_unstable_by_key(|m| m.id);
+    }
+
+    /// Others take messages off the queue: one of them or all.
+    pub fn purge(&mut self, at: usize, all: bool) {
+        let gone = match self.queue.len() {
+            _ if all => std::mem::take(&mut self.queue),
+            0 => Vec::new(),
+            messages => vec![self.queue.remove(at % messages)],
+        };
+        self.purged.extend(gone.iter().filter_map(|m| match m.message {
+            Message::Image { row, .. } => Some(row.version),
+            _ => None,
+        }));
+        self.losses += 1;
+    }
+
+    /// As `progress::fates`.
+    pub fn fates(&self, entries: &[Entry]) -> Vec<Fate> {
+        let is_queued = |e: &Entry| {
+            let is_named = |m: &&Queued| e.witness.messages.contains(&m.id);
+            let there: Vec<Queued> = self.queue.iter().filter(is_named).copied().collect();
+            witness(&there) == *e.witness
+        };
+        let fate = |e: &Entry| match e.witness.is_empty() {
+            true if self.steps.iter().any(|name| **name == *e.witness.digest) => Fate::Known,
+            false if is_queued(e) => Fate::Queued,
+            _ => Fate::Lost,
+        };
+        entries.iter().map(fate).collect()
     }
 }
 
@@ -111,8 +207,6 @@ pub enum Written {
 /// A log record, with the state after it.
 struct Record {
     data: Rc<Data>,
-    committed: Option<u64>,
-    next_xid: u64,
     next_id: i64,
 }
 
@@ -127,8 +221,6 @@ struct Running {
 #[derive(Clone)]
 pub struct Opened {
     pub xid: u64,
-    /// Tells apart two transactions with the same id, before and after a crash.
-    pub run: u32,
     pub lsn: usize,
     pub snapshot: Rc<Data>,
 }
@@ -144,22 +236,17 @@ pub enum Failed {
 pub struct Postgres {
     log: Vec<Record>,
     flushed: usize,
+    /// Names transactions, each once: nothing may depend on it.
     next_xid: u64,
     next_id: i64,
     running: Vec<Running>,
     holder: Option<u64>,
-    /// Starts of the server.
-    run: u32,
-    /// Transaction ids that a restored Postgres gives out again.
-    reused: std::ops::Range<u64>,
-    /// Whether it is known of them: see `Mutant::ReusedIds`.
-    tells_reused: bool,
     pub written: Vec<Written>,
 }
 
 impl Postgres {
     /// Some rows that were there before anybody captured them, and a rebuild asked for.
-    pub fn new(tells_reused: bool) -> Self {
+    pub fn new() -> Self {
         let mut rows = Rows::default();
         let old = [Row { version: 1, kind: Kind::Live }, Row { version: 2, kind: Kind::Live }];
         (rows[MARKED][0], rows[IMAGED][1]) = (old[0], old[1]);
@@ -176,17 +263,18 @@ impl Postgres {
             identity: Identity { source: "pg/1".into(), queue: 1 },
             resyncs: [Resync { phase: Phase::Copy, cursor: 0, fresh: false, request: 0 }; TABLES],
             dead: Vec::new(),
+            steps: Vec::new(),
+            kept: Vec::new(),
+            losses: 0,
+            purged: Vec::new(),
         });
         Self {
-            log: vec![Record { data, committed: None, next_xid: 1, next_id: 1 }],
+            log: vec![Record { data, next_id: 1 }],
             flushed: 1,
             next_xid: 1,
             next_id: 1,
             running: Vec::new(),
             holder: None,
-            run: 0,
-            reused: 0..0,
-            tells_reused,
             written: vec![Written::At(1); 3],
         }
     }
@@ -206,19 +294,16 @@ impl Postgres {
         matches!(self.written[version as usize], Written::At(lsn) if lsn <= self.flushed)
     }
 
-    fn record(&mut self, xid: Option<u64>, committed: Option<u64>, data: Rc<Data>) {
-        let last = &self.log[self.log.len() - 1];
-        let next_xid = xid.map_or(last.next_xid, |xid| last.next_xid.max(xid + 1));
-        let next_id = self.next_id;
-        self.log.push(Record { data, committed, next_xid, next_id });
+    fn record(&mut self, data: Rc<Data>) {
+        self.log.push(Record { data, next_id: self.next_id });
     }
 
-    /// Opens a transaction, which writes something and so has an id that the log knows.
+    /// Opens a transaction, which writes something that the log has.
     fn begin(&mut self) -> u64 {
         let xid = self.next_xid;
         self.next_xid += 1;
         self.running.push(Running { xid, changes: Vec::new(), messages: Vec::new() });
-        self.record(Some(xid), None, self.data().clone());
+        self.record(self.data().clone());
         xid
     }
 
@@ -238,11 +323,11 @@ impl Postgres {
         let (snapshot, lsn) = (self.data().clone(), self.lsn());
         let xid = self.begin();
         self.holder = Some(xid);
-        Some(Opened { xid, run: self.run, lsn, snapshot })
+        Some(Opened { xid, lsn, snapshot })
     }
 
     pub fn is_running(&self, step: &Opened) -> bool {
-        step.run == self.run && self.running.iter().any(|r| r.xid == step.xid)
+        self.running.iter().any(|r| r.xid == step.xid)
     }
 
     pub fn rollback(&mut self, step: &Opened) {
@@ -251,36 +336,76 @@ impl Postgres {
         }
     }
 
-    /// Commits what a step has changed. `tables`: whose rebuild it has moved or asked for.
-    pub fn commit(&mut self, step: &Opened, tables: &[usize], change: impl FnOnce(&mut Data)) -> Result<(), Failed> {
+    /// Commits what a step has changed. `tables`: whose rebuild it has moved or asked for; `taken`: what it has
+    /// taken off the queue.
+    pub fn commit(
+        &mut self,
+        step: &Opened,
+        tables: &[usize],
+        taken: &[Queued],
+        change: impl FnOnce(&mut Data),
+    ) -> Result<(), Failed> {
         if !self.is_running(step) {
             return Err(Failed::Gone);
         }
         self.end(step.xid);
-        if tables.iter().any(|&t| self.data().resyncs[t].request != step.snapshot.resyncs[t].request) {
+        let is_gone = |m: &Queued| !self.data().queue.iter().any(|queued| queued.id == m.id);
+        let is_other = |&t: &usize| self.data().resyncs[t].request != step.snapshot.resyncs[t].request;
+        if tables.iter().any(is_other) || taken.iter().any(is_gone) {
             return Err(Failed::Conflict);
         }
-        self.commit_as(step.xid, change);
+        self.commit_as(change);
         self.flush();
         Ok(())
     }
 
-    fn commit_as(&mut self, xid: u64, change: impl FnOnce(&mut Data)) {
+    fn commit_as(&mut self, change: impl FnOnce(&mut Data)) {
         let mut data = Data::clone(self.data());
         change(&mut data);
-        self.record(Some(xid), Some(xid), Rc::new(data));
+        self.record(Rc::new(data));
     }
 
     /// Somebody else's small transaction.
     pub fn run(&mut self, change: impl FnOnce(&mut Data)) {
         let xid = self.begin();
         self.end(xid);
-        self.commit_as(xid, change);
+        self.commit_as(change);
         self.flush();
     }
 
     pub fn flush(&mut self) {
         self.flushed = self.log.len();
+    }
+
+    /// No more than is asked for.
+    pub fn flush_to(&mut self, lsn: usize) {
+        self.flushed = self.flushed.max(lsn.min(self.log.len()));
+    }
+
+    /// The first of ids that no message has yet.
+    pub fn next_id(&self) -> i64 {
+        self.next_id
+    }
+
+    /// A message of a table that nobody replicates.
+    pub fn write_foreign(&mut self) {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.run(|data| {
+            data.queue.push(Queued { id, message: Message::Foreign });
+            data.queue.sort_unstable_by_key(|m| m.id);
+        });
+    }
+
+    /// Another queue with the same name, whose ids begin anew where no message is on its way.
+    pub fn recreate_queue(&mut self) {
+        if self.running.is_empty() {
+            self.next_id = 1;
+        }
+        self.run(|data| {
+            data.queue.clear();
+            data.identity.queue += 1;
+        });
     }
 
     /// Changes a key in the transaction `xid` or in a new one; `None` where another has locked the row.
@@ -296,7 +421,7 @@ impl Postgres {
         let message = if table == MARKED { Message::Mark { key } } else { Message::Image { key, row } };
         let id = self.next_id;
         self.next_id += 1;
-        self.record(Some(xid), None, self.data().clone());
+        self.record(self.data().clone());
         let running = self.running.iter_mut().find(|r| r.xid == xid)?;
         running.changes.push((table, key, row));
         running.messages.push(Queued { id, message });
@@ -310,7 +435,7 @@ impl Postgres {
         for (_, _, row) in &running.changes {
             self.written[row.version as usize] = Written::At(lsn);
         }
-        self.commit_as(xid, |data| {
+        self.commit_as(|data| {
             for (table, key, row) in running.changes {
                 data.rows[table][key] = row;
             }
@@ -332,59 +457,27 @@ impl Postgres {
         self.cut(self.flushed + keep % (unflushed + 1), Written::LostInCrash);
     }
 
-    /// Goes back to an earlier copy of it, maybe as another server.
-    pub fn restore(&mut self, back: usize, source: Option<&str>) {
-        let end = self.reused.end.max(self.next_xid);
-        self.cut(self.flushed.saturating_sub(back).max(1), Written::LostInRestore);
-        let start = if self.reused.is_empty() { self.next_xid } else { self.reused.start.min(self.next_xid) };
-        self.reused = start..end;
+    /// Goes back to an earlier copy of it, maybe as another server or on another timeline. Whether anything is lost
+    /// that a crash leaves.
+    pub fn restore(&mut self, back: usize, source: Option<&str>) -> bool {
+        self.cut(self.flushed, Written::LostInCrash);
+        let end = self.flushed;
+        self.cut(end.saturating_sub(back).max(1), Written::LostInRestore);
+        let is_loss = self.flushed < end;
         if let Some(source) = source {
             self.run(|data| data.identity.source = source.into());
         }
+        is_loss
     }
 
     fn cut(&mut self, lsn: usize, lost: Written) {
         self.log.truncate(lsn);
         self.flushed = lsn;
-        let last = &self.log[lsn - 1];
-        (self.next_xid, self.next_id) = (last.next_xid, last.next_id);
+        self.next_id = self.log[lsn - 1].next_id;
         self.running.clear();
         self.holder = None;
-        self.run += 1;
         for written in self.written.iter_mut().filter(|w| matches!(w, Written::At(at) if *at > lsn)) {
             *written = lost;
-        }
-    }
-
-    /// As `progress::fates`.
-    pub fn fates(&self, entries: &[Entry]) -> Vec<Fate> {
-        let number = |text: &str| text.parse::<u64>().unwrap();
-        let is_queued = |e: &Entry| {
-            let is_named = |m: &&Queued| e.witness.messages.contains(&m.id);
-            let mut there: Vec<Queued> = self.data().queue.iter().filter(is_named).copied().collect();
-            there.sort_by_key(|m| m.id);
-            witness(&there) == *e.witness
-        };
-        let fate = |e: &Entry| {
-            let is_aborted = self.status(number(&e.xid)) == "aborted" && number(&e.lsn) as usize <= self.lsn();
-            match e.witness.is_empty() {
-                true if is_aborted => Fate::Known,
-                false if is_queued(e) => Fate::Queued,
-                _ => Fate::Lost,
-            }
-        };
-        entries.iter().map(fate).collect()
-    }
-
-    fn status(&self, xid: u64) -> &'static str {
-        if xid >= self.next_xid || (self.tells_reused && self.reused.contains(&xid)) {
-            "future"
-        } else if self.running.iter().any(|r| r.xid == xid) {
-            "in progress"
-        } else if self.log.iter().any(|r| r.committed == Some(xid)) {
-            "committed"
-        } else {
-            "aborted"
         }
     }
 }

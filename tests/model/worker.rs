@@ -3,12 +3,13 @@
 
 use super::intake::{self, Chunk};
 use super::mutants::Mutant;
-use super::postgres::{Data, Failed, Opened, Phase, Postgres, Queued, TABLES, Version};
+use super::postgres::{Data, Failed, Kept, MARKED, NAMES, Opened, Phase, Postgres, Queued, TABLES, Version};
 use super::target::{Request, Target};
 use super::world::Names;
-use pgflume::reconcile::{self, Decision, Divergence};
+use pgflume::progress::Fate;
+use pgflume::reconcile::{self, Decision, Divergence, KeptStep, Replay};
 use pgflume::replica::head::{Entry, Head};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 /// The parts that a worker talks to, and what it leaves for the judge.
@@ -17,6 +18,8 @@ pub struct Surroundings<'a> {
     pub target: &'a mut Target,
     pub names: &'a mut Names,
     pub mutant: Mutant,
+    /// Whether steps keep what they take.
+    pub keeps: bool,
     /// What happened, for the judge and for a trace.
     pub events: Vec<Event>,
 }
@@ -27,6 +30,8 @@ pub enum Event {
     /// Something for a reader only.
     Note(String),
     Healed(Divergence),
+    /// Caught up from what is kept.
+    Replayed,
     Halted(String),
     /// The queue was empty and nothing was left to rebuild.
     Idle,
@@ -49,6 +54,12 @@ pub struct Step {
     resyncs: [super::postgres::Resync; TABLES],
     /// Taken and not yet read.
     group: Vec<Queued>,
+    /// What it was named for its pages.
+    name: Option<Rc<str>>,
+    keeps: bool,
+    /// As `pgflume.kept` has it.
+    tokens: Vec<String>,
+    copied: BTreeSet<String>,
 }
 
 /// Where a worker is.
@@ -167,22 +178,25 @@ impl Worker {
 
     /// As `Session::begin` and `Session::agree`.
     fn agree(&mut self, around: &mut Surroundings, opened: Opened, dice: u8) -> Next {
+        if opened.snapshot.losses > 0 && around.mutant != Mutant::NoLosses {
+            return self.heal_losses(around, &opened);
+        }
         let progress = &opened.snapshot.progress;
         let known = self.head.take();
         if known.is_some() && known == progress.head {
-            return Ok(begun(opened, known.ok_or(Broken)?));
+            return Ok(begun(opened, known.ok_or(Broken)?, around.keeps));
         }
         if dice.is_multiple_of(32) {
             return Err(Broken); // the query failed
         }
         let head = around.target.now.head.clone();
         match reconcile::decide(progress, &opened.snapshot.identity, head.as_ref()) {
-            Decision::GoOn(head) => Ok(begun(opened, head)),
+            Decision::GoOn(head) => Ok(begun(opened, head, around.keeps)),
             Decision::Pair => self.pair(around, opened, head),
             Decision::Adopt(head) => {
                 around.note(|| format!("adopts {}", head.epoch));
                 let restarts = around.mutant != Mutant::NoRestart;
-                let committed = around.postgres.commit(&opened, &[0, 1], |data| {
+                let committed = around.postgres.commit(&opened, &[0, 1], &[], |data| {
                     adopt(data, &head);
                     if restarts {
                         data.schedule(false);
@@ -208,13 +222,31 @@ impl Worker {
             None => {
                 let epoch = around.names.next("e");
                 around.note(|| format!("announces {epoch}"));
-                let committed = around.postgres.commit(&opened, &[], |data| data.progress.next_epoch = Some(epoch));
+                let committed =
+                    around.postgres.commit(&opened, &[], &[], |data| data.progress.next_epoch = Some(epoch));
                 self.committed(committed)
             }
         }
     }
 
+    /// As `Session::heal_losses`: the tables that marks feed.
+    fn heal_losses(&mut self, around: &mut Surroundings, opened: &Opened) -> Next {
+        around.note(|| "copies what others took".into());
+        let committed = around.postgres.commit(opened, &[MARKED], &[], |data| {
+            data.losses -= opened.snapshot.losses;
+            data.resyncs[MARKED].schedule(false);
+            data.progress.was_healed_lately = true;
+        });
+        self.committed(committed)
+    }
+
     fn heal(&mut self, around: &mut Surroundings, opened: Opened, head: Option<Head>, divergence: Divergence) -> Next {
+        if divergence == Divergence::Behind
+            && let Some(replay) = replay(around, &opened, head.as_ref())
+            && let Some(head) = &head
+        {
+            return self.replay(around, &opened, head, &replay);
+        }
         let progress = &opened.snapshot.progress;
         if let Some(epoch) = self.healing.clone().filter(|epoch| progress.next_epoch.as_ref() == Some(epoch)) {
             return Ok(reset(around, opened, head, epoch));
@@ -228,7 +260,7 @@ impl Worker {
         }
         let epoch = around.names.next("e");
         around.note(|| format!("heals ({divergence}), announces {epoch}"));
-        let committed = around.postgres.commit(&opened, &[0, 1], |data| {
+        let committed = around.postgres.commit(&opened, &[0, 1], &[], |data| {
             data.progress.next_epoch = Some(epoch.clone());
             data.progress.was_healed_lately = true;
             data.schedule(false);
@@ -236,6 +268,23 @@ impl Worker {
         if committed.is_ok() {
             around.events.push(Event::Healed(divergence));
             self.healing = Some(epoch);
+        }
+        self.committed(committed)
+    }
+
+    /// As `Session::replay`.
+    fn replay(&mut self, around: &mut Surroundings, opened: &Opened, head: &Head, replay: &Replay) -> Next {
+        around.note(|| format!("takes again what was taken from {} on; copies {:?}", replay.from_seq, replay.copied));
+        let new_ids = (around.mutant == Mutant::NewIds).then(|| around.postgres.next_id());
+        let copied: Vec<usize> = (0..TABLES).filter(|&t| replay.copied.contains(NAMES[t])).collect();
+        let committed = around.postgres.commit(opened, &copied, &[], |data| {
+            data.put_back(&head.epoch, replay.from_seq, new_ids);
+            copied.iter().for_each(|&table| data.resyncs[table].schedule(false));
+            data.advance(head);
+            data.progress.was_healed_lately = true;
+        });
+        if committed.is_ok() {
+            around.events.push(Event::Replayed);
         }
         self.committed(committed)
     }
@@ -253,7 +302,7 @@ impl Worker {
             return Err(Broken);
         }
         let ledger = around.target.ledger_between(from, to);
-        let fates = around.postgres.fates(&ledger);
+        let fates = fates(around.mutant, &opened.snapshot, &ledger);
         if around.mutant != Mutant::NoLedger
             && let Err(divergence) = reconcile::ahead(from, to, &ledger, &fates)
         {
@@ -261,9 +310,15 @@ impl Worker {
         }
         around.note(|| format!("an acknowledgement was lost: now at {}", brief(to)));
         let images: Vec<i64> = ledger.iter().flat_map(|entry| entry.images.iter().copied()).collect();
-        let committed = around.postgres.commit(&opened, &[], |data| {
+        let queue = &opened.snapshot.queue;
+        let taken: Vec<Queued> = queue.iter().filter(|m| images.contains(&m.id)).copied().collect();
+        let tokens = ledger.iter().map(|entry| entry.head.token.clone()).collect();
+        let step = KeptStep { after: from.clone(), tokens, copied: Vec::new() };
+        let kept = around.keeps.then(|| Kept { step, messages: taken.clone() });
+        let committed = around.postgres.commit(&opened, &[], &taken, |data| {
             data.queue.retain(|m| !images.contains(&m.id));
-            data.progress.head = Some(to.clone());
+            kept.into_iter().for_each(|kept| data.keep(kept, forgotten(dice)));
+            data.advance(to);
         });
         self.committed(committed)
     }
@@ -280,27 +335,27 @@ impl Worker {
         } else if !step.is_full {
             take(around, &mut step, dice)?;
         } else if step.may_copy() && !dice.is_multiple_of(4) {
-            self.page(around, &mut step, dice)?;
+            self.page(around, &mut step, dice);
         } else {
             return self.acknowledge(around, *step, dice);
         }
         Ok(Place::Working(step))
     }
 
-    fn page(&self, around: &mut Surroundings, step: &mut Step, dice: u8) -> Result<(), Broken> {
-        if !step.is_durable {
-            ensure_durable(around, step);
-        }
+    fn page(&self, around: &mut Surroundings, step: &mut Step, dice: u8) {
+        let Some(name) = step.name.clone() else { return name_step(around, step) };
         let stale = self.first.clone().filter(|_| around.mutant == Mutant::OldPage);
         let snapshot = stale.unwrap_or_else(|| step.opened.snapshot.clone());
-        let Some(table) = step.next_table() else { return Ok(()) };
+        let Some(table) = step.next_table() else { return };
         let rows = 1 + usize::from(dice / 4 % 2);
         let there = &around.target.now.rows[table];
-        let chunk = intake::page(&snapshot, there, table, &mut step.resyncs[table], rows, &mut step.dead);
+        let chunk = intake::page(&snapshot, there, table, &mut step.resyncs[table], rows, &name, &mut step.dead);
         if !chunk.items.is_empty() {
             step.chunks.push_back(chunk);
         }
-        Ok(())
+        if step.has_taken_all && !step.may_copy() {
+            step.chunks.push_back(intake::told(&name));
+        }
     }
 
     /// The last thing of a step.
@@ -316,7 +371,9 @@ impl Worker {
             return Ok(Place::Idle);
         }
         around.note(|| format!("acknowledges {} messages at {}", step.taken.len(), brief(&step.head)));
-        let committed = around.postgres.commit(&step.opened, &moved, |data| {
+        let is_gone = around.mutant == Mutant::AcknowledgesFirst;
+        let taken = if is_gone { &[] } else { &step.taken[..] };
+        let committed = around.postgres.commit(&step.opened, &moved, taken, |data| {
             data.queue.retain(|m| !step.taken.iter().any(|t| t.id == m.id));
             for &(table, key, version) in &step.dead {
                 data.bury(table, key, version);
@@ -324,7 +381,8 @@ impl Worker {
             for &table in &moved {
                 data.resyncs[table] = step.resyncs[table];
             }
-            data.progress.head = Some(step.head.clone());
+            step.kept().into_iter().for_each(|kept| data.keep(kept, forgotten(dice)));
+            data.advance(&step.head);
         });
         match committed {
             Ok(()) if dice.is_multiple_of(16) => Err(Broken), // the answer is lost
@@ -353,7 +411,7 @@ impl Worker {
                 Ok(Place::Idle)
             }
             Then::Nuked(opened, head) => {
-                let committed = around.postgres.commit(&opened, &[0, 1], |data| {
+                let committed = around.postgres.commit(&opened, &[0, 1], &[], |data| {
                     adopt(data, &head);
                     data.schedule(true);
                 });
@@ -366,7 +424,7 @@ impl Worker {
         let Some(opened) = around.postgres.lock(around.mutant != Mutant::NoLock) else { return Place::Nuke };
         let epoch = around.names.next("e");
         around.note(|| format!("announces a nuke, {epoch}"));
-        let committed = around.postgres.commit(&opened, &[0, 1], |data| {
+        let committed = around.postgres.commit(&opened, &[0, 1], &[], |data| {
             data.progress.next_epoch = Some(epoch.clone());
             data.schedule(false);
         });
@@ -397,6 +455,36 @@ fn adopt(data: &mut Data, head: &Head) {
     }
     progress.next_epoch = None;
     progress.paired_with = Some(data.identity.clone());
+    data.kept.clear();
+}
+
+/// What is to be taken again.
+fn replay(around: &Surroundings, opened: &Opened, head: Option<&Head>) -> Option<Replay> {
+    let (head, acknowledged) = (head?, opened.snapshot.progress.head.as_ref()?);
+    let kept = opened.snapshot.kept_steps(&head.epoch);
+    if around.mutant != Mutant::NoChain {
+        return reconcile::replay(head, acknowledged, &kept);
+    }
+    let first = kept.iter().rposition(|step| step.after.seq <= head.seq).unwrap_or(0);
+    let copied = kept[first..].iter().flat_map(|step| step.copied.iter().cloned()).collect();
+    Some(Replay { from_seq: kept.get(first)?.after.seq, copied })
+}
+
+fn fates(mutant: Mutant, snapshot: &Data, ledger: &[Entry]) -> Vec<Fate> {
+    let mut fates = snapshot.fates(ledger);
+    for (fate, entry) in fates.iter_mut().zip(ledger) {
+        match (mutant, entry.witness.is_empty()) {
+            (Mutant::NoWitness, false) => *fate = Fate::Queued,
+            (Mutant::NoName, true) => *fate = Fate::Known,
+            _ => {}
+        }
+    }
+    fates
+}
+
+/// How much of what is kept is too old by now.
+fn forgotten(dice: u8) -> usize {
+    if dice % 4 == 3 { usize::from(dice / 4 % 8) } else { 0 }
 }
 
 /// Starts the announced epoch on the replica, whose rows stay.
@@ -407,7 +495,7 @@ fn reset(around: &mut Surroundings, opened: Opened, from: Option<Head>, epoch: S
     Place::Waiting(id, Then::Reset(opened))
 }
 
-fn begun(opened: Opened, head: Head) -> Place {
+fn begun(opened: Opened, head: Head, keeps: bool) -> Place {
     let resyncs = opened.snapshot.resyncs;
     Place::Working(Box::new(Step {
         opened,
@@ -421,17 +509,28 @@ fn begun(opened: Opened, head: Head) -> Place {
         dead: Vec::new(),
         resyncs,
         group: Vec::new(),
+        name: None,
+        keeps,
+        tokens: Vec::new(),
+        copied: BTreeSet::new(),
     }))
 }
 
 impl Step {
     fn next_table(&self) -> Option<usize> {
         let is_under_way = |&t: &usize| self.resyncs[t].phase != Phase::Done;
-        (0..TABLES).filter(is_under_way).find(|&t| t == super::postgres::MARKED || self.has_taken_all)
+        (0..TABLES).filter(is_under_way).find(|&t| t == MARKED || self.has_taken_all)
     }
 
     fn may_copy(&self) -> bool {
         self.next_table().is_some()
+    }
+
+    /// What `pgflume.kept` gets: messages as they are taken, and where the step led, if anywhere.
+    fn kept(&self) -> Option<Kept> {
+        let after = self.opened.snapshot.progress.head.clone().filter(|_| self.keeps)?;
+        let copied = self.copied.iter().cloned().collect();
+        Some(Kept { step: KeptStep { after, tokens: self.tokens.clone(), copied }, messages: self.taken.clone() })
     }
 }
 
@@ -454,9 +553,16 @@ fn take(around: &mut Surroundings, step: &mut Step, dice: u8) -> Result<(), Brok
 
 fn ensure_durable(around: &mut Surroundings, step: &mut Step) {
     if around.mutant != Mutant::NotDurable {
-        around.postgres.flush();
+        around.postgres.flush_to(step.opened.lsn);
     }
     step.is_durable = true;
+}
+
+/// As `progress::name_step`: another connection commits it.
+fn name_step(around: &mut Surroundings, step: &mut Step) {
+    let name: Rc<str> = around.names.next("n").into();
+    around.postgres.run(|data| data.steps.push(name.clone()));
+    step.name = Some(name);
 }
 
 /// Reads what the group marks, at the step's snapshot.
@@ -471,14 +577,20 @@ fn read(around: &mut Surroundings, step: &mut Step, dice: u8) {
     }
     around.note(|| format!("takes {group:?}"));
     let is_empty = step.taken.len() == step.opened.snapshot.queue.len();
-    step.chunks.extend(intake::chunks(&step.opened.snapshot, &group, &mut step.dead));
+    let ends = is_empty && !step.opened.snapshot.is_rebuilding();
+    let is_first = step.tokens.is_empty() && around.mutant != Mutant::NoEmptyBatch;
+    step.chunks.extend(intake::chunks(&step.opened.snapshot, &group, ends, is_first, &mut step.dead));
     step.has_taken_all = is_empty;
-    step.is_full = is_empty || dice.is_multiple_of(3);
+    step.is_full = is_empty || dice.is_multiple_of(2);
 }
 
 /// Sends a batch on, from where the one before led.
-fn send(around: &mut Surroundings, step: Box<Step>, chunk: Chunk) -> Place {
+fn send(around: &mut Surroundings, mut step: Box<Step>, chunk: Chunk) -> Place {
     let to = around.names.after(&step.head);
+    if chunk.witness.is_empty() {
+        step.copied.extend(chunk.items.iter().map(|&(table, ..)| NAMES[table].to_owned()));
+    }
+    step.tokens.push(to.token.clone());
     let lists_images = around.mutant != Mutant::NoImageList;
     let entry = Entry {
         head: to.clone(),

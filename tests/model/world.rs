@@ -9,6 +9,8 @@ use pgflume::replica::head::Head;
 
 pub const WORKERS: usize = 3;
 const WRITERS: usize = 2;
+/// Actions of a worker that nobody disturbs: about two steps.
+const DRAIN_TURNS: u8 = 16;
 
 /// Names of epochs and batches, in order, so that a trace can be read.
 #[derive(Default)]
@@ -40,6 +42,11 @@ pub enum Action {
         worker: usize,
         dice: u8,
     },
+    /// A worker goes on undisturbed for a while.
+    Drain {
+        worker: usize,
+        dice: u8,
+    },
     /// A worker's process dies; Postgres notices at once or later.
     Kill {
         worker: usize,
@@ -61,6 +68,8 @@ pub enum Action {
         key: usize,
         kind: Kind,
     },
+    /// A message of a table that nobody replicates.
+    WriteForeign,
     Commit {
         writer: usize,
         is_synchronous: bool,
@@ -82,6 +91,19 @@ pub enum Action {
     RestorePostgres {
         back: usize,
         is_other: bool,
+    },
+    /// A standby takes over, maybe without the end of the log.
+    Promote {
+        back: usize,
+    },
+    /// Somebody takes messages off the queue by hand.
+    Purge {
+        at: usize,
+        all: bool,
+    },
+    /// Whether steps keep what they take, from now on.
+    Keep {
+        is_on: bool,
     },
     RecreateQueue,
     RestoreTarget {
@@ -107,13 +129,14 @@ pub struct World {
     orphans: Vec<super::postgres::Opened>,
     writers: [Option<u64>; WRITERS],
     restores: u32,
+    keeps: bool,
     pub trace: Vec<String>,
 }
 
 impl World {
     pub fn new(mutant: Mutant, is_traced: bool) -> Self {
         Self {
-            postgres: Postgres::new(mutant != Mutant::ReusedIds),
+            postgres: Postgres::new(),
             target: Target::default(),
             names: Names { count: 0, is_traced },
             mutant,
@@ -122,6 +145,7 @@ impl World {
             orphans: Vec::new(),
             writers: [None; WRITERS],
             restores: 0,
+            keeps: false,
             trace: Vec::new(),
         }
     }
@@ -133,6 +157,10 @@ impl World {
         }
         match action {
             Action::Work { worker, dice } => return self.work(worker, dice).map(|_| ()),
+            Action::Drain { worker, dice } => {
+                let on = |turn: u8| self.work(worker, dice.wrapping_add(turn.wrapping_mul(53))).map(|_| ());
+                return (0..DRAIN_TURNS).try_for_each(on);
+            }
             Action::Deliver { at, stays } if at < self.target.flights.len() => return self.deliver(at, stays),
             Action::Deliver { .. } => {}
             Action::Lose { at } if at < self.target.flights.len() => drop(self.target.flights.swap_remove(at)),
@@ -162,6 +190,8 @@ impl World {
             }
             Action::Nuke { worker } => self.judge.is_nuked |= self.workers[worker].nuke(),
             Action::Resync { table } => self.postgres.run(|data| data.resyncs[table].schedule(false)),
+            Action::WriteForeign => self.postgres.write_foreign(),
+            Action::Keep { is_on } => self.keeps = is_on,
             Action::Flush => self.postgres.flush(),
             _ => self.befall(action),
         }
@@ -176,17 +206,17 @@ impl World {
                 self.writers = [None; WRITERS];
             }
             Action::RestorePostgres { back, is_other } => {
-                self.restores += 1;
-                let source = is_other.then(|| format!("pg/{}", self.restores + 1));
-                self.postgres.restore(back, source.as_deref());
-                self.writers = [None; WRITERS];
+                self.restore(back, is_other.then_some("another"));
+                self.judge.is_provoked = true;
+            }
+            // Without a loss, nobody needs a healing.
+            Action::Promote { back } => self.judge.is_provoked |= self.restore(back, Some("pg")),
+            Action::Purge { at, all } => {
+                self.postgres.run(|data| data.purge(at, all));
                 self.judge.is_provoked = true;
             }
             Action::RecreateQueue => {
-                self.postgres.run(|data| {
-                    data.queue.clear();
-                    data.identity.queue += 1;
-                });
+                self.postgres.recreate_queue();
                 self.judge.is_provoked = true;
             }
             Action::RestoreTarget { back } => {
@@ -199,6 +229,22 @@ impl World {
             }
             _ => self.postgres.run(|data| data.progress.was_healed_lately = false),
         }
+    }
+
+    /// Postgres goes back, under its own name or as another server or timeline.
+    fn restore(&mut self, back: usize, system: Option<&str>) -> bool {
+        self.restores += 1;
+        let source = system.map(|system| match system {
+            "pg" => format!("{}/{}", self.system(), self.restores + 1),
+            other => format!("{other} {}/1", self.restores),
+        });
+        self.writers = [None; WRITERS];
+        self.postgres.restore(back, source.as_deref())
+    }
+
+    fn system(&self) -> String {
+        let source = &self.postgres.data().identity.source;
+        source.split('/').next().unwrap_or_default().to_owned()
     }
 
     fn kill(&mut self, worker: usize, is_noticed: bool) {
@@ -231,6 +277,7 @@ impl World {
             target: &mut self.target,
             names: &mut self.names,
             mutant: self.mutant,
+            keeps: self.keeps,
             events: Vec::new(),
         };
         self.workers[worker].act(&mut around, dice);
@@ -284,8 +331,8 @@ impl World {
 /// The state of a key that a writer leaves.
 pub fn kind(dice: u64) -> Kind {
     match dice % 16 {
-        0..=4 => Kind::Gone,
-        5 => Kind::Unfit,
+        0..=3 => Kind::Gone,
+        4..=6 => Kind::Unfit,
         _ => Kind::Live,
     }
 }
