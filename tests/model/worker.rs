@@ -314,7 +314,8 @@ impl Worker {
         let taken: Vec<Queued> = queue.iter().filter(|m| images.contains(&m.id)).copied().collect();
         let tokens = ledger.iter().map(|entry| entry.head.token.clone()).collect();
         let step = KeptStep { after: from.clone(), tokens, copied: Vec::new() };
-        let kept = around.keeps.then(|| Kept { step, messages: taken.clone() });
+        let is_named = ledger.iter().all(|entry| !entry.witness.is_empty());
+        let kept = (around.keeps && is_named).then(|| Kept { step, messages: taken.clone() });
         let committed = around.postgres.commit(&opened, &[], &taken, |data| {
             data.queue.retain(|m| !images.contains(&m.id));
             kept.into_iter().for_each(|kept| data.keep(kept, forgotten(dice)));
