@@ -118,7 +118,8 @@ pub fn obstacle(
 /// Whether the replica is ahead only because an acknowledgement was lost: its ledger leads without a
 /// gap from `from` to `to`, and all that it was made of will come again: the messages are queued as they were,
 /// or, for pages of a table, Postgres knows the step that read them. In a history in which one is missing, rows
-/// may be in the replica that this Postgres never had.
+/// may be in the replica that this Postgres never had; and an image that is listed twice was put back in between,
+/// so what was applied before it may be younger.
 pub fn ahead(from: &Head, to: &Head, ledger: &[Entry], fates: &[Fate]) -> Result<(), Divergence> {
     let mut at = from;
     for entry in ledger {
@@ -130,7 +131,13 @@ pub fn ahead(from: &Head, to: &Head, ledger: &[Entry], fates: &[Fate]) -> Result
     if at != to {
         return Err(Divergence::Behind);
     }
-    if fates.len() == ledger.len() && !fates.contains(&Fate::Lost) { Ok(()) } else { Err(Divergence::OtherSource) }
+    let mut images = BTreeSet::new();
+    let is_listed_once = ledger.iter().flat_map(|entry| &entry.images).all(|id| images.insert(id));
+    if fates.len() == ledger.len() && !fates.contains(&Fate::Lost) && is_listed_once {
+        Ok(())
+    } else {
+        Err(Divergence::OtherSource)
+    }
 }
 
 /// One acknowledged step whose messages are kept.
@@ -267,6 +274,9 @@ mod tests {
         );
         let fates = [Fate::Queued, Fate::Lost];
         assert_eq!(ahead(&from, &to, &ledger, &fates), Err(Divergence::OtherSource), "a message is missing");
+        let mut again = ledger;
+        again.iter_mut().for_each(|entry| entry.images = vec![4]);
+        assert_eq!(ahead(&from, &to, &again, &fine), Err(Divergence::OtherSource), "an image was applied again");
     }
 
     #[test]

@@ -171,9 +171,11 @@ impl Session<'_> {
         let images: Vec<i64> = ledger.iter().flat_map(|entry| entry.images.iter().copied()).collect();
         let queue = &self.worker.queue;
         let messages = queue::acknowledge(&self.client, queue, &images, self.worker.keeps()).await?;
-        if let Some(window) = self.worker.retention {
+        // Of which tables it has rows that no message names is not known: a replica that falls back behind them is
+        // rebuilt.
+        let is_named = ledger.iter().all(|entry| !entry.witness.is_empty());
+        if let Some(window) = self.worker.retention.filter(|_| is_named) {
             let tokens: Vec<String> = ledger.iter().map(|entry| entry.head.token.clone()).collect();
-            // Pages of tables will come again: their cursors were not moved.
             kept::record(&self.client, queue, from, &tokens, &BTreeSet::new(), window).await?;
         }
         progress::advance(&self.client, queue, to, &snapshot.identity, false).await?;

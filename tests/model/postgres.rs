@@ -399,13 +399,16 @@ impl Postgres {
 
     /// Another queue with the same name, whose ids begin anew where no message is on its way.
     pub fn recreate_queue(&mut self) {
+        let xid = self.begin();
+        self.end(xid);
         if self.running.is_empty() {
             self.next_id = 1;
         }
-        self.run(|data| {
+        self.commit_as(|data| {
             data.queue.clear();
             data.identity.queue += 1;
         });
+        self.flush();
     }
 
     /// Changes a key in the transaction `xid` or in a new one; `None` where another has locked the row.

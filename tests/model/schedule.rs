@@ -49,7 +49,12 @@ pub fn generate(seed: u64) -> Vec<Action> {
         keeps: dice.one_in(2),
     };
     let kept = mood.keeps.then_some(Action::Keep { is_on: true });
-    kept.into_iter().chain((0..mood.length).map(|_| one(&mut dice, &mood))).collect()
+    let mut actions: Vec<Action> = kept.into_iter().collect();
+    actions.extend((0..mood.length).map(|_| one(&mut dice, &mood)));
+    // Last of all, there is the most to be lost.
+    let ends_badly = mood.restores && dice.one_in(2);
+    actions.extend(ends_badly.then(|| restore(&mut dice)));
+    actions
 }
 
 fn one(dice: &mut Dice, mood: &Mood) -> Action {
@@ -60,9 +65,11 @@ fn one(dice: &mut Dice, mood: &Mood) -> Action {
     if at < mood.faults + 5 && (mood.crashes || mood.restores || mood.nukes) {
         return disaster(dice, mood);
     }
-    match dice.below(10) {
-        0..=2 => write(dice),
-        3 => end(dice),
+    match dice.below(40) {
+        0..=11 => write(dice),
+        12..=15 => end(dice),
+        16 => Action::Resync { table: dice.below(SIZES.0) },
+        17..=19 => Action::Drain { worker: dice.below(mood.workers), dice: dice.next() as u8 },
         _ => Action::Work { worker: dice.below(mood.workers), dice: dice.next() as u8 },
     }
 }
@@ -99,11 +106,9 @@ fn fault(dice: &mut Dice, mood: &Mood) -> Action {
 
 fn disaster(dice: &mut Dice, mood: &Mood) -> Action {
     let worker = dice.below(mood.workers);
-    match dice.below(10) {
+    match dice.below(12) {
         0..=2 if mood.crashes => Action::CrashPostgres { keep: dice.below(8) },
-        4 if mood.restores => Action::RestorePostgres { back: 1 + dice.below(12), is_other: dice.one_in(4) },
-        9 if mood.restores => Action::Promote { back: [0, 1 + dice.below(12)][dice.below(2)] },
-        5 if mood.restores => Action::RestoreTarget { back: 1 + dice.below(4) },
+        4 | 5 | 9 | 10 if mood.restores => restore(dice),
         3 if mood.restores => match dice.below(4) {
             0 => Action::Keep { is_on: dice.one_in(2) },
             n => Action::Purge { at: dice.below(4), all: n == 1 },
@@ -114,8 +119,18 @@ fn disaster(dice: &mut Dice, mood: &Mood) -> Action {
             _ => Action::HourPasses,
         },
         6 | 7 if mood.nukes => Action::Nuke { worker },
-        8 if mood.nukes => Action::Resync { table: dice.below(SIZES.0) },
+        8 | 11 if mood.restores => restore(dice),
         _ => Action::Work { worker, dice: dice.next() as u8 },
+    }
+}
+
+/// One side goes back.
+fn restore(dice: &mut Dice) -> Action {
+    let back = 1 + dice.below(24);
+    match dice.below(5) {
+        0 | 1 => Action::RestoreTarget { back: 1 + back % 8 },
+        2 => Action::Promote { back: [0, back][dice.below(2)] },
+        _ => Action::RestorePostgres { back, is_other: dice.one_in(4) },
     }
 }
 

@@ -314,7 +314,8 @@ impl Worker {
         let taken: Vec<Queued> = queue.iter().filter(|m| images.contains(&m.id)).copied().collect();
         let tokens = ledger.iter().map(|entry| entry.head.token.clone()).collect();
         let step = KeptStep { after: from.clone(), tokens, copied: Vec::new() };
-        let kept = around.keeps.then(|| Kept { step, messages: taken.clone() });
+        let is_named = ledger.iter().all(|entry| !entry.witness.is_empty());
+        let kept = (around.keeps && is_named).then(|| Kept { step, messages: taken.clone() });
         let committed = around.postgres.commit(&opened, &[], &taken, |data| {
             data.queue.retain(|m| !images.contains(&m.id));
             kept.into_iter().for_each(|kept| data.keep(kept, forgotten(dice)));
@@ -335,21 +336,18 @@ impl Worker {
         } else if !step.is_full {
             take(around, &mut step, dice)?;
         } else if step.may_copy() && !dice.is_multiple_of(4) {
-            self.page(around, &mut step, dice)?;
+            self.page(around, &mut step, dice);
         } else {
             return self.acknowledge(around, *step, dice);
         }
         Ok(Place::Working(step))
     }
 
-    fn page(&self, around: &mut Surroundings, step: &mut Step, dice: u8) -> Result<(), Broken> {
-        let Some(name) = step.name.clone() else {
-            name_step(around, step);
-            return Ok(());
-        };
+    fn page(&self, around: &mut Surroundings, step: &mut Step, dice: u8) {
+        let Some(name) = step.name.clone() else { return name_step(around, step) };
         let stale = self.first.clone().filter(|_| around.mutant == Mutant::OldPage);
         let snapshot = stale.unwrap_or_else(|| step.opened.snapshot.clone());
-        let Some(table) = step.next_table() else { return Ok(()) };
+        let Some(table) = step.next_table() else { return };
         let rows = 1 + usize::from(dice / 4 % 2);
         let there = &around.target.now.rows[table];
         let chunk = intake::page(&snapshot, there, table, &mut step.resyncs[table], rows, &name, &mut step.dead);
@@ -359,7 +357,6 @@ impl Worker {
         if step.has_taken_all && !step.may_copy() {
             step.chunks.push_back(intake::told(&name));
         }
-        Ok(())
     }
 
     /// The last thing of a step.
@@ -469,9 +466,9 @@ fn replay(around: &Surroundings, opened: &Opened, head: Option<&Head>) -> Option
     if around.mutant != Mutant::NoChain {
         return reconcile::replay(head, acknowledged, &kept);
     }
-    let first = kept.iter().rposition(|step| step.after.seq <= head.seq)?;
+    let first = kept.iter().rposition(|step| step.after.seq <= head.seq).unwrap_or(0);
     let copied = kept[first..].iter().flat_map(|step| step.copied.iter().cloned()).collect();
-    Some(Replay { from_seq: kept[first].after.seq, copied })
+    Some(Replay { from_seq: kept.get(first)?.after.seq, copied })
 }
 
 fn fates(mutant: Mutant, snapshot: &Data, ledger: &[Entry]) -> Vec<Fate> {
@@ -488,7 +485,7 @@ fn fates(mutant: Mutant, snapshot: &Data, ledger: &[Entry]) -> Vec<Fate> {
 
 /// How much of what is kept is too old by now.
 fn forgotten(dice: u8) -> usize {
-    if dice % 8 == 3 { usize::from(dice / 8 % 4) } else { 0 }
+    if dice % 4 == 3 { usize::from(dice / 4 % 8) } else { 0 }
 }
 
 /// Starts the announced epoch on the replica, whose rows stay.
@@ -585,7 +582,7 @@ fn read(around: &mut Surroundings, step: &mut Step, dice: u8) {
     let is_first = step.tokens.is_empty() && around.mutant != Mutant::NoEmptyBatch;
     step.chunks.extend(intake::chunks(&step.opened.snapshot, &group, ends, is_first, &mut step.dead));
     step.has_taken_all = is_empty;
-    step.is_full = is_empty || dice.is_multiple_of(3);
+    step.is_full = is_empty || dice.is_multiple_of(2);
 }
 
 /// Sends a batch on, from where the one before led.

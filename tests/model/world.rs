@@ -9,6 +9,8 @@ use pgflume::replica::head::Head;
 
 pub const WORKERS: usize = 3;
 const WRITERS: usize = 2;
+/// Actions of a worker that nobody disturbs: about two steps.
+const DRAIN_TURNS: u8 = 16;
 
 /// Names of epochs and batches, in order, so that a trace can be read.
 #[derive(Default)]
@@ -37,6 +39,11 @@ impl Names {
 pub enum Action {
     /// A worker goes on.
     Work {
+        worker: usize,
+        dice: u8,
+    },
+    /// A worker goes on undisturbed for a while.
+    Drain {
         worker: usize,
         dice: u8,
     },
@@ -150,6 +157,10 @@ impl World {
         }
         match action {
             Action::Work { worker, dice } => return self.work(worker, dice).map(|_| ()),
+            Action::Drain { worker, dice } => {
+                let on = |turn: u8| self.work(worker, dice.wrapping_add(turn.wrapping_mul(53))).map(|_| ());
+                return (0..DRAIN_TURNS).try_for_each(on);
+            }
             Action::Deliver { at, stays } if at < self.target.flights.len() => return self.deliver(at, stays),
             Action::Deliver { .. } => {}
             Action::Lose { at } if at < self.target.flights.len() => drop(self.target.flights.swap_remove(at)),
@@ -320,8 +331,8 @@ impl World {
 /// The state of a key that a writer leaves.
 pub fn kind(dice: u64) -> Kind {
     match dice % 16 {
-        0..=4 => Kind::Gone,
-        5 => Kind::Unfit,
+        0..=3 => Kind::Gone,
+        4..=6 => Kind::Unfit,
         _ => Kind::Live,
     }
 }
