@@ -127,7 +127,7 @@ create table if not exists pgflume.kept (
     messages    text[] not null default '{}',
     at          timestamptz not null default now()
 );
-create index if not exists kept_by_position on pgflume.kept (queue, after_seq);
+create index if not exists kept_by_age on pgflume.kept (queue, at);
 
 -- Messages that others took off a queue, each row one statement: their changes have to be found by a resync.
 create table if not exists pgflume.losses (

@@ -5,6 +5,12 @@ grant insert on {{queue}} to pgflume_capture;
 grant select, insert, delete on {{queue}} to pgflume_worker;
 revoke update on {{queue}} from pgflume_worker;
 grant select, insert, delete on {{dead}} to pgflume_worker;
+-- the last id that the queue gave out
+do $sequence$
+begin
+    execute pg_catalog.format('grant select on sequence %s to pgflume_worker', pg_catalog.pg_get_serial_sequence({{queue_text}}, 'msg_id'));
+end
+$sequence$;
 grant usage on schema pgflume to pgflume_worker;
 grant select, insert, update on pgflume.progress, pgflume.wakeup to pgflume_worker;
 grant select, insert, delete on pgflume.redeemed, pgflume.kept, pgflume.steps to pgflume_worker;

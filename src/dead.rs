@@ -1,15 +1,21 @@
 //! What is done with dead letters: shown, tried again, dropped. A letter that is tried again is a mark where the
 //! row can be read from Postgres, and its message otherwise.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::letters::{self, Choice, Waiting};
 use crate::message::MarkedKey;
 use crate::progress;
 use crate::schema::catalog::{self, Access, SourceTable};
+use crate::source;
 use crate::sync::Worker;
 use serde_json::json;
 use std::collections::BTreeMap;
+use std::time::Duration;
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+
+/// How long to wait for a step that is running: what it applies may supersede a letter.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Letters handled in one transaction.
 const PAGE: i64 = 1_000;
@@ -19,7 +25,8 @@ const PAGE: i64 = 1_000;
 pub struct Retried {
     /// Marks or messages that are on the queue again.
     pub sent: u64,
-    /// Letters that hold neither a key nor a message: they stay.
+    /// Letters that cannot be tried again, and stay: of a table that schema.json does not name, partly superseded, or
+    /// somebody else's.
     pub stay: u64,
 }
 
@@ -34,7 +41,8 @@ pub async fn retry(worker: &Worker, choice: &Choice) -> Result<Retried> {
     let sources = catalog::read(&client, worker.schema(), worker.queue()).await?.tables;
     let (mut done, mut after) = (Retried::default(), 0);
     loop {
-        client.batch_execute("begin; set local search_path = ''").await?;
+        source::begin_waiting(&client, PATIENCE).await?;
+        progress::wait_for_lock(&client, worker.queue()).await.map_err(busy)?;
         let page = letters::waiting(&client, worker.queue(), choice, after, PAGE).await?;
         let Some(last) = page.last().map(|letter| letter.id) else { break };
         let again = page.iter().filter_map(|letter| Some((letter.id, again(worker, &sources, letter)?)));
@@ -57,6 +65,8 @@ fn again(worker: &Worker, sources: &BTreeMap<String, SourceTable>, letter: &Wait
         Some((table, keys)) if letter.message.is_none() || is_readable(&table.name) => {
             Some((None, mark(&table.name, &keys)))
         }
+        // Its other key has a newer state, which the whole message would take back.
+        _ if letter.is_superseded_in_part => None,
         _ => Some((letter.msg_id, letter.message.clone()?)),
     }
 }
@@ -75,6 +85,13 @@ pub async fn drop_letters(worker: &Worker, choice: &Choice) -> Result<u64> {
         let ids: Vec<i64> = page.iter().map(|letter| letter.id).collect();
         dropped += letters::forget(&client, worker.queue(), &ids).await?;
         after = last;
+    }
+}
+
+fn busy(error: Error) -> Error {
+    match error.sql_state() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry("a drain is running; try again when it has ended"),
+        _ => error,
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::queue;
 use crate::reconcile::KeptStep;
 use crate::replica::head::Head;
 use std::collections::BTreeSet;
@@ -51,6 +52,20 @@ pub async fn steps(client: &Client, queue: &QueueName, epoch: &str) -> Result<Ve
         Ok(KeptStep { after, tokens: row.try_get(2)?, copied: row.try_get(3)? })
     };
     rows.iter().map(step).collect()
+}
+
+/// Most messages that are put back: with more, copying the tables is quicker, and one statement would not do.
+const MOST_PUT_BACK: i64 = 500_000;
+
+/// Whether what was taken at `seq` or later can have its places on the queue again.
+pub async fn can_put_back(client: &Client, queue: &QueueName, epoch: &str, seq: i64) -> Result<bool> {
+    let sql = "select coalesce(sum(cardinality(msg_ids)), 0)::bigint, coalesce(max((select max(i) from unnest(msg_ids) i)), 0)
+               from pgflume.kept where queue = $1 and epoch = $2 and after_seq >= $3";
+    let parameters = [(&queue.as_str() as _, Type::TEXT), (&epoch as _, Type::TEXT), (&seq as _, Type::INT8)];
+    let row = client.query_typed_one(sql, &parameters).await?;
+    let (messages, last): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    // Above the last id, the queue would give the same out again to a writer.
+    Ok(messages <= MOST_PUT_BACK && last <= queue::last_id(client, queue).await?)
 }
 
 /// Puts all messages that were taken at `seq` or later back in their places on the queue; how many.

@@ -5,12 +5,12 @@ use crate::batch::Item;
 use crate::config::QueueName;
 use crate::error::{Error, Result};
 use crate::message::{self, MarkedKey, Message};
-use crate::queue::{Taken, scalar};
+use crate::queue::{self, Taken, scalar};
 use crate::schema::{Schema, Table};
 use crate::value::Cell;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
@@ -19,7 +19,7 @@ use tokio_postgres::{Client, Row};
 const SHOWN_KEY_CHARS: usize = 200;
 
 /// Most letters that a step looks at, to see whether it supersedes them.
-const SUPERSEDABLE: i64 = 10_000;
+const SUPERSEDABLE: i64 = 100_000;
 
 /// Which part refused a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -51,6 +51,12 @@ pub struct DeadLetter {
     /// The message's id in the queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub msg_id: Option<i64>,
+    /// The keys that the message concerns.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<MarkedKey>,
+    /// Those of them of which a newer state is applied or waits in a letter of its own.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub superseded: BTreeSet<MarkedKey>,
     /// The whole message, where the key alone is not enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<Box<RawValue>>,
@@ -66,15 +72,31 @@ impl DeadLetter {
             shown.push('…');
         }
         let reason = reason(problem, Some(table), &format!("key ({shown})"), class);
-        Self { reason, class, table: Some(table.to_owned()), key: Some(key), msg_id: None, message: None }
+        Self {
+            reason,
+            class,
+            table: Some(table.to_owned()),
+            key: Some(key),
+            msg_id: None,
+            keys: Vec::new(),
+            superseded: BTreeSet::new(),
+            message: None,
+        }
     }
 
     /// Of a whole message.
-    pub fn of_message(table: Option<&str>, message: &Taken, class: Refusal, problem: &str) -> Self {
+    pub fn of_message(
+        table: Option<&str>,
+        keys: Vec<MarkedKey>,
+        message: &Taken,
+        class: Refusal,
+        problem: &str,
+    ) -> Self {
         let reason = reason(problem, table, &format!("message {}", message.msg_id), class);
         let text = message.text.clone().and_then(|text| RawValue::from_string(text).ok());
         let table = table.map(str::to_owned);
-        Self { reason, class, table, key: None, msg_id: Some(message.msg_id), message: text }
+        let superseded = BTreeSet::new();
+        Self { reason, class, table, key: None, msg_id: Some(message.msg_id), keys, superseded, message: text }
     }
 }
 
@@ -98,9 +120,9 @@ pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter]) ->
     let sql = format!(
         "insert into {dead} (vt, message) select clock_timestamp(), t::jsonb
          from (select t, min(i) as first from unnest($1::text[]) with ordinality u(t, i) group by t) u
-         where not t::jsonb ? 'key' or (t::jsonb->>'table', t::jsonb->>'key', t::jsonb->>'reason') not in (
-             select message->>'table', message->>'key', message->>'reason' from {dead}
-             where message ? 'key' and message ? 'table' and message ? 'reason')
+         where not t::jsonb ? 'key' or not exists (
+             select from {dead} d where d.message->>'table' = t::jsonb->>'table' and d.message->>'key' = t::jsonb->>'key'
+                 and d.message->>'reason' = t::jsonb->>'reason')
          order by first",
         dead = queue.dead_table()
     );
@@ -125,6 +147,8 @@ pub struct Waiting {
     pub key: Option<Vec<Option<String>>>,
     /// The id that its message had in the queue.
     pub msg_id: Option<i64>,
+    /// Some of its keys have a newer state by now.
+    pub is_superseded_in_part: bool,
     /// The message as JSON text.
     #[serde(skip)]
     pub message: Option<String>,
@@ -165,8 +189,7 @@ pub async fn waiting(
         "select msg_id, to_jsonb(enqueued_at) #>> '{{}}', message->>'reason', message->>'class', message->>'table',
                 case when jsonb_typeof(message->'key') = 'array'
                      then array(select k from jsonb_array_elements_text(message->'key') with ordinality e(k, i) order by i) end,
-                case when jsonb_typeof(message->'msg_id') = 'number' then (message->>'msg_id')::numeric::bigint end,
-                (message->'message')::text
+                message->>'msg_id', message ? 'superseded', (message->'message')::text
          from {} where (cardinality($1::bigint[]) = 0 or msg_id = any($1)) and ($2::text is null or message->>'table' = $2)
               and msg_id > $3 order by msg_id limit $4",
         queue.dead_table()
@@ -185,8 +208,9 @@ pub async fn waiting(
             class: row.try_get(3)?,
             table: row.try_get(4)?,
             key: row.try_get(5)?,
-            msg_id: row.try_get(6)?,
-            message: row.try_get(7)?,
+            msg_id: row.try_get::<_, Option<&str>>(6)?.and_then(|id| id.parse().ok()),
+            is_superseded_in_part: row.try_get(7)?,
+            message: row.try_get(8)?,
         })
     };
     client.query_typed(&sql, &parameters).await?.iter().map(waiting).collect()
@@ -201,16 +225,17 @@ pub async fn forget(client: &Client, queue: &QueueName, ids: &[i64]) -> Result<u
     Ok(client.execute_typed(&sql, &[(&ids, Type::INT8_ARRAY)]).await?)
 }
 
-/// Puts messages on the queue: under the id that each had, where it is free, so that newer ones follow it; else
-/// behind all others.
+/// Puts messages on the queue: under the id that each had, where the queue gave it out and it is free, so that newer
+/// ones follow it; else behind all others.
 pub async fn send_again(client: &Client, queue: &QueueName, messages: &[(Option<i64>, String)]) -> Result<()> {
-    let table = queue.table();
+    let (table, last) = (queue.table(), queue::last_id(client, queue).await?);
     for (id, text) in messages {
+        let id = id.filter(|id| *id <= last);
         let again = format!(
             "insert into {table} (msg_id, vt, message) overriding system value
              select $1, clock_timestamp(), $2::text::jsonb where $1 is not null on conflict do nothing"
         );
-        if client.execute_typed(&again, &[(id, Type::INT8), (text, Type::TEXT)]).await? == 0 {
+        if client.execute_typed(&again, &[(&id, Type::INT8), (text, Type::TEXT)]).await? == 0 {
             let anew = format!("insert into {table} (vt, message) values (clock_timestamp(), $1::text::jsonb)");
             client.execute_typed(&anew, &[(text, Type::TEXT)]).await?;
         }
@@ -218,42 +243,146 @@ pub async fn send_again(client: &Client, queue: &QueueName, messages: &[(Option<
     Ok(())
 }
 
-/// Letters by the key that they concern: an applied state of the key supersedes the older ones.
-#[derive(Debug, Default)]
-pub struct Supersedable(BTreeMap<String, BTreeMap<MarkedKey, Vec<Older>>>);
+/// Letters by the keys that they concern. A newer state of a key, applied or in a letter of its own, supersedes the
+/// older ones.
+#[derive(Debug, Clone, Default)]
+pub struct Supersedable {
+    letters: Vec<Tracked>,
+    by_key: BTreeMap<String, BTreeMap<MarkedKey, Vec<usize>>>,
+}
 
-/// A letter, and the id that its message had.
-type Older = (i64, Option<i64>);
+#[derive(Debug, Clone)]
+struct Tracked {
+    id: i64,
+    msg_id: Option<i64>,
+    /// Keys without a newer state.
+    open: BTreeSet<MarkedKey>,
+    covered: BTreeSet<MarkedKey>,
+}
+
+/// What became of letters.
+#[derive(Debug, Default)]
+pub struct Superseded {
+    /// All of their keys have a newer state.
+    pub wholly: Vec<i64>,
+    /// Some of their keys have.
+    pub partly: Vec<(i64, BTreeSet<MarkedKey>)>,
+}
 
 impl Supersedable {
-    /// Reads them, the first [`SUPERSEDABLE`].
-    pub async fn read(client: &Client, queue: &QueueName, schema: &Schema) -> Result<Self> {
+    /// Reads them, the first [`SUPERSEDABLE`]; their keys only.
+    pub async fn read(client: &Client, queue: &QueueName) -> Result<Self> {
+        let sql = format!(
+            "select msg_id, message->>'msg_id', message->>'table', case when message ? 'keys' then message->>'keys'
+                    else jsonb_build_array(message->'key')::text end, message->>'superseded'
+             from {} where jsonb_typeof(message->'table') = 'string' and (message ? 'key' or message ? 'keys')
+             order by msg_id limit $1",
+            queue.dead_table()
+        );
         let mut found = Self::default();
-        for letter in waiting(client, queue, &Choice::default(), 0, SUPERSEDABLE).await? {
-            let Some((table, keys)) = letter.concerns(schema) else { continue };
-            let by_key = found.0.entry(table.name.clone()).or_default();
-            for key in keys {
-                by_key.entry(key).or_default().push((letter.id, letter.msg_id));
-            }
+        for row in client.query_typed(&sql, &[(&SUPERSEDABLE, Type::INT8)]).await? {
+            let texts = |i: usize| Ok::<_, Error>(row.try_get::<_, Option<&str>>(i)?.map(str::to_owned));
+            let (msg_id, table, keys, covered) = (texts(1)?, texts(2)?, texts(3)?, texts(4)?);
+            // Others may have put letters of their own there.
+            let Some(keys) = keys.and_then(|text| serde_json::from_str::<BTreeSet<MarkedKey>>(&text).ok()) else {
+                continue;
+            };
+            let covered = covered.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+            let msg_id = msg_id.and_then(|id| id.parse().ok());
+            found.add(row.try_get(0)?, msg_id, &table.unwrap_or_default(), keys, covered);
         }
         Ok(found)
     }
 
-    /// Those that `item` supersedes: a row read by key all, an image those of older images.
-    pub fn by(&self, item: &Item) -> impl Iterator<Item = i64> + '_ {
-        let newest = item.images.iter().max().copied();
-        let letters = self.0.get(&item.table.name).and_then(|keys| {
-            let key: Option<MarkedKey> = item.key.iter().map(Cell::to_postgres_text).collect();
-            keys.get(&key?)
-        });
-        let is_older = move |msg_id: Option<i64>| newest.is_none_or(|newest| msg_id.is_none_or(|id| id < newest));
-        letters.into_iter().flatten().filter(move |(_, msg_id)| is_older(*msg_id)).map(|(id, _)| *id)
+    fn add(
+        &mut self,
+        id: i64,
+        msg_id: Option<i64>,
+        table: &str,
+        keys: BTreeSet<MarkedKey>,
+        covered: BTreeSet<MarkedKey>,
+    ) {
+        let by_key = self.by_key.entry(table.to_owned()).or_default();
+        for key in &keys {
+            by_key.entry(key.clone()).or_default().push(self.letters.len());
+        }
+        let open = keys.difference(&covered).cloned().collect();
+        self.letters.push(Tracked { id, msg_id, open, covered });
+    }
+
+    /// Adds a letter that is on its way, under its place among those.
+    pub fn watch(&mut self, place: usize, letter: &DeadLetter) {
+        let key: Option<MarkedKey> = letter.key.iter().flatten().cloned().collect();
+        let keys = letter.keys.iter().cloned().chain(key.filter(|key| !key.is_empty())).collect();
+        let table = letter.table.as_deref().unwrap_or_default();
+        self.add(place as i64, letter.msg_id, table, keys, BTreeSet::new());
+    }
+
+    /// There is a newer state of this key: of the message `newer`, or, without, the row as it is.
+    pub fn cover(&mut self, table: &str, key: &MarkedKey, newer: Option<i64>) {
+        let Some(places) = self.by_key.get(table).and_then(|keys| keys.get(key)) else { return };
+        for &place in places {
+            let letter = &mut self.letters[place];
+            let is_older = newer.is_none_or(|newer| letter.msg_id.is_none_or(|id| id < newer));
+            if is_older && letter.open.remove(key) {
+                letter.covered.insert(key.clone());
+            }
+        }
+    }
+
+    /// The same of a row on its way to the replica.
+    pub fn cover_item(&mut self, item: &Item) {
+        if let Some(key) = item.key.iter().map(Cell::to_postgres_text).collect::<Option<MarkedKey>>() {
+            self.cover(&item.table.name, &key, item.images.iter().max().copied());
+        }
+    }
+
+    /// What was covered.
+    pub fn superseded(&self) -> Superseded {
+        let mut result = Superseded::default();
+        for letter in self.letters.iter().filter(|letter| !letter.covered.is_empty()) {
+            match letter.open.is_empty() {
+                true => result.wholly.push(letter.id),
+                false => result.partly.push((letter.id, letter.covered.clone())),
+            }
+        }
+        result
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.letters.is_empty()
     }
+
+    /// The letters on their way without those that are superseded.
+    pub fn sift(&self, letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
+        let superseded = self.superseded();
+        let place = |i: usize| i as i64;
+        let kept = letters.into_iter().enumerate().filter(|(i, _)| !superseded.wholly.contains(&place(*i)));
+        let narrow = |(i, mut letter): (usize, DeadLetter)| {
+            if let Some((_, keys)) = superseded.partly.iter().find(|(id, _)| *id == place(i)) {
+                letter.superseded = keys.clone();
+            }
+            letter
+        };
+        kept.map(narrow).collect()
+    }
+}
+
+/// Forgets letters that are superseded, and notes it on those that are in part; how many went.
+pub async fn supersede(client: &Client, queue: &QueueName, superseded: &Superseded) -> Result<u64> {
+    for (id, keys) in &superseded.partly {
+        let keys = serde_json::to_string(keys).map_err(|e| Error::retry(format!("a key cannot be written: {e}")))?;
+        // A worker may not update them.
+        let sql = format!(
+            "with gone as (delete from {dead} where msg_id = $1 returning msg_id, enqueued_at, vt, message)
+             insert into {dead} (msg_id, enqueued_at, vt, message) overriding system value
+             select msg_id, enqueued_at, vt, message || jsonb_build_object('superseded', $2::text::jsonb) from gone",
+            dead = queue.dead_table()
+        );
+        client.execute_typed(&sql, &[(id, Type::INT8), (&keys, Type::TEXT)]).await?;
+    }
+    forget(client, queue, &superseded.wholly).await
 }
 
 /// A dead letter, as far as it tells a key.

@@ -32,6 +32,8 @@ pub struct Problem {
     pub table: Option<String>,
     /// What is wrong, with the mend.
     pub reason: String,
+    /// The keys that the message concerns, as far as they could be read.
+    pub keys: Vec<MarkedKey>,
 }
 
 /// Either format: ours has `v`, Capgo's has `type`.
@@ -108,7 +110,7 @@ pub fn parse(text: &str, schema: &Schema) -> Result<Message, Problem> {
 }
 
 fn problem(table: Option<&Arc<Table>>, reason: impl Into<String>) -> Problem {
-    Problem { table: table.map(|t| t.name.clone()), reason: reason.into() }
+    Problem { table: table.map(|t| t.name.clone()), reason: reason.into(), keys: Vec::new() }
 }
 
 fn mark(table: &Arc<Table>, envelope: &Envelope<'_>) -> Result<Message, Problem> {
@@ -127,6 +129,17 @@ fn image(table: &Arc<Table>, envelope: &Envelope<'_>) -> Result<Message, Problem
     let kind = envelope.r#type.map(RawValue::get);
     let record = record(table, "record", envelope.record)?;
     let old_record = self::record(table, "old_record", envelope.old_record)?;
+    let known = [&record, &old_record].into_iter().flatten().filter(|record| has_key(table, record));
+    let keys = known.map(|record| marked(table, record)).collect();
+    change(table, kind, record, old_record).map_err(|problem| Problem { keys, ..problem })
+}
+
+fn change(
+    table: &Arc<Table>,
+    kind: Option<&str>,
+    record: Option<Record<'_>>,
+    old_record: Option<Record<'_>>,
+) -> Result<Message, Problem> {
     match kind {
         Some("\"INSERT\"" | "\"UPDATE\"") => {
             let record =

@@ -66,8 +66,8 @@ pub struct Snapshot {
     pub calls: i64,
     /// Whether tables wait to be rebuilt.
     pub is_rebuilding: bool,
-    /// Whether dead letters wait.
-    pub has_dead: bool,
+    /// How many dead letters wait, and the id of the last.
+    pub dead: Vec<i64>,
     /// Whether others have taken messages off the queue.
     pub has_losses: bool,
     /// The definitions by which the last worker kept the replica.
@@ -95,7 +95,12 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
     }
     if !has_progress {
         let bookkeeping = include_str!("../sql/bookkeeping.sql");
-        client.batch_execute(&exclusively(bookkeeping)).await?;
+        client.batch_execute(&exclusively(bookkeeping)).await.map_err(|e| match e.code() {
+            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Error::halt(
+                "this version keeps more in Postgres than the last one, and this role may not make it: run `pgflume setup` of this version as the owner",
+            ),
+            _ => e.into(),
+        })?;
     }
     if !has_dead {
         client.batch_execute(&exclusively(&format!("select pgmq.create('{}');", queue.dead()))).await?;
@@ -133,7 +138,7 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                coalesce(p.healed_at > pg_catalog.now() - interval '1 hour', false),
                p.shape, array_remove(p.past_epochs, null),
                exists (select from pgflume.losses l where l.queue = p.queue),
-               exists (select from {})
+               (select array[count(*), coalesce(max(msg_id), 0)] from {})
         from pgflume.progress p where p.queue = $1 for update nowait",
         queue.dead_table()
     );
@@ -167,7 +172,7 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
         is_rebuilding: row.try_get(12)?,
         shape: row.try_get(14)?,
         has_losses: row.try_get(16)?,
-        has_dead: row.try_get(17)?,
+        dead: row.try_get(17)?,
     }))
 }
 

@@ -115,20 +115,27 @@ pub async fn has(client: &Client, queue: &QueueName, witness: &Witness) -> Resul
 }
 
 /// Takes messages whose images the replica already has.
-pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64], keeps: bool) -> Result<u64> {
+pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64], keeps: bool) -> Result<Vec<Taken>> {
     let sql = format!(
         "with gone as (delete from {} where msg_id = any($1) returning msg_id, message::text as message) {}",
         queue.table(),
         given(keeps, "$2")
     );
-    let rows = client.query_typed(&sql, &[(&ids, Type::INT8_ARRAY), (&queue.as_str(), Type::TEXT)]).await?;
-    Ok(rows.len() as u64)
+    taken(&client.query_typed(&sql, &[(&ids, Type::INT8_ARRAY), (&queue.as_str(), Type::TEXT)]).await?)
 }
 
-/// Whether the queue is empty at this snapshot, and whether Postgres has flushed its WAL up to `lsn`.
+/// The last id that the queue gave out.
+pub async fn last_id(client: &Client, queue: &QueueName) -> Result<i64> {
+    let sequence: String = scalar(client, "select pg_get_serial_sequence($1, 'msg_id')", &queue.table()).await?;
+    scalar(client, &format!("select last_value from {sequence} where $1::text is not null"), queue.as_str()).await
+}
+
+/// Whether the queue is empty at this snapshot, and whether Postgres has flushed its WAL up to `lsn`. Where standbys
+/// have to have it too, only a commit tells.
 pub async fn is_empty(client: &Client, queue: &QueueName, lsn: &str) -> Result<(bool, bool)> {
     let sql = format!(
-        "select not exists (select from {}), pg_catalog.pg_current_wal_flush_lsn() >= $1::text::pg_catalog.pg_lsn",
+        "select not exists (select from {}), pg_catalog.pg_current_wal_flush_lsn() >= $1::text::pg_catalog.pg_lsn
+             and pg_catalog.current_setting('synchronous_standby_names') = ''",
         queue.table()
     );
     let row = client.query_typed_one(&sql, &[(&lsn, Type::TEXT)]).await?;

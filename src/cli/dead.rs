@@ -94,7 +94,10 @@ pub(super) async fn run(args: DeadArgs, options: &Options) -> CommandResult {
             let done = dead::retry(&worker, &args.choice()?).await?;
             println!("{} on the queue again; the next sync takes them", done.sent);
             if done.stay > 0 {
-                println!("{} hold neither a key nor a message and stay: pgflume dead show, then drop", done.stay);
+                println!(
+                    "{} cannot be tried again and stay (no table of schema.json, superseded in part, or not pgflume's): pgflume dead show, then drop",
+                    done.stay
+                );
             }
         }
         DeadCommand::Drop { choice, yes } => {

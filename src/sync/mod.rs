@@ -12,6 +12,7 @@ mod page_sizes;
 mod pages;
 pub mod pairing;
 mod reader;
+mod rejected;
 mod step;
 mod throttle;
 pub mod verification;
@@ -36,6 +37,7 @@ use budget::Budget;
 use circuit::Circuit;
 use gate::Gate;
 use page_sizes::PageSizes;
+use rejected::Rejected;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -80,6 +82,7 @@ pub struct Worker {
     take_messages: AtomicI64,
     page_sizes: PageSizes,
     budget: Budget,
+    rejected: Rejected,
     throttle: Throttle,
     totals: Mutex<Totals>,
     /// Why the last drain failed.
@@ -168,6 +171,7 @@ impl Worker {
             take_messages: AtomicI64::new(queue::FIRST_TAKE_MESSAGES),
             page_sizes: PageSizes::default(),
             budget: Budget::default(),
+            rejected: Rejected::default(),
             throttle: Throttle::new(rows_per_second),
             totals: Mutex::default(),
             failure: Mutex::default(),
@@ -537,6 +541,8 @@ pub(crate) struct Session<'a> {
     held: BTreeSet<String>,
     /// Dead letters that an applied key would supersede.
     letters: Supersedable,
+    /// How many there were then, and the last one.
+    letters_as_of: Vec<i64>,
     /// Tables that wait to be rebuilt, as of the last step.
     pending: Vec<Resync>,
     /// Those of them that cannot be.
@@ -584,6 +590,7 @@ impl<'a> Session<'a> {
             paused: BTreeMap::new(),
             held: BTreeSet::new(),
             letters: Supersedable::default(),
+            letters_as_of: vec![0, 0],
             pending: Vec::new(),
             stuck: BTreeSet::new(),
             queued: 0,

@@ -6,14 +6,16 @@ use super::{Drained, Session, Worker};
 use crate::error::{Class, Error, Result};
 use crate::failpoint;
 use crate::kept;
+use crate::letters::Supersedable;
+use crate::message::{self, Message};
 use crate::progress::{self, Snapshot};
-use crate::queue;
+use crate::queue::{self, Taken};
 use crate::reconcile::{self, Decision, Divergence, Replay};
 use crate::replica::Replica;
 use crate::replica::head::{Head, new_token};
 use crate::resyncs::{self, Reason};
 use crate::schema::Schema;
-use crate::schema::catalog::{self, SourceTable};
+use crate::schema::catalog;
 use crate::source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
@@ -104,6 +106,9 @@ impl Session<'_> {
         let queue = &self.worker.queue;
         let kept = kept::steps(&self.client, queue, &head.epoch).await?;
         let Some(Replay { from_seq, copied }) = reconcile::replay(head, acknowledged, &kept) else { return Ok(false) };
+        if !kept::can_put_back(&self.client, queue, &head.epoch, from_seq).await? {
+            return Ok(false);
+        }
         let messages = kept::put_back(&self.client, queue, &head.epoch, from_seq).await?;
         let copied: Vec<&str> = copied.iter().map(String::as_str).collect();
         resyncs::schedule(&self.client, queue, &copied, Reason::Healed(Divergence::Behind.name()), false).await?;
@@ -120,12 +125,26 @@ impl Session<'_> {
         Ok(true)
     }
 
+    /// Letters that are older than images which the replica has.
+    async fn supersede_by(&self, taken: &[Taken]) -> Result<()> {
+        let mut letters = Supersedable::read(&self.client, &self.worker.queue).await?;
+        for message in taken.iter().filter(|_| !letters.is_empty()).collect::<Vec<_>>() {
+            if let Ok(Message::Image(table, _, keys)) =
+                message::parse(message.text.as_deref().unwrap_or_default(), &self.schema)
+            {
+                keys.iter().for_each(|key| letters.cover(&table.name, key, Some(message.msg_id)));
+            }
+        }
+        self.supersede(&letters.superseded()).await
+    }
+
     /// Others have taken messages off the queue: what changed meanwhile can only be found by copying.
     pub(super) async fn heal_losses(&self) -> Result<()> {
         let queue = &self.worker.queue;
         let losses = progress::take_losses(&self.client, queue).await?;
-        let is_healable = |s: &&SourceTable| s.is_marked() && s.unpageable().is_none();
-        let names: Vec<&str> = self.sources.values().filter(is_healable).map(|s| s.table.name.as_str()).collect();
+        // One that cannot be read now waits with its problem.
+        let captured = self.sources.values().filter(|s| s.captured);
+        let names: Vec<&str> = captured.map(|s| s.table.name.as_str()).collect();
         resyncs::schedule(&self.client, queue, &names, Reason::Healed(LOSSES), false).await?;
         progress::note_healing(&self.client, queue, LOSSES).await?;
         self.client.batch_execute("commit").await?;
@@ -170,7 +189,9 @@ impl Session<'_> {
         }
         let images: Vec<i64> = ledger.iter().flat_map(|entry| entry.images.iter().copied()).collect();
         let queue = &self.worker.queue;
-        let messages = queue::acknowledge(&self.client, queue, &images, self.worker.keeps()).await?;
+        let taken = queue::acknowledge(&self.client, queue, &images, self.worker.keeps()).await?;
+        self.supersede_by(&taken).await?;
+        let messages = taken.len() as u64;
         // Of which tables it has rows that no message names is not known: a replica that falls back behind them is
         // rebuilt.
         let is_named = ledger.iter().all(|entry| !entry.witness.is_empty());

@@ -7,7 +7,7 @@ use super::writer::Chunk;
 use crate::batch::{Batch, ColumnSet, Item};
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::letters::{DeadLetter, Refusal};
+use crate::letters::{DeadLetter, Refusal, Supersedable, Superseded};
 use crate::message::{self, MarkedKey, Message};
 use crate::progress::Snapshot;
 use crate::queue::{self, Taken};
@@ -60,6 +60,9 @@ pub(super) struct Reader<'s> {
     is_seen_durable: bool,
     /// A batch of messages was sent: nothing of an earlier step can reach the replica after it.
     has_fenced: bool,
+    /// Letters that wait, and those of this step, of which newer states may come.
+    letters: Supersedable,
+    own_letters: Supersedable,
     pub(super) report: Taking,
 }
 
@@ -73,6 +76,8 @@ pub(super) struct Taking {
     pub left: i64,
     /// What cannot be understood or read.
     pub dead: Vec<DeadLetter>,
+    /// Letters whose keys have newer states.
+    pub superseded: Superseded,
     /// Why it stopped taking.
     pub ended: Ended,
     /// Nothing is left on the queue but the marks of tables that cannot be read.
@@ -128,11 +133,14 @@ impl<'s> Reader<'s> {
             witness: Arc::default(),
             is_seen_durable: false,
             has_fenced: false,
+            letters: session.letters.clone(),
+            own_letters: Supersedable::default(),
             report: Taking {
                 messages: 0,
                 skipped: 0,
                 left: session.queued,
                 dead: Vec::new(),
+                superseded: Superseded::default(),
                 ended: Ended::Paused,
                 has_taken_all: false,
                 swept: BTreeSet::new(),
@@ -152,6 +160,8 @@ impl<'s> Reader<'s> {
                 self.send_chunk(Vec::new(), Arc::default(), Vec::new(), true).await?;
             }
         }
+        self.report.superseded = self.letters.superseded();
+        self.report.dead = self.own_letters.sift(std::mem::take(&mut self.report.dead));
         Ok(self.report)
     }
 
@@ -266,6 +276,7 @@ impl<'s> Reader<'s> {
             match message::parse(text, &self.session.schema) {
                 Ok(Message::Marks(table, keys)) => {
                     share += budget.share_of_marks(&table.name, keys.len());
+                    supersede(&mut self.letters, &mut self.own_letters, &table.name, &keys, None);
                     intake.mark(&table, keys, message);
                 }
                 Ok(Message::Truncate(table)) => {
@@ -274,10 +285,13 @@ impl<'s> Reader<'s> {
                 }
                 // Marks say more than a leftover image: the row as it is now.
                 Ok(Message::Image(table, _, keys)) if self.session.is_captured(&table.name) => {
+                    supersede(&mut self.letters, &mut self.own_letters, &table.name, &keys, None);
                     intake.mark(&table, keys, message);
                 }
                 Ok(Message::Image(table, ..)) if intake.marks_table(&table.name) => break,
-                Ok(Message::Image(table, change, _)) => {
+                Ok(Message::Image(table, change, keys)) => {
+                    let newer = Some(message.msg_id);
+                    supersede(&mut self.letters, &mut self.own_letters, &table.name, &keys, newer);
                     share += budget.share_of_image(text.len());
                     intake.batch.merge(&table, change, message.msg_id);
                     intake.images.push(message.msg_id);
@@ -285,7 +299,11 @@ impl<'s> Reader<'s> {
                 Ok(Message::Skipped(table)) => *intake.skipped.entry(table).or_default() += 1,
                 Err(problem) => {
                     let reason = format!("the message {}", problem.reason);
-                    let letter = DeadLetter::of_message(problem.table.as_deref(), message, Refusal::Message, &reason);
+                    let table = problem.table.as_deref();
+                    let (name, newer) = (table.unwrap_or_default(), Some(message.msg_id));
+                    supersede(&mut self.letters, &mut self.own_letters, name, &problem.keys, newer);
+                    let letter = DeadLetter::of_message(table, problem.keys, message, Refusal::Message, &reason);
+                    self.own_letters.watch(self.report.dead.len(), &letter);
                     self.report.dead.push(letter);
                 }
             }
@@ -453,6 +471,15 @@ impl<'s> Reader<'s> {
         let chunk = Chunk { emptied, items, images, taken, witness, left, caught_up };
         // The writer is gone only if it failed, and then its error is the one to report.
         self.sender.send(chunk).await.map_err(|_| Error::retry("the writer has stopped"))
+    }
+}
+
+/// A newer state of these keys is taken: it is applied, or becomes a letter itself.
+fn supersede(old: &mut Supersedable, own: &mut Supersedable, table: &str, keys: &[MarkedKey], newer: Option<i64>) {
+    for letters in [old, own].into_iter().filter(|letters| !letters.is_empty()) {
+        for key in keys {
+            letters.cover(table, key, newer);
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Drained, Session};
 use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::kept;
-use crate::letters::{self, DeadLetter, Supersedable};
+use crate::letters::{self, DeadLetter, Supersedable, Superseded};
 use crate::progress::{self, Snapshot};
 use crate::queue;
 use crate::replica::head::Head;
@@ -94,7 +94,8 @@ impl Session<'_> {
             return Ok(Outcome::Again);
         }
         // Before anything is compared: it looks at the dead letters. Older ones first: the same may be told anew.
-        self.forget_superseded(&mut applied).await?;
+        self.supersede(&read.superseded).await?;
+        self.supersede(&std::mem::take(&mut applied.superseded)).await?;
         let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
         letters::bury(&self.client, &self.worker.queue, &dead).await?;
         if !dead.is_empty() {
@@ -150,10 +151,10 @@ impl Session<'_> {
             self.reshape(head).await?;
             return Ok(Begun::Not(Outcome::Again));
         }
-        self.letters = match snapshot.has_dead {
-            true => Supersedable::read(&self.client, &self.worker.queue, &self.schema).await?,
-            false => Supersedable::default(),
-        };
+        if self.letters_as_of != snapshot.dead {
+            self.letters = Supersedable::read(&self.client, &self.worker.queue).await?;
+            self.letters_as_of.clone_from(&snapshot.dead);
+        }
         self.pending = match snapshot.is_rebuilding {
             true => resyncs::pending(&self.client, &self.worker.queue).await?,
             false => Vec::new(),
@@ -209,18 +210,17 @@ impl Session<'_> {
     async fn run(&self, snapshot: &Snapshot, head: Head, deadline: Instant) -> Result<(Taking, Applied)> {
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
         let reader = Reader::new(self, snapshot, sender, deadline);
-        let writer = Writer::new(&self.replica, snapshot, &self.worker.budget, &self.letters, head);
+        let writer = Writer::new(self, snapshot, head);
         // A failed writer makes the reader fail too: its own error is the one to report.
         let (applied, read) = futures_util::join!(writer.run(receiver), reader.run());
         applied.and_then(|applied| Ok((read?, applied)))
     }
 
-    /// Letters whose keys have been applied in a newer state.
-    async fn forget_superseded(&self, applied: &mut Applied) -> Result<()> {
-        let ids = std::mem::take(&mut applied.superseded);
-        let letters = letters::forget(&self.client, &self.worker.queue, &ids).await?;
+    /// Letters whose keys have newer states.
+    pub(super) async fn supersede(&self, superseded: &Superseded) -> Result<()> {
+        let letters = letters::supersede(&self.client, &self.worker.queue, superseded).await?;
         if letters > 0 {
-            tracing::info!(letters, "dead letters are superseded: their keys could be applied");
+            tracing::info!(letters, "dead letters are superseded: their keys have newer states");
         }
         Ok(())
     }
@@ -230,12 +230,12 @@ impl Session<'_> {
         &mut self,
         snapshot: &Snapshot,
         read: Taking,
-        mut applied: Applied,
+        applied: Applied,
         dead: usize,
         done: &mut Drained,
     ) -> Result<()> {
         let queue = &self.worker.queue;
-        self.forget_superseded(&mut applied).await?;
+        self.supersede(&applied.superseded).await?;
         letters::bury(&self.client, queue, &applied.dead).await?;
         for resync in &read.rebuilt {
             resyncs::advance(&self.client, queue, resync).await?;
@@ -252,6 +252,7 @@ impl Session<'_> {
         failpoint::reach(failpoint::ADVANCED);
         self.client.batch_execute("commit").await?;
         failpoint::reach(failpoint::COMMITTED);
+        self.worker.rejected.end_step();
         self.queued = read.left;
         self.head = Some(applied.head);
         done.processed += read.messages;

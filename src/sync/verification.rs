@@ -455,7 +455,7 @@ async fn wait_for(target: &Replica, session: &Session<'_>, head: &Head) -> Resul
 async fn repair(session: &Session<'_>, snapshot: &Snapshot, applied: Applied, items: Vec<Item>) -> Result<Applied> {
     tracing::info!(repair.rows = items.len(), "differences are mended");
     let witness = session.name_step().await?;
-    let mut writer = Writer::resume(&session.replica, snapshot, &session.worker.budget, &session.letters, applied);
+    let mut writer = Writer::resume(session, snapshot, applied);
     for items in items.chunks(CHUNK_ROWS) {
         let (taken, witness, left) = (Arc::default(), witness.clone(), session.queued);
         let items = Arc::new(items.to_vec());

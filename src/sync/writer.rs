@@ -2,28 +2,24 @@
 //! left. A batch that the target rejects is halved until the offending row stands alone and becomes a
 //! dead letter. Knows nothing of Postgres but what the ledger keeps.
 
+use super::Session;
 use super::budget::Budget;
+use super::rejected::Rejected;
 use crate::batch::Item;
 use crate::error::{Class, Error, Result};
 use crate::failpoint;
-use crate::letters::{DeadLetter, Refusal, Supersedable};
+use crate::letters::{DeadLetter, Refusal, Supersedable, Superseded};
+use crate::message::{self, Message};
 use crate::progress::Snapshot;
 use crate::queue::Taken;
 use crate::replica::head::{self, Entry, Freshness, Head, Witness};
 use crate::replica::{Replica, Work};
-use crate::schema::Table;
+use crate::schema::{Schema, Table};
 use crate::value::Cell;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::Receiver;
-
-/// Rows of a table that one step gives up on before the table halts: finding each takes some requests, and
-/// Postgres waits meanwhile.
-const MAX_REJECTED: usize = 1_000;
-
-/// Rejected rows of a table of which none was taken, after which a step doubts the table and not the rows.
-const DOUBTFUL: usize = 8;
 
 /// A batch on its way to the replica.
 pub(super) struct Chunk {
@@ -48,8 +44,13 @@ pub(super) struct Writer<'s> {
     replica: &'s Replica,
     snapshot: &'s Snapshot,
     budget: &'s Budget,
-    letters: &'s Supersedable,
-    rejected: Rejected,
+    schema: &'s Schema,
+    /// Letters that wait, and those of this step, of which newer states may come.
+    letters: Supersedable,
+    own_letters: Supersedable,
+    rejected: &'s Rejected,
+    /// When the first row was rejected.
+    rejecting_since: Option<Instant>,
     report: Applied,
 }
 
@@ -66,7 +67,7 @@ pub(super) struct Applied {
     /// Rows that the target does not take.
     pub dead: Vec<DeadLetter>,
     /// Older letters of keys that were applied now.
-    pub superseded: Vec<i64>,
+    pub superseded: Superseded,
     /// Keys written or deleted.
     pub rows: u64,
     /// libSQL transactions.
@@ -74,13 +75,8 @@ pub(super) struct Applied {
 }
 
 impl<'s> Writer<'s> {
-    pub fn new(
-        replica: &'s Replica,
-        snapshot: &'s Snapshot,
-        budget: &'s Budget,
-        letters: &'s Supersedable,
-        head: Head,
-    ) -> Self {
+    /// A writer from `head` on.
+    pub fn new(session: &'s Session<'s>, snapshot: &'s Snapshot, head: Head) -> Self {
         let acknowledged = head.seq;
         let report = Applied {
             head,
@@ -88,26 +84,32 @@ impl<'s> Writer<'s> {
             tokens: Vec::new(),
             copied: BTreeSet::new(),
             dead: Vec::new(),
-            superseded: Vec::new(),
+            superseded: Superseded::default(),
             rows: 0,
             batches: 0,
         };
-        Self { replica, snapshot, budget, letters, rejected: Rejected::default(), report }
+        Self::resume(session, snapshot, report)
     }
 
     /// A writer that goes on after another of the same step.
-    pub fn resume(
-        replica: &'s Replica,
-        snapshot: &'s Snapshot,
-        budget: &'s Budget,
-        letters: &'s Supersedable,
-        report: Applied,
-    ) -> Self {
-        Self { replica, snapshot, budget, letters, rejected: Rejected::default(), report }
+    pub fn resume(session: &'s Session<'s>, snapshot: &'s Snapshot, report: Applied) -> Self {
+        Self {
+            replica: &session.replica,
+            snapshot,
+            budget: &session.worker.budget,
+            schema: &session.schema,
+            letters: session.letters.clone(),
+            own_letters: Supersedable::default(),
+            rejected: &session.worker.rejected,
+            rejecting_since: None,
+            report,
+        }
     }
 
     /// What it has done.
-    pub fn finish(self) -> Applied {
+    pub fn finish(mut self) -> Applied {
+        self.report.superseded = self.letters.superseded();
+        self.report.dead = self.own_letters.sift(self.report.dead);
         self.report
     }
 
@@ -115,7 +117,7 @@ impl<'s> Writer<'s> {
         while let Some(chunk) = chunks.recv().await {
             self.write(chunk).await?;
         }
-        Ok(self.report)
+        Ok(self.finish())
     }
 
     /// Writes a chunk, in parts if it must be. Its images are listed with the last part.
@@ -150,10 +152,11 @@ impl<'s> Writer<'s> {
                 }
                 Err(e) if e.class() == Class::Reject && work.range.len() == 1 => {
                     let item = &work.items()[0];
-                    if self.rejected.note(&item.table.name, &e)? {
+                    self.check_target().await?;
+                    let since = *self.rejecting_since.get_or_insert_with(Instant::now);
+                    if self.rejected.note(&item.table.name, since.elapsed(), &e)? {
                         todo.reverse();
                     }
-                    self.check_target().await?;
                     self.bury(item, &chunk.taken, &e);
                     images.retain(|id| !item.images.contains(id));
                 }
@@ -199,9 +202,13 @@ impl<'s> Writer<'s> {
             let tables = work.emptied.iter().chain(work.items().iter().map(|item| &item.table));
             self.report.copied.extend(tables.map(|table| table.name.clone()));
         }
-        self.rejected.taken.extend(work.items().iter().map(|item| item.table.name.clone()).collect::<BTreeSet<_>>());
-        if !self.letters.is_empty() {
-            self.report.superseded.extend(work.items().iter().flat_map(|item| self.letters.by(item)));
+        self.rejected.took(work.items());
+        // What messages name is superseded where they are taken.
+        if witness.is_empty() && !self.letters.is_empty() {
+            work.items().iter().for_each(|item| self.letters.cover_item(item));
+        }
+        if !self.own_letters.is_empty() {
+            work.items().iter().for_each(|item| self.own_letters.cover_item(item));
         }
         self.report.tokens.push(entry.head.token.clone());
         self.report.head = entry.head;
@@ -221,13 +228,23 @@ impl<'s> Writer<'s> {
     fn bury(&mut self, item: &Item, taken: &[Taken], error: &Error) {
         tracing::error!(table = item.table.name, error = %error, "the target rejects this row; it becomes a dead letter");
         let (table, problem) = (&item.table.name, error.to_string());
+        self.own_letters.cover_item(item);
+        let mut letters = Vec::new();
         if item.images.is_empty() {
             let key = item.key.iter().map(Cell::to_postgres_text).collect();
-            self.report.dead.push(DeadLetter::of_key(table, key, Refusal::Target, &problem));
+            letters.push(DeadLetter::of_key(table, key, Refusal::Target, &problem));
         }
-        let messages = taken.iter().filter(|m| item.images.contains(&m.msg_id));
-        let letters = messages.map(|m| DeadLetter::of_message(Some(table), m, Refusal::Target, &problem));
-        self.report.dead.extend(letters);
+        for message in taken.iter().filter(|m| item.images.contains(&m.msg_id)) {
+            let keys = match message::parse(message.text.as_deref().unwrap_or_default(), self.schema) {
+                Ok(Message::Image(_, _, keys)) => keys,
+                _ => Vec::new(),
+            };
+            letters.push(DeadLetter::of_message(Some(table), keys, message, Refusal::Target, &problem));
+        }
+        for letter in letters {
+            self.own_letters.watch(self.report.dead.len(), &letter);
+            self.report.dead.push(letter);
+        }
     }
 }
 
@@ -260,35 +277,5 @@ fn by_table(work: Work, error: Error) -> Result<Vec<Work>> {
             Some(item) => Err(error.of_target_table(&item.table.name)),
             None => Err(error),
         },
-    }
-}
-
-/// What the target has rejected in this step, and of which tables it took a row.
-#[derive(Default)]
-struct Rejected {
-    rows: BTreeMap<String, usize>,
-    taken: BTreeSet<String>,
-}
-
-impl Rejected {
-    /// Counts a row. Whether it is time to look elsewhere in the batch; an error where the target takes no row of
-    /// this table, or fewer than it should.
-    fn note(&mut self, table: &str, error: &Error) -> Result<bool> {
-        let rows = self.rows.entry(table.to_owned()).or_default();
-        *rows += 1;
-        let none_taken = !self.taken.contains(table);
-        if *rows >= MAX_REJECTED || none_taken && *rows >= 2 * DOUBTFUL {
-            let many = if none_taken { "any row".into() } else { format!("more than {MAX_REJECTED} rows") };
-            return Err(Error::halt(format!(
-                "the replica does not take {many} of table {table:?} ({error}): correct the replica's table, or run `pgflume setup` with LIBSQL_URL, or POST /nuke; its changes wait on the queue"
-            ))
-            .of_target_table(table));
-        }
-        Ok(none_taken && *rows == DOUBTFUL)
-    }
-
-    /// Whether some table had only rejected rows so far, and more than a few.
-    fn is_doubtful(&self) -> bool {
-        self.rows.iter().any(|(table, rows)| *rows >= DOUBTFUL && !self.taken.contains(table))
     }
 }

@@ -144,7 +144,7 @@ async fn letters_are_listed_shown_and_dropped_and_wrong_numbers_are_refused() {
     let (_, said) = dead(&rig, &["drop", &id, "--yes"]);
     assert!(said.contains("1 dropped"), "{said}");
     let (_, said) = dead(&rig, &["retry", "--all"]);
-    assert!(said.contains("2 on the queue again") && said.contains("1 hold neither"), "{said}");
+    assert!(said.contains("2 on the queue again") && said.contains("1 cannot be tried again"), "{said}");
     let (_, said) = dead(&rig, &["drop", "--all", "--yes"]);
     assert!(said.contains("1 dropped"), "{said}");
     assert_eq!(rig.drain().await.dead, 2, "they are as wrong as before");

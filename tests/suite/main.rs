@@ -13,6 +13,7 @@ mod first_contact;
 mod init;
 mod json_schema;
 mod kills;
+mod letters;
 mod limits;
 mod marks;
 mod parts;
