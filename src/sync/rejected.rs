@@ -3,7 +3,7 @@
 
 use crate::batch::{Item, State};
 use crate::error::{Error, Result};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,15 +61,11 @@ impl Rejected {
     /// These were taken. A deleted key tells nothing.
     pub fn took(&self, items: &[Item]) {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if tables.is_empty() {
-            return;
-        }
-        let rows = items.iter().filter(|item| matches!(item.state, State::Row { .. }));
-        let names: BTreeSet<&str> = rows.map(|item| item.table.name.as_str()).collect();
+        let mut names: Vec<&str> =
+            items.iter().filter(|i| matches!(i.state, State::Row { .. })).map(|i| i.table.name.as_str()).collect();
+        names.dedup(); // they are sorted by table
         for name in names {
-            if let Some(rows) = tables.get_mut(name) {
-                rows.has_taken = true;
-            }
+            tables.entry(name.to_owned()).or_default().has_taken = true;
         }
     }
 
