@@ -270,7 +270,7 @@ pub struct Superseded {
 }
 
 impl Supersedable {
-    /// Reads them, the first [`SUPERSEDABLE`]; their keys only.
+    /// Reads them, the oldest hundred thousand; their keys only.
     pub async fn read(client: &Client, queue: &QueueName) -> Result<Self> {
         let sql = format!(
             "select msg_id, message->>'msg_id', message->>'table', case when message ? 'keys' then message->>'keys'
