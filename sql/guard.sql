@@ -4,7 +4,8 @@
 create or replace function pgflume.note_loss() returns trigger
 language plpgsql security definer set search_path = '' as $note$
 declare
-    me constant text := pg_catalog.pg_current_xact_id()::text;
+    -- a temporary schema comes first in looking for types
+    me constant pg_catalog.text := pg_catalog.pg_current_xact_id()::pg_catalog.text;
 begin
     if pg_catalog.current_setting('pgflume.noted', true) is distinct from me then
         insert into pgflume.losses (queue, by, who) values (tg_argv[0], tg_op, session_user);
@@ -20,7 +21,7 @@ grant usage on schema pgflume to pgflume_capture;
 revoke all on function pgflume.note_loss() from public;
 do $guard$
 declare
-    name text;
+    name pg_catalog.text;
 begin
     foreach name in array array['pgflume_deleted', 'pgflume_truncated'] loop
         if exists (select from pg_catalog.pg_trigger

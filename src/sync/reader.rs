@@ -300,8 +300,6 @@ impl<'s> Reader<'s> {
                 Err(problem) => {
                     let reason = format!("the message {}", problem.reason);
                     let table = problem.table.as_deref();
-                    let (name, newer) = (table.unwrap_or_default(), Some(message.msg_id));
-                    supersede(&mut self.letters, &mut self.own_letters, name, &problem.keys, newer);
                     let letter = DeadLetter::of_message(table, problem.keys, message, Refusal::Message, &reason);
                     self.own_letters.watch(self.report.dead.len(), &letter);
                     self.report.dead.push(letter);

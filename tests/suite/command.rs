@@ -65,12 +65,6 @@ fn each_variable_missing_or_malformed_is_one_line_with_its_name_and_exit_2() {
     }
 }
 
-#[test]
-fn commands_that_are_not_built_yet_say_so_and_exit_2() {
-    let output = pgflume(&["dead", "list", "--json"], &[]);
-    assert_eq!((output.status.code(), errors(&output).trim()), (Some(2), "pgflume: the command dead is not built yet"));
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn resync_and_verify_tell_by_exit_code_and_words_what_they_found() {
     let definition = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
