@@ -325,10 +325,11 @@ impl<'s> Reader<'s> {
             Arc::new(queue::witness(named))
         };
         self.batch = intake.batch;
-        // Where messages name no key, the batch may still say that nothing is left.
-        self.witness = match intake.images.is_empty() {
-            true => Arc::new(queue::witness(messages.iter())),
-            false => witness(&intake.images),
+        self.witness = match (intake.images.is_empty(), intake.marking.is_empty()) {
+            (false, _) => witness(&intake.images),
+            // They name no row: the batch fences, or says that nothing is left.
+            (true, true) => Arc::new(queue::witness(messages.iter())),
+            (true, false) => Arc::default(), // nothing is sent before the marks
         };
         // On their own where marks may fill more than a batch: the ledger has to list all images that are
         // applied, or they are taken again without those that came after them.
