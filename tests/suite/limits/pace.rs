@@ -109,8 +109,13 @@ fn relay(
     let closing = String::from_utf8_lossy(&request[..head.len()]).into_owned() + "\r\nconnection: close\r\n\r\n";
     server.write_all(closing.as_bytes())?;
     server.write_all(&request[head.len() + 4..])?;
-    std::io::copy(&mut server, &mut client)?;
-    Ok(())
+    let mut answer = Vec::new();
+    server.read_to_end(&mut answer)?;
+    // Otherwise the client sends its next request on a connection that is about to be closed.
+    let status = answer.windows(2).position(|w| w == b"\r\n").unwrap_or(answer.len());
+    client.write_all(&answer[..status])?;
+    client.write_all(b"\r\nconnection: close")?;
+    client.write_all(&answer[status..])
 }
 
 async fn drains_past_a_gatekeeper(answers: bool) {
@@ -118,15 +123,7 @@ async fn drains_past_a_gatekeeper(answers: bool) {
     let rig = through(|port| keeper.insert(Gatekeeper::start(port, 300_000, answers)).port).await;
     let keeper = keeper.unwrap();
     rig.db.sql("insert into rows select i, repeat('x', 100) from generate_series(1, 30000) i").await;
-    // A connection that is cut uses a try up; what is not acknowledged stays queued.
-    let mut done = rig.worker.drain(Duration::from_secs(60)).await;
-    for _ in 0..10 {
-        match &done {
-            Ok(_) => break,
-            Err(_) => done = rig.worker.drain(Duration::from_secs(60)).await,
-        }
-    }
-    let done = done.unwrap();
+    let done = rig.worker.drain(Duration::from_secs(60)).await.unwrap();
     let refused = keeper.refused.load(Ordering::SeqCst);
     println!("answers {answers}: {done:?}, {refused} refused");
     assert_eq!((done.queued, done.dead), (0, 0));
