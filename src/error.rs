@@ -22,6 +22,24 @@ pub enum Class {
 /// Longest time that a server may ask for before it is tried again: it may be wrong.
 const MOST_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 
+/// How far a failure reaches.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+enum Scope {
+    /// Nobody knows.
+    #[default]
+    Any,
+    /// The request: a smaller one might have passed.
+    Size,
+    /// The whole source or target: whatever is tried there fails in the same way.
+    Side,
+    /// A table or column that the target lacks.
+    Schema,
+    /// This table, which the source cannot give; others can go on without it.
+    Table(String),
+    /// This table, of which the target takes nothing: none of its messages may be taken.
+    TargetTable(String),
+}
+
 /// A failure with its class. The message is for operators: it ends with the mend and holds neither
 /// secrets nor row values.
 #[derive(thiserror::Error)]
@@ -29,16 +47,7 @@ const MOST_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 pub struct Error {
     class: Class,
     message: String,
-    /// The table that it concerns and leaves others alone.
-    table: Option<String>,
-    /// A smaller request might have passed.
-    is_of_size: bool,
-    /// The target lacks a table or column.
-    is_of_schema: bool,
-    /// It is the target that has trouble with `table`.
-    is_of_target: bool,
-    /// The whole source or target: whatever is tried there fails in the same way.
-    is_of_side: bool,
+    scope: Scope,
     /// When it may be tried again, where somebody said so.
     retry_after: Option<Duration>,
     #[source]
@@ -48,16 +57,11 @@ pub struct Error {
 /// Without the cause: Postgres' DETAIL holds row values.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { class, message, table, is_of_size, is_of_schema, is_of_target, is_of_side, retry_after, source: _ } =
-            self;
+        let Self { class, message, scope, retry_after, source: _ } = self;
         f.debug_struct("Error")
             .field("class", class)
             .field("message", message)
-            .field("table", table)
-            .field("is_of_size", is_of_size)
-            .field("is_of_schema", is_of_schema)
-            .field("is_of_target", is_of_target)
-            .field("is_of_side", is_of_side)
+            .field("scope", scope)
             .field("retry_after", retry_after)
             .finish_non_exhaustive()
     }
@@ -69,17 +73,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `class`.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self {
-            class,
-            message: message.into(),
-            table: None,
-            is_of_size: false,
-            is_of_schema: false,
-            is_of_target: false,
-            is_of_side: false,
-            retry_after: None,
-            source: None,
-        }
+        Self { class, message: message.into(), scope: Scope::Any, retry_after: None, source: None }
     }
 
     /// Nothing was applied; try again.
@@ -109,37 +103,44 @@ impl Error {
         self
     }
 
-    /// Concerns this table only: others can go on without it.
+    fn with(self, scope: Scope) -> Self {
+        Self { scope, ..self }
+    }
+
+    /// Concerns this table of the source only: others can go on without it.
     #[must_use]
-    pub fn of_table(mut self, table: &str) -> Self {
-        self.table = Some(table.to_owned());
-        self
+    pub fn of_table(self, table: &str) -> Self {
+        self.with(Scope::Table(table.to_owned()))
+    }
+
+    /// The target cannot take changes of this table: none of its messages may be taken.
+    #[must_use]
+    pub fn of_target_table(self, table: &str) -> Self {
+        self.with(Scope::TargetTable(table.to_owned()))
     }
 
     /// A smaller request might have passed.
     #[must_use]
-    pub fn of_size(mut self) -> Self {
-        self.is_of_size = true;
-        self
+    pub fn of_size(self) -> Self {
+        self.with(Scope::Size)
     }
 
     /// Concerns the whole source or target: whatever is tried there fails in the same way.
     #[must_use]
-    pub fn of_side(mut self) -> Self {
-        self.is_of_side = true;
-        self
+    pub fn of_side(self) -> Self {
+        self.with(Scope::Side)
+    }
+
+    /// The target lacks a table or a column that the statement names.
+    #[must_use]
+    pub fn of_schema(self) -> Self {
+        self.with(Scope::Schema)
     }
 
     /// Not to be tried again before so much time has passed.
     #[must_use]
-    pub fn come_back_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait.min(MOST_RETRY_AFTER));
-        self
-    }
-
-    /// Whether it concerns the whole source or target.
-    pub fn is_of_side(&self) -> bool {
-        self.is_of_side
+    pub fn come_back_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait.min(MOST_RETRY_AFTER)), ..self }
     }
 
     /// When it may be tried again, where somebody said so.
@@ -149,36 +150,30 @@ impl Error {
 
     /// Whether a smaller request might have passed.
     pub fn is_of_size(&self) -> bool {
-        self.is_of_size
+        self.scope == Scope::Size
     }
 
-    /// The target cannot take changes of this table: none of its messages may be taken.
-    #[must_use]
-    pub fn of_target_table(mut self, table: &str) -> Self {
-        self.is_of_target = true;
-        self.of_table(table)
-    }
-
-    /// Whether it is the target that has trouble with its table.
-    pub fn is_of_target(&self) -> bool {
-        self.is_of_target
-    }
-
-    /// The target lacks a table or a column that the statement names.
-    #[must_use]
-    pub fn of_schema(mut self) -> Self {
-        self.is_of_schema = true;
-        self
+    /// Whether it concerns the whole source or target.
+    pub fn is_of_side(&self) -> bool {
+        self.scope == Scope::Side
     }
 
     /// Whether the target lacks a table or a column.
     pub fn is_of_schema(&self) -> bool {
-        self.is_of_schema
+        self.scope == Scope::Schema
+    }
+
+    /// Whether it is the target that has trouble with its table.
+    pub fn is_of_target(&self) -> bool {
+        matches!(self.scope, Scope::TargetTable(_))
     }
 
     /// The one table that it concerns.
     pub fn table(&self) -> Option<&str> {
-        self.table.as_deref()
+        match &self.scope {
+            Scope::Table(table) | Scope::TargetTable(table) => Some(table),
+            _ => None,
+        }
     }
 
     /// The class that decides what happens next.
@@ -275,8 +270,8 @@ impl From<tokio_postgres::Error> for Error {
         let code = error.code().map(|c| c.code().to_owned()).unwrap_or_default();
         let words = error.as_db_error().map(|db| db.message()).unwrap_or_default();
         let Verdict { class, is_of_side, mend } = verdict(&code, words);
-        let mut made = Self::new(class, format!("Postgres: {}; {mend}", describe(&error)));
-        made.is_of_side = is_of_side;
+        let made = Self::new(class, format!("Postgres: {}; {mend}", describe(&error)));
+        let made = if is_of_side { made.of_side() } else { made };
         made.caused_by(error)
     }
 }

@@ -13,6 +13,7 @@ mod pages;
 pub mod pairing;
 mod reader;
 mod rejected;
+mod session;
 mod step;
 mod throttle;
 pub mod verification;
@@ -20,18 +21,12 @@ mod writer;
 
 use crate::backoff::{Backoff, fraction};
 use crate::config::{Config, QueueName, Target};
-use crate::drift::shape::{self, Shape};
-use crate::drift::{self, evolve};
 use crate::error::{Class, Error, Result};
-use crate::letters::Supersedable;
 use crate::postgres::PgUrl;
 use crate::progress;
 use crate::queue;
-use crate::replica::Replica;
-use crate::replica::head::{Head, Witness, new_token};
-use crate::resyncs::{self, Reason, Resync};
+use crate::resyncs;
 use crate::schema::Schema;
-use crate::schema::catalog::{self, Catalog, SourceTable};
 use crate::verify::Report;
 use budget::Budget;
 use circuit::Circuit;
@@ -39,12 +34,12 @@ use gate::Gate;
 use page_sizes::PageSizes;
 use rejected::Rejected;
 use serde::Serialize;
+use session::Session;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use throttle::Throttle;
-use tokio_postgres::Client;
 use verification::Verification;
 
 /// How long one call of `/sync` may drain.
@@ -421,6 +416,7 @@ impl Worker {
     }
 
     async fn steps(&self, session: &mut Session<'_>, deadline: Instant, done: &mut Drained) -> Result<u64> {
+        let is_over = || Instant::now() >= deadline || self.is_to_end();
         let mut noted = false;
         loop {
             let calls_here = self.gate.calls();
@@ -432,71 +428,50 @@ impl Worker {
             if matches!(outcome, step::Outcome::Took { .. }) {
                 self.circuit.succeeded();
             }
-            match outcome {
+            let is_spent = match outcome {
                 // A comparison waits for a gap between the steps of others; it holds nothing meanwhile.
                 step::Outcome::Busy if session.verification.is_some() => {
-                    if Instant::now() >= deadline || self.is_to_end() {
+                    if is_over() {
                         return Err(Error::retry("other drains left no gap for the comparison; try again"));
                     }
                     tokio::time::sleep(gap()).await;
+                    false
                 }
                 step::Outcome::Busy if noted => {
                     done.busy = true;
-                    return Ok(calls_here);
+                    true
                 }
                 step::Outcome::Busy => {
                     // Leave a note and try once more: the other drain reads notes after its last
                     // step, so either it sees this one, or its lock is free now.
                     progress::wake(&session.client, &self.queue).await?;
                     noted = true;
+                    false
                 }
-                step::Outcome::Again if Instant::now() >= deadline || self.is_to_end() => return Ok(calls_here),
-                step::Outcome::Again => {}
                 step::Outcome::Throttled => {
                     let wait = self.throttle.wait();
-                    if Instant::now() + wait >= deadline || self.is_to_end() {
-                        return Ok(calls_here);
+                    let is_spent = Instant::now() + wait >= deadline || self.is_to_end();
+                    if !is_spent {
+                        tokio::time::sleep(wait).await;
                     }
-                    tokio::time::sleep(wait).await;
+                    is_spent
                 }
-                step::Outcome::Took { caught_up: true } if self.ends_caught_up => return Ok(calls_here),
-                step::Outcome::Took { .. } => {
+                step::Outcome::Took { caught_up } => {
                     self.gate.set_queued(session.queued);
-                    if Instant::now() >= deadline || self.is_to_end() {
-                        return Ok(calls_here);
-                    }
+                    (caught_up && self.ends_caught_up) || is_over()
                 }
+                step::Outcome::Again => is_over(),
                 step::Outcome::Empty { calls } => {
                     let noticed = progress::calls(&session.client, &self.queue).await? != calls
                         || self.gate.calls() != calls_here;
-                    let stop = self.is_to_end() || Instant::now() >= deadline;
-                    if !noticed || stop {
-                        return Ok(calls_here);
-                    }
+                    !noticed || is_over()
                 }
+            };
+            if is_spent {
+                return Ok(calls_here);
             }
         }
     }
-}
-
-/// Tables that somebody dropped in the replica: before they are made again, and look as if nothing were
-/// missing, their copy is asked for.
-async fn schedule_lost(
-    client: &Client,
-    queue: &QueueName,
-    lost: &BTreeSet<String>,
-    sources: &BTreeMap<String, SourceTable>,
-) -> Result<()> {
-    if lost.is_empty() {
-        return Ok(());
-    }
-    let kept = shape::kept(client, queue).await?;
-    let can_be_copied = |name: &&String| sources.get(*name).is_some_and(|s| s.captured || s.unpageable().is_none());
-    let names: Vec<&str> = lost.intersection(&kept).filter(can_be_copied).map(String::as_str).collect();
-    if !names.is_empty() {
-        resyncs::schedule(client, queue, &names, Reason::Evolve, false).await?;
-    }
-    Ok(())
 }
 
 /// A short wait of random length, so that two who wait do not meet again and again.
@@ -523,134 +498,4 @@ async fn answered<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
         ))
     };
     tokio::time::timeout(ANSWER_TIMEOUT, work).await.unwrap_or_else(|_| Err(late()))
-}
-
-/// What one drain holds: its connections, and what it knows of both sides.
-pub(crate) struct Session<'a> {
-    worker: &'a Worker,
-    client: Client,
-    replica: Replica,
-    sources: BTreeMap<String, SourceTable>,
-    /// Where the replica is; `None` until compared with the progress.
-    head: Option<Head>,
-    /// Tables whose rows steps read, and which they lock before their snapshot.
-    locked: BTreeSet<String>,
-    /// Tables whose marks stay queued, and why.
-    paused: BTreeMap<String, String>,
-    /// Those of them that the replica does not take, so that their images stay as well.
-    held: BTreeSet<String>,
-    /// Dead letters that an applied key would supersede.
-    letters: Supersedable,
-    /// How many there were then, and the last one.
-    letters_as_of: Vec<i64>,
-    /// Tables that wait to be rebuilt, as of the last step.
-    pending: Vec<Resync>,
-    /// Those of them that cannot be.
-    stuck: BTreeSet<String>,
-    /// Messages left, by count at the start.
-    queued: i64,
-    /// A second connection, which can commit while the step's transaction is open.
-    other: tokio::sync::OnceCell<Client>,
-    /// What is compared beside draining.
-    verification: Option<Verification>,
-    /// The epoch that this drain has announced to heal the two sides.
-    healing: Option<String>,
-    /// The catalog as of `sources`.
-    fingerprint: String,
-    /// What is replicated, with the columns that tables follow their source by.
-    schema: Arc<Schema>,
-    /// The shape that this schema gives the replica.
-    shape: Shape,
-    /// The replica lacks columns of it.
-    lacks_columns: bool,
-    /// Tables that the replica lacked, and that were created empty.
-    created: BTreeSet<String>,
-}
-
-impl<'a> Session<'a> {
-    /// Connects to both sides and creates what is missing on either.
-    async fn open(worker: &'a Worker) -> Result<Self> {
-        let client = worker.postgres.connect().await?;
-        progress::ensure(&client, &worker.queue).await?;
-        let schema = evolve::effective(&client, &worker.schema, &worker.queue).await?;
-        let Catalog { tables: sources, fingerprint } = catalog::read(&client, &schema, &worker.queue).await?;
-        let replica = Replica::open(&worker.target).await?;
-        let there = replica.inventory().await?;
-        schedule_lost(&client, &worker.queue, &there.lost_tables(&schema), &sources).await?;
-        replica.complete(&there, &schema).await?;
-        drift::warn(&drift::check(&client, &worker.queue, &worker.schema, Some(&there)).await?);
-        let locked = sources.values().filter(|s| s.is_marked());
-        let locked = locked.map(|s| s.table.name.clone()).collect();
-        Ok(Self {
-            worker,
-            client,
-            replica,
-            head: None,
-            locked,
-            paused: BTreeMap::new(),
-            held: BTreeSet::new(),
-            letters: Supersedable::default(),
-            letters_as_of: vec![0, 0],
-            pending: Vec::new(),
-            stuck: BTreeSet::new(),
-            queued: 0,
-            other: tokio::sync::OnceCell::new(),
-            verification: None,
-            healing: None,
-            fingerprint,
-            shape: Shape::of(&schema, &sources)?,
-            lacks_columns: there.lacks_columns(&schema),
-            created: there.lost_tables(&schema),
-            schema,
-            sources,
-        })
-    }
-
-    /// Gives everything back at once; if the connection is gone, Postgres does so by itself.
-    async fn abandon(&self) {
-        let rollback = tokio::time::timeout(Duration::from_secs(2), self.client.batch_execute("rollback"));
-        if !matches!(rollback.await, Ok(Ok(()))) {
-            tracing::debug!("the connection is gone; Postgres rolls its transaction back");
-        }
-    }
-
-    /// Whether `setup`'s triggers mark this table, so that images of it are leftovers.
-    fn is_captured(&self, table: &str) -> bool {
-        self.sources.get(table).is_some_and(SourceTable::is_marked)
-    }
-
-    /// What stays on the queue.
-    fn waiting(&self) -> queue::Paused<'_> {
-        let marks: Vec<&str> = self.paused.keys().map(String::as_str).collect();
-        let stays = |table: &&str| self.is_captured(table) || self.held.contains(*table);
-        let images = marks.iter().copied().filter(stays).collect();
-        queue::Paused { marks, images }
-    }
-
-    /// Locks the tables that are compared.
-    fn lock_compared(&mut self) {
-        let wanted = self.verification.as_ref().map(|v| v.tables().to_vec()).unwrap_or_default();
-        let is_readable = |name: &String| self.sources.get(name).is_some_and(|s| s.unpageable().is_none());
-        self.locked.extend(wanted.into_iter().filter(is_readable));
-    }
-
-    /// Gives the step a name that Postgres has committed: for rows that no message names.
-    async fn name_step(&self) -> Result<Arc<Witness>> {
-        let name = new_token();
-        progress::name_step(self.other().await?, &self.worker.queue, &name).await?;
-        Ok(Arc::new(Witness::named(name)))
-    }
-
-    /// The second connection.
-    async fn other(&self) -> Result<&Client> {
-        self.other.get_or_try_init(|| self.worker.postgres.connect()).await
-    }
-
-    /// Marks of this table stay queued; said once a drain.
-    async fn pause(&mut self, table: &str, problem: &str) -> Result<()> {
-        tracing::error!(table, "changes of this table wait on the queue: {problem}");
-        self.locked.remove(table);
-        self.paused.insert(table.to_owned(), problem.to_owned());
-        self.put_off(table, problem).await
-    }
 }

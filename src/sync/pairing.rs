@@ -128,7 +128,10 @@ impl Session<'_> {
     /// Letters that are older than images which the replica has.
     async fn supersede_by(&self, taken: &[Taken]) -> Result<()> {
         let mut letters = Supersedable::read(&self.client, &self.worker.queue).await?;
-        for message in taken.iter().filter(|_| !letters.is_empty()).collect::<Vec<_>>() {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        for message in taken {
             if let Ok(Message::Image(table, _, keys)) =
                 message::parse(message.text.as_deref().unwrap_or_default(), &self.schema)
             {

@@ -1,0 +1,170 @@
+//! What one drain holds: its connections, and what it knows of both sides between two steps.
+
+use super::Worker;
+use super::verification::Verification;
+use crate::config::QueueName;
+use crate::drift::shape::{self, Shape};
+use crate::drift::{self, evolve};
+use crate::error::Result;
+use crate::letters::Supersedable;
+use crate::progress;
+use crate::queue;
+use crate::replica::Replica;
+use crate::replica::head::{Head, Witness, new_token};
+use crate::resyncs::{self, Reason, Resync};
+use crate::schema::Schema;
+use crate::schema::catalog::{self, Catalog, SourceTable};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::Client;
+
+/// What one drain holds: its connections, and what it knows of both sides.
+pub(super) struct Session<'a> {
+    pub(super) worker: &'a Worker,
+    pub(super) client: Client,
+    pub(super) replica: Replica,
+    pub(super) sources: BTreeMap<String, SourceTable>,
+    /// Where the replica is; `None` until compared with the progress.
+    pub(super) head: Option<Head>,
+    /// Tables whose rows steps read, and which they lock before their snapshot.
+    pub(super) locked: BTreeSet<String>,
+    /// Tables whose marks stay queued, and why.
+    pub(super) paused: BTreeMap<String, String>,
+    /// Those of them that the replica does not take, so that their images stay as well.
+    pub(super) held: BTreeSet<String>,
+    /// Dead letters that an applied key would supersede.
+    pub(super) letters: Supersedable,
+    /// How many there were then, and the last one.
+    pub(super) letters_as_of: Vec<i64>,
+    /// Tables that wait to be rebuilt, as of the last step.
+    pub(super) pending: Vec<Resync>,
+    /// Those of them that cannot be.
+    pub(super) stuck: BTreeSet<String>,
+    /// Messages left, by count at the start.
+    pub(super) queued: i64,
+    /// A second connection, which can commit while the step's transaction is open.
+    pub(super) other: tokio::sync::OnceCell<Client>,
+    /// What is compared beside draining.
+    pub(super) verification: Option<Verification>,
+    /// The epoch that this drain has announced to heal the two sides.
+    pub(super) healing: Option<String>,
+    /// The catalog as of `sources`.
+    pub(super) fingerprint: String,
+    /// What is replicated, with the columns that tables follow their source by.
+    pub(super) schema: Arc<Schema>,
+    /// The shape that this schema gives the replica.
+    pub(super) shape: Shape,
+    /// The replica lacks columns of it.
+    pub(super) lacks_columns: bool,
+    /// Tables that the replica lacked, and that were created empty.
+    pub(super) created: BTreeSet<String>,
+}
+
+impl<'a> Session<'a> {
+    /// Connects to both sides and creates what is missing on either.
+    pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
+        let client = worker.postgres.connect().await?;
+        progress::ensure(&client, &worker.queue).await?;
+        let schema = evolve::effective(&client, &worker.schema, &worker.queue).await?;
+        let Catalog { tables: sources, fingerprint } = catalog::read(&client, &schema, &worker.queue).await?;
+        let replica = Replica::open(&worker.target).await?;
+        let there = replica.inventory().await?;
+        schedule_lost(&client, &worker.queue, &there.lost_tables(&schema), &sources).await?;
+        replica.complete(&there, &schema).await?;
+        drift::warn(&drift::check(&client, &worker.queue, &worker.schema, Some(&there)).await?);
+        let locked = sources.values().filter(|s| s.is_marked());
+        let locked = locked.map(|s| s.table.name.clone()).collect();
+        Ok(Self {
+            worker,
+            client,
+            replica,
+            head: None,
+            locked,
+            paused: BTreeMap::new(),
+            held: BTreeSet::new(),
+            letters: Supersedable::default(),
+            letters_as_of: vec![0, 0],
+            pending: Vec::new(),
+            stuck: BTreeSet::new(),
+            queued: 0,
+            other: tokio::sync::OnceCell::new(),
+            verification: None,
+            healing: None,
+            fingerprint,
+            shape: Shape::of(&schema, &sources)?,
+            lacks_columns: there.lacks_columns(&schema),
+            created: there.lost_tables(&schema),
+            schema,
+            sources,
+        })
+    }
+
+    /// Gives everything back at once; if the connection is gone, Postgres does so by itself.
+    pub(super) async fn abandon(&self) {
+        let rollback = tokio::time::timeout(Duration::from_secs(2), self.client.batch_execute("rollback"));
+        if !matches!(rollback.await, Ok(Ok(()))) {
+            tracing::debug!("the connection is gone; Postgres rolls its transaction back");
+        }
+    }
+
+    /// Whether `setup`'s triggers mark this table, so that images of it are leftovers.
+    pub(super) fn is_captured(&self, table: &str) -> bool {
+        self.sources.get(table).is_some_and(SourceTable::is_marked)
+    }
+
+    /// What stays on the queue.
+    pub(super) fn waiting(&self) -> queue::Paused<'_> {
+        let marks: Vec<&str> = self.paused.keys().map(String::as_str).collect();
+        let stays = |table: &&str| self.is_captured(table) || self.held.contains(*table);
+        let images = marks.iter().copied().filter(stays).collect();
+        queue::Paused { marks, images }
+    }
+
+    /// Locks the tables that are compared.
+    pub(super) fn lock_compared(&mut self) {
+        let wanted = self.verification.as_ref().map(|v| v.tables().to_vec()).unwrap_or_default();
+        let is_readable = |name: &String| self.sources.get(name).is_some_and(|s| s.unpageable().is_none());
+        self.locked.extend(wanted.into_iter().filter(is_readable));
+    }
+
+    /// Gives the step a name that Postgres has committed: for rows that no message names.
+    pub(super) async fn name_step(&self) -> Result<Arc<Witness>> {
+        let name = new_token();
+        progress::name_step(self.other().await?, &self.worker.queue, &name).await?;
+        Ok(Arc::new(Witness::named(name)))
+    }
+
+    /// The second connection.
+    pub(super) async fn other(&self) -> Result<&Client> {
+        self.other.get_or_try_init(|| self.worker.postgres.connect()).await
+    }
+
+    /// Marks of this table stay queued; said once a drain.
+    pub(super) async fn pause(&mut self, table: &str, problem: &str) -> Result<()> {
+        tracing::error!(table, "changes of this table wait on the queue: {problem}");
+        self.locked.remove(table);
+        self.paused.insert(table.to_owned(), problem.to_owned());
+        self.put_off(table, problem).await
+    }
+}
+
+/// Tables that somebody dropped in the replica: before they are made again, and look as if nothing were
+/// missing, their copy is asked for.
+async fn schedule_lost(
+    client: &Client,
+    queue: &QueueName,
+    lost: &BTreeSet<String>,
+    sources: &BTreeMap<String, SourceTable>,
+) -> Result<()> {
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let kept = shape::kept(client, queue).await?;
+    let can_be_copied = |name: &&String| sources.get(*name).is_some_and(|s| s.captured || s.unpageable().is_none());
+    let names: Vec<&str> = lost.intersection(&kept).filter(can_be_copied).map(String::as_str).collect();
+    if !names.is_empty() {
+        resyncs::schedule(client, queue, &names, Reason::Evolve, false).await?;
+    }
+    Ok(())
+}
