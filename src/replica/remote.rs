@@ -172,6 +172,11 @@ fn in_transaction(mut steps: Vec<Step>) -> Vec<Step> {
     steps
 }
 
+/// The body of the request that does `work`.
+pub fn body(work: &Work, encoding: Encoding) -> Vec<u8> {
+    encoding.encode(in_transaction(steps(work)))
+}
+
 fn steps(work: &Work) -> Vec<Step> {
     let mut steps: Vec<Step> = work.before.iter().cloned().map(step).collect();
     steps.extend(work.emptied.iter().map(|table| step(statements::empty(table).into())));

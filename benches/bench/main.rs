@@ -1,0 +1,33 @@
+//! The benchmark: every figure beside a floor or the reference algorithm, on a real Postgres with PGMQ and a
+//! real sqld, in one run. `cargo bench --bench bench -- [--quick] [--write] [SECTION…]`; `--write` puts tables and
+//! plots into `docs/performance.md`.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking")]
+
+#[path = "../../tests/suite/parts/mod.rs"]
+mod parts;
+
+mod drain;
+mod floors;
+mod ground;
+mod reference;
+mod report;
+
+use ground::Ground;
+use report::Section;
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let has = |flag: &str| arguments.iter().any(|a| a == flag);
+    let named: Vec<&str> = arguments.iter().map(String::as_str).filter(|a| !a.starts_with("--")).collect();
+    let is_wanted = |name: &str| named.is_empty() || named.contains(&name);
+    pgflume::replica::remote::install_crypto();
+    let ground = Ground::prepare(has("--quick")).await;
+    let mut sections: Vec<Section> = Vec::new();
+    if is_wanted("drain") {
+        sections.push(drain::run(&ground).await);
+    }
+    if has("--write") {
+        report::write(&sections);
+    }
+}
