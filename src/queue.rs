@@ -142,6 +142,12 @@ pub async fn is_empty(client: &Client, queue: &QueueName, lsn: &str) -> Result<(
     Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
+/// Whether any message is on the queue. By the index, which forgets what is gone; the table still has it.
+pub async fn has_any(client: &Client, queue: &QueueName) -> Result<bool> {
+    let sql = format!("select msg_id from {} where $1::text is not null order by msg_id limit 1", queue.table());
+    Ok(!client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT)]).await?.is_empty())
+}
+
 /// Messages on the queue, hidden ones included.
 pub async fn depth(client: &Client, queue: &QueueName) -> Result<i64> {
     let sql = format!("select count(*) from {} where $1::text is not null", queue.table());

@@ -37,7 +37,8 @@ pub async fn read(ground: &Ground, table: Table) -> f64 {
         }
         let keys = messages.iter().flat_map(|message| {
             let message: serde_json::Value = serde_json::from_str(message.get(0)).unwrap();
-            let keys = message["keys"].as_array().unwrap().iter().map(|key| key[0].as_str().unwrap().parse::<i64>().unwrap());
+            let keys =
+                message["keys"].as_array().unwrap().iter().map(|key| key[0].as_str().unwrap().parse::<i64>().unwrap());
             keys.collect::<Vec<_>>()
         });
         let keys: Vec<i64> = keys.collect();
@@ -53,7 +54,9 @@ pub async fn read(ground: &Ground, table: Table) -> f64 {
 pub async fn rows(ground: &Ground, table: Table) -> Arc<Vec<Item>> {
     let client = &ground.client;
     let schema = table.schema();
-    let sources = catalog::read(client, &schema, &ground.worker(table, &Target::File("unused".into())).queue().clone()).await.unwrap();
+    let sources = catalog::read(client, &schema, &ground.worker(table, &Target::File("unused".into())).queue().clone())
+        .await
+        .unwrap();
     let source = &sources.tables[table.name()];
     client.batch_execute("begin; set local timezone = 'UTC'; set local extra_float_digits = 3").await.unwrap();
     let read = client.query(&source::scan_sql(source), &[]).await.unwrap();

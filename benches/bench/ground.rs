@@ -137,15 +137,31 @@ impl Ground {
     /// Puts `changes` of the filled table on an empty queue, and forgets all replicas.
     pub async fn queue(&self, table: Table, format: Format, changes: i64) {
         let name = table.name();
-        let images = |row: &str| format!("jsonb_build_object('record', to_jsonb(r), 'old_record', null, 'type', 'INSERT', 'table', '{name}') from (select {row} from generate_series(1, {changes}) i) r");
-        let mark = |keys: &str, from: &str| format!("jsonb_build_object('v', 1, 'table', '{name}', 'keys', {keys}) from {from}");
+        let images = |row: &str| {
+            format!(
+                "jsonb_build_object('record', to_jsonb(r), 'old_record', null, 'type', 'INSERT', 'table', '{name}') from (select {row} from generate_series(1, {changes}) i) r"
+            )
+        };
+        let mark = |keys: &str, from: &str| {
+            format!("jsonb_build_object('v', 1, 'table', '{name}', 'keys', {keys}) from {from}")
+        };
         let messages = match format {
             Format::Images => images(table.row()),
-            Format::OneKey => mark("jsonb_build_array(jsonb_build_array(i::text))", &format!("generate_series(1, {changes}) i")),
-            Format::ManyKeys => mark("jsonb_agg(jsonb_build_array(i::text))", &format!("generate_series(1, {changes}) i group by (i - 1) / 500 order by (i - 1) / 500")),
+            Format::OneKey => {
+                mark("jsonb_build_array(jsonb_build_array(i::text))", &format!("generate_series(1, {changes}) i"))
+            }
+            Format::ManyKeys => mark(
+                "jsonb_agg(jsonb_build_array(i::text))",
+                &format!("generate_series(1, {changes}) i group by (i - 1) / 500 order by (i - 1) / 500"),
+            ),
             Format::HotKeys => {
-                let key = format!("case when i % 10 = 0 then 1 + i % {changes} else 1 + (i * 7919::bigint) % greatest({changes} / 100, 1) end");
-                mark("jsonb_build_array(jsonb_build_array(k::text))", &format!("(select {key} as k from generate_series(1, {changes}) i) k"))
+                let key = format!(
+                    "case when i % 10 = 0 then 1 + i % {changes} else 1 + (i * 7919::bigint) % greatest({changes} / 100, 1) end"
+                );
+                mark(
+                    "jsonb_build_array(jsonb_build_array(k::text))",
+                    &format!("(select {key} as k from generate_series(1, {changes}) i) k"),
+                )
             }
         };
         self.sql(&format!(

@@ -20,7 +20,8 @@ pub async fn drain(ground: &Ground, table: Table, sqld: &Sqld, rows: i64) -> f64
     Replica::open(&target).await.unwrap().prepare(&schema).await.unwrap();
     let columns: Vec<&str> = schema.get(table.name()).unwrap().columns.iter().map(|c| c.name.as_str()).collect();
     let marks: Vec<_> = (1..=columns.len()).map(|i| format!("?{i}")).collect();
-    let insert = format!("INSERT OR REPLACE INTO {} ({}) VALUES ({})", table.name(), columns.join(", "), marks.join(", "));
+    let insert =
+        format!("INSERT OR REPLACE INTO {} ({}) VALUES ({})", table.name(), columns.join(", "), marks.join(", "));
     let http = reqwest::Client::new();
     let client = &ground.client;
     let started = Instant::now();

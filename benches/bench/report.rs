@@ -28,7 +28,8 @@ impl Section {
     fn table(&self) -> String {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let head: Vec<String> = self.head.iter().map(ToString::to_string).collect();
-        let rule: Vec<String> = head.iter().enumerate().map(|(i, _)| if i == 0 { "---" } else { "---:" }.into()).collect();
+        let rule: Vec<String> =
+            head.iter().enumerate().map(|(i, _)| if i == 0 { "---" } else { "---:" }.into()).collect();
         line(&head) + &line(&rule) + &self.rows.iter().map(|row| line(row)).collect::<String>()
     }
 }
@@ -42,7 +43,13 @@ pub fn write(sections: &[Section]) {
         let (start, end) = (format!("<!-- {} -->\n", section.name), format!("<!-- end {} -->", section.name));
         let from = text.find(&start).unwrap() + start.len();
         let to = text.find(&end).unwrap();
-        let made = format!("{}\n\n{}\n![{}](performance/{}.svg)\n", section.what, section.table(), section.plot.0, section.name);
+        let made = format!(
+            "{}\n\n{}\n![{}](performance/{}.svg)\n",
+            section.what,
+            section.table(),
+            section.plot.0,
+            section.name
+        );
         text.replace_range(from..to, &made);
         plot(&docs.join("performance").join(format!("{}.svg", section.name)), &section.plot);
     }
@@ -69,7 +76,11 @@ fn plot(path: &PathBuf, (title, bars): &(String, Vec<(String, f64)>)) {
     };
     chart.configure_mesh().disable_y_mesh().y_labels(bars.len()).y_label_formatter(&name).draw().unwrap();
     let drawn = bars.iter().rev().enumerate().map(|(i, (name, value))| {
-        let color = if name.starts_with("floor") || name.starts_with("reference") { RGBColor(150, 150, 150) } else { RGBColor(31, 119, 180) };
+        let color = if name.starts_with("floor") || name.starts_with("reference") {
+            RGBColor(150, 150, 150)
+        } else {
+            RGBColor(31, 119, 180)
+        };
         let corners = [(0.0, SegmentValue::Exact(i)), (*value, SegmentValue::Exact(i + 1))];
         let mut bar = Rectangle::new(corners, color.filled());
         bar.set_margin(4, 4, 0, 0);

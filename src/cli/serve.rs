@@ -18,6 +18,9 @@ pub(super) struct ServeArgs {
     /// Address to listen on
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     host: String,
+    /// Apply changes as they come, without waiting for calls of /sync
+    #[arg(long, env = "FOLLOW")]
+    follow: bool,
 }
 
 pub(super) async fn run(args: ServeArgs, options: &Options) -> CommandResult {
@@ -28,7 +31,8 @@ pub(super) async fn run(args: ServeArgs, options: &Options) -> CommandResult {
         .await
         .map_err(|e| ConfigError(format!("HOST and PORT cannot be listened on ({e}): choose others")))?;
     tracing::info!(address = %listener.local_addr()?, queue = config.queue.as_str(), "listening");
-    let app = Arc::new(App::new(Worker::new(config), auth));
+    let app = App::new(Worker::new(config), auth);
+    let app = Arc::new(if args.follow { app.following() } else { app });
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }

@@ -46,6 +46,8 @@ pub struct App {
     pub auth: Auth,
     /// Tables are left to be rebuilt.
     go_on: Notify,
+    /// Changes are applied as they come.
+    is_following: bool,
     bodies: Bodies,
     metrics: Kept<Option<String>>,
     ready: Kept<BTreeMap<&'static str, String>>,
@@ -55,7 +57,13 @@ impl App {
     /// A worker behind `auth`.
     pub fn new(worker: Worker, auth: Auth) -> Self {
         let (metrics, ready) = (Kept::new(metrics::KEPT), Kept::new(Duration::ZERO));
-        Self { worker, auth, go_on: Notify::new(), bodies: Bodies::new(), metrics, ready }
+        Self { worker, auth, go_on: Notify::new(), is_following: false, bodies: Bodies::new(), metrics, ready }
+    }
+
+    /// One that applies changes as they come, too.
+    #[must_use]
+    pub fn following(self) -> Self {
+        Self { is_following: true, ..self }
     }
 }
 
@@ -106,6 +114,12 @@ pub async fn serve(
         tokio::time::timeout(ANSWER_PATIENCE, open.shutdown()).await.ok();
     };
     let background = background::run(app.clone());
+    let following = async {
+        if app.is_following {
+            app.worker.follow().await;
+        }
+        std::future::pending::<()>().await;
+    };
     let patience = async {
         // An error says that the sender is gone: that is the signal.
         stopping.await.ok();
@@ -113,6 +127,7 @@ pub async fn serve(
     };
     tokio::select! {
         () = background => {}
+        () = following => {}
         () = server => {}
         () = patience => {
             tracing::warn!("the step in hand takes too long; Postgres puts its messages back on the queue");

@@ -1,92 +1,123 @@
-//! How a drain follows changed definitions: DDL that comes between two steps, and a replica whose rows were
-//! kept by another definition than this worker's. The latter gets the columns that it lacks, and the tables
-//! concerned are copied again. Drops nothing.
+//! Applies changes as they come, with no cron. Looks at the queue often while something is on it and seldom while
+//! not: a look costs both sides less than a tenth of a millisecond of processor time, and it works through every
+//! pooler. A NOTIFY in each commit would make writers wait for each other (`docs/performance.md`).
 
-use super::Session;
-use crate::drift::evolve;
-use crate::drift::shape::{self, Shape};
-use crate::error::Result;
-use crate::replica::change;
-use crate::replica::head::Head;
-use crate::resyncs::{self, Reason};
-use crate::schema::catalog;
-use std::collections::BTreeMap;
-use tokio_postgres::Client;
+use super::session::Session;
+use super::{BACK_OFF, CALL_BUDGET, Drained, Totals, Worker, answered};
+use crate::backoff::fraction;
+use crate::error::{Class, Result};
+use crate::queue;
+use std::sync::PoisonError;
+use std::time::{Duration, Instant};
 
-impl Session<'_> {
-    /// Whether DDL came since the catalog was read; then it has been read again.
-    pub(super) async fn has_catalog_changed(&mut self) -> Result<bool> {
-        let seen = catalog::fingerprint(&self.client, &self.sources).await?;
-        if seen == self.fingerprint {
-            return Ok(false);
+/// Wait before the next look when the last one found something.
+const SHORTEST_WAIT: Duration = Duration::from_millis(2);
+
+/// The same when nothing has come for a while.
+const LONGEST_WAIT: Duration = Duration::from_millis(25);
+
+/// The same while messages wait that cannot be taken: another worker drains, or their tables are paused.
+const FRUITLESS_WAIT: Duration = Duration::from_millis(500);
+
+/// Growth from one look in vain to the next.
+const GROWTH: f64 = 1.2;
+
+/// A whole step though the queue is empty: tables to rebuild, losses, changed definitions.
+const WHOLE_STEP: Duration = Duration::from_secs(5);
+
+/// What a session knows of both sides is looked up again after so long.
+const SESSION_TIME: Duration = Duration::from_secs(60);
+
+/// The same while tables are paused: they are tried again.
+const PAUSED_TIME: Duration = Duration::from_secs(5);
+
+/// How long to wait between two looks.
+struct Pace(Duration);
+
+impl Pace {
+    /// Waits, each time somewhat longer until it is `longest`.
+    async fn wait(&mut self, longest: Duration) {
+        tokio::time::sleep(self.0).await;
+        self.0 = self.0.mul_f64(GROWTH).min(longest);
+    }
+}
+
+impl Worker {
+    /// Applies changes as they come, until [`stop`](Self::stop). What fails is tried again, ever more seldom.
+    pub async fn follow(&self) {
+        tracing::info!("following: changes are applied as they come");
+        let mut failures = 0;
+        while !self.is_stopping() {
+            let tried = match self.circuit.enter() {
+                Ok(leave) => {
+                    let followed = self.follow_session(&mut failures).await;
+                    if let Err(e) = &followed {
+                        tracing::error!(error = %e, "following was interrupted; what is not acknowledged is still queued");
+                        self.circuit.failed(e);
+                    }
+                    drop(leave);
+                    followed
+                }
+                refused => refused.map(drop),
+            };
+            let Err(e) = tried else { continue };
+            failures += 1;
+            let wait = BACK_OFF.wait(failures, fraction());
+            let least = if e.class() == Class::Halt { BACK_OFF.wait(u32::MAX, 1.0) } else { wait };
+            tokio::time::sleep(e.retry_after().unwrap_or_default().max(least)).await;
         }
-        self.client.batch_execute("rollback").await?;
-        tracing::info!("a table was altered: its definition is read again");
-        let (worker, client) = (self.worker, &self.client);
-        let schema = evolve::effective(client, &worker.schema, &worker.queue).await?;
-        let read = catalog::read(client, &schema, &worker.queue).await?;
-        (self.sources, self.fingerprint) = (read.tables, read.fingerprint);
-        self.shape = Shape::of(&schema, &self.sources)?;
-        if schema != self.schema {
-            self.lacks_columns = self.replica.prepare(&schema).await?.lacks_columns(&schema);
-            self.schema = schema;
-        }
-        self.locked = self.sources.values().filter(|s| s.is_marked()).map(|s| s.table.name.clone()).collect();
-        self.lock_compared();
-        self.locked.retain(|name| !self.paused.contains_key(name));
-        Ok(true)
     }
 
-    /// Gives the replica, which stands at `head`, the shape of this worker's definitions, in the step's
-    /// transaction: columns that it lacks are added, and tables whose rows were kept by another definition
-    /// are copied again. A worker with an older schema.json does the same, so that nothing goes stale unseen.
-    pub(super) async fn reshape(&mut self, head: Head) -> Result<()> {
-        let mut outgrown = BTreeMap::new();
-        let kept = shape::kept(&self.client, &self.worker.queue).await?;
-        for name in self.created.intersection(&kept) {
-            outgrown.insert(name.clone(), "the replica no longer had it".to_owned());
+    /// Follows on one connection for [`SESSION_TIME`].
+    async fn follow_session(&self, failures: &mut u32) -> Result<()> {
+        let mut session = answered(Session::open(self)).await.inspect_err(|e| self.note_failure(Some(e)))?;
+        (session.is_following, session.ends_caught_up) = (true, true);
+        let mut all = Totals::default();
+        let followed = self.bursts(&mut session, &mut all, failures).await;
+        if followed.is_err() {
+            session.abandon().await;
         }
-        if self.lacks_columns {
-            let additions = change::additions(&self.replica.inventory().await?, &self.schema);
-            for added in &additions {
-                tracing::info!(table = added.table, "the replica changes: {}", added.what);
-                if added.needs_copy {
-                    outgrown.insert(added.table.clone(), added.what.clone());
-                }
-            }
-            // Committed before: an answer that is lost must not leave a column that nothing fills.
-            self.copy_again(self.other().await?, &outgrown).await?;
-            outgrown.clear();
-            self.replica.alter(&head, additions.into_iter().flat_map(|a| a.statements).collect()).await?;
+        if all.processed > 0 {
+            let Totals { processed, rows, batches, skipped, dead, .. } = all;
+            tracing::info!(processed, rows, batches, skipped, dead, "followed");
         }
-        outgrown.extend(self.shape.clone().store(&self.client, &self.worker.queue).await?);
-        self.copy_again(&self.client, &outgrown).await?;
-        self.client.batch_execute("commit").await?;
-        self.lacks_columns = false;
-        self.created.clear();
-        self.head = Some(head);
-        Ok(())
+        followed
     }
 
-    async fn copy_again(&self, client: &Client, outgrown: &BTreeMap<String, String>) -> Result<()> {
-        let mut names = Vec::new();
-        for (name, why) in outgrown {
-            match self.sources.get(name).and_then(|source| source.unpageable()) {
-                None => {
-                    tracing::warn!(table = name, "the table is copied again: {why}");
-                    names.push(name.as_str());
-                }
-                Some(problem) if self.sources.get(name).is_some_and(|source| source.captured) => {
-                    tracing::error!(table = name, "the table has to be copied again ({why}), and waits: {problem}");
-                    names.push(name.as_str());
-                }
-                Some(problem) => {
-                    tracing::warn!(table = name, "older rows stay as they are ({why}): {problem}");
-                }
+    async fn bursts(&self, session: &mut Session<'_>, all: &mut Totals, failures: &mut u32) -> Result<()> {
+        let opened = Instant::now();
+        let mut due = opened;
+        let mut pace = Pace(SHORTEST_WAIT);
+        let lifetime = |session: &Session<'_>| if session.paused.is_empty() { SESSION_TIME } else { PAUSED_TIME };
+        while opened.elapsed() < lifetime(session) && !self.is_stopping() {
+            let is_due = Instant::now() >= due;
+            // Not while a nuke waits for its turn.
+            let is_wanted =
+                !self.is_to_end() && (is_due || answered(queue::has_any(&session.client, &self.queue)).await?);
+            let turn = if is_wanted { self.gate.try_enter() } else { None };
+            let Some(turn) = turn else {
+                pace.wait(LONGEST_WAIT).await;
+                continue;
+            };
+            if is_due {
+                session.queued = answered(queue::depth(&session.client, &self.queue)).await?;
+                self.gate.set_queued(session.queued);
+                due = Instant::now() + WHOLE_STEP;
             }
-        }
-        if !names.is_empty() {
-            resyncs::schedule(client, &self.worker.queue, &names, Reason::Evolve, false).await?;
+            let mut done = Drained::default();
+            let result = self.steps(session, Instant::now() + CALL_BUDGET, &mut done).await;
+            drop(turn);
+            self.note_failure(result.as_ref().err());
+            self.count(&done, result.is_err());
+            all.add(&done, result.is_err());
+            result?;
+            *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.paused.clone();
+            self.circuit.succeeded();
+            *failures = 0;
+            if done.batches > 0 {
+                pace = Pace(SHORTEST_WAIT);
+            }
+            pace.wait(if is_due { LONGEST_WAIT } else { FRUITLESS_WAIT }).await;
         }
         Ok(())
     }

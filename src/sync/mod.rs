@@ -2,6 +2,13 @@
 //! of things, and nothing of how any of them is done. `step` is one of them, [`pairing`] what comes
 //! before the first.
 
+/// A line in the log for each step, unless there may be a hundred of them a second.
+macro_rules! log_step {
+    ($session:expr, $($fields:tt)*) => {
+        if $session.is_following { tracing::debug!($($fields)*) } else { tracing::info!($($fields)*) }
+    };
+}
+
 mod budget;
 pub mod circuit;
 mod compared_pages;
@@ -13,6 +20,7 @@ mod pages;
 pub mod pairing;
 mod reader;
 mod rejected;
+mod reshape;
 mod session;
 mod step;
 mod throttle;
@@ -297,6 +305,10 @@ impl Worker {
         self.paused.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    fn note_failure(&self, error: Option<&Error>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = error.map(ToString::to_string);
+    }
+
     /// What it did so far.
     pub fn totals(&self) -> Totals {
         *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
@@ -319,8 +331,7 @@ impl Worker {
             if (done.processed, done.batches, self.budget.limits()) != before {
                 attempt = 1;
             }
-            *self.failure.lock().unwrap_or_else(PoisonError::into_inner) =
-                outcome.as_ref().err().map(ToString::to_string);
+            self.note_failure(outcome.as_ref().err());
             match outcome {
                 Ok(seen) => return Ok(seen),
                 Err(e) => {
@@ -458,7 +469,7 @@ impl Worker {
                 }
                 step::Outcome::Took { caught_up } => {
                     self.gate.set_queued(session.queued);
-                    (caught_up && self.ends_caught_up) || is_over()
+                    (caught_up && session.ends_caught_up) || is_over()
                 }
                 step::Outcome::Again => is_over(),
                 step::Outcome::Empty { calls } => {

@@ -235,7 +235,7 @@ impl<'s> Reader<'s> {
             }
             let group;
             (group, rest) = rest.split_at(messages);
-            tracing::info!(batch.messages = messages, batch.images = intake.images.len(), "messages read");
+            log_step!(self.session, batch.messages = messages, batch.images = intake.images.len(), "messages read");
             self.report.messages += messages as u64;
             self.report.left = if is_empty { rest.len() as i64 } else { (self.report.left - messages as i64).max(1) };
             self.group(intake, group).await?;

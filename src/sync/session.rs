@@ -45,6 +45,10 @@ pub(super) struct Session<'a> {
     pub(super) queued: i64,
     /// A second connection, which can commit while the step's transaction is open.
     pub(super) other: tokio::sync::OnceCell<Client>,
+    /// Ends with the first step that leaves nothing at its snapshot.
+    pub(super) ends_caught_up: bool,
+    /// Changes are applied as they come: what each step does is not worth a line in the log.
+    pub(super) is_following: bool,
     /// What is compared beside draining.
     pub(super) verification: Option<Verification>,
     /// The epoch that this drain has announced to heal the two sides.
@@ -89,6 +93,8 @@ impl<'a> Session<'a> {
             stuck: BTreeSet::new(),
             queued: 0,
             other: tokio::sync::OnceCell::new(),
+            ends_caught_up: worker.ends_caught_up,
+            is_following: false,
             verification: None,
             healing: None,
             fingerprint,

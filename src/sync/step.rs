@@ -110,7 +110,8 @@ impl Session<'_> {
         }
         let caught_up = read.is_caught_up();
         self.acknowledge(&snapshot, read, applied, dead.len(), done).await?;
-        tracing::info!(
+        log_step!(
+            self,
             queue.remaining = self.queued,
             step_ms = started.elapsed().as_millis() as u64,
             "step acknowledged"

@@ -3,8 +3,6 @@
 //! dead letter. Knows nothing of Postgres but what the ledger keeps.
 
 use super::Session;
-use super::budget::Budget;
-use super::rejected::Rejected;
 use crate::batch::Item;
 use crate::error::{Class, Error, Result};
 use crate::failpoint;
@@ -12,9 +10,9 @@ use crate::letters::{DeadLetter, Refusal, Supersedable, Superseded};
 use crate::message::{self, Message};
 use crate::progress::Snapshot;
 use crate::queue::Taken;
+use crate::replica::Work;
 use crate::replica::head::{self, Entry, Freshness, Head, Witness};
-use crate::replica::{Replica, Work};
-use crate::schema::{Schema, Table};
+use crate::schema::Table;
 use crate::value::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -41,14 +39,11 @@ pub(super) struct Chunk {
 
 /// Applies.
 pub(super) struct Writer<'s> {
-    replica: &'s Replica,
+    session: &'s Session<'s>,
     snapshot: &'s Snapshot,
-    budget: &'s Budget,
-    schema: &'s Schema,
     /// Letters that wait, and those of this step, of which newer states may come.
     letters: Supersedable,
     own_letters: Supersedable,
-    rejected: &'s Rejected,
     /// When the first row was rejected.
     rejecting_since: Option<Instant>,
     report: Applied,
@@ -94,13 +89,10 @@ impl<'s> Writer<'s> {
     /// A writer that goes on after another of the same step.
     pub fn resume(session: &'s Session<'s>, snapshot: &'s Snapshot, report: Applied) -> Self {
         Self {
-            replica: &session.replica,
+            session,
             snapshot,
-            budget: &session.worker.budget,
-            schema: &session.schema,
             letters: session.letters.clone(),
             own_letters: Supersedable::default(),
-            rejected: &session.worker.rejected,
             rejecting_since: None,
             report,
         }
@@ -144,7 +136,7 @@ impl<'s> Writer<'s> {
                     tracing::warn!(error = %e, batch.rows = work.range.len(), "the target rejects the batch; it is halved");
                     let halves = halves(work);
                     // Where it took nothing so far, the bad rows may just have the lowest keys.
-                    if self.rejected.is_doubtful() {
+                    if self.session.worker.rejected.is_doubtful() {
                         todo.extend(halves)
                     } else {
                         todo.extend(halves.into_iter().rev())
@@ -154,7 +146,7 @@ impl<'s> Writer<'s> {
                     let item = &work.items()[0];
                     self.check_target().await?;
                     let since = *self.rejecting_since.get_or_insert_with(Instant::now);
-                    if self.rejected.note(&item.table.name, since.elapsed(), &e)? {
+                    if self.session.worker.rejected.note(&item.table.name, since.elapsed(), &e)? {
                         todo.reverse();
                     }
                     self.bury(item, &chunk.taken, &e);
@@ -193,16 +185,19 @@ impl<'s> Writer<'s> {
         };
         failpoint::reach(failpoint::SENT);
         let size = (work.range.len(), work.items().iter().map(Item::bytes).sum());
-        let applied =
-            self.replica.apply(&self.report.head, &entry, self.report.acknowledged, freshness, work.clone()).await;
-        self.budget.learn(size, started.elapsed(), applied.as_ref().err());
+        let applied = self
+            .session
+            .replica
+            .apply(&self.report.head, &entry, self.report.acknowledged, freshness, work.clone())
+            .await;
+        self.session.worker.budget.learn(size, started.elapsed(), applied.as_ref().err());
         applied?;
         failpoint::reach(failpoint::APPLIED);
         if witness.is_empty() {
             let tables = work.emptied.iter().chain(work.items().iter().map(|item| &item.table));
             self.report.copied.extend(tables.map(|table| table.name.clone()));
         }
-        self.rejected.took(work.items());
+        self.session.worker.rejected.took(work.items());
         // What messages name is superseded where they are taken.
         if witness.is_empty() && !self.letters.is_empty() {
             work.items().iter().for_each(|item| self.letters.cover_item(item));
@@ -215,13 +210,23 @@ impl<'s> Writer<'s> {
         self.report.rows += work.range.len() as u64;
         self.report.batches += 1;
         let apply_ms = started.elapsed().as_millis() as u64;
-        tracing::info!(batch.seq = self.report.head.seq, batch.rows = work.range.len(), apply_ms, "batch applied");
+        log_step!(
+            self.session,
+            batch.seq = self.report.head.seq,
+            batch.rows = work.range.len(),
+            apply_ms,
+            "batch applied"
+        );
         Ok(())
     }
 
     /// A failure counts against a row only while the target works.
     async fn check_target(&self) -> Result<()> {
-        if self.replica.head().await?.as_ref() == Some(&self.report.head) { Ok(()) } else { Err(head::fenced()) }
+        if self.session.replica.head().await?.as_ref() == Some(&self.report.head) {
+            Ok(())
+        } else {
+            Err(head::fenced())
+        }
     }
 
     /// The one row that the target does not take: its key waits, or for images the messages.
@@ -235,7 +240,7 @@ impl<'s> Writer<'s> {
             letters.push(DeadLetter::of_key(table, key, Refusal::Target, &problem));
         }
         for message in taken.iter().filter(|m| item.images.contains(&m.msg_id)) {
-            let keys = match message::parse(message.text.as_deref().unwrap_or_default(), self.schema) {
+            let keys = match message::parse(message.text.as_deref().unwrap_or_default(), &self.session.schema) {
                 Ok(Message::Image(_, _, keys)) => keys,
                 _ => Vec::new(),
             };

@@ -2,7 +2,7 @@
 //! the side works again.
 
 use crate::parts::{Pgbouncer, Sqld, SqldOptions, http};
-use crate::support::{Db, Home, Path, SECRET, Server, config, repository_schema};
+use crate::support::{Db, Home, Path, SECRET, Server, config, repository_schema, until};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
@@ -14,15 +14,6 @@ use serde_json::Value;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-
-/// Waits by condition, for as long as a slow machine and the longest rest may take.
-async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !condition().await {
-        assert!(Instant::now() < deadline, "{what}: not within two minutes");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
 
 async fn send(db: &Db) {
     db.send(r#"{"type":"INSERT","table":"apps","record":{"id":"a","name":"x"}}"#).await;
@@ -378,7 +369,7 @@ async fn a_file_that_another_process_holds_is_waited_for() {
 }
 
 /// A Postgres of the test's own, with few connections and passwords, and a database with PGMQ.
-async fn strict() -> (&'static Cluster, Db) {
+pub async fn strict() -> (&'static Cluster, Db) {
     let settings = [("fsync", "off"), ("max_connections", "20")];
     let settings = settings.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(Options { bin_dir: None, settings }).unwrap()));

@@ -10,6 +10,7 @@ mod dead;
 mod drift;
 mod errors;
 mod first_contact;
+mod follow;
 mod init;
 mod json_schema;
 mod kills;

@@ -16,7 +16,7 @@ use pgflume::value::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 use tokio_postgres::Client;
@@ -255,6 +255,15 @@ pub fn show(cell: &Cell) -> String {
     }
 }
 
+/// Waits by condition, for as long as a slow machine and the longest rest may take.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !condition().await {
+        assert!(Instant::now() < deadline, "{what}: not within two minutes");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// The HTTP worker on a free port, stopped when dropped.
 pub struct Server {
     pub address: String,
@@ -269,11 +278,22 @@ impl Server {
         Self::with(config, Signatures { webhook: secret(), nuke: secret() }).await
     }
 
+    /// One that applies changes as they come.
+    pub async fn following(config: Config) -> Self {
+        let secret = || vec![Secret::new(SECRET)];
+        let auth = Auth::new(Signatures { webhook: secret(), nuke: secret() });
+        Self::of(App::new(Worker::new(config), auth).following()).await
+    }
+
     pub async fn with(config: Config, signatures: Signatures) -> Self {
+        Self::of(App::new(Worker::new(config), Auth::new(signatures))).await
+    }
+
+    async fn of(app: App) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
-        let app = Arc::new(App::new(Worker::new(config), Auth::new(signatures)));
+        let app = Arc::new(app);
         let shutdown = async { stopped.await.unwrap_or(()) };
         let task = Some(tokio::spawn(http::serve(listener, app, shutdown)));
         Self { address, stop: Some(stop), task }

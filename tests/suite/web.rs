@@ -1,7 +1,7 @@
 //! The HTTP contract, from the outside.
 
 use crate::parts::{Sqld, SqldOptions};
-use crate::support::{Db, Home, PATHS, Path, Rig, SECRET, Server, config, repository_schema};
+use crate::support::{Db, Home, PATHS, Path, Rig, SECRET, Server, config, repository_schema, until};
 use pgflume::config::{Signatures, Target};
 use pgflume::secret::Secret;
 use std::io::Write;
@@ -169,9 +169,9 @@ async fn a_caller_that_hangs_up_does_not_stop_the_drain() {
     // Hang up once the drain holds the progress row: it runs.
     let locked = "select count(*) from pg_locks l join pg_class c on c.oid = l.relation where c.relname = 'progress' and l.mode = 'RowShareLock'
                   and l.database = (select oid from pg_database where datname = current_database())";
-    until(async || db.one(locked).await != "0" || db.queued().await < 30_000).await;
+    until("the drain has begun", async || db.one(locked).await != "0" || db.queued().await < 30_000).await;
     drop(stream);
-    until(async || db.queued().await == 0).await;
+    until("the drain ends", async || db.queued().await == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,7 +180,7 @@ async fn a_stopped_worker_ends_its_step_and_leaves_the_rest_queued() {
     fill(&db, 200_000).await;
     let stop = server.stop.take().unwrap();
     let signal = async {
-        until(async || db.queued().await < 200_000).await;
+        until("the drain is on its way", async || db.queued().await < 200_000).await;
         stop.send(()).unwrap();
         Instant::now()
     };
@@ -193,12 +193,4 @@ async fn a_stopped_worker_ends_its_step_and_leaves_the_rest_queued() {
     let (left, there) = (rig.db.queued().await, rig.rows("SELECT count(*) FROM apps").await);
     assert_eq!(there, [(200_000 - left).to_string()]);
     assert_eq!(processed, 200_000 - left);
-}
-
-async fn until(mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition().await {
-        assert!(Instant::now() < deadline, "waited for a minute");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }

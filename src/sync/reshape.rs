@@ -1,0 +1,93 @@
+//! How a drain follows changed definitions: DDL that comes between two steps, and a replica whose rows were
+//! kept by another definition than this worker's. The latter gets the columns that it lacks, and the tables
+//! concerned are copied again. Drops nothing.
+
+use super::Session;
+use crate::drift::evolve;
+use crate::drift::shape::{self, Shape};
+use crate::error::Result;
+use crate::replica::change;
+use crate::replica::head::Head;
+use crate::resyncs::{self, Reason};
+use crate::schema::catalog;
+use std::collections::BTreeMap;
+use tokio_postgres::Client;
+
+impl Session<'_> {
+    /// Whether DDL came since the catalog was read; then it has been read again.
+    pub(super) async fn has_catalog_changed(&mut self) -> Result<bool> {
+        let seen = catalog::fingerprint(&self.client, &self.sources).await?;
+        if seen == self.fingerprint {
+            return Ok(false);
+        }
+        self.client.batch_execute("rollback").await?;
+        tracing::info!("a table was altered: its definition is read again");
+        let (worker, client) = (self.worker, &self.client);
+        let schema = evolve::effective(client, &worker.schema, &worker.queue).await?;
+        let read = catalog::read(client, &schema, &worker.queue).await?;
+        (self.sources, self.fingerprint) = (read.tables, read.fingerprint);
+        self.shape = Shape::of(&schema, &self.sources)?;
+        if schema != self.schema {
+            self.lacks_columns = self.replica.prepare(&schema).await?.lacks_columns(&schema);
+            self.schema = schema;
+        }
+        self.locked = self.sources.values().filter(|s| s.is_marked()).map(|s| s.table.name.clone()).collect();
+        self.lock_compared();
+        self.locked.retain(|name| !self.paused.contains_key(name));
+        Ok(true)
+    }
+
+    /// Gives the replica, which stands at `head`, the shape of this worker's definitions, in the step's
+    /// transaction: columns that it lacks are added, and tables whose rows were kept by another definition
+    /// are copied again. A worker with an older schema.json does the same, so that nothing goes stale unseen.
+    pub(super) async fn reshape(&mut self, head: Head) -> Result<()> {
+        let mut outgrown = BTreeMap::new();
+        let kept = shape::kept(&self.client, &self.worker.queue).await?;
+        for name in self.created.intersection(&kept) {
+            outgrown.insert(name.clone(), "the replica no longer had it".to_owned());
+        }
+        if self.lacks_columns {
+            let additions = change::additions(&self.replica.inventory().await?, &self.schema);
+            for added in &additions {
+                tracing::info!(table = added.table, "the replica changes: {}", added.what);
+                if added.needs_copy {
+                    outgrown.insert(added.table.clone(), added.what.clone());
+                }
+            }
+            // Committed before: an answer that is lost must not leave a column that nothing fills.
+            self.copy_again(self.other().await?, &outgrown).await?;
+            outgrown.clear();
+            self.replica.alter(&head, additions.into_iter().flat_map(|a| a.statements).collect()).await?;
+        }
+        outgrown.extend(self.shape.clone().store(&self.client, &self.worker.queue).await?);
+        self.copy_again(&self.client, &outgrown).await?;
+        self.client.batch_execute("commit").await?;
+        self.lacks_columns = false;
+        self.created.clear();
+        self.head = Some(head);
+        Ok(())
+    }
+
+    async fn copy_again(&self, client: &Client, outgrown: &BTreeMap<String, String>) -> Result<()> {
+        let mut names = Vec::new();
+        for (name, why) in outgrown {
+            match self.sources.get(name).and_then(|source| source.unpageable()) {
+                None => {
+                    tracing::warn!(table = name, "the table is copied again: {why}");
+                    names.push(name.as_str());
+                }
+                Some(problem) if self.sources.get(name).is_some_and(|source| source.captured) => {
+                    tracing::error!(table = name, "the table has to be copied again ({why}), and waits: {problem}");
+                    names.push(name.as_str());
+                }
+                Some(problem) => {
+                    tracing::warn!(table = name, "older rows stay as they are ({why}): {problem}");
+                }
+            }
+        }
+        if !names.is_empty() {
+            resyncs::schedule(client, &self.worker.queue, &names, Reason::Evolve, false).await?;
+        }
+        Ok(())
+    }
+}
