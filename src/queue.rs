@@ -45,54 +45,83 @@ pub async fn hold(client: &Client, queue: &QueueName) -> Result<()> {
     client.batch_execute(&sql).await.map_err(Error::from)
 }
 
-/// Takes the oldest messages by deleting them, whatever their visibility timeout, at most
-/// `limit` and [`TAKE_BYTES`], sorted by id. What `paused` names stays. With `keeps` they stay in `pgflume.kept`.
-pub async fn take(
-    client: &Client,
-    queue: &QueueName,
-    paused: &Paused<'_>,
-    limit: i64,
-    keeps: bool,
-) -> Result<Vec<Taken>> {
+/// What to take.
+#[derive(Debug, Clone, Copy)]
+pub struct Take<'a> {
+    /// Up to this id the step has taken all that it wants: its index entries need not be walked again.
+    pub after: i64,
+    /// What stays.
+    pub paused: &'a Paused<'a>,
+    /// Most messages.
+    pub limit: i64,
+    /// Whether they stay in `pgflume.kept`.
+    pub keeps: bool,
+    /// WAL position of which it is asked whether it is flushed.
+    pub lsn: &'a str,
+}
+
+/// What was taken.
+#[derive(Debug, Default)]
+pub struct Taking {
+    /// The messages, sorted by id.
+    pub messages: Vec<Taken>,
+    /// Whether more could be taken at this snapshot.
+    pub has_more: bool,
+    /// Whether all WAL up to the position is on disk. Where standbys have to have it too, only a commit tells.
+    pub is_flushed: bool,
+}
+
+/// Takes the oldest messages by deleting them, whatever their visibility timeout, at most [`TAKE_BYTES`].
+pub async fn take(client: &Client, queue: &QueueName, take: Take<'_>) -> Result<Taking> {
     let table = queue.table();
+    let paused = take.paused;
     let filter = if paused.marks.is_empty() {
         "coalesce($3, $4::text[]) is not null"
     } else {
         "not (message ? 'v' and message->>'table' = any($3) or message->>'table' = any($4)) is true"
     };
+    // A range of ids is deleted in half the time of a list. Sums over each message are only looked at where all
+    // are too many bytes.
     let sql = format!(
         "with first as materialized (
-             select msg_id, pg_column_size(message) as stored,
-                    case when pg_column_size(message) > {COMPRESSED_BYTES} then octet_length(message::text) end as unpacked
-             from {table} where {filter} order by msg_id limit $1),
-         cut as (select msg_id from (
-             select msg_id, sum(coalesce(unpacked, stored)) over (order by msg_id) - coalesce(unpacked, stored) as before from first) f
-             where before < $2),
-         gone as (delete from {table} q using cut where q.msg_id = cut.msg_id returning q.msg_id, q.message::text as message)
-         {}",
-        given(keeps, "$5")
+             select msg_id, case when pg_column_size(message) > {COMPRESSED_BYTES} then octet_length(message::text)
+                                 else pg_column_size(message) end as size
+             from {table} where msg_id > $6 and {filter} order by msg_id limit $1),
+         last as materialized (
+             select case when sum(size) < $2 then max(msg_id) else (
+                 select max(msg_id) from (select msg_id, sum(size) over (order by msg_id) - size as before from first) f
+                 where before < $2) end as msg_id from first),
+         gone as (delete from {table} where msg_id > $6 and msg_id <= (select msg_id from last) and {filter}
+                  returning msg_id, message::text as message)
+         {},
+         exists (select from {table} where msg_id > (select msg_id from last) and {filter}),
+         (select pg_catalog.pg_current_wal_flush_lsn() >= $7::text::pg_catalog.pg_lsn
+             and pg_catalog.current_setting('synchronous_standby_names') = '')
+         from gone where $5::text is not null",
+        given(take.keeps, "$5")
     );
     let parameters = [
-        (&limit as _, Type::INT8),
+        (&take.limit as _, Type::INT8),
         (&TAKE_BYTES as _, Type::INT8),
         (&paused.marks as _, Type::TEXT_ARRAY),
         (&paused.images as _, Type::TEXT_ARRAY),
         (&queue.as_str() as _, Type::TEXT),
+        (&take.after as _, Type::INT8),
+        (&take.lsn as _, Type::TEXT),
     ];
-    taken(&client.query_typed(&sql, &parameters).await?)
+    let rows = client.query_typed(&sql, &parameters).await?;
+    let Some(first) = rows.first() else { return Ok(Taking::default()) };
+    Ok(Taking { messages: taken(&rows)?, has_more: first.try_get(2)?, is_flushed: first.try_get(3)? })
 }
 
-/// Gives the messages in `gone`, and keeps them with the position of the replica at which they are taken.
+/// Begins to give the messages in `gone`, and keeps them with the position of the replica at which they are taken.
 fn given(keeps: bool, queue: &str) -> String {
     let kept = format!(
         ", kept as (insert into pgflume.kept (queue, epoch, after_seq, after_token, msg_ids, messages)
                     select p.queue, p.epoch, p.seq, p.token, array_agg(msg_id), array_agg(message)
                     from gone, pgflume.progress p where p.queue = {queue} group by p.queue)"
     );
-    format!(
-        "{} select msg_id, message from gone where {queue}::text is not null",
-        if keeps { kept } else { String::new() }
-    )
+    format!("{} select msg_id, message", if keeps { kept } else { String::new() })
 }
 
 fn taken(rows: &[Row]) -> Result<Vec<Taken>> {
@@ -117,7 +146,8 @@ pub async fn has(client: &Client, queue: &QueueName, witness: &Witness) -> Resul
 /// Takes messages whose images the replica already has.
 pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64], keeps: bool) -> Result<Vec<Taken>> {
     let sql = format!(
-        "with gone as (delete from {} where msg_id = any($1) returning msg_id, message::text as message) {}",
+        "with gone as (delete from {} where msg_id = any($1) returning msg_id, message::text as message) {}
+         from gone where $2::text is not null",
         queue.table(),
         given(keeps, "$2")
     );
@@ -128,18 +158,6 @@ pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64], keeps:
 pub async fn last_id(client: &Client, queue: &QueueName) -> Result<i64> {
     let sequence: String = scalar(client, "select pg_get_serial_sequence($1, 'msg_id')", &queue.table()).await?;
     scalar(client, &format!("select last_value from {sequence} where $1::text is not null"), queue.as_str()).await
-}
-
-/// Whether the queue is empty at this snapshot, and whether Postgres has flushed its WAL up to `lsn`. Where standbys
-/// have to have it too, only a commit tells.
-pub async fn is_empty(client: &Client, queue: &QueueName, lsn: &str) -> Result<(bool, bool)> {
-    let sql = format!(
-        "select not exists (select from {}), pg_catalog.pg_current_wal_flush_lsn() >= $1::text::pg_catalog.pg_lsn
-             and pg_catalog.current_setting('synchronous_standby_names') = ''",
-        queue.table()
-    );
-    let row = client.query_typed_one(&sql, &[(&lsn, Type::TEXT)]).await?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// Whether any message is on the queue. By the index, which forgets what is gone; the table still has it.

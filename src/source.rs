@@ -1,5 +1,5 @@
 //! Reads rows of the source at the step's snapshot: by marked keys, or a [`page`] at a time. Every value
-//! comes as text under pinned settings. Takes a client inside the step's transaction; changes nothing.
+//! comes as text under pinned settings, or in binary where that says the same for less. Takes a client inside the step's transaction; changes nothing.
 
 pub mod absent;
 pub mod page;
@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::message::MarkedKey;
 use crate::schema::catalog::{SourceColumn, SourceTable};
 use crate::schema::{ColumnType, quote};
-use crate::value::{Cell, Key, Mismatch, OTHER_BOUNDS, from_text};
+use crate::value::binary::{Wire, from_wire};
+use crate::value::{Cell, Key, Mismatch, OTHER_BOUNDS};
 use std::pin::Pin;
 use std::time::Duration;
 use tokio_postgres::types::{FromSql, ToSql, Type};
@@ -92,12 +93,12 @@ async fn first_row(client: &Client, sql: &str, parameters: &[(&(dyn ToSql + Sync
 /// One marked key as it was found.
 #[derive(Debug)]
 pub struct Found {
-    /// The key as it was marked.
-    pub marked: MarkedKey,
-    /// The marked key as SQLite has it.
+    /// Its position among those asked for.
+    pub position: usize,
+    /// The key as SQLite has it.
     pub key: Result<Key, Unfit>,
-    /// The row under it, if there is one: its own key and all cells.
-    pub row: Option<Result<(Key, Vec<Cell>), Unfit>>,
+    /// The cells of the row under it, if there is one; its own key may be written differently.
+    pub cells: Option<Result<Vec<Cell>, Unfit>>,
 }
 
 /// A column whose value does not fit its declared type.
@@ -122,35 +123,22 @@ pub async fn read(client: &Client, source: &SourceTable, keys: &[MarkedKey]) -> 
 /// take several arrays.
 fn read_sql(source: &SourceTable) -> String {
     let table = &source.table;
-    let key = |i: usize| format!("_pgflume_k{i}");
-    let arrays: Vec<_> = (1..=table.key.len()).map(|i| format!("${i}::pg_catalog.text[]")).collect();
-    let names: Vec<_> = (0..table.key.len()).map(key).collect();
-    let mut casts = Vec::new();
-    let mut equal = Vec::new();
+    let (mut names, mut arrays, mut casts, mut marked, mut equal) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (i, &position) in table.key.iter().enumerate() {
         let column = &source.columns[position];
-        casts.push(format!("{}::{} as _pgflume_v{i}", key(i), column.cast));
+        names.push(format!("_pgflume_k{i}"));
+        arrays.push(format!("${}::pg_catalog.text[]", i + 1));
+        casts.push(format!("_pgflume_k{i}::{} as _pgflume_v{i}", column.cast));
+        marked.push(selected(table.columns[position].kind, column, &format!("k._pgflume_v{i}")));
         equal.push(format!("t.{} {} k._pgflume_v{i}", quote(&table.columns[position].name), column.equals));
     }
-    let marked_values: Vec<_> = table
-        .key
-        .iter()
-        .enumerate()
-        .map(|(i, &p)| expression(table.columns[p].kind, &source.columns[p], &format!("k._pgflume_v{i}")))
-        .collect();
-    let values: Vec<_> = table
-        .columns
-        .iter()
-        .zip(&source.columns)
-        .enumerate()
-        .map(|(i, (c, s))| format!("{} as _pgflume_c{i}", expression(c.kind, s, &format!("t.{}", quote(&c.name)))))
-        .collect();
+    let values: Vec<_> = values(source).enumerate().map(|(i, value)| format!("{value} as _pgflume_c{i}")).collect();
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
     format!(
-        "select k.{}, {}, r.* from (select *, {} from unnest({}) as u({})) k \
+        "select k._pgflume_n, {}, r.* from (select _pgflume_n, {} from unnest({}) with ordinality as u({}, _pgflume_n)) k \
          left join lateral (select true as _pgflume_found, {} from {} as t where {}{filter}) r on true",
-        names.join(", k."),
-        marked_values.join(", "),
+        marked.join(", "),
         casts.join(", "),
         arrays.join(", "),
         names.join(", "),
@@ -158,6 +146,17 @@ fn read_sql(source: &SourceTable) -> String {
         table.source.quoted(),
         equal.join(" and "),
     )
+}
+
+/// What is selected of the row `t`, a column each.
+fn values(source: &SourceTable) -> impl Iterator<Item = String> + '_ {
+    let columns = source.table.columns.iter().zip(&source.columns);
+    columns.map(|(c, s)| selected(c.kind, s, &format!("t.{}", quote(&c.name))))
+}
+
+/// The SQL that gives a column's value as it is to come.
+fn selected(kind: ColumnType, column: &SourceColumn, reference: &str) -> String {
+    if column.wire == Wire::Text { expression(kind, column, reference) } else { reference.to_owned() }
 }
 
 /// The SQL that gives a column's value as the text that `value::from_text` takes.
@@ -189,46 +188,55 @@ fn other_bounds(column: &SourceColumn, reference: &str) -> Option<String> {
 
 /// Converts one row of [`read`].
 pub fn decode(source: &SourceTable, row: &Row) -> Result<Found> {
-    let table = &source.table;
-    let width = table.key.len();
-    let text = |i: usize| row.try_get::<_, Option<&str>>(i);
-    let mut marked = Vec::with_capacity(width);
-    for i in 0..width {
-        marked.push(text(i)?.unwrap_or_default().to_owned());
-    }
-    let mut key = Ok(Vec::with_capacity(width));
-    for (i, &position) in table.key.iter().enumerate() {
-        let cell = cell(source, position, text(width + i)?);
-        key = key.and_then(|mut cells: Key| {
-            cell.map(|c| {
-                cells.push(c);
-                cells
-            })
-        });
-    }
-    let found: Option<bool> = row.try_get(2 * width)?;
-    if found.is_none() {
-        return Ok(Found { marked, key, row: None });
-    }
-    let mut cells = Ok(Vec::with_capacity(table.columns.len()));
-    for position in 0..table.columns.len() {
-        let cell = cell(source, position, text(2 * width + 1 + position)?);
-        cells = cells.and_then(|mut cells: Vec<Cell>| {
-            cell.map(|c| {
-                cells.push(c);
-                cells
-            })
-        });
-    }
-    let row = cells.map(|cells| (table.key.iter().map(|&i| cells[i].clone()).collect(), cells));
-    Ok(Found { marked, key, row: Some(row) })
+    let width = source.table.key.len();
+    let position = usize::try_from(row.try_get::<_, i64>(0)? - 1).unwrap_or_default();
+    let key = source.table.key.iter().enumerate().map(|(i, &p)| Ok(cell(source, p, row.try_get(1 + i)?)));
+    let key = fit(width, key)?;
+    let found: Option<bool> = row.try_get(1 + width)?;
+    let cells = match found {
+        Some(_) => Some(cells(source, row, 2 + width)?),
+        None => None,
+    };
+    Ok(Found { position, key, cells })
 }
 
-fn cell(source: &SourceTable, position: usize, text: Option<&str>) -> Result<Cell, Unfit> {
+/// All cells of a row whose values begin at column `first`.
+fn cells(source: &SourceTable, row: &Row, first: usize) -> Result<Result<Vec<Cell>, Unfit>> {
+    let width = source.table.columns.len();
+    fit(width, (0..width).map(|position| Ok(cell(source, position, row.try_get(first + position)?))))
+}
+
+/// Collects `width` cells, or the first that does not fit.
+fn fit(width: usize, cells: impl Iterator<Item = Result<Result<Cell, Unfit>>>) -> Result<Result<Vec<Cell>, Unfit>> {
+    let mut fit = Vec::with_capacity(width);
+    for cell in cells {
+        match cell? {
+            Ok(cell) => fit.push(cell),
+            Err(unfit) => return Ok(Err(unfit)),
+        }
+    }
+    Ok(Ok(fit))
+}
+
+/// A value as it comes, whatever its type.
+struct Raw<'a>(&'a [u8]);
+
+impl<'a> FromSql<'a> for Raw<'a> {
+    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(raw))
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+}
+
+fn cell(source: &SourceTable, position: usize, raw: Option<Raw<'_>>) -> Result<Cell, Unfit> {
     let column = &source.table.columns[position];
-    match text {
+    let unfit = |mismatch| Unfit { column: column.name.clone(), mismatch };
+    match raw {
         None => Ok(Cell::Null),
-        Some(text) => from_text(column.kind, text).map_err(|mismatch| Unfit { column: column.name.clone(), mismatch }),
+        Some(Raw(raw)) => from_wire(column.kind, source.columns[position].wire, raw).map_err(unfit),
     }
 }
 
@@ -242,19 +250,14 @@ pub async fn is_empty(client: &Client, source: &SourceTable) -> Result<bool> {
 /// Reads all rows that are replicated.
 pub fn scan_sql(source: &SourceTable) -> String {
     let table = &source.table;
-    let values: Vec<_> = (table.columns.iter().zip(&source.columns))
-        .map(|(c, s)| expression(c.kind, s, &format!("t.{}", quote(&c.name))))
-        .collect();
+    let values: Vec<_> = values(source).collect();
     let filter = table.filter.as_ref().map(|f| format!(" where (\n{f}\n)")).unwrap_or_default();
     format!("select {} from {} as t{filter}", values.join(", "), table.source.quoted())
 }
 
 /// Converts one row of [`scan_sql`].
 pub fn decode_scan(source: &SourceTable, row: &Row) -> Result<Result<Vec<Cell>, Unfit>> {
-    (0..source.table.columns.len())
-        .map(|position| Ok(cell(source, position, row.try_get(position)?)))
-        .collect::<Result<Vec<_>>>()
-        .map(|cells| cells.into_iter().collect())
+    cells(source, row, 0)
 }
 
 /// Whether the table can be locked as a step locks it; the failure otherwise.

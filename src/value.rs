@@ -1,5 +1,7 @@
 //! The only place where a Postgres value becomes a SQLite value: from the text that Postgres gives for
-//! a column under pinned settings (marks), or from the JSON that `to_jsonb` made of it (images).
+//! a column under pinned settings or in [`binary`] (marks), or from the JSON that `to_jsonb` made of it (images).
+
+pub mod binary;
 
 use crate::schema::ColumnType;
 use serde_json::value::RawValue;
@@ -98,6 +100,9 @@ pub enum Mismatch {
     /// Not bytea.
     #[error("is not bytea in hex; declare the column TEXT")]
     Blob,
+    /// Bytes that are no such value.
+    #[error("came in a form that this version does not know; declare the column TEXT and say so to the makers")]
+    Format,
     /// An array that does not begin at 1.
     #[error("has lower bounds other than 1, which JSON cannot hold; declare the column TEXT")]
     Bounds,

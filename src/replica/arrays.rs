@@ -4,8 +4,9 @@ use super::statements;
 use crate::schema::ColumnType;
 use crate::value::Cell;
 
-/// A JSON array is sent once it is this long, in bytes: sqld refuses values above 5 MB.
-const ARRAY_BYTES: usize = 1024 * 1024;
+/// A JSON array is sent once it is this long, in bytes: a longer one is slower to unpack, and sqld refuses values above
+/// 5 MB.
+const ARRAY_BYTES: usize = 128 * 1024;
 
 /// A row larger than this goes alone: as JSON it may be six times as long.
 const LARGE_ROW_BYTES: usize = 512 * 1024;
@@ -20,7 +21,10 @@ pub fn row_slots(kinds: &[ColumnType], row: &[Cell]) -> Vec<Cell> {
     let slots = kinds.iter().zip(row).flat_map(|(kind, cell)| {
         let (first, second) = match cell {
             Cell::Blob(_) if *kind == ColumnType::Blob => (cell.clone(), None),
-            _ => statements::slots(*kind, cell),
+            _ => {
+                let (first, second) = statements::slots(*kind, cell);
+                (first.into_owned(), second)
+            }
         };
         std::iter::once(first).chain(second)
     });
@@ -49,10 +53,10 @@ pub fn arrays(kinds: &[ColumnType], rows: &[&[Cell]]) -> Vec<Array> {
         let mut next = 0;
         for (kind, cell) in kinds.iter().zip(*row) {
             let (first, second) = statements::slots(*kind, cell);
-            for slot in std::iter::once(first).chain(second) {
+            for slot in std::iter::once(first.as_ref()).chain(second.as_ref()) {
                 array.text.push_str(separator(next, is_folded));
                 next += 1;
-                push_json(&mut array.text, &slot);
+                push_json(&mut array.text, slot);
             }
         }
         array.text.push_str(if is_folded { "]]" } else { "]" });
@@ -81,7 +85,7 @@ fn separator(slot: usize, is_folded: bool) -> &'static str {
 
 fn push_json(out: &mut String, cell: &Cell) {
     match cell {
-        Cell::Integer(i) => out.push_str(&i.to_string()),
+        Cell::Integer(i) => out.push_str(itoa::Buffer::new().format(*i)),
         Cell::Text(text) => push_string(out, text),
         // slots() leaves neither doubles nor bytes.
         Cell::Null | Cell::Real(_) | Cell::Blob(_) => out.push_str("null"),

@@ -4,6 +4,7 @@
 use super::{ColumnType, Schema, Table};
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::value::binary::Wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio_postgres::types::{ToSql, Type};
@@ -139,6 +140,8 @@ pub struct SourceColumn {
     pub cast: String,
     /// The type under its domains.
     pub base: Type,
+    /// How its values come.
+    pub wire: Wire,
     /// The equality that its index uses: an extension's type has its own outside the search path.
     pub equals: String,
     /// The comparison `>` of the same index.
@@ -201,6 +204,7 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
         let column = SourceColumn {
             cast: row.try_get(5)?,
             base: Type::from_oid(row.try_get(6)?).unwrap_or(Type::UNKNOWN),
+            wire: Wire::Text, // until it is known for what
             equals: row.try_get(7)?,
             greater: row.try_get(8)?,
             at_least: row.try_get(9)?,
@@ -215,8 +219,11 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
     }
     for (name, entry) in found.iter_mut().filter(|(_, entry)| entry.access == Access::Readable) {
         let there = columns.remove(name).unwrap_or_default();
-        let wanted = entry.table.columns.iter().map(|c| there.get(&c.name).cloned().ok_or(&c.name));
-        match wanted.collect::<Result<_, _>>() {
+        let wanted = entry.table.columns.iter().map(|c| {
+            let column = there.get(&c.name).ok_or(&c.name)?;
+            Ok(SourceColumn { wire: Wire::of(c.kind, &column.base), ..column.clone() })
+        });
+        match wanted.collect::<Result<_, &String>>() {
             Ok(all) => entry.columns = all,
             Err(missing) => entry.access = Access::Lacks(missing.clone()),
         }

@@ -1,9 +1,10 @@
 //! Reads a page of a table in the order of its key's index, at the step's snapshot, whatever the key's
 //! types and collations. Takes a client inside the step's transaction; changes nothing.
 
-use super::{SourceTable, Unfit, cell, expression, first_row};
+use super::{Raw, SourceTable, Unfit, cells, expression, first_row, values};
 use crate::error::Result;
 use crate::schema::{ColumnType, quote};
+use crate::value::binary::Wire;
 use crate::value::{Cell, Key};
 use std::pin::Pin;
 use tokio_postgres::types::{ToSql, Type};
@@ -26,10 +27,8 @@ pub struct Range<'a> {
 /// Starts reading the rows of a range that are replicated, in the order of the key's index.
 pub async fn read(client: &Client, source: &SourceTable, range: Range<'_>) -> Result<Pin<Box<RowStream>>> {
     let table = &source.table;
-    let values =
-        table.columns.iter().zip(&source.columns).map(|(c, s)| expression(c.kind, s, &format!("t.{}", quote(&c.name))));
     let filter = table.filter.as_ref().map(|f| format!("(\n{f}\n)"));
-    let select: Vec<_> = places(source).into_iter().chain(values).collect();
+    let select: Vec<_> = places(source).into_iter().chain(values(source)).collect();
     let (sql, parameters) = query(source, &select, range, filter);
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> = parameters.iter().map(|p| (*p as _, Type::TEXT)).collect();
     Ok(Box::pin(client.query_typed_raw(&sql, parameters).await?))
@@ -58,21 +57,16 @@ pub fn wants_boundary(source: &SourceTable) -> bool {
 
 /// Converts one row of [`read`].
 pub fn decode(source: &SourceTable, row: &Row) -> Result<Result<(Key, Vec<Cell>), Unfit>> {
-    let before = places(source).len();
-    let mut cells = Vec::with_capacity(source.table.columns.len());
-    for position in 0..source.table.columns.len() {
-        match cell(source, position, row.try_get(before + position)?) {
-            Ok(cell) => cells.push(cell),
-            Err(unfit) => return Ok(Err(unfit)),
-        }
-    }
-    Ok(Ok((source.table.key.iter().map(|&i| cells[i].clone()).collect(), cells)))
+    let first = if is_plain(source) { 0 } else { source.order.len() };
+    let cells = cells(source, row, first)?;
+    Ok(cells.map(|cells| (source.table.key.iter().map(|&i| cells[i].clone()).collect(), cells)))
 }
 
 /// The place of one row of [`read`].
 pub fn cursor(source: &SourceTable, row: &Row) -> Result<Cursor> {
     if is_plain(source) {
-        source.order.iter().map(|&i| Ok(row.try_get::<_, Option<&str>>(i)?.unwrap_or_default().to_owned())).collect()
+        let text = |i: usize, raw: Option<Raw<'_>>| raw.and_then(|raw| source.columns[i].wire.key_text(raw.0));
+        source.order.iter().map(|&i| Ok(text(i, row.try_get(i)?).unwrap_or_default())).collect()
     } else {
         texts(row, source.order.len())
     }
@@ -106,8 +100,9 @@ pub async fn size(client: &Client, source: &SourceTable) -> Result<Size> {
 /// Whether the values themselves tell the place.
 fn is_plain(source: &SourceTable) -> bool {
     let plain = |&i: &usize| {
-        let column = &source.table.columns[i];
-        expression(column.kind, &source.columns[i], "k") == "k::pg_catalog.text" && column.kind != ColumnType::Json
+        let (column, found) = (&source.table.columns[i], &source.columns[i]);
+        let is_own_text = found.wire != Wire::Text || expression(column.kind, found, "k") == "k::pg_catalog.text";
+        found.wire.has_key_text() && is_own_text && column.kind != ColumnType::Json
     };
     source.order.iter().all(plain)
 }

@@ -36,7 +36,7 @@ const CAREFUL_GROWTH: f64 = 1.02;
 const FIRST_KEYS: usize = 100;
 
 /// Most keys read by one query.
-const MOST_KEYS: usize = 1_000;
+const MOST_KEYS: usize = 4_000;
 
 /// Batches that the marks of one group may fill, and that one query may read: the writer holds both up.
 const GROUP_BATCHES: usize = 4;
@@ -135,6 +135,11 @@ impl Budget {
         let known = self.state().row_bytes.get(table).copied();
         let fit = known.map_or(FIRST_KEYS, |bytes| GROUP_BATCHES * limits.bytes / bytes.max(1));
         fit.clamp(1, GROUP_BATCHES * limits.rows)
+    }
+
+    /// Whether it is known how large rows of a table are.
+    pub fn knows(&self, table: &str) -> bool {
+        self.state().row_bytes.contains_key(table)
     }
 
     /// Rows of a table were read: so many, and so large.

@@ -76,9 +76,9 @@ impl Excused {
         match found {
             Ok(found) => {
                 session.client.batch_execute("release savepoint pgflume_read").await?;
-                for row in found.into_iter().filter(|f| matches!(f.row, Some(Err(_))) || f.key.is_err()) {
+                for row in found.into_iter().filter(|f| matches!(f.cells, Some(Err(_))) || f.key.is_err()) {
+                    self.marked.extend(keys.get(row.position).cloned());
                     self.keys.extend(row.key.ok());
-                    self.marked.insert(row.marked);
                 }
                 Ok(true)
             }

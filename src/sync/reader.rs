@@ -18,11 +18,13 @@ use crate::schema::catalog::SourceTable;
 use crate::source;
 use futures_util::TryStreamExt;
 use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
 use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, RowStream};
 
 /// How long a step goes on taking: its snapshot holds back vacuum, its locks hold back DDL.
 const STEP_TIME: Duration = Duration::from_secs(2);
@@ -54,6 +56,8 @@ pub(super) struct Reader<'s> {
     batch: Batch,
     /// What was taken, for dead letters of images.
     taken: Arc<Vec<Taken>>,
+    /// The last id of it.
+    taken_to: i64,
     /// The messages that name the keys of the batch in hand, or the name of the step while pages are read.
     pub(super) witness: Arc<Witness>,
     /// What the snapshot saw is on disk.
@@ -130,6 +134,7 @@ impl<'s> Reader<'s> {
             patience: Instant::now() + PATIENCE,
             batch: Batch::default(),
             taken: Arc::default(),
+            taken_to: i64::MIN,
             witness: Arc::default(),
             is_seen_durable: false,
             has_fenced: false,
@@ -166,19 +171,19 @@ impl<'s> Reader<'s> {
     }
 
     async fn take_all(&mut self) -> Result<()> {
-        let (client, queue) = (&self.session.client, &self.session.worker.queue);
+        let client = &self.session.client;
         let paused = self.session.waiting();
         loop {
-            let taken = self.take(&paused).await?;
-            if taken.is_empty() {
+            let queue::Taking { messages, has_more, is_flushed } = self.take(&paused).await?;
+            let Some(last) = messages.last().map(|message| message.msg_id) else {
                 self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
                 self.report.has_taken_all = true;
                 return Ok(());
-            }
+            };
             failpoint::reach(failpoint::TAKEN);
-            let (is_empty, is_flushed) = queue::is_empty(client, queue, &self.snapshot.lsn).await?;
-            self.grow(taken.len() as i64);
-            self.taken = Arc::new(taken);
+            self.taken_to = last;
+            self.grow(messages.len() as i64);
+            self.taken = Arc::new(messages);
             // Before any row is streamed: a query on a connection whose rows wait would wait with them.
             if !self.is_seen_durable {
                 if !is_flushed {
@@ -187,6 +192,9 @@ impl<'s> Reader<'s> {
                 self.is_seen_durable = true;
                 failpoint::reach(failpoint::DURABLE);
             }
+            // What is paused may be all that is left, or nothing.
+            let is_empty =
+                !has_more && (paused.marks.is_empty() || !queue::has_any(client, &self.session.worker.queue).await?);
             if !self.groups(is_empty).await? {
                 return Ok(());
             }
@@ -202,11 +210,14 @@ impl<'s> Reader<'s> {
         }
     }
 
-    async fn take(&self, paused: &queue::Paused<'_>) -> Result<Vec<Taken>> {
+    async fn take(&self, paused: &queue::Paused<'_>) -> Result<queue::Taking> {
         let (worker, client) = (self.session.worker, &self.session.client);
         let limit = worker.take_messages.load(Ordering::Relaxed);
-        client.batch_execute("savepoint pgflume_take").await?;
-        let taken = queue::take(client, &worker.queue, paused, limit, worker.keeps()).await;
+        let take = queue::Take { after: self.taken_to, paused, limit, keeps: worker.keeps(), lsn: &self.snapshot.lsn };
+        // One round trip: the second is sent behind the first.
+        let savepoint = client.batch_execute("savepoint pgflume_take");
+        let (savepoint, taken) = futures_util::join!(savepoint, queue::take(client, &worker.queue, take));
+        savepoint?;
         if taken.as_ref().is_err_and(|e| e.sql_state() == Some(&SqlState::QUERY_CANCELED)) {
             worker.take_messages.store((limit / 8).max(1), Ordering::Relaxed); // too many large ones to look at
         }
@@ -308,7 +319,10 @@ impl<'s> Reader<'s> {
             count += 1;
         }
         for keys in intake.marks.values_mut() {
-            keys.sort_unstable();
+            // Shorter ones first: numbers are then in their order, as their index has them.
+            keys.sort_unstable_by(|a, b| {
+                a.iter().map(String::len).cmp(b.iter().map(String::len)).then_with(|| a.cmp(b))
+            });
             keys.dedup();
         }
         (intake, count)
@@ -351,77 +365,91 @@ impl<'s> Reader<'s> {
         self.send(images, true).await
     }
 
-    /// Reads `keys` and puts their rows into the batch. A key that Postgres cannot even compare is
-    /// found by halving.
+    /// Reads `keys` and puts their rows into the batch; while the rows of one query are put there, Postgres is at
+    /// the next. A key that it cannot even compare is found by halving.
     async fn read(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
-        let budget = &self.session.worker.budget;
+        let client = &self.session.client;
         let mut todo = vec![keys];
-        while let Some(part) = todo.pop() {
-            let (chunk, rest) = part.split_at(part.len().min(budget.query_keys(&source.table.name)));
-            if !rest.is_empty() {
-                todo.push(rest);
-            }
-            match self.read_chunk(source, chunk).await {
-                Err(e) if e.sql_state() == Some(&SqlState::QUERY_CANCELED) && chunk.len() > 1 => {
-                    self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
-                    todo.extend(chunk.chunks(chunk.len().div_ceil(SLOW_PARTS)).rev());
-                }
-                Err(e) if is_data_error(&e) => {
-                    self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
-                    match chunk {
+        let first = self.cut(source, &mut todo);
+        let (opened, mut asked) =
+            futures_util::join!(client.batch_execute("savepoint pgflume_read"), ask(client, source, first));
+        opened?;
+        while let Some(Asked { keys, rows }) = asked.take() {
+            // Only where it is known how large rows are.
+            let ahead =
+                if self.session.worker.budget.knows(&source.table.name) { self.cut(source, &mut todo) } else { None };
+            let (done, next) = futures_util::join!(self.put_all(source, keys, rows), ask(client, source, ahead));
+            match done {
+                Ok(()) => asked = next,
+                Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
+                Err(e) if is_too_slow(&e, keys) || is_data_error(&e) => {
+                    drop(next);
+                    todo.extend(ahead);
+                    client.batch_execute("rollback to savepoint pgflume_read").await?;
+                    match keys {
                         [key] => self.bury(&source.table, key, Refusal::Source, &unreadable(&e)),
+                        _ if is_too_slow(&e, keys) => todo.extend(keys.chunks(keys.len().div_ceil(SLOW_PARTS)).rev()),
                         _ => {
-                            let (left, right) = chunk.split_at(chunk.len() / 2);
+                            let (left, right) = keys.split_at(keys.len() / 2);
                             todo.extend([right, left]);
                         }
                     }
                 }
-                Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
-                other => other?,
+                Err(e) => return Err(e),
+            }
+            if asked.is_none() {
+                let next = self.cut(source, &mut todo);
+                asked = ask(client, source, next).await;
             }
         }
-        Ok(())
-    }
-
-    async fn read_chunk(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
-        let columns: ColumnSet = (0..source.table.columns.len()).collect();
-        let client = &self.session.client;
-        let savepoint = client.batch_execute("savepoint pgflume_read");
-        let (savepoint, stream) = futures_util::join!(savepoint, source::read(client, source, keys));
-        savepoint?;
-        let mut stream = stream?;
-        let (mut rows, mut bytes) = (0, 0);
-        while let Some(row) = stream.try_next().await? {
-            let found = source::decode(source, &row)?;
-            (rows, bytes) = (rows + 1, bytes + row.raw_size_bytes());
-            self.put(source, &columns, found);
-            let limits = self.session.worker.budget.limits();
-            if self.batch.rows() >= limits.rows || self.batch.bytes() >= limits.bytes {
-                self.send(Vec::new(), false).await?;
-            }
-        }
-        drop(stream);
-        self.session.worker.budget.read(&source.table.name, rows, bytes);
         client.batch_execute("release savepoint pgflume_read").await?;
         Ok(())
     }
 
-    fn put(&mut self, source: &SourceTable, columns: &ColumnSet, found: source::Found) {
-        let table = &source.table;
-        let key = match found.key {
-            Ok(key) => key,
-            Err(unfit) => return self.bury(table, &found.marked, Refusal::Value, &unfit.to_string()),
-        };
-        match found.row {
-            None => self.batch.set_gone(table, key),
-            Some(Err(unfit)) => self.bury(table, &found.marked, Refusal::Value, &unfit.to_string()),
-            Some(Ok((own, cells))) => {
-                if own != key {
-                    self.batch.set_gone(table, key);
-                }
-                self.batch.set_row(table, own, columns, cells);
+    /// As many keys as one query may read.
+    fn cut<'k>(&self, source: &SourceTable, todo: &mut Vec<&'k [MarkedKey]>) -> Option<&'k [MarkedKey]> {
+        let part = todo.pop().filter(|part| !part.is_empty())?;
+        let (keys, rest) = part.split_at(part.len().min(self.session.worker.budget.query_keys(&source.table.name)));
+        if !rest.is_empty() {
+            todo.push(rest);
+        }
+        Some(keys)
+    }
+
+    async fn put_all(&mut self, source: &SourceTable, keys: &[MarkedKey], stream: Result<Rows>) -> Result<()> {
+        let columns: ColumnSet = (0..source.table.columns.len()).collect();
+        let mut stream = stream?;
+        let (mut rows, mut bytes) = (0, 0);
+        let limits = self.session.worker.budget.limits();
+        while let Some(row) = stream.try_next().await? {
+            (rows, bytes) = (rows + 1, bytes + row.raw_size_bytes());
+            let found = source::decode(source, &row)?;
+            let marked =
+                keys.get(found.position).ok_or_else(|| Error::retry("Postgres gave a row that was not asked for"))?;
+            self.put(source, &columns, marked, found);
+            if self.batch.rows() >= limits.rows || self.batch.bytes() >= limits.bytes {
+                self.send(Vec::new(), false).await?;
             }
         }
+        self.session.worker.budget.read(&source.table.name, rows, bytes);
+        Ok(())
+    }
+
+    fn put(&mut self, source: &SourceTable, columns: &ColumnSet, marked: &MarkedKey, found: source::Found) {
+        let table = &source.table;
+        let (key, cells) = match (found.key, found.cells) {
+            (Err(unfit), _) | (_, Some(Err(unfit))) => {
+                return self.bury(table, marked, Refusal::Value, &unfit.to_string());
+            }
+            (Ok(key), None) => return self.batch.set_gone(table, key),
+            (Ok(key), Some(Ok(cells))) => (key, cells),
+        };
+        if table.key.iter().map(|&i| &cells[i]).eq(&key) {
+            return self.batch.set_row(table, key, columns, cells);
+        }
+        self.batch.set_gone(table, key);
+        let own = table.key.iter().map(|&i| cells[i].clone()).collect();
+        self.batch.set_row(table, own, columns, cells);
     }
 
     pub(super) fn bury(&mut self, table: &Arc<Table>, key: &MarkedKey, class: Refusal, problem: &str) {
@@ -471,6 +499,25 @@ impl<'s> Reader<'s> {
         // The writer is gone only if it failed, and then its error is the one to report.
         self.sender.send(chunk).await.map_err(|_| Error::retry("the writer has stopped"))
     }
+}
+
+type Rows = Pin<Box<RowStream>>;
+
+/// A query that was sent, and its rows or its failure.
+struct Asked<'k> {
+    keys: &'k [MarkedKey],
+    rows: Result<Rows>,
+}
+
+/// Sends the query for `keys`, if there are any.
+async fn ask<'k>(client: &Client, source: &SourceTable, keys: Option<&'k [MarkedKey]>) -> Option<Asked<'k>> {
+    let keys = keys?;
+    Some(Asked { keys, rows: source::read(client, source, keys).await })
+}
+
+/// Whether a query of several keys took too long.
+fn is_too_slow(error: &Error, keys: &[MarkedKey]) -> bool {
+    error.sql_state() == Some(&SqlState::QUERY_CANCELED) && keys.len() > 1
 }
 
 /// A newer state of these keys is taken: it is applied, or becomes a letter itself.
