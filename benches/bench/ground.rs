@@ -75,17 +75,21 @@ impl Table {
         }
     }
 
-    /// What `schema.json` says of it.
-    pub fn schema(self) -> Arc<Schema> {
-        let text = match self {
+    /// Its `schema.json`.
+    pub fn json(self) -> &'static str {
+        match self {
             Self::Narrow => {
                 r#"{"items":{"primaryKey":"id","columns":{"id":"INTEGER","name":"TEXT","amount":"DECIMAL","ratio":"REAL","data":"JSON","at":"TEXT","flag":"BOOLEAN","version":"INTEGER"}}}"#
             }
             Self::Wide => {
                 r#"{"app_versions":{"primaryKey":"id","columns":{"id":"INTEGER","owner_org":"TEXT","app_id":"TEXT","name":"TEXT","r2_path":"TEXT","user_id":"TEXT","deleted":"BOOLEAN","external_url":"TEXT","checksum":"TEXT","session_key":"TEXT","storage_provider":"TEXT","min_update_version":"TEXT"},"indexes":["owner_org","app_id","user_id","r2_path","external_url","name"]}}"#
             }
-        };
-        Arc::new(Schema::parse(text).unwrap())
+        }
+    }
+
+    /// What `schema.json` says of it.
+    pub fn schema(self) -> Arc<Schema> {
+        Arc::new(Schema::parse(self.json()).unwrap())
     }
 }
 
@@ -134,7 +138,15 @@ impl Ground {
         .await;
     }
 
-    /// Puts `changes` of the filled table on an empty queue, and forgets all replicas.
+    /// Empties the queue, and forgets all replicas.
+    pub async fn forget(&self) {
+        self.sql(&format!(
+            "truncate pgmq.q_{DEFAULT_QUEUE}, pgmq.a_{DEFAULT_QUEUE};\ndrop schema if exists pgflume cascade"
+        ))
+        .await;
+    }
+
+    /// Puts `changes` of the filled table on the queue.
     pub async fn queue(&self, table: Table, format: Format, changes: i64) {
         let name = table.name();
         let images = |row: &str| {
@@ -148,7 +160,11 @@ impl Ground {
         let messages = match format {
             Format::Images => images(table.row()),
             Format::OneKey => {
-                mark("jsonb_build_array(jsonb_build_array(i::text))", &format!("generate_series(1, {changes}) i"))
+                let key = "(1 + (i - 1) % (select count(*) from t))::text".replace("from t", &format!("from {name}"));
+                mark(
+                    &format!("jsonb_build_array(jsonb_build_array({key}))"),
+                    &format!("generate_series(1, {changes}) i"),
+                )
             }
             Format::ManyKeys => mark(
                 "jsonb_agg(jsonb_build_array(i::text))",
@@ -164,10 +180,9 @@ impl Ground {
                 )
             }
         };
+        let queue = format!("pgmq.q_{DEFAULT_QUEUE}");
         self.sql(&format!(
-            "truncate pgmq.q_{DEFAULT_QUEUE}, pgmq.a_{DEFAULT_QUEUE};\ndrop schema if exists pgflume cascade;\n
-             insert into pgmq.q_{DEFAULT_QUEUE} (vt, message) select now() - interval '1 s', {messages};\n
-             vacuum analyze pgmq.q_{DEFAULT_QUEUE}"
+            "insert into {queue} (vt, message) select now() - interval '1 s', {messages};\nanalyze {queue}"
         ))
         .await;
     }
@@ -184,9 +199,12 @@ impl Ground {
         })
     }
 
-    /// Seconds that a drain of the whole queue takes; afterwards the replica has `rows`.
-    pub async fn drain(&self, table: Table, target: &Target, rows: i64) -> f64 {
+    /// Seconds that a drain of so many changes takes, into a replica that is there; afterwards it has `rows`.
+    pub async fn drain(&self, table: Table, format: Format, target: &Target, changes: i64, rows: i64) -> f64 {
+        self.forget().await;
         let worker = self.worker(table, target);
+        worker.drain(Duration::from_secs(60)).await.unwrap();
+        self.queue(table, format, changes).await;
         let started = Instant::now();
         let done = worker.drain(Duration::from_secs(600)).await.unwrap();
         let elapsed = started.elapsed().as_secs_f64();

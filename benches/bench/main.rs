@@ -9,11 +9,17 @@ mod parts;
 mod drain;
 mod floors;
 mod ground;
+mod growth;
 mod reference;
 mod report;
+mod roundtrip;
 
 use ground::Ground;
 use report::Section;
+
+/// The one of the binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() {
@@ -26,6 +32,12 @@ async fn main() {
     let mut sections: Vec<Section> = Vec::new();
     if is_wanted("drain") {
         sections.push(drain::run(&ground).await);
+    }
+    if is_wanted("roundtrip") {
+        sections.push(roundtrip::run(&ground).await);
+    }
+    if is_wanted("growth") {
+        sections.push(growth::run(&ground).await);
     }
     if has("--write") {
         report::write(&sections);

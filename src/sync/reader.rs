@@ -286,7 +286,11 @@ impl<'s> Reader<'s> {
             let text = message.text.as_deref().unwrap_or("null");
             match message::parse(text, &self.session.schema) {
                 Ok(Message::Marks(table, keys)) => {
-                    share += budget.share_of_marks(&table.name, keys.len());
+                    let more = budget.share_of_marks(&table.name, keys.len());
+                    if share > 0.0 && share + more > 1.0 {
+                        break; // full batches, and not a small one behind them
+                    }
+                    share += more;
                     supersede(&mut self.letters, &mut self.own_letters, &table.name, &keys, None);
                     intake.mark(&table, keys, message);
                 }
