@@ -8,6 +8,7 @@ mod parts;
 
 mod drain;
 mod floors;
+mod freshness;
 mod ground;
 mod growth;
 mod reference;
@@ -35,6 +36,9 @@ async fn main() {
     }
     if is_wanted("roundtrip") {
         sections.push(roundtrip::run(&ground).await);
+    }
+    if is_wanted("freshness") {
+        sections.push(freshness::run(&ground).await);
     }
     if is_wanted("growth") {
         sections.push(growth::run(&ground).await);

@@ -13,8 +13,14 @@ use std::time::{Duration, Instant};
 /// Wait before the next look when the last one found something.
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
 
-/// The same when nothing has come for a while.
+/// The same when nothing has come since.
 const LONGEST_WAIT: Duration = Duration::from_millis(25);
+
+/// After so long without anything, [`IDLE_WAIT`] is the longest.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// The longest wait of all: an idle worker takes a quarter of a percent of a processor.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
 
 /// The same while messages wait that cannot be taken: another worker drains, or their tables are paused.
 const FRUITLESS_WAIT: Duration = Duration::from_millis(500);
@@ -32,13 +38,26 @@ const SESSION_TIME: Duration = Duration::from_secs(60);
 const PAUSED_TIME: Duration = Duration::from_secs(5);
 
 /// How long to wait between two looks.
-struct Pace(Duration);
+struct Pace {
+    wait: Duration,
+    since: Instant,
+}
 
 impl Pace {
-    /// Waits, each time somewhat longer until it is `longest`.
-    async fn wait(&mut self, longest: Duration) {
-        tokio::time::sleep(self.0).await;
-        self.0 = self.0.mul_f64(GROWTH).min(longest);
+    /// Something was found just now.
+    fn fresh() -> Self {
+        Self { wait: SHORTEST_WAIT, since: Instant::now() }
+    }
+
+    /// Waits, each time somewhat longer.
+    async fn wait(&mut self, is_fruitless: bool) {
+        tokio::time::sleep(self.wait).await;
+        let longest = match is_fruitless {
+            true => FRUITLESS_WAIT,
+            false if self.since.elapsed() < IDLE => LONGEST_WAIT,
+            false => IDLE_WAIT,
+        };
+        self.wait = self.wait.mul_f64(GROWTH).min(longest);
     }
 }
 
@@ -87,7 +106,7 @@ impl Worker {
     async fn bursts(&self, session: &mut Session<'_>, all: &mut Totals, failures: &mut u32) -> Result<()> {
         let opened = Instant::now();
         let mut due = opened;
-        let mut pace = Pace(SHORTEST_WAIT);
+        let mut pace = Pace::fresh();
         let lifetime = |session: &Session<'_>| if session.paused.is_empty() { SESSION_TIME } else { PAUSED_TIME };
         while opened.elapsed() < lifetime(session) && !self.is_stopping() {
             let is_due = Instant::now() >= due;
@@ -96,7 +115,7 @@ impl Worker {
                 !self.is_to_end() && (is_due || answered(queue::has_any(&session.client, &self.queue)).await?);
             let turn = if is_wanted { self.gate.try_enter() } else { None };
             let Some(turn) = turn else {
-                pace.wait(LONGEST_WAIT).await;
+                pace.wait(false).await;
                 continue;
             };
             if is_due {
@@ -115,9 +134,9 @@ impl Worker {
             self.circuit.succeeded();
             *failures = 0;
             if done.batches > 0 {
-                pace = Pace(SHORTEST_WAIT);
+                pace = Pace::fresh();
             }
-            pace.wait(if is_due { LONGEST_WAIT } else { FRUITLESS_WAIT }).await;
+            pace.wait(!is_due).await;
         }
         Ok(())
     }

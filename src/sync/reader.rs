@@ -182,7 +182,7 @@ impl<'s> Reader<'s> {
             };
             failpoint::reach(failpoint::TAKEN);
             self.taken_to = last;
-            self.grow(messages.len() as i64);
+            self.grow(messages.len() as i64, has_more);
             self.taken = Arc::new(messages);
             // Before any row is streamed: a query on a connection whose rows wait would wait with them.
             if !self.is_seen_durable {
@@ -225,8 +225,11 @@ impl<'s> Reader<'s> {
     }
 
     /// Asks for more next time while messages are small, for less where the bytes were the limit.
-    fn grow(&self, taken: i64) {
+    fn grow(&self, taken: i64, has_more: bool) {
         let asked = self.session.worker.take_messages.load(Ordering::Relaxed);
+        if taken < asked && !has_more {
+            return; // there were no more
+        }
         let next = if taken < asked { taken * 2 } else { asked * 4 };
         self.session.worker.take_messages.store(next.clamp(16, queue::TAKE_MESSAGES), Ordering::Relaxed);
     }

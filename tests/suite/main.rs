@@ -30,4 +30,5 @@ mod types;
 mod verify;
 mod volume;
 mod web;
+mod written;
 mod zombies;

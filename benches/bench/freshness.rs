@@ -1,0 +1,191 @@
+//! How long after its commit a change is readable in the replica that `pgflume serve --follow` keeps, and what an
+//! idle one costs.
+
+use crate::ground::{Ground, Home, Kind, connect};
+use crate::parts::http;
+use crate::report::Section;
+use pgflume::capture::{SetupOptions, setup};
+use pgflume::config::{DEFAULT_QUEUE, QueueName, Target};
+use pgflume::postgres::PgUrl;
+use pgflume::replica::local::Local;
+use pgflume::replica::remote::Remote;
+use pgflume::replica::{Statement, Store};
+use pgflume::schema::Schema;
+use pgflume::value::Cell;
+use std::process::{Child, Command};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+const SCHEMA: &str = r#"{"fresh":{"primaryKey":"id","columns":{"id":"INTEGER","version":"INTEGER"}}}"#;
+
+/// Writers at most; each commits to a row of its own.
+const WRITERS: u64 = 16;
+
+/// Ticks of the system's clock a second (`getconf CLK_TCK`).
+const TICKS_PER_S: f64 = 100.0;
+
+/// `serve --follow`, ended with its value.
+struct Following(Child);
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// Commits at three rates to a file, at the middle one to sqld; then nothing at all.
+pub async fn run(ground: &Ground) -> Section {
+    let duration = Duration::from_secs(if ground.is_quick { 4 } else { 20 });
+    ground.forget().await;
+    let make = format!(
+        "drop table if exists fresh;\ncreate table fresh (id int primary key, version int);\ninsert into fresh select i, 0 from generate_series(1, {WRITERS}) i"
+    );
+    ground.sql(&make).await;
+    let schema = Arc::new(Schema::parse(SCHEMA).unwrap());
+    let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
+    setup(&PgUrl::parse(&ground.url).unwrap(), &schema, &queue, &SetupOptions::default()).await.unwrap();
+    let mut rows = Vec::new();
+    let mut bars = Vec::new();
+    let mut idle = String::new();
+    for (kind, per_second) in [(Kind::File, 1), (Kind::File, 100), (Kind::File, 1000), (Kind::Sqld, 100)] {
+        let home = Home::new(kind);
+        let following = follow(ground, &home.target()).await;
+        let replica = reader(&home.target()).await;
+        let (late, achieved) = measure(ground, &*replica, per_second, duration).await;
+        let ms = |share: f64| late[((late.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
+        let place = if kind == Kind::File { "file" } else { "sqld" };
+        let name = format!("{per_second} commits/s, {place}");
+        rows.push(vec![
+            name.clone(),
+            format!("{achieved:.0}"),
+            format!("{:.1}", ms(0.5)),
+            format!("{:.1}", ms(0.95)),
+            format!("{:.1}", ms(0.99)),
+        ]);
+        bars.push((format!("{name}, p50"), ms(0.5)));
+        bars.push((format!("{name}, p99"), ms(0.99)));
+        if per_second == 1 {
+            idle = processor_time(ground, &following, duration).await;
+        }
+    }
+    Section {
+        name: "freshness",
+        what: format!("Milliseconds from the return of a commit until a reader of the replica sees it, with `serve --follow`. {idle}"),
+        head: vec!["commits", "achieved/s", "p50", "p95", "p99"],
+        rows,
+        plot: ("From commit to readable, ms".into(), bars),
+    }
+    .print()
+}
+
+/// Once the replica has all rows.
+async fn follow(ground: &Ground, target: &Target) -> Following {
+    let directory = tempfile::tempdir().unwrap();
+    let schema = directory.path().join("schema.json");
+    std::fs::write(&schema, SCHEMA).unwrap();
+    let (url, token) = match target {
+        Target::File(path) => (path.display().to_string(), None),
+        Target::Remote { url, token } => (url.clone(), token.clone()),
+    };
+    let port = pgflume::demo::postgres::free_port().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
+    command
+        .args(["serve", "--follow", "--port", &port.to_string()])
+        .env("PGMQ_URL", &ground.url)
+        .env("LIBSQL_URL", url);
+    command.envs(token.map(|t| ("LIBSQL_AUTH_TOKEN", t.expose().to_owned())));
+    command.env("SCHEMA_FILE", &schema).env("RUST_LOG", "error").env("WEBHOOK_SIGNATURE", "x".repeat(40));
+    let following = Following(command.spawn().unwrap());
+    while http::get_status(&format!("http://127.0.0.1:{port}/health")) != Some(200) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let replica = reader(target).await;
+    ground.sql("update fresh set version = version + 1").await;
+    let count = || Statement::new("SELECT count(*) FROM fresh", vec![]);
+    let there = async || replica.read(count()).await.is_ok_and(|rows| rows[0][0] == Cell::Integer(WRITERS as i64));
+    while !there().await {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    following
+}
+
+/// A connection that only reads.
+async fn reader(target: &Target) -> Box<dyn Store> {
+    match target {
+        Target::File(path) => Box::new(Local::open(path).await.unwrap()),
+        Target::Remote { url, token } => Box::new(Remote::new(url, token.clone()).unwrap()),
+    }
+}
+
+/// Sorted times, and the commits a second that there were.
+async fn measure(ground: &Ground, replica: &dyn Store, per_second: u64, duration: Duration) -> (Vec<Duration>, f64) {
+    let writers = WRITERS.min(per_second.div_ceil(60));
+    let commits: Vec<Arc<Mutex<Vec<Instant>>>> = (0..writers).map(|_| Arc::default()).collect();
+    let first: Vec<i64> = versions(replica).await;
+    let started = Instant::now();
+    let mut tasks = Vec::new();
+    for writer in 0..writers {
+        let (client, commits) = (connect(&ground.url).await, commits[writer as usize].clone());
+        let pause = Duration::from_secs_f64(writers as f64 / per_second as f64);
+        tasks.push(tokio::spawn(async move {
+            let mut due = Instant::now() + pause.mul_f64(writer as f64 / writers as f64);
+            let sql = format!("update fresh set version = version + 1 where id = {}", writer + 1);
+            while started.elapsed() < duration {
+                tokio::time::sleep_until(due.into()).await;
+                client.batch_execute(&sql).await.unwrap();
+                commits.lock().unwrap().push(Instant::now());
+                due += pause;
+            }
+        }));
+    }
+    let mut late = Vec::new();
+    let mut seen = first.clone();
+    loop {
+        let is_over = tasks.iter().all(tokio::task::JoinHandle::is_finished);
+        let now = versions(replica).await;
+        let at = Instant::now();
+        for writer in 0..writers as usize {
+            let commits = commits[writer].lock().unwrap();
+            for version in seen[writer]..now[writer] {
+                // One that is seen before its writer knows took no time at all.
+                let committed = commits.get((version - first[writer]) as usize).copied().unwrap_or(at);
+                late.push(at.saturating_duration_since(committed));
+            }
+        }
+        seen = now;
+        let done: usize = commits.iter().map(|c| c.lock().unwrap().len()).sum();
+        if is_over && late.len() >= done {
+            break;
+        }
+        tokio::time::sleep(Duration::from_micros(500)).await;
+    }
+    late.sort_unstable();
+    let achieved = late.len() as f64 / duration.as_secs_f64();
+    (late, achieved)
+}
+
+async fn versions(replica: &dyn Store) -> Vec<i64> {
+    let rows = replica.read(Statement::new("SELECT version FROM fresh ORDER BY id", vec![])).await.unwrap();
+    rows.iter().map(|row| if let Cell::Integer(version) = row[0] { version } else { 0 }).collect()
+}
+
+/// Of the process and of its connections, while nothing is written.
+async fn processor_time(ground: &Ground, following: &Following, duration: Duration) -> String {
+    let sql = "select pid from pg_stat_activity where application_name = 'pgflume'";
+    let backends: Vec<u32> =
+        ground.client.query(sql, &[]).await.unwrap().iter().map(|row| row.get::<_, i32>(0) as u32).collect();
+    let spent = |pids: &[u32]| pids.iter().map(|pid| ticks(*pid)).sum::<f64>() / TICKS_PER_S;
+    let (own, theirs) = (spent(&[following.0.id()]), spent(&backends));
+    tokio::time::sleep(duration).await;
+    let share = |seconds: f64| seconds / duration.as_secs_f64() * 100.0;
+    let (own, theirs) = (share(spent(&[following.0.id()]) - own), share(spent(&backends) - theirs));
+    format!("Idle, the process takes {own:.1} % of a processor and its connections in Postgres {theirs:.1} %.")
+}
+
+/// User and system time (`proc(5)`, fields 14 and 15 of `stat`).
+fn ticks(pid: u32) -> f64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    fields.iter().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum()
+}
