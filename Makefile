@@ -1,7 +1,7 @@
 # The habits of this repository. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint fuzz bench bench-quick parts image clean
+.PHONY: help demo test chaos lint fuzz bench bench-quick bench-snapshot parts image clean
 
 # Container images are built with whichever of the two is here. OCI images have no HEALTHCHECK.
 BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build --format docker || echo docker build)
@@ -29,13 +29,14 @@ fuzz: ## what takes text or bytes from outside, guided by coverage; FUZZ_SECONDS
 	@scripts/install-parts.sh fuzz
 	scripts/fuzz.sh
 
-bench: parts ## the drain against the reference algorithm, the snapshot against a floor, in full
-	cargo bench --locked --bench drain
-	cargo bench --locked --bench snapshot
+bench: parts ## speed beside floors and the reference algorithm, into docs/performance.md; SECTION=drain for one part
+	cargo bench --locked --bench bench -- --write $(SECTION)
 
-bench-quick: parts ## the same with fewer rows
-	cargo bench --locked --bench drain -- --quick
-	cargo bench --locked --bench snapshot -- --quick
+bench-quick: parts ## the same with fewer rows, to the terminal only
+	cargo bench --locked --bench bench -- --quick $(SECTION)
+
+bench-snapshot: parts ## copying and comparing whole tables, against a floor
+	cargo bench --locked --bench snapshot
 
 parts: ## install what the tests need: pg_cron, pgbouncer, sqld, PostgreSQL 18
 	@scripts/install-parts.sh test
