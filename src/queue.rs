@@ -4,7 +4,8 @@
 use crate::config::QueueName;
 use crate::error::{Error, Result};
 use crate::replica::head::Witness;
-use tokio_postgres::types::Type;
+use futures_util::TryStreamExt;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 /// Most messages taken at once: enough that fixed costs vanish.
@@ -61,18 +62,24 @@ pub struct Take<'a> {
 }
 
 /// What was taken.
-#[derive(Debug, Default)]
-pub struct Taking {
-    /// The messages, sorted by id.
-    pub messages: Vec<Taken>,
+#[derive(Debug)]
+pub struct Taking<T> {
+    /// The messages, sorted by id, and what was made of each.
+    pub messages: Vec<(Taken, T)>,
     /// Whether more could be taken at this snapshot.
     pub has_more: bool,
     /// Whether all WAL up to the position is on disk. Where standbys have to have it too, only a commit tells.
     pub is_flushed: bool,
 }
 
-/// Takes the oldest messages by deleting them, whatever their visibility timeout, at most [`TAKE_BYTES`].
-pub async fn take(client: &Client, queue: &QueueName, take: Take<'_>) -> Result<Taking> {
+/// Takes the oldest messages by deleting them, whatever their visibility timeout, at most [`TAKE_BYTES`]. `read` is
+/// called with each while Postgres is at the next.
+pub async fn take<T>(
+    client: &Client,
+    queue: &QueueName,
+    take: Take<'_>,
+    mut read: impl FnMut(&Taken) -> T,
+) -> Result<Taking<T>> {
     let table = queue.table();
     let paused = take.paused;
     let filter = if paused.marks.is_empty() {
@@ -109,9 +116,17 @@ pub async fn take(client: &Client, queue: &QueueName, take: Take<'_>) -> Result<
         (&take.after as _, Type::INT8),
         (&take.lsn as _, Type::TEXT),
     ];
-    let rows = client.query_typed(&sql, &parameters).await?;
-    let Some(first) = rows.first() else { return Ok(Taking::default()) };
-    Ok(Taking { messages: taken(&rows)?, has_more: first.try_get(2)?, is_flushed: first.try_get(3)? })
+    let parameters: [(&(dyn ToSql + Sync), Type); 7] = parameters;
+    let mut rows = std::pin::pin!(client.query_typed_raw(&sql, parameters).await?);
+    let mut taking = Taking { messages: Vec::new(), has_more: false, is_flushed: false };
+    while let Some(row) = rows.try_next().await? {
+        let message = Taken { msg_id: row.try_get(0)?, text: row.try_get(1)? };
+        let made = read(&message);
+        taking.messages.push((message, made));
+        (taking.has_more, taking.is_flushed) = (row.try_get(2)?, row.try_get(3)?);
+    }
+    taking.messages.sort_unstable_by_key(|(message, _)| message.msg_id); // RETURNING has no order
+    Ok(taking)
 }
 
 /// Begins to give the messages in `gone`, and keeps them with the position of the replica at which they are taken.

@@ -17,7 +17,7 @@ use crate::schema::Table;
 use crate::schema::catalog::SourceTable;
 use crate::source;
 use futures_util::TryStreamExt;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -34,6 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Parts of a query that took too long: each may take its time again.
 const SLOW_PARTS: usize = 8;
+
+/// Sum of shares of a group that is full, but for rounding.
+const FULL: f64 = 1.0 + 1e-9;
 
 /// Why a reader stopped.
 pub(super) enum Ended {
@@ -56,6 +59,8 @@ pub(super) struct Reader<'s> {
     batch: Batch,
     /// What was taken, for dead letters of images.
     taken: Arc<Vec<Taken>>,
+    /// What they say, of those that are still to be handled.
+    said: VecDeque<Said>,
     /// The last id of it.
     taken_to: i64,
     /// The messages that name the keys of the batch in hand, or the name of the step while pages are read.
@@ -134,6 +139,7 @@ impl<'s> Reader<'s> {
             patience: Instant::now() + PATIENCE,
             batch: Batch::default(),
             taken: Arc::default(),
+            said: VecDeque::new(),
             taken_to: i64::MIN,
             witness: Arc::default(),
             is_seen_durable: false,
@@ -175,6 +181,7 @@ impl<'s> Reader<'s> {
         let paused = self.session.waiting();
         loop {
             let queue::Taking { messages, has_more, is_flushed } = self.take(&paused).await?;
+            let (messages, said): (Vec<_>, VecDeque<_>) = messages.into_iter().unzip();
             let Some(last) = messages.last().map(|message| message.msg_id) else {
                 self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
                 self.report.has_taken_all = true;
@@ -183,7 +190,7 @@ impl<'s> Reader<'s> {
             failpoint::reach(failpoint::TAKEN);
             self.taken_to = last;
             self.grow(messages.len() as i64, has_more);
-            self.taken = Arc::new(messages);
+            (self.taken, self.said) = (Arc::new(messages), said);
             // Before any row is streamed: a query on a connection whose rows wait would wait with them.
             if !self.is_seen_durable {
                 if !is_flushed {
@@ -210,13 +217,14 @@ impl<'s> Reader<'s> {
         }
     }
 
-    async fn take(&self, paused: &queue::Paused<'_>) -> Result<queue::Taking> {
+    async fn take(&self, paused: &queue::Paused<'_>) -> Result<queue::Taking<Said>> {
         let (worker, client) = (self.session.worker, &self.session.client);
         let limit = worker.take_messages.load(Ordering::Relaxed);
         let take = queue::Take { after: self.taken_to, paused, limit, keeps: worker.keeps(), lsn: &self.snapshot.lsn };
         // One round trip: the second is sent behind the first.
         let savepoint = client.batch_execute("savepoint pgflume_take");
-        let (savepoint, taken) = futures_util::join!(savepoint, queue::take(client, &worker.queue, take));
+        let (savepoint, taken) =
+            futures_util::join!(savepoint, queue::take(client, &worker.queue, take, |m| self.parse(m)));
         savepoint?;
         if taken.as_ref().is_err_and(|e| e.sql_state() == Some(&SqlState::QUERY_CANCELED)) {
             worker.take_messages.store((limit / 8).max(1), Ordering::Relaxed); // too many large ones to look at
@@ -275,6 +283,10 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
+    fn parse(&self, message: &Taken) -> Said {
+        message::parse(message.text.as_deref().unwrap_or("null"), &self.session.schema)
+    }
+
     /// Sorts messages into images to apply, keys to read, and dead letters; how many. Ends before an
     /// image that is younger than a mark of its table, because what is marked is read after all images, and
     /// where the group is as large as the target bears between two looks at the time.
@@ -283,17 +295,25 @@ impl<'s> Reader<'s> {
         let budget = &self.session.worker.budget;
         let (mut count, mut share) = (0, 0.0);
         for message in messages {
-            if share >= 1.0 {
+            let more = match self.said.front() {
+                // What is marked is read after all images.
+                Some(Ok(Message::Image(table, ..)))
+                    if !self.session.is_captured(&table.name) && intake.marks_table(&table.name) =>
+                {
+                    break;
+                }
+                Some(Ok(Message::Image(..))) => budget.share_of_image(message.text.as_ref().map_or(0, String::len)),
+                Some(Ok(Message::Marks(table, keys))) => budget.share_of_marks(&table.name, keys.len()),
+                _ => 0.0,
+            };
+            // Full batches, and not a small one behind them.
+            if share > 0.0 && share + more > FULL {
                 break;
             }
-            let text = message.text.as_deref().unwrap_or("null");
-            match message::parse(text, &self.session.schema) {
+            share += more;
+            let Some(said) = self.said.pop_front() else { break };
+            match said {
                 Ok(Message::Marks(table, keys)) => {
-                    let more = budget.share_of_marks(&table.name, keys.len());
-                    if share > 0.0 && share + more > 1.0 {
-                        break; // full batches, and not a small one behind them
-                    }
-                    share += more;
                     supersede(&mut self.letters, &mut self.own_letters, &table.name, &keys, None);
                     intake.mark(&table, keys, message);
                 }
@@ -306,11 +326,9 @@ impl<'s> Reader<'s> {
                     supersede(&mut self.letters, &mut self.own_letters, &table.name, &keys, None);
                     intake.mark(&table, keys, message);
                 }
-                Ok(Message::Image(table, ..)) if intake.marks_table(&table.name) => break,
                 Ok(Message::Image(table, change, keys)) => {
                     let newer = Some(message.msg_id);
                     supersede(&mut self.letters, &mut self.own_letters, &table.name, &keys, newer);
-                    share += budget.share_of_image(text.len());
                     intake.batch.merge(&table, change, message.msg_id);
                     intake.images.push(message.msg_id);
                 }
@@ -509,6 +527,9 @@ impl<'s> Reader<'s> {
 }
 
 type Rows = Pin<Box<RowStream>>;
+
+/// What a message says.
+type Said = Result<Message, message::Problem>;
 
 /// A query that was sent, and its rows or its failure.
 struct Asked<'k> {
