@@ -6,6 +6,7 @@
 #[path = "../../tests/suite/parts/mod.rs"]
 mod parts;
 
+mod capture;
 mod drain;
 mod floors;
 mod ground;
@@ -26,6 +27,9 @@ async fn main() {
     let mut sections: Vec<Section> = Vec::new();
     if is_wanted("drain") {
         sections.push(drain::run(&ground).await);
+    }
+    if is_wanted("capture") {
+        sections.push(capture::run(&ground).await);
     }
     if has("--write") {
         report::write(&sections);
