@@ -3,8 +3,7 @@
             done pg_catalog.int8 := 0;
             messages pg_catalog.int8;
         begin
-            -- a block of keys in one array, cut into messages: numbering each row would take longer than reading it,
-            -- and jsonb of jsonb is made twice
+            -- a block of keys in one array, cut into messages: numbering each row would take longer than reading it
             loop
                 insert into {{queue}} (vt, message)
                 select pg_catalog.clock_timestamp(),

@@ -167,28 +167,42 @@ async fn prepare(ground: &Ground, table: Table, rows: i64) {
 
 fn triggers(way: Way, table: &str) -> String {
     let function = |name: &str, body: &str| {
-        format!("create function {}.{name}() returns trigger language plpgsql as $$ begin {body} return null; end $$;\n", way.schema())
+        format!(
+            "create function {}.{name}() returns trigger language plpgsql as $$ begin {body} return null; end $$;\n",
+            way.schema()
+        )
     };
     let floor = |event: &str, side: &str| {
-        format!("create trigger {event} after {event} on {table} referencing {side} for each statement execute function floor.message();\n")
+        format!(
+            "create trigger {event} after {event} on {table} referencing {side} for each statement execute function floor.message();\n"
+        )
     };
     match way {
         Way::Plain => "select 1".into(),
         Way::Floor => [
-            function("message", &format!("insert into pgmq.q_{IMAGES} (vt, message) values (clock_timestamp(), '{{}}');")),
+            function(
+                "message",
+                &format!("insert into pgmq.q_{IMAGES} (vt, message) values (clock_timestamp(), '{{}}');"),
+            ),
             floor("insert", "new table as new_rows"),
             floor("update", "old table as old_rows new table as new_rows"),
             floor("delete", "old table as old_rows"),
         ]
         .concat(),
         Way::Capgo => {
-            let send = format!("perform pgmq.send('{IMAGES}', jsonb_build_object('table', tg_table_name, 'type', tg_op, 'record', to_jsonb(new), 'old_record', to_jsonb(old)));");
+            let send = format!(
+                "perform pgmq.send('{IMAGES}', jsonb_build_object('table', tg_table_name, 'type', tg_op, 'record', to_jsonb(new), 'old_record', to_jsonb(old)));"
+            );
             function("image", &send)
-                + &format!("create trigger image after insert or update or delete on {table} for each row execute function capgo.image()")
+                + &format!(
+                    "create trigger image after insert or update or delete on {table} for each row execute function capgo.image()"
+                )
         }
         Way::Ours | Way::Notify => {
             function("notify_writer", "notify pgflume;")
-                + &format!("create trigger notify_writer after insert or update or delete on {table} for each statement execute function notify_writer();\n")
+                + &format!(
+                    "create trigger notify_writer after insert or update or delete on {table} for each statement execute function notify_writer();\n"
+                )
                 + &format!("alter table {table} disable trigger notify_writer")
         }
     }
@@ -250,7 +264,8 @@ fn changes(table: Table) -> (&'static str, &'static str) {
 
 /// On the way's queue; the floor's messages are all the same two bytes long.
 async fn bytes(ground: &Ground, way: Way) -> f64 {
-    let sql = format!("select sum(pg_column_size(message))::float8 from pgmq.q_{} where message <> '{{}}'", way.queue());
+    let sql =
+        format!("select sum(pg_column_size(message))::float8 from pgmq.q_{} where message <> '{{}}'", way.queue());
     ground.client.query_one(&sql, &[]).await.unwrap().get(0)
 }
 
