@@ -9,6 +9,7 @@ use pgflume::schema::Schema;
 use pgflume::secret::Secret;
 use pgflume::sync::Worker;
 use pgflume::value::Cell;
+use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -101,7 +102,7 @@ pub struct Ground {
     pub url: String,
     /// Fewer rows and runs.
     pub is_quick: bool,
-    _cluster: Cluster,
+    cluster: Cluster,
 }
 
 impl Ground {
@@ -112,7 +113,7 @@ impl Ground {
         let client = connect(&url).await;
         client.batch_execute(include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"))).await.unwrap();
         client.batch_execute(&format!("select pgmq.create('{DEFAULT_QUEUE}')")).await.unwrap();
-        Self { client, url, is_quick, _cluster: cluster }
+        Self { client, url, is_quick, cluster }
     }
 
     /// Runs of a measurement: medians of five say something.
@@ -185,6 +186,21 @@ impl Ground {
             "insert into {queue} (vt, message) select now() - interval '1 s', {messages};\nanalyze {queue}"
         ))
         .await;
+    }
+
+    /// How often a second `clients` of pgbench run `script`, with this `synchronous_commit`.
+    pub async fn pgbench(&self, script: &str, clients: u32, seconds: u32, commit: &str) -> f64 {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(script.as_bytes()).unwrap();
+        let mut command = std::process::Command::new(self.cluster.bin_dir().join("pgbench"));
+        command.args(["--no-vacuum", "--protocol=prepared", "--jobs=1", "--file"]).arg(file.path());
+        command.arg(format!("--client={clients}")).arg(format!("--time={seconds}")).arg(&self.url);
+        command.env("PGOPTIONS", format!("-c synchronous_commit={commit}"));
+        let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let rate = text.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse().ok());
+        assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
+        rate.unwrap()
     }
 
     /// A worker for the replica at `target`.

@@ -6,6 +6,7 @@
 #[path = "../../tests/suite/parts/mod.rs"]
 mod parts;
 
+mod capture;
 mod drain;
 mod floors;
 mod freshness;
@@ -42,6 +43,9 @@ async fn main() {
     }
     if is_wanted("growth") {
         sections.push(growth::run(&ground).await);
+    }
+    if is_wanted("capture") {
+        sections.push(capture::run(&ground).await);
     }
     if has("--write") {
         report::write(&sections);

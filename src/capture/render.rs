@@ -2,7 +2,7 @@
 //! [`Source`], text goes out. The SQL itself is in `sql/capture_*.sql`.
 
 use super::template::{dollar_quoted, fill, text};
-use super::types::{Pin, SourceColumn, pins};
+use super::types::{Pin, SourceColumn, changed, pins};
 use crate::config::QueueName;
 use crate::schema::{SourceName, Table, quote};
 use sha2::{Digest, Sha256};
@@ -18,11 +18,18 @@ const MESSAGE_BYTES: usize = 32_000;
 /// What a key costs besides its text; also makes `MESSAGE_BYTES` bound the number of keys.
 const KEY_BYTES: usize = MESSAGE_BYTES / MESSAGE_KEYS;
 
+/// Most keys that a trigger holds in one array: 16 MB of the longest.
+const BLOCK_KEYS: usize = 1_000_000;
+
 /// Longest name that Postgres keeps whole (NAMEDATALEN − 1).
 const NAME_BYTES: usize = 63;
 
 /// Hexadecimal digits that tell shortened names apart.
 const HASH_DIGITS: usize = 10;
+
+/// The transition tables, as the triggers name them.
+const OLD_ROWS: &str = "old_rows";
+const NEW_ROWS: &str = "new_rows";
 
 /// What a trigger reacts to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,25 +154,36 @@ impl Source {
     }
 
     fn function(&self, queue: &QueueName, event: Event) -> Function {
-        let statements: String = self.targets.iter().map(|t| t.statement(queue, event)).collect();
-        let body = if event == Event::Row {
-            include_str!("../../sql/capture_row.sql")
-        } else {
-            include_str!("../../sql/capture_statement.sql")
-        };
         let mut pins: BTreeSet<Pin> = self.targets.iter().flat_map(|t| t.pins(event)).collect();
-        if event == Event::Update {
-            pins.insert(Pin::Jit);
-        }
         if self.queue_has_rls {
             pins.insert(Pin::RowSecurity);
         }
-        Function {
-            name: function_name(queue, &self.name, event),
-            body: fill(body, &[("statements", statements.trim_end())]),
-            pins,
+        Function { name: function_name(queue, &self.name, event), body: self.body(queue, event), pins }
+    }
+
+    fn body(&self, queue: &QueueName, event: Event) -> String {
+        let each = |sql: &dyn Fn(&Target) -> String| self.targets.iter().map(sql).collect::<String>();
+        let rows = |rows: &str, conflicts: &str, one: String, many: String| {
+            let values = [("rows", rows), ("conflicts", conflicts), ("one", one.trim_end()), ("many", many.trim_end())];
+            fill(include_str!("../../sql/capture_rows.sql"), &values)
+        };
+        let written = |side: &str| rows(side, "", each(&|t| t.one(queue, side)), each(&|t| t.many(queue, side)));
+        match event {
+            Event::Insert => written(NEW_ROWS),
+            Event::Delete => written(OLD_ROWS),
+            Event::Update => {
+                let (one, many) = (each(&|t| t.one_updated(queue)), each(&|t| t.marks(queue, &t.changed_rows())));
+                // Columns are named without their table there, and one may have the name of a variable.
+                rows(NEW_ROWS, "#variable_conflict use_column\n", one, many)
+            }
+            Event::Truncate => filled(include_str!("../../sql/capture_statement.sql"), each(&|t| t.truncated(queue))),
+            Event::Row => filled(include_str!("../../sql/capture_row.sql"), each(&|t| t.row_marks(queue))),
         }
     }
+}
+
+fn filled(body: &str, statements: String) -> String {
+    fill(body, &[("statements", statements.trim_end())])
 }
 
 impl Target {
@@ -174,31 +192,64 @@ impl Target {
             return BTreeSet::new();
         }
         let mut found = pins(&self.key, SourceColumn::text_pins);
-        if matches!(event, Event::Update | Event::Row) {
-            found.extend(pins(self.watched.iter().flatten(), SourceColumn::compare_pins));
+        let in_blocks = self.block_key().is_some() && event != Event::Update;
+        if event != Event::Row && !in_blocks {
+            found.insert(Pin::Jit);
         }
         found
     }
 
-    fn statement(&self, queue: &QueueName, event: Event) -> String {
-        let rows_of = |side: &str| format!("            select {}\n            from {side} t", self.key_columns("t"));
-        match event {
-            Event::Insert => self.marks(queue, &rows_of("new_rows")),
-            Event::Delete => self.marks(queue, &rows_of("old_rows")),
-            Event::Update => self.update_marks(queue),
-            Event::Truncate => fill(include_str!("../../sql/capture_truncate.sql"), &self.names(queue).each()),
-            Event::Row => self.row_marks(queue),
+    fn truncated(&self, queue: &QueueName) -> String {
+        fill(include_str!("../../sql/capture_truncate.sql"), &self.names(queue).each())
+    }
+
+    /// The marks of the only row of `rows`.
+    fn one(&self, queue: &QueueName, rows: &str) -> String {
+        let parts: Vec<_> = self.key.iter().map(|c| c.key_text(&column("t", &c.name))).collect();
+        let (names, keys) = (self.names(queue), format!("array[array[{}]]", parts.join(", ")));
+        let values = [&names.each()[..], &[("keys", &keys), ("rows", rows)]].concat();
+        fill(include_str!("../../sql/capture_one.sql"), &values)
+    }
+
+    /// The marks of all of `rows`.
+    fn many(&self, queue: &QueueName, rows: &str) -> String {
+        let Some(key) = self.block_key() else {
+            let keys = self.key_columns("t");
+            return self.marks(queue, &format!("                select {keys}\n                from {rows} t"));
+        };
+        let head = format!("{{\"v\":1,\"table\":{},\"keys\":[[\"", serde_json::json!(self.table.name));
+        let values = [
+            ("queue", queue.table()),
+            ("head", text(&head)),
+            ("key", quote(&key.name)),
+            ("rows", rows.to_owned()),
+            ("message_keys", MESSAGE_KEYS.to_string()),
+            ("block_keys", BLOCK_KEYS.to_string()),
+        ];
+        fill(include_str!("../../sql/capture_blocks.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
+    }
+
+    /// The key's column where its values fit into arrays of values of one length, whose parts are found at once.
+    fn block_key(&self) -> Option<&SourceColumn> {
+        match &self.key[..] {
+            [key] if key.is_plain() => Some(key),
+            _ => None,
         }
     }
 
-    /// Where a watched column was dropped or renamed since, the comparison would fail the user's write: every
-    /// updated row is marked then.
-    fn update_marks(&self, queue: &QueueName) -> String {
-        let compared = self.marks(queue, &self.changed_rows());
-        let Some(guard) = self.guard() else { return compared };
-        let rows = |side: &str| format!("            select {}\n            from {side} t", self.key_columns("t"));
-        let all = self.marks(queue, &format!("{}\n            union\n{}", rows("old_rows"), rows("new_rows")));
-        fill(include_str!("../../sql/capture_guarded.sql"), &[("guard", &guard), ("then", &compared), ("else", &all)])
+    fn one_updated(&self, queue: &QueueName) -> String {
+        let (same_key, names) = (self.same_key(), self.names(queue));
+        let (old_key, new_key) = (self.side_key("o"), self.side_key("n"));
+        let (old, new, or_changed) = (self.side(OLD_ROWS), self.side(NEW_ROWS), self.or_changed());
+        let own = [
+            ("same_key", same_key.as_str()),
+            ("old_key", &old_key),
+            ("new_key", &new_key),
+            ("old", &old),
+            ("new", &new),
+            ("or_changed", &or_changed),
+        ];
+        fill(include_str!("../../sql/capture_one_updated.sql"), &[&names.each()[..], &own].concat())
     }
 
     /// SQL that is true while all watched columns are there; `None` where none is compared.
@@ -245,27 +296,64 @@ impl Target {
         columns.collect::<Vec<_>>().join(", ")
     }
 
+    /// The key of one row of [`Self::side`] as a list of one key.
+    fn side_key(&self, side: &str) -> String {
+        let parts = self.key.iter().enumerate().map(|(i, c)| c.key_text(&format!("{side}.k{}", i + 1)));
+        format!("array[array[{}]]", parts.collect::<Vec<_>>().join(", "))
+    }
+
+    /// Old or new rows: the key as `k1`…, the watched columns as `c1`….
+    fn side(&self, rows: &str) -> String {
+        let keys = self.key.iter().enumerate().map(|(i, c)| format!("t.{} as k{}", quote(&c.name), i + 1));
+        let watched = self.watched.iter().flatten();
+        let values = watched.clone().enumerate().map(|(i, c)| format!("{} as c{}", quote(&c.name), i + 1));
+        let columns = keys.chain(values).collect::<Vec<_>>().join(", ");
+        let missing: Vec<_> = watched.map(|c| format!("{} as {}", rows == OLD_ROWS, quote(&c.name))).collect();
+        if missing.is_empty() {
+            return format!("(select {columns} from {rows} t)");
+        }
+        let values = [("missing", missing.join(", ")), ("columns", columns), ("rows", rows.to_owned())];
+        let side = fill(include_str!("../../sql/capture_side.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())));
+        side.trim_end().to_owned()
+    }
+
+    fn same_key(&self) -> String {
+        let each =
+            self.key.iter().enumerate().map(|(i, c)| c.same_key(&format!("o.k{}", i + 1), &format!("n.k{}", i + 1)));
+        each.collect::<Vec<_>>().join(" and ")
+    }
+
     fn changed_rows(&self) -> String {
         let both = self.key.iter().enumerate().map(|(i, c)| {
-            let either = format!("coalesce({}, {})", column("o", &c.name), column("n", &c.name));
-            format!("{} as k{}", c.key_text(&either), i + 1)
+            let number = i + 1;
+            format!("{} as k{number}", c.key_text(&format!("coalesce(o.k{number}, n.k{number})")))
         });
-        let join = self.key.iter().map(|c| c.same_key(&column("o", &c.name), &column("n", &c.name)));
-        let first = self.key.first().map(|c| c.name.as_str()).unwrap_or_default();
         let values = [
             ("both", both.collect::<Vec<_>>().join(", ")),
-            ("join", join.collect::<Vec<_>>().join(" and ")),
-            ("one_sided", format!("{} is null or {} is null", column("o", first), column("n", first))),
-            ("changed", self.changed("o", "n").iter().map(|c| format!("               or {c}\n")).collect()),
+            ("old", self.side(OLD_ROWS)),
+            ("new", self.side(NEW_ROWS)),
+            ("join", self.same_key()),
+            ("one_sided", "(o.k1 is null or n.k1 is null)".to_owned()),
+            ("or_changed", self.or_changed()),
         ];
         fill(include_str!("../../sql/capture_changed.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
     }
 
-    /// What makes an update worth a mark when the key stayed.
-    fn changed(&self, old: &str, new: &str) -> Vec<String> {
+    /// What makes an update of a row worth a mark when its key stayed.
+    fn or_changed(&self) -> String {
+        let names: Vec<_> = (1..=self.watched.iter().flatten().count()).map(|i| format!("c{i}")).collect();
+        let changed = self.changed("o", "n", names.iter().map(String::as_str));
+        changed.iter().map(|c| format!("\n            or {c}")).collect()
+    }
+
+    fn changed<'a>(&self, old: &str, new: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
         match &self.watched {
             None => vec!["true".to_owned()],
-            Some(columns) => columns.iter().map(|c| c.changed(&column(old, &c.name), &column(new, &c.name))).collect(),
+            Some(columns) => {
+                let pairs: Vec<_> =
+                    columns.iter().zip(names).map(|(c, name)| (c, column(old, name), column(new, name))).collect();
+                changed(&pairs)
+            }
         }
     }
 
@@ -279,7 +367,7 @@ impl Target {
             .iter()
             .map(|c| format!("not ({})", c.same_key(&column("old", &c.name), &column("new", &c.name))))
             .collect();
-        let changed = match self.changed("old", "new") {
+        let changed = match self.changed("old", "new", self.watched.iter().flatten().map(|c| c.name.as_str())) {
             none if none.is_empty() => "false".to_owned(),
             some => some.join("\n            or "),
         };

@@ -148,9 +148,9 @@ impl SourceColumn {
         }
     }
 
-    /// The settings that comparing two of its values depends on.
-    pub fn compare_pins(&self) -> &'static [Pin] {
-        if self.is_exact() { &[] } else { self.text_pins() }
+    /// Whether it has a fixed length and its text stands in JSON as it is.
+    pub fn is_plain(&self) -> bool {
+        matches!(self.scalar(), Some("int2" | "int4" | "int8" | "oid" | "uuid"))
     }
 
     /// Its value as a key's text.
@@ -174,9 +174,18 @@ impl SourceColumn {
         format!("{} = {}", self.comparable(left), self.comparable(right))
     }
 
-    /// SQL that is true where the second value must be looked at again.
-    pub fn changed(&self, old: &str, new: &str) -> String {
-        let differs = format!("{} is distinct from {}", self.comparable(old), self.comparable(new));
+    fn is_text(&self) -> bool {
+        matches!(self.scalar(), Some("text" | "varchar" | "bpchar" | "name"))
+    }
+
+    /// SQL that is true where the second value must be looked at again. Where `=` is not exact, bytes are compared as
+    /// they are stored: cheaper than making text of them, and what is the same has the same text.
+    fn changed(&self, old: &str, new: &str) -> String {
+        let differs = if self.is_exact() || self.is_text() {
+            format!("{} is distinct from {}", self.comparable(old), self.comparable(new))
+        } else {
+            format!("row({old})::pg_catalog.record operator(pg_catalog.*<>) row({new})::pg_catalog.record")
+        };
         if self.text_bytes().is_some() {
             return differs;
         }
@@ -185,6 +194,14 @@ impl SourceColumn {
              then true else {differs} end"
         )
     }
+}
+
+/// SQL conditions of which one is true where a value has changed, of columns with the old and the new value. The
+/// cheap ones come first: most updates change something that is compared at once.
+pub fn changed(columns: &[(&SourceColumn, String, String)]) -> Vec<String> {
+    let mut columns: Vec<_> = columns.iter().collect();
+    columns.sort_by_key(|(column, ..)| (column.text_bytes().is_none(), !column.is_exact(), !column.is_text()));
+    columns.into_iter().map(|(column, old, new)| column.changed(old, new)).collect()
 }
 
 /// All pins of the given columns.
@@ -204,21 +221,27 @@ mod tests {
     }
 
     #[test]
-    fn exact_types_are_compared_as_they_are_and_the_rest_as_text() {
-        assert_eq!(column("int8").changed("o.c", "n.c"), "o.c is distinct from n.c");
-        assert!(column("numeric").changed("o.c", "n.c").contains("o.c::pg_catalog.text collate"));
-        assert!(column("text").changed("o.c", "n.c").starts_with("case when greatest"));
+    fn exact_keys_are_compared_as_they_are_and_the_rest_as_text() {
         assert_eq!(column("uuid").same_key("o.c", "n.c"), "o.c = n.c");
+        assert!(column("numeric").same_key("o.c", "n.c").contains("o.c::pg_catalog.text collate"));
         let own = SourceColumn { own_text_cast: true, ..SourceColumn::default() };
-        assert!(own.changed("o.c", "n.c").contains("format('%s', o.c)"));
+        assert!(own.same_key("o.c", "n.c").contains("format('%s', o.c)"));
+    }
+
+    #[test]
+    fn what_is_compared_at_once_is_compared_first() {
+        let (jsonb, text, float, int) = (column("jsonb"), column("text"), column("float8"), column("int8"));
+        let found = changed(&[&jsonb, &text, &float, &int].map(|c| (c, "o.c".to_owned(), "n.c".to_owned())));
+        let image = "row(o.c)::pg_catalog.record operator(pg_catalog.*<>) row(n.c)::pg_catalog.record";
+        assert_eq!(found[..2], ["o.c is distinct from n.c", image]);
+        assert!(found[2].starts_with("case when greatest") && found[2].contains("o.c::pg_catalog.text collate"));
+        assert!(found[3].starts_with("case when greatest") && found[3].contains(image));
     }
 
     #[test]
     fn only_the_settings_that_matter_are_pinned() {
         assert!(column("int4").text_pins().is_empty());
         assert_eq!(column("timestamptz").text_pins(), [Pin::TimeZone, Pin::DateStyle]);
-        assert!(column("timestamptz").compare_pins().is_empty(), "instants are compared as instants");
-        assert_eq!(column("float8").compare_pins(), [Pin::ExtraFloatDigits]);
         assert_eq!(SourceColumn::default().text_pins(), Pin::ANY_TYPE, "an unknown type depends on anything");
     }
 

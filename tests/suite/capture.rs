@@ -383,3 +383,82 @@ async fn a_numeric_key_that_gains_a_digit_is_marked_under_both_texts() {
     db.sql("update k set id = 1.00").await;
     assert_eq!(keys(&db).await, [r#"["1.0"]"#, r#"["1.00"]"#]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_row_and_many_are_marked_by_the_same_keys() {
+    let types = "create type mood as enum ('ok', 'not ok'); create domain code as text; create domain small as int2; create type pair as (a int, b text);";
+    for (ty, values) in [
+        ("int2", ["-32768", "1"]),
+        ("int4", ["-2147483648", "1"]),
+        ("int8", ["-9223372036854775808", "1"]),
+        ("oid", ["0", "4294967295"]),
+        ("uuid", ["00000000-0000-0000-0000-00000000000A", "00000000-0000-0000-0000-00000000000b"]),
+        ("small", ["-5", "5"]),
+        ("boolean", ["true", "false"]),
+        ("timestamptz", ["2024-02-29 12:00+01", "-infinity"]),
+        ("numeric", ["1.10", "NaN"]),
+        ("mood", ["ok", "not ok"]),
+        ("code", [r#"a"],["b"#, r"\"]),
+        ("char(3)", ["a", ""]),
+        ("int[]", ["{1,NULL}", "{}"]),
+        ("pair", [r#"(1,"a b")"#, "(2,)"]),
+    ] {
+        let name = r#"o"'\ {{queue}} $body$"#;
+        let mut json = serde_json::json!({});
+        json[name] =
+            serde_json::json!({"primaryKey": "id", "columns": {"id": "TEXT", "v": "INTEGER"}, "source": "public.k"});
+        let db = captured(&format!("{types} create table k (id {ty} primary key, v int)"), &json.to_string()).await;
+        let mut found = Vec::new();
+        let [one, other] = values;
+        let write = |values: String| format!("insert into k (id) values {values}; update k set v = 1; delete from k;");
+        let alone = [one, other].map(|value| write(format!("('{value}')"))).concat();
+        for writes in [write(format!("('{one}'), ('{other}')")), alone] {
+            db.sql(&writes).await;
+            let tables = db.all("select distinct message->>'table' from pgmq.q_replicate_data_libsql").await;
+            assert_eq!(tables, [name], "{ty}");
+            found.push(keys(&db).await);
+        }
+        assert_eq!(found[0].len(), 6, "{ty}: {found:?}");
+        assert_eq!(found[0], found[1], "{ty}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_of_more_than_a_million_rows_is_marked_to_the_last() {
+    let db = captured("create table items (id int primary key, name text)", ITEMS).await;
+    for write in ["insert into items select g from generate_series(1, 1000001) g", "delete from items"] {
+        db.sql(write).await;
+        let sizes =
+            "select count(*) || ' ' || max(jsonb_array_length(message->'keys')) from pgmq.q_replicate_data_libsql";
+        assert_eq!(db.one(sizes).await, "2001 500", "{write}");
+        let distinct =
+            "select count(distinct k) from pgmq.q_replicate_data_libsql, jsonb_array_elements(message->'keys') k";
+        assert_eq!(db.one(distinct).await, "1000001", "{write}");
+        db.sql("truncate pgmq.q_replicate_data_libsql").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_may_have_the_names_of_what_the_trigger_uses_and_go_away() {
+    let columns = ["found", "tg_op", "new", "old_rows", "t", "r", "m", "k1", "c1", "block", "done"];
+    let list: Vec<_> = columns.iter().map(|c| format!(r#", "{c}": "JSON""#)).collect();
+    let json = format!(r#"{{"items": {{"primaryKey": "id", "columns": {{"id": "INTEGER"{}}}}}}}"#, list.concat());
+    let list: Vec<_> = columns.iter().map(|c| format!(r#", "{c}" json default '1'"#)).collect();
+    let db = captured(&format!("create table items (id int primary key, note int{})", list.concat()), &json).await;
+    db.sql("insert into items values (1); insert into items values (2), (3); delete from items where id = 3").await;
+    keys(&db).await;
+    for column in columns {
+        db.sql(&format!(r#"update items set "{column}" = '2' where id = 1; update items set "{column}" = '2'"#)).await;
+        assert_eq!(keys(&db).await, [r#"["1"]"#, r#"["2"]"#], "{column}: each row when it changed, not again");
+    }
+    for column in columns {
+        let changes = ["update items set note = 1 where id = 1", "update items set note = 2"];
+        for ddl in [format!(r#"alter table items rename "{column}" to gone"#), "alter table items drop gone".to_owned()]
+        {
+            db.sql(&format!("{ddl}; {}", changes.join("; "))).await;
+            assert_eq!(keys(&db).await, [r#"["1"]"#, r#"["1"]"#, r#"["2"]"#], "{ddl}: nobody can tell what changed");
+        }
+        db.sql(&format!(r#"alter table items add "{column}" json; {}"#, changes.join("; "))).await;
+        assert!(keys(&db).await.is_empty(), "{column} is back");
+    }
+}
