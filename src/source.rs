@@ -3,6 +3,7 @@
 
 pub mod absent;
 pub mod page;
+mod span;
 
 use crate::error::{Error, Result};
 use crate::message::MarkedKey;
@@ -10,6 +11,8 @@ use crate::schema::catalog::{SourceColumn, SourceTable};
 use crate::schema::{ColumnType, quote};
 use crate::value::binary::{Wire, from_wire};
 use crate::value::{Cell, Key, Mismatch, OTHER_BOUNDS};
+use futures_util::TryStreamExt;
+use span::Span;
 use std::pin::Pin;
 use std::time::Duration;
 use tokio_postgres::types::{FromSql, ToSql, Type};
@@ -109,13 +112,48 @@ pub struct Unfit {
     mismatch: Mismatch,
 }
 
-/// Starts reading the rows under `keys`. Rows come in any order, one for each key that is marked.
-pub async fn read(client: &Client, source: &SourceTable, keys: &[MarkedKey]) -> Result<Pin<Box<RowStream>>> {
-    let columns: Vec<Vec<&str>> =
-        (0..source.table.key.len()).map(|i| keys.iter().map(|key| key[i].as_str()).collect()).collect();
-    let parameters: Vec<(&(dyn ToSql + Sync), Type)> = columns.iter().map(|c| (c as _, Type::TEXT_ARRAY)).collect();
-    let stream = client.query_typed_raw(&read_sql(source), parameters).await?;
-    Ok(Box::pin(stream))
+/// Rows as they come, one for each key that is asked for, in any order.
+pub struct Reading {
+    rows: Pin<Box<RowStream>>,
+    span: Option<Span>,
+    is_over: bool,
+    /// Bytes of the rows so far.
+    pub bytes: usize,
+}
+
+/// Starts reading the rows under `keys`.
+pub async fn read(client: &Client, source: &SourceTable, keys: &[MarkedKey]) -> Result<Reading> {
+    let span = Span::of(source, keys);
+    let rows = match &span {
+        Some(span) => span.read(client, source).await?,
+        None => {
+            let column = |i: usize| keys.iter().map(|key| key[i].as_str()).collect();
+            let columns: Vec<Vec<&str>> = (0..source.table.key.len()).map(column).collect();
+            let parameters = columns.iter().map(|c| (c as &(dyn ToSql + Sync), Type::TEXT_ARRAY));
+            Box::pin(client.query_typed_raw(&read_sql(source), parameters.collect::<Vec<_>>()).await?)
+        }
+    };
+    Ok(Reading { rows, span, is_over: false, bytes: 0 })
+}
+
+impl Reading {
+    /// The next key; `None` after the last.
+    pub async fn next(&mut self, source: &SourceTable) -> Result<Option<Found>> {
+        loop {
+            let wants_row = !self.is_over && !self.span.as_ref().is_some_and(Span::has_row);
+            let row = if wants_row { self.rows.try_next().await? } else { None };
+            self.is_over |= wants_row && row.is_none();
+            self.bytes += row.as_ref().map_or(0, Row::raw_size_bytes);
+            let found = match (&mut self.span, row) {
+                (Some(span), row) => span.found(source, row)?,
+                (None, Some(row)) => Some(decode(source, &row)?),
+                (None, None) => None,
+            };
+            if found.is_some() || self.is_over {
+                return Ok(found);
+            }
+        }
+    }
 }
 
 /// Joins the marked keys to their rows. Names of the key list end in a suffix that no column of the
@@ -186,8 +224,8 @@ fn other_bounds(column: &SourceColumn, reference: &str) -> Option<String> {
     column.is_array.then(|| format!("pg_catalog.array_dims({reference}) operator(pg_catalog.~) '\\[(?!1:)'"))
 }
 
-/// Converts one row of [`read`].
-pub fn decode(source: &SourceTable, row: &Row) -> Result<Found> {
+/// Converts one row of [`read_sql`].
+fn decode(source: &SourceTable, row: &Row) -> Result<Found> {
     let width = source.table.key.len();
     let position = usize::try_from(row.try_get::<_, i64>(0)? - 1).unwrap_or_default();
     let key = source.table.key.iter().enumerate().map(|(i, &p)| Ok(cell(source, p, row.try_get(1 + i)?)));

@@ -59,6 +59,8 @@ pub struct Work {
     pub items: Arc<Vec<Item>>,
     /// Those of them that this transaction applies: deletes first, then upserts.
     pub range: Range<usize>,
+    /// What [`Store::encode`] made of all of them.
+    pub encoded: Encoded,
     /// Run last.
     pub after: Vec<Statement>,
 }
@@ -69,6 +71,9 @@ impl Work {
         &self.items[self.range.clone()]
     }
 }
+
+/// Items as a store sends them; empty where it does so as they are.
+pub type Encoded = Arc<Vec<hrana::Step>>;
 
 /// A libSQL database. Every implementation passes `tests/suite/store.rs`.
 ///
@@ -83,6 +88,10 @@ pub trait Store: Send + Sync {
     async fn read(&self, statement: Statement) -> Result<Rows>;
     /// Runs one `BEGIN IMMEDIATE … COMMIT`: all of it or nothing.
     async fn write(&self, work: Work) -> Result<()>;
+    /// Prepares items for [`write`](Self::write), while another write goes on.
+    async fn encode(&self, _items: &Arc<Vec<Item>>) -> Encoded {
+        Encoded::default()
+    }
 }
 
 /// The replica as the use cases see it.
@@ -231,6 +240,11 @@ impl Replica {
         work.after.extend(entry.record(acknowledged));
         work.after.push(freshness.record());
         self.store.write(work).await
+    }
+
+    /// See [`Store::encode`].
+    pub async fn encode(&self, items: &Arc<Vec<Item>>) -> Encoded {
+        self.store.encode(items).await
     }
 
     /// Makes `to` the head, coming from `from` (`None`: no head yet), and, where `rebuild` is given,

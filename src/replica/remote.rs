@@ -3,8 +3,8 @@
 
 use super::arrays::{arrays, is_large, row_slots};
 use super::hrana::{Encoding, Failure, Garbled, Outcome, Step, When};
-use super::{Rows, Statement, Store, Work, head, statements};
-use crate::batch::ColumnSet;
+use super::{Encoded, Rows, Statement, Store, Work, head, statements};
+use crate::batch::{ColumnSet, Item};
 use crate::error::{Class, Error, Result};
 use crate::schema::Table;
 use crate::secret::Secret;
@@ -12,6 +12,7 @@ use crate::value::Cell;
 use async_trait::async_trait;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::OnceCell;
 
@@ -157,6 +158,12 @@ impl Store for Remote {
     async fn write(&self, work: Work) -> Result<()> {
         self.transact(steps(&work)).await.map(|_| ())
     }
+
+    async fn encode(&self, items: &Arc<Vec<Item>>) -> Encoded {
+        let items = items.clone();
+        // A thread that ends early leaves it to the write.
+        tokio::task::spawn_blocking(move || Arc::new(item_steps(&items))).await.unwrap_or_default()
+    }
 }
 
 /// BEGIN, the steps, COMMIT, and ROLLBACK unless that succeeded; each only if the one before did.
@@ -180,17 +187,27 @@ pub fn body(work: &Work, encoding: Encoding) -> Vec<u8> {
 fn steps(work: &Work) -> Vec<Step> {
     let mut steps: Vec<Step> = work.before.iter().cloned().map(step).collect();
     steps.extend(work.emptied.iter().map(|table| step(statements::empty(table).into())));
-    for group in statements::deletes(work.items()) {
+    if work.range.len() == work.items.len() && !work.encoded.is_empty() {
+        steps.extend(work.encoded.iter().cloned());
+    } else {
+        steps.extend(item_steps(work.items()));
+    }
+    steps.extend(work.after.iter().cloned().map(step));
+    steps
+}
+
+fn item_steps(items: &[Item]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for group in statements::deletes(items) {
         let kinds: Vec<_> = group.table.key_columns().map(|c| c.kind).collect();
         for array in arrays(&kinds, &group.keys) {
             let sql = statements::delete_json(group.table, array.far_reals);
             steps.push(step(Statement::new(sql, vec![Cell::Text(array.text)])));
         }
     }
-    for group in statements::upserts(work.items()) {
+    for group in statements::upserts(items) {
         upsert_steps(group.table, group.columns, &group.rows, &mut steps);
     }
-    steps.extend(work.after.iter().cloned().map(step));
     steps
 }
 

@@ -10,7 +10,6 @@ use crate::message::{self, MarkedKey, Message};
 use crate::schema::catalog::SourceTable;
 use crate::source;
 use crate::value::Key;
-use futures_util::TryStreamExt;
 use std::collections::BTreeSet;
 
 /// Marked keys read at once.
@@ -69,8 +68,11 @@ impl Excused {
     async fn add(&mut self, session: &Session<'_>, source: &SourceTable, keys: &[MarkedKey]) -> Result<bool> {
         session.client.batch_execute("savepoint pgflume_read").await?;
         let found: Result<Vec<_>> = async {
-            let rows: Vec<_> = source::read(&session.client, source, keys).await?.try_collect().await?;
-            rows.iter().map(|row| source::decode(source, row)).collect()
+            let (mut reading, mut all) = (source::read(&session.client, source, keys).await?, Vec::new());
+            while let Some(found) = reading.next(source).await? {
+                all.push(found);
+            }
+            Ok(all)
         }
         .await;
         match found {

@@ -15,16 +15,14 @@ use crate::replica::head::Witness;
 use crate::resyncs::Resync;
 use crate::schema::Table;
 use crate::schema::catalog::SourceTable;
-use crate::source;
-use futures_util::TryStreamExt;
+use crate::source::{self, Reading};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, RowStream};
 
 /// How long a step goes on taking: its snapshot holds back vacuum, its locks hold back DDL.
 const STEP_TIME: Duration = Duration::from_secs(2);
@@ -441,14 +439,13 @@ impl<'s> Reader<'s> {
         Some(keys)
     }
 
-    async fn put_all(&mut self, source: &SourceTable, keys: &[MarkedKey], stream: Result<Rows>) -> Result<()> {
+    async fn put_all(&mut self, source: &SourceTable, keys: &[MarkedKey], reading: Result<Reading>) -> Result<()> {
         let columns: ColumnSet = (0..source.table.columns.len()).collect();
-        let mut stream = stream?;
-        let (mut rows, mut bytes) = (0, 0);
+        let mut reading = reading?;
+        let mut rows = 0;
         let limits = self.session.worker.budget.limits();
-        while let Some(row) = stream.try_next().await? {
-            (rows, bytes) = (rows + 1, bytes + row.raw_size_bytes());
-            let found = source::decode(source, &row)?;
+        while let Some(found) = reading.next(source).await? {
+            rows += 1;
             let marked =
                 keys.get(found.position).ok_or_else(|| Error::retry("Postgres gave a row that was not asked for"))?;
             self.put(source, &columns, marked, found);
@@ -456,7 +453,7 @@ impl<'s> Reader<'s> {
                 self.send(Vec::new(), false).await?;
             }
         }
-        self.session.worker.budget.read(&source.table.name, rows, bytes);
+        self.session.worker.budget.read(&source.table.name, rows, reading.bytes);
         Ok(())
     }
 
@@ -526,15 +523,13 @@ impl<'s> Reader<'s> {
     }
 }
 
-type Rows = Pin<Box<RowStream>>;
-
 /// What a message says.
 type Said = Result<Message, message::Problem>;
 
 /// A query that was sent, and its rows or its failure.
 struct Asked<'k> {
     keys: &'k [MarkedKey],
-    rows: Result<Rows>,
+    rows: Result<Reading>,
 }
 
 /// Sends the query for `keys`, if there are any.

@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::failpoint;
 use crate::message::MarkedKey;
 use crate::progress::Snapshot;
-use crate::replica::Replica;
 use crate::replica::compare::KeyRange;
 use crate::replica::head::Head;
+use crate::replica::{Encoded, Replica};
 use crate::schema::catalog::SourceTable;
 use crate::source::page;
 use crate::value::Key;
@@ -460,7 +460,7 @@ async fn repair(session: &Session<'_>, snapshot: &Snapshot, applied: Applied, it
         let (taken, witness, left) = (Arc::default(), witness.clone(), session.queued);
         let items = Arc::new(items.to_vec());
         let chunk = Chunk { emptied: Vec::new(), items, images: Vec::new(), taken, witness, left, caught_up: false };
-        writer.write(chunk).await?;
+        writer.write(chunk, Encoded::default()).await?;
     }
     Ok(writer.finish())
 }

@@ -10,8 +10,8 @@ use crate::letters::{DeadLetter, Refusal, Supersedable, Superseded};
 use crate::message::{self, Message};
 use crate::progress::Snapshot;
 use crate::queue::Taken;
-use crate::replica::Work;
 use crate::replica::head::{self, Entry, Freshness, Head, Witness};
+use crate::replica::{Encoded, Work};
 use crate::schema::Table;
 use crate::value::Cell;
 use std::collections::BTreeSet;
@@ -106,17 +106,21 @@ impl<'s> Writer<'s> {
     }
 
     pub async fn run(mut self, mut chunks: Receiver<Chunk>) -> Result<Applied> {
-        while let Some(chunk) = chunks.recv().await {
-            self.write(chunk).await?;
+        let session = self.session;
+        let mut next = receive(session, &mut chunks).await;
+        while let Some((chunk, encoded)) = next {
+            // The next one is made ready meanwhile.
+            let ready = async { Ok(receive(session, &mut chunks).await) };
+            ((), next) = futures_util::try_join!(self.write(chunk, encoded), ready)?;
         }
         Ok(self.finish())
     }
 
     /// Writes a chunk, in parts if it must be. Its images are listed with the last part.
-    pub async fn write(&mut self, chunk: Chunk) -> Result<()> {
+    pub async fn write(&mut self, chunk: Chunk, encoded: Encoded) -> Result<()> {
         let mut images = chunk.images;
         let range = 0..chunk.items.len();
-        let mut todo = vec![Work { items: chunk.items, range, ..Work::default() }];
+        let mut todo = vec![Work { items: chunk.items, range, encoded, ..Work::default() }];
         // On its own where rows follow: no row that is rejected may take it along.
         if !chunk.emptied.is_empty() {
             let empty = Work { emptied: chunk.emptied, ..Work::default() };
@@ -251,6 +255,13 @@ impl<'s> Writer<'s> {
             self.report.dead.push(letter);
         }
     }
+}
+
+/// The next chunk, with its items as the replica wants them.
+async fn receive(session: &Session<'_>, chunks: &mut Receiver<Chunk>) -> Option<(Chunk, Encoded)> {
+    let chunk = chunks.recv().await?;
+    let encoded = session.replica.encode(&chunk.items).await;
+    Some((chunk, encoded))
 }
 
 /// Both halves.

@@ -320,3 +320,39 @@ async fn a_batch_that_fills_up_in_the_middle_of_a_query_goes_on() {
         assert_eq!(rig.rows("SELECT count(*), sum(length(name)) FROM items").await, ["1500|60000000"], "{path:?}");
     }
 }
+
+/// Keys side by side are read as one range: neither rows between them nor what is missing may be mistaken.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_lie_close_together_are_read_as_themselves() {
+    let json =
+        r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"},"where":"v is distinct from 'hidden'"}}"#;
+    for path in PATHS {
+        let rig = Rig::new(path, schema(json)).await;
+        rig.db
+            .sql(
+                "create table t (id int primary key, v text);
+                 insert into t select i, 'v' || i from generate_series(-300, 300) i where i % 7 <> 0;
+                 update t set v = 'hidden' where id % 11 = 0",
+            )
+            .await;
+        let mark = async |keys: &str| {
+            let list = format!("select jsonb_build_array(k) from ({keys}) q(k)");
+            rig.db.sql(&format!("insert into pgmq.q_replicate_data_libsql (vt, message) select now(), jsonb_build_object('v', 1, 'table', 't', 'keys', (select jsonb_agg(jsonb_build_array) from ({list}) l))")).await;
+        };
+        // Every second key of a range; all of another; some that are out of the type's range or no integers at all.
+        mark("select i::text from generate_series(1, 299, 2) i").await;
+        rig.drain().await;
+        let there = "select id || v from t where v <> 'hidden' and id between 1 and 299 and id % 2 = 1 order by id";
+        assert_eq!(rig.rows("SELECT id || v FROM t ORDER BY id").await, rig.db.all(there).await, "{path:?}");
+        rig.db
+            .sql("delete from t where id between 101 and 140; update t set v = 'again' where id between 141 and 160")
+            .await;
+        mark("select i::text from generate_series(-300, 300) i").await;
+        assert_eq!(rig.drain().await.dead, 0);
+        let all = "select id || v from t where v <> 'hidden' order by id";
+        assert_eq!(rig.rows("SELECT id || v FROM t ORDER BY id").await, rig.db.all(all).await, "{path:?}");
+        mark("select i::text from generate_series(2147483600, 2147483699) i union all select '0' || i from generate_series(1, 50) i union all values ('x')").await;
+        assert_eq!(rig.drain().await.dead, 52 + 1, "those beyond an integer, and the one that is none");
+        assert_eq!(rig.rows("SELECT id || v FROM t ORDER BY id").await, rig.db.all(all).await, "{path:?}");
+    }
+}
