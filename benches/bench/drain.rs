@@ -72,7 +72,7 @@ async fn measure(ground: &Ground, table: Table, changes: i64) -> BTreeMap<String
         ground.forget().await;
         ground.queue(table, Format::Images, changes).await;
         let Home::Sqld(sqld) = Home::new(Kind::Sqld) else { unreachable!() };
-        note("reference algorithm, sqld", reference::drain(ground, table, &sqld, changes).await);
+        note("reference algorithm, sqld", changes as f64 / reference::rate(ground, table, &sqld, changes).await);
         ground.forget().await;
         ground.queue(table, Format::OneKey, changes).await;
         note("floor (a): taking and reading", floors::read(ground, table).await);

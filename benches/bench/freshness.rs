@@ -36,7 +36,7 @@ impl Drop for Following {
 
 /// Commits at three rates to a file, at the middle one to sqld; then nothing at all.
 pub async fn run(ground: &Ground) -> Section {
-    let duration = Duration::from_secs(if ground.is_quick { 4 } else { 20 });
+    let duration = Duration::from_secs(if ground.is_quick { 4 } else { 15 });
     ground.forget().await;
     let make = format!(
         "drop table if exists fresh;\ncreate table fresh (id int primary key, version int);\ninsert into fresh select i, 0 from generate_series(1, {WRITERS}) i"
@@ -95,7 +95,7 @@ async fn follow(ground: &Ground, target: &Target) -> Following {
         .env("PGMQ_URL", &ground.url)
         .env("LIBSQL_URL", url);
     command.envs(token.map(|t| ("LIBSQL_AUTH_TOKEN", t.expose().to_owned())));
-    command.env("SCHEMA_FILE", &schema).env("RUST_LOG", "error").env("WEBHOOK_SIGNATURE", "x".repeat(40));
+    command.env("SCHEMA_FILE", &schema).env("RUST_LOG", "off").env("WEBHOOK_SIGNATURE", "x".repeat(40));
     let following = Following(command.spawn().unwrap());
     while http::get_status(&format!("http://127.0.0.1:{port}/health")) != Some(200) {
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -20,7 +20,8 @@ pub async fn run(ground: &Ground) -> Section {
     let mut peak = 0;
     for _ in 0..2 * ground.runs() {
         let (rate, memory) = sync(ground, SHORT).await;
-        (short.push(rate), peak = peak.max(memory));
+        short.push(rate);
+        peak = peak.max(memory);
     }
     measured.push((format!("{} queued", thousands(SHORT as f64)), median(short), peak));
     for queued in long {

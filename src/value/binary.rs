@@ -1,6 +1,6 @@
 //! Values as Postgres sends them in binary, where that is cheaper for both sides than text, and says the same.
 //! The formats are those of the types' send functions (`src/backend/utils/adt`); what comes out is what
-//! [`from_text`](super::from_text) makes of the same value's text.
+//! [`from_text`] makes of the same value's text.
 
 use super::{Cell, Mismatch, from_text};
 use crate::schema::ColumnType;
