@@ -19,20 +19,25 @@ pub(super) struct ServeArgs {
     #[arg(long, env = "HOST", default_value = "127.0.0.1")]
     host: String,
     /// Apply changes as they come, without waiting for calls of /sync
-    #[arg(long, env = "FOLLOW")]
-    follow: bool,
+    #[arg(long, env = "FOLLOW", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true)]
+    follow: String,
 }
 
 pub(super) async fn run(args: ServeArgs, options: &Options) -> CommandResult {
     let config = options.config()?;
     let auth = Auth::new(Signatures::from_env()?);
     let port: u16 = args.port.parse().map_err(|_| ConfigError("PORT must be a number from 0 to 65535".into()))?;
+    let is_following = match args.follow.as_str() {
+        "true" | "1" | "yes" | "on" => true,
+        "false" | "0" | "no" | "off" | "" => false,
+        _ => return Err(ConfigError("FOLLOW must be true or false".into()).into()),
+    };
     let listener = TcpListener::bind((args.host.as_str(), port))
         .await
         .map_err(|e| ConfigError(format!("HOST and PORT cannot be listened on ({e}): choose others")))?;
     tracing::info!(address = %listener.local_addr()?, queue = config.queue.as_str(), "listening");
     let app = App::new(Worker::new(config), auth);
-    let app = Arc::new(if args.follow { app.following() } else { app });
+    let app = Arc::new(if is_following { app.following() } else { app });
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }

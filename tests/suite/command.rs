@@ -50,6 +50,7 @@ fn each_variable_missing_or_malformed_is_one_line_with_its_name_and_exit_2() {
         (&[PG, LIBSQL, SIGNATURE, ("NUKE_SIGNATURE", "")], "NUKE_SIGNATURE is empty"),
         (&[PG, LIBSQL, SIGNATURE, ("PORT", "http")], "PORT must be a number"),
         (&[PG, LIBSQL, SIGNATURE, ("HOST", "999.1.1.1")], "HOST and PORT"),
+        (&[PG, LIBSQL, SIGNATURE, ("FOLLOW", "maybe")], "FOLLOW must be true or false"),
         (&[PG, LIBSQL, SIGNATURE, ("QUEUE_NAME", "a b; drop")], "QUEUE_NAME must be"),
         (&[PG, LIBSQL, SIGNATURE, ("SCHEMA_FILE", "nowhere.json")], "SCHEMA_FILE nowhere.json"),
         (&[PG, LIBSQL, SIGNATURE, ("SCHEMA_FILE", broken)], "$.t.columns.id has no known type"),
