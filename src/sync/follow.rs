@@ -72,6 +72,7 @@ impl Worker {
                     let followed = self.follow_session(&mut failures).await;
                     if let Err(e) = &followed {
                         tracing::error!(error = %e, "following was interrupted; what is not acknowledged is still queued");
+                        self.note_failure(Some(e));
                         self.circuit.failed(e);
                     }
                     drop(leave);
@@ -81,15 +82,15 @@ impl Worker {
             };
             let Err(e) = tried else { continue };
             failures += 1;
-            let wait = BACK_OFF.wait(failures, fraction());
-            let least = if e.class() == Class::Halt { BACK_OFF.wait(u32::MAX, 1.0) } else { wait };
-            tokio::time::sleep(e.retry_after().unwrap_or_default().max(least)).await;
+            // Somebody has to act first: no hurry.
+            let rest = BACK_OFF.rest(if e.class() == Class::Halt { u32::MAX } else { failures }, fraction());
+            tokio::time::sleep(e.retry_after().unwrap_or_default().max(rest)).await;
         }
     }
 
     /// Follows on one connection for [`SESSION_TIME`].
     async fn follow_session(&self, failures: &mut u32) -> Result<()> {
-        let mut session = answered(Session::open(self)).await.inspect_err(|e| self.note_failure(Some(e)))?;
+        let mut session = answered(Session::open(self)).await?;
         (session.is_following, session.ends_caught_up) = (true, true);
         let mut all = Totals::default();
         let followed = self.bursts(&mut session, &mut all, failures).await;
@@ -126,10 +127,10 @@ impl Worker {
             let mut done = Drained::default();
             let result = self.steps(session, Instant::now() + CALL_BUDGET, &mut done).await;
             drop(turn);
-            self.note_failure(result.as_ref().err());
             self.count(&done, result.is_err());
             all.add(&done, result.is_err());
             result?;
+            self.note_failure(None);
             *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.paused.clone();
             self.circuit.succeeded();
             *failures = 0;
