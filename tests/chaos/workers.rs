@@ -129,7 +129,10 @@ impl Workers {
 
     fn start(&self, slot: &mut Slot, failpoints: Option<&str>) {
         let port = slot.port.to_string();
+        let follow =
+            if self.rng.lock().unwrap_or_else(PoisonError::into_inner).random_bool(0.5) { "true" } else { "false" };
         let mut command = self.binary.command(&["serve", "--port", &port], failpoints);
+        command.env("FOLLOW", follow);
         slot.process = None;
         slot.process = Some(Process::spawn(&mut command, &slot.log, None));
     }

@@ -152,7 +152,7 @@ async fn status_shows_both_sides_and_no_values() {
 }
 
 /// Fills the queue with more than one step takes.
-async fn fill(db: &Db, messages: u32) {
+async fn fill(db: &Db, messages: i64) {
     db.sql(&format!(
         "insert into pgmq.q_replicate_data_libsql (vt, message) select now(), jsonb_build_object('type', 'INSERT', 'table', 'apps',
          'record', jsonb_build_object('id', i::text, 'name', repeat('x', 50))) from generate_series(1, {messages}) i"
@@ -176,11 +176,12 @@ async fn a_caller_that_hangs_up_does_not_stop_the_drain() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_worker_ends_its_step_and_leaves_the_rest_queued() {
+    const QUEUED: i64 = 700_000; // more than one step takes
     let (mut server, db, home) = served(Path::File).await;
-    fill(&db, 200_000).await;
+    fill(&db, QUEUED).await;
     let stop = server.stop.take().unwrap();
     let signal = async {
-        until("the drain is on its way", async || db.queued().await < 200_000).await;
+        until("the drain is on its way", async || db.queued().await < QUEUED).await;
         stop.send(()).unwrap();
         Instant::now()
     };
@@ -188,9 +189,9 @@ async fn a_stopped_worker_ends_its_step_and_leaves_the_rest_queued() {
     server.task.take().unwrap().await.unwrap().unwrap();
     assert!(at.elapsed() < Duration::from_secs(10));
     let processed = answer.json()["processed"].as_i64().unwrap();
-    assert!(processed < 200_000, "it was to be stopped on the way");
+    assert!(processed < QUEUED, "it was to be stopped on the way");
     let rig = Rig::with(db, home, repository_schema());
     let (left, there) = (rig.db.queued().await, rig.rows("SELECT count(*) FROM apps").await);
-    assert_eq!(there, [(200_000 - left).to_string()]);
-    assert_eq!(processed, 200_000 - left);
+    assert_eq!(there, [(QUEUED - left).to_string()]);
+    assert_eq!(processed, QUEUED - left);
 }
