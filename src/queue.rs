@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::replica::head::Witness;
 use futures_util::TryStreamExt;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
 /// Most messages taken at once: enough that fixed costs vanish.
 pub const TAKE_MESSAGES: i64 = 10_000;
@@ -17,6 +17,9 @@ pub const FIRST_TAKE_MESSAGES: i64 = 1_000;
 
 /// Bytes of messages of one step, as stored.
 pub const TAKE_BYTES: i64 = 4 * 1024 * 1024;
+
+/// What begins a look at the queue.
+const BOUNDED: &str = "begin; set local lock_timeout = '2s'; set local statement_timeout = '10s'; ";
 
 /// A message larger than this when stored may be compressed: its size is taken unpacked.
 const COMPRESSED_BYTES: i64 = 2000;
@@ -92,7 +95,7 @@ pub async fn take<T>(
     let sql = format!(
         "with first as materialized (
              select msg_id, case when pg_column_size(message) > {COMPRESSED_BYTES} then octet_length(message::text)
-                                 else pg_column_size(message) end as size
+                                 else coalesce(pg_column_size(message), 0) end as size
              from {table} where msg_id > $6 and {filter} order by msg_id limit $1),
          last as materialized (
              select case when sum(size) < $2 then max(msg_id) else (
@@ -179,6 +182,25 @@ pub async fn last_id(client: &Client, queue: &QueueName) -> Result<i64> {
 pub async fn has_any(client: &Client, queue: &QueueName) -> Result<bool> {
     let sql = format!("select msg_id from {} where $1::text is not null order by msg_id limit 1", queue.table());
     Ok(!client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT)]).await?.is_empty())
+}
+
+/// The same outside of any transaction. Bounded by Postgres itself: a connection that is given up while it waits for
+/// a lock goes on waiting.
+pub async fn peek(client: &Client, queue: &QueueName) -> Result<bool> {
+    let sql = format!("{BOUNDED}select msg_id from {} order by msg_id limit 1; commit", queue.table());
+    let messages = client.simple_query(&sql).await?;
+    Ok(messages.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_))))
+}
+
+/// [`depth`], bounded likewise.
+pub async fn bounded_depth(client: &Client, queue: &QueueName) -> Result<i64> {
+    let sql = format!("{BOUNDED}select count(*) from {}; commit", queue.table());
+    let messages = client.simple_query(&sql).await?;
+    let counts = messages.iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+        _ => None,
+    });
+    counts.last().ok_or_else(|| Error::retry("Postgres gave no answer"))
 }
 
 /// Messages on the queue, hidden ones included.

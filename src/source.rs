@@ -122,8 +122,11 @@ pub struct Reading {
 }
 
 /// Starts reading the rows under `keys`.
-pub async fn read(client: &Client, source: &SourceTable, keys: &[MarkedKey]) -> Result<Reading> {
-    let span = Span::of(source, keys);
+///
+/// With `may_span`, keys that lie close together are read as one range: rows between them that nobody asked for are
+/// read, too, and what is wrong with one of them is an error.
+pub async fn read(client: &Client, source: &SourceTable, keys: &[MarkedKey], may_span: bool) -> Result<Reading> {
+    let span = if may_span { Span::of(source, keys) } else { None };
     let rows = match &span {
         Some(span) => span.read(client, source).await?,
         None => {

@@ -213,10 +213,9 @@ impl Target {
 
     /// The marks of all of `rows`.
     fn many(&self, queue: &QueueName, rows: &str) -> String {
-        let Some(key) = self.block_key() else {
-            let keys = self.key_columns("t");
-            return self.marks(queue, &format!("                select {keys}\n                from {rows} t"));
-        };
+        let keys = self.key_columns("t");
+        let marks = self.marks(queue, &format!("                select {keys}\n                from {rows} t"));
+        let Some(key) = self.block_key() else { return marks };
         let head = format!("{{\"v\":1,\"table\":{},\"keys\":[[\"", serde_json::json!(self.table.name));
         let values = [
             ("queue", queue.table()),
@@ -226,7 +225,10 @@ impl Target {
             ("message_keys", MESSAGE_KEYS.to_string()),
             ("block_keys", BLOCK_KEYS.to_string()),
         ];
-        fill(include_str!("../../sql/capture_blocks.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
+        let values = values.each_ref().map(|(n, v)| (*n, v.as_str()));
+        let blocks = fill(include_str!("../../sql/capture_blocks.sql"), &values);
+        let ways = [("blocks", blocks.as_str()), ("marks", marks.as_str())];
+        fill(include_str!("../../sql/capture_typed.sql"), &[&values[..], &ways].concat())
     }
 
     /// The key's column where its values fit into arrays of values of one length, whose parts are found at once.

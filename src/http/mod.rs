@@ -32,6 +32,9 @@ pub use body::BODY_BYTES;
 /// Time for one request: a drain's budget, its last step, and a little.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// After following broke off by a fault of its own.
+const FOLLOW_AGAIN: Duration = Duration::from_secs(60);
+
 /// After a signal: time for the step in hand.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(9);
 
@@ -65,6 +68,18 @@ impl App {
     pub fn following(self) -> Self {
         Self { is_following: true, ..self }
     }
+}
+
+/// Follows in a task of its own, for the life of the server.
+async fn follow(app: Arc<App>) {
+    while app.is_following && !app.worker.is_stopping() {
+        let followed = app.clone();
+        if let Err(e) = tokio::spawn(async move { followed.worker.follow().await }).await {
+            tracing::error!(error = %e, "following broke off, and begins again in a minute: please report this");
+            tokio::time::sleep(FOLLOW_AGAIN).await;
+        }
+    }
+    std::future::pending().await
 }
 
 /// The routes.
@@ -114,12 +129,7 @@ pub async fn serve(
         tokio::time::timeout(ANSWER_PATIENCE, open.shutdown()).await.ok();
     };
     let background = background::run(app.clone());
-    let following = async {
-        if app.is_following {
-            app.worker.follow().await;
-        }
-        std::future::pending::<()>().await;
-    };
+    let following = follow(app.clone());
     let patience = async {
         // An error says that the sender is gone: that is the signal.
         stopping.await.ok();

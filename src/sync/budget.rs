@@ -38,6 +38,9 @@ const FIRST_KEYS: usize = 100;
 /// Most keys read by one query.
 const MOST_KEYS: usize = 4_000;
 
+/// Rows of which some may be read that nobody asked for.
+const SMALL_ROW_BYTES: usize = 8 * 1024;
+
 /// Batches that the marks of one group may fill, and that one query may read: the writer holds both up.
 const GROUP_BATCHES: usize = 4;
 
@@ -140,6 +143,11 @@ impl Budget {
     /// Whether it is known how large rows of a table are.
     pub fn knows(&self, table: &str) -> bool {
         self.state().row_bytes.contains_key(table)
+    }
+
+    /// Whether it is known that rows of a table are small.
+    pub fn knows_small(&self, table: &str) -> bool {
+        self.state().row_bytes.get(table).is_some_and(|bytes| *bytes < SMALL_ROW_BYTES)
     }
 
     /// Rows of a table were read: so many, and so large.

@@ -68,7 +68,7 @@ impl Excused {
     async fn add(&mut self, session: &Session<'_>, source: &SourceTable, keys: &[MarkedKey]) -> Result<bool> {
         session.client.batch_execute("savepoint pgflume_read").await?;
         let found: Result<Vec<_>> = async {
-            let (mut reading, mut all) = (source::read(&session.client, source, keys).await?, Vec::new());
+            let (mut reading, mut all) = (source::read(&session.client, source, keys, false).await?, Vec::new());
             while let Some(found) = reading.next(source).await? {
                 all.push(found);
             }

@@ -32,10 +32,13 @@ const GROWTH: f64 = 1.2;
 const WHOLE_STEP: Duration = Duration::from_secs(5);
 
 /// What a session knows of both sides is looked up again after so long.
-const SESSION_TIME: Duration = Duration::from_secs(60);
+const SESSION_TIME: Duration = Duration::from_secs(300);
 
-/// The same while tables are paused: they are tried again.
-const PAUSED_TIME: Duration = Duration::from_secs(5);
+/// The same while tables are paused: they are tried again, and the log says so again.
+const PAUSED_TIME: Duration = Duration::from_secs(20);
+
+/// A step that finds nothing may walk over all that is paused: the wait after it is so many times as long.
+const FRUITLESS_SHARE: u32 = 20;
 
 /// How long to wait between two looks.
 struct Pace {
@@ -50,14 +53,16 @@ impl Pace {
     }
 
     /// Waits, each time somewhat longer.
-    async fn wait(&mut self, is_fruitless: bool) {
+    async fn wait(&mut self) {
         tokio::time::sleep(self.wait).await;
-        let longest = match is_fruitless {
-            true => FRUITLESS_WAIT,
-            false if self.since.elapsed() < IDLE => LONGEST_WAIT,
-            false => IDLE_WAIT,
-        };
+        let longest = if self.since.elapsed() < IDLE { LONGEST_WAIT } else { IDLE_WAIT };
         self.wait = self.wait.mul_f64(GROWTH).min(longest);
+    }
+
+    /// Waits though messages are there.
+    async fn wait_in_vain(&mut self, step: Duration) {
+        tokio::time::sleep(self.wait.max(FRUITLESS_SHARE * step)).await;
+        self.wait = self.wait.mul_f64(GROWTH).min(FRUITLESS_WAIT);
     }
 }
 
@@ -113,18 +118,18 @@ impl Worker {
             let is_due = Instant::now() >= due;
             // Not while a nuke waits for its turn.
             let is_wanted =
-                !self.is_to_end() && (is_due || answered(queue::has_any(&session.client, &self.queue)).await?);
+                !self.is_to_end() && (is_due || answered(queue::peek(&session.client, &self.queue)).await?);
             let turn = if is_wanted { self.gate.try_enter() } else { None };
             let Some(turn) = turn else {
-                pace.wait(false).await;
+                pace.wait().await;
                 continue;
             };
             if is_due {
-                session.queued = answered(queue::depth(&session.client, &self.queue)).await?;
+                session.queued = answered(queue::bounded_depth(&session.client, &self.queue)).await?;
                 self.gate.set_queued(session.queued);
                 due = Instant::now() + WHOLE_STEP;
             }
-            let mut done = Drained::default();
+            let (begun, mut done) = (Instant::now(), Drained::default());
             let result = self.steps(session, Instant::now() + CALL_BUDGET, &mut done).await;
             drop(turn);
             self.count(&done, result.is_err());
@@ -132,12 +137,17 @@ impl Worker {
             result?;
             self.note_failure(None);
             *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.paused.clone();
-            self.circuit.succeeded();
+            if !done.busy {
+                self.circuit.succeeded(); // of a side that another worker has to find out about, nothing is known
+            }
             *failures = 0;
             if done.batches > 0 {
                 pace = Pace::fresh();
             }
-            pace.wait(!is_due).await;
+            match done.batches == 0 && !is_due {
+                true => pace.wait_in_vain(begun.elapsed()).await,
+                false => pace.wait().await,
+            }
         }
         Ok(())
     }

@@ -393,17 +393,27 @@ impl<'s> Reader<'s> {
     async fn read(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
         let client = &self.session.client;
         let mut todo = vec![keys];
+        // Until a row that nobody asked for is in the way, perhaps.
+        let mut may_span = self.session.worker.budget.knows_small(&source.table.name);
         let first = self.cut(source, &mut todo);
         let (opened, mut asked) =
-            futures_util::join!(client.batch_execute("savepoint pgflume_read"), ask(client, source, first));
+            futures_util::join!(client.batch_execute("savepoint pgflume_read"), ask(client, source, first, may_span));
         opened?;
         while let Some(Asked { keys, rows }) = asked.take() {
             // Only where it is known how large rows are.
             let ahead =
                 if self.session.worker.budget.knows(&source.table.name) { self.cut(source, &mut todo) } else { None };
-            let (done, next) = futures_util::join!(self.put_all(source, keys, rows), ask(client, source, ahead));
+            let (done, next) =
+                futures_util::join!(self.put_all(source, keys, rows), ask(client, source, ahead, may_span));
             match done {
                 Ok(()) => asked = next,
+                Err(e) if may_span && (is_table_error(&e) || is_data_error(&e) || is_too_slow(&e, keys)) => {
+                    drop(next);
+                    may_span = false;
+                    todo.extend(ahead);
+                    todo.push(keys);
+                    client.batch_execute("rollback to savepoint pgflume_read").await?;
+                }
                 Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
                 Err(e) if is_too_slow(&e, keys) || is_data_error(&e) => {
                     drop(next);
@@ -422,7 +432,7 @@ impl<'s> Reader<'s> {
             }
             if asked.is_none() {
                 let next = self.cut(source, &mut todo);
-                asked = ask(client, source, next).await;
+                asked = ask(client, source, next, may_span).await;
             }
         }
         client.batch_execute("release savepoint pgflume_read").await?;
@@ -533,9 +543,14 @@ struct Asked<'k> {
 }
 
 /// Sends the query for `keys`, if there are any.
-async fn ask<'k>(client: &Client, source: &SourceTable, keys: Option<&'k [MarkedKey]>) -> Option<Asked<'k>> {
+async fn ask<'k>(
+    client: &Client,
+    source: &SourceTable,
+    keys: Option<&'k [MarkedKey]>,
+    may_span: bool,
+) -> Option<Asked<'k>> {
     let keys = keys?;
-    Some(Asked { keys, rows: source::read(client, source, keys).await })
+    Some(Asked { keys, rows: source::read(client, source, keys, may_span).await })
 }
 
 /// Whether a query of several keys took too long.

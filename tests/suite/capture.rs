@@ -439,6 +439,19 @@ async fn a_statement_of_more_than_a_million_rows_is_marked_to_the_last() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_whose_type_has_changed_since_is_marked_as_it_is() {
+    let db = captured("create table items (id int primary key, name text)", ITEMS).await;
+    db.sql("insert into items values (1), (2); alter table items alter id type text").await;
+    keys(&db).await;
+    for write in
+        [r#"insert into items values ('p"q'), ('a"],["b'), (E'T\\t')"#, "delete from items where id !~ '^[0-9]'"]
+    {
+        db.sql(write).await;
+        assert_eq!(keys(&db).await, [r#"["T\\t"]"#, r#"["a\"],[\"b"]"#, r#"["p\"q"]"#], "{write}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn columns_may_have_the_names_of_what_the_trigger_uses_and_go_away() {
     let columns = ["found", "tg_op", "new", "old_rows", "t", "r", "m", "k1", "c1", "block", "done"];
     let list: Vec<_> = columns.iter().map(|c| format!(r#", "{c}": "JSON""#)).collect();

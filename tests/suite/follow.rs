@@ -119,3 +119,18 @@ async fn it_ends_when_it_is_told_to() {
     server.stop.take().unwrap().send(()).unwrap();
     tokio::time::timeout(Duration::from_secs(10), server.task.take().unwrap()).await.unwrap().unwrap().unwrap();
 }
+
+/// Somebody who rewrites the queue holds it for long: nobody piles up behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_queue_is_waited_for_on_one_connection() {
+    let (rig, _server) = followed(Db::new().await, Path::File).await;
+    tables_are_there(&rig).await;
+    let other = PgUrl::parse(&rig.db.url()).unwrap().connect().await.unwrap();
+    other.batch_execute("begin; lock table pgmq.q_replicate_data_libsql in access exclusive mode").await.unwrap();
+    let waiting = "select count(*) from pg_stat_activity where application_name = 'pgflume' and datname = current_database() and wait_event_type = 'Lock'";
+    until("it waits", async || rig.db.one(waiting).await == "1").await;
+    until("it gives up", async || rig.db.one(waiting).await == "0").await;
+    other.batch_execute("rollback").await.unwrap();
+    rig.db.sql("insert into t values (1, 'after')").await;
+    arrives(&rig, "SELECT v FROM t", "after").await;
+}

@@ -356,3 +356,30 @@ async fn keys_that_lie_close_together_are_read_as_themselves() {
         assert_eq!(rig.rows("SELECT id || v FROM t ORDER BY id").await, rig.db.all(all).await, "{path:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_null_becomes_a_dead_letter() {
+    let rig = items(Path::File).await;
+    rig.db.sql("insert into pgmq.q_replicate_data_libsql (vt, message) values (now(), null)").await;
+    let done = rig.drain().await;
+    assert_eq!((done.processed, done.queued, done.dead), (1, 0, 1));
+}
+
+/// A row between two marked ones is nobody's business.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poison_row_that_nobody_marked_stops_none_beside_it() {
+    let json = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"INTEGER"},"where":"10 / v > 0"}}"#;
+    let rig = Rig::new(Path::File, schema(json)).await;
+    rig.db.sql("create table t (id int primary key, v int); insert into t select i, case when i = 51 then 0 else 1 end from generate_series(1, 200) i").await;
+    for _ in 0..2 {
+        rig.db
+            .sql(
+                "insert into pgmq.q_replicate_data_libsql (vt, message) select now(), jsonb_build_object('v', 1, 'table', 't', 'keys',
+                 (select jsonb_agg(jsonb_build_array(i::text)) from generate_series(1, 200) i where i <> 51))",
+            )
+            .await;
+        let done = rig.drain().await;
+        assert_eq!((done.queued, done.dead), (0, 0));
+    }
+    assert_eq!(rig.rows("SELECT count(*) FROM t").await, ["199"]);
+}
