@@ -59,7 +59,7 @@ pub fn write(sections: &[Section]) {
 fn plot(path: &PathBuf, (title, bars): &(String, Vec<(String, f64)>)) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let most = bars.iter().map(|bar| bar.1).fold(0.0, f64::max) * 1.15;
-    let size = (860, 90 + 28 * bars.len() as u32);
+    let size = (930, 90 + 28 * bars.len() as u32);
     let area = SVGBackend::new(path, size).into_drawing_area();
     area.fill(&WHITE).unwrap();
     let names: Vec<&String> = bars.iter().map(|bar| &bar.0).collect();
@@ -67,7 +67,7 @@ fn plot(path: &PathBuf, (title, bars): &(String, Vec<(String, f64)>)) {
         .caption(title, ("sans-serif", 18))
         .margin(10)
         .x_label_area_size(30)
-        .y_label_area_size(330)
+        .y_label_area_size(400)
         .build_cartesian_2d(0.0..most, (0..bars.len()).into_segmented())
         .unwrap();
     let name = |at: &SegmentValue<usize>| match at {
