@@ -20,7 +20,8 @@ select w.name, c.oid,
        arrays.is_array, arrays.are_inside,
        format_type(a.atttypid, a.atttypmod),
        -- what the order of its values depends on beside the type
-       concat(a.attcollation, (select md5(string_agg(e.enumlabel, ',' order by e.enumsortorder)) from pg_enum e where e.enumtypid = base.oid))
+       concat(a.attcollation, (select md5(string_agg(e.enumlabel, ',' order by e.enumsortorder)) from pg_enum e where e.enumtypid = base.oid)),
+       a.attnum
 from unnest($1::text[], $2::text[], $3::text[]) as w(name, schema, source)
 join pg_namespace n on n.nspname = w.schema
 join pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p', 'v')

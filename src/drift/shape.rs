@@ -21,6 +21,8 @@ struct Definition {
     filter: Option<String>,
     /// Type in `schema.json` and, where marks are read, in Postgres.
     columns: BTreeMap<String, (String, Option<String>)>,
+    /// The columns' numbers in Postgres, where marks are read.
+    numbers: BTreeMap<String, i16>,
 }
 
 impl Definition {
@@ -33,6 +35,9 @@ impl Definition {
             key: table.key_columns().map(|c| c.name.clone()).collect(),
             filter: table.filter.clone(),
             columns: table.columns.iter().enumerate().map(column).collect(),
+            numbers: source.filter(|s| s.is_marked()).map_or_else(BTreeMap::new, |s| {
+                table.columns.iter().zip(&s.columns).map(|(c, found)| (c.name.clone(), found.number)).collect()
+            }),
         }
     }
 
@@ -49,6 +54,11 @@ impl Definition {
                 }
                 Some(_) => {}
             }
+            if let (Some(number), Some(other)) = (self.numbers.get(name), before.numbers.get(name))
+                && number != other
+            {
+                return Some(format!("the column {name:?} was dropped and made anew in Postgres"));
+            }
         }
         if self.key != before.key {
             return Some("the primary key is another".into());
@@ -59,8 +69,11 @@ impl Definition {
         (self.source != before.source).then(|| "`source` has changed".into())
     }
 
-    /// Types that cannot be seen now are still those that were seen before.
+    /// Types and numbers that cannot be seen now are still those that were seen before.
     fn remember(&mut self, before: &Self) {
+        for (name, number) in &before.numbers {
+            self.numbers.entry(name.clone()).or_insert(*number);
+        }
         for (name, (_, declared)) in &mut self.columns {
             if declared.is_none() {
                 *declared = before.columns.get(name).and_then(|(_, d)| d.clone());

@@ -156,6 +156,8 @@ pub struct SourceColumn {
     pub declared: String,
     /// What the order of its values depends on beside the type: collation, an enum's labels.
     pub sorted_by: String,
+    /// Its number in the table: another one is another column, whatever its name.
+    pub number: i16,
     /// Whether it is an array.
     pub is_array: bool,
     /// Whether there are arrays inside: in a composite, or in the elements of an array.
@@ -214,6 +216,7 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
             has_arrays_inside: row.try_get(13)?,
             declared: row.try_get(14)?,
             sorted_by: row.try_get(15)?,
+            number: row.try_get(16)?,
         };
         columns.entry(name).or_default().insert(row.try_get(4)?, column);
     }

@@ -410,6 +410,21 @@ async fn a_column_that_is_retyped_in_postgres_is_copied_again() {
     assert_eq!(one(&rig).await.kind, Kind::ColumnRetyped);
 }
 
+/// Nothing marks the rows: their old values would stay for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_is_dropped_and_made_anew_is_copied_again() {
+    for is_seen_between in [false, true] {
+        let rig = rig(Path::File, TABLE, SIZED).await;
+        rig.db.sql("alter table items drop column size").await;
+        if is_seen_between {
+            rig.drain().await;
+        }
+        rig.db.sql("alter table items add column size int").await;
+        rig.drain().await;
+        assert_eq!(rig.rows("SELECT size FROM items ORDER BY id").await, ["NULL", "NULL"], "{is_seen_between}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_set_up_that_was_cut_short_is_finished_by_the_next() {
     for path in PATHS {
