@@ -46,8 +46,13 @@ pub fn request(
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     head.push_str("\r\n");
-    stream.write_all(&[head.as_bytes(), body].concat())?;
-    parse(&read_answer(&mut stream, deadline)?)
+    let written = stream.write_all(&[head.as_bytes(), body].concat());
+    // A server that refuses a long body answers before it has read it all.
+    match (written, read_answer(&mut stream, deadline)) {
+        (_, Ok(answer)) if !answer.is_empty() => parse(&answer),
+        (Err(e), _) => Err(e),
+        (Ok(()), answer) => parse(&answer?),
+    }
 }
 
 /// The status of a GET without headers, when there is an answer.
