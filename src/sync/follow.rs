@@ -1,6 +1,5 @@
 //! Applies changes as they come, with no cron. Looks at the queue often while something is on it and seldom while
-//! not: a look costs both sides less than a tenth of a millisecond of processor time, and it works through every
-//! pooler. A NOTIFY in each commit would make writers wait for each other (`docs/performance.md`).
+//! not: a look costs each side some tenths of a millisecond of processor time, and it works through every pooler. A NOTIFY in each commit would make writers wait for each other (`docs/performance.md`).
 
 use super::session::Session;
 use super::{BACK_OFF, CALL_BUDGET, Drained, Totals, Worker, answered};
@@ -19,7 +18,7 @@ const LONGEST_WAIT: Duration = Duration::from_millis(25);
 /// After so long without anything, [`IDLE_WAIT`] is the longest.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// The longest wait of all: an idle worker takes a quarter of a percent of a processor.
+/// The longest wait of all: an idle worker is to take well under one percent of a processor.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 
 /// The same while messages wait that cannot be taken: another worker drains, or their tables are paused.
