@@ -5,7 +5,7 @@ use crate::batch::Item;
 use crate::config::QueueName;
 use crate::error::{Error, Result};
 use crate::message::{self, MarkedKey, Message};
-use crate::queue::{self, Taken, scalar};
+use crate::queue::{self, Taken};
 use crate::schema::{Schema, Table};
 use crate::value::Cell;
 use serde::Serialize;
@@ -415,10 +415,4 @@ pub async fn of_table(client: &Client, queue: &QueueName, table: &str) -> Result
         })
     };
     rows.iter().map(dead).collect()
-}
-
-/// Dead letters.
-pub async fn depth(client: &Client, queue: &QueueName) -> Result<i64> {
-    let sql = format!("select count(*) from {} where $1::text is not null", queue.dead_table());
-    scalar(client, &sql, queue.as_str()).await
 }

@@ -5,6 +5,8 @@ use crate::config::QueueName;
 use crate::error::{Error, Result};
 use crate::replica::head::Witness;
 use futures_util::TryStreamExt;
+use std::str::FromStr;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row, SimpleQueryMessage};
 
@@ -18,8 +20,10 @@ pub const FIRST_TAKE_MESSAGES: i64 = 1_000;
 /// Bytes of messages of one step, as stored.
 pub const TAKE_BYTES: i64 = 4 * 1024 * 1024;
 
-/// What begins a look at the queue.
-const BOUNDED: &str = "begin; set local lock_timeout = '2s'; set local statement_timeout = '10s'; ";
+/// What begins a look at a queue outside of a step. Postgres itself has to give up: a connection that is dropped
+/// while it waits for a lock goes on waiting, and who asks again and again piles them up. Without a `begin`, an
+/// error leaves no transaction behind.
+const BOUNDED: &str = "set local lock_timeout = '2s'; set local statement_timeout = '3s'; ";
 
 /// A message larger than this when stored may be compressed: its size is taken unpacked.
 const COMPRESSED_BYTES: i64 = 2000;
@@ -184,41 +188,47 @@ pub async fn has_any(client: &Client, queue: &QueueName) -> Result<bool> {
     Ok(!client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT)]).await?.is_empty())
 }
 
-/// The same outside of any transaction. Bounded by Postgres itself: a connection that is given up while it waits for
-/// a lock goes on waiting.
+/// The same outside of any transaction.
 pub async fn peek(client: &Client, queue: &QueueName) -> Result<bool> {
-    let sql = format!("{BOUNDED}select msg_id from {} order by msg_id limit 1; commit", queue.table());
-    let messages = client.simple_query(&sql).await?;
-    Ok(messages.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_))))
+    let sql = format!("select msg_id from {} order by msg_id limit 1", queue.table());
+    Ok(look::<i64>(client, &sql).await?.is_some())
 }
 
-/// [`depth`], bounded likewise.
-pub async fn bounded_depth(client: &Client, queue: &QueueName) -> Result<i64> {
-    let sql = format!("{BOUNDED}select count(*) from {}; commit", queue.table());
-    let messages = client.simple_query(&sql).await?;
-    let counts = messages.iter().filter_map(|message| match message {
+/// Messages on the queue, hidden ones included; where counting would take too long, as many as Postgres believes.
+/// Outside of any transaction.
+pub async fn depth(client: &Client, queue: &QueueName) -> Result<i64> {
+    count(client, &queue.table()).await
+}
+
+/// Dead letters. Outside of any transaction.
+pub async fn dead_depth(client: &Client, queue: &QueueName) -> Result<i64> {
+    count(client, &queue.dead_table()).await
+}
+
+/// Age of the oldest message, in seconds; `None` if the queue is empty. Outside of any transaction.
+pub async fn oldest_seconds(client: &Client, queue: &QueueName) -> Result<Option<f64>> {
+    let age = "extract(epoch from clock_timestamp() - enqueued_at)::float8";
+    Ok(look(client, &format!("select {age} from {} order by msg_id limit 1", queue.table())).await?)
+}
+
+async fn count(client: &Client, table: &str) -> Result<i64> {
+    let count = match look(client, &format!("select count(*) from {table}")).await {
+        Err(e) if e.code() == Some(&SqlState::QUERY_CANCELED) => {
+            let believed = format!("select greatest(reltuples, 0)::int8 from pg_class where oid = '{table}'::regclass");
+            look(client, &believed).await?
+        }
+        counted => counted?,
+    };
+    count.ok_or_else(|| Error::retry("Postgres gave no answer"))
+}
+
+/// The first value of a query, if it gives one: waits for nobody's lock for long.
+async fn look<T: FromStr>(client: &Client, sql: &str) -> std::result::Result<Option<T>, tokio_postgres::Error> {
+    let messages = client.simple_query(&format!("{BOUNDED}{sql}")).await?;
+    Ok(messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
         _ => None,
-    });
-    counts.last().ok_or_else(|| Error::retry("Postgres gave no answer"))
-}
-
-/// Messages on the queue, hidden ones included.
-pub async fn depth(client: &Client, queue: &QueueName) -> Result<i64> {
-    let sql = format!("select count(*) from {} where $1::text is not null", queue.table());
-    scalar(client, &sql, queue.as_str()).await
-}
-
-/// Age of the oldest message, in seconds; `None` if the queue is empty.
-pub async fn oldest_seconds(client: &Client, queue: &QueueName) -> Result<Option<f64>> {
-    let sql = format!(
-        "select extract(epoch from clock_timestamp() - enqueued_at)::float8 from {} where $1::text is not null order by msg_id limit 1",
-        queue.table()
-    );
-    match client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT)]).await?.first() {
-        Some(row) => Ok(Some(row.try_get(0)?)),
-        None => Ok(None),
-    }
+    }))
 }
 
 /// The one value of a query with one parameter.

@@ -3,7 +3,6 @@
 
 use crate::drift::{self, Drift};
 use crate::error::{Error, Result};
-use crate::letters;
 use crate::progress::{self, LastSync};
 use crate::queue;
 use crate::replica::Replica;
@@ -117,7 +116,7 @@ async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
         queue: queue.as_str().to_owned(),
         queued: queue::depth(&client, queue).await?,
         lag_seconds: queue::oldest_seconds(&client, queue).await?,
-        dead: letters::depth(&client, queue).await?,
+        dead: queue::dead_depth(&client, queue).await?,
         last_sync: progress::last_sync(&client, queue).await?,
         replica: ReplicaStatus::default(),
         tables: tables.collect(),

@@ -124,7 +124,7 @@ impl Worker {
                 continue;
             };
             if is_due {
-                session.queued = answered(queue::bounded_depth(&session.client, &self.queue)).await?;
+                session.queued = answered(queue::depth(&session.client, &self.queue)).await?;
                 self.gate.set_queued(session.queued);
                 due = Instant::now() + WHOLE_STEP;
             }
