@@ -62,7 +62,7 @@ pub struct Change {
 /// Collects changes, last state of each key wins.
 #[derive(Debug, Default)]
 pub struct Batch {
-    tables: BTreeMap<String, (Arc<Table>, BTreeMap<Key, Entry>)>,
+    tables: BTreeMap<String, (Arc<Table>, Keys)>,
     /// Tables to be emptied first.
     emptied: BTreeMap<String, Arc<Table>>,
     rows: usize,
@@ -73,6 +73,66 @@ pub struct Batch {
 struct Entry {
     state: State,
     images: Vec<i64>,
+}
+
+/// The keys of one table. What is read by close keys mostly comes in their order, and needs no tree then.
+#[derive(Debug)]
+enum Keys {
+    Ascending(Vec<(Key, Entry)>),
+    Any(BTreeMap<Key, Entry>),
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self::Ascending(Vec::new())
+    }
+}
+
+impl Keys {
+    fn len(&self) -> usize {
+        match self {
+            Self::Ascending(entries) => entries.len(),
+            Self::Any(entries) => entries.len(),
+        }
+    }
+
+    fn get(&self, key: &Key) -> Option<&Entry> {
+        match self {
+            Self::Ascending(entries) => {
+                let at = entries.binary_search_by(|(known, _)| known.cmp(key)).ok()?;
+                entries.get(at).map(|(_, entry)| entry)
+            }
+            Self::Any(entries) => entries.get(key),
+        }
+    }
+
+    /// Sets what a key becomes. An image is listed beside those that the key has, a mark takes their place.
+    fn put(&mut self, key: Key, state: State, image: Option<i64>) {
+        if let Self::Ascending(entries) = self {
+            if entries.last().is_none_or(|(last, _)| *last < key) {
+                entries.push((key, Entry { state, images: image.into_iter().collect() }));
+                return;
+            }
+            *self = Self::Any(std::mem::take(entries).into_iter().collect());
+        }
+        if let Self::Any(entries) = self {
+            let entry = entries.entry(key).or_insert_with(|| Entry { state: State::Gone, images: Vec::new() });
+            entry.state = state;
+            match image {
+                Some(msg_id) => entry.images.push(msg_id),
+                None => entry.images.clear(),
+            }
+        }
+    }
+
+    /// In the order of the keys.
+    fn into_items(self, table: &Arc<Table>) -> Vec<Item> {
+        let item = |(key, Entry { state, images })| Item { table: table.clone(), key, state, images };
+        match self {
+            Self::Ascending(entries) => entries.into_iter().map(item).collect(),
+            Self::Any(entries) => entries.into_iter().map(item).collect(),
+        }
+    }
 }
 
 impl Batch {
@@ -148,28 +208,19 @@ impl Batch {
         if let State::Row { cells, .. } = &state {
             self.bytes += cells.iter().map(Cell::bytes).sum::<usize>();
         }
-        let (_, keys) = self.tables.entry(table.name.clone()).or_insert_with(|| (table.clone(), BTreeMap::new()));
+        let (_, keys) = match self.tables.get_mut(&table.name) {
+            Some(known) => known,
+            None => self.tables.entry(table.name.clone()).or_insert_with(|| (table.clone(), Keys::default())),
+        };
         let before = keys.len();
-        let entry = keys.entry(key).or_insert_with(|| Entry { state: State::Gone, images: Vec::new() });
-        entry.state = state;
-        match image {
-            Some(msg_id) => entry.images.push(msg_id),
-            None => entry.images.clear(),
-        }
+        keys.put(key, state, image);
         self.rows += keys.len() - before;
     }
 
     /// The tables to empty and the items, sorted by table and key; the batch is empty afterwards.
     pub fn take(&mut self) -> (Vec<Arc<Table>>, Vec<Item>) {
         let batch = std::mem::take(self);
-        let items = batch.tables.into_values().flat_map(|(table, keys)| {
-            keys.into_iter().map(move |(key, entry)| Item {
-                table: table.clone(),
-                key,
-                state: entry.state,
-                images: entry.images,
-            })
-        });
+        let items = batch.tables.into_values().flat_map(|(table, keys)| keys.into_items(&table));
         (batch.emptied.into_values().collect(), items.collect())
     }
 }
@@ -178,6 +229,7 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::schema::Schema;
+    use proptest::prelude::*;
 
     fn table() -> Arc<Table> {
         let json = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","a":"TEXT","b":"TEXT"}}}"#;
@@ -213,6 +265,40 @@ mod tests {
         let (key, columns, cells) = row(1, &[1, 2], &["new", "b"]);
         assert_eq!(batch.rows(), 1);
         assert_eq!(states(&mut batch), [(key, State::Row { columns, cells, replace: false })]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn each_key_comes_once_in_order_whatever_order_they_are_put_in(
+            mut puts in proptest::collection::vec((0..40_i64, any::<bool>()), 0..40),
+            is_ascending in any::<bool>(),
+        ) {
+            if is_ascending {
+                puts.sort_unstable();
+            }
+            let (t, mut batch, mut expected) = (table(), Batch::default(), BTreeMap::<_, (String, Vec<i64>)>::new());
+            for (n, (id, is_image)) in (0_i64..).zip(puts) {
+                let text = n.to_string();
+                let (last, images) = expected.entry(id).or_default();
+                last.clone_from(&text);
+                let (k, columns, cells) = row(id, &[1, 2], &[&text, &text]);
+                if is_image {
+                    images.push(n);
+                    batch.merge(&t, Change { gone: None, row: Some((k, columns, cells)) }, n);
+                } else {
+                    images.clear();
+                    batch.set_row(&t, k, &columns, cells);
+                }
+            }
+            prop_assert_eq!(batch.rows(), expected.len());
+            let items = batch.take().1.into_iter().map(|item| {
+                let State::Row { cells, .. } = item.state else { panic!("a row is gone") };
+                (item.key, (cells[1].clone(), item.images))
+            });
+            let expected = expected.into_iter().map(|(id, (text, images))| (key(id), (Cell::Text(text), images)));
+            prop_assert_eq!(items.collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        }
     }
 
     #[test]

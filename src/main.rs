@@ -11,5 +11,7 @@ async fn main() -> std::process::ExitCode {
     #[cfg(target_os = "linux")]
     rustix::thread::disable_transparent_huge_pages(true).ok();
     let _failpoints = pgflume::failpoint::armed();
-    pgflume::cli::run().await
+    // Off the main thread, where each row from Postgres would have to wake it.
+    let done = tokio::spawn(pgflume::cli::run()).await;
+    done.unwrap_or(std::process::ExitCode::FAILURE) // a panic has been told of
 }

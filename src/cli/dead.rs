@@ -120,7 +120,7 @@ fn line(letter: &Waiting) -> String {
     format!("{}  {}  {}", letter.id, letter.at, letter.reason.as_deref().unwrap_or("not one of pgflume's letters"))
 }
 
-fn confirmed() -> Result<bool, Box<dyn std::error::Error>> {
+fn confirmed() -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {
     if !std::io::stdin().is_terminal() {
         return Err(Box::new(ConfigError(
             "drop asks before it gives changes up, and there is no terminal: add --yes".into(),

@@ -48,7 +48,7 @@ pub(super) async fn run(args: InitArgs, options: &Options) -> CommandResult {
         write!(std::io::stdout(), "{text}")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut out = std::io::stdout().lock();
+    let mut out = std::io::stdout();
     write!(out, "{report}")?;
     if before.as_ref() == Some(&text) {
         writeln!(out, "{} is as it was.", path.display())?;

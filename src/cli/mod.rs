@@ -54,7 +54,7 @@ enum Command {
 }
 
 /// Whatever a command can fail with; printed once, here.
-type CommandResult = Result<ExitCode, Box<dyn std::error::Error>>;
+type CommandResult = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Runs the command line of this process.
 pub async fn run() -> ExitCode {

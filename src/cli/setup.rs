@@ -1,10 +1,10 @@
 //! `pgflume setup`: arguments → [`crate::alter`] for both sides, or the script for Postgres → words on the
 //! terminal.
 
+use super::CommandResult;
 use crate::alter::{self, Sides};
 use crate::capture::{self, SetupOptions};
 use crate::config::{ConfigError, Options, QueueName, secret};
-use std::error::Error;
 use std::io::Write as _;
 use std::process::ExitCode;
 
@@ -36,7 +36,7 @@ pub struct SetupArgs {
 }
 
 /// Runs the command.
-pub async fn run(args: SetupArgs, options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+pub async fn run(args: SetupArgs, options: &Options) -> CommandResult {
     let postgres = options.postgres()?;
     let schema = options.schema()?;
     let queue = QueueName::parse(&options.queue_name)?;
@@ -48,7 +48,7 @@ pub async fn run(args: SetupArgs, options: &Options) -> Result<ExitCode, Box<dyn
         schedule: args.schedule,
         allow_drop: args.allow_drop,
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = std::io::stdout();
     if args.print {
         out.write_all(capture::print(&postgres, &schema, &queue, &wanted).await?.as_bytes())?;
     } else {

@@ -1,5 +1,6 @@
 //! `pgflume teardown`: asks, then [`crate::capture::teardown`].
 
+use super::CommandResult;
 use crate::capture::{self, TeardownOptions};
 use crate::config::{ConfigError, Options, QueueName};
 use std::error::Error;
@@ -18,7 +19,7 @@ pub struct TeardownArgs {
 }
 
 /// Runs the command.
-pub async fn run(args: TeardownArgs, options: &Options) -> Result<ExitCode, Box<dyn Error>> {
+pub async fn run(args: TeardownArgs, options: &Options) -> CommandResult {
     let postgres = options.postgres()?;
     let queue = QueueName::parse(&options.queue_name)?;
     if !args.yes && !confirmed(&queue, args.queue)? {
@@ -30,7 +31,7 @@ pub async fn run(args: TeardownArgs, options: &Options) -> Result<ExitCode, Box<
     Ok(ExitCode::SUCCESS)
 }
 
-fn confirmed(queue: &QueueName, drop_queue: bool) -> Result<bool, Box<dyn Error>> {
+fn confirmed(queue: &QueueName, drop_queue: bool) -> Result<bool, Box<dyn Error + Send + Sync>> {
     if !std::io::stdin().is_terminal() {
         return Err(Box::new(ConfigError(
             "teardown asks before it removes anything, and there is no terminal: add --yes".into(),

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Instant;
 use tokio_postgres::Client;
 
-type Failure = Box<dyn std::error::Error>;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The sample shop: its tables, and what is replicated of them.
 const TABLES: &str = include_str!("shop.sql");

@@ -20,7 +20,7 @@ use draft::Draft;
 use select::Choice;
 
 /// Whatever a run fails with: a mistake in the arguments, or an [`Error`].
-type Failure = Box<dyn std::error::Error>;
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
