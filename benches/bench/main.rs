@@ -25,6 +25,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() {
+    tokio::spawn(run()).await.unwrap(); // as the worker's calls, not on the main thread
+}
+
+async fn run() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
     let has = |flag: &str| arguments.iter().any(|a| a == flag);
     let named: Vec<&str> = arguments.iter().map(String::as_str).filter(|a| !a.starts_with("--")).collect();
