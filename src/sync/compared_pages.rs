@@ -3,8 +3,8 @@
 
 use super::Session;
 use super::budget::MOST_BYTES;
+use super::marked_rows::{is_data_error, is_table_error};
 use super::pages::key_of;
-use super::reader::{is_data_error, is_table_error};
 use crate::batch::{ColumnSet, Item, State};
 use crate::error::{Error, Result};
 use crate::message::MarkedKey;

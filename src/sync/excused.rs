@@ -2,8 +2,8 @@
 //! could be read by now excuses nothing.
 
 use super::Session;
+use super::marked_rows::is_data_error;
 use super::pages::key_of;
-use super::reader::is_data_error;
 use crate::error::Result;
 use crate::letters::{self, Dead};
 use crate::message::{self, MarkedKey, Message};

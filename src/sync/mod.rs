@@ -15,6 +15,8 @@ mod compared_pages;
 mod excused;
 mod follow;
 mod gate;
+mod intake;
+mod marked_rows;
 mod page_sizes;
 mod pages;
 pub mod pairing;

@@ -3,7 +3,8 @@
 //! that images feed waits until all of them are taken. Writes nothing.
 
 use super::Session;
-use super::reader::{Reader, is_data_error, is_table_error, unreadable};
+use super::marked_rows::{is_data_error, is_table_error, unreadable};
+use super::reader::Reader;
 use crate::batch::{ColumnSet, Item, State};
 use crate::error::{Class, Error, Result};
 use crate::letters::Refusal;

@@ -1,27 +1,26 @@
-//! The taking half of a step: takes messages, reads what they mark, and sends batches to the writer,
-//! until the queue is empty at the step's snapshot or the step has had its share; then `pages` of tables
-//! that are rebuilt. Writes nothing.
+//! The taking half of a step: takes messages, sorts them (`intake`), reads what they mark (`marked_rows`), and sends
+//! batches to the writer, until the queue is empty at the step's snapshot or the step has had its share; then `pages`
+//! of tables that are rebuilt. Writes nothing.
 
 use super::Session;
+use super::intake::{Intake, Said};
+use super::marked_rows::is_table_error;
 use super::writer::Chunk;
-use crate::batch::{Batch, ColumnSet, Item};
+use crate::batch::{Batch, Item};
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::letters::{DeadLetter, Refusal, Supersedable, Superseded};
-use crate::message::{self, MarkedKey, Message};
+use crate::letters::{DeadLetter, Supersedable, Superseded};
 use crate::progress::Snapshot;
 use crate::queue::{self, Taken};
 use crate::replica::head::Witness;
 use crate::resyncs::Resync;
 use crate::schema::Table;
-use crate::schema::catalog::SourceTable;
-use crate::source::{self, Reading};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::source::{self};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::Sender;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 /// How long a step goes on taking: its snapshot holds back vacuum, its locks hold back DDL.
@@ -29,12 +28,6 @@ const STEP_TIME: Duration = Duration::from_secs(2);
 
 /// How long a step goes on with what it took: what a slow target has not had by then is given back.
 const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Parts of a query that took too long: each may take its time again.
-const SLOW_PARTS: usize = 8;
-
-/// Sum of shares of a group that is full, but for rounding.
-const FULL: f64 = 1.0 + 1e-9;
 
 /// Why a reader stopped.
 pub(super) enum Ended {
@@ -54,11 +47,11 @@ pub(super) struct Reader<'s> {
     pub(super) deadline: Instant,
     /// When what is left of the messages in hand is given back.
     patience: Instant,
-    batch: Batch,
+    pub(super) batch: Batch,
     /// What was taken, for dead letters of images.
     taken: Arc<Vec<Taken>>,
     /// What they say, of those that are still to be handled.
-    said: VecDeque<Said>,
+    pub(super) said: VecDeque<Said>,
     /// The last id of it.
     taken_to: i64,
     /// The messages that name the keys of the batch in hand, or the name of the step while pages are read.
@@ -68,8 +61,8 @@ pub(super) struct Reader<'s> {
     /// A batch of messages was sent: nothing of an earlier step can reach the replica after it.
     has_fenced: bool,
     /// Letters that wait, and those of this step, of which newer states may come.
-    letters: Supersedable,
-    own_letters: Supersedable,
+    pub(super) letters: Supersedable,
+    pub(super) own_letters: Supersedable,
     pub(super) report: Taking,
 }
 
@@ -101,29 +94,6 @@ impl Taking {
     /// Whether the replica equals the source at the step's snapshot.
     pub fn is_caught_up(&self) -> bool {
         matches!(self.ended, Ended::Drained) && self.is_whole
-    }
-}
-
-/// What a group of messages says.
-#[derive(Default)]
-struct Intake {
-    batch: Batch,
-    marks: BTreeMap<String, Vec<MarkedKey>>,
-    truncated: BTreeSet<String>,
-    images: Vec<i64>,
-    /// Messages that mark keys, or count as such.
-    marking: Vec<i64>,
-    skipped: BTreeMap<String, u64>,
-}
-
-impl Intake {
-    fn mark(&mut self, table: &Table, keys: Vec<MarkedKey>, message: &Taken) {
-        self.marks.entry(table.name.clone()).or_default().extend(keys);
-        self.marking.push(message.msg_id);
-    }
-
-    fn marks_table(&self, table: &str) -> bool {
-        self.marks.contains_key(table) || self.truncated.contains(table)
     }
 }
 
@@ -281,76 +251,6 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    fn parse(&self, message: &Taken) -> Said {
-        message::parse(message.text.as_deref().unwrap_or("null"), &self.session.schema)
-    }
-
-    /// Sorts messages into images to apply, keys to read, and dead letters; how many. Ends before an
-    /// image that is younger than a mark of its table, because what is marked is read after all images, and
-    /// where the group is as large as the target bears between two looks at the time.
-    fn intake(&mut self, messages: &[Taken]) -> (Intake, usize) {
-        let mut intake = Intake::default();
-        let budget = &self.session.worker.budget;
-        let (mut count, mut share) = (0, 0.0);
-        for message in messages {
-            let more = match self.said.front() {
-                // What is marked is read after all images.
-                Some(Ok(Message::Image(table, ..)))
-                    if !self.session.is_captured(&table.name) && intake.marks_table(&table.name) =>
-                {
-                    break;
-                }
-                Some(Ok(Message::Image(..))) => budget.share_of_image(message.text.as_ref().map_or(0, String::len)),
-                Some(Ok(Message::Marks(table, keys))) => budget.share_of_marks(&table.name, keys.len()),
-                _ => 0.0,
-            };
-            // Full batches, and not a small one behind them.
-            if share > 0.0 && share + more > FULL {
-                break;
-            }
-            share += more;
-            let Some(said) = self.said.pop_front() else { break };
-            match said {
-                Ok(Message::Marks(table, keys)) => {
-                    supersede(&mut self.letters, &mut self.own_letters, &table.name, &keys, None);
-                    intake.mark(&table, keys, message);
-                }
-                Ok(Message::Truncate(table)) => {
-                    intake.truncated.insert(table.name.clone());
-                    intake.marking.push(message.msg_id);
-                }
-                // Marks say more than a leftover image: the row as it is now.
-                Ok(Message::Image(table, _, keys)) if self.session.is_captured(&table.name) => {
-                    supersede(&mut self.letters, &mut self.own_letters, &table.name, &keys, None);
-                    intake.mark(&table, keys, message);
-                }
-                Ok(Message::Image(table, change, keys)) => {
-                    let newer = Some(message.msg_id);
-                    supersede(&mut self.letters, &mut self.own_letters, &table.name, &keys, newer);
-                    intake.batch.merge(&table, change, message.msg_id);
-                    intake.images.push(message.msg_id);
-                }
-                Ok(Message::Skipped(table)) => *intake.skipped.entry(table).or_default() += 1,
-                Err(problem) => {
-                    let reason = format!("the message {}", problem.reason);
-                    let table = problem.table.as_deref();
-                    let letter = DeadLetter::of_message(table, problem.keys, message, Refusal::Message, &reason);
-                    self.own_letters.watch(self.report.dead.len(), &letter);
-                    self.report.dead.push(letter);
-                }
-            }
-            count += 1;
-        }
-        for keys in intake.marks.values_mut() {
-            // Shorter ones first: numbers are then in their order, as their index has them.
-            keys.sort_unstable_by(|a, b| {
-                a.iter().map(String::len).cmp(b.iter().map(String::len)).then_with(|| a.cmp(b))
-            });
-            keys.dedup();
-        }
-        (intake, count)
-    }
-
     /// Reads what one group of messages marks, and sends it all.
     async fn group(&mut self, intake: Intake, messages: &[Taken]) -> Result<()> {
         for (table, messages) in &intake.skipped {
@@ -388,108 +288,6 @@ impl<'s> Reader<'s> {
         self.send(images, true).await
     }
 
-    /// Reads `keys` and puts their rows into the batch; while the rows of one query are put there, Postgres is at
-    /// the next. A key that it cannot even compare is found by halving.
-    async fn read(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
-        let client = &self.session.client;
-        let mut todo = vec![keys];
-        // Until a row that nobody asked for is in the way, perhaps.
-        let mut may_span = self.session.worker.budget.knows_small(&source.table.name);
-        let first = self.cut(source, &mut todo);
-        let (opened, mut asked) =
-            futures_util::join!(client.batch_execute("savepoint pgflume_read"), ask(client, source, first, may_span));
-        opened?;
-        while let Some(Asked { keys, rows }) = asked.take() {
-            // Only where it is known how large rows are.
-            let ahead =
-                if self.session.worker.budget.knows(&source.table.name) { self.cut(source, &mut todo) } else { None };
-            let (done, next) =
-                futures_util::join!(self.put_all(source, keys, rows), ask(client, source, ahead, may_span));
-            match done {
-                Ok(()) => asked = next,
-                Err(e) if may_span && (is_table_error(&e) || is_data_error(&e) || is_too_slow(&e, keys)) => {
-                    drop(next);
-                    may_span = false;
-                    todo.extend(ahead);
-                    todo.push(keys);
-                    client.batch_execute("rollback to savepoint pgflume_read").await?;
-                }
-                Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
-                Err(e) if is_too_slow(&e, keys) || is_data_error(&e) => {
-                    drop(next);
-                    todo.extend(ahead);
-                    client.batch_execute("rollback to savepoint pgflume_read").await?;
-                    match keys {
-                        [key] => self.bury(&source.table, key, Refusal::Source, &unreadable(&e)),
-                        _ if is_too_slow(&e, keys) => todo.extend(keys.chunks(keys.len().div_ceil(SLOW_PARTS)).rev()),
-                        _ => {
-                            let (left, right) = keys.split_at(keys.len() / 2);
-                            todo.extend([right, left]);
-                        }
-                    }
-                }
-                Err(e) => return Err(e),
-            }
-            if asked.is_none() {
-                let next = self.cut(source, &mut todo);
-                asked = ask(client, source, next, may_span).await;
-            }
-        }
-        client.batch_execute("release savepoint pgflume_read").await?;
-        Ok(())
-    }
-
-    /// As many keys as one query may read.
-    fn cut<'k>(&self, source: &SourceTable, todo: &mut Vec<&'k [MarkedKey]>) -> Option<&'k [MarkedKey]> {
-        let part = todo.pop().filter(|part| !part.is_empty())?;
-        let (keys, rest) = part.split_at(part.len().min(self.session.worker.budget.query_keys(&source.table.name)));
-        if !rest.is_empty() {
-            todo.push(rest);
-        }
-        Some(keys)
-    }
-
-    async fn put_all(&mut self, source: &SourceTable, keys: &[MarkedKey], reading: Result<Reading>) -> Result<()> {
-        let columns: ColumnSet = (0..source.table.columns.len()).collect();
-        let mut reading = reading?;
-        let mut rows = 0;
-        let limits = self.session.worker.budget.limits();
-        while let Some(found) = reading.next(source).await? {
-            rows += 1;
-            let marked =
-                keys.get(found.position).ok_or_else(|| Error::retry("Postgres gave a row that was not asked for"))?;
-            self.put(source, &columns, marked, found);
-            if self.batch.rows() >= limits.rows || self.batch.bytes() >= limits.bytes {
-                self.send(Vec::new(), false).await?;
-            }
-        }
-        self.session.worker.budget.read(&source.table.name, rows, reading.bytes);
-        Ok(())
-    }
-
-    fn put(&mut self, source: &SourceTable, columns: &ColumnSet, marked: &MarkedKey, found: source::Found) {
-        let table = &source.table;
-        let (key, cells) = match (found.key, found.cells) {
-            (Err(unfit), _) | (_, Some(Err(unfit))) => {
-                return self.bury(table, marked, Refusal::Value, &unfit.to_string());
-            }
-            (Ok(key), None) => return self.batch.set_gone(table, key),
-            (Ok(key), Some(Ok(cells))) => (key, cells),
-        };
-        if table.key.iter().map(|&i| &cells[i]).eq(&key) {
-            return self.batch.set_row(table, key, columns, cells);
-        }
-        self.batch.set_gone(table, key);
-        let own = table.key.iter().map(|&i| cells[i].clone()).collect();
-        self.batch.set_row(table, own, columns, cells);
-    }
-
-    pub(super) fn bury(&mut self, table: &Arc<Table>, key: &MarkedKey, class: Refusal, problem: &str) {
-        tracing::error!(table = table.name, ?class, problem, "a marked key becomes a dead letter");
-        let key = key.iter().cloned().map(Some).collect();
-        self.report.dead.push(DeadLetter::of_key(&table.name, key, class, problem));
-    }
-
     /// A truncated table: emptied if the source is empty at this snapshot; else swept, because rows that
     /// came since have marks of their own.
     async fn truncate(&mut self, name: &str) -> Result<()> {
@@ -506,7 +304,7 @@ impl<'s> Reader<'s> {
     }
 
     /// Sends the batch in hand, and lists the images that it holds.
-    async fn send(&mut self, images: Vec<i64>, ends_group: bool) -> Result<()> {
+    pub(super) async fn send(&mut self, images: Vec<i64>, ends_group: bool) -> Result<()> {
         let caught_up = ends_group && self.report.left == 0 && self.report.is_whole;
         // Without rows too: a late request may bring some of these messages, which are gone by then.
         let fences = ends_group && !self.has_fenced;
@@ -531,57 +329,4 @@ impl<'s> Reader<'s> {
         // The writer is gone only if it failed, and then its error is the one to report.
         self.sender.send(chunk).await.map_err(|_| Error::retry("the writer has stopped"))
     }
-}
-
-/// What a message says.
-type Said = Result<Message, message::Problem>;
-
-/// A query that was sent, and its rows or its failure.
-struct Asked<'k> {
-    keys: &'k [MarkedKey],
-    rows: Result<Reading>,
-}
-
-/// Sends the query for `keys`, if there are any.
-async fn ask<'k>(
-    client: &Client,
-    source: &SourceTable,
-    keys: Option<&'k [MarkedKey]>,
-    may_span: bool,
-) -> Option<Asked<'k>> {
-    let keys = keys?;
-    Some(Asked { keys, rows: source::read(client, source, keys, may_span).await })
-}
-
-/// Whether a query of several keys took too long.
-fn is_too_slow(error: &Error, keys: &[MarkedKey]) -> bool {
-    error.sql_state() == Some(&SqlState::QUERY_CANCELED) && keys.len() > 1
-}
-
-/// A newer state of these keys is taken: it is applied, or becomes a letter itself.
-fn supersede(old: &mut Supersedable, own: &mut Supersedable, table: &str, keys: &[MarkedKey], newer: Option<i64>) {
-    for letters in [old, own].into_iter().filter(|letters| !letters.is_empty()) {
-        for key in keys {
-            letters.cover(table, key, newer);
-        }
-    }
-}
-
-/// Why a key is a dead letter that Postgres cannot compare or whose row it cannot put out.
-pub(super) fn unreadable(error: &Error) -> String {
-    let code = error.sql_state().map_or("?", |s| s.code());
-    format!("Postgres cannot read the row under this key (SQLSTATE {code}): correct the row")
-}
-
-/// What one key's data causes: SQLSTATE classes 22 (data exception), 23 (a domain's check), 54 (program
-/// limit exceeded), P0 (raised by a function that `where` calls) and XX (such as a value above 1 GB).
-pub(super) fn is_data_error(error: &Error) -> bool {
-    let classes = ["22", "23", "54", "P0", "XX"];
-    error.sql_state().is_some_and(|s| classes.iter().any(|class| s.code().starts_with(class)))
-}
-
-/// What concerns one table and leaves the others alone: classes 42 (a wrong `where`, a missing right,
-/// row-level security) and 0A (feature not supported).
-pub(super) fn is_table_error(error: &Error) -> bool {
-    error.sql_state().is_some_and(|s| s.code().starts_with("42") || s.code().starts_with("0A"))
 }
