@@ -1,5 +1,6 @@
 //! Applies changes as they come, with no cron. Looks at the queue often while something is on it and seldom while
-//! not: a look costs each side some tenths of a millisecond of processor time, and it works through every pooler. A NOTIFY in each commit would make writers wait for each other (`docs/performance.md`).
+//! not: a look costs each side some tenths of a millisecond of processor time, and it works through every pooler. A
+//! NOTIFY in each commit would make writers wait for each other (`docs/performance.md`).
 
 use super::session::Session;
 use super::{BACK_OFF, CALL_BUDGET, Drained, Totals, Worker, answered};
