@@ -70,6 +70,16 @@ pub enum Target {
     },
 }
 
+impl Target {
+    /// How long messages are kept for it where nothing else is asked for.
+    pub fn default_retention(&self) -> Duration {
+        match self {
+            Self::File(_) => Duration::ZERO,
+            Self::Remote { .. } => REMOTE_RETENTION,
+        }
+    }
+}
+
 /// Everything that a drain needs.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -139,8 +149,7 @@ impl Options {
 
     fn retention(&self, target: &Target) -> Result<Duration, ConfigError> {
         match non_empty(self.retention.as_deref()) {
-            None if matches!(target, Target::File(_)) => Ok(Duration::ZERO),
-            None => Ok(REMOTE_RETENTION),
+            None => Ok(target.default_retention()),
             Some("0") => Ok(Duration::ZERO),
             Some(text) => humantime::parse_duration(text).map_err(|e| {
                 ConfigError(format!("RETENTION is no time ({e}): write it like 90s, 30m, 1h or 2days, or 0"))

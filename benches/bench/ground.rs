@@ -210,7 +210,7 @@ impl Ground {
             target: target.clone(),
             schema: table.schema(),
             rows_per_second: None,
-            retention: Duration::ZERO,
+            retention: target.default_retention(),
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),
         })
     }
