@@ -33,7 +33,7 @@ pub use body::BODY_BYTES;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// After following broke off by a fault of its own.
-const FOLLOW_AGAIN: Duration = Duration::from_secs(60);
+const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
 
 /// After a signal: time for the step in hand.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(9);
@@ -75,7 +75,7 @@ async fn follow(app: Arc<App>) {
     while app.is_following && !app.worker.is_stopping() {
         let followed = app.clone();
         if let Err(e) = tokio::spawn(async move { followed.worker.follow().await }).await {
-            tracing::error!(error = %e, "following broke off, and begins again in a minute: please report this");
+            tracing::error!(error = %e, "following broke off, and begins again in ten seconds: please report this");
             tokio::time::sleep(FOLLOW_AGAIN).await;
         }
     }

@@ -4,7 +4,7 @@
 use crate::parts::http::{get_status, request};
 use crate::parts::process::{Process, tail};
 use crate::snapshot::{assert_equal, write_by_hand};
-use crate::support::{Db, Home, Path, Rig, SECRET, schema};
+use crate::support::{Db, Home, Path, Rig, SECRET, schema, until};
 use crate::volume::set_up;
 use pgflume::config::Target;
 use pgflume::demo::postgres::free_port;
@@ -50,8 +50,10 @@ enum Run {
     Repair,
     /// `serve`, and `POST /nuke`.
     Nuke,
+    /// `serve --follow`, which has no end.
+    Follow,
 }
-use Run::{Nuke, Repair, Resync, Sync};
+use Run::{Follow, Nuke, Repair, Resync, Sync};
 
 /// What is written before: a step sends images, marks and pages on their own, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,6 +140,19 @@ async fn a_queue_that_is_purged_after_a_step_s_snapshot_does_not_look_empty_to_i
     assert_eq!(stage.rig.rows("SELECT v FROM t WHERE id = 70000").await, ["marked"]);
 }
 
+/// A fault of pgflume's own, once.
+#[tokio::test(flavor = "multi_thread")]
+async fn following_begins_again_after_a_panic() {
+    let stage = Stage::set(Path::File).await;
+    assert!(stage.run(0, Sync, None).await.success(), "{}", tail(&stage.log()));
+    let (mut command, log) = (stage.command(0, Follow, free_port().unwrap()), stage.log());
+    command.env("FAILPOINTS", format!("{TAKEN}=1*panic"));
+    let _process = Process::spawn(&mut command, &log, None);
+    stage.rig.db.sql("insert into t values (70000, 'marked')").await;
+    stage.logs("following broke off").await;
+    until("it arrives", async || stage.rig.rows("SELECT v FROM t WHERE id = 70000").await == ["marked"]).await;
+}
+
 async fn die_everywhere(path: Path) {
     let stage = Stage::set(path).await;
     let mut spared = 0;
@@ -173,7 +188,7 @@ impl Stage {
         match first {
             Sync => pgflume::resync::request(&self.rig.worker, &["t"]).await.unwrap(),
             Repair => self.damage().await,
-            Resync | Nuke => {}
+            Resync | Nuke | Follow => {}
         }
         let mut is_applied = false;
         for kill in *kills {
@@ -301,6 +316,7 @@ impl Stage {
             Resync => command.args(["resync", "t"]),
             Repair => command.args(["verify", "--repair"]),
             Nuke => command.args(["serve", "--port", &port]),
+            Follow => command.args(["serve", "--follow", "--port", &port]),
         };
         let (url, token) = match self.rig.home.target() {
             Target::File(path) => (path.display().to_string(), None),
