@@ -22,6 +22,7 @@ chaos: parts ## two minutes of faults on each write path: CHAOS_SEED, CHAOS_SECO
 lint: ## formatting, clippy and documentation, warnings are errors
 	cargo fmt --check
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	@cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null # its lock file is complete
 	cargo clippy --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --no-deps --locked
 
