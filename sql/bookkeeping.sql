@@ -130,9 +130,13 @@ create table if not exists pgflume.kept (
 create index if not exists kept_by_age on pgflume.kept (queue, at);
 
 -- Each take compresses what it keeps: pglz takes four times as long. A server may be built without lz4.
+-- Not again where it is done: it would wait for readers.
 do $$
 begin
-    alter table pgflume.kept alter column messages set compression lz4;
+    if exists (select from pg_attribute
+               where attrelid = 'pgflume.kept'::regclass and attname = 'messages' and attcompression <> 'l') then
+        alter table pgflume.kept alter column messages set compression lz4;
+    end if;
 exception when feature_not_supported then
     null;
 end

@@ -17,6 +17,9 @@ use tokio_postgres::error::SqlState;
 /// How long to wait for a step that is running: what it applies may supersede a letter.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long to wait for somebody who holds the letters themselves.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Letters handled in one transaction.
 const PAGE: i64 = 1_000;
 
@@ -32,7 +35,11 @@ pub struct Retried {
 
 /// The chosen letters, oldest first; at most `limit`.
 pub async fn list(worker: &Worker, choice: &Choice, limit: i64) -> Result<Vec<Waiting>> {
-    letters::waiting(&connect(worker).await?, worker.queue(), choice, 0, limit).await
+    let client = connect(worker).await?;
+    source::begin_waiting(&client, LOOK_PATIENCE).await?;
+    let letters = letters::waiting(&client, worker.queue(), choice, 0, limit).await?;
+    client.batch_execute("commit").await?;
+    Ok(letters)
 }
 
 /// Puts the chosen letters on the queue again; the next drain reads their rows as they are then.
@@ -80,11 +87,14 @@ pub async fn drop_letters(worker: &Worker, choice: &Choice) -> Result<u64> {
     let client = connect(worker).await?;
     let (mut dropped, mut after) = (0, 0);
     loop {
+        source::begin_waiting(&client, LOOK_PATIENCE).await?;
         let page = letters::waiting(&client, worker.queue(), choice, after, PAGE).await?;
-        let Some(last) = page.last().map(|letter| letter.id) else { return Ok(dropped) };
         let ids: Vec<i64> = page.iter().map(|letter| letter.id).collect();
-        dropped += letters::forget(&client, worker.queue(), &ids).await?;
-        after = last;
+        let gone = letters::forget(&client, worker.queue(), &ids).await?;
+        // Not without it: whoever gives up meanwhile has dropped nothing.
+        client.batch_execute("commit").await?;
+        let Some(last) = ids.last() else { return Ok(dropped) };
+        (dropped, after) = (dropped + gone, *last);
     }
 }
 

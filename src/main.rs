@@ -6,12 +6,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
-    // The allocator asks for no huge pages, which the kernel would zero between two batches, for a fifth of a drain's
-    // time. Here, where the system gives them unasked; an old kernel may not know how.
+    // The allocator asks for no huge pages, which the kernel would zero between two batches, for up to a fifth of a
+    // drain's time. Here, where the system gives them unasked; an old kernel may not know how.
     #[cfg(target_os = "linux")]
     rustix::thread::disable_transparent_huge_pages(true).ok();
     let _failpoints = pgflume::failpoint::armed();
     // Off the main thread, where each row from Postgres would have to wake it.
     let done = tokio::spawn(pgflume::cli::run()).await;
-    done.unwrap_or(std::process::ExitCode::FAILURE) // a panic has been told of
+    done.unwrap_or(std::process::ExitCode::from(101)) // as after any panic
 }

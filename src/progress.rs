@@ -117,9 +117,13 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
     Ok(())
 }
 
-/// Two workers that meet a new queue at once must not both create; `if not exists` alone races.
+/// Two workers that meet a new queue at once must not both create; `if not exists` alone races. Postgres itself gives
+/// up: whoever asked may be gone, and what is locked here stops every worker.
 fn exclusively(sql: &str) -> String {
-    format!("begin; select pg_catalog.pg_advisory_xact_lock({CREATION_LOCK}); {sql}; commit")
+    format!(
+        "begin; set local lock_timeout = '5s'; set local statement_timeout = '60s'; \
+         select pg_catalog.pg_advisory_xact_lock({CREATION_LOCK}); {sql}; commit"
+    )
 }
 
 /// Takes the single flight: the snapshot with the progress row locked, or `None` if somebody has it.

@@ -23,7 +23,7 @@ pub const TAKE_BYTES: i64 = 4 * 1024 * 1024;
 /// What begins a look at a queue outside of a step. Postgres itself has to give up: a connection that is dropped
 /// while it waits for a lock goes on waiting, and who asks again and again piles them up. Without a `begin`, an
 /// error leaves no transaction behind.
-const BOUNDED: &str = "set local lock_timeout = '2s'; set local statement_timeout = '3s'; ";
+const BOUNDED: &str = "set local lock_timeout = '2s'; set local statement_timeout = '1500ms'; ";
 
 /// A message larger than this when stored may be compressed: its size is taken unpacked.
 const COMPRESSED_BYTES: i64 = 2000;
@@ -188,42 +188,68 @@ pub async fn has_any(client: &Client, queue: &QueueName) -> Result<bool> {
     Ok(!client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT)]).await?.is_empty())
 }
 
-/// The same outside of any transaction.
+/// The same outside of any transaction. A look that takes too long passes over what is gone: a step may find out.
 pub async fn peek(client: &Client, queue: &QueueName) -> Result<bool> {
     let sql = format!("select msg_id from {} order by msg_id limit 1", queue.table());
-    Ok(look::<i64>(client, &sql).await?.is_some())
+    match look::<i64>(client, &sql).await {
+        Err(e) if e.code() == Some(&SqlState::QUERY_CANCELED) => Ok(true),
+        first => Ok(first?.is_some()),
+    }
 }
 
-/// Messages on the queue, hidden ones included; where counting would take too long, as many as Postgres believes.
-/// Outside of any transaction.
+/// Messages on the queue, hidden ones included; an estimate where it cannot be counted now. Outside of any
+/// transaction.
 pub async fn depth(client: &Client, queue: &QueueName) -> Result<i64> {
-    count(client, &queue.table()).await
+    match counted(client, queue).await? {
+        Some(messages) => Ok(messages),
+        None => estimated(client, &queue.table()).await,
+    }
 }
 
-/// Dead letters. Outside of any transaction.
+/// Messages on the queue, hidden ones included; `None` where it is locked, or counting would take too long. Outside
+/// of any transaction.
+pub async fn counted(client: &Client, queue: &QueueName) -> Result<Option<i64>> {
+    patiently(count(client, &queue.table()).await)
+}
+
+/// Dead letters; an estimate where they cannot be counted now. Outside of any transaction.
 pub async fn dead_depth(client: &Client, queue: &QueueName) -> Result<i64> {
-    count(client, &queue.dead_table()).await
+    match patiently(count(client, &queue.dead_table()).await)? {
+        Some(letters) => Ok(letters),
+        None => estimated(client, &queue.dead_table()).await,
+    }
 }
 
-/// Age of the oldest message, in seconds; `None` if the queue is empty. Outside of any transaction.
+/// Age of the oldest message, in seconds; `None` if the queue is empty, or it cannot be found now. Outside of any
+/// transaction.
 pub async fn oldest_seconds(client: &Client, queue: &QueueName) -> Result<Option<f64>> {
     let age = "extract(epoch from clock_timestamp() - enqueued_at)::float8";
-    Ok(look(client, &format!("select {age} from {} order by msg_id limit 1", queue.table())).await?)
+    patiently(look(client, &format!("select {age} from {} order by msg_id limit 1", queue.table())).await)
 }
 
-async fn count(client: &Client, table: &str) -> Result<i64> {
-    let count = match look(client, &format!("select count(*) from {table}")).await {
-        Err(e) if e.code() == Some(&SqlState::QUERY_CANCELED) => {
-            let believed = format!("select greatest(reltuples, 0)::int8 from pg_class where oid = '{table}'::regclass");
-            look(client, &believed).await?
-        }
-        counted => counted?,
-    };
-    count.ok_or_else(|| Error::retry("Postgres gave no answer"))
+async fn count(client: &Client, table: &str) -> Looked<i64> {
+    look(client, &format!("select count(*) from {table}")).await
 }
+
+/// As Postgres last believed, without a look at the table. One at least: an empty one is soon counted.
+async fn estimated(client: &Client, table: &str) -> Result<i64> {
+    let sql = format!("select greatest(reltuples, 1)::int8 from pg_class where oid = '{table}'::regclass");
+    look(client, &sql).await?.ok_or_else(|| Error::retry("Postgres gave no answer"))
+}
+
+/// What a look found; nothing where it had to give up.
+fn patiently<T>(looked: Looked<T>) -> Result<Option<T>> {
+    match looked {
+        Err(e) if matches!(e.code(), Some(&SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE)) => Ok(None),
+        looked => Ok(looked?),
+    }
+}
+
+/// The first value that a query gives, if any.
+type Looked<T> = std::result::Result<Option<T>, tokio_postgres::Error>;
 
 /// The first value of a query, if it gives one: waits for nobody's lock for long.
-async fn look<T: FromStr>(client: &Client, sql: &str) -> std::result::Result<Option<T>, tokio_postgres::Error> {
+async fn look<T: FromStr>(client: &Client, sql: &str) -> Looked<T> {
     let messages = client.simple_query(&format!("{BOUNDED}{sql}")).await?;
     Ok(messages.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),

@@ -416,7 +416,7 @@ impl Worker {
             session.abandon().await;
             return result;
         }
-        done.queued = answered(queue::depth(&session.client, &self.queue)).await?;
+        done.queued = answered(queue::counted(&session.client, &self.queue)).await?.unwrap_or(session.queued);
         self.gate.set_queued(done.queued);
         done.rebuilding = answered(resyncs::waiting(&session.client, &self.queue, &self.schema)).await?;
         done.stuck = session.stuck;

@@ -152,6 +152,9 @@ impl<'s> Reader<'s> {
             let (messages, said): (Vec<_>, VecDeque<_>) = messages.into_iter().unzip();
             let Some(last) = messages.last().map(|message| message.msg_id) else {
                 self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
+                if paused.marks.is_empty() {
+                    self.report.left = 0; // whatever was estimated
+                }
                 self.report.has_taken_all = true;
                 return Ok(());
             };

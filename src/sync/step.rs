@@ -106,6 +106,7 @@ impl Session<'_> {
         let is_throttled = read.messages == 0 && !self.pending.is_empty() && self.worker.throttle.rows().is_none();
         if read.messages == 0 && read.rebuilt.is_empty() && !has_saved {
             self.head = Some(applied.head);
+            self.queued = read.left;
             return self.end_without_change(&snapshot, is_throttled).await;
         }
         let caught_up = read.is_caught_up();

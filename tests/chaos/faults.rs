@@ -238,7 +238,7 @@ impl Faults {
             stage.comparing.fetch_sub(usize::from(compares), Ordering::Relaxed);
             match code {
                 None if !said.contains(ENDS) => stage.tally.fault(format!("{name} killed")),
-                Some(0) => stage.tally.fault(format!("{name} done")),
+                Some(0) => stage.tally.command_done(name),
                 _ => {}
             }
             // The replica has nothing to repair, whatever happens around it.

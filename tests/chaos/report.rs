@@ -17,6 +17,8 @@ pub struct Tally(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     faults: Mutex<BTreeMap<String, u64>>,
+    /// Commands beside the workers that came to their end.
+    commands: Mutex<BTreeMap<&'static str, u64>>,
     violations: Mutex<Vec<Violation>>,
     violations_in_all: AtomicU64,
     pub transactions: AtomicU64,
@@ -32,6 +34,10 @@ impl Tally {
 
     pub fn faults_of(&self, kind: impl Into<String>, count: u64) {
         *self.0.faults.lock().unwrap_or_else(PoisonError::into_inner).entry(kind.into()).or_default() += count;
+    }
+
+    pub fn command_done(&self, name: &'static str) {
+        *self.0.commands.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default() += 1;
     }
 
     pub fn violation(&self, violation: Violation) {
@@ -88,11 +94,12 @@ pub struct End {
 pub fn publish(run: &serde_json::Value, tally: &Tally, end: &End, file: Option<&std::path::Path>) -> bool {
     let faults = tally.faults();
     let in_all: u64 = faults.values().sum();
+    let commands = tally.0.commands.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let counts = &tally.0;
     let good = end.problems.is_empty() && tally.regressions() == 0 && end.differences == 0 && in_all > 0;
     let line = json!({
-        "run": run, "good": good, "faults": in_all, "by_kind": faults,
+        "run": run, "good": good, "faults": in_all, "by_kind": faults, "commands_done": commands,
         "drains": end.drains, "batches": end.batches, "messages": end.messages,
         "transactions": load(&counts.transactions), "refused": load(&counts.refused),
         "row_versions": end.row_versions, "rows": end.rows,

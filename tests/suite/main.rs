@@ -16,6 +16,7 @@ mod json_schema;
 mod kills;
 mod letters;
 mod limits;
+mod locked;
 mod marks;
 mod parts;
 mod recovery;

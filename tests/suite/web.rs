@@ -3,7 +3,6 @@
 use crate::parts::{Sqld, SqldOptions};
 use crate::support::{Db, Home, PATHS, Path, Rig, SECRET, Server, config, repository_schema, until};
 use pgflume::config::{Signatures, Target};
-use pgflume::postgres::PgUrl;
 use pgflume::secret::Secret;
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -39,27 +38,6 @@ async fn callers_without_the_secret_get_401_and_wrong_requests_their_status() {
         let answer = server.call("GET", path, None).await;
         assert_eq!((answer.status, answer.body.as_str()), (200, "OK"));
     }
-}
-
-/// Somebody rewrites the queue, and probes and calls go on coming.
-#[tokio::test(flavor = "multi_thread")]
-async fn while_the_queue_is_locked_no_connection_is_left_waiting_for_it() {
-    let (server, db, _home) = served(Path::File).await;
-    db.send(r#"{"type":"INSERT","table":"apps","record":{"id":"a"}}"#).await;
-    assert_eq!(server.sync().await.status, 200);
-    let other = PgUrl::parse(&db.url()).unwrap().connect().await.unwrap();
-    let locks = ["q_replicate_data_libsql", "q_replicate_data_libsql_dead"]
-        .map(|table| format!("lock table pgmq.{table} in access exclusive mode"));
-    other.batch_execute(&format!("begin; {}", locks.join("; "))).await.unwrap();
-    let calls = [("GET", "/ready"), ("GET", "/status"), ("GET", "/metrics"), ("POST", "/sync"), ("POST", "/nuke")];
-    let calls = calls.map(|(method, path)| server.call(method, path, Some(SECRET)));
-    for answer in futures_util::future::join_all(calls).await {
-        assert!(answer.status < 600, "{}", answer.body);
-    }
-    let waiting = "select count(*) from pg_stat_activity where application_name = 'pgflume' and datname = current_database() and wait_event_type = 'Lock'";
-    until("nobody waits", async || db.one(waiting).await == "0").await;
-    other.batch_execute("rollback").await.unwrap();
-    assert_eq!(server.sync().await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
