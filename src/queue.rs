@@ -23,7 +23,7 @@ pub const TAKE_BYTES: i64 = 4 * 1024 * 1024;
 /// What begins a look at a queue outside of a step. Postgres itself has to give up: a connection that is dropped
 /// while it waits for a lock goes on waiting, and who asks again and again piles them up. Without a `begin`, an
 /// error leaves no transaction behind.
-const BOUNDED: &str = "set local lock_timeout = '2s'; set local statement_timeout = '1500ms'; ";
+const BOUNDED: &str = "set local lock_timeout = '1s'; set local statement_timeout = '1500ms'; ";
 
 /// A message larger than this when stored may be compressed: its size is taken unpacked.
 const COMPRESSED_BYTES: i64 = 2000;
@@ -87,33 +87,8 @@ pub async fn take<T>(
     take: Take<'_>,
     mut read: impl FnMut(&Taken) -> T,
 ) -> Result<Taking<T>> {
-    let table = queue.table();
     let paused = take.paused;
-    let filter = if paused.marks.is_empty() {
-        "coalesce($3, $4::text[]) is not null"
-    } else {
-        "not (message ? 'v' and message->>'table' = any($3) or message->>'table' = any($4)) is true"
-    };
-    // A range of ids is deleted in half the time of a list. Sums over each message are only looked at where all
-    // are too many bytes.
-    let sql = format!(
-        "with first as materialized (
-             select msg_id, case when pg_column_size(message) > {COMPRESSED_BYTES} then octet_length(message::text)
-                                 else coalesce(pg_column_size(message), 0) end as size
-             from {table} where msg_id > $6 and {filter} order by msg_id limit $1),
-         last as materialized (
-             select case when sum(size) < $2 then max(msg_id) else (
-                 select max(msg_id) from (select msg_id, sum(size) over (order by msg_id) - size as before from first) f
-                 where before < $2) end as msg_id from first),
-         gone as (delete from {table} where msg_id > $6 and msg_id <= (select msg_id from last) and {filter}
-                  returning msg_id, message::text as message)
-         {},
-         exists (select from {table} where msg_id > (select msg_id from last) and {filter}),
-         (select pg_catalog.pg_current_wal_flush_lsn() >= $7::text::pg_catalog.pg_lsn
-             and pg_catalog.current_setting('synchronous_standby_names') = '')
-         from gone where $5::text is not null",
-        given(take.keeps, "$5")
-    );
+    let sql = take_sql(queue, &take);
     let parameters = [
         (&take.limit as _, Type::INT8),
         (&TAKE_BYTES as _, Type::INT8),
@@ -134,6 +109,36 @@ pub async fn take<T>(
     }
     taking.messages.sort_unstable_by_key(|(message, _)| message.msg_id); // RETURNING has no order
     Ok(taking)
+}
+
+/// Its parameters: limit, bytes, paused tables of marks and of images, queue, the last id taken so far, WAL position.
+fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
+    let table = queue.table();
+    let filter = if take.paused.marks.is_empty() {
+        "coalesce($3, $4::text[]) is not null"
+    } else {
+        "not (message ? 'v' and message->>'table' = any($3) or message->>'table' = any($4)) is true"
+    };
+    // A range of ids is deleted in half the time of a list. Sums over each message are only looked at where all
+    // are too many bytes.
+    format!(
+        "with first as materialized (
+             select msg_id, case when pg_column_size(message) > {COMPRESSED_BYTES} then octet_length(message::text)
+                                 else coalesce(pg_column_size(message), 0) end as size
+             from {table} where msg_id > $6 and {filter} order by msg_id limit $1),
+         last as materialized (
+             select case when sum(size) < $2 then max(msg_id) else (
+                 select max(msg_id) from (select msg_id, sum(size) over (order by msg_id) - size as before from first) f
+                 where before < $2) end as msg_id from first),
+         gone as (delete from {table} where msg_id > $6 and msg_id <= (select msg_id from last) and {filter}
+                  returning msg_id, message::text as message)
+         {},
+         exists (select from {table} where msg_id > (select msg_id from last) and {filter}),
+         (select pg_catalog.pg_current_wal_flush_lsn() >= $7::text::pg_catalog.pg_lsn
+             and pg_catalog.current_setting('synchronous_standby_names') = '')
+         from gone where $5::text is not null",
+        given(take.keeps, "$5")
+    )
 }
 
 /// Begins to give the messages in `gone`, and keeps them with the position of the replica at which they are taken.
@@ -202,7 +207,8 @@ pub async fn peek(client: &Client, queue: &QueueName) -> Result<bool> {
 pub async fn depth(client: &Client, queue: &QueueName) -> Result<i64> {
     match counted(client, queue).await? {
         Some(messages) => Ok(messages),
-        None => estimated(client, &queue.table()).await,
+        // An empty one is soon counted, and callers go on until it is.
+        None => Ok(estimated(client, &queue.table()).await?.max(1)),
     }
 }
 
@@ -231,9 +237,9 @@ async fn count(client: &Client, table: &str) -> Looked<i64> {
     look(client, &format!("select count(*) from {table}")).await
 }
 
-/// As Postgres last believed, without a look at the table. One at least: an empty one is soon counted.
+/// As Postgres last believed, without a look at the table.
 async fn estimated(client: &Client, table: &str) -> Result<i64> {
-    let sql = format!("select greatest(reltuples, 1)::int8 from pg_class where oid = '{table}'::regclass");
+    let sql = format!("select greatest(reltuples, 0)::int8 from pg_class where oid = '{table}'::regclass");
     look(client, &sql).await?.ok_or_else(|| Error::retry("Postgres gave no answer"))
 }
 

@@ -49,6 +49,10 @@ async fn while_the_queue_is_locked_no_connection_is_left_waiting_for_it() {
     for answer in futures_util::future::join_all(calls).await {
         assert!(answer.status < 600, "{}", answer.body);
     }
+    let (client, queue) = (another(&db).await, QueueName::parse(DEFAULT_QUEUE).unwrap());
+    let peeked = queue::peek(&client, &queue).await.unwrap_err();
+    assert_eq!(peeked.sql_state().unwrap().code(), "55P03", "the lock's own limit comes first: {peeked}");
+    assert_eq!(queue::dead_depth(&client, &queue).await.unwrap(), 0, "no letter is made up");
     nobody_waits(&db).await;
     other.batch_execute("rollback").await.unwrap();
     assert_eq!(server.sync().await.status, 200);
