@@ -3,13 +3,13 @@
 
 -- Where the address and the secret are kept if the server has no Vault.
 create table if not exists pgflume.settings (
-    name  text primary key,
-    value text not null
+    name  pg_catalog.text primary key,
+    value pg_catalog.text not null
 );
 revoke all on table pgflume.settings from public;
 
 -- Where cron posts: Vault's secret libsql_sync_url, else pgflume.settings. Null if it was never set.
-create or replace function pgflume.get_libsql_sync_url() returns text
+create or replace function pgflume.get_libsql_sync_url() returns pg_catalog.text
 language plpgsql stable security definer set search_path = ''
 as $body$
 declare
@@ -31,7 +31,7 @@ $body$;
 revoke all on function pgflume.get_libsql_sync_url() from public;
 
 -- The secret that the worker expects: Vault's libsql_webhook_signature, else pgflume.settings.
-create or replace function pgflume.get_libsql_webhook_signature() returns text
+create or replace function pgflume.get_libsql_webhook_signature() returns pg_catalog.text
 language plpgsql stable security definer set search_path = ''
 as $body$
 declare
@@ -53,7 +53,7 @@ $body$;
 revoke all on function pgflume.get_libsql_webhook_signature() from public;
 
 -- What cron runs: one post to the worker, which drains the queue by itself.
-create or replace function pgflume.process_libsql_replication_batch() returns void
+create or replace function pgflume.process_libsql_replication_batch() returns pg_catalog.void
 language plpgsql security definer set search_path = ''
 as $body$
 declare
@@ -110,7 +110,7 @@ revoke all on function pgflume.process_libsql_replication_batch() from public;
 --   create trigger … after insert or update or delete on … for each row
 --       execute function pgflume.trigger_http_queue_post_to_function_libsql();
 -- An argument names another queue than this one.
-create or replace function pgflume.trigger_http_queue_post_to_function_libsql() returns trigger
+create or replace function pgflume.trigger_http_queue_post_to_function_libsql() returns pg_catalog.trigger
 language plpgsql security definer
 set search_path = ''
 set timezone = 'UTC'

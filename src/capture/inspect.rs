@@ -8,8 +8,8 @@ use super::takeover::Leftover;
 use super::template::shown;
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::postgres::Client;
 use crate::schema::{Schema, SourceName, quote};
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// The oldest PGMQ that this works with.
@@ -96,7 +96,7 @@ impl Inspected {
 }
 
 /// Reads the catalog. The error lists every refusal, each with its mend.
-pub async fn inspect(client: &mut Client, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<Facts> {
+pub async fn inspect(client: &Client, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<Facts> {
     let mut refusals = Vec::new();
     let mut warnings = Vec::new();
     for name in options.row_triggers.iter().filter(|n| schema.get(n).is_none()) {
@@ -108,14 +108,8 @@ pub async fn inspect(client: &mut Client, schema: &Schema, queue: &QueueName, op
     let mut sources = Vec::new();
     for ((schema_name, table), tables) in render::by_source(schema.tables()) {
         let name = SourceName { schema: schema_name, table };
-        let mut found = Finding {
-            client: &mut *client,
-            queue,
-            options,
-            name: &name,
-            refusals: &mut refusals,
-            warnings: &mut warnings,
-        };
+        let mut found =
+            Finding { client, queue, options, name: &name, refusals: &mut refusals, warnings: &mut warnings };
         sources.extend(found.source(tables, queue_has_rls.unwrap_or(false)).await?);
     }
     refuse_overlap(&sources, &mut refusals);

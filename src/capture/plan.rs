@@ -51,7 +51,7 @@ impl Step {
     pub fn transaction(&self) -> String {
         format!(
             "begin;\nset local lock_timeout = '{LOCK_TIMEOUT_MS}ms';\nset local client_min_messages = warning;\n\
-             set local search_path = pg_catalog, pg_temp;\nset local standard_conforming_strings = on;\n\
+             set local search_path = '';\nset local standard_conforming_strings = on;\n\
              -- one set-up at a time\nselect pg_advisory_xact_lock(hashtext('pgflume setup'));\n{}\ncommit;\n",
             self.sql.trim_end()
         )
@@ -65,7 +65,7 @@ pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Vec<St
         steps.push(Step::new("PGMQ", pgmq()));
     }
     // A worker that is running may be about to create the same.
-    let alone = format!("select pg_advisory_xact_lock({CREATION_LOCK});\n");
+    let alone = format!("select pg_catalog.pg_advisory_xact_lock({CREATION_LOCK});\n");
     steps.push(Step {
         is_done: facts.queues_exist,
         ..Step::new(format!("the queue {} and its dead letters", queue.as_str()), alone.clone() + &queues(queue))

@@ -1,12 +1,14 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
 use super::Worker;
+use super::locks::{self, Aside};
 use super::verification::Verification;
 use crate::config::QueueName;
 use crate::drift::shape::{self, Shape};
 use crate::drift::{self, evolve};
 use crate::error::Result;
 use crate::letters::Supersedable;
+use crate::postgres::Client;
 use crate::progress;
 use crate::queue;
 use crate::replica::Replica;
@@ -17,7 +19,6 @@ use crate::schema::catalog::{self, Catalog, SourceTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_postgres::Client;
 
 /// What one drain holds: its connections, and what it knows of both sides.
 pub(super) struct Session<'a> {
@@ -31,7 +32,11 @@ pub(super) struct Session<'a> {
     pub(super) locked: BTreeSet<String>,
     /// Tables whose marks stay queued, and why.
     pub(super) paused: BTreeMap<String, String>,
-    /// Those of them that the replica does not take, so that their images stay as well.
+    /// Tables that others have locked, for now.
+    pub(super) aside: Aside,
+    /// How long a step may wait for a lock.
+    pub(super) lock_wait: Duration,
+    /// Those that are paused which the replica does not take, so that their images stay as well.
     pub(super) held: BTreeSet<String>,
     /// Dead letters that an applied key would supersede.
     pub(super) letters: Supersedable,
@@ -68,7 +73,8 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Connects to both sides and creates what is missing on either.
     pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
-        let client = worker.postgres.connect().await?;
+        let client = worker.postgres.pinned().await?;
+        let lock_wait = locks::longest_wait(&client).await?;
         progress::ensure(&client, &worker.queue).await?;
         let schema = evolve::effective(&client, &worker.schema, &worker.queue).await?;
         let Catalog { tables: sources, fingerprint } = catalog::read(&client, &schema, &worker.queue).await?;
@@ -86,6 +92,8 @@ impl<'a> Session<'a> {
             head: None,
             locked,
             paused: BTreeMap::new(),
+            aside: Aside::default(),
+            lock_wait,
             held: BTreeSet::new(),
             letters: Supersedable::default(),
             letters_as_of: vec![0, 0],
@@ -108,7 +116,7 @@ impl<'a> Session<'a> {
 
     /// Gives everything back at once; if the connection is gone, Postgres does so by itself.
     pub(super) async fn abandon(&self) {
-        let rollback = tokio::time::timeout(Duration::from_secs(2), self.client.batch_execute("rollback"));
+        let rollback = tokio::time::timeout(Duration::from_secs(2), self.client.rollback());
         if !matches!(rollback.await, Ok(Ok(()))) {
             tracing::debug!("the connection is gone; Postgres rolls its transaction back");
         }
@@ -121,7 +129,7 @@ impl<'a> Session<'a> {
 
     /// What stays on the queue.
     pub(super) fn waiting(&self) -> queue::Paused<'_> {
-        let marks: Vec<&str> = self.paused.keys().map(String::as_str).collect();
+        let marks: Vec<&str> = self.paused.keys().map(String::as_str).chain(self.aside.tables()).collect();
         let stays = |table: &&str| self.is_captured(table) || self.held.contains(*table);
         let images = marks.iter().copied().filter(stays).collect();
         queue::Paused { marks, images }
@@ -143,7 +151,7 @@ impl<'a> Session<'a> {
 
     /// The second connection.
     pub(super) async fn other(&self) -> Result<&Client> {
-        self.other.get_or_try_init(|| self.worker.postgres.connect()).await
+        self.other.get_or_try_init(|| self.worker.postgres.pinned()).await
     }
 
     /// Marks of this table stay queued; said once a drain.

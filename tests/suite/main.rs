@@ -18,6 +18,7 @@ mod letters;
 mod limits;
 mod locked;
 mod marks;
+mod migrations;
 mod parts;
 mod recovery;
 mod restores;

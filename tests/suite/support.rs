@@ -119,6 +119,11 @@ impl Db {
         self.cluster
     }
 
+    /// A connection as the worker's own are.
+    pub async fn pinned(&self) -> pgflume::postgres::Client {
+        PgUrl::parse(&self.url()).unwrap().pinned().await.unwrap()
+    }
+
     pub async fn sql(&self, sql: &str) {
         self.client.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
     }
