@@ -1,0 +1,215 @@
+//! `PGMQ_URL` as libpq takes it → [`PgUrl`], completely checked. Holds no connection.
+
+use std::fmt;
+use std::time::Duration;
+use tokio_postgres::config::SslMode;
+
+/// Time for one connection attempt to one address.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What libpq's `sslmode` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tls {
+    /// disable, prefer, require: encrypted or not, but not checked.
+    Unchecked(SslMode),
+    /// verify-ca: the chain, not the name.
+    VerifyCa,
+    /// verify-full: the chain and the name.
+    VerifyFull,
+}
+
+/// A parsed `PGMQ_URL`. `Debug` shows host and database only.
+#[derive(Clone)]
+pub struct PgUrl {
+    pub(super) config: tokio_postgres::Config,
+    pub(super) tls: Tls,
+    pub(super) root_cert: Option<String>,
+}
+
+impl fmt::Debug for PgUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgUrl")
+            .field("hosts", &self.config.get_hosts())
+            .field("dbname", &self.config.get_dbname())
+            .field("tls", &self.tls)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Parameters that tokio-postgres understands; others (`pgbouncer`, `schema`, …) belong to other clients.
+const KNOWN: [&str; 18] = [
+    "user",
+    "password",
+    "dbname",
+    "options",
+    "application_name",
+    "sslnegotiation",
+    "host",
+    "hostaddr",
+    "port",
+    "connect_timeout",
+    "tcp_user_timeout",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "target_session_attrs",
+    "channel_binding",
+    "load_balance_hosts",
+];
+
+impl PgUrl {
+    /// Parses a URL or a key-value string. The error says what is wrong, without the value.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mend = "use postgres://user:password@host:5432/database or key-value pairs such as host=… user=… dbname=…";
+        let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
+        let (rest, pairs) = if is_url {
+            url_parts(text)
+        } else {
+            (String::new(), key_values(text).ok_or_else(|| format!("is not a Postgres URL: {mend}"))?)
+        };
+        let mut tls = Tls::Unchecked(SslMode::Prefer);
+        let mut root_cert = None;
+        let mut kept = Vec::new();
+        for (key, value) in pairs {
+            match key.as_str() {
+                "sslmode" => tls = parse_sslmode(&value)?,
+                "sslrootcert" => root_cert = Some(value),
+                _ if KNOWN.contains(&key.as_str()) => kept.push((key, value)),
+                _ => {}
+            }
+        }
+        let text = if is_url {
+            let query: String =
+                url::form_urlencoded::Serializer::new(String::new()).extend_pairs(&kept).finish().replace('+', "%20");
+            if query.is_empty() { rest } else { format!("{rest}?{query}") }
+        } else {
+            let quoted = |v: &str| v.replace('\\', "\\\\").replace('\'', "\\'");
+            kept.iter().map(|(k, v)| format!("{k}='{}'", quoted(v))).collect::<Vec<_>>().join(" ")
+        };
+        let mut config: tokio_postgres::Config = text.parse().map_err(|e: tokio_postgres::Error| {
+            format!(
+                "is malformed ({}): {mend}",
+                std::error::Error::source(&e).map_or("invalid value".into(), ToString::to_string)
+            )
+        })?;
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(format!("names no host: {mend}"));
+        }
+        if root_cert.is_some() && tls == Tls::Unchecked(SslMode::Require) {
+            tls = Tls::VerifyCa; // as libpq does
+        }
+        config.ssl_mode(match tls {
+            Tls::Unchecked(mode) => mode,
+            Tls::VerifyCa | Tls::VerifyFull => SslMode::Require,
+        });
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("pgflume");
+        }
+        Ok(Self { config, tls, root_cert })
+    }
+}
+
+/// Base and decoded parameters of a URL.
+fn url_parts(text: &str) -> (String, Vec<(String, String)>) {
+    let (base, query) = text.split_once('?').unwrap_or((text, ""));
+    // '+' is a plus in a Postgres URL, a space in a form.
+    let pairs = url::form_urlencoded::parse(query.replace('+', "%2B").as_bytes()).into_owned().collect();
+    (base.to_owned(), pairs)
+}
+
+/// Splits `host=a password='b c'` as libpq does.
+fn key_values(text: &str) -> Option<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
+    let mut rest = text.trim_start();
+    while !rest.is_empty() {
+        let (key, after) = rest.split_once('=')?;
+        let key = key.trim();
+        if key.is_empty() || key.contains(char::is_whitespace) {
+            return None;
+        }
+        let after = after.trim_start();
+        let (value, after) = match after.strip_prefix('\'') {
+            Some(quoted) => take_value(quoted, |c| c == '\'')?,
+            None => take_value(after, char::is_whitespace)
+                .or_else(|| take_value(&format!("{after} "), char::is_whitespace).map(|(v, _)| (v, "")))?,
+        };
+        pairs.push((key.to_owned(), value));
+        rest = after.trim_start();
+    }
+    (!pairs.is_empty()).then_some(pairs)
+}
+
+/// Takes up to the end character; a backslash keeps the next one.
+fn take_value(text: &str, is_end: impl Fn(char) -> bool) -> Option<(String, &str)> {
+    let mut value = String::new();
+    let mut chars = text.char_indices();
+    while let Some((i, c)) = chars.next() {
+        if is_end(c) {
+            return Some((value, &text[i + c.len_utf8()..]));
+        }
+        value.push(if c == '\\' { chars.next()?.1 } else { c });
+    }
+    None
+}
+
+fn parse_sslmode(value: &str) -> Result<Tls, String> {
+    Ok(match value {
+        "disable" => Tls::Unchecked(SslMode::Disable),
+        "allow" | "prefer" => Tls::Unchecked(SslMode::Prefer),
+        "require" => Tls::Unchecked(SslMode::Require),
+        "verify-ca" => Tls::VerifyCa,
+        "verify-full" => Tls::VerifyFull,
+        _ => {
+            return Err("has an unknown sslmode: use disable, prefer, require, verify-ca or verify-full".into());
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> PgUrl {
+        PgUrl::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+
+    #[test]
+    fn parameters_of_other_clients_are_ignored() {
+        let url = parsed(
+            "postgres://u:p%40ss@h:6543/db?pgbouncer=true&connection_limit=1&sslmode=require&application_name=a%20b",
+        );
+        assert_eq!(url.config.get_password(), Some(&b"p@ss"[..]));
+        assert_eq!(url.config.get_ports(), [6543]);
+        assert_eq!(url.config.get_application_name(), Some("a b"));
+        assert_eq!(url.tls, Tls::Unchecked(SslMode::Require));
+    }
+
+    #[test]
+    fn key_value_strings_are_read_as_libpq_reads_them() {
+        let url = parsed(r"host=h user = u password='it\'s a \\' dbname=db sslmode=verify-full sslrootcert=/ca.pem");
+        assert_eq!(url.config.get_password(), Some(&br"it's a \"[..]));
+        assert_eq!((url.tls, url.root_cert.as_deref()), (Tls::VerifyFull, Some("/ca.pem")));
+        assert_eq!(parsed("host=h sslmode=require sslrootcert=/ca.pem").tls, Tls::VerifyCa);
+    }
+
+    #[test]
+    fn a_wrong_url_is_refused_without_showing_it() {
+        for bad in [
+            "",
+            "nonsense",
+            "postgres://",
+            "postgres://u:hunter2@h:notaport/db",
+            "host=h password='hunter2",
+            "postgres://h/db?sslmode=maybe",
+        ] {
+            let error = PgUrl::parse(bad).unwrap_err();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let shown = format!("{:?}", parsed("postgres://u:hunter2@h/db"));
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
