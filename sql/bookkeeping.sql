@@ -1,11 +1,6 @@
 -- What the worker itself keeps in Postgres. Created at first contact, or by `pgflume setup`.
 -- Safe to run again.
 
--- opening a catalog table makes this session see a schema that another one has just created
-do $fresh$ begin perform from pg_catalog.pg_namespace limit 1; end $fresh$;
-create schema if not exists pgflume;
-revoke all on schema pgflume from public;
-
 -- One row a queue: how far the replica is. Its row lock is the single flight of all workers.
 create table if not exists pgflume.progress (
     queue       pg_catalog.text primary key,

@@ -18,6 +18,10 @@ begin
     if exists (
         select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where n.nspname = 'vault' and c.relname = 'decrypted_secrets' and pg_catalog.has_schema_privilege(n.oid, 'usage')
+            -- not just anybody's view of that name
+            and (exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
+                or exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                           and d.objid = c.oid and d.deptype = 'e'))
     ) then
         execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
             into found_value using 'libsql_sync_url';
@@ -40,6 +44,10 @@ begin
     if exists (
         select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where n.nspname = 'vault' and c.relname = 'decrypted_secrets' and pg_catalog.has_schema_privilege(n.oid, 'usage')
+            -- not just anybody's view of that name
+            and (exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
+                or exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                           and d.objid = c.oid and d.deptype = 'e'))
     ) then
         execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
             into found_value using 'libsql_webhook_signature';
@@ -75,6 +83,13 @@ begin
     if exists (
         select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where n.nspname = 'net' and p.proname = 'http_post' and pg_catalog.has_schema_privilege(n.oid, 'usage')
+    ) and not exists (
+        -- what anybody else has made would learn the secret
+        select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+        where n.nspname = 'net' and p.proname = 'http_post'
+            and not exists (select from pg_catalog.pg_roles o where o.oid = p.proowner and (o.rolsuper or o.rolname = current_user))
+            and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                            and d.objid = p.oid and d.deptype = 'e')
     ) then
         execute 'select net.http_post(url := $1, body := $2, params := $3, headers := $4, timeout_milliseconds := $5)'
             using url, body::pg_catalog.jsonb, '{}'::pg_catalog.jsonb,

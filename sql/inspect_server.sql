@@ -4,6 +4,10 @@ with objects as (
     select n.nspname as schema, pg_catalog.has_schema_privilege(n.oid, 'usage') as usable, null::pg_catalog.oid as function
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     where (n.nspname, c.relname) in (('cron', 'job'), ('vault', 'decrypted_secrets'))
+        -- not just anybody's table of that name
+        and (exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
+            or exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                       and d.objid = c.oid and d.deptype = 'e'))
     union all
     select n.nspname, pg_catalog.has_schema_privilege(n.oid, 'usage'), p.oid
     from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
@@ -23,7 +27,7 @@ select
     -- 'member with admin option' also of a role that this one only created (PostgreSQL 16)
     case when exists (select from pg_catalog.pg_roles where rolname = 'pgflume_capture') then pg_catalog.pg_has_role('pgflume_capture', 'member with admin option') end,
     exists (select from pg_catalog.pg_namespace where nspname = 'pgflume'),
-    exists (select from objects where schema = 'cron'),
+    exists (select from objects where schema = 'cron') and exists (select from pg_catalog.pg_extension where extname = 'pg_cron'),
     -- not everybody may see where pg_cron lives; then trying tells
     exists (select from pg_catalog.pg_available_extensions where name = 'pg_cron')
         and case when pg_catalog.pg_has_role('pg_read_all_settings', 'usage')

@@ -3,15 +3,13 @@
 
 use crate::config::QueueName;
 use crate::error::{Error, Result};
-use crate::postgres::Client;
+use crate::installing::{SCHEMA, guarded};
+use crate::postgres::{Client, Parameters};
 use crate::queue::{self, scalar};
 use crate::replica::head::{Entry, Head};
 use serde::Serialize;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-
-/// The advisory lock of whoever creates what is missing.
-pub const CREATION_LOCK: i64 = 7_352_891_046_612;
 
 /// The comment on the schema that `sql/bookkeeping.sql` ends with.
 const BOOKKEEPING: &str = "pgflume, bookkeeping 5";
@@ -76,6 +74,7 @@ pub struct Snapshot {
 
 /// Creates what is missing beside the queue: bookkeeping and the dead-letter queue.
 pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
+    refuse_strangers(client, queue).await?;
     let sql = "select pg_catalog.to_regclass($1) is not null, pg_catalog.to_regclass($2) is not null,
                       coalesce(pg_catalog.obj_description(pg_catalog.to_regnamespace('pgflume'), 'pg_namespace') = $3, false)";
     let row = client
@@ -117,12 +116,26 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what could run as the worker and was made by somebody whom it has no reason to trust.
+async fn refuse_strangers(client: &Client, queue: &QueueName) -> Result<()> {
+    let parameters: Parameters<'_> = &[(&queue.table(), Type::TEXT), (&queue.dead_table(), Type::TEXT)];
+    let found = client.query_typed_one(include_str!("../sql/strangers.sql"), parameters).await?;
+    match found.try_get::<_, Option<String>>(0)? {
+        None => Ok(()),
+        Some(strangers) => Err(Error::halt(format!(
+            "this could run as the worker, and belongs to a role that is neither the worker's, nor the database's owner, nor a superuser: {}; look at what it is, then drop it or hand it over (alter … owner to …)",
+            strangers.escape_debug()
+        ))),
+    }
+}
+
 /// Two workers that meet a new queue at once must not both create; `if not exists` alone races. Postgres itself gives
 /// up: whoever asked may be gone, and what is locked here stops every worker.
 fn exclusively(sql: &str) -> String {
     format!(
         "set local lock_timeout = '5s'; set local statement_timeout = '60s'; \
-         select pg_catalog.pg_advisory_xact_lock({CREATION_LOCK}); {sql}"
+         {SCHEMA}{}",
+        guarded(sql)
     )
 }
 

@@ -2,8 +2,11 @@
 //! comes as text under pinned settings, or in binary where that says the same for less. Takes a client inside the step's transaction; changes nothing.
 
 pub mod absent;
+mod begin;
 pub mod page;
 mod span;
+
+pub use begin::{Server, begin, begin_waiting, wait_for};
 
 use crate::error::{Error, Result};
 use crate::message::MarkedKey;
@@ -15,58 +18,8 @@ use crate::value::{Cell, Key, Mismatch, OTHER_BOUNDS};
 use futures_util::TryStreamExt;
 use span::Span;
 use std::pin::Pin;
-use std::time::Duration;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 use tokio_postgres::{Row, RowStream};
-
-/// Opens the step's transaction: settings that no role or database default can change, and the locks
-/// without which a TRUNCATE or a rewriting ALTER that commits after the snapshot makes a table look
-/// empty. Nothing here takes the snapshot yet.
-///
-/// All locks at once, or an error (55P03). Whatever waits later in the transaction waits no longer than `lock_wait`:
-/// it holds these, so a longer wait may end somebody's migration by a deadlock.
-pub async fn begin(client: &Client, tables: &[&SourceTable], lock_wait: Duration) -> Result<()> {
-    let mut sql = format!("{SETTINGS}; set local lock_timeout = {}", at_least_1_ms(lock_wait));
-    if !tables.is_empty() {
-        let names: Vec<_> = tables.iter().map(|t| t.table.source.quoted()).collect();
-        sql.push_str(&format!("; lock table {} in access share mode nowait", names.join(", ")));
-    }
-    client.begin("isolation level repeatable read", &sql).await.map_err(Error::from)
-}
-
-/// Opens a transaction that waits for locks, and sees what is committed while it waits.
-pub async fn begin_waiting(client: &Client, patience: Duration) -> Result<()> {
-    let ms = patience.as_millis();
-    let sql = format!(
-        "set local synchronous_commit = on; set local lock_timeout = {ms}; set local statement_timeout = '60s'"
-    );
-    client.begin("", &sql).await.map_err(Error::from)
-}
-
-/// The plan is forced to the key's index: for some thousand keys the planner would rather scan, and for
-/// the next page of a table rather build a bitmap and sort. Sorting itself stays allowed: where a plan
-/// cannot do without, the penalty would hide all other costs, and taking messages would become quadratic.
-const SETTINGS: &str = "set local pgflume.step = on;
-set local synchronous_commit = on;
-set local row_security = off;
-set local statement_timeout = '60s';
-set local idle_in_transaction_session_timeout = '300s';
-set local timezone = 'UTC';
-set local datestyle = 'ISO, YMD';
-set local intervalstyle = 'postgres';
-set local bytea_output = 'hex';
-set local extra_float_digits = 3;
-set local quote_all_identifiers = off;
-set local lc_monetary = 'C';
-set local xmloption = 'content';
-set local array_nulls = on;
-set local standard_conforming_strings = on;
-set local jit = off;
-set local max_parallel_workers_per_gather = 0;
-set local enable_seqscan = off;
-set local enable_bitmapscan = off;
-set local enable_hashjoin = off;
-set local enable_mergejoin = off";
 
 /// Waits until all WAL up to now is on disk: what the snapshot saw, where a session with
 /// `synchronous_commit = off` may have committed what a crash could still undo. `other` is a second connection
@@ -299,17 +252,4 @@ pub fn scan_sql(source: &SourceTable) -> String {
 /// Converts one row of [`scan_sql`].
 pub fn decode_scan(source: &SourceTable, row: &Row) -> Result<Result<Vec<Cell>, Unfit>> {
     cells(source, row, 0)
-}
-
-/// In milliseconds; zero would be for ever.
-fn at_least_1_ms(wait: Duration) -> u128 {
-    wait.as_millis().max(1)
-}
-
-/// Waits until the table can be locked as a step locks it, for so long and outside of any transaction: who holds
-/// nothing is in nobody's way.
-pub async fn wait_for(client: &Client, source: &SourceTable, wait: Duration) -> Result<()> {
-    let (table, ms) = (source.table.source.quoted(), at_least_1_ms(wait));
-    let sql = format!("set local lock_timeout = {ms}; lock table {table} in access share mode");
-    client.batch_execute(&sql).await.map_err(Error::from)
 }

@@ -1,13 +1,14 @@
 //! What the catalog says about the server and the queue, and what `setup` refuses about them; the source
 //! tables are looked at in `tables`. Reads only.
 
-use super::SetupOptions;
 use super::render::{self, Source};
 use super::tables::Finding;
 use super::takeover::Leftover;
 use super::template::shown;
+use super::{SetupOptions, failed};
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::installing::{OUR_ROLES, OURS};
 use crate::postgres::Client;
 use crate::schema::{Schema, SourceName, quote};
 use tokio_postgres::types::Type;
@@ -97,6 +98,7 @@ impl Inspected {
 
 /// Reads the catalog. The error lists every refusal, each with its mend.
 pub async fn inspect(client: &Client, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<Facts> {
+    client.batch_execute(&[OURS, OUR_ROLES].concat()).await.map_err(|e| failed("nothing was changed", e))?;
     let mut refusals = Vec::new();
     let mut warnings = Vec::new();
     for name in options.row_triggers.iter().filter(|n| schema.get(n).is_none()) {

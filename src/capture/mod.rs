@@ -142,15 +142,25 @@ async fn run(client: &Client, title: &str, transaction: &str) -> Result<()> {
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     Err(Error::retry(format!(
-        "{title}: others held locks for too long and nothing of it was changed; end long transactions (see pg_stat_activity) and run setup again"
+        "{title}: others held locks for too long and nothing of it was changed{}; end long transactions (see pg_stat_activity) and run setup again",
+        holders(client).await
     )))
 }
 
+/// Who has transactions open, as far as it can be told.
+async fn holders(client: &Client) -> String {
+    let found = client.query_typed_one(include_str!("../../sql/who_holds.sql"), &[]).await;
+    let named = found.and_then(|row| row.try_get::<_, Option<String>>(0)).ok().flatten();
+    named.map(|named| format!(" (open transactions: {})", named.escape_debug())).unwrap_or_default()
+}
+
 fn lost_a_race(error: &tokio_postgres::Error) -> bool {
-    error.code().is_some_and(|code| {
-        [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE]
-            .contains(code)
-    })
+    let made_twice = error.as_db_error().and_then(|db| db.constraint()).is_some_and(|name| name.starts_with("pg_"));
+    made_twice
+        || error.code().is_some_and(|code| {
+            [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE]
+                .contains(code)
+        })
 }
 
 fn failed(title: &str, error: tokio_postgres::Error) -> Error {

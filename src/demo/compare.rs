@@ -7,16 +7,12 @@ use crate::postgres::Client;
 use crate::replica::Replica;
 use crate::schema::catalog::{self, SourceTable};
 use crate::schema::{Schema, quote, quoted_list};
-use crate::source;
+use crate::source::{self, Server};
 use crate::value::{Cell, Key};
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 /// Rows of the replica read at once: a server answers at most 10 MB.
 const PAGE_ROWS: i64 = 2_000;
-
-/// How long it waits for a lock of another session.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
 
 /// One table's verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +40,7 @@ impl Verdict {
 pub async fn compare(client: &Client, replica: &Replica, schema: &Schema, queue: &QueueName) -> Result<Vec<Verdict>> {
     let sources = catalog::read(client, schema, queue).await?.tables;
     let sources: Vec<&SourceTable> = sources.values().filter(|s| !s.columns.is_empty()).collect();
-    source::begin(client, &sources, LOCK_WAIT).await?;
+    source::begin(client, &sources, Server::ask(client).await?).await?;
     let mut verdicts = Vec::with_capacity(sources.len());
     for table in sources {
         verdicts.push(compare_table(client, replica, table).await?);

@@ -4,7 +4,6 @@
 
 use super::Session;
 use crate::error::{Error, Result};
-use crate::postgres::Client;
 use crate::queue;
 use crate::schema::catalog::SourceTable;
 use crate::source;
@@ -12,12 +11,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-
-/// Longest wait for a lock: a fraction of the server's `deadlock_timeout`, and not more than this.
-const LONGEST_LOCK_WAIT: Duration = Duration::from_millis(200);
-
-/// What part of `deadlock_timeout` that is.
-const SHARE_OF_DEADLOCK_TIMEOUT: u32 = 4;
 
 /// Tries in one step to get all locks at once, each after a wait for the table that was locked.
 const TRIES: u32 = 3;
@@ -33,7 +26,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Tables that others have locked.
 #[derive(Debug, Default)]
-pub(super) struct Aside(BTreeMap<String, Held>);
+pub(super) struct Aside {
+    tables: BTreeMap<String, Held>,
+    /// Since when steps have met a lock that is of no table of theirs.
+    met_at: Option<Instant>,
+}
 
 #[derive(Debug)]
 struct Held {
@@ -46,29 +43,39 @@ struct Held {
 impl Aside {
     /// Whether any is.
     pub fn is_any(&self) -> bool {
-        !self.0.is_empty()
+        !self.tables.is_empty()
     }
 
     /// Whether this table waits for others to let go of it.
     pub fn has(&self, table: &str) -> bool {
-        self.0.contains_key(table)
+        self.tables.contains_key(table)
     }
 
     /// Their names.
-    pub fn tables(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tables.keys().map(String::as_str)
     }
 
     /// Those that are to be asked for again.
     fn due(&self) -> Vec<String> {
         let now = Instant::now();
-        self.0.iter().filter(|(_, held)| held.again_at <= now).map(|(name, _)| name.clone()).collect()
+        self.tables.iter().filter(|(_, held)| held.again_at <= now).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether a lock that is of no table of the step's is worth another try.
+    fn is_worth_a_try(&mut self) -> bool {
+        self.met_at.get_or_insert_with(Instant::now).elapsed() < PATIENCE
+    }
+
+    /// A step has met none.
+    pub fn met_none(&mut self) {
+        self.met_at = None;
     }
 
     /// Leaves a table aside, for longer each time.
     fn put(&mut self, table: &str) {
         let now = Instant::now();
-        let held = self.0.entry(table.to_owned()).or_insert_with(|| Held {
+        let held = self.tables.entry(table.to_owned()).or_insert_with(|| Held {
             since: now,
             again_at: now,
             rest: FIRST_REST,
@@ -80,19 +87,19 @@ impl Aside {
 
     /// How long to wait until one is to be asked for again.
     pub fn rest(&self) -> Duration {
-        let next = self.0.values().map(|held| held.again_at).min();
+        let next = self.tables.values().map(|held| held.again_at).min();
         next.map_or(FIRST_REST, |at| at.saturating_duration_since(Instant::now()))
     }
 
     /// Whether one has not been waited for too long.
     fn is_fresh(&self) -> bool {
-        self.0.values().any(|held| held.since.elapsed() < PATIENCE)
+        self.tables.values().any(|held| held.since.elapsed() < PATIENCE)
     }
 
     /// Those that have been locked for long, which nobody has been told of yet.
     fn untold(&mut self) -> Vec<String> {
         let now = Instant::now();
-        let late = self.0.iter_mut().filter(|(_, held)| !held.is_told && now >= held.since + PATIENCE);
+        let late = self.tables.iter_mut().filter(|(_, held)| !held.is_told && now >= held.since + PATIENCE);
         late.map(|(name, held)| {
             held.is_told = true;
             name.clone()
@@ -102,7 +109,7 @@ impl Aside {
 
     /// Those that have been locked for long.
     fn late(&self) -> impl Iterator<Item = &String> {
-        self.0.iter().filter(|(_, held)| held.since.elapsed() >= PATIENCE).map(|(name, _)| name)
+        self.tables.iter().filter(|(_, held)| held.since.elapsed() >= PATIENCE).map(|(name, _)| name)
     }
 }
 
@@ -122,15 +129,15 @@ impl Session<'_> {
             let locks: Vec<&SourceTable> = self.locked.iter().filter_map(|name| self.sources.get(name)).collect();
             // One round trip: the second is sent behind the first.
             let holding = queue::hold(&self.client, &self.worker.queue);
-            let (begun, held) = futures_util::join!(source::begin(&self.client, &locks, self.lock_wait), holding);
+            let (begun, held) = futures_util::join!(source::begin(&self.client, &locks, self.server), holding);
             match (begun, held) {
                 (Ok(()), Ok(())) => {
-                    self.aside.0.retain(|table, _| !self.locked.contains(table));
+                    self.aside.tables.retain(|table, _| !self.locked.contains(table));
                     return Ok(true);
                 }
                 (Ok(()), Err(e)) if is_locked(&e) => {
                     self.client.rollback().await?;
-                    let free = queue::wait_for(&self.client, &self.worker.queue, self.lock_wait).await;
+                    let free = queue::wait_for(&self.client, &self.worker.queue, self.server.lock_wait).await;
                     if begun_at.elapsed() > PATIENCE {
                         return free.map(|()| false);
                     }
@@ -163,7 +170,7 @@ impl Session<'_> {
         self.client.rollback().await?;
         for name in self.blocked().await? {
             let Some(source) = self.sources.get(&name) else { continue };
-            let free = source::wait_for(&self.client, source, self.lock_wait).await;
+            let free = source::wait_for(&self.client, source, self.server.lock_wait).await;
             if free.as_ref().is_err_and(is_locked) {
                 self.locked.remove(&name);
                 self.aside.put(&name);
@@ -176,8 +183,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// The step met a lock within its transaction, of an index that is being rebuilt, say: whether it is known which
-    /// tables to leave aside.
+    /// The step met a lock within its transaction, of an index that is being rebuilt, say, or of a message that another
+    /// consumer has read: whether to begin again, without the tables that are locked.
     pub(super) async fn leave_locked_aside(&mut self) -> Result<bool> {
         self.client.rollback().await?;
         let blocked = self.blocked().await?;
@@ -185,7 +192,11 @@ impl Session<'_> {
             self.locked.remove(table);
             self.aside.put(table);
         }
-        Ok(!blocked.is_empty())
+        let is_worth_a_try = !blocked.is_empty() || self.aside.is_worth_a_try();
+        if is_worth_a_try && blocked.is_empty() {
+            tokio::time::sleep(self.server.lock_wait).await;
+        }
+        Ok(is_worth_a_try)
     }
 
     /// Those tables of this step that others have locked against readers, or are about to.
@@ -207,20 +218,13 @@ impl Session<'_> {
         self.client.rollback().await?;
         for name in &self.locked {
             let Some(source) = self.sources.get(name) else { continue };
-            match source::wait_for(&self.client, source, self.lock_wait).await {
+            match source::wait_for(&self.client, source, self.server.lock_wait).await {
                 Err(e) if !is_locked(&e) => return Ok(e.of_table(name)),
                 _ => {}
             }
         }
         Ok(error)
     }
-}
-
-/// How long a step may wait for a lock on this server.
-pub(super) async fn longest_wait(client: &Client) -> Result<Duration> {
-    let sql = "select extract(epoch from pg_catalog.current_setting('deadlock_timeout')::interval)::pg_catalog.float8";
-    let seconds: f64 = client.query_typed_one(sql, &[]).await?.try_get(0)?;
-    Ok((Duration::from_secs_f64(seconds.max(0.0)) / SHARE_OF_DEADLOCK_TIMEOUT).min(LONGEST_LOCK_WAIT))
 }
 
 /// Whether somebody else has a lock that was needed.

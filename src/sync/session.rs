@@ -1,7 +1,7 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
 use super::Worker;
-use super::locks::{self, Aside};
+use super::locks::Aside;
 use super::verification::Verification;
 use crate::config::QueueName;
 use crate::drift::shape::{self, Shape};
@@ -16,6 +16,7 @@ use crate::replica::head::{Head, Witness, new_token};
 use crate::resyncs::{self, Reason, Resync};
 use crate::schema::Schema;
 use crate::schema::catalog::{self, Catalog, SourceTable};
+use crate::source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +35,8 @@ pub(super) struct Session<'a> {
     pub(super) paused: BTreeMap<String, String>,
     /// Tables that others have locked, for now.
     pub(super) aside: Aside,
-    /// How long a step may wait for a lock.
-    pub(super) lock_wait: Duration,
+    /// What of the source's server decides how a step begins.
+    pub(super) server: source::Server,
     /// Those that are paused which the replica does not take, so that their images stay as well.
     pub(super) held: BTreeSet<String>,
     /// Dead letters that an applied key would supersede.
@@ -74,7 +75,7 @@ impl<'a> Session<'a> {
     /// Connects to both sides and creates what is missing on either.
     pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
         let client = worker.postgres.pinned().await?;
-        let lock_wait = locks::longest_wait(&client).await?;
+        let server = source::Server::ask(&client).await?;
         progress::ensure(&client, &worker.queue).await?;
         let schema = evolve::effective(&client, &worker.schema, &worker.queue).await?;
         let Catalog { tables: sources, fingerprint } = catalog::read(&client, &schema, &worker.queue).await?;
@@ -93,7 +94,7 @@ impl<'a> Session<'a> {
             locked,
             paused: BTreeMap::new(),
             aside: Aside::default(),
-            lock_wait,
+            server,
             held: BTreeSet::new(),
             letters: Supersedable::default(),
             letters_as_of: vec![0, 0],
@@ -129,7 +130,7 @@ impl<'a> Session<'a> {
 
     /// What stays on the queue.
     pub(super) fn waiting(&self) -> queue::Paused<'_> {
-        let marks: Vec<&str> = self.paused.keys().map(String::as_str).chain(self.aside.tables()).collect();
+        let marks: Vec<&str> = self.paused.keys().map(String::as_str).chain(self.aside.names()).collect();
         let stays = |table: &&str| self.is_captured(table) || self.held.contains(*table);
         let images = marks.iter().copied().filter(stays).collect();
         queue::Paused { marks, images }

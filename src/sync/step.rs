@@ -181,6 +181,7 @@ impl Session<'_> {
 
     /// Nothing is to be committed: why not.
     async fn end_without_change(&mut self, snapshot: &Snapshot, is_throttled: bool) -> Result<Outcome> {
+        self.aside.met_none();
         self.client.rollback().await?;
         Ok(match self.prepare_to_rebuild().await? {
             true => Outcome::Again,
@@ -254,6 +255,7 @@ impl Session<'_> {
         self.client.commit().await?;
         failpoint::reach(failpoint::COMMITTED);
         self.worker.rejected.end_step();
+        self.aside.met_none();
         self.queued = read.left;
         self.head = Some(applied.head);
         done.processed += read.messages;

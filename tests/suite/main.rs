@@ -12,6 +12,7 @@ mod errors;
 mod first_contact;
 mod follow;
 mod init;
+mod intruders;
 mod json_schema;
 mod kills;
 mod letters;
