@@ -85,7 +85,8 @@ impl Replica {
         loop {
             let after = all.last().or(range.after);
             let (filter, args) = condition(table, KeyRange { after, up_to: range.up_to });
-            let sql = format!("SELECT {keys} FROM {}{filter} ORDER BY {keys} LIMIT {KEYS}", quote(&table.name));
+            let order = ddl::exact_key_list(table);
+            let sql = format!("SELECT {keys} FROM {}{filter} ORDER BY {order} LIMIT {KEYS}", quote(&table.name));
             let page = self.store.read(Statement::new(sql, args)).await?;
             let is_end = (page.len() as i64) < KEYS;
             all.extend(page);
@@ -152,13 +153,21 @@ fn single(table: &Table, item: &Item) -> Statement {
     Statement::new(format!("{expected} {}", statements::differences(table)), row_slots(&kinds, cells))
 }
 
+/// From the start is with the rows that have no key: SQLite sorts NULL first.
 fn condition(table: &Table, range: KeyRange<'_>) -> (String, Vec<Cell>) {
     let keys = ddl::key_list(table);
     let (mut conditions, mut args) = (Vec::new(), Vec::new());
-    for (bound, operator) in [(range.after, ">"), (range.up_to, "<=")] {
-        let Some(key) = bound else { continue };
-        let marks: Vec<_> = (1..=key.len()).map(|i| format!("?{}", args.len() + i)).collect();
-        conditions.push(format!("({keys}) {operator} ({})", marks.join(", ")));
+    if let Some(key) = range.after {
+        conditions.push(format!("({keys}) > ({})", statements::key_marks(table, 1)));
+        args.extend(key.iter().cloned());
+    }
+    if let Some(key) = range.up_to {
+        let up_to = format!("({keys}) <= ({})", statements::key_marks(table, args.len() + 1));
+        let first = table.key_columns().next().filter(|_| range.after.is_none());
+        conditions.push(match first {
+            Some(column) => format!("({up_to} OR {} IS NULL)", quote(&column.name)),
+            None => up_to,
+        });
         args.extend(key.iter().cloned());
     }
     let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
