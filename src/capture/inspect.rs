@@ -4,7 +4,7 @@
 use super::SetupOptions;
 use super::render::{self, Source};
 use super::tables::Finding;
-use super::takeover::Leftover;
+use super::takeover::{Exposed, Leftover};
 use super::template::shown;
 use crate::config::QueueName;
 use crate::error::{Error, Result};
@@ -31,6 +31,8 @@ pub struct Facts {
     pub queues_exist: bool,
     /// Tables that this queue captures and `schema.json` does not name.
     pub forgotten: Vec<Forgotten>,
+    /// Functions of the original migration that give the secret away.
+    pub exposed: Vec<Exposed>,
 }
 
 /// A table that this queue captures and `schema.json` does not name.
@@ -129,7 +131,8 @@ pub async fn inspect(client: &mut Client, schema: &Schema, queue: &QueueName, op
             refusals.join("\n  - ")
         )));
     }
-    Ok(Facts { server, sources, warnings, queues_exist: queue_has_rls.is_some(), forgotten })
+    let exposed = Exposed::read(client).await?;
+    Ok(Facts { server, sources, warnings, queues_exist: queue_has_rls.is_some(), forgotten, exposed })
 }
 
 async fn server(client: &Client) -> Result<Server> {

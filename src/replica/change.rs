@@ -121,8 +121,7 @@ impl Planner<'_> {
         let on = self.table.name.to_lowercase();
         let is_stale_key = |name: &str| self.is_key_index(name) && self.there.has_stale_key_index(self.table);
         let is_obsolete = |(name, made): &(&String, &Made)| {
-            made.on == on
-                && (is_stale_key(name) || name.starts_with(&format!("idx_{on}_")) && !wanted.contains(*name))
+            made.on == on && (is_stale_key(name) || name.starts_with(&format!("idx_{on}_")) && !wanted.contains(*name))
         };
         self.there.indexes.iter().filter(is_obsolete).map(|(_, made)| made).collect()
     }

@@ -112,9 +112,7 @@ impl Inventory {
     fn handles(&self, table: &Table) -> Vec<String> {
         let columns = self.tables.get(&table.name.to_lowercase()).map_or(&[][..], Vec::as_slice);
         match self.primary(table) {
-            Some(unique) if !unique.has_rowid => {
-                columns.iter().filter(|c| c.in_key).map(|c| c.name.clone()).collect()
-            }
+            Some(unique) if !unique.has_rowid => columns.iter().filter(|c| c.in_key).map(|c| c.name.clone()).collect(),
             _ => {
                 let is_free = |name: &&&str| !columns.iter().any(|c| c.name.eq_ignore_ascii_case(name));
                 ROWIDS.iter().find(is_free).map(|name| (*name).to_owned()).into_iter().collect()

@@ -31,7 +31,13 @@ pub fn create_table(table: &Table) -> String {
 /// The name of an index: the one that Capgo's worker gives, so that a take-over builds none twice.
 pub fn index_name(table: &Table, index: &[usize]) -> String {
     let columns: Vec<_> = index.iter().map(|&i| table.columns[i].name.as_str()).collect();
-    format!("idx_{}_{}", table.name, columns.join("_"))
+    index_name_of(&table.name, &columns)
+}
+
+/// The same of a table that is not defined yet.
+pub fn index_name_of(table: &str, columns: &[impl AsRef<str>]) -> String {
+    let columns: Vec<_> = columns.iter().map(AsRef::as_ref).collect();
+    format!("idx_{table}_{}", columns.join("_"))
 }
 
 /// `CREATE INDEX IF NOT EXISTS`.
@@ -86,12 +92,7 @@ pub fn key_index_name(table: &Table) -> String {
 /// `CREATE UNIQUE INDEX` of that name.
 pub fn create_key_index(table: &Table) -> String {
     let columns: Vec<_> = table.key_columns().map(|c| format!("{} COLLATE BINARY", quote(&c.name))).collect();
-    format!(
-        "CREATE UNIQUE INDEX {} ON {} ({})",
-        quote(&key_index_name(table)),
-        quote(&table.name),
-        columns.join(", ")
-    )
+    format!("CREATE UNIQUE INDEX {} ON {} ({})", quote(&key_index_name(table)), quote(&table.name), columns.join(", "))
 }
 
 /// `DROP INDEX IF EXISTS` of it.

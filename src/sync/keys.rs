@@ -66,7 +66,9 @@ async fn announce(
 async fn make(replica: &Replica, there: &Inventory, table: &Table, surplus: i64) -> Result<()> {
     let started = Instant::now();
     replica.make_key(there, table).await.map_err(|e| match e.class() {
-        Class::Reject => Error::retry(format!("the unique index over the key of {:?} could not be made: {e}", table.name)),
+        Class::Reject => {
+            Error::retry(format!("the unique index over the key of {:?} could not be made: {e}", table.name))
+        }
         _ => e,
     })?;
     let key: Vec<_> = table.key_columns().map(|c| c.name.as_str()).collect();

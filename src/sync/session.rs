@@ -1,7 +1,7 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
-use super::{Worker, keys};
 use super::verification::Verification;
+use super::{Worker, keys};
 use crate::config::QueueName;
 use crate::drift::shape::{self, Shape};
 use crate::drift::{self, evolve};
