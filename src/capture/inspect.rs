@@ -3,7 +3,7 @@
 
 use super::render::{self, Source};
 use super::tables::Finding;
-use super::takeover::Leftover;
+use super::takeover::{Exposed, Leftover};
 use super::template::shown;
 use super::{SetupOptions, failed};
 use crate::config::QueueName;
@@ -32,6 +32,8 @@ pub struct Facts {
     pub queues_exist: bool,
     /// Tables that this queue captures and `schema.json` does not name.
     pub forgotten: Vec<Forgotten>,
+    /// Functions of the original migration that give the secret away.
+    pub exposed: Vec<Exposed>,
 }
 
 /// A table that this queue captures and `schema.json` does not name.
@@ -125,7 +127,8 @@ pub async fn inspect(client: &Client, schema: &Schema, queue: &QueueName, option
             refusals.join("\n  - ")
         )));
     }
-    Ok(Facts { server, sources, warnings, queues_exist: queue_has_rls.is_some(), forgotten })
+    let exposed = Exposed::read(client).await?;
+    Ok(Facts { server, sources, warnings, queues_exist: queue_has_rls.is_some(), forgotten, exposed })
 }
 
 async fn server(client: &Client) -> Result<Server> {

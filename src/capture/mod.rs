@@ -49,6 +49,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 pub struct SetupOptions {
     /// Also remove the row triggers and the cron job of the original migration.
     pub take_over: bool,
+    /// Leave the rights on the original migration's functions as they are.
+    pub keep_grants: bool,
     /// Where cron posts. `None` leaves what is stored.
     pub sync_url: Option<String>,
     /// The secret of that post. `None` leaves what is stored.

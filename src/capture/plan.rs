@@ -2,6 +2,7 @@
 
 use super::inspect::{Facts, Forgotten, Inspected};
 use super::render::{self, Event, Source};
+use super::takeover::Exposed;
 use super::template::{dollar_quoted, dollar_tag, fill, shown, text};
 use super::{LOCK_TIMEOUT_MS, SetupOptions};
 use crate::config::QueueName;
@@ -83,6 +84,9 @@ pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Vec<St
     steps.push(Step::routine("the record of what is captured", record(facts, queue)));
     steps.extend(evolve_trigger(facts));
     steps.extend(cron(facts, options));
+    if options.take_over && !options.keep_grants {
+        steps.extend(facts.exposed.iter().map(revoke));
+    }
     steps
 }
 
@@ -178,6 +182,15 @@ fn lock(source: &Source, on: &str, mode: &str) -> String {
     }
     let ms = LOCK_TIMEOUT_MS.to_string();
     fill(include_str!("../../sql/lock_all.sql"), &[("on", on), ("mode", mode), ("ms", &ms)])
+}
+
+/// Takes the right to call a function that gives the secret away.
+fn revoke(exposed: &Exposed) -> Step {
+    let (function, grantees) = (exposed.function.as_str(), exposed.grantees.join(", "));
+    let values = [("function", function), ("function_text", &text(function)), ("grantees", &grantees)];
+    let sql = fill(include_str!("../../sql/takeover_revoke.sql"), &values);
+    let mend = "take the right to execute it from public, anon and authenticated as its owner: it gives the worker's address or secret away";
+    Step { need: Need::Optional(mend), ..Step::new(format!("no right of {grantees} to execute {function}"), sql) }
 }
 
 /// Ends the capture of a table that `schema.json` no longer names.

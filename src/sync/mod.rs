@@ -16,6 +16,7 @@ mod excused;
 mod follow;
 mod gate;
 mod intake;
+mod keys;
 mod locks;
 mod marked_rows;
 mod page_sizes;

@@ -1,8 +1,8 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
-use super::Worker;
 use super::locks::Aside;
 use super::verification::Verification;
+use super::{Worker, keys};
 use crate::config::QueueName;
 use crate::drift::shape::{self, Shape};
 use crate::drift::{self, evolve};
@@ -83,7 +83,9 @@ impl<'a> Session<'a> {
         let there = replica.inventory().await?;
         schedule_lost(&client, &worker.queue, &there.lost_tables(&schema), &sources).await?;
         replica.complete(&there, &schema).await?;
-        drift::warn(&drift::check(&client, &worker.queue, &worker.schema, Some(&there)).await?);
+        let is_keyed = keys::complete(&client, &worker.queue, &replica, &there, (&schema, &sources)).await?;
+        let now = if is_keyed { &replica.inventory().await? } else { &there };
+        drift::warn(&drift::check(&client, &worker.queue, &worker.schema, Some(now)).await?);
         let locked = sources.values().filter(|s| s.is_marked());
         let locked = locked.map(|s| s.table.name.clone()).collect();
         Ok(Self {
@@ -176,10 +178,15 @@ async fn schedule_lost(
         return Ok(());
     }
     let kept = shape::kept(client, queue).await?;
-    let can_be_copied = |name: &&String| sources.get(*name).is_some_and(|s| s.captured || s.unpageable().is_none());
-    let names: Vec<&str> = lost.intersection(&kept).filter(can_be_copied).map(String::as_str).collect();
+    let is_copied = |name: &&String| sources.get(*name).is_some_and(can_be_copied);
+    let names: Vec<&str> = lost.intersection(&kept).filter(is_copied).map(String::as_str).collect();
     if !names.is_empty() {
         resyncs::schedule(client, queue, &names, Reason::Evolve, false).await?;
     }
     Ok(())
+}
+
+/// Whether a copy comes to its end, now or when its problem is mended.
+pub(super) fn can_be_copied(source: &SourceTable) -> bool {
+    source.captured || source.unpageable().is_none()
 }

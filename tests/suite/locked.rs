@@ -38,7 +38,7 @@ async fn nobody_waits(db: &Db) {
 async fn while_the_queue_is_locked_no_connection_is_left_waiting_for_it() {
     let (db, home) = (Db::new().await, Home::new(Path::File));
     let server = Server::start(config(&db.url(), home.target(), repository_schema())).await;
-    db.send(r#"{"type":"INSERT","table":"apps","record":{"id":"a"}}"#).await;
+    db.send(r#"{"type":"INSERT","table":"orgs","record":{"id":"a"}}"#).await;
     assert_eq!(server.sync().await.status, 200);
     let other = another(&db).await;
     let locks = ["q_replicate_data_libsql", "q_replicate_data_libsql_dead"]
