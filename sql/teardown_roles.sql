@@ -1,8 +1,8 @@
 -- Roles belong to the whole cluster: they go only if no other database needs them.
 do $roles$
 declare
-    me constant name := current_user;
-    role_name name;
+    me constant pg_catalog.name := current_user;
+    role_name pg_catalog.name;
 begin
     foreach role_name in array array['pgflume_worker', 'pgflume_capture']::pg_catalog.name[] loop
         continue when not exists (select from pg_catalog.pg_roles where rolname = role_name);

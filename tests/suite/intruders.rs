@@ -15,13 +15,13 @@ const T: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"TEXT","v":"INTEGER",
 
 /// A cluster of its own for each test that has a hand in roles, which belong to all databases.
 pub fn cluster_of_its_own() -> &'static Cluster {
-    Box::leak(Box::new(crate::support::start_cluster(std::env::var_os("PGFLUME_TEST_PG").map(Into::into))))
+    Box::leak(Box::new(crate::support::own_cluster()))
 }
 
 /// What is planted here is nobody else's matter.
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| crate::support::start_cluster(std::env::var_os("PGFLUME_TEST_PG").map(Into::into)))
+    CLUSTER.get_or_init(crate::support::own_cluster)
 }
 
 async fn db(name: &str) -> Db {

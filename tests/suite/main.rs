@@ -20,6 +20,7 @@ mod limits;
 mod locked;
 mod marks;
 mod migrations;
+mod owners;
 mod parts;
 mod recovery;
 mod replica_keys;
