@@ -303,7 +303,8 @@ async fn a_schema_that_somebody_else_made_first_is_not_taken_for_ours() {
     }
     assert_eq!(db.one("select count(*) from pgflume.settings").await, "0");
     // Nor does a worker rely on it.
-    let worker = pgflume::sync::Worker::new(config(&db.url(), Home::new(Path::File).target(), schema(T)));
+    let home = Home::new(Path::File);
+    let worker = pgflume::sync::Worker::new(config(&db.url(), home.target(), schema(T)));
     let error = worker.drain(std::time::Duration::from_secs(5)).await.unwrap_err().to_string();
     assert!(error.contains("schema pgflume of squatter"), "{error}");
     db.sql("drop schema pgflume cascade").await;
@@ -370,7 +371,8 @@ async fn a_strangers_trigger_on_the_queue_stops_the_worker_before_it_runs() {
          create function senders.evil() returns trigger language plpgsql as 'begin raise exception ''ran as %'', current_user; end'; reset role;
          create trigger evil after delete on pgmq.q_replicate_data_libsql for each row execute function senders.evil()").await;
     db.sql("insert into t values ('a', 1)").await;
-    let worker = pgflume::sync::Worker::new(config(&db.url(), Home::new(Path::File).target(), schema(T)));
+    let home = Home::new(Path::File);
+    let worker = pgflume::sync::Worker::new(config(&db.url(), home.target(), schema(T)));
     let error = worker.drain(std::time::Duration::from_secs(5)).await.unwrap_err().to_string();
     assert!(error.contains("trigger evil") && error.contains("of sender"), "{error}");
     assert!(!error.contains("ran as"), "{error}");
