@@ -19,6 +19,7 @@ mod limits;
 mod locked;
 mod marks;
 mod parts;
+mod quick_start;
 mod recovery;
 mod replica_keys;
 mod restores;
