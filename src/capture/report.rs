@@ -5,8 +5,8 @@ use super::inspect::Facts;
 use super::template::shown;
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::postgres::Client;
 use std::fmt;
-use tokio_postgres::Client;
 
 /// What `setup` did.
 #[derive(Debug, Clone, Default)]

@@ -6,11 +6,11 @@ use super::render::{Event, Function, Source, function_name};
 use super::types::Pin;
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::SourceName;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fmt;
-use tokio_postgres::Client;
 
 /// The schema of our functions.
 const OUR_SCHEMA: &str = "pgflume";

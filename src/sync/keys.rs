@@ -4,6 +4,7 @@
 use super::session::can_be_copied;
 use crate::config::QueueName;
 use crate::error::{Class, Error, Result};
+use crate::postgres::Client;
 use crate::replica::Replica;
 use crate::replica::inventory::Inventory;
 use crate::resyncs::{self, Reason};
@@ -11,7 +12,6 @@ use crate::schema::catalog::SourceTable;
 use crate::schema::{Schema, Table, ddl};
 use std::collections::BTreeMap;
 use std::time::Instant;
-use tokio_postgres::Client;
 
 /// Makes what is missing, and drops what another key has left. Whether anything was done.
 pub(super) async fn complete(
