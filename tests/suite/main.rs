@@ -22,6 +22,7 @@ mod marks;
 mod migrations;
 mod owners;
 mod parts;
+mod quick_start;
 mod recovery;
 mod replica_keys;
 mod restores;
