@@ -14,7 +14,8 @@ select
     a.attgenerated::text = 'v',
     case when coalesce(e.typnamespace, t.typnamespace) = 'pg_catalog'::regnamespace then coalesce(e.typname, t.typname)::text end,
     e.oid is not null,
-    t.typtype::text = 'e',
+    -- the comparisons of enums do not take a domain over one
+    t.typtype::text = 'e' and a.atttypid = t.oid,
     exists (select from pg_cast k where k.castsource = t.oid and k.casttarget = 'text'::regtype and k.castfunc >= 16384)
 from types c
 join pg_attribute a on a.attrelid = $1 and a.attnum = c.attnum

@@ -11,6 +11,16 @@ begin
     execute pg_catalog.format('grant select on sequence %s to pgflume_worker', pg_catalog.pg_get_serial_sequence({{queue_text}}, 'msg_id'));
 end
 $sequence$;
+-- PGMQ's notifications write there in the transaction of whoever adds to the queue: switched on, they must not make
+-- the user's write fail
+do $notify$
+begin
+    if exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+               where n.nspname = 'pgmq' and c.relname = 'notify_insert_throttle') then
+        grant select, update on pgmq.notify_insert_throttle to pgflume_capture;
+    end if;
+end
+$notify$;
 grant usage on schema pgflume to pgflume_worker;
 grant select, insert, update on pgflume.progress, pgflume.wakeup to pgflume_worker;
 grant select, insert, delete on pgflume.redeemed, pgflume.kept, pgflume.steps to pgflume_worker;
