@@ -1,6 +1,11 @@
 insert into pgflume.captured as c (queue, name, source, definition)
 select {{queue_name}}, {{name}}, r.oid, {{definition}}::jsonb || jsonb_build_object(
     'known', r.relnatts,
+    -- what the triggers run, to tell when somebody replaces it
+    'functions', (select coalesce(jsonb_object_agg(substr(g.tgname, length({{prefix}}) + 1),
+                               md5(concat_ws(' ', p.prosrc, p.prosecdef, p.proconfig::text, p.proowner::regrole))), '{}')
+                  from pg_trigger g join pg_proc p on p.oid = g.tgfoid
+                  where g.tgrelid = r.oid and not g.tgisinternal and starts_with(g.tgname, {{prefix}})),
     'source_columns', (select jsonb_agg(jsonb_build_object('name', a.attname, 'number', a.attnum,
                                'type', format_type(a.atttypid, a.atttypmod)) order by a.attnum)
                        from pg_attribute a where a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped))

@@ -17,7 +17,19 @@ select w.name,
         from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and starts_with(g.tgname, $5))::text,
        (select count(*) from pg_partition_tree(case when c.relkind = 'p' then c.oid end) p
         where p.level > 0 and not exists (select from pg_trigger g where g.tgrelid = p.relid
-            and g.tgname = $5 || 'row' and g.tgenabled = 'A'))
+            and g.tgname = $5 || 'row' and g.tgenabled = 'A')),
+       coalesce(c.relkind::text, ''),
+       coalesce(c.relpersistence::text, ''),
+       (select count(*) from pg_inherits i where i.inhparent = c.oid and c.relkind <> 'p'),
+       c.relispartition or exists (select from pg_inherits i where i.inhrelid = c.oid),
+       exists (select from pg_subscription_rel s where s.srrelid = c.oid),
+       (select count(*) from pg_partition_tree(case when c.relkind = 'p' then c.oid end) t join pg_class p on p.oid = t.relid
+        where t.level > 0 and (p.relpersistence = 'u' or p.relkind not in ('r', 'p'))),
+       -- as capture_record.sql writes it down
+       (select jsonb_object_agg(substr(g.tgname, length($5) + 1),
+                   md5(concat_ws(' ', p.prosrc, p.prosecdef, p.proconfig::text, p.proowner::regrole)))
+        from pg_trigger g join pg_proc p on p.oid = g.tgfoid
+        where g.tgrelid = c.oid and not g.tgisinternal and starts_with(g.tgname, $5))::text
 from unnest($1::text[], $2::text[], $3::text[], $4::oid[]) as w(name, schema, source, captured)
 left join pg_namespace n on n.nspname = w.schema
 left join pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p', 'v')

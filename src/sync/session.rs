@@ -4,7 +4,8 @@ use super::Worker;
 use super::verification::Verification;
 use crate::config::QueueName;
 use crate::drift::shape::{self, Shape};
-use crate::drift::{self, evolve};
+use crate::drift::watch::Watch;
+use crate::drift::{self, Drift, evolve, traits};
 use crate::error::Result;
 use crate::letters::Supersedable;
 use crate::progress;
@@ -53,8 +54,12 @@ pub(super) struct Session<'a> {
     pub(super) verification: Option<Verification>,
     /// The epoch that this drain has announced to heal the two sides.
     pub(super) healing: Option<String>,
-    /// The catalog as of `sources`.
+    /// How to see whether the catalog has changed.
+    pub(super) watch: Watch,
+    /// What it gave before `sources` was read.
     pub(super) fingerprint: String,
+    /// What has drifted, as far as the log has been told.
+    pub(super) drift: Vec<Drift>,
     /// What is replicated, with the columns that tables follow their source by.
     pub(super) schema: Arc<Schema>,
     /// The shape that this schema gives the replica.
@@ -70,13 +75,18 @@ impl<'a> Session<'a> {
     pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
         let client = worker.postgres.connect().await?;
         progress::ensure(&client, &worker.queue).await?;
+        let watch = Watch::new(&client).await?;
+        // First of all: what changes while the rest is read is seen by the next look.
+        let fingerprint = watch.look(&client, &worker.schema, &worker.queue).await?;
         let schema = evolve::effective(&client, &worker.schema, &worker.queue).await?;
-        let Catalog { tables: sources, fingerprint } = catalog::read(&client, &schema, &worker.queue).await?;
+        let Catalog { tables: sources } = catalog::read(&client, &schema, &worker.queue).await?;
+        let traits = traits::read(&client, &schema, &worker.queue).await?;
         let replica = Replica::open(&worker.target).await?;
         let there = replica.inventory().await?;
         schedule_lost(&client, &worker.queue, &there.lost_tables(&schema), &sources).await?;
         replica.complete(&there, &schema).await?;
-        drift::warn(&drift::check(&client, &worker.queue, &worker.schema, Some(&there)).await?);
+        let drift = drift::check(&client, &worker.queue, &worker.schema, Some(&there)).await?;
+        drift::warn(&drift);
         let locked = sources.values().filter(|s| s.is_marked());
         let locked = locked.map(|s| s.table.name.clone()).collect();
         Ok(Self {
@@ -97,8 +107,10 @@ impl<'a> Session<'a> {
             is_following: false,
             verification: None,
             healing: None,
+            watch,
             fingerprint,
-            shape: Shape::of(&schema, &sources)?,
+            drift,
+            shape: Shape::of(&schema, &sources, &traits)?,
             lacks_columns: there.lacks_columns(&schema),
             created: there.lost_tables(&schema),
             schema,

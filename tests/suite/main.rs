@@ -3,11 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
 mod capture;
+mod borrowed_types;
 mod chain;
 mod command;
 mod corpus;
 mod dead;
 mod drift;
+mod encodings;
 mod errors;
 mod first_contact;
 mod follow;
@@ -18,6 +20,7 @@ mod letters;
 mod limits;
 mod locked;
 mod marks;
+mod open_sessions;
 mod parts;
 mod recovery;
 mod restores;
@@ -26,8 +29,10 @@ mod setup;
 mod snapshot;
 mod store;
 mod support;
+mod tampered_queue;
 mod tls;
 mod types;
+mod unmarked;
 mod verify;
 mod volume;
 mod web;
