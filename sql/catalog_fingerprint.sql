@@ -6,7 +6,7 @@
 -- $1 schemas, $2 tables, $3 the prefix of our triggers' names, $4 the queue's table, $5 the queue.
 with recursive roots(oid) as (
     select c.oid
-    from unnest($1::pg_catalog.text[], $2::pg_catalog.text[]) as w(schema, source)
+    from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[])) as w(schema, source)
     join pg_catalog.pg_namespace n on n.nspname = w.schema
     join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.source
 ), tree(oid) as (

@@ -4,7 +4,7 @@
 -- queue.
 with recursive roots as materialized (
     select w.name, c.oid, c.relkind, c.relpersistence, c.relfilenode
-    from unnest($1::pg_catalog.text[], $2::pg_catalog.text[], $3::pg_catalog.text[]) as w(name, schema, source)
+    from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as w(name, schema, source)
     join pg_catalog.pg_namespace n on n.nspname = w.schema
     join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p')
 ), tree(root, oid, parent, attached) as (

@@ -21,12 +21,26 @@ begin
     end if;
 end
 $notify$;
+-- exactly these: default privileges may have given more
+revoke all on all tables in schema pgflume from pgflume_worker, pgflume_capture cascade;
+revoke all on all sequences in schema pgflume from pgflume_worker, pgflume_capture cascade;
+revoke all on all functions in schema pgflume from pgflume_worker cascade;
+revoke all on schema pgflume from pgflume_worker, pgflume_capture cascade;
+do $state$
+begin
+    -- it is made after this, and a worker may be about to call it
+    if pg_catalog.to_regprocedure('pgflume.catalog_state(pg_catalog.text[], pg_catalog.text[], pg_catalog.text, pg_catalog.text, pg_catalog.text)') is not null then
+        grant execute on function pgflume.catalog_state(pg_catalog.text[], pg_catalog.text[], pg_catalog.text, pg_catalog.text, pg_catalog.text) to pgflume_worker;
+    end if;
+end
+$state$;
 grant usage on schema pgflume to pgflume_worker;
 grant select, insert, update on pgflume.progress, pgflume.wakeup to pgflume_worker;
 grant select, insert, delete on pgflume.redeemed, pgflume.kept, pgflume.steps to pgflume_worker;
 grant select, insert, update, delete on pgflume.resyncs, pgflume.verified to pgflume_worker;
 grant select, delete on pgflume.losses to pgflume_worker;
 grant insert on pgflume.losses to pgflume_capture;
+grant usage on schema pgflume to pgflume_capture;
 grant select on pgflume.captured to pgflume_worker;
 grant select, insert, update on pgflume.shapes to pgflume_worker;
 

@@ -2,12 +2,13 @@
 
 use super::inspect::{Facts, Forgotten, Inspected};
 use super::render::{self, Event, Source, Target};
+use super::takeover::Exposed;
 use super::template::{dollar_quoted, dollar_tag, fill, shown, text};
 use super::{LOCK_TIMEOUT_MS, SetupOptions};
 use crate::config::QueueName;
 use crate::drift::recorded::Definition;
 use crate::drift::watch;
-use crate::progress::CREATION_LOCK;
+use crate::installing::{OUR_ROLES, SCHEMA, guarded};
 use crate::schema::quote;
 use std::collections::BTreeSet;
 
@@ -53,30 +54,28 @@ impl Step {
     pub fn transaction(&self) -> String {
         format!(
             "begin;\nset local lock_timeout = '{LOCK_TIMEOUT_MS}ms';\nset local client_min_messages = warning;\n\
-             set local search_path = pg_catalog, pg_temp;\nset local standard_conforming_strings = on;\n\
-             -- one set-up at a time\nselect pg_advisory_xact_lock(hashtext('pgflume setup'));\n{}\ncommit;\n",
-            self.sql.trim_end()
+             set local search_path = '';\nset local standard_conforming_strings = on;\n{}commit;\n",
+            guarded(&self.sql)
         )
     }
 }
 
 /// All steps, in order.
 pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Vec<Step> {
-    let mut steps = Vec::new();
+    let mut steps = vec![Step::routine("the schema pgflume", SCHEMA)];
     if !facts.server.has_pgmq {
         steps.push(Step::new("PGMQ", pgmq()));
     }
-    // A worker that is running may be about to create the same.
-    let alone = format!("select pg_advisory_xact_lock({CREATION_LOCK});\n");
     steps.push(Step {
         is_done: facts.queues_exist,
-        ..Step::new(format!("the queue {} and its dead letters", queue.as_str()), alone.clone() + &queues(queue))
+        ..Step::new(format!("the queue {} and its dead letters", queue.as_str()), queues(queue))
     });
     steps.push(Step::routine(
         "the schema pgflume and the worker's bookkeeping",
-        alone + include_str!("../../sql/bookkeeping.sql"),
+        include_str!("../../sql/bookkeeping.sql"),
     ));
-    steps.push(Step::routine("the roles pgflume_capture and pgflume_worker", include_str!("../../sql/roles.sql")));
+    let roles = [include_str!("../../sql/roles.sql"), OUR_ROLES].concat();
+    steps.push(Step::routine("the roles pgflume_capture and pgflume_worker", roles));
     steps.push(Step::routine("their rights", rights(facts, queue)));
     steps.push(Step::routine("the guard of the queue", guard(queue)));
     steps.push(Step::routine("the functions of schema pgflume", functions(facts, queue)));
@@ -87,6 +86,9 @@ pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Vec<St
     steps.push(Step::routine("the record of what is captured", record(facts, queue)));
     steps.extend(evolve_trigger(facts));
     steps.extend(cron(facts, options));
+    if options.take_over && !options.keep_grants {
+        steps.extend(facts.exposed.iter().map(revoke));
+    }
     steps
 }
 
@@ -145,10 +147,9 @@ fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> 
     let mode = if is_dropping { "access exclusive" } else { "share row exclusive" };
     let state = render::capture_state(queue, &source.name);
     let seen = format!("begin perform pg_catalog.set_config('pgflume.seen', {state}::pg_catalog.text, true); end");
-    let mut sql = format!(
-        "lock table {on} in {mode} mode;\ndo {};\ngrant create on schema pgflume to pgflume_capture;\n",
-        dollar_quoted(&seen)
-    );
+    let mut sql = lock(source, &on, mode);
+    sql.push_str(&format!("do {};\n", dollar_quoted(&seen)));
+    sql.push_str("grant create on schema pgflume to pgflume_capture;\n");
     for function in source.functions(queue) {
         sql.push_str(&render::function(&function));
     }
@@ -181,6 +182,24 @@ fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> 
     let kind = if source.by_row { "row" } else { "statement" };
     let title = format!("capture of {} by {kind} triggers", shown(&on));
     Step { is_done: inspected.is_captured && !is_dropping, ..Step::new(title, sql) }
+}
+
+/// Waits for the table. One without partitions is waited for while nothing else is held.
+fn lock(source: &Source, on: &str, mode: &str) -> String {
+    if source.partitioned_by.is_none() {
+        return format!("lock table {on} in {mode} mode;\n");
+    }
+    let ms = LOCK_TIMEOUT_MS.to_string();
+    fill(include_str!("../../sql/lock_all.sql"), &[("on", on), ("mode", mode), ("ms", &ms)])
+}
+
+/// Takes the right to call a function that gives the secret away.
+fn revoke(exposed: &Exposed) -> Step {
+    let (function, grantees) = (exposed.function.as_str(), exposed.grantees.join(", "));
+    let values = [("function", function), ("function_text", &text(function)), ("grantees", &grantees)];
+    let sql = fill(include_str!("../../sql/takeover_revoke.sql"), &values);
+    let mend = "take the right to execute it from public, anon and authenticated as its owner: it gives the worker's address or secret away";
+    Step { need: Need::Optional(mend), ..Step::new(format!("no right of {grantees} to execute {function}"), sql) }
 }
 
 /// Ends the capture of a table that `schema.json` no longer names.
@@ -232,7 +251,11 @@ fn cron(facts: &Facts, options: &SetupOptions) -> Option<Step> {
     }
     let replace = if options.take_over { include_str!("../../sql/cron_replace.sql").trim_end_matches(' ') } else { "" };
     let values = [
-        ("extension", if server.has_cron { "" } else { "create extension if not exists pg_cron;\n" }.to_owned()),
+        (
+            "extension",
+            if server.has_cron { "" } else { "create extension if not exists pg_cron with schema pg_catalog;\n" }
+                .to_owned(),
+        ),
         ("replace", if replace.is_empty() { String::new() } else { format!("{}\n    ", replace.trim_end()) }),
         ("schedule", text(options.schedule.as_deref().unwrap_or(DEFAULT_SCHEDULE))),
     ];

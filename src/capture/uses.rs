@@ -3,10 +3,11 @@
 
 use crate::drift::recorded::Called;
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::quote;
 use std::collections::BTreeSet;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row, Transaction};
+use tokio_postgres::Row;
 
 /// What one table's SQL is written with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -59,8 +60,8 @@ pub async fn of_key(client: &Client, oid: u32, key: &[&str]) -> Result<Uses> {
 }
 
 /// What the filter of the probe is written with, in the probe's transaction.
-pub async fn of_filter(transaction: &Transaction<'_>) -> Result<Uses> {
-    let rows = transaction.query_typed(include_str!("../../sql/inspect_filter_uses.sql"), &[]).await?;
+pub async fn of_filter(client: &Client) -> Result<Uses> {
+    let rows = client.query_typed(include_str!("../../sql/inspect_filter_uses.sql"), &[]).await?;
     let mut uses = Uses::default();
     for row in &rows {
         add_used(&mut uses, row)?;

@@ -6,10 +6,10 @@ use super::recorded::{self, Recorded, Records, SourceColumn};
 use super::source::{self, Found};
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::{Column, Schema, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio_postgres::Client;
 
 /// `schema` with the columns that came since.
 pub async fn effective(client: &Client, schema: &Arc<Schema>, queue: &QueueName) -> Result<Arc<Schema>> {

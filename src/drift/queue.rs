@@ -4,9 +4,10 @@
 use super::{Drift, Kind};
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::quote;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Row;
 
 /// What PGMQ calls its trigger.
 const NOTIFY: &str = "trigger_notify_queue_insert_listeners";

@@ -4,11 +4,12 @@
 use super::recorded::{Records, SourceColumn};
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::postgres::Client;
 use crate::schema::{ColumnType, Schema, columns};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
 
 /// A source table as it is now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -71,11 +72,11 @@ pub async fn read(
         (&prefix as _, Type::TEXT),
     ];
     // format_type() leaves out schemas that are on the search path.
-    client.batch_execute("begin read only; set local search_path = ''").await?;
+    client.begin("read only", "").await?;
     let rows = client.query_typed(include_str!("../../sql/drift_sources.sql"), &parameters).await?;
     let mut tables = rows.iter().map(|row| Ok((row.try_get(0)?, found(row)?))).collect::<Result<_>>()?;
     add_kinds(client, records, &mut tables).await?;
-    client.batch_execute("commit").await?;
+    client.commit().await?;
     Ok(tables)
 }
 

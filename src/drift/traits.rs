@@ -3,9 +3,9 @@
 
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::Schema;
 use std::collections::BTreeMap;
-use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 /// Of one table: kind, part and item of each trait, as one text, and a value that another one replaces.

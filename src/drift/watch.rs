@@ -3,8 +3,8 @@
 
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::Schema;
-use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 /// What is asked.

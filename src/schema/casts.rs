@@ -3,7 +3,7 @@
 
 use super::{ColumnType, Table};
 use crate::error::Result;
-use tokio_postgres::Client;
+use crate::postgres::Client;
 use tokio_postgres::types::Type;
 
 /// A column, and a cast of its type that is somebody's own function.

@@ -5,11 +5,12 @@ use super::casts::{self, OwnCast};
 use super::{ColumnType, Schema, Table};
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::value::binary::Wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
 
 /// One replicated table as Postgres has it.
 #[derive(Debug, Clone)]
@@ -194,7 +195,7 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
     let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
         vec![(&names, Type::TEXT_ARRAY), (&schemas, Type::TEXT_ARRAY), (&sources, Type::TEXT_ARRAY)];
     // format_type() leaves out schemas that are on the search path, and steps run with an empty one.
-    client.batch_execute("begin isolation level repeatable read read only; set local search_path = ''; set local quote_all_identifiers = off").await?;
+    client.begin("isolation level repeatable read read only", "set local quote_all_identifiers = off").await?;
     let keys = client.query_typed(include_str!("../../sql/catalog_keys.sql"), &parameters).await?;
     parameters.push((&prefix, Type::TEXT));
     let columns = client.query_typed(include_str!("../../sql/catalog_columns.sql"), &parameters).await?;
@@ -203,7 +204,7 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
     add_order(&mut found, &keys)?;
     let oids: Vec<u32> = found.values().map(|entry| entry.oid).filter(|oid| *oid != 0).collect();
     distrust(&mut found, &casts::read(client, &oids).await?);
-    client.batch_execute("commit").await?;
+    client.commit().await?;
     Ok(Catalog { tables: found })
 }
 

@@ -3,8 +3,8 @@
 
 use super::{SourceTable, expression};
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::{ColumnType, quote};
-use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 /// The positions of those `keys` (as text, in the order of `schema.json`) that no replicated row has. A key
@@ -34,7 +34,7 @@ fn sql(source: &SourceTable) -> String {
         let (column, kind) = (&source.columns[position], table.columns[position].kind);
         let found = format!("t.{}", quote(&table.columns[position].name));
         names.push(format!("_pgflume_k{i}"));
-        arrays.push(format!("${}::pg_catalog.text[]", i + 1));
+        arrays.push(format!("pg_catalog.unnest(${}::pg_catalog.text[])", i + 1));
         casts.push(format!("_pgflume_k{i}::{} as _pgflume_v{i}", column.cast));
         equal.push(format!("{found} {} k._pgflume_v{i}", column.equals));
         // The other kinds have one way to be written.
@@ -47,7 +47,7 @@ fn sql(source: &SourceTable) -> String {
     }
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
     format!(
-        "select k._pgflume_n from (select *, {} from unnest({}) with ordinality as u({}, _pgflume_n)) k \
+        "select k._pgflume_n from (select *, {} from rows from ({}) with ordinality as u({}, _pgflume_n)) k \
          where not exists (select from {} as t where {}{filter}{}) order by 1",
         casts.join(", "),
         arrays.join(", "),

@@ -6,11 +6,11 @@ use crate::batch::ColumnSet;
 use crate::error::{Error, Result};
 use crate::letters::{DeadLetter, Refusal};
 use crate::message::MarkedKey;
+use crate::postgres::Client;
 use crate::schema::Table;
 use crate::schema::catalog::SourceTable;
 use crate::source::{self, Reading};
 use std::sync::Arc;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 /// Parts of a query that took too long: each may take its time again.

@@ -16,6 +16,8 @@ mod excused;
 mod follow;
 mod gate;
 mod intake;
+mod keys;
+mod locks;
 mod marked_rows;
 mod page_sizes;
 mod pages;
@@ -320,7 +322,7 @@ impl Worker {
     async fn queued(&self) -> Result<i64> {
         match self.gate.queued() {
             Some(queued) => Ok(queued),
-            None => answered(async { queue::depth(&self.postgres.connect().await?, &self.queue).await }).await,
+            None => answered(async { queue::depth(&self.postgres.pinned().await?, &self.queue).await }).await,
         }
     }
 
@@ -419,9 +421,10 @@ impl Worker {
         done.queued = answered(queue::counted(&session.client, &self.queue)).await?.unwrap_or(session.queued);
         self.gate.set_queued(done.queued);
         done.rebuilding = answered(resyncs::waiting(&session.client, &self.queue, &self.schema)).await?;
-        done.stuck = session.stuck;
-        done.paused = session.paused.keys().cloned().collect();
-        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.paused;
+        done.stuck = session.stuck.clone();
+        let paused = session.all_paused();
+        done.paused = paused.keys().cloned().collect();
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
         if done.busy {
             done.busy = done.processed == 0;
         }
@@ -472,6 +475,10 @@ impl Worker {
                 step::Outcome::Took { caught_up } => {
                     self.gate.set_queued(session.queued);
                     (caught_up && session.ends_caught_up) || is_over()
+                }
+                step::Outcome::Again | step::Outcome::Empty { .. } if session.waits_for_locks() => {
+                    tokio::time::sleep(session.aside.rest()).await;
+                    is_over()
                 }
                 step::Outcome::Again => is_over(),
                 step::Outcome::Empty { calls } => {

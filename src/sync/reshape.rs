@@ -7,12 +7,12 @@ use crate::drift::shape::{self, Shape};
 use crate::drift::watch::Watch;
 use crate::drift::{self, evolve, traits};
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::replica::change;
 use crate::replica::head::Head;
 use crate::resyncs::{self, Reason};
 use crate::schema::catalog;
 use std::collections::BTreeMap;
-use tokio_postgres::Client;
 
 impl Session<'_> {
     /// Whether DDL came since the catalog was read; then it has been read again.
@@ -22,7 +22,7 @@ impl Session<'_> {
         if seen == self.fingerprint {
             return Ok(false);
         }
-        client.batch_execute("rollback").await?;
+        client.rollback().await?;
         tracing::info!("the catalog has changed: the definitions of the tables are read again");
         self.watch = Watch::new(client).await?;
         let fingerprint = self.watch.look(client, &worker.schema, &worker.queue).await?;
@@ -82,7 +82,7 @@ impl Session<'_> {
             }
         }
         self.copy_again(&self.client, &outgrown).await?;
-        self.client.batch_execute("commit").await?;
+        self.client.commit().await?;
         self.lacks_columns = false;
         self.created.clear();
         self.head = Some(head);

@@ -1,0 +1,27 @@
+CREATE TABLE app_versions (id INTEGER PRIMARY KEY, owner_org TEXT, app_id TEXT, name TEXT, r2_path TEXT, user_id TEXT, deleted BOOLEAN, external_url TEXT, checksum TEXT, session_key TEXT, storage_provider TEXT, min_update_version TEXT);
+CREATE INDEX idx_app_versions_app_id ON app_versions (app_id);
+CREATE TABLE channels (id INTEGER PRIMARY KEY, name TEXT, app_id TEXT, version INTEGER, created_by TEXT, owner_org TEXT, public BOOLEAN, disable_auto_update_under_native BOOLEAN, disable_auto_update TEXT, ios BOOLEAN, android BOOLEAN, allow_device_self_set BOOLEAN, allow_emulator BOOLEAN, allow_dev BOOLEAN);
+CREATE TABLE channel_devices (id INTEGER PRIMARY KEY, channel_id INTEGER, app_id TEXT, device_id TEXT, owner_org TEXT);
+CREATE TABLE apps (id TEXT PRIMARY KEY, app_id TEXT, icon_url TEXT, user_id TEXT, name TEXT, last_version TEXT, retention INTEGER, owner_org TEXT, default_upload_channel TEXT, transfer_history TEXT);
+CREATE INDEX idx_apps_app_id ON apps (app_id);
+CREATE INDEX idx_apps_owner_org ON apps (owner_org);
+CREATE TABLE orgs (id TEXT PRIMARY KEY, created_by TEXT, logo TEXT, name TEXT, management_email TEXT, customer_id TEXT);
+CREATE TABLE stripe_info (id INTEGER PRIMARY KEY, customer_id TEXT, status TEXT, trial_at TEXT, is_good_plan BOOLEAN, mau_exceeded BOOLEAN, storage_exceeded BOOLEAN, bandwidth_exceeded BOOLEAN);
+CREATE INDEX idx_stripe_info_customer_id ON stripe_info (customer_id);
+CREATE TABLE manifest (id INTEGER PRIMARY KEY, app_version_id INTEGER, file_name TEXT, s3_path TEXT, file_hash TEXT);
+INSERT OR REPLACE INTO apps (id, app_id, name, retention, owner_org) VALUES ('00000000-0000-0000-0000-00000000000a', 'com.a', 'A', 9007199254740992, '00000000-0000-0000-0000-0000000000f1');
+INSERT OR REPLACE INTO apps (id, app_id, name, retention, owner_org) VALUES ('00000000-0000-0000-0000-0000000000b1', 'com.b', 'B old id', 2592000, '00000000-0000-0000-0000-0000000000f1');
+INSERT OR REPLACE INTO apps (id, app_id, name, retention, owner_org) VALUES ('00000000-0000-0000-0000-0000000000b2', 'com.b', 'B', 2592000, '00000000-0000-0000-0000-0000000000f1');
+INSERT OR REPLACE INTO apps (id, app_id, name, retention, owner_org) VALUES (NULL, 'com.c', 'C first', 2592000, '00000000-0000-0000-0000-0000000000f1');
+INSERT OR REPLACE INTO apps (id, app_id, name, retention, owner_org) VALUES (NULL, 'com.c', 'C', 2592000, '00000000-0000-0000-0000-0000000000f1');
+INSERT OR REPLACE INTO apps (id, name) VALUES ('00000000-0000-0000-0000-0000000000d9', 'of a message without a key');
+INSERT OR REPLACE INTO apps (id, app_id, name, retention, owner_org) VALUES ('00000000-0000-0000-0000-0000000000d1', 'com.gone', 'Gone', 2592000, '00000000-0000-0000-0000-0000000000f1');
+INSERT OR REPLACE INTO stripe_info (id, customer_id, status, trial_at) VALUES (1, 'cus_1', 'succeeded', '2024-02-29T12:00:00+00:00');
+INSERT OR REPLACE INTO stripe_info (id, customer_id, status, trial_at) VALUES (2, 'cus_2', 'created', '2024-02-29T12:00:00+00:00');
+INSERT OR REPLACE INTO stripe_info (id, customer_id, status, trial_at) VALUES (22, 'cus_2', 'canceled', '2024-02-29T12:00:00+00:00');
+INSERT OR REPLACE INTO app_versions (id, app_id, name, owner_org) VALUES (9007199254740992, 'com.a', '1.0.0', '00000000-0000-0000-0000-0000000000f1');
+INSERT OR REPLACE INTO app_versions (id, app_id, name, owner_org) VALUES (1, 'com.a', '0.9.0', '00000000-0000-0000-0000-0000000000f1');
+INSERT OR REPLACE INTO channels (id, name, app_id, version) VALUES (1, 'production', 'com.a', 9007199254740992);
+INSERT OR REPLACE INTO channels (id, name, app_id, version) VALUES (77, 'left behind', 'com.a', 1);
+INSERT OR REPLACE INTO orgs (id, name) VALUES ('00000000-0000-0000-0000-0000000000f1', 'One');
+INSERT OR REPLACE INTO orgs (id, name) VALUES (NULL, 'of a message without a key')
