@@ -107,7 +107,8 @@ with recursive roots as materialized (
     join pg_catalog.pg_enum e on e.enumtypid = t.oid
     union all
     select r.name, 'trigger', pg_catalog.substr(g.tgname, pg_catalog.length($4) + 1), '',
-           pg_catalog.concat_ws('.', g.xmin, p.xmin)
+           pg_catalog.concat_ws('.', g.xmin,
+               pg_catalog.md5(pg_catalog.concat_ws(' ', p.prosrc, p.prosecdef, p.proconfig::pg_catalog.text, p.proowner)))
     from roots r
     join pg_catalog.pg_trigger g on g.tgrelid = r.oid and pg_catalog.starts_with(g.tgname, $4)
     join pg_catalog.pg_proc p on p.oid = g.tgfoid
@@ -139,16 +140,20 @@ with recursive roots as materialized (
     cross join lateral pg_catalog.jsonb_array_elements(c.definition -> 'calls') f
     where c.queue = $6
     union all
-    -- what could keep a mark off the queue, or take it away unseen: rules, triggers that come before, and our own
+    -- stays true for a while when the last rule is gone
+    select r.name, 'ruled', '', '', c.relhasrules::pg_catalog.text
+    from roots r
+    cross join lateral (select oid from queue) q
+    join pg_catalog.pg_class c on c.oid = q.oid
+    union all
+    -- what could keep a mark off the queue, or take it away unseen: triggers that come before, and our own guards
     select r.name, 'queue', '', '', marks.made
     from roots r
     cross join lateral (select oid from queue) q
     cross join lateral (
         select pg_catalog.md5(pg_catalog.string_agg(m.line, ' ' order by m.line)) as made
         from (
-            select pg_catalog.concat_ws('.', w.oid, w.xmin) as line from pg_catalog.pg_rewrite w where w.ev_class = q.oid
-            union all
-            select pg_catalog.concat_ws('.', g.oid, g.xmin, pg_catalog.md5(pg_catalog.concat(p.prosrc, p.proowner, p.prosecdef)))
+            select pg_catalog.concat_ws('.', g.oid, g.xmin, pg_catalog.md5(pg_catalog.concat(p.prosrc, p.proowner, p.prosecdef))) as line
             from pg_catalog.pg_trigger g
             join pg_catalog.pg_proc p on p.oid = g.tgfoid
             where g.tgrelid = q.oid and not g.tgisinternal

@@ -154,6 +154,7 @@ impl Finding<'_> {
                     is_array: row.try_get(4)?,
                     is_enum: row.try_get(5)?,
                     has_text_cast: row.try_get(6)?,
+                    is_domain_of_enum: row.try_get(7)?,
                 },
             ))
         };
@@ -208,6 +209,13 @@ impl Finding<'_> {
                     self.name.quoted(),
                     quoted_list(table.key_columns().map(|c| c.name.as_str())),
                 ),
+            );
+            return Ok(None);
+        }
+        if let Some(column) = key.iter().find(|c| c.is_domain_of_enum) {
+            self.refuse(
+                &format!("{}.columns.{}", table.name, column.name),
+                "is a domain over an enum, and Postgres cannot look keys of such a type up; give the column the enum itself",
             );
             return Ok(None);
         }

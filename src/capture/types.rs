@@ -79,6 +79,8 @@ pub struct SourceColumn {
     pub is_array: bool,
     /// An enum, and no domain over one.
     pub is_enum: bool,
+    /// A domain over an enum, for which Postgres has no comparison.
+    pub is_domain_of_enum: bool,
     /// A cast to text by a function that is not Postgres' own: an extension's, or `setup` refuses it.
     pub has_text_cast: bool,
 }

@@ -42,7 +42,7 @@ pub enum Effect {
     CopyUnlessEmpty(u32),
 }
 
-/// Of each table of `schema`, by its name there.
+/// Of each table of `schema`, by its name there. Outside of a transaction.
 pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result<BTreeMap<String, Traits>> {
     let tables: Vec<_> = schema.tables().collect();
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
@@ -58,7 +58,11 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
         (&queue.as_str(), Type::TEXT),
     ];
     let mut found: BTreeMap<String, Traits> = BTreeMap::new();
-    for row in client.query_typed(include_str!("../../sql/catalog_traits.sql"), &parameters).await? {
+    // Compiling it would take many times as long as running it.
+    client.begin("read only", "set local jit = off").await?;
+    let rows = client.query_typed(include_str!("../../sql/catalog_traits.sql"), &parameters).await?;
+    client.commit().await?;
+    for row in rows {
         let (kind, item, part): (&str, &str, &str) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         found.entry(row.try_get(0)?).or_default().insert(key(kind, part, item), row.try_get(4)?);
     }
@@ -108,7 +112,7 @@ impl Compared<'_> {
         if kind == "partition" {
             return self.partition(item, before.map(String::as_str), value);
         }
-        if before? == value {
+        if before? == value || (kind == "ruled" && value == "false") {
             return None;
         }
         self.what(kind, part, item).map(copied)
@@ -123,7 +127,8 @@ impl Compared<'_> {
             "parents" => "it was put under another table, or taken from it, through which its rows can be written".into(),
             "subscribed" => "logical replication began or ceased to fill it".into(),
             "trigger" => format!("the {item} trigger or its function was disabled, enabled or replaced, and may have missed changes"),
-            "queue" => "triggers or rules of the queue were changed, and may have kept marks off it".into(),
+            "queue" => "triggers of the queue were changed, and may have kept marks off it".into(),
+            "ruled" => "the queue had a rule, which may have kept marks off it".into(),
             "filter" => format!("the function {item}.{part} that `where` calls was replaced"),
             "column" if concerns => format!("the column {item:?} has another type or is generated otherwise"),
             "expression" if concerns => format!("a function that generates the column {item:?} was replaced"),

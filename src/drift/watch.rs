@@ -30,13 +30,18 @@ pub fn function_body() -> String {
 }
 
 impl Watch {
-    /// Finds out whether the function is there.
-    pub async fn new(client: &Client) -> Result<Self> {
+    /// Finds out whether the function is there, and looks for the first time. Outside of a transaction.
+    pub async fn begin(client: &Client, schema: &Schema, queue: &QueueName) -> Result<(Self, String)> {
+        // Compiling it would take many times as long as running it.
+        client.begin("read only", "set local jit = off").await?;
         let found = client.query_typed(IS_CURRENT, &[(&function_body(), Type::TEXT)]).await?;
-        Ok(Self { sql: if found.is_empty() { QUESTION } else { CALL } })
+        let watch = Self { sql: if found.is_empty() { QUESTION } else { CALL } };
+        let seen = watch.look(client, schema, queue).await?;
+        client.commit().await?;
+        Ok((watch, seen))
     }
 
-    /// A text that any such change makes another. It compares with one of the same server only.
+    /// A text that any such change makes another. It compares with one of the same server only. In a step.
     pub async fn look(self, client: &Client, schema: &Schema, queue: &QueueName) -> Result<String> {
         let (schemas, tables): (Vec<&str>, Vec<&str>) =
             schema.tables().map(|t| (t.source.schema.as_str(), t.source.table.as_str())).unzip();

@@ -24,12 +24,11 @@ impl Session<'_> {
         }
         client.rollback().await?;
         tracing::info!("the catalog has changed: the definitions of the tables are read again");
-        self.watch = Watch::new(client).await?;
-        let fingerprint = self.watch.look(client, &worker.schema, &worker.queue).await?;
+        let (watch, fingerprint) = Watch::begin(client, &worker.schema, &worker.queue).await?;
         let schema = evolve::effective(client, &worker.schema, &worker.queue).await?;
         self.sources = catalog::read(client, &schema, &worker.queue).await?.tables;
         let traits = traits::read(client, &schema, &worker.queue).await?;
-        self.fingerprint = fingerprint;
+        (self.watch, self.fingerprint) = (watch, fingerprint);
         self.shape = Shape::of(&schema, &self.sources, &traits)?;
         if schema != self.schema {
             self.lacks_columns = self.replica.prepare(&schema).await?.lacks_columns(&schema);

@@ -82,9 +82,8 @@ impl<'a> Session<'a> {
         let client = worker.postgres.pinned().await?;
         let server = source::Server::ask(&client).await?;
         progress::ensure(&client, &worker.queue).await?;
-        let watch = Watch::new(&client).await?;
         // First of all: what changes while the rest is read is seen by the next look.
-        let fingerprint = watch.look(&client, &worker.schema, &worker.queue).await?;
+        let (watch, fingerprint) = Watch::begin(&client, &worker.schema, &worker.queue).await?;
         let schema = evolve::effective(&client, &worker.schema, &worker.queue).await?;
         let Catalog { tables: sources } = catalog::read(&client, &schema, &worker.queue).await?;
         let traits = traits::read(&client, &schema, &worker.queue).await?;
