@@ -141,7 +141,26 @@ impl Inventory {
 
     /// Refuses what neither a batch nor an added column could make good.
     pub(super) fn check(&self, schema: &Schema) -> Result<()> {
-        schema.tables().try_for_each(|table| self.gaps(table).into_iter().try_for_each(|gap| check_gap(table, gap)))
+        schema.tables().try_for_each(|table| {
+            self.check_names(table)?;
+            self.gaps(table).into_iter().try_for_each(|gap| check_gap(table, gap))
+        })
+    }
+
+    /// SQLite keeps tables and indexes in one name space, and takes an index that is elsewhere for the one to be made.
+    fn check_names(&self, table: &Table) -> Result<()> {
+        for index in &table.indexes {
+            let name = ddl::index_name(table, index);
+            let lower = name.to_lowercase();
+            let elsewhere = self.indexes.get(&lower).is_some_and(|made| made.on != table.name.to_lowercase());
+            if elsewhere || self.tables.contains_key(&lower) {
+                return Err(Error::halt(format!(
+                    "the replica has something else that is called {name:?}, as an index of table {:?} would be: rename that, or leave the index out of schema.json",
+                    table.name
+                )));
+            }
+        }
+        Ok(())
     }
 }
 

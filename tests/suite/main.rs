@@ -24,6 +24,7 @@ mod marks;
 mod migrations;
 mod open_sessions;
 mod parts;
+mod quick_start;
 mod recovery;
 mod replica_keys;
 mod restores;

@@ -168,29 +168,31 @@ async fn a_table_that_cannot_have_the_key_beside_its_own_is_refused_with_the_men
     }
 }
 
-/// A key that is the declared one, but into which SQLite lets NULL: found, and removed.
+/// A key that is the declared one, but into which SQLite lets NULL: found, and removed. Both sides sort the one key alike.
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_without_a_key_are_found_and_removed() {
+    let tables = "create table t (code text primary key, v text); insert into t values ('a', 'x'), ('b', 'y');
+        create table n (id int primary key, v text); insert into n select i, 'x' from generate_series(1, 50) i";
+    let json = r#"{"t": {"primaryKey": "code", "columns": {"code": "TEXT", "v": "TEXT"}}, "n": {"primaryKey": "id", "columns": {"id": "INTEGER", "v": "TEXT"}}}"#;
+    let made = "CREATE TABLE t (code TEXT PRIMARY KEY, v TEXT); CREATE TABLE n (id INT PRIMARY KEY, v TEXT)";
     for path in PATHS {
-        for verify in [true, false] {
-            let rig = rig(path, TABLE, "CREATE TABLE t (id INT, code TEXT PRIMARY KEY, v TEXT)", SCHEMA).await;
-            is_equal(&rig, "before").await;
-            rig.replica("INSERT INTO t VALUES (1, NULL, 'x'), (2, NULL, 'y')").await;
-            let run = |arguments: &'static [&'static str]| {
-                let rig = &rig;
-                async move {
-                    let directory = crate::limits::directory_with(SCHEMA);
-                    crate::limits::run(rig, directory.path(), arguments).await.output.status.code()
-                }
-            };
-            if verify {
-                assert_eq!(run(&["verify"]).await, Some(3), "{path:?}");
-                run(&["verify", "--repair"]).await;
-            } else {
-                assert_eq!(run(&["resync", "t"]).await, Some(0), "{path:?}");
-            }
-            assert_eq!(rig.rows("SELECT count(*) FROM t WHERE code IS NULL").await, ["0"], "{path:?} {verify}");
-            assert_eq!(run(&["verify"]).await, Some(0), "{path:?}");
+        let rig = rig(path, tables, made, json).await;
+        let directory = crate::limits::directory_with(json);
+        let run = async |arguments: &[&str]| {
+            let done = crate::limits::run(&rig, directory.path(), arguments).await;
+            (done.output.status.code(), format!("{}{}", done.printed(), done.log()))
+        };
+        assert_eq!(run(&["sync"]).await.0, Some(0));
+        for mend in [&["verify", "--repair"][..], &["resync"]] {
+            rig.replica("INSERT INTO t VALUES (NULL, 'x'), (NULL, 'y')").await;
+            rig.replica("INSERT INTO n VALUES (NULL, 'x')").await;
+            let (code, said) = run(&["verify"]).await;
+            assert_eq!(code, Some(3), "{path:?}: {said}");
+            let (_, mended) = run(mend).await;
+            let left = rig.rows("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM n)").await;
+            assert_eq!(left, ["2|50"], "{path:?} {mend:?}: {mended}");
+            let (code, said) = run(&["verify"]).await;
+            assert_eq!(code, Some(0), "{path:?} {mend:?}: {said}");
         }
     }
 }
@@ -253,5 +255,74 @@ async fn a_key_that_changes_and_changes_back_leaves_no_index_behind() {
         let by_id = Rig::with(by_code.db, by_code.home, schema(&json("id")));
         crate::limits::drained(&by_id).await;
         assert_eq!(by_id.rows(index).await, [""; 0], "{path:?}");
+    }
+}
+
+/// By `pgflume setup`, which alters the replica itself: neither an index that is in the way is left, nor the old key.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_of_the_key_is_applied_by_setup() {
+    let json = |key: &str| SCHEMA.replace("\"code\", \"columns\"", &format!("\"{key}\", \"columns\""));
+    let tables = "create table t (id int not null unique, code text primary key, v text);
+        insert into t values (1, 'a', 'one'), (2, 'b', 'two')";
+    let index = "SELECT name FROM sqlite_master WHERE name LIKE '_pgflume_key%'";
+    for path in PATHS {
+        let rig = rig(path, tables, "CREATE TABLE t (id INTEGER PRIMARY KEY, code TEXT, v TEXT)", &json("id")).await;
+        is_equal(&rig, "by id").await;
+        let edit = async |json: &str, arguments: &[&str]| {
+            let directory = crate::limits::directory_with(json);
+            let said = crate::limits::run(&rig, directory.path(), arguments).await.succeeded();
+            crate::limits::run(&rig, directory.path(), &["sync"]).await.succeeded();
+            crate::limits::run(&rig, directory.path(), &["verify"]).await.succeeded();
+            said.printed()
+        };
+        let said = edit(&json("code"), &["setup"]).await;
+        assert!(said.contains("t: add the unique index over the key (code)"), "{path:?}: {said}");
+        assert_eq!(rig.rows(index).await, ["_pgflume_key_t"], "{path:?}");
+        let said = edit(&json("id"), &["setup"]).await;
+        assert!(said.contains("drop the index \"_pgflume_key_t\""), "{path:?}: {said}");
+        assert_eq!(rig.rows(index).await, [""; 0], "{path:?}");
+        edit(&json("code"), &["setup"]).await;
+        // SQLite drops no column of a declared key.
+        let without = SCHEMA.replace("\"id\": \"INTEGER\", ", "");
+        let said = edit(&without, &["setup", "--allow-drop"]).await;
+        assert!(said.contains("rebuild the table: \"id\" is dropped"), "{path:?}: {said}");
+        assert_eq!(
+            rig.rows("SELECT name, pk FROM pragma_table_info('t') ORDER BY 1").await,
+            ["code|1", "v|0"],
+            "{path:?}"
+        );
+        assert_eq!(rig.rows(index).await, [""; 0], "{path:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nuke_makes_the_table_with_the_key() {
+    for path in PATHS {
+        let rig = rig(path, TABLE, "CREATE TABLE t (id INT PRIMARY KEY, code TEXT, v TEXT)", SCHEMA).await;
+        is_equal(&rig, "before").await;
+        let config = crate::support::config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone());
+        let server = crate::support::Server::start(config).await;
+        let answer = server.call("POST", "/nuke", Some(crate::support::SECRET)).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        is_equal(&rig, "after").await;
+        assert_eq!(rig.rows("SELECT name FROM pragma_table_info('t') WHERE pk").await, ["code"], "{path:?}");
+        assert_eq!(
+            rig.rows("SELECT name FROM sqlite_master WHERE name LIKE '_pgflume_key%'").await,
+            [""; 0],
+            "{path:?}"
+        );
+    }
+}
+
+/// A table of somebody else has the name of one of our indexes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_taken_in_the_replica_is_said() {
+    let json = SCHEMA.replace("}}}", "}, \"indexes\": [\"v\"]}}");
+    for path in PATHS {
+        for made in ["CREATE TABLE IDX_t_v (x INT)", "CREATE TABLE other (x INT); CREATE INDEX idx_t_v ON other (x)"] {
+            let rig = rig(path, TABLE, made, &json).await;
+            let error = rig.worker.drain(std::time::Duration::from_secs(25)).await.unwrap_err().to_string();
+            assert!(error.contains("idx_t_v") && error.contains("rename"), "{path:?} {made}: {error}");
+        }
     }
 }

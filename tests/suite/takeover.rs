@@ -230,3 +230,50 @@ async fn a_replica_of_an_older_schema_json_is_taken_over_in_one_command() {
     scene.done(&["sync"]).await;
     scene.done(&["verify"]).await;
 }
+
+/// Nobody is a superuser: the installing role owns the database and its tables, as `postgres` on Supabase, the worker
+/// has what `setup` gives it. Stage 1 is left out.
+#[tokio::test(flavor = "multi_thread")]
+async fn stage_two_alone_goes_through_without_a_superuser() {
+    let scene = Scene::new(Path::Sqld).await;
+    let own = "create role installer login createrole bypassrls; create role flume login; grant installer to current_user;
+        alter database postgres owner to installer; grant usage, create on schema public, pgmq to installer;
+        grant all on all tables in schema pgmq to installer; grant all on all sequences in schema pgmq to installer;
+        alter schema pgmq owner to installer;
+        update cron.job set username = 'installer'; grant execute on all functions in schema pgmq to installer;
+        grant usage on schema cron, vault to installer; grant select on all tables in schema vault to installer;
+        do $$ declare t text; begin
+            foreach t in array array['app_versions', 'apps', 'channel_devices', 'channels', 'manifest', 'orgs', 'stripe_info'] loop
+                execute format('alter table public.%I owner to installer', t);
+            end loop;
+            for t in select c.oid::regclass::text from pg_class c where c.relnamespace = 'pgmq'::regnamespace and c.relkind = 'r' loop
+                execute format('alter table %s owner to installer', t);
+            end loop;
+            for t in select p.oid::regprocedure::text from pg_proc p where p.pronamespace = 'public'::regnamespace and p.proname like '%libsql%' loop
+                execute format('alter function %s owner to installer', t);
+            end loop;
+        end $$";
+    scene.client.batch_execute(own).await.unwrap_or_else(|e| panic!("{e:?}"));
+    let as_role = |role: &str| {
+        let mut url = url::Url::parse(&scene.cluster.url("postgres")).unwrap();
+        url.set_username(role).unwrap();
+        url.to_string()
+    };
+    let run = async |role: &str, arguments: &[&str]| {
+        let mut command = scene.command(arguments);
+        command.env("PGMQ_URL", as_role(role));
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+        said(&output)
+    };
+    let report = run("installer", &["setup", "--take-over"]).await;
+    assert!(
+        report.contains("no right of anon, authenticated to execute public.get_libsql_webhook_signature()"),
+        "{report}"
+    );
+    assert!(!scene.exposed().await.contains("anon true"), "{report}");
+    scene.client.batch_execute("grant pgflume_worker to flume").await.unwrap();
+    run("flume", &["sync"]).await;
+    run("flume", &["verify"]).await;
+    assert_eq!(scene.one("select count(*) from pgmq.q_replicate_data_libsql_dead").await, "0");
+}

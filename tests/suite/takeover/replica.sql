@@ -9,6 +9,13 @@ CREATE TABLE orgs (id TEXT PRIMARY KEY, created_by TEXT, logo TEXT, name TEXT, m
 CREATE TABLE stripe_info (id INTEGER PRIMARY KEY, customer_id TEXT, status TEXT, trial_at TEXT, is_good_plan BOOLEAN, mau_exceeded BOOLEAN, storage_exceeded BOOLEAN, bandwidth_exceeded BOOLEAN);
 CREATE INDEX idx_stripe_info_customer_id ON stripe_info (customer_id);
 CREATE TABLE manifest (id INTEGER PRIMARY KEY, app_version_id INTEGER, file_name TEXT, s3_path TEXT, file_hash TEXT);
+CREATE INDEX idx_app_versions_id ON app_versions (id);
+CREATE INDEX idx_apps_id ON apps (id);
+CREATE INDEX idx_channel_devices_id ON channel_devices (id);
+CREATE INDEX idx_channels_id ON channels (id);
+CREATE INDEX idx_manifest_id ON manifest (id);
+CREATE INDEX idx_orgs_id ON orgs (id);
+CREATE INDEX idx_stripe_info_id ON stripe_info (id);
 INSERT OR REPLACE INTO apps (id, app_id, name, retention, owner_org) VALUES ('00000000-0000-0000-0000-00000000000a', 'com.a', 'A', 9007199254740992, '00000000-0000-0000-0000-0000000000f1');
 INSERT OR REPLACE INTO apps (id, app_id, name, retention, owner_org) VALUES ('00000000-0000-0000-0000-0000000000b1', 'com.b', 'B old id', 2592000, '00000000-0000-0000-0000-0000000000f1');
 INSERT OR REPLACE INTO apps (id, app_id, name, retention, owner_org) VALUES ('00000000-0000-0000-0000-0000000000b2', 'com.b', 'B', 2592000, '00000000-0000-0000-0000-0000000000f1');
