@@ -13,8 +13,8 @@ use super::uses::{self, Uses};
 use crate::config::QueueName;
 use crate::error::{Error, Result};
 use crate::postgres::Client;
-use crate::schema::{casts, columns as typed};
 use crate::schema::{SourceName, Table, quoted_list};
+use crate::schema::{casts, columns as typed};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio_postgres::types::Type;
@@ -222,10 +222,14 @@ impl Finding<'_> {
         let Some((filter, mut uses)) = self.filter(table).await? else {
             return Ok(None);
         };
-        uses.add(uses::of_key(self.client, oid, &table.key_columns().map(|c| c.name.as_str()).collect::<Vec<_>>()).await?);
-        self.warnings.extend(uses.closed.iter().map(|what| {
-            format!("{source}: {what}; until then changes of this table wait on the queue")
-        }));
+        uses.add(
+            uses::of_key(self.client, oid, &table.key_columns().map(|c| c.name.as_str()).collect::<Vec<_>>()).await?,
+        );
+        self.warnings.extend(
+            uses.closed
+                .iter()
+                .map(|what| format!("{source}: {what}; until then changes of this table wait on the queue")),
+        );
         let names: BTreeSet<&String> =
             table.columns.iter().map(|c| &c.name).chain(&filter).filter(|n| !named.contains(*n)).collect();
         let watched: Vec<_> = names.iter().filter_map(|n| columns.get(*n)).cloned().collect();

@@ -166,11 +166,7 @@ impl SourceColumn {
 
     /// What two of its values are compared by: the value where that is exact, else its text byte by byte.
     fn comparable(&self, value: &str) -> String {
-        if self.is_exact() {
-            value.to_owned()
-        } else {
-            format!("{} collate pg_catalog.\"C\"", self.key_text(value))
-        }
+        if self.is_exact() { value.to_owned() } else { format!("{} collate pg_catalog.\"C\"", self.key_text(value)) }
     }
 
     /// SQL that is true where two of its values are the same key.

@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::postgres::Client;
 use crate::schema::quote;
 use std::collections::BTreeSet;
-use tokio_postgres::types::Type;
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 /// What one table's SQL is written with.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -9,7 +9,10 @@ pub(super) fn of(table: &Table, recorded: &Recorded, found: &Found) -> Vec<(Stri
     let source = table.source.quoted();
     if !["r", "p"].contains(&found.relkind.as_str()) {
         let problem = format!("{source} is no table any more: what it shows can change without a mark");
-        let mend = format!("set \"source\" of {:?} in schema.json to the table behind it, then run `pgflume setup`", table.name);
+        let mend = format!(
+            "set \"source\" of {:?} in schema.json to the table behind it, then run `pgflume setup`",
+            table.name
+        );
         return vec![(problem, mend)];
     }
     let mut all = Vec::new();
@@ -27,7 +30,10 @@ pub(super) fn of(table: &Table, recorded: &Recorded, found: &Found) -> Vec<(Stri
     }
     if found.unsafe_partitions > 0 {
         all.push((
-            format!("{} partitions of {source} are unlogged or foreign tables: their rows can change without a mark", found.unsafe_partitions),
+            format!(
+                "{} partitions of {source} are unlogged or foreign tables: their rows can change without a mark",
+                found.unsafe_partitions
+            ),
             "run `alter table ... set logged` for the unlogged ones, and detach the foreign ones".into(),
         ));
     }

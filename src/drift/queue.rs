@@ -6,8 +6,8 @@ use crate::config::QueueName;
 use crate::error::Result;
 use crate::postgres::Client;
 use crate::schema::quote;
-use tokio_postgres::types::Type;
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 /// What PGMQ calls its trigger.
 const NOTIFY: &str = "trigger_notify_queue_insert_listeners";

@@ -124,9 +124,13 @@ impl Compared<'_> {
         Some(match kind {
             "table" => "another table has its name now".into(),
             "kept" => "it was unlogged for a time, and a crash would have emptied it unseen".into(),
-            "parents" => "it was put under another table, or taken from it, through which its rows can be written".into(),
+            "parents" => {
+                "it was put under another table, or taken from it, through which its rows can be written".into()
+            }
             "subscribed" => "logical replication began or ceased to fill it".into(),
-            "trigger" => format!("the {item} trigger or its function was disabled, enabled or replaced, and may have missed changes"),
+            "trigger" => format!(
+                "the {item} trigger or its function was disabled, enabled or replaced, and may have missed changes"
+            ),
             "queue" => "triggers of the queue were changed, and may have kept marks off it".into(),
             "ruled" => "the queue had a rule, which may have kept marks off it".into(),
             "filter" => format!("the function {item}.{part} that `where` calls was replaced"),

@@ -31,7 +31,10 @@ async fn a_key_of_a_type_in_another_schema_is_read_by_the_least_role() {
         let db = Db::new().await;
         let role = format!("{}_key_{number}", db.name);
         db.sql("create schema types; create schema more; revoke all on schema types, more from public").await;
-        db.sql(&format!("{made}; create table k (a int, id {key}, v int, primary key (a, id)); create role {role} login")).await;
+        db.sql(&format!(
+            "{made}; create table k (a int, id {key}, v int, primary key (a, id)); create role {role} login"
+        ))
+        .await;
         let json = r#"{"k": {"primaryKey": ["a", "id"], "columns": {"a": "INTEGER", "id": "TEXT", "v": "INTEGER"}}}"#;
         setup(&db, json).await.unwrap();
         db.sql(&format!("grant pgflume_worker to {role}; insert into k values (1, '{one}', 1)")).await;
@@ -57,12 +60,15 @@ async fn a_domain_over_an_enum_is_written_as_a_column_and_refused_as_a_key() {
     let db = Db::new().await;
     db.sql("create type mood as enum ('a', 'b'); create domain moody as mood; create table k (id moody primary key, v int);
             create table c (id int primary key, v moody); insert into c values (1, 'a')").await;
-    let refused = setup(&db, r#"{"k": {"primaryKey": "id", "columns": {"id": "TEXT"}}}"#).await.unwrap_err().to_string();
+    let refused =
+        setup(&db, r#"{"k": {"primaryKey": "id", "columns": {"id": "TEXT"}}}"#).await.unwrap_err().to_string();
     assert!(refused.contains("$.k.columns.id: is a domain over an enum"), "{refused}");
     let json = r#"{"c": {"primaryKey": "id", "columns": {"id": "INTEGER", "v": "TEXT"}}}"#;
     setup(&db, json).await.unwrap();
     let rig = Rig::with(db, Home::new(Path::File), schema(json));
-    rig.db.sql("update c set v = 'b'; insert into c values (2, 'a'), (3, 'b'); update c set v = 'a' where id > 1").await;
+    rig.db
+        .sql("update c set v = 'b'; insert into c values (2, 'a'), (3, 'b'); update c set v = 'a' where id > 1")
+        .await;
     rig.drain().await;
     assert_eq!(rig.rows("SELECT * FROM c ORDER BY id").await, ["1|b", "2|a", "3|a"]);
 }
@@ -143,7 +149,9 @@ async fn a_cast_of_somebodys_own_is_refused_and_one_of_an_extension_is_not() {
     for path in ["$.k.columns.id", "$.d.columns.v"] {
         assert!(refused.contains(path), "{path}: {refused}");
     }
-    assert!(refused.contains("drop cast (public.mood as text)") && !refused.contains("$.j") && !refused.contains("$.e"));
+    assert!(
+        refused.contains("drop cast (public.mood as text)") && !refused.contains("$.j") && !refused.contains("$.e")
+    );
     db.sql("drop cast (mood as text); create cast (mood as json) with function draw(mood)").await;
     let refused = setup(&db, all).await.unwrap_err().to_string();
     for path in ["$.j.columns.v", "$.j.columns.l"] {

@@ -3,9 +3,9 @@
 use crate::support::{Db, Home, Path, Rig, cluster, schema};
 use pgflume::capture::{self, SetupOptions};
 use pgflume::config::{DEFAULT_QUEUE, QueueName};
+use pgflume::letters::Choice;
 use pgflume::postgres::PgUrl;
 use pgflume::verify::{Options, verify};
-use pgflume::letters::Choice;
 use pgflume::{dead, resync, status};
 use std::fs;
 use std::path::PathBuf;
@@ -60,7 +60,8 @@ async fn a_latin1_database_is_set_up_drained_asked_and_compared() {
         drop(bare);
         let db = Db::on(cluster(), &template).await;
         db.sql(&format!("select pgmq.create('{DEFAULT_QUEUE}')")).await;
-        db.sql("create table ok (id text primary key, v text); insert into ok values (U&'k\\00e9', 'x'), ('b', null)").await;
+        db.sql("create table ok (id text primary key, v text); insert into ok values (U&'k\\00e9', 'x'), ('b', null)")
+            .await;
         let json = r#"{"ok": {"primaryKey": "id", "columns": {"id": "TEXT", "v": "TEXT"}}}"#;
         let (url, queue) = (PgUrl::parse(&db.url()).unwrap(), QueueName::parse(DEFAULT_QUEUE).unwrap());
         capture::setup(&url, &schema(json), &queue, &SetupOptions::default()).await.unwrap();
@@ -74,7 +75,10 @@ async fn a_latin1_database_is_set_up_drained_asked_and_compared() {
         let status = status::status(&rig.worker).await.unwrap();
         assert_eq!((status.queued, status.dead), (0, 1), "{encoding}");
         assert_eq!(dead::list(&rig.worker, &Choice::default(), 10).await.unwrap().len(), 1, "{encoding}");
-        let report = verify(&rig.second_worker(), Options { tables: vec!["ok".into()], ..Options::default() }, Arc::default()).await.unwrap();
+        let report =
+            verify(&rig.second_worker(), Options { tables: vec!["ok".into()], ..Options::default() }, Arc::default())
+                .await
+                .unwrap();
         assert!(report.is_equal(), "{encoding}");
         resync::request(&rig.worker, &[]).await.unwrap();
         rig.drain().await;

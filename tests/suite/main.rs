@@ -2,8 +2,8 @@
 //! an sqld of its own for each replica.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
-mod capture;
 mod borrowed_types;
+mod capture;
 mod chain;
 mod command;
 mod corpus;
@@ -33,8 +33,8 @@ mod setup;
 mod snapshot;
 mod store;
 mod support;
-mod tampered_queue;
 mod takeover;
+mod tampered_queue;
 mod tls;
 mod types;
 mod unmarked;

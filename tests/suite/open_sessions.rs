@@ -42,13 +42,17 @@ async fn rig() -> Rig {
     let db = Db::new().await;
     let mut json = String::from("{");
     for (name, ..) in tables() {
-        let columns = "id int, r int default 1, v int, w text, n numeric(10, 2), extra int, other int, primary key (id, r)";
+        let columns =
+            "id int, r int default 1, v int, w text, n numeric(10, 2), extra int, other int, primary key (id, r)";
         let made = if name.starts_with('p') {
-            format!("create table {name} ({columns}) partition by list (r); create table {name}_1 partition of {name} for values in (1, 2)")
+            format!(
+                "create table {name} ({columns}) partition by list (r); create table {name}_1 partition of {name} for values in (1, 2)"
+            )
         } else {
             format!("create table {name} ({columns})")
         };
-        db.sql(&format!("{made}; insert into {name} select g, 1, g, 'w', 1.5, 1, 1 from generate_series(1, 20) g")).await;
+        db.sql(&format!("{made}; insert into {name} select g, 1, g, 'w', 1.5, 1, 1 from generate_series(1, 20) g"))
+            .await;
         let comma = if json.len() > 1 { "," } else { "" };
         write!(
             json,
@@ -107,7 +111,9 @@ async fn no_write_of_an_open_session_fails_after_ddl_whatever_the_kind_of_trigge
     rig.drain().await;
     for (name, ddl, _) in tables().filter(|(.., fits)| *fits) {
         let there = rig.rows(&format!("SELECT id, v, w, n FROM {name} ORDER BY id")).await;
-        let wanted = format!("select concat_ws('|', id, coalesce(v::text, 'NULL'), coalesce(w::text, 'NULL'), n) from {name} order by id");
+        let wanted = format!(
+            "select concat_ws('|', id, coalesce(v::text, 'NULL'), coalesce(w::text, 'NULL'), n) from {name} order by id"
+        );
         assert_eq!(there, rig.db.all(&wanted).await, "{ddl} of {name}");
     }
 }

@@ -30,8 +30,14 @@ async fn drift(rig: &Rig) -> Vec<Drift> {
 async fn notifications_of_the_queue_fail_no_write_and_are_told() {
     let rig = rig().await;
     let role = format!("{}_writes", rig.db.name);
-    rig.db.sql(&format!("create role {role}; grant all on items to {role}; select pgmq.enable_notify_insert('{DEFAULT_QUEUE}')")).await;
-    rig.db.sql(&format!("set role {role}; insert into items values (1, 'x'); update items set name = 'y'; reset role")).await;
+    rig.db
+        .sql(&format!(
+            "create role {role}; grant all on items to {role}; select pgmq.enable_notify_insert('{DEFAULT_QUEUE}')"
+        ))
+        .await;
+    rig.db
+        .sql(&format!("set role {role}; insert into items values (1, 'x'); update items set name = 'y'; reset role"))
+        .await;
     rig.drain().await;
     assert_eq!(rig.rows("SELECT * FROM items").await, ["1|y"]);
     let found = drift(&rig).await;
@@ -39,7 +45,9 @@ async fn notifications_of_the_queue_fail_no_write_and_are_told() {
     assert_eq!(found[0].kind, Kind::Queue);
     assert!(found[0].mend.contains(&format!("pgmq.disable_notify_insert('{DEFAULT_QUEUE}')")), "{found:?}");
     assert!(status::unready(&rig.worker).await.contains_key("schema"));
-    rig.db.sql(&format!("select pgmq.disable_notify_insert('{DEFAULT_QUEUE}'); drop owned by {role}; drop role {role}")).await;
+    rig.db
+        .sql(&format!("select pgmq.disable_notify_insert('{DEFAULT_QUEUE}'); drop owned by {role}; drop role {role}"))
+        .await;
     assert_eq!(drift(&rig).await, []);
 }
 
@@ -59,7 +67,9 @@ async fn whatever_is_done_to_the_queue_is_told_with_its_mend() {
             format!("alter table {Q} alter msg_id set cache 1"),
         ),
         (
-            format!("create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger tr before insert on {Q} for each row execute function f()"),
+            format!(
+                "create function f() returns trigger language plpgsql as 'begin return new; end'; create trigger tr before insert on {Q} for each row execute function f()"
+            ),
             "the trigger \"tr\"",
             "drop trigger \"tr\"",
             format!("drop trigger tr on {Q}"),
@@ -86,12 +96,15 @@ async fn whatever_is_done_to_the_queue_is_told_with_its_mend() {
             format!("drop trigger pgflume_truncated on {Q}"),
             "lacks pgflume_truncated",
             "pgflume setup",
-            format!("create trigger pgflume_truncated after truncate on {Q} for each statement execute function pgflume.note_loss('{DEFAULT_QUEUE}')"),
+            format!(
+                "create trigger pgflume_truncated after truncate on {Q} for each statement execute function pgflume.note_loss('{DEFAULT_QUEUE}')"
+            ),
         ),
     ] {
         rig.db.sql(&done).await;
         let found = drift(&rig).await;
-        let is_told = found.iter().any(|d| d.kind == Kind::Queue && d.problem.contains(problem) && d.mend.contains(mend));
+        let is_told =
+            found.iter().any(|d| d.kind == Kind::Queue && d.problem.contains(problem) && d.mend.contains(mend));
         assert!(is_told, "{done}: {found:?}");
         rig.db.sql(&undone).await;
         assert_eq!(drift(&rig).await, [], "{undone}");
@@ -150,7 +163,10 @@ async fn drift_is_in_the_log_at_once_while_following_and_once() {
     let rig = Rig::with(db, Home::new(Path::File), schema(ITEMS));
     let following = Following::start(&rig);
     following.says("following").await;
-    until("paired", async || rig.db.one("select coalesce((select epoch is not null from pgflume.progress), false)").await == "true").await;
+    until("paired", async || {
+        rig.db.one("select coalesce((select epoch is not null from pgflume.progress), false)").await == "true"
+    })
+    .await;
     rig.db.sql("alter table items add more int").await;
     following.says("items.more: the source has a new column").await;
     rig.db.sql("alter table items disable trigger pgflume_replicate_data_libsql_update").await;
@@ -177,7 +193,9 @@ async fn a_dropped_queue_is_told_at_once_and_setup_mends_it() {
     })
     .await;
     let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
-    capture::setup(&PgUrl::parse(&rig.db.url()).unwrap(), &schema(ITEMS), &queue, &SetupOptions::default()).await.unwrap();
+    capture::setup(&PgUrl::parse(&rig.db.url()).unwrap(), &schema(ITEMS), &queue, &SetupOptions::default())
+        .await
+        .unwrap();
     rig.db.sql("insert into items values (3, 'z')").await;
     until("it goes on", async || rig.rows("SELECT * FROM items ORDER BY id").await == ["1|x", "3|z"]).await;
 }

@@ -28,7 +28,8 @@ const BY_DAY: &str = "create table T (id int, day date, primary key (id, day)) p
     create table T_2 partition of T for values from ('2024-02-01') to ('2024-03-01');
     insert into T values (1, '2024-01-05'), (2, '2024-02-05')";
 const DAY: &str = r#""day": "TEXT""#;
-const PLAIN: &str = "create table T (id int primary key, v int, w text); insert into T values (1, 10, 'a'), (2, 20, 'b')";
+const PLAIN: &str =
+    "create table T (id int primary key, v int, w text); insert into T values (1, 10, 'a'), (2, 20, 'b')";
 const VALUES: &str = r#""v": "INTEGER", "w": "TEXT""#;
 
 const CASES: [Case; 33] = [
@@ -259,7 +260,12 @@ async fn rig(db: Db, cases: &[Case]) -> Rig {
             filter => format!(r#", "where": "{}""#, filter.replace('T', &name)),
         };
         let comma = if number > 0 { "," } else { "" };
-        write!(json, r#"{comma}"{name}": {{"primaryKey": {key}, "columns": {{"id": "{id}", {}}}{filter}}}"#, case.columns).unwrap();
+        write!(
+            json,
+            r#"{comma}"{name}": {{"primaryKey": {key}, "columns": {{"id": "{id}", {}}}{filter}}}"#,
+            case.columns
+        )
+        .unwrap();
     }
     json.push('}');
     set_up(&db, &json).await;
@@ -306,7 +312,10 @@ async fn compare(rig: &Rig, cases: &[Case]) -> Vec<String> {
         let text = |c: &String| if json && c == "m" { format!("to_jsonb({c})::text") } else { format!("{c}::text") };
         let texts: Vec<_> = columns.iter().map(|c| format!("coalesce({}, 'NULL')", text(c))).collect();
         let filter = if case.filter.is_empty() { "true".into() } else { case.filter.replace('T', &name) };
-        let wanted = rig.db.all(&format!("select concat_ws('|', {}) from {name} where {filter} order by id", texts.join(", "))).await;
+        let wanted = rig
+            .db
+            .all(&format!("select concat_ws('|', {}) from {name} where {filter} order by id", texts.join(", ")))
+            .await;
         if there != wanted {
             wrong.push(format!("{}: {there:?} in place of {wanted:?}", case.what));
         }
@@ -345,18 +354,62 @@ async fn a_generated_column_with_another_expression_is_noticed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_leaves_rows_and_capture_as_they_are_has_nothing_copied() {
     let cases = [
-        case("statistics and order", PLAIN, VALUES, &["analyze T", "vacuum T", "vacuum full T", "vacuum freeze T", "cluster T using T_pkey"]),
-        case("what new rows get", PLAIN, VALUES, &["alter table T alter v set statistics 50, alter v set default 7, alter w set not null", "alter table T add check (v > -1)", "create index on T (w)"]),
-        case("columns that are not replicated", PLAIN, VALUES, &["alter table T add x int default 5", "alter table T alter x type bigint using x * 2", "alter table T drop x"]),
-        case("rights and remarks", PLAIN, VALUES, &["grant select on T to public", "comment on table T is 'x'", "alter table T replica identity full"]),
-        case("a label more", "create type mood_T as enum ('a', 'b'); create table T (id int primary key, m mood_T); insert into T values (1, 'a')",
-            r#""m": "TEXT""#, &["alter type mood_T add value 'c' before 'b'"]),
-        case("a domain's constraint", "create domain d_T as text; create table T (id int primary key, m d_T); insert into T values (1, 'a')",
-            r#""m": "TEXT""#, &["alter domain d_T add constraint c check (value <> 'x')", "alter domain d_T set default 'q'"]),
-        case("a partition more", BY_DAY, DAY, &[
-            "create table T_3 partition of T for values from ('2024-03-01') to ('2024-04-01'); insert into T values (3, '2024-03-02')",
-            "create table T_4 (like T); alter table T attach partition T_4 for values from ('2024-04-01') to ('2024-05-01')",
-            "vacuum full T_1", "DRAIN", "insert into T values (4, '2024-04-01')"]),
+        case(
+            "statistics and order",
+            PLAIN,
+            VALUES,
+            &["analyze T", "vacuum T", "vacuum full T", "vacuum freeze T", "cluster T using T_pkey"],
+        ),
+        case(
+            "what new rows get",
+            PLAIN,
+            VALUES,
+            &[
+                "alter table T alter v set statistics 50, alter v set default 7, alter w set not null",
+                "alter table T add check (v > -1)",
+                "create index on T (w)",
+            ],
+        ),
+        case(
+            "columns that are not replicated",
+            PLAIN,
+            VALUES,
+            &[
+                "alter table T add x int default 5",
+                "alter table T alter x type bigint using x * 2",
+                "alter table T drop x",
+            ],
+        ),
+        case(
+            "rights and remarks",
+            PLAIN,
+            VALUES,
+            &["grant select on T to public", "comment on table T is 'x'", "alter table T replica identity full"],
+        ),
+        case(
+            "a label more",
+            "create type mood_T as enum ('a', 'b'); create table T (id int primary key, m mood_T); insert into T values (1, 'a')",
+            r#""m": "TEXT""#,
+            &["alter type mood_T add value 'c' before 'b'"],
+        ),
+        case(
+            "a domain's constraint",
+            "create domain d_T as text; create table T (id int primary key, m d_T); insert into T values (1, 'a')",
+            r#""m": "TEXT""#,
+            &["alter domain d_T add constraint c check (value <> 'x')", "alter domain d_T set default 'q'"],
+        ),
+        case(
+            "a partition more",
+            BY_DAY,
+            DAY,
+            &[
+                "create table T_3 partition of T for values from ('2024-03-01') to ('2024-04-01'); insert into T values (3, '2024-03-02')",
+                "create table T_4 (like T); alter table T attach partition T_4 for values from ('2024-04-01') to ('2024-05-01')",
+                "vacuum full T_1",
+                "DRAIN",
+                "insert into T values (4, '2024-04-01')",
+            ],
+        ),
         case("a truncate with its mark", BY_DAY, DAY, &["truncate T_1"]),
     ];
     let rig = rig(Db::new().await, &cases).await;
@@ -382,7 +435,9 @@ async fn what_swallowed_marks_at_the_queue_is_noticed_when_it_is_gone_again() {
     for (done, undone) in [
         (format!("create rule swallow as on insert to {Q} do instead nothing"), format!("drop rule swallow on {Q}")),
         (
-            format!("create function swallow() returns trigger language plpgsql as 'begin return null; end'; create trigger swallow before insert on {Q} for each row execute function swallow()"),
+            format!(
+                "create function swallow() returns trigger language plpgsql as 'begin return null; end'; create trigger swallow before insert on {Q} for each row execute function swallow()"
+            ),
             format!("drop trigger swallow on {Q}"),
         ),
         (
@@ -443,10 +498,8 @@ async fn a_source_whose_rows_can_change_unseen_is_drift_that_says_what_to_do() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cast_that_somebody_makes_later_is_run_by_nobody() {
     let made = "create type mood_T as enum ('a', 'b'); create table T (id mood_T primary key, v int); insert into T values ('a', 1)";
-    let cases = [
-        case("a key's label, not renamed", made, r#""v": "INTEGER""#, &[]),
-        case("another", PLAIN, VALUES, &[]),
-    ];
+    let cases =
+        [case("a key's label, not renamed", made, r#""v": "INTEGER""#, &[]), case("another", PLAIN, VALUES, &[])];
     let mut cases = cases;
     cases[0].what = "a key's label";
     let rig = rig(Db::new().await, &cases).await;
