@@ -242,7 +242,7 @@ impl Reach {
         match self {
             Self::Known(changes) if changes.is_empty() => writeln!(f, "In the replica: nothing"),
             Self::Known(_) => writeln!(f, "In the replica:"),
-            Self::Fresh => writeln!(f, "In the replica: the worker's first drain creates the tables"),
+            Self::Fresh => writeln!(f, "In the replica: the worker's first drain makes what it lacks"),
             Self::Unnamed => writeln!(
                 f,
                 "In the replica: not looked at, because LIBSQL_URL is not set; the worker adds tables and columns when it next starts with this schema.json"
