@@ -71,6 +71,11 @@ pub enum Target {
 }
 
 impl Target {
+    /// Whether it is a file that does not exist: whoever only looks does not make it.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::File(path) if !path.exists())
+    }
+
     /// How long messages are kept for it where nothing else is asked for.
     pub fn default_retention(&self) -> Duration {
         match self {

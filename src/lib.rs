@@ -20,6 +20,7 @@
 //! [`batch`], [`reconcile`]).
 
 pub mod alter;
+mod awake;
 pub mod backoff;
 pub mod batch;
 pub mod capture;

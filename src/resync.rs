@@ -2,6 +2,7 @@
 //! readable. The steps of the next drains do it ([`crate::sync`]). Takes a worker and names; reads no row.
 
 use crate::error::Result;
+use crate::postgres::Purpose;
 use crate::progress;
 use crate::resyncs::{self, Reason};
 use crate::schema::Schema;
@@ -29,7 +30,7 @@ pub fn tables<'a>(schema: &'a Schema, names: &'a [String]) -> Result<Vec<&'a str
 
 /// Asks for `names`, which `schema.json` has, to be rebuilt from the start.
 pub async fn request(worker: &Worker, names: &[&str]) -> Result<()> {
-    let client = worker.postgres().pinned().await?;
+    let client = worker.postgres().pinned(Purpose::Resync).await?;
     progress::ensure(&client, worker.queue()).await?;
     resyncs::schedule(&client, worker.queue(), names, Reason::Request, false).await?;
     tracing::info!(tables = ?names, "these tables will be rebuilt");

@@ -87,7 +87,7 @@ pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Vec<St
     steps.extend(evolve_trigger(facts));
     steps.extend(cron(facts, options));
     if options.take_over && !options.keep_grants {
-        steps.extend(facts.exposed.iter().map(revoke));
+        steps.extend(facts.exposed.iter().flat_map(revoke));
     }
     steps
 }
@@ -193,13 +193,19 @@ fn lock(source: &Source, on: &str, mode: &str) -> String {
     fill(include_str!("../../sql/lock_all.sql"), &[("on", on), ("mode", mode), ("ms", &ms)])
 }
 
-/// Takes the right to call a function that gives the secret away.
-fn revoke(exposed: &Exposed) -> Step {
+/// Takes the right to call a function that gives the secret away, and looks whether it is gone: what could be taken
+/// stays taken.
+fn revoke(exposed: &Exposed) -> [Step; 2] {
     let (function, grantees) = (exposed.function.as_str(), exposed.grantees.join(", "));
     let values = [("function", function), ("function_text", &text(function)), ("grantees", &grantees)];
-    let sql = fill(include_str!("../../sql/takeover_revoke.sql"), &values);
-    let mend = "take the right to execute it from public, anon and authenticated as its owner: it gives the worker's address or secret away";
-    Step { need: Need::Optional(mend), ..Step::new(format!("no right of {grantees} to execute {function}"), sql) }
+    let step = |title: String, sql| Step {
+        need: Need::Optional("until then it gives the worker's address or secret away"),
+        ..Step::new(title, fill(sql, &values))
+    };
+    [
+        step(format!("no right of {grantees} to execute {function}"), include_str!("../../sql/takeover_revoke.sql")),
+        step(format!("none by another way to {function}"), include_str!("../../sql/takeover_check.sql")),
+    ]
 }
 
 /// Ends the capture of a table that `schema.json` no longer names.

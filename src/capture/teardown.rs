@@ -5,8 +5,7 @@ use super::template::{fill, shown, text};
 use super::{plan, run};
 use crate::config::QueueName;
 use crate::error::{Error, Result};
-use crate::postgres::Client;
-use crate::postgres::PgUrl;
+use crate::postgres::{Client, PgUrl, Purpose};
 use crate::schema::SourceName;
 use plan::Step;
 use std::fmt;
@@ -62,7 +61,7 @@ struct Captured {
 /// Removes the capture of `queue`; with the last queue also the functions, the cron job, the schema and
 /// the roles. Changes that were not captured any more can only be found by a resync.
 pub async fn teardown(postgres: &PgUrl, queue: &QueueName, options: TeardownOptions) -> Result<TeardownReport> {
-    let client = postgres.pinned().await?;
+    let client = postgres.pinned(Purpose::Teardown).await?;
     let found = inspect(&client, queue).await?;
     refuse(&found, options)?;
     let mut report = TeardownReport::default();

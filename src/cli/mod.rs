@@ -3,6 +3,7 @@
 mod dead;
 mod demo;
 mod init;
+mod nuke;
 mod progress;
 mod resync;
 mod serve;
@@ -47,6 +48,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Rebuild tables from Postgres while the replica stays readable
     Resync(resync::ResyncArgs),
+    /// Empty the replica's tables and pair the queue with it, as POST /nuke does; the next drains fill them
+    Nuke(nuke::NukeArgs),
     /// Compare Postgres with the replica, row by row, while writes go on: exit 0 equal, 3 different
     Verify(verify::VerifyArgs),
     /// List, show, retry or drop dead letters: changes that could not be understood, read or applied
@@ -73,6 +76,7 @@ pub async fn run() -> ExitCode {
         Command::Sync(args) => sync::run(args, &cli.options).await,
         Command::Status(args) => status::run(args, &cli.options).await,
         Command::Resync(args) => resync::run(args, &cli.options).await,
+        Command::Nuke(args) => nuke::run(args, &cli.options).await,
         Command::Verify(args) => verify::run(args, &cli.options).await,
         Command::Dead(args) => dead::run(args, &cli.options).await,
     };

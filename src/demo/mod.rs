@@ -8,8 +8,7 @@ use crate::capture::{SetupOptions, setup};
 use crate::config::{Config, DEFAULT_QUEUE, QueueName, Signatures, Target};
 use crate::http::auth::Auth;
 use crate::http::{self, App};
-use crate::postgres::Client;
-use crate::postgres::PgUrl;
+use crate::postgres::{Client, PgUrl, Purpose};
 use crate::queue;
 use crate::replica::Replica;
 use crate::schema::Schema;
@@ -100,7 +99,7 @@ impl Shop {
     async fn open(cluster: &Cluster, file: PathBuf) -> Result<Self, Failure> {
         let url = PgUrl::parse(&cluster.url("postgres"))?;
         let (schema, queue) = (Arc::new(Schema::parse(SCHEMA)?), QueueName::parse(DEFAULT_QUEUE)?);
-        let client = url.pinned().await?;
+        let client = url.pinned(Purpose::Demo).await?;
         client.batch_execute(TABLES).await?;
         let at = Instant::now();
         setup(&url, &schema, &queue, &SetupOptions::default()).await?;

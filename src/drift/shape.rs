@@ -244,6 +244,19 @@ async fn write(client: &Client, queue: &QueueName, tables: &BTreeMap<String, Def
     Ok(())
 }
 
+/// Whether [`reset`] has been here, and no worker since.
+pub async fn is_reset(client: &Client, queue: &QueueName, tables: &[&str]) -> Result<bool> {
+    if tables.is_empty() {
+        return Ok(true);
+    }
+    let sql = "select p.shape is null and (
+                   select pg_catalog.count(*) from pgflume.shapes s
+                   where s.queue = p.queue and s.name = any($2) and s.definition = '{}'
+               ) = pg_catalog.cardinality($2) from pgflume.progress p where p.queue = $1";
+    let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&tables, Type::TEXT_ARRAY)]).await?;
+    Ok(rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()?.unwrap_or(false))
+}
+
 /// The rows of these tables are kept by no definition any more: the next step of any worker copies them.
 pub async fn reset(client: &Client, queue: &QueueName, tables: &[&str]) -> Result<()> {
     let sql = "insert into pgflume.shapes (queue, name, definition) select $1, n, '{}' from pg_catalog.unnest($2::pg_catalog.text[]) as u(n)

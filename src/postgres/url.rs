@@ -4,6 +4,9 @@ use std::fmt;
 use std::time::Duration;
 use tokio_postgres::config::SslMode;
 
+/// A server whose machine is gone, or the way to it, is noticed after so long, where the URL says nothing else.
+const DEAD_PEER: Duration = Duration::from_secs(30);
+
 /// Time for one connection attempt to one address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -105,6 +108,12 @@ impl PgUrl {
         });
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        if config.get_tcp_user_timeout().is_none() {
+            config.tcp_user_timeout(DEAD_PEER);
+        }
+        if !kept.iter().any(|(key, _)| key.starts_with("keepalives")) {
+            config.keepalives_idle(DEAD_PEER / 2).keepalives_interval(DEAD_PEER / 6).keepalives_retries(3);
         }
         if config.get_application_name().is_none() {
             config.application_name("pgflume");

@@ -6,7 +6,8 @@ use crate::error::{Class, Error, Result};
 use crate::value::Cell;
 use async_trait::async_trait;
 use futures_executor::block_on;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -17,6 +18,53 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// A libSQL file.
 pub struct Local {
     connection: Arc<Mutex<libsql::Connection>>,
+    file: Arc<File>,
+}
+
+/// Where the file was removed and its log was not, SQLite would read the old log into the new file.
+fn forget_log_without_file(path: &Path) -> std::io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    for ending in ["-wal", "-shm"] {
+        let mut log = path.as_os_str().to_owned();
+        log.push(ending);
+        match std::fs::remove_file(log) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The file that was opened.
+struct File {
+    path: PathBuf,
+    /// Device and number.
+    identity: (u64, u64),
+}
+
+impl File {
+    fn opened(path: &Path) -> Result<Self> {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let identity = identity(&absolute).ok_or_else(replaced)?;
+        Ok(Self { path: absolute, identity })
+    }
+
+    /// What is written into a file that has no name any more is lost.
+    fn check(&self) -> Result<()> {
+        if identity(&self.path) == Some(self.identity) { Ok(()) } else { Err(replaced()) }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+fn replaced() -> Error {
+    Error::unknown(
+        "the replica's file was removed or replaced: nothing more is written to the old one, and what is there now is looked at",
+    )
 }
 
 impl Local {
@@ -31,13 +79,15 @@ impl Local {
             ))
             .of_side(),
         };
+        forget_log_without_file(path).map_err(|e| mend(libsql::Error::ConnectionFailed(e.to_string())))?;
         let database = libsql::Builder::new_local(path).build().await.map_err(mend)?;
         let connection = database.connect().map_err(mend)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(mend)?;
         for pragma in ["journal_mode = WAL", "synchronous = FULL", "foreign_keys = OFF"] {
             connection.query(&format!("PRAGMA {pragma}"), ()).await.map_err(mend)?.next().await.map_err(mend)?;
         }
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        let file = Arc::new(File::opened(path)?);
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), file })
     }
 
     /// Runs `work` with the connection on a blocking thread.
@@ -46,7 +96,8 @@ impl Local {
         work: impl FnOnce(&libsql::Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let connection = self.connection.clone().lock_owned().await;
-        tokio::task::spawn_blocking(move || work(&connection))
+        let file = self.file.clone();
+        tokio::task::spawn_blocking(move || file.check().and_then(|()| work(&connection)))
             .await
             .map_err(|e| Error::unknown(format!("the replica's thread ended: {e}")))?
     }
@@ -60,6 +111,10 @@ impl Store for Local {
 
     async fn read(&self, statement: Statement) -> Result<Rows> {
         self.query(statement).await
+    }
+
+    async fn look(&self) -> Result<()> {
+        self.run(|_| Ok(())).await
     }
 
     async fn write(&self, work: Work) -> Result<()> {

@@ -2,6 +2,7 @@
 //! ([`local`], [`remote`]); [`Replica`] is what the use cases see: prepare, head, apply, alter, reset.
 //! Knows nothing of Postgres or the queue.
 
+pub mod address;
 mod arrays;
 pub mod change;
 pub mod compare;
@@ -19,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::schema::{Schema, Table, ddl, quote};
 use crate::value::{Cell, Key};
 use async_trait::async_trait;
-use head::{Entry, Freshness, Head};
+use head::{Entry, Freshness, Head, Standing};
 use inventory::Inventory;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -65,6 +66,8 @@ pub struct Work {
     pub encoded: Encoded,
     /// Run last.
     pub after: Vec<Statement>,
+    /// Tables or indexes are made, copied or dropped, which takes as long as they are large.
+    pub is_long: bool,
 }
 
 impl Work {
@@ -90,6 +93,10 @@ pub trait Store: Send + Sync {
     async fn read(&self, statement: Statement) -> Result<Rows>;
     /// Runs one `BEGIN IMMEDIATE … COMMIT`: all of it or nothing.
     async fn write(&self, work: Work) -> Result<()>;
+    /// Fails where the database is no longer the one that was opened, as far as that shows without asking it.
+    async fn look(&self) -> Result<()> {
+        Ok(())
+    }
     /// Prepares items for [`write`](Self::write), while another write goes on.
     async fn encode(&self, _items: &Arc<Vec<Item>>) -> Encoded {
         Encoded::default()
@@ -118,6 +125,17 @@ impl Replica {
         Self { store, rowids: RwLock::default() }
     }
 
+    /// Whether it still is where it was opened, and at `head`; an answer may be an older one.
+    pub async fn is_still_at(&self, head: &Head) -> Result<bool> {
+        self.store.look().await?;
+        Ok(self.head_read().await?.as_ref() == Some(head))
+    }
+
+    /// See [`Store::look`].
+    pub async fn look(&self) -> Result<()> {
+        self.store.look().await
+    }
+
     /// Reads with a query.
     pub async fn query(&self, sql: impl Into<String>, args: Vec<Cell>) -> Result<Rows> {
         self.store.query(Statement::new(sql, args)).await
@@ -134,37 +152,46 @@ impl Replica {
 
     /// The same, knowing what is there.
     pub async fn complete(&self, there: &Inventory, schema: &Schema) -> Result<()> {
-        there.check(schema)?;
+        let missing = self.lacks(there, schema)?;
         *self.rowids.write().unwrap_or_else(PoisonError::into_inner) = there.rowids(schema);
-        let mut missing: Vec<Statement> = Vec::new();
-        if !there.has_bookkeeping() {
-            missing.extend(head::create());
+        if !missing.is_empty() {
+            tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");
         }
-        missing.extend(head::upgrade(there));
+        // Each for itself: what is made stays made, and nobody is kept out for longer than by one.
+        for statements in missing {
+            self.store.write(Work { before: statements, is_long: true, ..Work::default() }).await?;
+        }
+        Ok(())
+    }
+
+    /// What the replica lacks: all tables first, then the indexes one by one. Refuses what differs.
+    pub fn lacks(&self, there: &Inventory, schema: &Schema) -> Result<Vec<Vec<Statement>>> {
+        there.check(schema)?;
+        let (mut tables, mut indexes): (Vec<Statement>, Vec<Vec<Statement>>) = Default::default();
+        if !there.has_bookkeeping() {
+            tables.extend(head::create());
+        }
+        tables.extend(head::upgrade(there));
         for table in schema.tables() {
-            if !there.tables.contains_key(&table.name.to_lowercase()) {
-                missing.push(ddl::create_table(table).into());
+            let is_there = there.tables.contains_key(&table.name.to_lowercase());
+            if !is_there {
+                tables.push(ddl::create_table(table).into());
             }
             let lacks = |i: &usize| there.column(&table.name, &table.columns[*i].name).is_none();
-            let is_there = there.tables.contains_key(&table.name.to_lowercase());
             for index in table.indexes.iter().filter(|index| !(is_there && index.iter().any(lacks))) {
                 if !there.indexes.contains_key(&ddl::index_name(table, index).to_lowercase()) {
-                    missing.push(ddl::create_index(table, index).into());
+                    indexes.push(vec![ddl::create_index(table, index).into()]);
                 }
             }
         }
-        if !missing.is_empty() {
-            tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");
-            self.store.write(Work { before: missing, ..Work::default() }).await?;
-        }
-        Ok(())
+        Ok(std::iter::once(tables).chain(indexes).filter(|statements| !statements.is_empty()).collect())
     }
 
     /// Gives a table the unique index over its key that it lacks, in a transaction of its own: on a large table this
     /// takes its time. Rows that share their key with a younger one, or have none, go.
     pub async fn make_key(&self, there: &Inventory, table: &Table) -> Result<()> {
         let before = there.make_key(table).into_iter().map(Statement::from).collect();
-        self.store.write(Work { before, ..Work::default() }).await
+        self.store.write(Work { before, is_long: true, ..Work::default() }).await
     }
 
     /// Drops our index over a key that is no longer the table's.
@@ -237,7 +264,7 @@ impl Replica {
     pub async fn alter(&self, head: &Head, statements: Vec<String>) -> Result<()> {
         let fence = std::iter::once(head::assert_at(Some(head)));
         let before = fence.chain(statements.into_iter().map(Statement::from)).collect();
-        self.store.write(Work { before, ..Work::default() }).await
+        self.store.write(Work { before, is_long: true, ..Work::default() }).await
     }
 
     /// Where the replica stands; `None` if it was never paired with a queue.
@@ -245,7 +272,18 @@ impl Replica {
         Head::from_rows(self.query(head::SELECT_HEAD, Vec::new()).await?)
     }
 
-    /// The same by a plain read, which a read replica answers by itself.
+    /// The same, and whose it is.
+    pub async fn standing(&self) -> Result<Standing> {
+        Standing::from_rows(self.query(head::SELECT_STANDING, Vec::new()).await?)
+    }
+
+    /// Says whose the replica is, if it still is at `head`.
+    pub async fn sign(&self, head: &Head, owner: &str) -> Result<()> {
+        let before = vec![head::assert_at(Some(head)), head::sign(owner)];
+        self.store.write(Work { before, ..Work::default() }).await
+    }
+
+    /// Where the replica stands, by a plain read, which a read replica answers by itself.
     pub async fn head_read(&self) -> Result<Option<Head>> {
         Head::from_rows(self.store.read(Statement::new(head::SELECT_HEAD, Vec::new())).await?)
     }
@@ -305,12 +343,12 @@ impl Replica {
         self.store.encode(items).await
     }
 
-    /// Makes `to` the head, coming from `from` (`None`: no head yet), and, where `rebuild` is given,
-    /// drops and recreates its tables in the same transaction.
-    pub async fn reset(&self, from: Option<&Head>, to: &Head, rebuild: Option<&Schema>) -> Result<()> {
+    /// Makes `to` the head and the replica `owner`'s, coming from `from` (`None`: no head yet), and, where `rebuild`
+    /// is given, drops and recreates its tables in the same transaction.
+    pub async fn reset(&self, from: Option<&Head>, to: &Head, owner: &str, rebuild: Option<&Schema>) -> Result<()> {
         let mut before = head::create();
         before.push(head::assert_at(from));
-        before.extend(head::replace(to));
+        before.extend(head::replace(to, owner));
         if let Some(schema) = rebuild {
             for table in schema.tables() {
                 before.push(ddl::drop_table(table).into());
@@ -318,7 +356,7 @@ impl Replica {
                 before.extend(table.indexes.iter().map(|index| ddl::create_index(table, index).into()));
             }
         }
-        self.store.write(Work { before, ..Work::default() }).await
+        self.store.write(Work { before, is_long: rebuild.is_some(), ..Work::default() }).await
     }
 
     /// A page of the replica's keys of `table` after `after`, in key order.

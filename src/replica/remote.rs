@@ -19,6 +19,10 @@ use tokio::sync::OnceCell;
 /// Time for one request and its answer, beside the time that its body takes.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The same for tables and indexes that are made, copied or dropped. Whoever gives up sooner begins again for ever: the
+/// server may drop what it was at.
+const LONG_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
 /// Bytes a second at which a body is sent at least: a row of 60 MB fits into the time of a step.
 const LEAST_BYTES_PER_S: usize = 256 * 1024;
 
@@ -107,10 +111,10 @@ impl Remote {
     }
 
     /// Sends one batch in a transaction: `steps` between BEGIN IMMEDIATE and COMMIT.
-    async fn transact(&self, steps: Vec<Step>) -> Result<Outcome> {
+    async fn transact(&self, steps: Vec<Step>, patience: Duration) -> Result<Outcome> {
         let steps = in_transaction(steps);
         let commit = steps.len() as u32 - 2;
-        let outcome = self.send(steps).await?;
+        let outcome = self.send(steps, patience).await?;
         if outcome.results.contains_key(&commit) {
             return Ok(outcome);
         }
@@ -118,11 +122,11 @@ impl Remote {
     }
 
     /// Sends one batch; the first step that failed is the error.
-    async fn send(&self, steps: Vec<Step>) -> Result<Outcome> {
+    async fn send(&self, steps: Vec<Step>, patience: Duration) -> Result<Outcome> {
         let endpoint = self.endpoint().await?;
         let body = endpoint.encoding.encode(steps);
         let request = self.authorized(self.client.post(&endpoint.url));
-        let timeout = REQUEST_TIMEOUT + Duration::from_secs((body.len() / LEAST_BYTES_PER_S) as u64);
+        let timeout = patience + Duration::from_secs((body.len() / LEAST_BYTES_PER_S) as u64);
         let request = request.timeout(timeout).header("content-type", endpoint.encoding.content_type()).body(body);
         let answer = request.send().await.map_err(not_answered)?;
         let status = answer.status();
@@ -146,17 +150,18 @@ impl Store for Remote {
     /// In a write transaction, because a read may be answered by a replica that is behind.
     async fn query(&self, statement: Statement) -> Result<Rows> {
         let step = Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: true };
-        Ok(self.transact(vec![step]).await?.results.remove(&1).unwrap_or_default())
+        Ok(self.transact(vec![step], REQUEST_TIMEOUT).await?.results.remove(&1).unwrap_or_default())
     }
 
     /// As a batch of one statement: only so may a read replica answer by itself.
     async fn read(&self, statement: Statement) -> Result<Rows> {
         let step = Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: true };
-        Ok(self.send(vec![step]).await?.results.remove(&0).unwrap_or_default())
+        Ok(self.send(vec![step], REQUEST_TIMEOUT).await?.results.remove(&0).unwrap_or_default())
     }
 
     async fn write(&self, work: Work) -> Result<()> {
-        self.transact(steps(&work)).await.map(|_| ())
+        let patience = if work.is_long { LONG_TIMEOUT } else { REQUEST_TIMEOUT };
+        self.transact(steps(&work), patience).await.map(|_| ())
     }
 
     async fn encode(&self, items: &Arc<Vec<Item>>) -> Encoded {

@@ -37,6 +37,12 @@ const SESSION_TIME: Duration = Duration::from_secs(300);
 /// The same while tables are paused: they are tried again, and the log says so again.
 const PAUSED_TIME: Duration = Duration::from_secs(20);
 
+/// The same while another worker, a comparison perhaps, has the queue: it lets go of it between two short steps.
+const BUSY_WAIT: Duration = Duration::from_millis(10);
+
+/// After so many looks in vain it has the queue for longer, and each look costs Postgres a transaction.
+const BUSY_LOOKS: u32 = 50;
+
 /// A step that finds nothing may walk over all that is paused: the wait after it is so many times as long.
 const FRUITLESS_SHARE: u32 = 20;
 
@@ -44,12 +50,14 @@ const FRUITLESS_SHARE: u32 = 20;
 struct Pace {
     wait: Duration,
     since: Instant,
+    /// Looks, one after the other, at which another worker had the queue.
+    busy: u32,
 }
 
 impl Pace {
     /// Something was found just now.
     fn fresh() -> Self {
-        Self { wait: SHORTEST_WAIT, since: Instant::now() }
+        Self { wait: SHORTEST_WAIT, since: Instant::now(), busy: 0 }
     }
 
     /// Waits, each time somewhat longer.
@@ -57,6 +65,13 @@ impl Pace {
         tokio::time::sleep(self.wait).await;
         let longest = if self.since.elapsed() < IDLE { LONGEST_WAIT } else { IDLE_WAIT };
         self.wait = self.wait.mul_f64(GROWTH).min(longest);
+    }
+
+    /// Waits for another worker to let go of the queue.
+    async fn wait_for_turn(&mut self) {
+        self.busy += 1;
+        let wait = if self.busy < BUSY_LOOKS { BUSY_WAIT } else { FRUITLESS_WAIT };
+        tokio::time::sleep(wait).await;
     }
 
     /// Waits though messages are there.
@@ -95,7 +110,7 @@ impl Worker {
 
     /// Follows on one connection for [`SESSION_TIME`].
     async fn follow_session(&self, failures: &mut u32) -> Result<()> {
-        let mut session = answered(Session::open(self)).await?;
+        let mut session = Session::open(self).await?;
         (session.is_following, session.ends_caught_up) = (true, true);
         let mut all = Totals::default();
         let followed = self.bursts(&mut session, &mut all, failures).await;
@@ -144,6 +159,11 @@ impl Worker {
             if done.batches > 0 {
                 pace = Pace::fresh();
             }
+            if done.busy {
+                pace.wait_for_turn().await;
+                continue;
+            }
+            pace.busy = 0;
             match done.batches == 0 && !is_due && !session.aside.is_any() {
                 true => pace.wait_in_vain(begun.elapsed()).await,
                 false => pace.wait().await,

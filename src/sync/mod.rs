@@ -17,6 +17,7 @@ mod follow;
 mod gate;
 mod intake;
 mod keys;
+mod known;
 mod locks;
 mod marked_rows;
 mod page_sizes;
@@ -34,7 +35,7 @@ mod writer;
 use crate::backoff::{Backoff, fraction};
 use crate::config::{Config, QueueName, Target};
 use crate::error::{Class, Error, Result};
-use crate::postgres::PgUrl;
+use crate::postgres::{PgUrl, Purpose};
 use crate::progress;
 use crate::queue;
 use crate::resyncs;
@@ -322,7 +323,9 @@ impl Worker {
     async fn queued(&self) -> Result<i64> {
         match self.gate.queued() {
             Some(queued) => Ok(queued),
-            None => answered(async { queue::depth(&self.postgres.pinned().await?, &self.queue).await }).await,
+            None => {
+                answered(async { queue::depth(&self.postgres.pinned(Purpose::Depth).await?, &self.queue).await }).await
+            }
         }
     }
 
@@ -396,7 +399,7 @@ impl Worker {
         deadline: Instant,
         done: &mut Drained,
     ) -> Result<()> {
-        let mut session = answered(Session::open(self)).await?;
+        let mut session = Session::open(self).await?;
         session.verification = verification.take();
         session.lock_compared();
         let result = self.steps(&mut session, deadline, done).await;
@@ -409,7 +412,7 @@ impl Worker {
 
     /// One connection's worth of steps.
     async fn attempt(&self, deadline: Instant, done: &mut Drained) -> Result<u64> {
-        let mut session = answered(Session::open(self)).await?;
+        let mut session = Session::open(self).await?;
         done.queued = answered(queue::depth(&session.client, &self.queue)).await?;
         self.gate.set_queued(done.queued);
         session.queued = done.queued;

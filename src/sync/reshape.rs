@@ -3,15 +3,14 @@
 //! concerned are copied again. Drops nothing.
 
 use super::Session;
-use crate::drift::shape::{self, Shape};
-use crate::drift::watch::Watch;
-use crate::drift::{self, evolve, traits};
+use super::known::Known;
+use crate::drift;
+use crate::drift::shape;
 use crate::error::Result;
 use crate::postgres::Client;
 use crate::replica::change;
 use crate::replica::head::Head;
 use crate::resyncs::{self, Reason};
-use crate::schema::catalog;
 use std::collections::BTreeMap;
 
 impl Session<'_> {
@@ -24,12 +23,8 @@ impl Session<'_> {
         }
         client.rollback().await?;
         tracing::info!("the catalog has changed: the definitions of the tables are read again");
-        let (watch, fingerprint) = Watch::begin(client, &worker.schema, &worker.queue).await?;
-        let schema = evolve::effective(client, &worker.schema, &worker.queue).await?;
-        self.sources = catalog::read(client, &schema, &worker.queue).await?.tables;
-        let traits = traits::read(client, &schema, &worker.queue).await?;
-        (self.watch, self.fingerprint) = (watch, fingerprint);
-        self.shape = Shape::of(&schema, &self.sources, &traits)?;
+        let Known { watch, fingerprint, schema, sources, shape } = Known::read(client, worker).await?;
+        (self.watch, self.fingerprint, self.sources, self.shape) = (watch, fingerprint, sources, shape);
         if schema != self.schema {
             self.lacks_columns = self.replica.prepare(&schema).await?.lacks_columns(&schema);
             self.schema = schema;

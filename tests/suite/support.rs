@@ -121,7 +121,7 @@ impl Db {
 
     /// A connection as the worker's own are.
     pub async fn pinned(&self) -> pgflume::postgres::Client {
-        PgUrl::parse(&self.url()).unwrap().pinned().await.unwrap()
+        PgUrl::parse(&self.url()).unwrap().pinned(pgflume::postgres::Purpose::Demo).await.unwrap()
     }
 
     pub async fn sql(&self, sql: &str) {

@@ -213,8 +213,22 @@ async fn the_old_functions_rights_stay_where_that_is_asked_for_and_are_said() {
         .await
         .unwrap();
     let report = scene.done(&["setup", "--take-over"]).await;
-    assert!(report.contains("may still execute public.get_libsql_sync_url()"), "{report}");
-    assert!(scene.exposed().await.contains("anon true, anon false"), "the other one is closed");
+    assert!(
+        report.contains("  - none by another way to public.get_libsql_sync_url(): anon may still execute"),
+        "{report}"
+    );
+    assert!(report.contains("until now anon, authenticated could read the worker's secret"), "{report}");
+    let left = "anon true, anon false, authenticated false, authenticated false, service_role true, service_role true";
+    assert_eq!(scene.exposed().await, left, "what could be taken is");
+    let report = scene.done(&["setup", "--take-over"]).await;
+    assert!(report.contains("anon may still execute public.get_libsql_sync_url()"), "as long as it is so: {report}");
+    scene.client.batch_execute("revoke all on function public.get_libsql_sync_url() from api; grant execute on function public.get_libsql_sync_url() to public").await.unwrap();
+    let report = scene.done(&["setup", "--take-over"]).await;
+    assert!(
+        report.contains("no right of public, anon, authenticated to execute public.get_libsql_sync_url()"),
+        "{report}"
+    );
+    assert!(!scene.exposed().await.contains("anon true"), "{report}");
 }
 
 /// The key of a table was `id` in an older `schema.json` of ours.
