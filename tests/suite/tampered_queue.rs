@@ -141,10 +141,6 @@ impl Following {
     async fn says(&self, words: &str) {
         until(words, async || std::fs::read_to_string(&self.log).unwrap().contains(words)).await;
     }
-
-    fn count(&self, words: &str) -> usize {
-        std::fs::read_to_string(&self.log).unwrap().matches(words).count()
-    }
 }
 
 impl Drop for Following {
@@ -155,7 +151,7 @@ impl Drop for Following {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn drift_is_in_the_log_at_once_while_following_and_once() {
+async fn drift_is_in_the_log_at_once_while_following() {
     let db = Db::new().await;
     db.sql("create table items (id int primary key, name text)").await;
     let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
@@ -174,7 +170,6 @@ async fn drift_is_in_the_log_at_once_while_following_and_once() {
     following.says("the table is copied again: the update trigger or its function was disabled").await;
     rig.db.sql(&format!("select pgmq.enable_notify_insert('{DEFAULT_QUEUE}')")).await;
     following.says("disable_notify_insert").await;
-    assert_eq!(following.count("items.more: the source has a new column"), 1);
     rig.db.sql(&format!("select pgmq.drop_queue('{DEFAULT_QUEUE}')")).await;
     following.says("the queue replicate_data_libsql does not exist").await;
 }
