@@ -14,6 +14,7 @@ mod errors;
 mod first_contact;
 mod follow;
 mod frozen;
+mod gives_way;
 mod init;
 mod intruders;
 mod json_schema;
