@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::postgres::Client;
 use crate::replica::inventory::Inventory;
 use crate::schema::Schema;
+use crate::words;
 use serde::Serialize;
 
 /// One thing that is no longer as it was set up.
@@ -69,7 +70,8 @@ impl Drift {
     /// Table, problem and mend in one line.
     pub fn line(&self) -> String {
         let column = self.column.as_ref().map(|c| format!(".{c}")).unwrap_or_default();
-        format!("{}{column}: {}: {}", self.table, self.problem, self.mend)
+        // Names of columns and types are those of whoever owns the table.
+        words::clean(&format!("{}{column}: {}: {}", self.table, self.problem, self.mend), words::ERROR_CHARS)
     }
 }
 
@@ -97,9 +99,10 @@ pub async fn check(
 pub fn warn(drift: &[Drift]) {
     for one in drift {
         let (table, column) = (one.table.as_str(), one.column.as_deref().unwrap_or_default());
+        let what = words::clean(&format!("{}: {}", one.problem, one.mend), words::ERROR_CHARS);
         match one.kind.is_fault() {
-            true => tracing::warn!(table, column, "schema drift: {}: {}", one.problem, one.mend),
-            false => tracing::info!(table, column, "schema drift: {}: {}", one.problem, one.mend),
+            true => tracing::warn!(table, column, "schema drift: {what}"),
+            false => tracing::info!(table, column, "schema drift: {what}"),
         }
     }
 }
