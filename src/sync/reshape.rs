@@ -2,7 +2,7 @@
 //! kept by another definition than this worker's. The latter gets the columns that it lacks, and the tables
 //! concerned are copied again. Drops nothing.
 
-use super::Session;
+use super::{Session, lacking};
 use crate::drift::evolve;
 use crate::drift::shape::{self, Shape};
 use crate::error::Result;
@@ -26,6 +26,7 @@ impl Session<'_> {
         let schema = evolve::effective(client, &worker.schema, &worker.queue).await?;
         let read = catalog::read(client, &schema, &worker.queue).await?;
         (self.sources, self.fingerprint) = (read.tables, read.fingerprint);
+        let schema = lacking::without(schema, &self.sources);
         self.shape = Shape::of(&schema, &self.sources)?;
         if schema != self.schema {
             self.lacks_columns = self.replica.prepare(&schema).await?.lacks_columns(&schema);

@@ -2,7 +2,7 @@
 
 use super::locks::Aside;
 use super::verification::Verification;
-use super::{Worker, answered, keys, pairing};
+use super::{Worker, answered, foreign, keys, lacking, pairing};
 use crate::awake::awake;
 use crate::config::QueueName;
 use crate::drift::shape::{self, Shape};
@@ -107,7 +107,7 @@ impl<'a> Session<'a> {
             head: None,
             seen: Instant::now(),
             locked,
-            paused: BTreeMap::new(),
+            paused: lacking::told(&sources),
             aside: Aside::default(),
             server,
             held: BTreeSet::new(),
@@ -203,6 +203,7 @@ async fn find(worker: &Worker) -> Result<Found> {
     progress::ensure(&client, queue).await?;
     let schema = evolve::effective(&client, &worker.schema, queue).await?;
     let catalog = catalog::read(&client, &schema, queue).await?;
+    let schema = lacking::without(schema, &catalog.tables);
     let address = address::of(&worker.target);
     if worker.target.is_missing() {
         pairing::look(&client, queue, &address, None).await?;
@@ -210,6 +211,7 @@ async fn find(worker: &Worker) -> Result<Found> {
     let replica = Replica::open(&worker.target).await?;
     let there = replica.inventory().await?;
     pairing::look(&client, queue, &address, Some((&replica, &there))).await?;
+    foreign::refuse(worker, &replica, &there, &schema).await?;
     schedule_lost(&client, queue, &there.lost_tables(&schema), &catalog.tables).await?;
     Ok(Found { client, server, schema, catalog, replica, address, there })
 }
