@@ -464,6 +464,10 @@ impl Worker {
             if matches!(outcome, step::Outcome::Took { .. }) {
                 self.circuit.succeeded();
             }
+            // Whoever has found the queue busy gets his turn before the comparison goes on.
+            if session.verification.is_some() && session.is_wanted().await? {
+                tokio::time::sleep(gap()).await;
+            }
             let is_spent = match outcome {
                 // A comparison waits for a gap between the steps of others; it holds nothing meanwhile.
                 step::Outcome::Busy if session.verification.is_some() => {

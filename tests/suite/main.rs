@@ -15,6 +15,7 @@ mod first_contact;
 mod first_hour;
 mod follow;
 mod frozen;
+mod gives_way;
 mod init;
 mod intruders;
 mod json_schema;

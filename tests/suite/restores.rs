@@ -330,6 +330,27 @@ async fn a_postgres_restored_to_an_earlier_point_is_noticed_and_the_replica_foll
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn both_sides_may_be_restored_to_different_times_as_often_as_it_takes() {
+    let place = Place::new().await;
+    place.back_up();
+    let Target::File(path) = place.home.target() else { unreachable!() };
+    // The replica begins an epoch that the copy of Postgres has never heard of.
+    std::fs::remove_file(&path).unwrap();
+    place.sql("insert into t values (51, 'lost with Postgres')").await;
+    while place.drain().await.rebuilding > 0 {}
+    let later = tempfile::tempdir().unwrap();
+    copy(path.parent().unwrap(), &later.path().join("copy"));
+    for turn in 0..3 {
+        place.restore(false);
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        copy(&later.path().join("copy"), path.parent().unwrap());
+        place.sql(&format!("insert into t values (60, 'turn {turn}')")).await;
+        while place.drain().await.rebuilding > 0 {}
+        place.assert_equal().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_failover_that_lost_nothing_the_replica_has_needs_no_resync() {
     let place = Place::new().await;
     place.sql("insert into t values (51, 'kept')").await;
