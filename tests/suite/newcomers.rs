@@ -91,7 +91,7 @@ async fn empty_tables_other_tables_and_capgos_replica_are_welcome() {
         (
             "lost bookkeeping",
             &[
-                "CREATE TABLE _pgflume_head (id INTEGER PRIMARY KEY CHECK (id = 1), epoch TEXT NOT NULL, seq INTEGER NOT NULL, token TEXT NOT NULL)",
+                "CREATE TABLE _pgflume_freshness (caught_up_at TEXT, applied_at TEXT, queued INTEGER)",
                 "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, v TEXT)",
                 "INSERT INTO t VALUES (1, 'x')",
             ],
