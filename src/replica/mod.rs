@@ -164,6 +164,12 @@ impl Replica {
     /// The same, knowing what is there.
     pub async fn complete(&self, there: &Inventory, schema: &Schema) -> Result<()> {
         let missing = self.lacks(there, schema)?;
+        for index in there.misplaced(schema) {
+            tracing::warn!(
+                index,
+                "this index is not made: the replica has one of that name on another table; drop that"
+            );
+        }
         *self.rowids.write().unwrap_or_else(PoisonError::into_inner) = there.rowids(schema);
         if !missing.is_empty() {
             tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");

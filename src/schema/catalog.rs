@@ -49,6 +49,11 @@ impl SourceTable {
         self.captured && self.access == Access::Readable
     }
 
+    /// Whether a copy comes to its end, now or when its problem is mended.
+    pub fn can_be_copied(&self) -> bool {
+        self.captured || self.unpageable().is_none()
+    }
+
     /// Why the whole table cannot be read page by page, with the mend; `None` where it can.
     pub fn unpageable(&self) -> Option<String> {
         let no_index = || {

@@ -9,6 +9,7 @@ macro_rules! log_step {
     };
 }
 
+mod alone;
 mod budget;
 pub mod circuit;
 mod compared_pages;

@@ -1,13 +1,13 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
+use super::alone::alone;
 use super::locks::Aside;
 use super::verification::Verification;
 use super::{Worker, answered, foreign, keys, lacking, pairing};
-use crate::awake::awake;
 use crate::config::QueueName;
 use crate::drift::shape::{self, Shape};
 use crate::drift::{self, evolve};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::letters::Supersedable;
 use crate::postgres::{Client, Purpose};
 use crate::progress;
@@ -22,10 +22,6 @@ use crate::source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio_postgres::error::SqlState;
-
-/// How long to wait for the step of another worker before tables or indexes are made.
-const MAKING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one drain holds: its connections, and what it knows of both sides.
 pub(super) struct Session<'a> {
@@ -228,15 +224,8 @@ async fn complete(
     if replica.lacks(there, schema)?.is_empty() {
         return replica.complete(there, schema).await;
     }
-    source::begin_waiting(client, MAKING_PATIENCE).await?;
-    progress::wait_for_lock(client, queue).await.map_err(|e| match e.sql_state() {
-        Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry(
-            "the replica lacks tables or indexes, and another worker's step takes long; it will be tried again",
-        ),
-        _ => e,
-    })?;
-    awake(client, replica.prepare(schema)).await?;
-    Ok(client.commit().await?)
+    alone(client, queue, replica.prepare(schema)).await?;
+    Ok(())
 }
 
 /// Tables that somebody dropped in the replica: before they are made again, and look as if nothing were
@@ -251,15 +240,10 @@ async fn schedule_lost(
         return Ok(());
     }
     let kept = shape::kept(client, queue).await?;
-    let is_copied = |name: &&String| sources.get(*name).is_some_and(can_be_copied);
+    let is_copied = |name: &&String| sources.get(*name).is_some_and(SourceTable::can_be_copied);
     let names: Vec<&str> = lost.intersection(&kept).filter(is_copied).map(String::as_str).collect();
     if !names.is_empty() {
         resyncs::schedule(client, queue, &names, Reason::Evolve, false).await?;
     }
     Ok(())
-}
-
-/// Whether a copy comes to its end, now or when its problem is mended.
-pub(super) fn can_be_copied(source: &SourceTable) -> bool {
-    source.captured || source.unpageable().is_none()
 }

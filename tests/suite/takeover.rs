@@ -231,6 +231,19 @@ async fn the_old_functions_rights_stay_where_that_is_asked_for_and_are_said() {
     assert!(!scene.exposed().await.contains("anon true"), "{report}");
 }
 
+/// What `--print` writes is what `setup` does.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_takes_over_as_well() {
+    let scene = Scene::new(Path::File).await;
+    let output = scene.run(&["setup", "--take-over", "--print"]).await;
+    let script = String::from_utf8(output.stdout).unwrap();
+    scene.client.batch_execute(&script).await.unwrap_or_else(|e| panic!("{e:?}"));
+    assert!(!scene.exposed().await.contains("anon true"), "{script}");
+    assert_eq!(scene.one("select count(*) from pg_trigger where tgname like 'replicate%'").await, "0");
+    scene.done(&["sync"]).await;
+    scene.done(&["verify"]).await;
+}
+
 /// The key of a table was `id` in an older `schema.json` of ours.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_of_an_older_schema_json_is_taken_over_in_one_command() {
