@@ -1,6 +1,7 @@
 //! What is replicated. [`model`] is `schema.json` after all checks, [`ddl`] what SQLite is told,
-//! [`catalog`] and [`columns`] what Postgres says about the same tables, [`fit`] which type holds what.
+//! [`catalog`], [`casts`] and [`columns`] what Postgres says about the same tables, [`fit`] which type holds what.
 
+pub mod casts;
 pub mod catalog;
 pub mod columns;
 pub mod ddl;

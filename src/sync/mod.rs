@@ -19,6 +19,7 @@ mod foreign;
 mod gate;
 mod intake;
 mod keys;
+mod known;
 mod lacking;
 mod locks;
 mod marked_rows;

@@ -2,6 +2,7 @@
 //! an sqld of its own for each replica.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
+mod borrowed_types;
 mod capture;
 mod chain;
 mod command;
@@ -10,6 +11,7 @@ mod crowds;
 mod dead;
 mod demo;
 mod drift;
+mod encodings;
 mod errors;
 mod first_contact;
 mod first_hour;
@@ -27,6 +29,7 @@ mod locked;
 mod marks;
 mod migrations;
 mod newcomers;
+mod open_sessions;
 mod pairs;
 mod parts;
 mod quick_start;
@@ -39,8 +42,10 @@ mod snapshot;
 mod store;
 mod support;
 mod takeover;
+mod tampered_queue;
 mod tls;
 mod types;
+mod unmarked;
 mod verify;
 mod volume;
 mod web;
