@@ -166,7 +166,7 @@ async fn refuse_strangers(client: &Client, queue: &QueueName) -> Result<()> {
     match found.try_get::<_, Option<String>>(0)? {
         None => Ok(()),
         Some(strangers) => Err(Error::halt(format!(
-            "this could run as the worker, and belongs to a role that is neither the worker's, nor the database's owner, nor a superuser: {}; look at what it is, then drop it or hand it over (alter … owner to …)",
+            "this could run as the worker, and belongs to a role that is neither the worker's, nor the database's owner, nor a superuser: {}; look at what it is, then drop it or hand it over (alter ... owner to ...)",
             strangers.escape_debug()
         ))),
     }

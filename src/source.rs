@@ -131,7 +131,7 @@ fn read_sql(source: &SourceTable) -> String {
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
     format!(
         "select k._pgflume_n, {}, r.* from (select _pgflume_n, {} from rows from ({}) with ordinality as u({}, _pgflume_n)) k \
-         left join lateral (select true as _pgflume_found, {} from {} as t where {}{filter}) r on true",
+         left join lateral (select true as _pgflume_found, {} from {} as t where {}{filter}{}) r on true",
         marked.join(", "),
         casts.join(", "),
         arrays.join(", "),
@@ -139,6 +139,7 @@ fn read_sql(source: &SourceTable) -> String {
         values.join(", "),
         table.source.quoted(),
         equal.join(" and "),
+        source.fence(),
     )
 }
 

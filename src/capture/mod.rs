@@ -15,6 +15,7 @@ mod takeover;
 mod teardown;
 mod template;
 mod types;
+mod uses;
 
 pub use report::SetupReport;
 pub use teardown::{TeardownOptions, TeardownReport, teardown};

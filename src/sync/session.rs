@@ -1,12 +1,14 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
 use super::alone::alone;
+use super::known::Known;
 use super::locks::Aside;
 use super::verification::Verification;
-use super::{Worker, answered, keys, pairing};
+use super::{Worker, answered, foreign, keys, lacking, pairing};
 use crate::config::QueueName;
 use crate::drift::shape::{self, Shape};
-use crate::drift::{self, evolve};
+use crate::drift::watch::Watch;
+use crate::drift::{self, Drift};
 use crate::error::Result;
 use crate::letters::Supersedable;
 use crate::postgres::{Client, Purpose};
@@ -17,7 +19,7 @@ use crate::replica::inventory::Inventory;
 use crate::replica::{Replica, address};
 use crate::resyncs::{self, Reason, Resync};
 use crate::schema::Schema;
-use crate::schema::catalog::{self, Catalog, SourceTable};
+use crate::schema::catalog::SourceTable;
 use crate::source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -69,8 +71,12 @@ pub(super) struct Session<'a> {
     pub(super) verification: Option<Verification>,
     /// The epoch that this drain has announced to heal the two sides.
     pub(super) healing: Option<String>,
-    /// The catalog as of `sources`.
+    /// How to see whether the catalog has changed.
+    pub(super) watch: Watch,
+    /// What it gave before `sources` was read.
     pub(super) fingerprint: String,
+    /// What has drifted, as far as the log has been told.
+    pub(super) drift: Vec<Drift>,
     /// What is replicated, with the columns that tables follow their source by.
     pub(super) schema: Arc<Schema>,
     /// The shape that this schema gives the replica.
@@ -85,13 +91,13 @@ impl<'a> Session<'a> {
     /// Connects to both sides and creates what is missing on either. All of it has a limit but the making of tables
     /// and indexes, which takes as long as they are large.
     pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
-        let Found { client, server, schema, catalog, replica, address, there } = answered(find(worker)).await?;
-        let Catalog { tables: sources, fingerprint } = catalog;
+        let Found { client, server, known, replica, address, there } = answered(find(worker)).await?;
+        let Known { watch, fingerprint, schema, sources, shape } = known;
         complete(&client, &worker.queue, &replica, &there, &schema).await?;
         let is_keyed = keys::complete(&client, &worker.queue, &replica, &there, (&schema, &sources)).await?;
         let now = if is_keyed { &answered(replica.inventory()).await? } else { &there };
-        let checked = drift::check(&client, &worker.queue, &worker.schema, Some(now));
-        drift::warn(&answered(checked).await?);
+        let drift = answered(drift::check(&client, &worker.queue, &worker.schema, Some(now))).await?;
+        drift::warn(&drift);
         let locked = sources.values().filter(|s| s.is_marked());
         let locked = locked.map(|s| s.table.name.clone()).collect();
         Ok(Self {
@@ -103,7 +109,7 @@ impl<'a> Session<'a> {
             head: None,
             seen: Instant::now(),
             locked,
-            paused: BTreeMap::new(),
+            paused: lacking::told(&sources),
             aside: Aside::default(),
             server,
             held: BTreeSet::new(),
@@ -118,8 +124,10 @@ impl<'a> Session<'a> {
             notes: 0,
             verification: None,
             healing: None,
+            watch,
             fingerprint,
-            shape: Shape::of(&schema, &sources)?,
+            drift,
+            shape,
             lacks_columns: there.lacks_columns(&schema),
             created: there.lost_tables(&schema),
             schema,
@@ -185,8 +193,7 @@ impl<'a> Session<'a> {
 struct Found {
     client: Client,
     server: source::Server,
-    schema: Arc<Schema>,
-    catalog: Catalog,
+    known: Known,
     replica: Replica,
     address: String,
     there: Inventory,
@@ -197,8 +204,7 @@ async fn find(worker: &Worker) -> Result<Found> {
     let client = worker.postgres.pinned(Purpose::Step).await?;
     let server = source::Server::ask(&client).await?;
     progress::ensure(&client, queue).await?;
-    let schema = evolve::effective(&client, &worker.schema, queue).await?;
-    let catalog = catalog::read(&client, &schema, queue).await?;
+    let known = Known::read(&client, worker).await?;
     let address = address::of(&worker.target);
     if worker.target.is_missing() {
         pairing::look(&client, queue, &address, None).await?;
@@ -206,8 +212,9 @@ async fn find(worker: &Worker) -> Result<Found> {
     let replica = Replica::open(&worker.target).await?;
     let there = replica.inventory().await?;
     pairing::look(&client, queue, &address, Some((&replica, &there))).await?;
-    schedule_lost(&client, queue, &there.lost_tables(&schema), &catalog.tables).await?;
-    Ok(Found { client, server, schema, catalog, replica, address, there })
+    foreign::refuse(worker, &replica, &there, &known.schema).await?;
+    schedule_lost(&client, queue, &there.lost_tables(&known.schema), &known.sources).await?;
+    Ok(Found { client, server, known, replica, address, there })
 }
 
 /// Makes what the replica lacks, under the single flight: an index of a large table takes long, and a server takes a
