@@ -113,7 +113,7 @@ impl Plan {
             named.chain(self.changes().iter().filter(|c| c.is_drop).map(Change::line)).collect();
         if !drops.is_empty() && !self.allow_drop {
             return Some(Error::halt(format!(
-                "nothing was changed, because the replica would lose data that schema.json no longer names:\n  - {}\nname it again (a renamed column is a new one for the replica), or run setup with --allow-drop",
+                "nothing was changed, because the replica would lose data that schema.json no longer names; name it again (a renamed column is a new one for the replica), or run setup with --allow-drop:\n  - {}",
                 drops.into_iter().collect::<Vec<_>>().join("\n  - ")
             )));
         }

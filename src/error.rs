@@ -1,6 +1,7 @@
 //! The four classes of failure. The class is decided where the error arises, because only there is it
 //! known whether anything was applied; whoever catches it decides by the class alone.
 
+use crate::words;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
@@ -73,7 +74,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `class`.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), scope: Scope::Any, retry_after: None, source: None }
+        // Names and words from outside are in many of them.
+        let message = words::clean_list(&message.into(), words::ERROR_CHARS);
+        Self { class, message, scope: Scope::Any, retry_after: None, source: None }
     }
 
     /// Nothing was applied; try again.

@@ -52,3 +52,4 @@ pub mod sync;
 pub mod value;
 pub mod verified;
 pub mod verify;
+pub mod words;

@@ -3,7 +3,7 @@
 
 use crate::drift::{self, Drift};
 use crate::error::{Error, Result};
-use crate::postgres::Purpose;
+use crate::postgres::{Client, Purpose};
 use crate::progress::{self, LastSync};
 use crate::queue;
 use crate::replica::head::Head;
@@ -125,13 +125,10 @@ async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
     })
 }
 
-/// The replica and what it has. Who only looks makes no file.
+/// The replica and what it has, by a plain read: who only looks changes nothing, and makes no file.
 async fn opened(worker: &Worker) -> Result<Option<(Replica, Inventory)>> {
-    if worker.target().is_missing() {
-        return Ok(None);
-    }
-    let replica = Replica::open(worker.target()).await?;
-    let there = replica.inventory().await?;
+    let Some(replica) = Replica::existing(worker.target()).await? else { return Ok(None) };
+    let there = replica.inventory_read().await?;
     Ok(Some((replica, there)))
 }
 
@@ -159,21 +156,28 @@ async fn replica(worker: &Worker) -> Result<ReplicaStatus> {
 pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
     let mut reasons = BTreeMap::new();
     let circuit = worker.circuit().report();
-    match within(source_reasons(worker, !circuit.is_open())).await {
+    let seen = async { if circuit.is_open() { None } else { Some(within(opened(worker)).await) } };
+    let (client, seen) = tokio::join!(within(worker.postgres().pinned(Purpose::Ready)), seen);
+    let source = match client {
+        Ok(client) => within(source_reasons(worker, client, seen.as_ref().and_then(|seen| seen.as_ref().ok()))).await,
+        Err(e) => Err(e),
+    };
+    match source {
         Ok(found) => reasons.extend(found),
         Err(e) => {
             reasons.insert("source", e.to_string());
         }
     }
-    let target = async {
-        match opened(worker).await? {
-            Some((replica, _)) => replica.check(worker.schema()).await,
-            None => Ok(()),
+    let target = match seen {
+        None => {
+            reasons.insert("circuit", circuit.to_string());
+            Ok(())
         }
+        Some(Ok(Some((_, there)))) => there.check(worker.schema()),
+        Some(Ok(None)) => Ok(()),
+        Some(Err(e)) => Err(e),
     };
-    if circuit.is_open() {
-        reasons.insert("circuit", circuit.to_string());
-    } else if let Err(e) = within(target).await {
+    if let Err(e) = target {
         reasons.insert("target", e.to_string());
     }
     let paused = worker.paused().into_iter().next();
@@ -182,13 +186,15 @@ pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
     reasons
 }
 
-async fn source_reasons(worker: &Worker, may_ask_target: bool) -> Result<BTreeMap<&'static str, String>> {
+async fn source_reasons(
+    worker: &Worker,
+    client: Client,
+    seen: Option<&Option<(Replica, Inventory)>>,
+) -> Result<BTreeMap<&'static str, String>> {
     let mut reasons = BTreeMap::new();
-    let client = worker.postgres().pinned(Purpose::Ready).await?;
     progress::ensure(&client, worker.queue()).await?;
     let sources = catalog::read(&client, worker.schema(), worker.queue()).await?.tables;
-    let seen = if may_ask_target { within(opened(worker)).await.ok() } else { None };
-    if let Some(seen) = &seen {
+    if let Some(seen) = seen {
         let (replica, address) = (seen.as_ref().map(|(r, there)| (r, there)), address::of(worker.target()));
         match pairing::look(&client, worker.queue(), &address, replica).await {
             Ok(None) => {}
@@ -200,8 +206,8 @@ async fn source_reasons(worker: &Worker, may_ask_target: bool) -> Result<BTreeMa
     if let Some(problem) = unfit.and_then(|s| s.access.problem(&s.table)) {
         reasons.insert("schema", problem);
     } else {
-        let there = seen.map(|seen| seen.map(|(_, there)| there).unwrap_or_default());
-        let drift = drift::check(&client, worker.queue(), worker.schema(), there.as_ref()).await?;
+        let there = seen.and_then(|seen| seen.as_ref().map(|(_, there)| there));
+        let drift = drift::check(&client, worker.queue(), worker.schema(), there).await?;
         reasons.extend(drift.iter().find(|d| d.kind.is_fault()).map(|d| ("schema", d.line())));
     }
     let waiting = resyncs::reports(&client, worker.queue()).await?;

@@ -1,6 +1,7 @@
 //! `pgflume nuke`: asks, then [`crate::sync::pairing::nuke`].
 
 use super::CommandResult;
+use super::output::say;
 use crate::config::{ConfigError, Options};
 use crate::sync::Worker;
 use crate::sync::pairing::{self, Nuked};
@@ -22,13 +23,13 @@ pub(super) struct NukeArgs {
 pub(super) async fn run(args: NukeArgs, options: &Options) -> CommandResult {
     let worker = Worker::new(options.config()?);
     if !args.yes && !confirmed(&worker)? {
-        writeln!(std::io::stdout(), "Nothing was changed.")?;
+        say("Nothing was changed.")?;
         return Ok(ExitCode::FAILURE);
     }
     let done = pairing::nuke(&worker, None, !args.no_refill).await?;
     debug_assert_eq!(done, Nuked::Done, "no request has an id here");
     let next = if args.no_refill { "stay empty" } else { "are filled from Postgres by the next drains" };
-    writeln!(std::io::stdout(), "The replica's tables were made anew, and {next}.")?;
+    say(format_args!("The replica's tables were made anew, and {next}."))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -16,6 +16,7 @@ use crate::error::Result;
 use crate::postgres::Client;
 use crate::replica::inventory::Inventory;
 use crate::schema::Schema;
+use crate::words;
 use serde::Serialize;
 
 /// One thing that is no longer as it was set up.
@@ -77,7 +78,8 @@ impl Drift {
     /// Table, problem and mend in one line.
     pub fn line(&self) -> String {
         let column = self.column.as_ref().map(|c| format!(".{c}")).unwrap_or_default();
-        format!("{}{column}: {}: {}", self.table, self.problem, self.mend)
+        // Names of columns and types are those of whoever owns the table.
+        words::clean(&format!("{}{column}: {}: {}", self.table, self.problem, self.mend), words::ERROR_CHARS)
     }
 }
 

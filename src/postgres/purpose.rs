@@ -10,8 +10,6 @@ pub enum Purpose {
     Step,
     /// What has to be committed beside a step: that all is on disk, a step's name, and questions that its snapshot hides.
     Beside,
-    /// The depth of the queue, for a caller who is turned away.
-    Depth,
     /// `/nuke` and `pgflume nuke`.
     Nuke,
     /// Whether tables wait to be rebuilt, between the calls of `serve`.
@@ -38,10 +36,9 @@ pub enum Purpose {
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         Self::Step,
         Self::Beside,
-        Self::Depth,
         Self::Nuke,
         Self::Rebuild,
         Self::Resync,
@@ -60,7 +57,6 @@ impl Purpose {
         match self {
             Self::Step => "step",
             Self::Beside => "beside",
-            Self::Depth => "depth",
             Self::Nuke => "nuke",
             Self::Rebuild => "rebuild",
             Self::Resync => "resync",
@@ -79,7 +75,7 @@ impl Purpose {
     /// take, where it has such a limit.
     pub fn patience(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Depth | Self::Rebuild | Self::Status | Self::Ready => 15,
+            Self::Rebuild | Self::Status | Self::Ready => 15,
             Self::Resync | Self::Beside => 30,
             Self::Step | Self::Nuke | Self::Dead | Self::Alter => 75,
             // These go through large catalogs and wait for locks; nobody waits for them.

@@ -103,6 +103,11 @@ impl Inventory {
         head::TABLES.iter().all(|name| self.tables.contains_key(*name))
     }
 
+    /// Whether there is a part of it: then it is ours, whatever became of the rest.
+    pub fn has_any_bookkeeping(&self) -> bool {
+        head::TABLES.iter().any(|name| self.tables.contains_key(*name))
+    }
+
     /// A column, whatever the case of its name.
     pub fn column(&self, table: &str, column: &str) -> Option<&Found> {
         let columns = self.tables.get(&table.to_lowercase())?;
@@ -140,7 +145,7 @@ impl Inventory {
     }
 
     /// Refuses what neither a batch nor an added column could make good.
-    pub(super) fn check(&self, schema: &Schema) -> Result<()> {
+    pub fn check(&self, schema: &Schema) -> Result<()> {
         schema.tables().try_for_each(|table| {
             self.check_names(table)?;
             self.gaps(table).into_iter().try_for_each(|gap| check_gap(table, gap))

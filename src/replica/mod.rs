@@ -24,6 +24,7 @@ use head::{Entry, Freshness, Head, Standing};
 use inventory::Inventory;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// One SQL statement with its parameters.
@@ -106,6 +107,8 @@ pub trait Store: Send + Sync {
 /// The replica as the use cases see it.
 pub struct Replica {
     store: Box<dyn Store>,
+    /// Whether a batch was found again after it was said to be committed.
+    keeps: AtomicBool,
     /// Columns that are rowids though not the key, which cannot hold NULL: SQLite would make a number up.
     rowids: RwLock<BTreeMap<String, usize>>,
 }
@@ -120,9 +123,17 @@ impl Replica {
         Ok(Self::on(store))
     }
 
+    /// The replica at `target` as it is, for whoever wants to look at it; `None` if its file is not there yet.
+    pub async fn existing(target: &Target) -> Result<Option<Self>> {
+        match target {
+            Target::File(path) => Ok(local::Local::open_existing(path).await?.map(|store| Self::on(Box::new(store)))),
+            Target::Remote { .. } => Self::open(target).await.map(Some),
+        }
+    }
+
     /// A replica on any store.
     pub fn on(store: Box<dyn Store>) -> Self {
-        Self { store, rowids: RwLock::default() }
+        Self { store, keeps: AtomicBool::new(false), rowids: RwLock::default() }
     }
 
     /// Whether it still is where it was opened, and at `head`; an answer may be an older one.
@@ -229,22 +240,9 @@ impl Replica {
         }
     }
 
-    /// Checks what is there, and that it may be written, and leaves it as it is.
-    pub async fn check(&self, schema: &Schema) -> Result<()> {
-        let there = self.inventory().await?;
-        there.check(schema)?;
-        let probe: &[&str] = if there.has_bookkeeping() {
-            &["DELETE FROM _pgflume_head WHERE false"]
-        } else {
-            &["CREATE TABLE _pgflume_probe (x)", "DROP TABLE _pgflume_probe"]
-        };
-        let before = probe.iter().map(|sql| (*sql).to_owned().into()).collect();
-        self.store.write(Work { before, ..Work::default() }).await
-    }
-
     /// Checks that a database that is only read has the tables, without asking whom it copies.
     pub async fn check_readable(&self, schema: &Schema) -> Result<()> {
-        let there = Inventory::read(self.store.read(Statement::new(inventory::SELECT, Vec::new())).await?);
+        let there = self.inventory_read().await?;
         if !there.has_bookkeeping() {
             return Err(Error::halt(
                 "the database to verify has no bookkeeping of pgflume: it must be the replica or a copy of it",
@@ -264,6 +262,11 @@ impl Replica {
     /// What the database has.
     pub async fn inventory(&self) -> Result<Inventory> {
         Ok(Inventory::read(self.query(inventory::SELECT, Vec::new()).await?))
+    }
+
+    /// The same by a plain read, which writes nothing and takes no lock.
+    pub async fn inventory_read(&self) -> Result<Inventory> {
+        Ok(Inventory::read(self.store.read(Statement::new(inventory::SELECT, Vec::new())).await?))
     }
 
     /// Alters tables, in one transaction, if the head is still `head`.
@@ -325,7 +328,27 @@ impl Replica {
         work.before.insert(0, head::advance(from, &entry.head));
         work.after.extend(entry.record(acknowledged));
         work.after.push(freshness.record());
-        self.store.write(work).await
+        self.store.write(work).await?;
+        // Once is enough: it costs a request.
+        if !self.keeps.load(Ordering::Relaxed) {
+            self.check_kept(&entry.head).await?;
+            self.keeps.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether what was said to be committed is there: something that answers as a server need not be one.
+    async fn check_kept(&self, to: &Head) -> Result<()> {
+        match self.head().await? {
+            Some(head) if head == *to => Ok(()),
+            Some(head) if head.epoch == to.epoch && head.seq > to.seq => Err(head::fenced()),
+            other => Err(Error::halt(format!(
+                "the replica says that it committed batch {}, and has not kept it ({}): what answers at LIBSQL_URL is no libSQL database, or one that loses writes; nothing was taken off the queue",
+                to.seq,
+                other.map_or("it has no head".to_owned(), |head| format!("its head is at batch {}", head.seq))
+            ))
+            .of_side()),
+        }
     }
 
     /// What SQLite would not refuse by itself.
@@ -362,7 +385,8 @@ impl Replica {
                 before.extend(table.indexes.iter().map(|index| ddl::create_index(table, index).into()));
             }
         }
-        self.store.write(Work { before, is_long: rebuild.is_some(), ..Work::default() }).await
+        self.store.write(Work { before, is_long: rebuild.is_some(), ..Work::default() }).await?;
+        self.check_kept(to).await
     }
 
     /// A page of the replica's keys of `table` after `after`, in key order.

@@ -49,6 +49,9 @@ struct Endpoint {
 /// Longest answer that is read: sqld answers at most 10 MB.
 const ANSWER_BYTES: usize = 16 * 1024 * 1024;
 
+/// The same of one that refuses, of which a few words are looked at.
+const REFUSAL_BYTES: usize = 64 * 1024;
+
 /// Pipelines in the order in which they are tried; Bunny documents v2 only.
 const PIPELINES: [(&str, Encoding); 3] =
     [("v3-protobuf/pipeline", Encoding::Protobuf), ("v3/pipeline", Encoding::Json), ("v2/pipeline", Encoding::Json)];
@@ -132,10 +135,10 @@ impl Remote {
         let status = answer.status();
         if !status.is_success() {
             let headers = answer.headers().clone();
-            let body = bounded(answer).await.unwrap_or_default(); // the status says enough
+            let body = bounded(answer, REFUSAL_BYTES).await.unwrap_or_default(); // the status says enough
             return Err(refused(status, &headers, &body));
         }
-        let body = bounded(answer).await?;
+        let body = bounded(answer, ANSWER_BYTES).await?;
         let outcome =
             endpoint.encoding.decode(&body).map_err(|e: Garbled| unknown(e.to_string()))?.map_err(|f| classify(&f))?;
         match &outcome.error {
@@ -239,15 +242,15 @@ fn upsert_steps(table: &Table, columns: &ColumnSet, rows: &[&[Cell]], steps: &mu
     }
 }
 
-/// The answer's body, up to [`ANSWER_BYTES`].
-async fn bounded(mut answer: reqwest::Response) -> Result<Vec<u8>> {
+/// The answer's body, up to `most` bytes.
+async fn bounded(mut answer: reqwest::Response, most: usize) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(part) =
         answer.chunk().await.map_err(|e| unknown(format!("its answer was cut off ({})", cause(&e.without_url()))))?
     {
         body.extend_from_slice(&part);
-        if body.len() > ANSWER_BYTES {
-            return Err(unknown(format!("its answer is longer than {ANSWER_BYTES} bytes")));
+        if body.len() > most {
+            return Err(unknown(format!("its answer is longer than {most} bytes")));
         }
     }
     Ok(body)
@@ -260,6 +263,12 @@ fn unknown(what: String) -> Error {
 fn not_sent(error: reqwest::Error) -> Error {
     let cause = cause(&error.without_url());
     let text = format!("the libSQL server cannot be reached ({cause})");
+    // What a server that speaks plain HTTP answers is no TLS.
+    if cause.contains("InvalidContentType") {
+        return halt(format!(
+            "{text}: it does not speak TLS: write http:// in LIBSQL_URL in place of https:// or libsql://"
+        ));
+    }
     if cause.contains("certificate") {
         let mend = "check LIBSQL_URL, and set SSL_CERT_FILE to its certificate authority if that is a private one";
         return halt(format!("{text}: {mend}"));
@@ -339,7 +348,8 @@ fn classify(failure: &Failure) -> Error {
         return head::fenced();
     }
     let starts = |prefixes: &[&str]| prefixes.iter().any(|p| code.starts_with(p));
-    if code.contains("BLOCKED") || message.contains("BLOCKED") {
+    // By its code, or by how its words begin: a row's constraint may hold any word.
+    if code.contains("BLOCKED") || message.starts_with("BLOCKED") {
         return blocked();
     }
     if starts(&["SQLITE_FULL"]) {
@@ -449,6 +459,7 @@ mod tests {
             ("SQLITE_CORRUPT", "malformed", Halt, true, "restore"),
             ("SQLITE_NOTADB", "", Halt, true, "restore"),
             ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed", Reject, false, "CONSTRAINT"),
+            ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed: state <> 'BLOCKED'", Reject, false, "CONSTRAINT"),
             ("SQLITE_MISMATCH", "datatype mismatch", Reject, false, "MISMATCH"),
             ("SQLITE_TOOBIG", "string or blob too big", Reject, false, "smaller"),
             ("SQLITE_UNKNOWN", "no such table: t", Halt, false, "/nuke"),

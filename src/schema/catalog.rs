@@ -21,6 +21,8 @@ pub struct SourceTable {
     pub oid: u32,
     /// Whether rows can be read.
     pub access: Access,
+    /// Columns of `schema.json` that it does not have.
+    pub lacking: Vec<String>,
     /// Whether `setup`'s triggers mark its changes.
     pub captured: bool,
     /// Whether it is partitioned.
@@ -38,6 +40,7 @@ impl SourceTable {
             table: table.clone(),
             oid: 0,
             access: Access::Missing,
+            lacking: Vec::new(),
             captured: false,
             is_partitioned: false,
             columns: Vec::new(),
@@ -241,6 +244,8 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
     }
     for (name, entry) in found.iter_mut().filter(|(_, entry)| entry.access == Access::Readable) {
         let there = columns.remove(name).unwrap_or_default();
+        let names = entry.table.columns.iter().map(|c| &c.name);
+        entry.lacking = names.filter(|name| !there.contains_key(*name)).cloned().collect();
         let wanted = entry.table.columns.iter().map(|c| {
             let column = there.get(&c.name).ok_or(&c.name)?;
             Ok(SourceColumn { wire: Wire::of(c.kind, &column.base), ..column.clone() })

@@ -9,7 +9,7 @@ pub mod fit;
 mod json;
 pub mod model;
 
-pub use model::{Column, ColumnType, Schema, SchemaError, SourceName, Table};
+pub use model::{Column, ColumnType, Schema, SchemaError, SourceName, Table, is_machinery};
 
 /// Quotes an identifier for Postgres and SQLite alike.
 pub fn quote(name: &str) -> String {

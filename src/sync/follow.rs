@@ -93,6 +93,7 @@ impl Worker {
                     if let Err(e) = &followed {
                         tracing::error!(error = %e, "following was interrupted; what is not acknowledged is still queued");
                         self.note_failure(Some(e));
+                        self.count(&Drained::default(), true);
                         self.circuit.failed(e);
                     }
                     drop(leave);
@@ -136,6 +137,9 @@ impl Worker {
                 !self.is_to_end() && (is_due || answered(queue::peek(&session.client, &self.queue)).await?);
             let turn = if is_wanted { self.gate.try_enter() } else { None };
             let Some(turn) = turn else {
+                if !is_wanted {
+                    pace.busy = 0;
+                }
                 pace.wait().await;
                 continue;
             };
@@ -147,8 +151,10 @@ impl Worker {
             let (begun, mut done) = (Instant::now(), Drained::default());
             let result = self.steps(session, Instant::now() + CALL_BUDGET, &mut done).await;
             drop(turn);
-            self.count(&done, result.is_err());
-            all.add(&done, result.is_err());
+            // What it did before it failed; the failure is counted where following is interrupted, whatever by.
+            let did = Drained { busy: done.busy || result.is_err(), ..done.clone() };
+            self.count(&did, false);
+            all.add(&did, false);
             result?;
             self.note_failure(None);
             *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.all_paused();

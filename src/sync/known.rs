@@ -1,6 +1,6 @@
 //! What the source's catalog said when it was last read.
 
-use super::Worker;
+use super::{Worker, lacking};
 use crate::drift::traits::{self, Traits};
 use crate::drift::watch::Watch;
 use crate::drift::{evolve, shape::Shape};
@@ -32,6 +32,7 @@ impl Known {
         let (watch, fingerprint) = Watch::begin(client, &worker.schema, &worker.queue).await?;
         let schema = evolve::effective(client, &worker.schema, &worker.queue).await?;
         let sources = catalog::read(client, &schema, &worker.queue).await?.tables;
+        let schema = lacking::without(schema, &sources);
         let traits: BTreeMap<String, Traits> = traits::read(client, &schema, &worker.queue).await?;
         let shape = Shape::of(&schema, &sources, &traits)?;
         Ok(Self { watch, fingerprint, schema, sources, shape })

@@ -2,7 +2,7 @@
 //! acknowledgement, the healing of two sides that diverged, and the reset that `/nuke` asks for. Each
 //! change of epoch is announced in Postgres first, so that a crash in between is recognised and finished.
 
-use super::{Drained, Session, Worker};
+use super::{Drained, Session, Worker, foreign};
 use crate::awake::awake;
 use crate::config::QueueName;
 use crate::error::{Class, Error, Result};
@@ -294,6 +294,7 @@ pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     // It is there from now on, and so it has its address.
     let replica = Replica::open(&worker.target).await?;
     let address = address::of(&worker.target);
+    foreign::refuse(worker, &replica, &replica.inventory().await?, &worker.schema).await?;
     let client = worker.postgres.pinned(Purpose::Nuke).await?;
     progress::ensure(&client, &worker.queue).await?;
     let sources = match refill {

@@ -4,7 +4,7 @@ use super::alone::alone;
 use super::known::Known;
 use super::locks::Aside;
 use super::verification::Verification;
-use super::{Worker, answered, keys, pairing};
+use super::{Worker, answered, foreign, keys, lacking, pairing};
 use crate::config::QueueName;
 use crate::drift::shape::{self, Shape};
 use crate::drift::watch::Watch;
@@ -109,7 +109,7 @@ impl<'a> Session<'a> {
             head: None,
             seen: Instant::now(),
             locked,
-            paused: BTreeMap::new(),
+            paused: lacking::told(&sources),
             aside: Aside::default(),
             server,
             held: BTreeSet::new(),
@@ -212,6 +212,7 @@ async fn find(worker: &Worker) -> Result<Found> {
     let replica = Replica::open(&worker.target).await?;
     let there = replica.inventory().await?;
     pairing::look(&client, queue, &address, Some((&replica, &there))).await?;
+    foreign::refuse(worker, &replica, &there, &known.schema).await?;
     schedule_lost(&client, queue, &there.lost_tables(&known.schema), &known.sources).await?;
     Ok(Found { client, server, known, replica, address, there })
 }

@@ -98,7 +98,6 @@ async fn stop(purpose: Purpose) {
             let _following = stop.server(true).await;
             stop.goes_on().await;
         }
-        Purpose::Depth => depth().await,
         Purpose::Rebuild => {
             let stop = Stop::at(purpose, "select").await;
             let _server = stop.server(false).await;
@@ -200,27 +199,6 @@ async fn beside(purpose: Purpose, text: &str) -> (Stop, Server) {
 async fn alter(sides: Sides) -> pgflume::error::Result<()> {
     let plan = alter::plan(&sides).await?;
     alter::apply(&sides, plan).await.map(drop)
-}
-
-/// Whoever is turned away and asks how much is queued does not wait for ever, and is no hindrance later.
-async fn depth() {
-    let stop = Stop::at(Purpose::Depth, "select").await;
-    rebuilt(&stop.rig).await;
-    let server = stop.server(false).await;
-    let holder = PgUrl::parse(&stop.rig.db.url()).unwrap().connect().await.unwrap();
-    holder.batch_execute("begin; lock table pgflume.captured in access exclusive mode").await.unwrap();
-    let waiting =
-        "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()";
-    let first = server.sync();
-    let second = async {
-        until("the first hangs", async || stop.rig.db.one(waiting).await != "0").await;
-        ends(Purpose::Depth, server.sync()).await
-    };
-    let (_, second) = futures_util::join!(first, second);
-    assert!(stop.freezer.has_frozen());
-    assert_eq!(second.status, 503, "{}", second.body);
-    holder.batch_execute("rollback").await.unwrap();
-    until("calls are answered", async || server.sync().await.status == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

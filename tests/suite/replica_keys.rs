@@ -13,7 +13,7 @@ async fn rig(path: Path, tables: &str, made: &str, json: &str) -> Rig {
     let db = Db::new().await;
     db.sql(tables).await;
     let home = Home::new(path);
-    let rig = Rig::with(db, home, schema(json));
+    let rig = Rig::adopting(db, home, schema(json));
     for statement in made.split(';').filter(|s| !s.trim().is_empty()) {
         rig.replica(statement).await;
     }
@@ -93,7 +93,7 @@ async fn of_rows_with_the_same_key_the_youngest_stays_until_the_copy() {
         let with = "CREATE TABLE t (id INT PRIMARY KEY, code TEXT, v TEXT);
             INSERT INTO t VALUES (3, 'a', 'first'), (1, 'a', 'last'), (4, 'A', 'another')";
         for (made, expected) in [(without_rowid, vec!["highest"]), (with, vec!["another", "last"])] {
-            let rig = Rig::with(Db::new().await, Home::new(path), schema(json));
+            let rig = Rig::adopting(Db::new().await, Home::new(path), schema(json));
             for statement in made.split(';') {
                 rig.replica(statement).await;
             }

@@ -46,7 +46,7 @@ pub fn start_cluster(bin_dir: Option<PathBuf>) -> Cluster {
         settings.push(("cron.database_name", "cron"));
     }
     let settings = settings.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    let cluster = Cluster::start(Options { bin_dir, settings }).unwrap();
+    let cluster = Cluster::start(Options { bin_dir, settings, ..Options::default() }).unwrap();
     let url = PgUrl::parse(&cluster.url("postgres")).unwrap();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -215,6 +215,7 @@ pub fn config(url: &str, target: Target, schema: Arc<Schema>) -> Config {
         queue,
         rows_per_second: None,
         retention: Duration::ZERO,
+        adopt: false,
     }
 }
 
@@ -226,6 +227,12 @@ impl Rig {
     pub fn with(db: Db, home: Home, schema: Arc<Schema>) -> Self {
         let worker = Arc::new(Worker::new(config(&db.url(), home.target(), schema)));
         Self { db, home, worker }
+    }
+
+    /// One that replaces rows which somebody else has left in the replica.
+    pub fn adopting(db: Db, home: Home, schema: Arc<Schema>) -> Self {
+        let config = Config { adopt: true, ..config(&db.url(), home.target(), schema) };
+        Self { db, home, worker: Arc::new(Worker::new(config)) }
     }
 
     /// One drain with the budget of a call.

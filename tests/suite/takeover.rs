@@ -30,7 +30,7 @@ impl Scene {
     async fn new(path: Path) -> Self {
         let settings = [("fsync", "off"), ("shared_preload_libraries", "pg_cron"), ("cron.database_name", "postgres")];
         let settings = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
-        let cluster = Cluster::start(Options { bin_dir: None, settings }).unwrap();
+        let cluster = Cluster::start(Options { bin_dir: None, settings, ..Options::default() }).unwrap();
         let client = PgUrl::parse(&cluster.url("postgres")).unwrap().connect().await.unwrap();
         client.batch_execute(include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"))).await.unwrap();
         client.batch_execute(&DATABASE.replace("{{secret}}", SECRET)).await.unwrap_or_else(|e| panic!("{e:?}"));
