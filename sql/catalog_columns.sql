@@ -1,6 +1,6 @@
 -- The columns of the replicated tables. $1 their names in schema.json, $2 schemas, $3 tables, $4 the prefix of
 -- our triggers' names.
--- format_type(…, -1): with NULL it writes `character` for char(n), and a cast to that cuts to one letter.
+-- format_type(..., -1): with NULL it writes `character` for char(n), and a cast to that cuts to one letter.
 select w.name, c.oid,
        pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select'),
        exists (select from pg_catalog.pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled <> 'D'
@@ -21,7 +21,8 @@ select w.name, c.oid,
        pg_catalog.format_type(a.atttypid, a.atttypmod),
        -- what the order of its values depends on beside the type
        pg_catalog.concat(a.attcollation, (select pg_catalog.md5(pg_catalog.string_agg(e.enumlabel, ',' order by e.enumsortorder)) from pg_catalog.pg_enum e where e.enumtypid = base.oid)),
-       a.attnum
+       a.attnum,
+       c.relkind = 'p'
 from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as w(name, schema, source)
 join pg_catalog.pg_namespace n on n.nspname = w.schema
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p')

@@ -10,7 +10,7 @@ pub use begin::{Server, begin, begin_waiting, wait_for};
 
 use crate::error::{Error, Result};
 use crate::message::MarkedKey;
-use crate::postgres::Client;
+use crate::postgres::{Client, RowStream};
 use crate::schema::catalog::{SourceColumn, SourceTable};
 use crate::schema::{ColumnType, quote};
 use crate::value::binary::{Wire, from_wire};
@@ -18,8 +18,8 @@ use crate::value::{Cell, Key, Mismatch, OTHER_BOUNDS};
 use futures_util::TryStreamExt;
 use span::Span;
 use std::pin::Pin;
+use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{Row, RowStream};
 
 /// Waits until all WAL up to now is on disk: what the snapshot saw, where a session with
 /// `synchronous_commit = off` may have committed what a crash could still undo. `other` is a second connection
@@ -131,7 +131,7 @@ fn read_sql(source: &SourceTable) -> String {
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
     format!(
         "select k._pgflume_n, {}, r.* from (select _pgflume_n, {} from rows from ({}) with ordinality as u({}, _pgflume_n)) k \
-         left join lateral (select true as _pgflume_found, {} from {} as t where {}{filter}) r on true",
+         left join lateral (select true as _pgflume_found, {} from {} as t where {}{filter}{}) r on true",
         marked.join(", "),
         casts.join(", "),
         arrays.join(", "),
@@ -139,6 +139,7 @@ fn read_sql(source: &SourceTable) -> String {
         values.join(", "),
         table.source.quoted(),
         equal.join(" and "),
+        source.fence(),
     )
 }
 

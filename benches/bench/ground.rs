@@ -211,6 +211,7 @@ impl Ground {
             schema: table.schema(),
             rows_per_second: None,
             retention: target.default_retention(),
+            adopt: false,
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),
         })
     }

@@ -67,17 +67,18 @@ impl SetupReport {
     }
 
     fn about_exposed(&mut self, facts: &Facts, options: &SetupOptions) {
-        let exposed: Vec<_> = facts.exposed.iter().map(|e| shown(&e.to_string())).collect();
-        let Some(last) = exposed.last() else { return };
-        let is_taken = options.take_over && !options.keep_grants;
-        if is_taken {
+        if !options.take_over || options.keep_grants {
+            let exposed: Vec<_> = facts.exposed.iter().map(|e| shown(&e.to_string())).collect();
+            if !exposed.is_empty() {
+                self.warn(format!(
+                    "{}, which returns the worker's address or secret: run setup with --take-over, or revoke it",
+                    exposed.join("; ")
+                ));
+            }
+        } else if let Some(exposed) = facts.exposed.iter().find(|e| e.function.contains("signature")) {
             self.next.push(format!(
-                "whoever called the API could read the worker's secret until now ({last}): change it, with WEBHOOK_SIGNATURE_PREVIOUS for the time between"
-            ));
-        } else {
-            self.warn(format!(
-                "{}, which returns the worker's address or secret: run setup with --take-over, or revoke it",
-                exposed.join("; ")
+                "until now {} could read the worker's secret: change it, with WEBHOOK_SIGNATURE_PREVIOUS for the time between",
+                exposed.grantees.join(", ")
             ));
         }
     }
@@ -97,7 +98,7 @@ impl SetupReport {
         let (url, secret): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
         if !url {
             self.warn(
-                "cron does not know where the worker is and posts nothing; run setup with SYNC_URL=https://…/sync",
+                "cron does not know where the worker is and posts nothing; run setup with SYNC_URL=https://.../sync",
             );
         }
         if !secret {

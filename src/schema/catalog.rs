@@ -1,6 +1,7 @@
 //! What Postgres says about the replicated tables: whether they are there, readable and captured, of
 //! what types their columns are, and which index orders their keys. Two round trips for all tables.
 
+use super::casts::{self, OwnCast};
 use super::{ColumnType, Schema, Table};
 use crate::config::QueueName;
 use crate::error::Result;
@@ -20,8 +21,12 @@ pub struct SourceTable {
     pub oid: u32,
     /// Whether rows can be read.
     pub access: Access,
+    /// Columns of `schema.json` that it does not have.
+    pub lacking: Vec<String>,
     /// Whether `setup`'s triggers mark its changes.
     pub captured: bool,
+    /// Whether it is partitioned.
+    pub is_partitioned: bool,
     /// The columns, in the order of `table.columns`; empty unless readable.
     pub columns: Vec<SourceColumn>,
     /// The key's columns (positions in `columns`) in the order of the index that pages are read by; empty
@@ -35,7 +40,9 @@ impl SourceTable {
             table: table.clone(),
             oid: 0,
             access: Access::Missing,
+            lacking: Vec::new(),
             captured: false,
+            is_partitioned: false,
             columns: Vec::new(),
             order: Vec::new(),
         }
@@ -44,6 +51,17 @@ impl SourceTable {
     /// Whether its rows are read by marks: captured and readable.
     pub fn is_marked(&self) -> bool {
         self.captured && self.access == Access::Readable
+    }
+
+    /// Ends a subquery that looks keys up. With thousands of partitions Postgres plans for seconds where it may join
+    /// them (before version 18, by the square of their number), and not where a subquery stands for itself.
+    pub fn fence(&self) -> &'static str {
+        if self.is_partitioned { " offset 0" } else { "" }
+    }
+
+    /// Whether a copy comes to its end, now or when its problem is mended.
+    pub fn can_be_copied(&self) -> bool {
+        self.captured || self.unpageable().is_none()
     }
 
     /// Why the whole table cannot be read page by page, with the mend; `None` where it can.
@@ -116,6 +134,8 @@ pub enum Access {
     Forbidden,
     /// It lacks this column.
     Lacks(String),
+    /// Reading it would run somebody's function: the column's path and the problem with the mend.
+    Unsafe(String),
 }
 
 impl Access {
@@ -130,6 +150,7 @@ impl Access {
             )),
             Self::Forbidden => Some(format!("{source} may not be read: grant select on it to the worker's role")),
             Self::Lacks(column) => Some(format!("{source} lacks the column {column:?}: correct schema.json")),
+            Self::Unsafe(problem) => Some(problem.clone()),
         }
     }
 }
@@ -170,8 +191,6 @@ pub struct SourceColumn {
 pub struct Catalog {
     /// By their names in `schema.json`.
     pub tables: BTreeMap<String, SourceTable>,
-    /// What [`fingerprint`] gave at that moment.
-    pub fingerprint: String,
 }
 
 /// Reads the catalog for every table of `schema`.
@@ -191,9 +210,10 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
     let mut found: BTreeMap<_, _> = tables.iter().map(|t| (t.name.clone(), SourceTable::missing(t))).collect();
     add_columns(&mut found, &columns)?;
     add_order(&mut found, &keys)?;
-    let fingerprint = fingerprint(client, &found).await?;
+    let oids: Vec<u32> = found.values().map(|entry| entry.oid).filter(|oid| *oid != 0).collect();
+    distrust(&mut found, &casts::read(client, &oids).await?);
     client.commit().await?;
-    Ok(Catalog { tables: found, fingerprint })
+    Ok(Catalog { tables: found })
 }
 
 fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Result<()> {
@@ -204,6 +224,7 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
         entry.oid = row.try_get(1)?;
         entry.access = if row.try_get(2)? { Access::Readable } else { Access::Forbidden };
         entry.captured = row.try_get(3)?;
+        entry.is_partitioned = row.try_get(17)?;
         let column = SourceColumn {
             cast: row.try_get(5)?,
             base: Type::from_oid(row.try_get(6)?).unwrap_or(Type::UNKNOWN),
@@ -223,6 +244,8 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
     }
     for (name, entry) in found.iter_mut().filter(|(_, entry)| entry.access == Access::Readable) {
         let there = columns.remove(name).unwrap_or_default();
+        let names = entry.table.columns.iter().map(|c| &c.name);
+        entry.lacking = names.filter(|name| !there.contains_key(*name)).cloned().collect();
         let wanted = entry.table.columns.iter().map(|c| {
             let column = there.get(&c.name).ok_or(&c.name)?;
             Ok(SourceColumn { wire: Wire::of(c.kind, &column.base), ..column.clone() })
@@ -233,6 +256,16 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
         }
     }
     Ok(())
+}
+
+/// Tables whose rows cannot be read without running somebody's function.
+fn distrust(found: &mut BTreeMap<String, SourceTable>, own: &[OwnCast]) {
+    for entry in found.values_mut().filter(|entry| entry.access == Access::Readable) {
+        let of_table: Vec<OwnCast> = own.iter().filter(|cast| cast.table == entry.oid).cloned().collect();
+        if let Some((path, problem)) = casts::problems(&entry.table, &of_table).into_iter().next() {
+            entry.access = Access::Unsafe(format!("{path}: {problem}"));
+        }
+    }
 }
 
 /// The first index on exactly the key's columns: primary keys come first.
@@ -248,12 +281,4 @@ fn add_order(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Result<
         }
     }
     Ok(())
-}
-
-/// What DDL on any of these tables changes.
-pub async fn fingerprint(client: &Client, tables: &BTreeMap<String, SourceTable>) -> Result<String> {
-    let oids: Vec<u32> = tables.values().map(|s| s.oid).filter(|oid| *oid != 0).collect();
-    let sql = include_str!("../../sql/catalog_fingerprint.sql");
-    let row = client.query_typed_one(sql, &[(&oids, Type::OID_ARRAY)]).await?;
-    Ok(row.try_get(0)?)
 }

@@ -4,13 +4,13 @@
 use super::{Found, SourceTable, cells, values};
 use crate::error::Result;
 use crate::message::MarkedKey;
-use crate::postgres::Client;
+use crate::postgres::{Client, RowStream};
 use crate::schema::quote;
 use crate::value::Cell;
 use crate::value::binary::Wire;
 use std::pin::Pin;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Row, RowStream};
 
 /// Fewer keys are not worth a plan of their own.
 const LEAST_KEYS: usize = 32;

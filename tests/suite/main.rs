@@ -2,25 +2,36 @@
 //! an sqld of its own for each replica.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
+mod borrowed_types;
 mod capture;
 mod chain;
 mod command;
 mod corpus;
+mod crowds;
 mod dead;
+mod demo;
 mod drift;
+mod encodings;
 mod errors;
 mod first_contact;
+mod first_hour;
 mod follow;
+mod frozen;
+mod gives_way;
 mod init;
 mod intruders;
 mod json_schema;
 mod kills;
 mod letters;
+mod liars;
 mod limits;
 mod locked;
 mod marks;
 mod migrations;
+mod newcomers;
+mod open_sessions;
 mod owners;
+mod pairs;
 mod parts;
 mod quick_start;
 mod recovery;
@@ -32,8 +43,10 @@ mod snapshot;
 mod store;
 mod support;
 mod takeover;
+mod tampered_queue;
 mod tls;
 mod types;
+mod unmarked;
 mod verify;
 mod volume;
 mod web;

@@ -13,7 +13,7 @@ async fn rig(path: Path, tables: &str, made: &str, json: &str) -> Rig {
     let db = Db::new().await;
     db.sql(tables).await;
     let home = Home::new(path);
-    let rig = Rig::with(db, home, schema(json));
+    let rig = Rig::adopting(db, home, schema(json));
     for statement in made.split(';').filter(|s| !s.trim().is_empty()) {
         rig.replica(statement).await;
     }
@@ -93,7 +93,7 @@ async fn of_rows_with_the_same_key_the_youngest_stays_until_the_copy() {
         let with = "CREATE TABLE t (id INT PRIMARY KEY, code TEXT, v TEXT);
             INSERT INTO t VALUES (3, 'a', 'first'), (1, 'a', 'last'), (4, 'A', 'another')";
         for (made, expected) in [(without_rowid, vec!["highest"]), (with, vec!["another", "last"])] {
-            let rig = Rig::with(Db::new().await, Home::new(path), schema(json));
+            let rig = Rig::adopting(Db::new().await, Home::new(path), schema(json));
             for statement in made.split(';') {
                 rig.replica(statement).await;
             }
@@ -255,5 +255,78 @@ async fn a_key_that_changes_and_changes_back_leaves_no_index_behind() {
         let by_id = Rig::with(by_code.db, by_code.home, schema(&json("id")));
         crate::limits::drained(&by_id).await;
         assert_eq!(by_id.rows(index).await, [""; 0], "{path:?}");
+    }
+}
+
+/// By `pgflume setup`, which alters the replica itself: neither an index that is in the way is left, nor the old key.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edit_of_the_key_is_applied_by_setup() {
+    let json = |key: &str| SCHEMA.replace("\"code\", \"columns\"", &format!("\"{key}\", \"columns\""));
+    let tables = "create table t (id int not null unique, code text primary key, v text);
+        insert into t values (1, 'a', 'one'), (2, 'b', 'two')";
+    let index = "SELECT name FROM sqlite_master WHERE name LIKE '_pgflume_key%'";
+    for path in PATHS {
+        let rig = rig(path, tables, "CREATE TABLE t (id INTEGER PRIMARY KEY, code TEXT, v TEXT)", &json("id")).await;
+        is_equal(&rig, "by id").await;
+        let edit = async |json: &str, arguments: &[&str]| {
+            let directory = crate::limits::directory_with(json);
+            let said = crate::limits::run(&rig, directory.path(), arguments).await.succeeded();
+            crate::limits::run(&rig, directory.path(), &["sync"]).await.succeeded();
+            crate::limits::run(&rig, directory.path(), &["verify"]).await.succeeded();
+            said.printed()
+        };
+        let said = edit(&json("code"), &["setup"]).await;
+        assert!(said.contains("t: add the unique index over the key (code)"), "{path:?}: {said}");
+        assert_eq!(rig.rows(index).await, ["_pgflume_key_t"], "{path:?}");
+        let said = edit(&json("id"), &["setup"]).await;
+        assert!(said.contains("drop the index \"_pgflume_key_t\""), "{path:?}: {said}");
+        assert_eq!(rig.rows(index).await, [""; 0], "{path:?}");
+        edit(&json("code"), &["setup"]).await;
+        // SQLite drops no column of a declared key.
+        let without = SCHEMA.replace("\"id\": \"INTEGER\", ", "");
+        let said = edit(&without, &["setup", "--allow-drop"]).await;
+        assert!(said.contains("rebuild the table: \"id\" is dropped"), "{path:?}: {said}");
+        assert_eq!(
+            rig.rows("SELECT name, pk FROM pragma_table_info('t') ORDER BY 1").await,
+            ["code|1", "v|0"],
+            "{path:?}"
+        );
+        assert_eq!(rig.rows(index).await, [""; 0], "{path:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nuke_makes_the_table_with_the_key() {
+    for path in PATHS {
+        let rig = rig(path, TABLE, "CREATE TABLE t (id INT PRIMARY KEY, code TEXT, v TEXT)", SCHEMA).await;
+        is_equal(&rig, "before").await;
+        let config = crate::support::config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone());
+        let server = crate::support::Server::start(config).await;
+        let answer = server.call("POST", "/nuke", Some(crate::support::SECRET)).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        is_equal(&rig, "after").await;
+        assert_eq!(rig.rows("SELECT name FROM pragma_table_info('t') WHERE pk").await, ["code"], "{path:?}");
+        assert_eq!(
+            rig.rows("SELECT name FROM sqlite_master WHERE name LIKE '_pgflume_key%'").await,
+            [""; 0],
+            "{path:?}"
+        );
+    }
+}
+
+/// A table of somebody else has the name of one of our indexes, or an index on another table has.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_is_taken_in_the_replica_is_said() {
+    let json = SCHEMA.replace("}}}", "}, \"indexes\": [\"v\"]}}");
+    for path in PATHS {
+        let rig_of = async |made: &str| rig(path, TABLE, made, &json).await;
+        let directory = crate::limits::directory_with(&json);
+        let table = rig_of("CREATE TABLE IDX_t_v (x INT)").await;
+        let error = table.worker.drain(std::time::Duration::from_secs(25)).await.unwrap_err().to_string();
+        assert!(error.contains("idx_t_v") && error.contains("rename"), "{path:?}: {error}");
+        let index = rig_of("CREATE TABLE other (x INT); CREATE INDEX idx_t_v ON other (x)").await;
+        let log = crate::limits::run(&index, directory.path(), &["sync"]).await.succeeded().log();
+        assert!(log.contains("this index is not made") && log.contains("idx_t_v"), "{path:?}: {log}");
+        is_equal(&index, "without the index").await;
     }
 }
