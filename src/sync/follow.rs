@@ -137,6 +137,9 @@ impl Worker {
                 !self.is_to_end() && (is_due || answered(queue::peek(&session.client, &self.queue)).await?);
             let turn = if is_wanted { self.gate.try_enter() } else { None };
             let Some(turn) = turn else {
+                if !is_wanted {
+                    pace.busy = 0;
+                }
                 pace.wait().await;
                 continue;
             };
