@@ -41,9 +41,12 @@ async fn a_comparison_gives_way_to_whoever_has_found_the_queue_busy() {
     assert!(report.is_equal() && report.tables["t"].rows == ROWS, "{report:?}");
 }
 
+/// Whether it may take long, and its statements.
+type Written = (bool, Vec<String>);
+
 /// Remembers what is written.
 #[derive(Default)]
-struct Paper(Arc<Mutex<Vec<(bool, Vec<String>)>>>);
+struct Paper(Arc<Mutex<Vec<Written>>>);
 
 #[async_trait::async_trait]
 impl Store for Paper {
@@ -62,7 +65,7 @@ impl Store for Paper {
 
 #[tokio::test]
 async fn tables_and_indexes_may_take_long_and_each_index_is_made_for_itself() {
-    let written = Arc::default();
+    let written: Arc<Mutex<Vec<Written>>> = Arc::default();
     let replica = Replica::on(Box::new(Paper(Arc::clone(&written))));
     let tables = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","a":"TEXT","b":"TEXT"},"indexes":["a","b"]}}"#;
     replica.complete(&Inventory::default(), &schema(tables)).await.unwrap();
