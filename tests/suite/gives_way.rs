@@ -41,7 +41,7 @@ async fn a_comparison_gives_way_to_whoever_has_found_the_queue_busy() {
     assert!(report.is_equal() && report.tables["t"].rows == ROWS, "{report:?}");
 }
 
-/// Whether it may take long, and its statements.
+/// One write: whether it may take long, and its statements.
 type Written = (bool, Vec<String>);
 
 /// Remembers what is written.
@@ -65,7 +65,7 @@ impl Store for Paper {
 
 #[tokio::test]
 async fn tables_and_indexes_may_take_long_and_each_index_is_made_for_itself() {
-    let written: Arc<Mutex<Vec<Written>>> = Arc::default();
+    let written = Arc::default();
     let replica = Replica::on(Box::new(Paper(Arc::clone(&written))));
     let tables = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","a":"TEXT","b":"TEXT"},"indexes":["a","b"]}}"#;
     replica.complete(&Inventory::default(), &schema(tables)).await.unwrap();
