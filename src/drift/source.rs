@@ -72,7 +72,7 @@ pub async fn read(
         (&prefix as _, Type::TEXT),
     ];
     // format_type() leaves out schemas that are on the search path.
-    client.begin("read only", "").await?;
+    client.begin("read only", "set local jit = off").await?;
     let rows = client.query_typed(include_str!("../../sql/drift_sources.sql"), &parameters).await?;
     let mut tables = rows.iter().map(|row| Ok((row.try_get(0)?, found(row)?))).collect::<Result<_>>()?;
     add_kinds(client, records, &mut tables).await?;

@@ -203,7 +203,12 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
     let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
         vec![(&names, Type::TEXT_ARRAY), (&schemas, Type::TEXT_ARRAY), (&sources, Type::TEXT_ARRAY)];
     // format_type() leaves out schemas that are on the search path, and steps run with an empty one.
-    client.begin("isolation level repeatable read read only", "set local quote_all_identifiers = off").await?;
+    client
+        .begin(
+            "isolation level repeatable read read only",
+            "set local quote_all_identifiers = off; set local jit = off",
+        )
+        .await?;
     let keys = client.query_typed(include_str!("../../sql/catalog_keys.sql"), &parameters).await?;
     parameters.push((&prefix, Type::TEXT));
     let columns = client.query_typed(include_str!("../../sql/catalog_columns.sql"), &parameters).await?;
