@@ -1,12 +1,12 @@
 -- The columns of the replicated tables. $1 their names in schema.json, $2 schemas, $3 tables, $4 the prefix of
 -- our triggers' names.
--- format_type(…, -1): with NULL it writes `character` for char(n), and a cast to that cuts to one letter.
+-- format_type(..., -1): with NULL it writes `character` for char(n), and a cast to that cuts to one letter.
 select w.name, c.oid,
        has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'),
        exists (select from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled <> 'D'
                and g.tgname in ($4::text || 'insert', $4::text || 'row')),
        a.attname::text,
-       format_type(a.atttypid, -1),
+       format_type(base.oid, -1),
        base.oid,
        coalesce(operators.equals, 'operator(pg_catalog.=)'),
        coalesce(operators.greater, 'operator(pg_catalog.>)'),
@@ -21,7 +21,11 @@ select w.name, c.oid,
        format_type(a.atttypid, a.atttypmod),
        -- what the order of its values depends on beside the type
        concat(a.attcollation, (select md5(string_agg(e.enumlabel, ',' order by e.enumsortorder)) from pg_enum e where e.enumtypid = base.oid)),
-       a.attnum
+       a.attnum,
+       base.oid <> a.atttypid,
+       -- read at the moment, so that its text need not be UTF-8
+       current_setting('server_encoding') = 'SQL_ASCII',
+       foreign_code.to_text, foreign_code.from_text
 from unnest($1::text[], $2::text[], $3::text[]) as w(name, schema, source)
 join pg_namespace n on n.nspname = w.schema
 join pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p', 'v')
@@ -67,3 +71,35 @@ cross join lateral (
     from part
     join pg_type t on t.oid = part.oid
     where t.typsubscript = 'array_subscript_handler'::regproc and t.oid not in (22, 30)) arrays
+-- what others wrote and what reading the column would run: a cast that is a function, of the type itself or, within
+-- JSON, of one inside; for a key also a cast from text, and the checks of domains inside
+cross join lateral (
+    with recursive part(oid, is_inside) as (
+        select base.oid, false
+        union
+        select below.oid, true
+        from part
+        join pg_type t on t.oid = part.oid
+        cross join lateral (
+            select t.typbasetype where t.typtype = 'd'
+            union all
+            select t.typelem where t.typsubscript = 'array_subscript_handler'::regproc
+            union all
+            select f.atttypid from pg_attribute f
+            where t.typtype = 'c' and f.attrelid = t.typrelid and f.attnum > 0 and not f.attisdropped
+            union all
+            select g.rngsubtype from pg_range g where t.oid in (g.rngtypid, g.rngmultitypid)) below(oid)),
+    casts as (
+        select k.castsource, k.casttarget
+        from pg_cast k
+        join pg_proc f on f.oid = k.castfunc
+        where f.pronamespace <> 'pg_catalog'::regnamespace
+          and not exists (select from pg_depend d where d.classid = 'pg_cast'::regclass and d.objid = k.oid and d.deptype = 'e'))
+    select exists (select from casts k join part on part.oid = k.castsource
+                   where k.casttarget in ('json'::regtype, 'jsonb'::regtype) or k.casttarget = 'text'::regtype and not part.is_inside)
+               as to_text,
+           exists (select from casts k where k.castsource = 'text'::regtype and k.casttarget = base.oid)
+           or exists (select from part
+                      join pg_constraint x on x.contypid = part.oid
+                      join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = x.oid
+                      where part.is_inside and d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)) as from_text) foreign_code

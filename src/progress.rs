@@ -142,7 +142,7 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                coalesce(p.healed_at > pg_catalog.now() - interval '1 hour', false),
                p.shape, array_remove(p.past_epochs, null),
                exists (select from pgflume.losses l where l.queue = p.queue),
-               (select array[count(*), coalesce(max(msg_id), 0)] from {})
+               array[0, coalesce((select max(msg_id) from {}), 0)]
         from pgflume.progress p where p.queue = $1 for update nowait",
         queue.dead_table()
     );

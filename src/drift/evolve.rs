@@ -6,6 +6,8 @@ use super::recorded::{self, Recorded, Records, SourceColumn};
 use super::source::{self, Found};
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::failpoint;
+use crate::schema::catalog::{self, AT_ONE_SNAPSHOT, Catalog};
 use crate::schema::{Column, Schema, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,6 +15,27 @@ use tokio_postgres::Client;
 
 /// `schema` with the columns that came since.
 pub async fn effective(client: &Client, schema: &Arc<Schema>, queue: &QueueName) -> Result<Arc<Schema>> {
+    client.batch_execute(AT_ONE_SNAPSHOT).await?;
+    let effective = effective_within(client, schema, queue).await?;
+    client.batch_execute("commit").await?;
+    Ok(effective)
+}
+
+/// The same and what Postgres has of it, at one snapshot: a column that came between two would stay unseen.
+pub async fn effective_catalog(
+    client: &Client,
+    schema: &Arc<Schema>,
+    queue: &QueueName,
+) -> Result<(Arc<Schema>, Catalog)> {
+    client.batch_execute(AT_ONE_SNAPSHOT).await?;
+    let effective = effective_within(client, schema, queue).await?;
+    failpoint::reach(failpoint::EFFECTIVE);
+    let catalog = catalog::read_within(client, &effective, queue).await?;
+    client.batch_execute("commit").await?;
+    Ok((effective, catalog))
+}
+
+async fn effective_within(client: &Client, schema: &Arc<Schema>, queue: &QueueName) -> Result<Arc<Schema>> {
     if !schema.tables().any(|table| table.evolve) {
         return Ok(schema.clone());
     }
@@ -20,7 +43,7 @@ pub async fn effective(client: &Client, schema: &Arc<Schema>, queue: &QueueName)
     if records.is_empty() {
         return Ok(schema.clone());
     }
-    let found = source::read(client, schema, &records, queue).await?;
+    let found = source::read_within(client, schema, &records, queue).await?;
     Ok(Arc::new(extend(schema, &records, &found)))
 }
 

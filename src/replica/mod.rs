@@ -11,6 +11,7 @@ pub mod inventory;
 pub mod local;
 pub mod remote;
 mod statements;
+mod words;
 
 use crate::batch::Item;
 use crate::config::Target;

@@ -2,11 +2,12 @@
 //! what types their columns are, and which index orders their keys. Two round trips for all tables.
 
 use super::{ColumnType, Schema, Table};
-use crate::config::QueueName;
+use crate::config::{DEFAULT_ROW_BYTES, QueueName};
 use crate::error::Result;
 use crate::value::binary::Wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
@@ -26,6 +27,10 @@ pub struct SourceTable {
     /// The key's columns (positions in `columns`) in the order of the index that pages are read by; empty
     /// where no index identifies rows by them.
     pub order: Vec<usize>,
+    /// Bytes beyond which a row is not fetched.
+    pub most_bytes: i64,
+    /// Whether values may be large: then each row is measured. Once so, it stays.
+    pub is_wide: Arc<AtomicBool>,
 }
 
 impl SourceTable {
@@ -37,12 +42,28 @@ impl SourceTable {
             captured: false,
             columns: Vec::new(),
             order: Vec::new(),
+            most_bytes: DEFAULT_ROW_BYTES,
+            is_wide: Arc::default(),
         }
     }
 
     /// Whether its rows are read by marks: captured and readable.
     pub fn is_marked(&self) -> bool {
         self.captured && self.access == Access::Readable
+    }
+
+    /// The column, as it is compared with a value of [`SourceColumn::cast`].
+    pub fn compared(&self, position: usize) -> String {
+        let (column, name) = (&self.columns[position], super::quote(&self.table.columns[position].name));
+        if column.is_domain { format!("t.{name}::{}", column.cast) } else { format!("t.{name}") }
+    }
+
+    /// The first column whose reading would run what somebody wrote.
+    fn runs_code(&self) -> Option<String> {
+        let is_key = |i: usize| self.table.key.contains(&i);
+        let runs = |(i, c): &(usize, &SourceColumn)| c.runs_to_text && c.wire == Wire::Text || c.runs_from_text && is_key(*i);
+        let found = self.columns.iter().enumerate().find(runs);
+        found.map(|(i, _)| self.table.columns[i].name.clone())
     }
 
     /// Why the whole table cannot be read page by page, with the mend; `None` where it can.
@@ -78,7 +99,8 @@ impl SourceTable {
         let column = |&i: &usize| {
             let column = &self.table.columns[i];
             let found = &self.columns[i];
-            format!("{} {} {} {}", super::quote(&column.name), found.cast, found.sorted_by, column.kind.name())
+            let bytes = if found.is_bytes { " bytes" } else { "" };
+            format!("{} {} {} {}{bytes}", super::quote(&column.name), found.cast, found.sorted_by, column.kind.name())
         };
         let all: Vec<_> = self.order.iter().chain(&self.table.key).map(column).collect();
         all.join(", ")
@@ -115,6 +137,8 @@ pub enum Access {
     Forbidden,
     /// It lacks this column.
     Lacks(String),
+    /// Reading this column would run what its type's owner wrote.
+    Runs(String),
 }
 
 impl Access {
@@ -128,6 +152,9 @@ impl Access {
                 table.name
             )),
             Self::Forbidden => Some(format!("{source} may not be read: grant select on it to the worker's role")),
+            Self::Runs(column) => Some(format!(
+                "reading the column {column:?} of {source} would run a function that somebody wrote, as the worker: its type has a cast of its own to text or JSON, or it is a key whose type has one from text or a domain with a check inside: drop the cast or the check, or leave the column out of schema.json"
+            )),
             Self::Lacks(column) => Some(format!("{source} lacks the column {column:?}: correct schema.json")),
         }
     }
@@ -136,8 +163,17 @@ impl Access {
 /// One column as Postgres has it.
 #[derive(Debug, Clone)]
 pub struct SourceColumn {
-    /// Its type, as SQL that casts text into it.
+    /// The type under its domains, as SQL that casts text into it: a row is there whatever a domain asks by now, and
+    /// what it asks may be somebody's function.
     pub cast: String,
+    /// Whether its own type is a domain.
+    pub is_domain: bool,
+    /// Whether its text may be anything but UTF-8.
+    pub is_bytes: bool,
+    /// Whether its text or JSON is made by a function that somebody wrote.
+    pub runs_to_text: bool,
+    /// Whether such a function is run where its type is made from text, as keys are.
+    pub runs_from_text: bool,
     /// The type under its domains.
     pub base: Type,
     /// How its values come.
@@ -173,8 +209,20 @@ pub struct Catalog {
     pub fingerprint: String,
 }
 
-/// Reads the catalog for every table of `schema`.
+/// Reads the catalog for every table of `schema`, at a snapshot of its own.
 pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result<Catalog> {
+    client.batch_execute(AT_ONE_SNAPSHOT).await?;
+    let read = read_within(client, schema, queue).await?;
+    client.batch_execute("commit").await?;
+    Ok(read)
+}
+
+/// Begins to read the catalog. format_type() leaves out schemas that are on the search path, and steps run with an
+/// empty one.
+pub const AT_ONE_SNAPSHOT: &str = "begin isolation level repeatable read read only; set local search_path = ''; set local quote_all_identifiers = off";
+
+/// The same in a transaction that [`AT_ONE_SNAPSHOT`] began.
+pub async fn read_within(client: &Client, schema: &Schema, queue: &QueueName) -> Result<Catalog> {
     let tables: Vec<&Arc<Table>> = schema.tables().collect();
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     let schemas: Vec<&str> = tables.iter().map(|t| t.source.schema.as_str()).collect();
@@ -182,8 +230,6 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
     let prefix = format!("pgflume_{}_", queue.as_str());
     let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
         vec![(&names, Type::TEXT_ARRAY), (&schemas, Type::TEXT_ARRAY), (&sources, Type::TEXT_ARRAY)];
-    // format_type() leaves out schemas that are on the search path, and steps run with an empty one.
-    client.batch_execute("begin isolation level repeatable read read only; set local search_path = ''; set local quote_all_identifiers = off").await?;
     let keys = client.query_typed(include_str!("../../sql/catalog_keys.sql"), &parameters).await?;
     parameters.push((&prefix, Type::TEXT));
     let columns = client.query_typed(include_str!("../../sql/catalog_columns.sql"), &parameters).await?;
@@ -191,7 +237,6 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
     add_columns(&mut found, &columns)?;
     add_order(&mut found, &keys)?;
     let fingerprint = fingerprint(client, &found).await?;
-    client.batch_execute("commit").await?;
     Ok(Catalog { tables: found, fingerprint })
 }
 
@@ -217,6 +262,10 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
             declared: row.try_get(14)?,
             sorted_by: row.try_get(15)?,
             number: row.try_get(16)?,
+            is_domain: row.try_get(17)?,
+            is_bytes: row.try_get(18)?,
+            runs_to_text: row.try_get(19)?,
+            runs_from_text: row.try_get(20)?,
         };
         columns.entry(name).or_default().insert(row.try_get(4)?, column);
     }
@@ -229,6 +278,9 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
         match wanted.collect::<Result<_, &String>>() {
             Ok(all) => entry.columns = all,
             Err(missing) => entry.access = Access::Lacks(missing.clone()),
+        }
+        if let Some(column) = entry.runs_code() {
+            (entry.access, entry.columns) = (Access::Runs(column), Vec::new());
         }
     }
     Ok(())

@@ -9,10 +9,12 @@ macro_rules! log_step {
     };
 }
 
+mod absent;
 mod budget;
 pub mod circuit;
 mod compared_pages;
 mod excused;
+mod fault;
 mod follow;
 mod gate;
 mod intake;
@@ -24,6 +26,7 @@ mod reader;
 mod rejected;
 mod reshape;
 mod session;
+mod slow;
 mod step;
 mod throttle;
 pub mod verification;
@@ -45,6 +48,7 @@ use page_sizes::PageSizes;
 use rejected::Rejected;
 use serde::Serialize;
 use session::Session;
+use slow::SlowKeys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -88,6 +92,11 @@ pub struct Worker {
     page_sizes: PageSizes,
     budget: Budget,
     rejected: Rejected,
+    slow: SlowKeys,
+    /// How long one statement may read rows.
+    statement_time: Duration,
+    /// Bytes beyond which a row or a message is not fetched.
+    row_bytes: i64,
     throttle: Throttle,
     totals: Mutex<Totals>,
     /// Why the last drain failed.
@@ -164,7 +173,7 @@ pub struct Drained {
 impl Worker {
     /// A worker for `config`; connects to nothing yet.
     pub fn new(config: Config) -> Self {
-        let Config { postgres, target, schema, queue, rows_per_second, retention } = config;
+        let Config { postgres, target, schema, queue, rows_per_second, retention, row_bytes } = config;
         Self {
             postgres,
             target,
@@ -177,6 +186,9 @@ impl Worker {
             page_sizes: PageSizes::default(),
             budget: Budget::default(),
             rejected: Rejected::default(),
+            slow: SlowKeys::default(),
+            statement_time: fault::STATEMENT_TIME,
+            row_bytes,
             throttle: Throttle::new(rows_per_second),
             totals: Mutex::default(),
             failure: Mutex::default(),
@@ -191,6 +203,12 @@ impl Worker {
     /// meanwhile: for commands, which would never end beside writers that go on.
     pub fn ending_caught_up(mut self) -> Self {
         self.ends_caught_up = true;
+        self
+    }
+
+    /// The statements that read rows may take so long, in place of a minute.
+    pub fn reading_within(mut self, time: Duration) -> Self {
+        self.statement_time = time.min(fault::STATEMENT_TIME);
         self
     }
 
@@ -416,9 +434,7 @@ impl Worker {
             session.abandon().await;
             return result;
         }
-        done.queued = answered(queue::counted(&session.client, &self.queue)).await?.unwrap_or(session.queued);
-        self.gate.set_queued(done.queued);
-        done.rebuilding = answered(resyncs::waiting(&session.client, &self.queue, &self.schema)).await?;
+        self.count_left(&session, done).await;
         done.stuck = session.stuck;
         done.paused = session.paused.keys().cloned().collect();
         *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.paused;
@@ -426,6 +442,21 @@ impl Worker {
             done.busy = done.processed == 0;
         }
         result
+    }
+
+    /// What is left when the steps are done. They are, and are acknowledged: a count that fails changes nothing of that.
+    async fn count_left(&self, session: &Session<'_>, done: &mut Drained) {
+        done.queued = session.queued;
+        done.rebuilding = session.pending.len() as u64;
+        match answered(queue::counted(&session.client, &self.queue)).await {
+            Ok(counted) => done.queued = counted.unwrap_or(session.queued),
+            Err(e) => tracing::warn!(error = %e, "what is left on the queue cannot be counted"),
+        }
+        self.gate.set_queued(done.queued);
+        match answered(resyncs::waiting(&session.client, &self.queue, &self.schema)).await {
+            Ok(waiting) => done.rebuilding = waiting,
+            Err(e) => tracing::warn!(error = %e, "the tables that are to be rebuilt cannot be counted"),
+        }
     }
 
     async fn steps(&self, session: &mut Session<'_>, deadline: Instant, done: &mut Drained) -> Result<u64> {

@@ -3,10 +3,10 @@
 //! concerned are copied again. Drops nothing.
 
 use super::Session;
-use crate::drift::evolve;
+use super::session::definitions;
 use crate::drift::shape::{self, Shape};
-use crate::error::Result;
-use crate::replica::change;
+use crate::error::{Class, Result};
+use crate::replica::change::{self, Change};
 use crate::replica::head::Head;
 use crate::resyncs::{self, Reason};
 use crate::schema::catalog;
@@ -22,9 +22,7 @@ impl Session<'_> {
         }
         self.client.batch_execute("rollback").await?;
         tracing::info!("a table was altered: its definition is read again");
-        let (worker, client) = (self.worker, &self.client);
-        let schema = evolve::effective(client, &worker.schema, &worker.queue).await?;
-        let read = catalog::read(client, &schema, &worker.queue).await?;
+        let (schema, read) = definitions(self.worker, &self.client).await?;
         (self.sources, self.fingerprint) = (read.tables, read.fingerprint);
         self.shape = Shape::of(&schema, &self.sources)?;
         if schema != self.schema {
@@ -47,7 +45,8 @@ impl Session<'_> {
             outgrown.insert(name.clone(), "the replica no longer had it".to_owned());
         }
         if self.lacks_columns {
-            let additions = change::additions(&self.replica.inventory().await?, &self.schema);
+            let mut additions = change::additions(&self.replica.inventory().await?, &self.schema);
+            additions.retain(|added| !self.held.contains(&added.table));
             for added in &additions {
                 tracing::info!(table = added.table, "the replica changes: {}", added.what);
                 if added.needs_copy {
@@ -57,7 +56,7 @@ impl Session<'_> {
             // Committed before: an answer that is lost must not leave a column that nothing fills.
             self.copy_again(self.other().await?, &outgrown).await?;
             outgrown.clear();
-            self.replica.alter(&head, additions.into_iter().flat_map(|a| a.statements).collect()).await?;
+            self.alter_each(&head, additions).await?;
         }
         outgrown.extend(self.shape.clone().store(&self.client, &self.worker.queue).await?);
         self.copy_again(&self.client, &outgrown).await?;
@@ -65,6 +64,24 @@ impl Session<'_> {
         self.lacks_columns = false;
         self.created.clear();
         self.head = Some(head);
+        Ok(())
+    }
+
+    /// Alters table after table: one that the replica does not let be altered waits alone.
+    async fn alter_each(&mut self, head: &Head, additions: Vec<Change>) -> Result<()> {
+        let mut by_table: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for added in additions {
+            by_table.entry(added.table).or_default().extend(added.statements);
+        }
+        for (table, statements) in by_table {
+            match self.replica.alter(head, statements).await {
+                Err(e) if matches!(e.class(), Class::Reject | Class::Halt) && !e.is_of_side() => {
+                    self.held.insert(table.clone());
+                    self.pause(&table, &format!("the replica's table cannot follow its source: {e}")).await?;
+                }
+                done => done?,
+            }
+        }
         Ok(())
     }
 

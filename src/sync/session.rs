@@ -13,7 +13,7 @@ use crate::replica::Replica;
 use crate::replica::head::{Head, Witness, new_token};
 use crate::resyncs::{self, Reason, Resync};
 use crate::schema::Schema;
-use crate::schema::catalog::{self, Catalog, SourceTable};
+use crate::schema::catalog::{Catalog, SourceTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,8 +70,7 @@ impl<'a> Session<'a> {
     pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
         let client = worker.postgres.connect().await?;
         progress::ensure(&client, &worker.queue).await?;
-        let schema = evolve::effective(&client, &worker.schema, &worker.queue).await?;
-        let Catalog { tables: sources, fingerprint } = catalog::read(&client, &schema, &worker.queue).await?;
+        let (schema, Catalog { tables: sources, fingerprint }) = definitions(worker, &client).await?;
         let replica = Replica::open(&worker.target).await?;
         let there = replica.inventory().await?;
         schedule_lost(&client, &worker.queue, &there.lost_tables(&schema), &sources).await?;
@@ -119,6 +118,11 @@ impl<'a> Session<'a> {
         self.sources.get(table).is_some_and(SourceTable::is_marked)
     }
 
+    /// The tables that are locked.
+    pub(super) fn locked_sources(&self) -> Vec<&SourceTable> {
+        self.locked.iter().filter_map(|name| self.sources.get(name)).collect()
+    }
+
     /// What stays on the queue.
     pub(super) fn waiting(&self) -> queue::Paused<'_> {
         let marks: Vec<&str> = self.paused.keys().map(String::as_str).collect();
@@ -153,6 +157,13 @@ impl<'a> Session<'a> {
         self.paused.insert(table.to_owned(), problem.to_owned());
         self.put_off(table, problem).await
     }
+}
+
+/// What is replicated, and what Postgres has of it.
+pub(super) async fn definitions(worker: &Worker, client: &Client) -> Result<(Arc<Schema>, Catalog)> {
+    let (schema, mut catalog) = evolve::effective_catalog(client, &worker.schema, &worker.queue).await?;
+    catalog.tables.values_mut().for_each(|source| source.most_bytes = worker.row_bytes);
+    Ok((schema, catalog))
 }
 
 /// Tables that somebody dropped in the replica: before they are made again, and look as if nothing were

@@ -94,10 +94,12 @@ impl Session<'_> {
             return Ok(Outcome::Again);
         }
         // Before anything is compared: it looks at the dead letters. Older ones first: the same may be told anew.
+        let is_partly = !read.superseded.partly.is_empty() || !applied.superseded.partly.is_empty();
         self.supersede(&read.superseded).await?;
         self.supersede(&std::mem::take(&mut applied.superseded)).await?;
+        let buried = read.large as usize;
         let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
-        letters::bury(&self.client, &self.worker.queue, &dead).await?;
+        letters::bury(&self.client, &self.worker.queue, &dead, &self.letters).await?;
         if !dead.is_empty() {
             failpoint::reach(failpoint::BURIED);
         }
@@ -110,7 +112,11 @@ impl Session<'_> {
             return self.end_without_change(&snapshot, is_throttled).await;
         }
         let caught_up = read.is_caught_up();
-        self.acknowledge(&snapshot, read, applied, dead.len(), done).await?;
+        let is_partly = is_partly || !applied.superseded.partly.is_empty();
+        self.acknowledge(&snapshot, read, applied, dead.len() + buried, done).await?;
+        if is_partly {
+            self.letters_as_of.clear(); // what they lack by now is noted on the letters only
+        }
         log_step!(
             self,
             queue.remaining = self.queued,
@@ -153,6 +159,7 @@ impl Session<'_> {
             self.reshape(head).await?;
             return Ok(Begun::Not(Outcome::Again));
         }
+        // Letters that others drop meanwhile do no harm; what is newer has another last id.
         if self.letters_as_of != snapshot.dead {
             self.letters = Supersedable::read(&self.client, &self.worker.queue).await?;
             self.letters_as_of.clone_from(&snapshot.dead);
@@ -238,7 +245,7 @@ impl Session<'_> {
     ) -> Result<()> {
         let queue = &self.worker.queue;
         self.supersede(&applied.superseded).await?;
-        letters::bury(&self.client, queue, &applied.dead).await?;
+        letters::bury(&self.client, queue, &applied.dead, &self.letters).await?;
         for resync in &read.rebuilt {
             resyncs::advance(&self.client, queue, resync).await?;
         }
@@ -255,6 +262,7 @@ impl Session<'_> {
         self.client.batch_execute("commit").await?;
         failpoint::reach(failpoint::COMMITTED);
         self.worker.rejected.end_step();
+        self.worker.slow.end_step();
         self.queued = read.left;
         self.head = Some(applied.head);
         done.processed += read.messages;
