@@ -188,9 +188,11 @@ fn read_sql(source: &SourceTable) -> String {
     let values: Vec<_> = values(source).enumerate().map(|(i, value)| format!("{value} as _pgflume_c{i}")).collect();
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
     let rows = size::rows(source, &format!(" where {}{filter}", equal.join(" and ")), "");
+    // Kept apart, so that the filter sees the rows of these keys only: else it might be run for all of a small table.
+    let apart = if table.filter.is_some() { " offset 0" } else { "" };
     format!(
         "select k._pgflume_n, {}, r.* from (select _pgflume_n, {} from unnest({}) with ordinality as u({}, _pgflume_n)) k \
-         left join lateral (select true as _pgflume_found, {} from {rows}) r on true",
+         left join lateral (select true as _pgflume_found, {} from {rows}{apart}) r on true",
         marked.join(", "),
         casts.join(", "),
         arrays.join(", "),

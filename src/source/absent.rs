@@ -56,7 +56,8 @@ fn sql(source: &SourceTable) -> String {
             ));
         }
     }
-    let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
+    // Kept apart, so that the filter sees the rows of these keys only.
+    let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n) offset 0")).unwrap_or_default();
     format!(
         "select k._pgflume_n from (select *, {} from unnest({}) with ordinality as u({}, _pgflume_n)) k \
          where not exists (select from {} as t where {}{filter}) order by 1",

@@ -72,8 +72,13 @@ pub fn cursor(source: &SourceTable, row: &Row) -> Result<Cursor> {
     }
 }
 
+/// Whether a key need not be UTF-8.
+pub fn is_escaped(source: &SourceTable) -> bool {
+    source.order.iter().any(|&position| is_escaped_column(source, position))
+}
+
 /// Whether the text of a key's column comes with what is no ASCII escaped: it need not be UTF-8.
-fn is_escaped(source: &SourceTable, position: usize) -> bool {
+fn is_escaped_column(source: &SourceTable, position: usize) -> bool {
     let column = &source.columns[position];
     column.is_bytes && matches!(column.wire, Wire::Text | Wire::Plain)
 }
@@ -100,7 +105,7 @@ fn pushed(mut bytes: Vec<u8>, byte: u8) -> Vec<u8> {
 /// The key at a place, in the order of `schema.json`, as a mark would name it.
 pub fn marked(source: &SourceTable, cursor: &Cursor) -> Vec<String> {
     let place = |key: &usize| source.order.iter().position(|i| i == key).and_then(|at| cursor.get(at));
-    let text = |key: &usize| match is_escaped(source, *key) {
+    let text = |key: &usize| match is_escaped_column(source, *key) {
         true => place(key).map(|text| unescaped(text)),
         false => place(key).cloned(),
     };
@@ -131,7 +136,7 @@ fn is_plain(source: &SourceTable) -> bool {
     let plain = |&i: &usize| {
         let (column, found) = (&source.table.columns[i], &source.columns[i]);
         let is_own_text = found.wire != Wire::Text || expression(column.kind, found, "k") == "k::pg_catalog.text";
-        found.wire.has_key_text() && is_own_text && column.kind != ColumnType::Json && !is_escaped(source, i)
+        found.wire.has_key_text() && is_own_text && column.kind != ColumnType::Json && !is_escaped_column(source, i)
     };
     source.order.iter().all(plain)
 }
@@ -143,7 +148,7 @@ fn places(source: &SourceTable) -> Vec<String> {
 
 fn key_text(source: &SourceTable, position: usize) -> String {
     let text = format!("t.{}::pg_catalog.text", quote(&source.table.columns[position].name));
-    match is_escaped(source, position) {
+    match is_escaped_column(source, position) {
         true => format!("pg_catalog.encode(pg_catalog.convert_to({text}, 'SQL_ASCII'), 'escape')"),
         false => text,
     }
@@ -206,7 +211,7 @@ fn bound(source: &SourceTable, first: usize) -> String {
 /// A parameter as a value of a key's column.
 fn value(source: &SourceTable, position: usize, parameter: usize) -> String {
     let cast = &source.columns[position].cast;
-    match is_escaped(source, position) {
+    match is_escaped_column(source, position) {
         true => format!("pg_catalog.convert_from(pg_catalog.decode(${parameter}, 'escape'), 'SQL_ASCII')::{cast}"),
         false => format!("${parameter}::{cast}"),
     }

@@ -70,6 +70,9 @@ pub(super) fn limited(sql: &str, time: Duration) -> String {
     format!("{sql}; set local statement_timeout = {}", time.as_millis())
 }
 
+/// Why a key is a dead letter that no encoding can tell.
+pub(super) const NO_UTF8_KEY: &str = "the key is no UTF-8: correct it, then drop this letter";
+
 /// Why a key is a dead letter whose row takes too long.
 pub(super) fn too_slow() -> String {
     let seconds = STATEMENT_TIME.as_secs();

@@ -1,5 +1,6 @@
 //! What messages say: a reader sorts those it took into images, marked keys and dead letters. No IO.
 
+use super::fault::NO_UTF8_KEY;
 use super::reader::Reader;
 use crate::batch::Batch;
 use crate::letters::{DeadLetter, Refusal};
@@ -54,7 +55,7 @@ impl Intake {
 }
 
 /// Whether something in a key was replaced because it is no UTF-8.
-fn is_damaged(key: &MarkedKey) -> bool {
+pub(super) fn is_damaged(key: &MarkedKey) -> bool {
     key.iter().any(|part| part.contains(char::REPLACEMENT_CHARACTER))
 }
 
@@ -106,7 +107,7 @@ impl Reader<'_> {
     /// Keys that are no UTF-8, of which the message has only a likeness.
     fn bury_damaged(&mut self, table: &Arc<Table>, keys: Vec<MarkedKey>) {
         for key in keys {
-            self.bury(table, &key, Refusal::Value, "the key is no UTF-8: correct it, then drop this letter");
+            self.bury(table, &key, Refusal::Value, NO_UTF8_KEY);
         }
     }
 

@@ -3,7 +3,8 @@
 //! that images feed waits until all of them are taken. Writes nothing.
 
 use super::absent::{Absent, absent};
-use super::fault::{Fault, STATEMENT_TIME, limited, unreadable};
+use super::fault::{Fault, NO_UTF8_KEY, STATEMENT_TIME, limited, unreadable};
+use super::intake::is_damaged;
 use super::reader::Reader;
 use crate::batch::{ColumnSet, Item, State};
 use crate::error::{Class, Error, Result};
@@ -205,7 +206,10 @@ impl Reader<'_> {
         let Some(cursor) = page::boundary(&self.session.client, source, resync.cursor.as_ref(), 1).await? else {
             return Err(Error::retry("the row that could not be read is gone; it will be tried again"));
         };
-        self.bury_unfit(source, resync, &page::marked(source, &cursor), Refusal::Source, why)?;
+        let key = page::marked(source, &cursor);
+        let is_no_utf8 = page::is_escaped(source) && is_damaged(&key);
+        let (class, why) = if is_no_utf8 { (Refusal::Value, NO_UTF8_KEY) } else { (Refusal::Source, why) };
+        self.bury_unfit(source, resync, &key, class, why)?;
         resync.cursor = Some(cursor);
         self.session.worker.page_sizes.forget(source);
         Ok(())

@@ -13,18 +13,15 @@ async fn verified(rig: &Rig, repair: bool) -> Report {
 }
 
 const TIGHTENED: &str = "create domain code as text; create domain deeper as code; create domain few as int; create domain exact as numeric(10, 2);
-    create type mood as enum ('sad', 'ok'); create domain feeling as mood;
     create table t (id code primary key, v text); insert into t values ('legacy!', 'a'), ('ok', 'b');
     create table n (id deeper, i few, primary key (id, i)); insert into n values ('legacy!', 7), ('ok', 1);
     create table s (id few primary key, v text); insert into s select i, 'x' from generate_series(1, 100) i;
-    create table d (id exact primary key, v text); insert into d values (1.50, 'x'), (2, 'x');
-    create table f (id feeling primary key, v text); insert into f values ('sad', 'x'), ('ok', 'x')";
+    create table d (id exact primary key, v text); insert into d values (1.50, 'x'), (2, 'x')";
 
 const TABLES: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"TEXT","v":"TEXT"}},
     "n":{"primaryKey":["id","i"],"columns":{"id":"TEXT","i":"INTEGER"}},
     "s":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
-    "d":{"primaryKey":"id","columns":{"id":"DECIMAL","v":"TEXT"}},
-    "f":{"primaryKey":"id","columns":{"id":"TEXT","v":"TEXT"}}}"#;
+    "d":{"primaryKey":"id","columns":{"id":"DECIMAL","v":"TEXT"}}}"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_whose_key_its_domain_would_not_take_today_is_read_written_compared_and_kept() {
@@ -34,17 +31,17 @@ async fn a_row_whose_key_its_domain_would_not_take_today_is_read_written_compare
         set_up(&rig.db.url(), rig.worker.schema()).await;
         rebuilt(&rig).await;
         rig.db.sql("alter domain code add constraint c check (value ~ '^[a-z]+$') not valid; alter domain few add check (value < 5) not valid;
-                    alter domain exact add check (value > 1.75) not valid; alter domain feeling add check (value <> 'sad') not valid").await;
+                    alter domain exact add check (value > 1.75) not valid").await;
         for repair in [false, true] {
             let report = verified(&rig, repair).await;
             assert!(report.is_equal() && report.tables.values().all(|t| t.differences() == 0), "{path:?} {report:?}");
         }
-        rig.db.sql("update t set v = 'new'; update s set v = 'new'; update d set v = 'new'; update f set v = 'new'; delete from n where i = 7").await;
+        rig.db.sql("update t set v = 'new'; update s set v = 'new'; update d set v = 'new'; delete from n where i = 7").await;
         rig.drain().await;
         assert_eq!(rig.db.dead().await.len(), 0);
         assert_equal(&rig).await;
-        rig.db.sql("delete from t where v = 'new' and id::text = 'legacy!'; delete from s where id::int > 50; delete from f").await;
-        pgflume::resync::request(&rig.worker, &["t", "n", "s", "d", "f"]).await.unwrap();
+        rig.db.sql("delete from t where v = 'new' and id::text = 'legacy!'; delete from s where id::int > 50").await;
+        pgflume::resync::request(&rig.worker, &["t", "n", "s", "d"]).await.unwrap();
         rebuilt(&rig).await;
         assert_equal(&rig).await;
         assert!(verified(&rig, true).await.is_equal());
@@ -78,7 +75,7 @@ async fn a_key_at_which_postgres_fails_stays_and_its_table_is_not_called_equal()
                 insert into t select i, 1 from generate_series(1, 50) i; insert into ok values (1)").await;
     set_up(&rig.db.url(), rig.worker.schema()).await;
     rebuilt(&rig).await;
-    rig.db.sql("alter table t disable trigger all; update t set v = 0 where id = 7; alter table t enable always trigger all").await;
+    rig.db.sql("set pgflume.step = on; update t set v = 0 where id = 7; delete from pgmq.q_replicate_data_libsql; reset pgflume.step").await;
     write_by_hand(&rig, "INSERT INTO t VALUES (100.5, 1)").await;
     let report = verified(&rig, true).await;
     assert!(!report.is_equal() && report.tables["ok"].problem.is_none(), "{report:?}");
@@ -98,7 +95,7 @@ async fn a_domains_check_and_a_types_cast_are_never_run_by_the_worker() {
     let json = r#"{"d":{"primaryKey":"id","columns":{"id":"TEXT","v":"TEXT"}},
         "a":{"primaryKey":"id","columns":{"id":"TEXT"}}, "c":{"primaryKey":"id","columns":{"id":"TEXT"}},
         "r":{"primaryKey":"id","columns":{"id":"TEXT"}}, "v":{"primaryKey":"id","columns":{"id":"INTEGER","m":"TEXT"}},
-        "j":{"primaryKey":"id","columns":{"id":"INTEGER","m":"JSON"}}, "ok":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#;
+        "j":{"primaryKey":"id","columns":{"id":"INTEGER","m":"JSON"},"lossy":["m"]}, "ok":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#;
     let rig = Rig::new(Path::File, schema(json)).await;
     rig.db.sql(&CALLS.replace("current_user = ''reader''", "true")).await;
     rig.db.sql("create domain dom as text; create domain num as int; create type pair as (a dom, b int); create type span as range (subtype = num);
