@@ -176,7 +176,9 @@ impl Options {
         let read = |(unit, bytes): (&str, i64)| text.strip_suffix(unit)?.trim().parse::<i64>().ok()?.checked_mul(bytes);
         match units.into_iter().find_map(read).filter(|bytes| (1 << 10..=MOST_ROW_BYTES).contains(bytes)) {
             Some(bytes) => Ok(bytes),
-            None => wrong("MAX_ROW_BYTES must be 1KiB to 1GiB: a number of bytes, or one with KiB, MiB or GiB behind it"),
+            None => {
+                wrong("MAX_ROW_BYTES must be 1KiB to 1GiB: a number of bytes, or one with KiB, MiB or GiB behind it")
+            }
         }
     }
 

@@ -188,7 +188,8 @@ impl Error {
     /// Whether Postgres asks for a new snapshot (SQLSTATE 40001 or 40P01).
     pub fn wants_new_snapshot(&self) -> bool {
         use tokio_postgres::error::SqlState;
-        self.sql_state().filter(|_| !self.is_raised())
+        self.sql_state()
+            .filter(|_| !self.is_raised())
             .is_some_and(|s| *s == SqlState::T_R_SERIALIZATION_FAILURE || *s == SqlState::T_R_DEADLOCK_DETECTED)
     }
 
@@ -279,7 +280,8 @@ fn is_own_context(context: &str) -> bool {
 /// Words of a server as one line of bounded length, without what would change how a line looks.
 pub(crate) fn cleaned(words: &str) -> String {
     let is_hidden = |c: char| {
-        c.is_control() || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
     };
     words.chars().take(MOST_WORDS).map(|c| if is_hidden(c) { ' ' } else { c }).collect()
 }

@@ -111,7 +111,9 @@ fn reason(problem: &str, table: Option<&str>, what: &str, class: Refusal) -> Str
 
 /// Why a message or a row is not fetched.
 pub fn too_large(most_bytes: i64) -> String {
-    format!("larger than {most_bytes} bytes (MAX_ROW_BYTES): make it smaller, or raise the limit, for which the worker needs three times as much memory")
+    format!(
+        "larger than {most_bytes} bytes (MAX_ROW_BYTES): make it smaller, or raise the limit, for which the worker needs three times as much memory"
+    )
 }
 
 /// Puts dead letters on their queue, in the step's transaction. A key that waits there for the same reason, as far as
@@ -141,11 +143,7 @@ pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter], kn
          order by first",
         dead = queue.dead_table()
     );
-    let parameters = [
-        (&texts as _, Type::TEXT_ARRAY),
-        (&places as _, Type::INT8_ARRAY),
-        (&ids as _, Type::INT8_ARRAY),
-    ];
+    let parameters = [(&texts as _, Type::TEXT_ARRAY), (&places as _, Type::INT8_ARRAY), (&ids as _, Type::INT8_ARRAY)];
     client.execute_typed(&sql, &parameters).await?;
     Ok(())
 }

@@ -30,7 +30,7 @@ const MARKED_KEYS: usize = 500;
 /// error leaves no transaction behind.
 const BOUNDED: &str = "set local lock_timeout = '1s'; set local statement_timeout = '1500ms'; ";
 
-/// A message larger than this when stored may be compressed: its size is taken unpacked.
+/// A message larger than this when stored, or compressed, has its size taken unpacked.
 const COMPRESSED_BYTES: i64 = 2000;
 
 /// One message.
@@ -155,8 +155,8 @@ fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
     // are too many bytes.
     format!(
         "with first as materialized (
-             select msg_id, case when pg_column_size(message) > {COMPRESSED_BYTES} then octet_length(message::text)
-                                 else coalesce(pg_column_size(message), 0) end as size
+             select msg_id, case when pg_column_size(message) > {COMPRESSED_BYTES} or pg_column_compression(message) is not null
+                                 then octet_length(message::text) else coalesce(pg_column_size(message), 0) end as size
              from {table} where msg_id > $6 and {filter} order by msg_id limit $1),
          last as materialized (
              select case when sum(size) < $2 then max(msg_id) else (
@@ -164,7 +164,7 @@ fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
                  where before < $2) end as msg_id from first),
          large as materialized (select array_agg(msg_id) as ids from first where size > $8),
          gone as (delete from {table} where msg_id > $6 and msg_id <= (select msg_id from last) and {filter}
-                  returning msg_id, case when pg_column_size(message) > {COMPRESSED_BYTES}
+                  returning msg_id, case when (select ids from large) is not null
                                            and msg_id = any((select ids from large)::int8[])
                                          then null else message::text end as message)
          {},
@@ -236,8 +236,10 @@ pub async fn bury_large(client: &Client, queue: &QueueName, ids: &[i64], reason:
 
 /// Marks keys of a table, in messages of at most [`MARKED_KEYS`] keys; how many messages.
 pub async fn mark(client: &Client, queue: &QueueName, table: &str, keys: &[MarkedKey]) -> Result<i64> {
-    let messages: Vec<String> =
-        keys.chunks(MARKED_KEYS).map(|keys| serde_json::json!({"v": 1, "table": table, "keys": keys}).to_string()).collect();
+    let messages: Vec<String> = keys
+        .chunks(MARKED_KEYS)
+        .map(|keys| serde_json::json!({"v": 1, "table": table, "keys": keys}).to_string())
+        .collect();
     let sql = format!(
         "insert into {} (vt, message) select clock_timestamp(), m::jsonb from unnest($1::text[]) m",
         queue.table()

@@ -119,7 +119,7 @@ impl Shop {
             queue: queue.clone(),
             rows_per_second: None,
             retention: std::time::Duration::ZERO,
-        row_bytes: crate::config::DEFAULT_ROW_BYTES,
+            row_bytes: crate::config::DEFAULT_ROW_BYTES,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);

@@ -55,7 +55,9 @@ pub fn additions(there: &Inventory, schema: &Schema) -> Vec<Change> {
         match planner.is_to_rebuild(&gaps) {
             _ if gaps.contains(&Gap::Table) => Vec::new(),
             false => planner.additions(&gaps),
-            true if gaps.iter().all(|gap| follows(gap) || matches!(gap, Gap::Column(_))) => vec![planner.rebuild(&gaps)],
+            true if gaps.iter().all(|gap| follows(gap) || matches!(gap, Gap::Column(_))) => {
+                vec![planner.rebuild(&gaps)]
+            }
             true => Vec::new(),
         }
     });

@@ -138,9 +138,11 @@ fn check_gap(table: &Table, gap: Gap) -> Result<()> {
     let name = &table.name;
     let mend = "run `pgflume setup` with LIBSQL_URL to rebuild it by schema.json, or start the worker with the schema.json that it was last set up by";
     match gap {
-        Gap::Type(column, declared) if mangles(table, &column, &declared) && !table.follows(&column) => Err(Error::halt(format!(
-            "the replica's table {name:?} declares the column {column:?} as {declared}, which would turn text into numbers: {mend}"
-        ))),
+        Gap::Type(column, declared) if mangles(table, &column, &declared) && !table.follows(&column) => {
+            Err(Error::halt(format!(
+                "the replica's table {name:?} declares the column {column:?} as {declared}, which would turn text into numbers: {mend}"
+            )))
+        }
         Gap::Key => {
             Err(Error::halt(format!("the replica's table {name:?} has another primary key than schema.json: {mend}")))
         }

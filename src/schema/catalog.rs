@@ -61,7 +61,8 @@ impl SourceTable {
     /// The first column whose reading would run what somebody wrote.
     fn runs_code(&self) -> Option<String> {
         let is_key = |i: usize| self.table.key.contains(&i);
-        let runs = |(i, c): &(usize, &SourceColumn)| c.runs_to_text && c.wire == Wire::Text || c.runs_from_text && is_key(*i);
+        let runs =
+            |(i, c): &(usize, &SourceColumn)| c.runs_to_text && c.wire == Wire::Text || c.runs_from_text && is_key(*i);
         let found = self.columns.iter().enumerate().find(runs);
         found.map(|(i, _)| self.table.columns[i].name.clone())
     }

@@ -15,12 +15,15 @@ pub const LARGE: &str = "t._pgflume_large";
 /// More tables are not looked at for each step: then all of their rows are measured.
 const MOST_TABLES: usize = 100;
 
-/// A value that is larger, as stored, may be compressed: its size is taken unpacked.
+/// A value that is larger, as stored, or compressed, has its size taken unpacked.
 const COMPRESSED_BYTES: usize = 2000;
+
+/// What the values of one page may have, unpacked: lz4 makes 255 bytes of one.
+const MOST_PAGE_BYTES: i64 = 8192 * 255;
 
 /// Looks which of these tables keep values outside of their rows. In a transaction, after its snapshot.
 pub async fn note_large(client: &Client, sources: Vec<&SourceTable>) -> Result<()> {
-    let is_open = |s: &&SourceTable| s.oid != 0 && !s.is_wide.load(Ordering::Relaxed);
+    let is_open = |s: &&SourceTable| s.oid != 0 && s.most_bytes > MOST_PAGE_BYTES && !s.is_wide.load(Ordering::Relaxed);
     let sources: Vec<_> = sources.into_iter().filter(is_open).collect();
     if sources.len() > MOST_TABLES {
         sources.iter().for_each(|s| s.is_wide.store(true, Ordering::Relaxed));
@@ -40,7 +43,8 @@ pub async fn note_large(client: &Client, sources: Vec<&SourceTable>) -> Result<(
 
 /// Whether the rows of this table are measured.
 pub fn is_measured(source: &SourceTable) -> bool {
-    source.is_wide.load(Ordering::Relaxed) && sizes(source).next().is_some()
+    let is_wide = source.is_wide.load(Ordering::Relaxed) || source.most_bytes <= MOST_PAGE_BYTES;
+    is_wide && sizes(source).next().is_some()
 }
 
 /// The rows of the table as `t`, under `conditions` (with their `where`) and in the order and number of `tail`.
@@ -82,7 +86,7 @@ fn sizes(source: &SourceTable) -> impl Iterator<Item = String> + '_ {
                 Some(format!("2 * pg_catalog.octet_length({found})::pg_catalog.int8"))
             }
             _ => Some(format!(
-                "case when pg_catalog.pg_column_size({found}) > {COMPRESSED_BYTES} then pg_catalog.octet_length({}) else pg_catalog.pg_column_size({found}) end",
+                "case when pg_catalog.pg_column_size({found}) > {COMPRESSED_BYTES} or pg_catalog.pg_column_compression({found}) is not null then pg_catalog.octet_length({}) else pg_catalog.pg_column_size({found}) end",
                 expression(c.kind, s, &found)
             )),
         }

@@ -20,11 +20,7 @@ pub(super) struct Absent {
 }
 
 /// Which of `keys`, with their texts, the source lacks.
-pub(super) async fn absent(
-    session: &Session<'_>,
-    source: &SourceTable,
-    keys: &[(Key, Vec<String>)],
-) -> Result<Absent> {
+pub(super) async fn absent(session: &Session<'_>, source: &SourceTable, keys: &[(Key, Vec<String>)]) -> Result<Absent> {
     let texts: Vec<Vec<String>> = keys.iter().map(|(_, texts)| texts.clone()).collect();
     let (mut found, mut refused) = (Absent::default(), Vec::new());
     let mut todo: Vec<Range<usize>> = std::iter::once(0..texts.len()).collect();

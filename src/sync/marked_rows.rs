@@ -55,7 +55,8 @@ impl Reader<'_> {
         let mut todo = Todo { parts: vec![keys], may_span, is_narrowing: false };
         let first = self.cut(source, &mut todo.parts);
         let open = limited("savepoint pgflume_read", self.session.worker.statement_time);
-        let (opened, mut asked) = futures_util::join!(client.batch_execute(&open), ask(client, source, first, may_span));
+        let (opened, mut asked) =
+            futures_util::join!(client.batch_execute(&open), ask(client, source, first, may_span));
         opened?;
         while let Some(Asked { keys, rows, since }) = asked.take() {
             // Only where it is known how large rows are.
@@ -162,8 +163,7 @@ impl Reader<'_> {
         if slow.is_empty() {
             return None;
         }
-        let (late, quick): (Vec<_>, Vec<_>) =
-            keys.iter().cloned().partition(|key| slow.take(&source.table.name, key));
+        let (late, quick): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| slow.take(&source.table.name, key));
         late.iter().for_each(|key| self.bury(&source.table, key, Refusal::Source, &too_slow()));
         Some(quick)
     }

@@ -51,7 +51,11 @@ async fn a_filter_that_raises_after_a_truncate_stops_its_own_row_only() {
     rebuilt(&rig).await;
     assert_eq!(rig.db.queued().await, 0);
     assert_eq!(other(&rig).await, ["y"]);
-    assert_eq!(rig.rows("SELECT id FROM t ORDER BY id").await, ["1", "2"], "the row under 1 cannot be read, so it stays");
+    assert_eq!(
+        rig.rows("SELECT id FROM t ORDER BY id").await,
+        ["1", "2"],
+        "the row under 1 cannot be read, so it stays"
+    );
     assert_eq!(rig.db.dead().await.len(), 1);
     rig.db.sql("update t set v = 1; truncate t").await;
     rebuilt(&rig).await;
@@ -62,13 +66,18 @@ async fn a_filter_that_raises_after_a_truncate_stops_its_own_row_only() {
 async fn whatever_code_a_function_raises_it_is_the_matter_of_its_row() {
     let rig = set_up_with(&tables("public.check_v(v)"), &format!("{}; {MAKE}", raising("ABC01"))).await;
     let codes = [
-        "ABC01", "2F005", "38000", "40001", "42501", "53100", "54000", "55P03", "57014", "57P01", "08006", "28P01", "XX000",
+        "ABC01", "2F005", "38000", "40001", "42501", "53100", "54000", "55P03", "57014", "57P01", "08006", "28P01",
+        "XX000",
     ];
     for (i, code) in codes.into_iter().enumerate() {
         rig.db.sql(&raising(code)).await;
         let id = 1 + i;
         // By mark, among others; and in a step that has a truncate.
-        rig.db.sql(&format!("update t set v = case when id = {id} then 0 else {i} + 2 end; update other set v = '{code}'")).await;
+        rig.db
+            .sql(&format!(
+                "update t set v = case when id = {id} then 0 else {i} + 2 end; update other set v = '{code}'"
+            ))
+            .await;
         let done = rig.worker.drain(BUDGET).await.unwrap_or_else(|e| panic!("{code}: {e}"));
         assert_eq!((done.queued, done.paused.len(), done.dead), (0, 0, 1), "{code}");
         assert_eq!(other(&rig).await, [code]);
@@ -96,11 +105,17 @@ async fn whatever_code_a_function_raises_it_is_the_matter_of_its_row() {
 async fn a_function_that_is_gone_or_may_not_be_called_pauses_its_table_only() {
     let rig = set_up_with(&tables("public.check_v(v)"), &format!("{}; {MAKE}", raising("ABC01"))).await;
     for (breaks, mends) in [
-        ("create or replace function check_v(v int) returns bool immutable language plpgsql as 'begin return exists (select from nowhere where x = v); end'", raising("P0001")),
+        (
+            "create or replace function check_v(v int) returns bool immutable language plpgsql as 'begin return exists (select from nowhere where x = v); end'",
+            raising("P0001"),
+        ),
         ("alter function check_v(int) rename to check_w", "alter function check_w(int) rename to check_v".to_owned()),
     ] {
         rig.db.sql(breaks).await;
-        for write in ["update t set v = v + 1; update other set v = v || 'a'", "begin; truncate t; insert into t values (1, 1); update other set v = v || 'b'; commit"] {
+        for write in [
+            "update t set v = v + 1; update other set v = v || 'a'",
+            "begin; truncate t; insert into t values (1, 1); update other set v = v || 'b'; commit",
+        ] {
             rig.db.sql(write).await;
             let done = rig.drain().await;
             assert!(done.paused.contains("t") && done.paused.len() == 1, "{done:?}");
@@ -119,7 +134,11 @@ async fn a_table_that_the_replica_does_not_let_be_emptied_waits_alone() {
         rig.db.sql(MAKE).await;
         set_up(&rig.db.url(), rig.worker.schema()).await;
         rebuilt(&rig).await;
-        write_by_hand(&rig, "CREATE TRIGGER keep BEFORE DELETE ON t BEGIN SELECT RAISE(ABORT, 'alice@example.com stays'); END").await;
+        write_by_hand(
+            &rig,
+            "CREATE TRIGGER keep BEFORE DELETE ON t BEGIN SELECT RAISE(ABORT, 'alice@example.com stays'); END",
+        )
+        .await;
         rig.db.sql("truncate t; truncate other").await;
         let done = rig.drain().await;
         assert!(done.paused.contains("t") && done.paused.len() == 1, "{path:?} {done:?}");
@@ -217,12 +236,18 @@ async fn a_statement_that_somebody_cancels_is_tried_again_and_no_letter_is_made(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_no_utf8_is_one_letter_by_mark_and_by_copy() {
     let admin = PgUrl::parse(&cluster().url("postgres")).unwrap().connect().await.unwrap();
-    admin.batch_execute("create database no_encoding_keys encoding 'SQL_ASCII' template template0 locale 'C'").await.unwrap();
+    admin
+        .batch_execute("create database no_encoding_keys encoding 'SQL_ASCII' template template0 locale 'C'")
+        .await
+        .unwrap();
     let db = Db::existing("no_encoding_keys", cluster()).await;
     db.sql(include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"))).await;
     db.sql(&format!("select pgmq.create('{DEFAULT_QUEUE}')")).await;
-    db.sql("create table t (id text primary key, v text); create table ok (id int primary key, v text);
-            create table pairs (a text, b int, primary key (a, b))").await;
+    db.sql(
+        "create table t (id text primary key, v text); create table ok (id int primary key, v text);
+            create table pairs (a text, b int, primary key (a, b))",
+    )
+    .await;
     let json = r#"{"t":{"primaryKey":"id","columns":{"id":"TEXT","v":"TEXT"}},"ok":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
                    "pairs":{"primaryKey":["a","b"],"columns":{"a":"TEXT","b":"INTEGER"}}}"#;
     let rig = Rig::with(db, Home::new(Path::File), schema(json));
@@ -254,8 +279,12 @@ async fn a_column_that_follows_its_source_to_another_type_is_rebuilt_and_the_oth
         let json = r#"{"e":{"primaryKey":"id","columns":{"id":"INTEGER"},"evolve":true},
                        "other":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
         let rig = Rig::new(path, schema(json)).await;
-        rig.db.sql("create table e (id int primary key); create table other (id int primary key, v text);
-                    insert into e values (1), (2); insert into other values (1, 'x')").await;
+        rig.db
+            .sql(
+                "create table e (id int primary key); create table other (id int primary key, v text);
+                    insert into e values (1), (2); insert into other values (1, 'x')",
+            )
+            .await;
         set_up(&rig.db.url(), rig.worker.schema()).await;
         rebuilt(&rig).await;
         let changes = [

@@ -2,12 +2,12 @@
 //! an sqld of its own for each replica.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
+mod bounds;
 mod capture;
 mod chain;
 mod command;
 mod corpus;
 mod dead;
-mod bounds;
 mod drift;
 mod errors;
 mod faults;
@@ -30,8 +30,8 @@ mod store;
 mod support;
 mod tls;
 mod types;
-mod verify;
 mod unconverted;
+mod verify;
 mod volume;
 mod web;
 mod words;

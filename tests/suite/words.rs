@@ -11,12 +11,15 @@ const VALUE: &str = "alice@example.com";
 const TABLES: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","mail":"TEXT"},"where":"public.check_mail(mail)"},
     "other":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
 
-const MAKE: &str = "create function check_mail(mail text) returns bool immutable language plpgsql as 'begin return true; end';
+const MAKE: &str =
+    "create function check_mail(mail text) returns bool immutable language plpgsql as 'begin return true; end';
     create table t (id int primary key, mail text); create table other (id int primary key, v text);
     insert into t select i, 'x' from generate_series(1, 5) i; insert into other values (1, 'x')";
 
 fn raising(body: &str) -> String {
-    format!("create or replace function check_mail(mail text) returns bool immutable language plpgsql as $$ begin if mail <> 'x' then {body}; end if; return true; end $$")
+    format!(
+        "create or replace function check_mail(mail text) returns bool immutable language plpgsql as $$ begin if mail <> 'x' then {body}; end if; return true; end $$"
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,9 +28,18 @@ async fn what_a_filter_says_about_a_row_is_shown_nowhere() {
     rig.db.sql(MAKE).await;
     set_up(&rig.db.url(), rig.worker.schema()).await;
     rebuilt(&rig).await;
-    let raise = |code: &str| format!("raise 'mail %', mail using errcode = '{code}', detail = mail, hint = mail, table = mail, constraint = mail");
-    let mut bodies: Vec<String> = ["ABC01", "P0001", "42501", "42P01", "55000", "XX000", "40001", "28P01", "3D000", "53100", "08006", "0A000", "57014", "57P01", "25006", "22012"]
-        .into_iter().map(raise).collect();
+    let raise = |code: &str| {
+        format!(
+            "raise 'mail %', mail using errcode = '{code}', detail = mail, hint = mail, table = mail, constraint = mail"
+        )
+    };
+    let mut bodies: Vec<String> = [
+        "ABC01", "P0001", "42501", "42P01", "55000", "XX000", "40001", "28P01", "3D000", "53100", "08006", "0A000",
+        "57014", "57P01", "25006", "22012",
+    ]
+    .into_iter()
+    .map(raise)
+    .collect();
     bodies.extend([
         "perform mail::pg_catalog.regclass".to_owned(),
         "perform mail::pg_catalog.regprocedure".to_owned(),
@@ -46,10 +58,19 @@ async fn what_a_filter_says_about_a_row_is_shown_nowhere() {
     let server = Server::start(config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone())).await;
     for (i, body) in bodies.iter().enumerate() {
         rig.db.sql(&raising(body)).await;
-        let (id, write) = (i % 5 + 1, if i % 2 == 0 { "" } else { "truncate t; insert into t select i, 'x' from generate_series(1, 5) i;" });
-        rig.db.sql(&format!("begin; {write} update t set mail = '{VALUE}' where id = {id}; update other set v = '{i}'; commit")).await;
+        let (id, write) = (
+            i % 5 + 1,
+            if i % 2 == 0 { "" } else { "truncate t; insert into t select i, 'x' from generate_series(1, 5) i;" },
+        );
+        rig.db
+            .sql(&format!(
+                "begin; {write} update t set mail = '{VALUE}' where id = {id}; update other set v = '{i}'; commit"
+            ))
+            .await;
         let mut shown = Vec::new();
-        for arguments in [&["sync"][..], &["verify"], &["status"], &["status", "--json"], &["dead", "list"], &["resync", "t"]] {
+        for arguments in
+            [&["sync"][..], &["verify"], &["status"], &["status", "--json"], &["dead", "list"], &["resync", "t"]]
+        {
             let run = run(&rig, directory.path(), arguments).await;
             shown.push(format!("{arguments:?} {} {}", run.log(), run.printed()));
         }
@@ -97,7 +118,11 @@ async fn what_a_trigger_of_the_replica_says_is_shown_nowhere() {
             "SELECT json_extract('{}', NEW.mail)",
         ];
         for (i, body) in raises.into_iter().enumerate() {
-            write_by_hand(&rig, &format!("CREATE TRIGGER on_t{i} BEFORE UPDATE ON t WHEN NEW.mail <> 'x' BEGIN {body}; END")).await;
+            write_by_hand(
+                &rig,
+                &format!("CREATE TRIGGER on_t{i} BEFORE UPDATE ON t WHEN NEW.mail <> 'x' BEGIN {body}; END"),
+            )
+            .await;
             rig.db.sql(&format!("update t set mail = '{VALUE}' where id = 2; update other set v = '{i}'")).await;
             let done = rig.drain().await;
             assert_eq!((done.queued, done.dead), (0, 1), "{path:?} {body}");
