@@ -1,7 +1,7 @@
 # The habits of this repository. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint fuzz bench bench-quick bench-snapshot parts image clean
+.PHONY: help demo test chaos soak lint fuzz bench bench-quick bench-snapshot parts image clean
 
 # Container images are built with whichever of the two is here. OCI images have no HEALTHCHECK.
 BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build --format docker || echo docker build)
@@ -18,6 +18,9 @@ test: parts ## every test, against real Postgres, PGMQ, pgbouncer and sqld
 
 chaos: parts ## two minutes of faults on each write path: CHAOS_SEED, CHAOS_SECONDS, CHAOS_PATH, CHAOS_REPORT
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-120} cargo test --locked --test chaos
+
+soak: chaos ## the numbers of docs/reliability.md: chaos, then 300 random migrations beside the worker (MIGRATIONS, MIGRATIONS_SEED)
+	MIGRATIONS=$${MIGRATIONS:-300} cargo test --locked --test suite -- --nocapture random_migrations
 
 lint: ## formatting, clippy and documentation, warnings are errors
 	cargo fmt --check

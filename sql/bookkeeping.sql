@@ -1,131 +1,126 @@
 -- What the worker itself keeps in Postgres. Created at first contact, or by `pgflume setup`.
 -- Safe to run again.
 
--- opening a catalog table makes this session see a schema that another one has just created
-do $fresh$ begin perform from pg_catalog.pg_namespace limit 1; end $fresh$;
-create schema if not exists pgflume;
-revoke all on schema pgflume from public;
-
 -- One row a queue: how far the replica is. Its row lock is the single flight of all workers.
 create table if not exists pgflume.progress (
-    queue       text primary key,
+    queue       pg_catalog.text primary key,
     -- the pairing of this queue with one replica, and the position in it; null before first contact
-    epoch       text,
+    epoch       pg_catalog.text,
     seq         bigint not null default 0,
-    token       text not null default '',
+    token       pg_catalog.text not null default '',
     -- an epoch that a pairing or a nuke has announced and not finished yet
-    next_epoch  text,
+    next_epoch  pg_catalog.text,
     -- what this Postgres was when they were paired: a restore or a failover changes it
-    source_id   text,
-    queue_id    oid,
-    caught_up_at timestamptz,
-    synced_at   timestamptz
+    source_id   pg_catalog.text,
+    queue_id    pg_catalog.oid,
+    caught_up_at pg_catalog.timestamptz,
+    synced_at   pg_catalog.timestamptz
 );
 
 -- Callers that found a drain running leave a note here; the drain looks once more before it ends.
 create table if not exists pgflume.wakeup (
-    queue   text primary key,
+    queue   pg_catalog.text primary key,
     calls   bigint not null default 0
 );
 
 -- Ids of signed requests that work once (a nuke's).
 create table if not exists pgflume.redeemed (
-    id  text primary key,
-    at  timestamptz not null default now()
+    id  pg_catalog.text primary key,
+    at  pg_catalog.timestamptz not null default pg_catalog.now()
 );
 
 -- Tables that are rebuilt: one row for each table of a queue's schema.json that ever was.
 create table if not exists pgflume.resyncs (
-    queue        text not null,
-    name         text not null,
+    queue        pg_catalog.text not null,
+    name         pg_catalog.text not null,
     -- copy: rows in key order into the replica; sweep: what the source lacks out of it; done; failed: until asked again
-    phase        text not null default 'copy',
+    phase        pg_catalog.text not null default 'copy',
     -- the key up to which the phase is done (text, as Postgres or the replica writes it); null: from the start
-    cursor       text[],
+    cursor       pg_catalog.text[],
     -- setup, request, nuke, truncate, evolve, or what was noticed (behind, other_replica, other_source)
-    reason       text not null,
+    reason       pg_catalog.text not null,
     -- the replica's table was empty at the start, so there is nothing to sweep
     fresh        boolean not null default false,
     -- why it waits
-    problem      text,
+    problem      pg_catalog.text,
     rows         bigint not null default 0,
     removed      bigint not null default 0,
     -- from the planner's statistics, as the copy began; null: unknown
     estimated    bigint,
     busy_ms      bigint not null default 0,
-    requested_at timestamptz not null default now(),
-    started_at   timestamptz,
-    finished_at  timestamptz,
+    requested_at pg_catalog.timestamptz not null default pg_catalog.now(),
+    started_at   pg_catalog.timestamptz,
+    finished_at  pg_catalog.timestamptz,
     primary key (queue, name)
 );
 
 -- How far `pgflume verify --sample` has come, and what every row was last compared by.
 create table if not exists pgflume.verified (
-    queue        text not null,
-    name         text not null,
-    phase        text not null default 'compare',
-    cursor       text[],
+    queue        pg_catalog.text not null,
+    name         pg_catalog.text not null,
+    phase        pg_catalog.text not null default 'compare',
+    cursor       pg_catalog.text[],
     rows         bigint not null default 0,
     different    bigint not null default 0,
-    started_at   timestamptz not null default now(),
+    started_at   pg_catalog.timestamptz not null default pg_catalog.now(),
     -- the last pass that went through the whole table
-    last_started_at  timestamptz,
-    last_finished_at timestamptz,
+    last_started_at  pg_catalog.timestamptz,
+    last_finished_at pg_catalog.timestamptz,
     last_rows        bigint,
     last_different   bigint,
     primary key (queue, name)
 );
 
 -- What was noticed about the two sides, and healed by a resync.
-alter table pgflume.progress add column if not exists healed_at timestamptz;
-alter table pgflume.progress add column if not exists healed_from text;
+alter table pgflume.progress add column if not exists healed_at pg_catalog.timestamptz;
+alter table pgflume.progress add column if not exists healed_from pg_catalog.text;
 -- epochs that this queue was paired in: a replica that comes back with one of them is an older copy of its own
-alter table pgflume.progress add column if not exists past_epochs text[] not null default '{}';
+alter table pgflume.progress add column if not exists past_epochs pg_catalog.text[] not null default '{}';
 
 -- What `pgflume setup` captured, one row for each table of schema.json: to tell what has changed since.
 create table if not exists pgflume.captured (
-    queue       text not null,
-    name        text not null,
+    queue       pg_catalog.text not null,
+    name        pg_catalog.text not null,
     -- pg_class.oid: a renamed table is found again
-    source      oid not null,
+    source      pg_catalog.oid not null,
     -- columns, key, where, indexes, source and triggers as captured; the source's columns and types at that time;
     -- columns that schema.json named once and the replica may still have
-    definition  jsonb not null,
-    at          timestamptz not null default now(),
+    definition  pg_catalog.jsonb not null,
+    at          pg_catalog.timestamptz not null default pg_catalog.now(),
     primary key (queue, name)
 );
 
 -- By which definition the replica's rows are kept: what a worker with another one has to copy again.
 create table if not exists pgflume.shapes (
-    queue       text not null,
-    name        text not null,
-    definition  jsonb not null,
+    queue       pg_catalog.text not null,
+    name        pg_catalog.text not null,
+    definition  pg_catalog.jsonb not null,
     primary key (queue, name)
 );
 
 -- All of a queue's shapes in one value, so that a step sees at once that another worker has another schema.json.
-alter table pgflume.progress add column if not exists shape text;
+alter table pgflume.progress add column if not exists shape pg_catalog.text;
 
 -- By what a cursor is to be read: another key makes it worthless; and rows that became dead letters.
-alter table pgflume.resyncs add column if not exists ordered_by text;
+alter table pgflume.resyncs add column if not exists ordered_by pg_catalog.text;
 alter table pgflume.resyncs add column if not exists unfit bigint not null default 0;
-alter table pgflume.verified add column if not exists ordered_by text;
+alter table pgflume.verified add column if not exists ordered_by pg_catalog.text;
 
 -- Acknowledged messages, for a replica that falls back: what a take took, and, in a row of its own, where its step led.
 create table if not exists pgflume.kept (
     id          bigint generated always as identity primary key,
-    queue       text not null,
-    epoch       text not null,
+    queue       pg_catalog.text not null,
+    epoch       pg_catalog.text not null,
     -- where the replica was when the step began
     after_seq   bigint not null,
-    after_token text not null,
+    after_token pg_catalog.text not null,
     -- the tokens of the batches that it applied
-    tokens      text[] not null default '{}',
+    tokens      pg_catalog.text[] not null default '{}',
     -- tables of which it wrote rows that no message names
-    copied      text[] not null default '{}',
+    copied      pg_catalog.text[] not null default '{}',
     msg_ids     bigint[] not null default '{}',
-    messages    text[] not null default '{}',
-    at          timestamptz not null default now()
+    messages    pg_catalog.text[] not null default '{}',
+    at          pg_catalog.timestamptz not null default pg_catalog.now()
 );
 create index if not exists kept_by_age on pgflume.kept (queue, at);
 
@@ -133,8 +128,8 @@ create index if not exists kept_by_age on pgflume.kept (queue, at);
 -- Not again where it is done: it would wait for readers.
 do $$
 begin
-    if exists (select from pg_attribute
-               where attrelid = 'pgflume.kept'::regclass and attname = 'messages' and attcompression <> 'l') then
+    if exists (select from pg_catalog.pg_attribute
+               where attrelid = 'pgflume.kept'::pg_catalog.regclass and attname = 'messages' and attcompression <> 'l') then
         alter table pgflume.kept alter column messages set compression lz4;
     end if;
 exception when feature_not_supported then
@@ -145,20 +140,20 @@ $$;
 -- Messages that others took off a queue, each row one statement: their changes have to be found by a resync.
 create table if not exists pgflume.losses (
     id          bigint generated always as identity primary key,
-    queue       text not null,
+    queue       pg_catalog.text not null,
     -- DELETE or TRUNCATE
-    by          text not null,
+    by          pg_catalog.text not null,
     -- the role
-    who         text not null,
-    at          timestamptz not null default clock_timestamp()
+    who         pg_catalog.text not null,
+    at          pg_catalog.timestamptz not null default pg_catalog.clock_timestamp()
 );
 
 -- Names of steps that write rows that no message names, committed before they write: a Postgres that knows the name
 -- has all that the step saw.
 create table if not exists pgflume.steps (
-    queue       text not null,
-    token       text not null,
-    at          timestamptz not null default now(),
+    queue       pg_catalog.text not null,
+    token       pg_catalog.text not null,
+    at          pg_catalog.timestamptz not null default pg_catalog.now(),
     primary key (queue, token)
 );
 

@@ -1,16 +1,16 @@
 insert into pgflume.captured as c (queue, name, source, definition)
-select {{queue_name}}, {{name}}, r.oid, {{definition}}::jsonb || jsonb_build_object(
+select {{queue_name}}, {{name}}, r.oid, {{definition}}::pg_catalog.jsonb || pg_catalog.jsonb_build_object(
     'known', r.relnatts,
-    'source_columns', (select jsonb_agg(jsonb_build_object('name', a.attname, 'number', a.attnum,
-                               'type', format_type(a.atttypid, a.atttypmod)) order by a.attnum)
-                       from pg_attribute a where a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped))
-from pg_class r where r.oid = {{source_text}}::regclass
-on conflict (queue, name) do update set source = excluded.source, at = now(), definition = excluded.definition || jsonb_build_object(
+    'source_columns', (select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', a.attname, 'number', a.attnum,
+                               'type', pg_catalog.format_type(a.atttypid, a.atttypmod)) order by a.attnum)
+                       from pg_catalog.pg_attribute a where a.attrelid = r.oid and a.attnum > 0 and not a.attisdropped))
+from pg_catalog.pg_class r where r.oid = {{source_text}}::pg_catalog.regclass
+on conflict (queue, name) do update set source = excluded.source, at = pg_catalog.now(), definition = excluded.definition || pg_catalog.jsonb_build_object(
     -- columns that were added while the table followed its source go on being followed
     'known', case when (c.definition ->> 'evolve')::boolean and (excluded.definition ->> 'evolve')::boolean and c.source = excluded.source
                   then c.definition -> 'known' else excluded.definition -> 'known' end,
     -- columns that the replica may still have
-    'retired', (select coalesce(jsonb_agg(u.n order by u.n), '[]')
-                from (select jsonb_object_keys(c.definition -> 'columns')
-                      union select jsonb_array_elements_text(coalesce(c.definition -> 'retired', '[]'))
-                      except select jsonb_object_keys(excluded.definition -> 'columns')) u(n)));
+    'retired', (select coalesce(pg_catalog.jsonb_agg(u.n order by u.n), '[]')
+                from (select pg_catalog.jsonb_object_keys(c.definition -> 'columns')
+                      union select pg_catalog.jsonb_array_elements_text(coalesce(c.definition -> 'retired', '[]'))
+                      except select pg_catalog.jsonb_object_keys(excluded.definition -> 'columns')) u(n)));

@@ -2,11 +2,11 @@
 -- our triggers' names.
 -- format_type(..., -1): with NULL it writes `character` for char(n), and a cast to that cuts to one letter.
 select w.name, c.oid,
-       has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select'),
-       exists (select from pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled <> 'D'
-               and g.tgname in ($4::text || 'insert', $4::text || 'row')),
-       a.attname::text,
-       format_type(base.oid, -1),
+       pg_catalog.has_schema_privilege(n.oid, 'usage') and pg_catalog.has_table_privilege(c.oid, 'select'),
+       exists (select from pg_catalog.pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled <> 'D'
+               and g.tgname in ($4::pg_catalog.text || 'insert', $4::pg_catalog.text || 'row')),
+       a.attname::pg_catalog.text,
+       pg_catalog.format_type(base.oid, -1),
        base.oid,
        coalesce(operators.equals, 'operator(pg_catalog.=)'),
        coalesce(operators.greater, 'operator(pg_catalog.>)'),
@@ -15,42 +15,42 @@ select w.name, c.oid,
        -- sorted by bytes, as SQLite does
        case when a.attcollation = 0 then true
             when a.attcollation = 100 then database.by_bytes
-            else database.is_utf8 and exists (select from pg_collation l where l.oid = a.attcollation and l.collcollate in ('C', 'POSIX')
+            else database.is_utf8 and exists (select from pg_catalog.pg_collation l where l.oid = a.attcollation and l.collcollate in ('C', 'POSIX')
                          and l.collprovider = 'c') end,
        arrays.is_array, arrays.are_inside,
-       format_type(a.atttypid, a.atttypmod),
+       pg_catalog.format_type(a.atttypid, a.atttypmod),
        -- what the order of its values depends on beside the type
-       concat(a.attcollation, (select md5(string_agg(e.enumlabel, ',' order by e.enumsortorder)) from pg_enum e where e.enumtypid = base.oid)),
+       pg_catalog.concat(a.attcollation, (select pg_catalog.md5(pg_catalog.string_agg(e.enumlabel, ',' order by e.enumsortorder)) from pg_catalog.pg_enum e where e.enumtypid = base.oid)),
        a.attnum,
        base.oid <> a.atttypid,
-       -- read at the moment, so that its text need not be UTF-8
-       current_setting('server_encoding') = 'SQL_ASCII',
+       -- then a text need not be UTF-8
+       pg_catalog.current_setting('server_encoding') = 'SQL_ASCII',
        foreign_code.to_text, foreign_code.from_text
-from unnest($1::text[], $2::text[], $3::text[]) as w(name, schema, source)
-join pg_namespace n on n.nspname = w.schema
-join pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p', 'v')
-join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as w(name, schema, source)
+join pg_catalog.pg_namespace n on n.nspname = w.schema
+join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p')
+join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
 cross join (
     select u.is_utf8,
-           u.is_utf8 and d.datcollate in ('C', 'POSIX') and coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') = 'c' as by_bytes
-    from pg_database d cross join (select current_setting('server_encoding') = 'UTF8' as is_utf8) u
-    where d.datname = current_database()) database
+           u.is_utf8 and d.datcollate in ('C', 'POSIX') and coalesce(pg_catalog.to_jsonb(d) ->> 'datlocprovider', 'c') = 'c' as by_bytes
+    from pg_catalog.pg_database d cross join (select pg_catalog.current_setting('server_encoding') = 'UTF8' as is_utf8) u
+    where d.datname = pg_catalog.current_database()) database
 cross join lateral (
     with recursive b(oid, kind, below) as (
-        select t.oid, t.typtype, t.typbasetype from pg_type t where t.oid = a.atttypid
-        union all select t.oid, t.typtype, t.typbasetype from b join pg_type t on t.oid = b.below where b.kind = 'd')
+        select t.oid, t.typtype, t.typbasetype from pg_catalog.pg_type t where t.oid = a.atttypid
+        union all select t.oid, t.typtype, t.typbasetype from b join pg_catalog.pg_type t on t.oid = b.below where b.kind = 'd')
     select b.oid from b where b.kind <> 'd') base
 -- the default comparison of the type: an extension's type has its own, outside the search path
 left join lateral (
-    select max(format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 3) as equals,
-           max(format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 5) as greater,
-           max(format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 4) as at_least,
-           max(format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 2) as at_most
-    from pg_opclass oc
-    join pg_am am on am.oid = oc.opcmethod and am.amname = 'btree'
-    join pg_amop p on p.amopfamily = oc.opcfamily and p.amoplefttype = oc.opcintype and p.amoprighttype = oc.opcintype
-    join pg_operator o on o.oid = p.amopopr
-    join pg_namespace opn on opn.oid = o.oprnamespace
+    select pg_catalog.max(pg_catalog.format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 3) as equals,
+           pg_catalog.max(pg_catalog.format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 5) as greater,
+           pg_catalog.max(pg_catalog.format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 4) as at_least,
+           pg_catalog.max(pg_catalog.format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 2) as at_most
+    from pg_catalog.pg_opclass oc
+    join pg_catalog.pg_am am on am.oid = oc.opcmethod and am.amname = 'btree'
+    join pg_catalog.pg_amop p on p.amopfamily = oc.opcfamily and p.amoplefttype = oc.opcintype and p.amoprighttype = oc.opcintype
+    join pg_catalog.pg_operator o on o.oid = p.amopopr
+    join pg_catalog.pg_namespace opn on opn.oid = o.oprnamespace
     where oc.opcdefault and oc.opcintype = base.oid) operators on true
 -- arrays may have lower bounds, which JSON has not; int2vector (22) and oidvector (30) never show theirs
 cross join lateral (
@@ -59,18 +59,18 @@ cross join lateral (
         union
         select below.oid, true
         from part
-        join pg_type t on t.oid = part.oid
+        join pg_catalog.pg_type t on t.oid = part.oid
         cross join lateral (
             select t.typbasetype where t.typtype = 'd'
             union all
-            select t.typelem where t.typsubscript = 'array_subscript_handler'::regproc
+            select t.typelem where t.typsubscript = 'array_subscript_handler'::pg_catalog.regproc
             union all
-            select f.atttypid from pg_attribute f
+            select f.atttypid from pg_catalog.pg_attribute f
             where t.typtype = 'c' and f.attrelid = t.typrelid and f.attnum > 0 and not f.attisdropped) below(oid))
-    select coalesce(bool_or(not part.is_inside), false) as is_array, coalesce(bool_or(part.is_inside), false) as are_inside
+    select coalesce(pg_catalog.bool_or(not part.is_inside), false) as is_array, coalesce(pg_catalog.bool_or(part.is_inside), false) as are_inside
     from part
-    join pg_type t on t.oid = part.oid
-    where t.typsubscript = 'array_subscript_handler'::regproc and t.oid not in (22, 30)) arrays
+    join pg_catalog.pg_type t on t.oid = part.oid
+    where t.typsubscript = 'array_subscript_handler'::pg_catalog.regproc and t.oid not in (22, 30)) arrays
 -- what others wrote and what reading the column would run: a cast that is a function, of the type itself or, within
 -- JSON, of one inside; for a key also a cast from text, and the checks of domains inside
 cross join lateral (
@@ -79,27 +79,27 @@ cross join lateral (
         union
         select below.oid, true
         from part
-        join pg_type t on t.oid = part.oid
+        join pg_catalog.pg_type t on t.oid = part.oid
         cross join lateral (
             select t.typbasetype where t.typtype = 'd'
             union all
-            select t.typelem where t.typsubscript = 'array_subscript_handler'::regproc
+            select t.typelem where t.typsubscript = 'array_subscript_handler'::pg_catalog.regproc
             union all
-            select f.atttypid from pg_attribute f
+            select f.atttypid from pg_catalog.pg_attribute f
             where t.typtype = 'c' and f.attrelid = t.typrelid and f.attnum > 0 and not f.attisdropped
             union all
-            select g.rngsubtype from pg_range g where t.oid in (g.rngtypid, g.rngmultitypid)) below(oid)),
+            select g.rngsubtype from pg_catalog.pg_range g where t.oid in (g.rngtypid, g.rngmultitypid)) below(oid)),
     casts as (
         select k.castsource, k.casttarget
-        from pg_cast k
-        join pg_proc f on f.oid = k.castfunc
-        where f.pronamespace <> 'pg_catalog'::regnamespace
-          and not exists (select from pg_depend d where d.classid = 'pg_cast'::regclass and d.objid = k.oid and d.deptype = 'e'))
+        from pg_catalog.pg_cast k
+        join pg_catalog.pg_proc f on f.oid = k.castfunc
+        where f.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace
+          and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_cast'::pg_catalog.regclass and d.objid = k.oid and d.deptype = 'e'))
     select exists (select from casts k join part on part.oid = k.castsource
-                   where k.casttarget in ('json'::regtype, 'jsonb'::regtype) or k.casttarget = 'text'::regtype and not part.is_inside)
+                   where k.casttarget in ('json'::pg_catalog.regtype, 'jsonb'::pg_catalog.regtype) or k.casttarget = 'text'::pg_catalog.regtype and not part.is_inside)
                as to_text,
-           exists (select from casts k where k.castsource = 'text'::regtype and k.casttarget = base.oid)
+           exists (select from casts k where k.castsource = 'text'::pg_catalog.regtype and k.casttarget = base.oid)
            or exists (select from part
-                      join pg_constraint x on x.contypid = part.oid
-                      join pg_depend d on d.classid = 'pg_constraint'::regclass and d.objid = x.oid
-                      where part.is_inside and d.refclassid in ('pg_proc'::regclass, 'pg_operator'::regclass)) as from_text) foreign_code
+                      join pg_catalog.pg_constraint x on x.contypid = part.oid
+                      join pg_catalog.pg_depend d on d.classid = 'pg_constraint'::pg_catalog.regclass and d.objid = x.oid
+                      where part.is_inside and d.refclassid in ('pg_proc'::pg_catalog.regclass, 'pg_operator'::pg_catalog.regclass)) as from_text) foreign_code

@@ -1,27 +1,27 @@
 -- The columns of tables with their types under all domains, an array's elements included. $1 the tables' oids.
 with recursive domains as (
-    select t.oid, t.typbasetype as base from pg_type t where t.typtype = 'd'
+    select t.oid, t.typbasetype as base from pg_catalog.pg_type t where t.typtype = 'd'
     union all
     select domains.oid, t.typbasetype
-    from domains join pg_type t on t.oid = domains.base
+    from domains join pg_catalog.pg_type t on t.oid = domains.base
     where t.typtype = 'd'
 ), bases as (
-    select domains.oid, domains.base from domains join pg_type t on t.oid = domains.base where t.typtype <> 'd'
+    select domains.oid, domains.base from domains join pg_catalog.pg_type t on t.oid = domains.base where t.typtype <> 'd'
 )
 select
     a.attrelid,
-    a.attname::text,
+    a.attname::pg_catalog.text,
     a.attnotnull,
-    coalesce(e.typname, t.typname)::text,
-    coalesce(e.typtype, t.typtype)::text,
-    coalesce(e.typnamespace, t.typnamespace) = 'pg_catalog'::regnamespace,
+    coalesce(e.typname, t.typname)::pg_catalog.text,
+    coalesce(e.typtype, t.typtype)::pg_catalog.text,
+    coalesce(e.typnamespace, t.typnamespace) = 'pg_catalog'::pg_catalog.regnamespace,
     e.oid is not null
-from pg_attribute a
+from pg_catalog.pg_attribute a
 left join bases b on b.oid = a.atttypid
-join pg_type t on t.oid = coalesce(b.base, a.atttypid)
+join pg_catalog.pg_type t on t.oid = coalesce(b.base, a.atttypid)
 -- true arrays only: name, point and int2vector are subscriptable too
-left join pg_type d on d.typarray = t.oid
+left join pg_catalog.pg_type d on d.typarray = t.oid
 left join bases eb on eb.oid = d.oid
-left join pg_type e on e.oid = coalesce(eb.base, d.oid)
+left join pg_catalog.pg_type e on e.oid = coalesce(eb.base, d.oid)
 where a.attrelid = any ($1) and a.attnum > 0 and not a.attisdropped
 order by a.attrelid, a.attnum

@@ -3,13 +3,13 @@
 
 -- Where the address and the secret are kept if the server has no Vault.
 create table if not exists pgflume.settings (
-    name  text primary key,
-    value text not null
+    name  pg_catalog.text primary key,
+    value pg_catalog.text not null
 );
 revoke all on table pgflume.settings from public;
 
 -- Where cron posts: Vault's secret libsql_sync_url, else pgflume.settings. Null if it was never set.
-create or replace function pgflume.get_libsql_sync_url() returns text
+create or replace function pgflume.get_libsql_sync_url() returns pg_catalog.text
 language plpgsql stable security definer set search_path = ''
 as $body$
 declare
@@ -18,6 +18,10 @@ begin
     if exists (
         select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where n.nspname = 'vault' and c.relname = 'decrypted_secrets' and pg_catalog.has_schema_privilege(n.oid, 'usage')
+            -- not just anybody's view of that name
+            and (exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
+                or exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                           and d.objid = c.oid and d.deptype = 'e'))
     ) then
         execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
             into found_value using 'libsql_sync_url';
@@ -31,7 +35,7 @@ $body$;
 revoke all on function pgflume.get_libsql_sync_url() from public;
 
 -- The secret that the worker expects: Vault's libsql_webhook_signature, else pgflume.settings.
-create or replace function pgflume.get_libsql_webhook_signature() returns text
+create or replace function pgflume.get_libsql_webhook_signature() returns pg_catalog.text
 language plpgsql stable security definer set search_path = ''
 as $body$
 declare
@@ -40,6 +44,10 @@ begin
     if exists (
         select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where n.nspname = 'vault' and c.relname = 'decrypted_secrets' and pg_catalog.has_schema_privilege(n.oid, 'usage')
+            -- not just anybody's view of that name
+            and (exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
+                or exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                           and d.objid = c.oid and d.deptype = 'e'))
     ) then
         execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
             into found_value using 'libsql_webhook_signature';
@@ -53,7 +61,7 @@ $body$;
 revoke all on function pgflume.get_libsql_webhook_signature() from public;
 
 -- What cron runs: one post to the worker, which drains the queue by itself.
-create or replace function pgflume.process_libsql_replication_batch() returns void
+create or replace function pgflume.process_libsql_replication_batch() returns pg_catalog.void
 language plpgsql security definer set search_path = ''
 as $body$
 declare
@@ -75,6 +83,13 @@ begin
     if exists (
         select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where n.nspname = 'net' and p.proname = 'http_post' and pg_catalog.has_schema_privilege(n.oid, 'usage')
+    ) and not exists (
+        -- what anybody else has made would learn the secret
+        select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+        where n.nspname = 'net' and p.proname = 'http_post'
+            and not exists (select from pg_catalog.pg_roles o where o.oid = p.proowner and (o.rolsuper or o.rolname = current_user))
+            and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+                            and d.objid = p.oid and d.deptype = 'e')
     ) then
         execute 'select net.http_post(url := $1, body := $2, params := $3, headers := $4, timeout_milliseconds := $5)'
             using url, body::pg_catalog.jsonb, '{}'::pg_catalog.jsonb,
@@ -110,7 +125,7 @@ revoke all on function pgflume.process_libsql_replication_batch() from public;
 --   create trigger … after insert or update or delete on … for each row
 --       execute function pgflume.trigger_http_queue_post_to_function_libsql();
 -- An argument names another queue than this one.
-create or replace function pgflume.trigger_http_queue_post_to_function_libsql() returns trigger
+create or replace function pgflume.trigger_http_queue_post_to_function_libsql() returns pg_catalog.trigger
 language plpgsql security definer
 set search_path = ''
 set timezone = 'UTC'

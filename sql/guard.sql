@@ -17,7 +17,6 @@ $note$;
 grant create on schema pgflume to pgflume_capture;
 alter function pgflume.note_loss() owner to pgflume_capture;
 revoke create on schema pgflume from pgflume_capture;
-grant usage on schema pgflume to pgflume_capture;
 revoke all on function pgflume.note_loss() from public;
 do $guard$
 declare

@@ -1,24 +1,24 @@
 -- The columns of a table with their types under all domains. $1 the table's oid.
 with recursive types as (
     select a.attnum, a.attname, a.attnotnull, a.atttypid as oid
-    from pg_attribute a
+    from pg_catalog.pg_attribute a
     where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped
     union all
     select types.attnum, types.attname, types.attnotnull, t.typbasetype
-    from types join pg_type t on t.oid = types.oid
+    from types join pg_catalog.pg_type t on t.oid = types.oid
     where t.typtype = 'd'
 )
 select
-    c.attname::text,
+    c.attname::pg_catalog.text,
     c.attnotnull,
-    a.attgenerated::text = 'v',
-    case when coalesce(e.typnamespace, t.typnamespace) = 'pg_catalog'::regnamespace then coalesce(e.typname, t.typname)::text end,
+    a.attgenerated::pg_catalog.text = 'v',
+    case when coalesce(e.typnamespace, t.typnamespace) = 'pg_catalog'::pg_catalog.regnamespace then coalesce(e.typname, t.typname)::pg_catalog.text end,
     e.oid is not null,
-    t.typtype::text = 'e',
-    exists (select from pg_cast k where k.castsource = t.oid and k.casttarget = 'text'::regtype and k.castfunc >= 16384)
+    t.typtype::pg_catalog.text = 'e',
+    exists (select from pg_catalog.pg_cast k where k.castsource = t.oid and k.casttarget = 'text'::pg_catalog.regtype and k.castfunc >= 16384)
 from types c
-join pg_attribute a on a.attrelid = $1 and a.attnum = c.attnum
-join pg_type t on t.oid = c.oid and t.typtype <> 'd'
+join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attnum = c.attnum
+join pg_catalog.pg_type t on t.oid = c.oid and t.typtype <> 'd'
 -- true arrays only: name and point are subscriptable too
-left join pg_type e on e.oid = t.typelem and t.typcategory = 'A'
+left join pg_catalog.pg_type e on e.oid = t.typelem and t.typcategory = 'A'
 order by c.attnum

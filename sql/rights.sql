@@ -11,12 +11,18 @@ begin
     execute pg_catalog.format('grant select on sequence %s to pgflume_worker', pg_catalog.pg_get_serial_sequence({{queue_text}}, 'msg_id'));
 end
 $sequence$;
+-- exactly these: default privileges may have given more
+revoke all on all tables in schema pgflume from pgflume_worker, pgflume_capture cascade;
+revoke all on all sequences in schema pgflume from pgflume_worker, pgflume_capture cascade;
+revoke all on all functions in schema pgflume from pgflume_worker cascade;
+revoke all on schema pgflume from pgflume_worker, pgflume_capture cascade;
 grant usage on schema pgflume to pgflume_worker;
 grant select, insert, update on pgflume.progress, pgflume.wakeup to pgflume_worker;
 grant select, insert, delete on pgflume.redeemed, pgflume.kept, pgflume.steps to pgflume_worker;
 grant select, insert, update, delete on pgflume.resyncs, pgflume.verified to pgflume_worker;
 grant select, delete on pgflume.losses to pgflume_worker;
 grant insert on pgflume.losses to pgflume_capture;
+grant usage on schema pgflume to pgflume_capture;
 grant select on pgflume.captured to pgflume_worker;
 grant select, insert, update on pgflume.shapes to pgflume_worker;
 

@@ -4,7 +4,7 @@
 do $roles$
 declare
     me constant name := current_user;
-    modern constant boolean := current_setting('server_version_num')::integer >= 160000;
+    modern constant boolean := pg_catalog.current_setting('server_version_num')::integer >= 160000;
     member boolean;
 begin
     if not exists (select from pg_catalog.pg_roles where rolname = 'pgflume_capture') then

@@ -7,6 +7,7 @@ use crate::config::{QueueName, Target};
 use crate::drift::recorded::{self, Difference};
 use crate::drift::{evolve, shape};
 use crate::error::{Error, Result};
+use crate::postgres::Client;
 use crate::postgres::PgUrl;
 use crate::progress;
 use crate::replica::Replica;
@@ -17,7 +18,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 /// How long a change of the replica waits for the step that is running.
@@ -63,7 +63,7 @@ enum Reach {
 /// Looks at both sides. Changes nothing.
 pub async fn plan(sides: &Sides) -> Result<Plan> {
     let in_postgres = capture::plan(&sides.postgres, &sides.schema, &sides.queue, &sides.wanted).await?;
-    let client = sides.postgres.connect().await?;
+    let client = sides.postgres.pinned().await?;
     let (schema, differences, retired) = definitions(&client, sides).await?;
     let replica = match &sides.target {
         None => Reach::Unnamed,
@@ -165,7 +165,7 @@ pub async fn apply(sides: &Sides, plan: Plan) -> Result<Report> {
 /// Alters the replica under the single flight and behind the fence. What was planned before the lock is
 /// planned again under it.
 async fn alter_replica(sides: &Sides, target: &Target) -> Result<Vec<Change>> {
-    let client = sides.postgres.connect().await?;
+    let client = sides.postgres.pinned().await?;
     let queue = &sides.queue;
     progress::ensure(&client, queue).await?;
     let (schema, _, retired) = definitions(&client, sides).await?;
@@ -190,7 +190,7 @@ async fn alter_replica(sides: &Sides, target: &Target) -> Result<Vec<Change>> {
     if sides.wanted.allow_drop {
         recorded::forget(&client, queue, &retired).await?;
     }
-    client.batch_execute("commit").await?;
+    client.commit().await?;
     for change in &changes {
         tracing::info!(table = change.table, "the replica was changed: {}", change.what);
     }
@@ -199,7 +199,7 @@ async fn alter_replica(sides: &Sides, target: &Target) -> Result<Vec<Change>> {
 
 /// A replica that the worker has not made yet has nothing to drop.
 async fn forget(sides: &Sides) -> Result<Vec<Change>> {
-    let client = sides.postgres.connect().await?;
+    let client = sides.postgres.pinned().await?;
     let (_, _, retired) = definitions(&client, sides).await?;
     recorded::forget(&client, &sides.queue, &retired).await?;
     Ok(Vec::new())
@@ -242,7 +242,7 @@ impl Reach {
         match self {
             Self::Known(changes) if changes.is_empty() => writeln!(f, "In the replica: nothing"),
             Self::Known(_) => writeln!(f, "In the replica:"),
-            Self::Fresh => writeln!(f, "In the replica: the worker's first drain creates the tables"),
+            Self::Fresh => writeln!(f, "In the replica: the worker's first drain makes what it lacks"),
             Self::Unnamed => writeln!(
                 f,
                 "In the replica: not looked at, because LIBSQL_URL is not set; the worker adds tables and columns when it next starts with this schema.json"

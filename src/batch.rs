@@ -45,6 +45,16 @@ impl Item {
         let row: &[Cell] = if let State::Row { cells, .. } = &self.state { cells } else { &[] };
         self.key.iter().chain(row).map(Cell::bytes).sum()
     }
+
+    /// Whether it makes a column (by position) NULL.
+    pub fn sets_null(&self, column: usize) -> bool {
+        match &self.state {
+            State::Gone => false,
+            State::Row { columns, cells, .. } => {
+                columns.iter().zip(cells).any(|(at, cell)| *at == column && *cell == Cell::Null)
+            }
+        }
+    }
 }
 
 /// An image's row: its key, the columns that it sets, their cells.

@@ -4,6 +4,7 @@
 use crate::error::{Error, Result};
 use crate::letters::{self, Choice, Waiting};
 use crate::message::MarkedKey;
+use crate::postgres::Client;
 use crate::progress;
 use crate::schema::catalog::{self, Access, SourceTable};
 use crate::source;
@@ -11,7 +12,6 @@ use crate::sync::Worker;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
 /// How long to wait for a step that is running: what it applies may supersede a letter.
@@ -38,7 +38,7 @@ pub async fn list(worker: &Worker, choice: &Choice, limit: i64) -> Result<Vec<Wa
     let client = connect(worker).await?;
     source::begin_waiting(&client, LOOK_PATIENCE).await?;
     let letters = letters::waiting(&client, worker.queue(), choice, 0, limit).await?;
-    client.batch_execute("commit").await?;
+    client.commit().await?;
     Ok(letters)
 }
 
@@ -56,12 +56,12 @@ pub async fn retry(worker: &Worker, choice: &Choice) -> Result<Retried> {
         let (ids, messages): (Vec<i64>, Vec<_>) = again.unzip();
         letters::send_again(&client, worker.queue(), &messages).await?;
         letters::forget(&client, worker.queue(), &ids).await?;
-        client.batch_execute("commit").await?;
+        client.commit().await?;
         done.sent += ids.len() as u64;
         done.stay += (page.len() - ids.len()) as u64;
         after = last;
     }
-    client.batch_execute("rollback").await?;
+    client.rollback().await?;
     Ok(done)
 }
 
@@ -92,7 +92,7 @@ pub async fn drop_letters(worker: &Worker, choice: &Choice) -> Result<u64> {
         let ids: Vec<i64> = page.iter().map(|letter| letter.id).collect();
         let gone = letters::forget(&client, worker.queue(), &ids).await?;
         // Not without it: whoever gives up meanwhile has dropped nothing.
-        client.batch_execute("commit").await?;
+        client.commit().await?;
         let Some(last) = ids.last() else { return Ok(dropped) };
         (dropped, after) = (dropped + gone, *last);
     }
@@ -106,7 +106,7 @@ fn busy(error: Error) -> Error {
 }
 
 async fn connect(worker: &Worker) -> Result<Client> {
-    let client = worker.postgres().connect().await?;
+    let client = worker.postgres().pinned().await?;
     progress::ensure(&client, worker.queue()).await?;
     Ok(client)
 }

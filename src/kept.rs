@@ -4,12 +4,12 @@
 
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::queue;
 use crate::reconcile::KeptStep;
 use crate::replica::head::Head;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// Keeps the positions that a step led to, and the tables of which it wrote rows that no message names; forgets
@@ -35,7 +35,8 @@ pub async fn record(
     ];
     client.execute_typed(sql, &parameters).await?;
     // Whole steps only: a row of messages may be older than that of their positions by the time of a step.
-    let old = "delete from pgflume.kept where queue = $1 and at < now() - $2 * interval '1 s' and after_seq < $3";
+    let old =
+        "delete from pgflume.kept where queue = $1 and at < pg_catalog.now() - $2 * interval '1 s' and after_seq < $3";
     let seconds = window.as_secs_f64();
     let parameters = [(&queue.as_str() as _, Type::TEXT), (&seconds as _, Type::FLOAT8), (&after.seq as _, Type::INT8)];
     client.execute_typed(old, &parameters).await?;
@@ -59,7 +60,7 @@ const MOST_PUT_BACK: i64 = 500_000;
 
 /// Whether what was taken at `seq` or later can have its places on the queue again.
 pub async fn can_put_back(client: &Client, queue: &QueueName, epoch: &str, seq: i64) -> Result<bool> {
-    let sql = "select coalesce(sum(cardinality(msg_ids)), 0)::bigint, coalesce(max((select max(i) from unnest(msg_ids) i)), 0)
+    let sql = "select coalesce(pg_catalog.sum(pg_catalog.cardinality(msg_ids)), 0)::bigint, coalesce(pg_catalog.max((select pg_catalog.max(i) from pg_catalog.unnest(msg_ids) i)), 0)
                from pgflume.kept where queue = $1 and epoch = $2 and after_seq >= $3";
     let parameters = [(&queue.as_str() as _, Type::TEXT), (&epoch as _, Type::TEXT), (&seq as _, Type::INT8)];
     let row = client.query_typed_one(sql, &parameters).await?;
@@ -74,7 +75,7 @@ pub async fn put_back(client: &Client, queue: &QueueName, epoch: &str, seq: i64)
         "with kept as (delete from pgflume.kept where queue = $1 and epoch = $2 and after_seq >= $3
                        returning msg_ids, messages)
          insert into {} (msg_id, vt, message) overriding system value
-         select m.id, clock_timestamp(), m.text::jsonb from kept, unnest(msg_ids, messages) m(id, text) order by 1
+         select m.id, pg_catalog.clock_timestamp(), m.text::pg_catalog.jsonb from kept, rows from (pg_catalog.unnest(msg_ids), pg_catalog.unnest(messages)) m(id, text) order by 1
          on conflict do nothing",
         queue.table()
     );

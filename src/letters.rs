@@ -5,6 +5,7 @@ use crate::batch::Item;
 use crate::config::QueueName;
 use crate::error::{Error, Result};
 use crate::message::{self, MarkedKey, Message};
+use crate::postgres::Client;
 use crate::queue::{self, Taken};
 use crate::schema::{Schema, Table};
 use crate::value::Cell;
@@ -12,8 +13,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
 
 /// Longer keys are cut in a reason; the letter has them in full.
 const SHOWN_KEY_CHARS: usize = 200;
@@ -134,12 +135,12 @@ pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter], kn
     let (places, ids): (Vec<i64>, Vec<i64>) = letters.iter().enumerate().flat_map(like).unzip();
     let sql = format!(
         "with known as materialized (
-             select k.i, d.message from unnest($2::int8[], $3::int8[]) as k(i, id) join {dead} d on d.msg_id = k.id)
-         insert into {dead} (vt, message) select clock_timestamp(), t::jsonb
-         from (select t, min(i) as first from unnest($1::text[]) with ordinality u(t, i) group by t) u
+             select k.i, d.message from rows from (pg_catalog.unnest($2::pg_catalog.int8[]), pg_catalog.unnest($3::pg_catalog.int8[])) as k(i, id) join {dead} d on d.msg_id = k.id)
+         insert into {dead} (vt, message) select pg_catalog.clock_timestamp(), t::pg_catalog.jsonb
+         from (select t, pg_catalog.min(i) as first from pg_catalog.unnest($1::pg_catalog.text[]) with ordinality u(t, i) group by t) u
          where not exists (
-             select from known k where k.i = u.first and k.message->>'key' = t::jsonb->>'key'
-                 and k.message->>'reason' = t::jsonb->>'reason')
+             select from known k where k.i = u.first and k.message->>'key' = t::pg_catalog.jsonb->>'key'
+                 and k.message->>'reason' = t::pg_catalog.jsonb->>'reason')
          order by first",
         dead = queue.dead_table()
     );
@@ -204,12 +205,12 @@ pub async fn waiting(
     limit: i64,
 ) -> Result<Vec<Waiting>> {
     let sql = format!(
-        "select msg_id, to_jsonb(enqueued_at) #>> '{{}}', message->>'reason', message->>'class', message->>'table',
-                case when jsonb_typeof(message->'key') = 'array'
-                     then array(select k from jsonb_array_elements_text(message->'key') with ordinality e(k, i) order by i) end,
+        "select msg_id, pg_catalog.to_jsonb(enqueued_at) #>> '{{}}', message->>'reason', message->>'class', message->>'table',
+                case when pg_catalog.jsonb_typeof(message->'key') = 'array'
+                     then array(select k from pg_catalog.jsonb_array_elements_text(message->'key') with ordinality e(k, i) order by i) end,
                 message->>'msg_id', message ? 'superseded',
-                case when pg_column_size(message) <= {LETTER_BYTES} then (message->'message')::text end
-         from {} where (cardinality($1::bigint[]) = 0 or msg_id = any($1)) and ($2::text is null or message->>'table' = $2)
+                case when pg_catalog.pg_column_size(message) <= {LETTER_BYTES} then (message->'message')::pg_catalog.text end
+         from {} where (pg_catalog.cardinality($1::pg_catalog.int8[]) = 0 or msg_id = any($1)) and ($2::pg_catalog.text is null or message->>'table' = $2)
               and msg_id > $3 order by msg_id limit $4",
         queue.dead_table()
     );
@@ -252,10 +253,12 @@ pub async fn send_again(client: &Client, queue: &QueueName, messages: &[(Option<
         let id = id.filter(|id| *id <= last);
         let again = format!(
             "insert into {table} (msg_id, vt, message) overriding system value
-             select $1, clock_timestamp(), $2::text::jsonb where $1 is not null on conflict do nothing"
+             select $1, pg_catalog.clock_timestamp(), $2::pg_catalog.text::pg_catalog.jsonb where $1 is not null on conflict do nothing"
         );
         if client.execute_typed(&again, &[(&id, Type::INT8), (text, Type::TEXT)]).await? == 0 {
-            let anew = format!("insert into {table} (vt, message) values (clock_timestamp(), $1::text::jsonb)");
+            let anew = format!(
+                "insert into {table} (vt, message) values (pg_catalog.clock_timestamp(), $1::pg_catalog.text::pg_catalog.jsonb)"
+            );
             client.execute_typed(&anew, &[(text, Type::TEXT)]).await?;
         }
     }
@@ -301,8 +304,8 @@ impl Supersedable {
     pub async fn read(client: &Client, queue: &QueueName) -> Result<Self> {
         let sql = format!(
             "select msg_id, message->>'msg_id', message->>'table', case when message ? 'keys' then message->>'keys'
-                    else jsonb_build_array(message->'key')::text end, message->>'superseded'
-             from {} where jsonb_typeof(message->'table') = 'string' and (message ? 'key' or message ? 'keys')
+                    else pg_catalog.jsonb_build_array(message->'key')::pg_catalog.text end, message->>'superseded'
+             from {} where pg_catalog.jsonb_typeof(message->'table') = 'string' and (message ? 'key' or message ? 'keys')
              order by msg_id limit $1",
             queue.dead_table()
         );
@@ -413,7 +416,7 @@ pub async fn supersede(client: &Client, queue: &QueueName, superseded: &Supersed
         let sql = format!(
             "with gone as (delete from {dead} where msg_id = $1 returning msg_id, enqueued_at, vt, message)
              insert into {dead} (msg_id, enqueued_at, vt, message) overriding system value
-             select msg_id, enqueued_at, vt, message || jsonb_build_object('superseded', $2::text::jsonb) from gone",
+             select msg_id, enqueued_at, vt, message || pg_catalog.jsonb_build_object('superseded', $2::pg_catalog.text::pg_catalog.jsonb) from gone",
             dead = queue.dead_table()
         );
         client.execute_typed(&sql, &[(id, Type::INT8), (&keys, Type::TEXT)]).await?;
@@ -435,10 +438,10 @@ pub enum Dead {
 /// All dead letters that tell a key of `table`.
 pub async fn of_table(client: &Client, queue: &QueueName, table: &str) -> Result<Vec<Dead>> {
     let sql = format!(
-        "select message->>'class' = 'target', case when pg_column_size(message) <= {LETTER_BYTES} then message->>'message' end,
-                array(select coalesce(k, '') from jsonb_array_elements_text(
-                    case when jsonb_typeof(message->'key') = 'array' then message->'key' else '[]' end) k)
-         from {} where message->>'table' = $1 and (jsonb_typeof(message->'key') = 'array' or message ? 'message')",
+        "select message->>'class' = 'target', case when pg_catalog.pg_column_size(message) <= {LETTER_BYTES} then message->>'message' end,
+                array(select coalesce(k, '') from pg_catalog.jsonb_array_elements_text(
+                    case when pg_catalog.jsonb_typeof(message->'key') = 'array' then message->'key' else '[]' end) k)
+         from {} where message->>'table' = $1 and (pg_catalog.jsonb_typeof(message->'key') = 'array' or message ? 'message')",
         queue.dead_table()
     );
     let rows = client.query_typed(&sql, &[(&table, Type::TEXT)]).await?;

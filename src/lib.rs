@@ -32,6 +32,7 @@ pub mod error;
 pub mod failpoint;
 pub mod http;
 pub mod init;
+mod installing;
 pub mod kept;
 pub mod letters;
 pub mod message;

@@ -2,17 +2,24 @@
 //! gives a client; holds no SQL of any use case. Works through a transaction pooler: nothing here or
 //! above relies on a session or on named statements.
 
+mod client;
 mod tls;
 mod url;
 
+pub use client::{Client, Parameters};
 pub use url::PgUrl;
 
 use crate::error::{Error, Result};
-use tokio_postgres::Client;
 
 impl PgUrl {
-    /// Opens a connection. Its driver runs on its own task and ends with the client.
-    pub async fn connect(&self) -> Result<Client> {
+    /// Opens a connection on which every statement sees an empty `search_path`. Its driver runs on its own task and
+    /// ends with the client.
+    pub async fn pinned(&self) -> Result<Client> {
+        self.connect().await.map(Client::new)
+    }
+
+    /// Opens a connection as an application would, with the settings of its login. Nothing of the worker uses it.
+    pub async fn connect(&self) -> Result<tokio_postgres::Client> {
         let (client, connection) = self.config.connect(self.connector()?).await.map_err(not_connected)?;
         tokio::spawn(async move {
             if let Err(e) = connection.await {

@@ -3,15 +3,13 @@
 
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::installing::{SCHEMA, guarded};
+use crate::postgres::{Client, Parameters};
 use crate::queue::{self, scalar};
 use crate::replica::head::{Entry, Head};
 use serde::Serialize;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-
-/// The advisory lock of whoever creates what is missing.
-pub const CREATION_LOCK: i64 = 7_352_891_046_612;
 
 /// The comment on the schema that `sql/bookkeeping.sql` ends with.
 const BOOKKEEPING: &str = "pgflume, bookkeeping 5";
@@ -76,8 +74,9 @@ pub struct Snapshot {
 
 /// Creates what is missing beside the queue: bookkeeping and the dead-letter queue.
 pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
-    let sql = "select to_regclass($1) is not null, to_regclass($2) is not null,
-                      coalesce(obj_description(to_regnamespace('pgflume'), 'pg_namespace') = $3, false)";
+    refuse_strangers(client, queue).await?;
+    let sql = "select pg_catalog.to_regclass($1) is not null, pg_catalog.to_regclass($2) is not null,
+                      coalesce(pg_catalog.obj_description(pg_catalog.to_regnamespace('pgflume'), 'pg_namespace') = $3, false)";
     let row = client
         .query_typed(
             sql,
@@ -117,12 +116,26 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what could run as the worker and was made by somebody whom it has no reason to trust.
+async fn refuse_strangers(client: &Client, queue: &QueueName) -> Result<()> {
+    let parameters: Parameters<'_> = &[(&queue.table(), Type::TEXT), (&queue.dead_table(), Type::TEXT)];
+    let found = client.query_typed_one(include_str!("../sql/strangers.sql"), parameters).await?;
+    match found.try_get::<_, Option<String>>(0)? {
+        None => Ok(()),
+        Some(strangers) => Err(Error::halt(format!(
+            "this could run as the worker, and belongs to a role that is neither the worker's, nor the database's owner, nor a superuser: {}; look at what it is, then drop it or hand it over (alter … owner to …)",
+            strangers.escape_debug()
+        ))),
+    }
+}
+
 /// Two workers that meet a new queue at once must not both create; `if not exists` alone races. Postgres itself gives
 /// up: whoever asked may be gone, and what is locked here stops every worker.
 fn exclusively(sql: &str) -> String {
     format!(
-        "begin; set local lock_timeout = '5s'; set local statement_timeout = '60s'; \
-         select pg_catalog.pg_advisory_xact_lock({CREATION_LOCK}); {sql}; commit"
+        "set local lock_timeout = '5s'; set local statement_timeout = '60s'; \
+         {SCHEMA}{}",
+        guarded(sql)
     )
 }
 
@@ -131,18 +144,18 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
     let sql = format!(
         "
         select p.epoch, p.seq, p.token, p.next_epoch, p.source_id, p.queue_id,
-               (select system_identifier from pg_catalog.pg_control_system())::text || '/' ||
+               (select system_identifier from pg_catalog.pg_control_system())::pg_catalog.text || '/' ||
                    pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8),
-               $2::regclass::oid,
-               pg_catalog.pg_current_xact_id()::text,
-               pg_catalog.pg_current_wal_insert_lsn()::text,
+               $2::pg_catalog.regclass::pg_catalog.oid,
+               pg_catalog.pg_current_xact_id()::pg_catalog.text,
+               pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text,
                pg_catalog.to_jsonb(pg_catalog.clock_timestamp()) #>> '{{}}',
                coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0),
                exists (select from pgflume.resyncs r where r.queue = p.queue and r.phase <> 'done'),
                coalesce(p.healed_at > pg_catalog.now() - interval '1 hour', false),
-               p.shape, array_remove(p.past_epochs, null),
+               p.shape, pg_catalog.array_remove(p.past_epochs, null),
                exists (select from pgflume.losses l where l.queue = p.queue),
-               array[0, coalesce((select max(msg_id) from {}), 0)]
+               array[0, coalesce((select pg_catalog.max(msg_id) from {}), 0)]
         from pgflume.progress p where p.queue = $1 for update nowait",
         queue.dead_table()
     );
@@ -209,8 +222,9 @@ pub async fn advance(
     identity: &Identity,
     caught_up: bool,
 ) -> Result<()> {
-    let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, source_id = $6, synced_at = now(),
-               caught_up_at = case when $5 then now() else caught_up_at end where queue = $1";
+    let sql =
+        "update pgflume.progress set epoch = $2, seq = $3, token = $4, source_id = $6, synced_at = pg_catalog.now(),
+               caught_up_at = case when $5 then pg_catalog.now() else caught_up_at end where queue = $1";
     let parameters = [
         (&queue.as_str() as _, Type::TEXT),
         (&head.epoch as _, Type::TEXT),
@@ -226,7 +240,7 @@ pub async fn advance(
 /// Remembers the id of a signed request; `false` if it was used before. Ids older than their
 /// signatures can be are forgotten.
 pub async fn redeem(client: &Client, id: &str) -> Result<bool> {
-    client.execute_typed("delete from pgflume.redeemed where at < now() - interval '1 hour'", &[]).await?;
+    client.execute_typed("delete from pgflume.redeemed where at < pg_catalog.now() - interval '1 hour'", &[]).await?;
     let sql = "insert into pgflume.redeemed (id) values ($1) on conflict do nothing";
     Ok(client.execute_typed(sql, &[(&id, Type::TEXT)]).await? == 1)
 }
@@ -245,7 +259,7 @@ pub async fn announce(client: &Client, queue: &QueueName, epoch: &str) -> Result
 
 /// Remembers what was noticed about the two sides, for `status`.
 pub async fn note_healing(client: &Client, queue: &QueueName, divergence: &str) -> Result<()> {
-    let sql = "update pgflume.progress set healed_at = now(), healed_from = $2 where queue = $1";
+    let sql = "update pgflume.progress set healed_at = pg_catalog.now(), healed_from = $2 where queue = $1";
     client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&divergence, Type::TEXT)]).await?;
     Ok(())
 }
@@ -253,7 +267,7 @@ pub async fn note_healing(client: &Client, queue: &QueueName, divergence: &str) 
 /// Pairs the queue with the replica at `head`.
 pub async fn pair(client: &Client, queue: &QueueName, head: &Head, identity: &Identity) -> Result<()> {
     let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, next_epoch = null,
-               past_epochs = (array_remove(past_epochs, epoch) || epoch)[greatest(1, cardinality(past_epochs) - 98):],
+               past_epochs = (pg_catalog.array_remove(past_epochs, epoch) || epoch)[greatest(1, pg_catalog.cardinality(past_epochs) - 98):],
                source_id = $5, queue_id = $6, caught_up_at = null where queue = $1";
     let parameters = [
         (&queue.as_str() as _, Type::TEXT),
@@ -277,19 +291,19 @@ pub async fn forget_compared(client: &Client, queue: &QueueName) -> Result<()> {
 /// Forgets what others took off the queue; what it was: how, by whom, how often.
 pub async fn take_losses(client: &Client, queue: &QueueName) -> Result<Vec<(String, String, i64)>> {
     let sql = "with gone as (delete from pgflume.losses where queue = $1 returning by, who)
-               select by, who, count(*) from gone group by 1, 2 order by 1, 2";
+               select by, who, pg_catalog.count(*) from gone group by 1, 2 order by 1, 2";
     let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))).collect()
 }
 
 /// Commits the name of a step, and so flushes all that its snapshot saw. `other` is not the step's connection.
 pub async fn name_step(other: &Client, queue: &QueueName, name: &str) -> Result<()> {
-    other.batch_execute("begin; set local synchronous_commit = on").await?;
+    other.begin("", "set local synchronous_commit = on").await?;
     let insert = "insert into pgflume.steps (queue, token) values ($1, $2)";
     other.execute_typed(insert, &[(&queue.as_str(), Type::TEXT), (&name, Type::TEXT)]).await?;
-    let old = "delete from pgflume.steps where queue = $1 and at < now() - interval '1 day'";
+    let old = "delete from pgflume.steps where queue = $1 and at < pg_catalog.now() - interval '1 day'";
     other.execute_typed(old, &[(&queue.as_str(), Type::TEXT)]).await?;
-    other.batch_execute("commit").await?;
+    other.commit().await?;
     Ok(())
 }
 
@@ -330,8 +344,8 @@ pub enum Fate {
 
 /// What was last acknowledged, for `status`: (epoch, seq, synced_at, caught_up_at).
 pub async fn last_sync(client: &Client, queue: &QueueName) -> Result<LastSync> {
-    let sql = "select epoch, seq, to_jsonb(synced_at) #>> '{}', to_jsonb(caught_up_at) #>> '{}',
-                      to_jsonb(healed_at) #>> '{}', healed_from
+    let sql = "select epoch, seq, pg_catalog.to_jsonb(synced_at) #>> '{}', pg_catalog.to_jsonb(caught_up_at) #>> '{}',
+                      pg_catalog.to_jsonb(healed_at) #>> '{}', healed_from
                from pgflume.progress where queue = $1";
     match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?.first() {
         Some(row) => Ok(LastSync {

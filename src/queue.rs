@@ -4,13 +4,15 @@
 use crate::config::QueueName;
 use crate::error::{Error, Result};
 use crate::message::MarkedKey;
+use crate::postgres::Client;
 use crate::replica::head::Witness;
 use futures_util::TryStreamExt;
 use std::borrow::Cow;
 use std::str::FromStr;
+use std::time::Duration;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row, SimpleQueryMessage};
+use tokio_postgres::{Row, SimpleQueryMessage};
 
 /// Most messages taken at once: enough that fixed costs vanish.
 pub const TAKE_MESSAGES: i64 = 10_000;
@@ -66,9 +68,16 @@ pub struct Paused<'a> {
 }
 
 /// Keeps others from truncating the queue until the step ends: it would look empty at a snapshot that is older than
-/// that. To be called before the snapshot.
+/// that. To be called before the snapshot. At once, or an error (55P03): the step holds its tables.
 pub async fn hold(client: &Client, queue: &QueueName) -> Result<()> {
-    let sql = format!("lock table {} in row exclusive mode", queue.table());
+    let sql = format!("lock table {} in row exclusive mode nowait", queue.table());
+    client.batch_execute(&sql).await.map_err(Error::from)
+}
+
+/// Waits until [`hold`] can have its lock, for so long and outside of any transaction.
+pub async fn wait_for(client: &Client, queue: &QueueName, wait: Duration) -> Result<()> {
+    let (table, ms) = (queue.table(), wait.as_millis().max(1));
+    let sql = format!("set local lock_timeout = {ms}; lock table {table} in row exclusive mode");
     client.batch_execute(&sql).await.map_err(Error::from)
 }
 
@@ -147,7 +156,7 @@ pub async fn take<T>(
 fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
     let table = queue.table();
     let filter = if take.paused.marks.is_empty() {
-        "coalesce($3, $4::text[]) is not null"
+        "coalesce($3, $4::pg_catalog.text[]) is not null"
     } else {
         "not (message ? 'v' and message->>'table' = any($3) or message->>'table' = any($4)) is true"
     };
@@ -155,24 +164,24 @@ fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
     // are too many bytes.
     format!(
         "with first as materialized (
-             select msg_id, case when pg_column_size(message) > {COMPRESSED_BYTES} or pg_column_compression(message) is not null
-                                 then octet_length(message::text) else coalesce(pg_column_size(message), 0) end as size
+             select msg_id, case when pg_catalog.pg_column_size(message) > {COMPRESSED_BYTES} or pg_catalog.pg_column_compression(message) is not null
+                                 then pg_catalog.octet_length(message::pg_catalog.text) else coalesce(pg_catalog.pg_column_size(message), 0) end as size
              from {table} where msg_id > $6 and {filter} order by msg_id limit $1),
          last as materialized (
-             select case when sum(size) < $2 then max(msg_id) else (
-                 select max(msg_id) from (select msg_id, sum(size) over (order by msg_id) - size as before from first) f
+             select case when pg_catalog.sum(size) < $2 then pg_catalog.max(msg_id) else (
+                 select pg_catalog.max(msg_id) from (select msg_id, pg_catalog.sum(size) over (order by msg_id) - size as before from first) f
                  where before < $2) end as msg_id from first),
-         large as materialized (select array_agg(msg_id) as ids from first where size > $8),
+         large as materialized (select pg_catalog.array_agg(msg_id) as ids from first where size > $8),
          gone as (delete from {table} where msg_id > $6 and msg_id <= (select msg_id from last) and {filter}
                   returning msg_id, case when (select ids from large) is not null
-                                           and msg_id = any((select ids from large)::int8[])
-                                         then null else message::text end as message)
+                                           and msg_id = any((select ids from large)::pg_catalog.int8[])
+                                         then null else message::pg_catalog.text end as message)
          {},
          exists (select from {table} where msg_id > (select msg_id from last) and {filter}),
-         (select pg_catalog.pg_current_wal_flush_lsn() >= $7::text::pg_catalog.pg_lsn
+         (select pg_catalog.pg_current_wal_flush_lsn() >= $7::pg_catalog.text::pg_catalog.pg_lsn
              and pg_catalog.current_setting('synchronous_standby_names') = ''),
          (select ids from large)
-         from gone where $5::text is not null",
+         from gone where $5::pg_catalog.text is not null",
         given(take.keeps, "$5", take.as_bytes)
     )
 }
@@ -181,7 +190,7 @@ fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
 fn given(keeps: bool, queue: &str, as_bytes: bool) -> String {
     let kept = format!(
         ", kept as (insert into pgflume.kept (queue, epoch, after_seq, after_token, msg_ids, messages)
-                    select p.queue, p.epoch, p.seq, p.token, array_agg(msg_id), array_agg(message)
+                    select p.queue, p.epoch, p.seq, p.token, pg_catalog.array_agg(msg_id), pg_catalog.array_agg(message)
                     from gone, pgflume.progress p where p.queue = {queue} group by p.queue)"
     );
     let message = if as_bytes { BYTES } else { "message" };
@@ -203,7 +212,7 @@ pub fn witness<'a>(messages: impl Iterator<Item = &'a Taken>) -> Witness {
 /// Whether all messages of `witness` are queued, as they were when it was made.
 pub async fn has(client: &Client, queue: &QueueName, witness: &Witness) -> Result<bool> {
     let sql = format!(
-        "select msg_id, {BYTES} from (select msg_id, message::text as message from {} where msg_id = any($1)) q",
+        "select msg_id, {BYTES} from (select msg_id, message::pg_catalog.text as message from {} where msg_id = any($1)) q",
         queue.table()
     );
     let rows = client.query_typed(&sql, &[(&witness.messages, Type::INT8_ARRAY)]).await?;
@@ -212,14 +221,14 @@ pub async fn has(client: &Client, queue: &QueueName, witness: &Witness) -> Resul
 
 /// Makes dead letters of messages that are too large to be fetched, as they are on the server; how many.
 pub async fn bury_large(client: &Client, queue: &QueueName, ids: &[i64], reason: &str) -> Result<u64> {
-    let letter = "jsonb_build_object('reason', $2::text, 'class', 'message', 'msg_id', msg_id, 'message', message)
-                  || case when jsonb_typeof(message->'table') = 'string' then jsonb_build_object('table', message->'table') else '{}' end";
+    let letter = "pg_catalog.jsonb_build_object('reason', $2::pg_catalog.text, 'class', 'message', 'msg_id', msg_id, 'message', message)
+                  || case when pg_catalog.jsonb_typeof(message->'table') = 'string' then pg_catalog.jsonb_build_object('table', message->'table') else '{}' end";
     // With a reason around it, the largest jsonb that there is would be too large.
     for letter in [letter, "message"] {
         client.batch_execute("savepoint pgflume_large").await?;
         let sql = format!(
             "with gone as (delete from {} where msg_id = any($1) returning msg_id, message)
-             insert into {} (vt, message) select clock_timestamp(), {letter} from gone where $2::text is not null",
+             insert into {} (vt, message) select pg_catalog.clock_timestamp(), {letter} from gone where $2::pg_catalog.text is not null",
             queue.table(),
             queue.dead_table()
         );
@@ -241,7 +250,7 @@ pub async fn mark(client: &Client, queue: &QueueName, table: &str, keys: &[Marke
         .map(|keys| serde_json::json!({"v": 1, "table": table, "keys": keys}).to_string())
         .collect();
     let sql = format!(
-        "insert into {} (vt, message) select clock_timestamp(), m::jsonb from unnest($1::text[]) m",
+        "insert into {} (vt, message) select pg_catalog.clock_timestamp(), m::pg_catalog.jsonb from pg_catalog.unnest($1::pg_catalog.text[]) m",
         queue.table()
     );
     client.execute_typed(&sql, &[(&messages, Type::TEXT_ARRAY)]).await?;
@@ -251,8 +260,8 @@ pub async fn mark(client: &Client, queue: &QueueName, table: &str, keys: &[Marke
 /// Takes messages whose images the replica already has.
 pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64], keeps: bool) -> Result<Vec<Taken>> {
     let sql = format!(
-        "with gone as (delete from {} where msg_id = any($1) returning msg_id, message::text as message) {}
-         from gone where $2::text is not null",
+        "with gone as (delete from {} where msg_id = any($1) returning msg_id, message::pg_catalog.text as message) {}
+         from gone where $2::pg_catalog.text is not null",
         queue.table(),
         given(keeps, "$2", true)
     );
@@ -261,13 +270,16 @@ pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64], keeps:
 
 /// The last id that the queue gave out.
 pub async fn last_id(client: &Client, queue: &QueueName) -> Result<i64> {
-    let sequence: String = scalar(client, "select pg_get_serial_sequence($1, 'msg_id')", &queue.table()).await?;
-    scalar(client, &format!("select last_value from {sequence} where $1::text is not null"), queue.as_str()).await
+    let sequence: String =
+        scalar(client, "select pg_catalog.pg_get_serial_sequence($1, 'msg_id')", &queue.table()).await?;
+    scalar(client, &format!("select last_value from {sequence} where $1::pg_catalog.text is not null"), queue.as_str())
+        .await
 }
 
 /// Whether any message is on the queue. By the index, which forgets what is gone; the table still has it.
 pub async fn has_any(client: &Client, queue: &QueueName) -> Result<bool> {
-    let sql = format!("select msg_id from {} where $1::text is not null order by msg_id limit 1", queue.table());
+    let sql =
+        format!("select msg_id from {} where $1::pg_catalog.text is not null order by msg_id limit 1", queue.table());
     Ok(!client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT)]).await?.is_empty())
 }
 
@@ -307,17 +319,19 @@ pub async fn dead_depth(client: &Client, queue: &QueueName) -> Result<i64> {
 /// Age of the oldest message, in seconds; `None` if the queue is empty, or it cannot be found now. Outside of any
 /// transaction.
 pub async fn oldest_seconds(client: &Client, queue: &QueueName) -> Result<Option<f64>> {
-    let age = "extract(epoch from clock_timestamp() - enqueued_at)::float8";
+    let age = "extract(epoch from pg_catalog.clock_timestamp() - enqueued_at)::pg_catalog.float8";
     patiently(look(client, &format!("select {age} from {} order by msg_id limit 1", queue.table())).await)
 }
 
 async fn count(client: &Client, table: &str) -> Looked<i64> {
-    look(client, &format!("select count(*) from {table}")).await
+    look(client, &format!("select pg_catalog.count(*) from {table}")).await
 }
 
 /// As Postgres last believed, without a look at the table.
 async fn estimated(client: &Client, table: &str) -> Result<i64> {
-    let sql = format!("select greatest(reltuples, 0)::int8 from pg_class where oid = '{table}'::regclass");
+    let sql = format!(
+        "select greatest(reltuples, 0)::pg_catalog.int8 from pg_catalog.pg_class where oid = '{table}'::pg_catalog.regclass"
+    );
     look(client, &sql).await?.ok_or_else(|| Error::retry("Postgres gave no answer"))
 }
 

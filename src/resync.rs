@@ -29,7 +29,7 @@ pub fn tables<'a>(schema: &'a Schema, names: &'a [String]) -> Result<Vec<&'a str
 
 /// Asks for `names`, which `schema.json` has, to be rebuilt from the start.
 pub async fn request(worker: &Worker, names: &[&str]) -> Result<()> {
-    let client = worker.postgres().connect().await?;
+    let client = worker.postgres().pinned().await?;
     progress::ensure(&client, worker.queue()).await?;
     resyncs::schedule(&client, worker.queue(), names, Reason::Request, false).await?;
     tracing::info!(tables = ?names, "these tables will be rebuilt");

@@ -3,9 +3,9 @@
 
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::Schema;
 use serde::Serialize;
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// Why a table is rebuilt.
@@ -137,10 +137,10 @@ pub struct Report {
 /// Asks for tables to be rebuilt from the start, whatever was under way.
 pub async fn schedule(client: &Client, queue: &QueueName, names: &[&str], reason: Reason, fresh: bool) -> Result<()> {
     let sql = "insert into pgflume.resyncs as r (queue, name, reason, fresh)
-               select distinct $1, n, $3, $4 from unnest($2::text[]) n
+               select distinct $1, n, $3, $4 from pg_catalog.unnest($2::pg_catalog.text[]) n
                on conflict (queue, name) do update set phase = 'copy', cursor = null, reason = excluded.reason,
                    fresh = excluded.fresh, problem = null, rows = 0, removed = 0, estimated = null, busy_ms = 0,
-                   unfit = 0, requested_at = now(), started_at = null, finished_at = null";
+                   unfit = 0, requested_at = pg_catalog.now(), started_at = null, finished_at = null";
     let parameters = [
         (&queue.as_str() as _, Type::TEXT),
         (&names as _, Type::TEXT_ARRAY),
@@ -166,7 +166,7 @@ pub async fn schedule_sweep(client: &Client, queue: &QueueName, name: &str) -> R
                on conflict (queue, name) do update set fresh = false, problem = null, finished_at = null,
                    phase = case when r.phase in ('copy', 'failed') then 'copy' else 'sweep' end,
                    cursor = case r.phase when 'copy' then r.cursor end, unfit = 0,
-                   requested_at = case r.phase when 'done' then now() else r.requested_at end,
+                   requested_at = case r.phase when 'done' then pg_catalog.now() else r.requested_at end,
                    reason = case r.phase when 'done' then 'truncate' else r.reason end,
                    rows = case r.phase when 'done' then 0 else r.rows end,
                    removed = case r.phase when 'done' then 0 else r.removed end,
@@ -207,7 +207,7 @@ pub async fn pending(client: &Client, queue: &QueueName) -> Result<Vec<Resync>> 
 
 /// How many tables of `schema` are under way.
 pub async fn waiting(client: &Client, queue: &QueueName, schema: &Schema) -> Result<u64> {
-    let sql = "select count(*) from pgflume.resyncs where queue = $1 and name = any($2) and phase <> 'done'";
+    let sql = "select pg_catalog.count(*) from pgflume.resyncs where queue = $1 and name = any($2) and phase <> 'done'";
     let names: Vec<&str> = schema.tables().map(|t| t.name.as_str()).collect();
     let row = client.query_typed_one(sql, &[(&queue.as_str(), Type::TEXT), (&names, Type::TEXT_ARRAY)]).await?;
     Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default())
@@ -217,8 +217,8 @@ pub async fn waiting(client: &Client, queue: &QueueName, schema: &Schema) -> Res
 pub async fn advance(client: &Client, queue: &QueueName, resync: &Resync) -> Result<()> {
     let sql =
         "update pgflume.resyncs set phase = $3, cursor = $4, rows = $5, removed = $6, estimated = $7, busy_ms = $8,
-                   problem = $9, unfit = $10, ordered_by = $11, started_at = coalesce(started_at, now()),
-                   finished_at = case when $3 = 'done' then clock_timestamp() end
+                   problem = $9, unfit = $10, ordered_by = $11, started_at = coalesce(started_at, pg_catalog.now()),
+                   finished_at = case when $3 = 'done' then pg_catalog.clock_timestamp() end
                where queue = $1 and name = $2";
     let parameters = [
         (&queue.as_str() as _, Type::TEXT),
@@ -249,7 +249,7 @@ pub async fn set_problem(client: &Client, queue: &QueueName, name: &str, problem
 /// Every table that is or was rebuilt.
 pub async fn reports(client: &Client, queue: &QueueName) -> Result<Vec<Report>> {
     let sql = "select name, phase, reason, problem, rows, removed, estimated, busy_ms,
-                      to_jsonb(requested_at) #>> '{}', to_jsonb(finished_at) #>> '{}'
+                      pg_catalog.to_jsonb(requested_at) #>> '{}', pg_catalog.to_jsonb(finished_at) #>> '{}'
                from pgflume.resyncs where queue = $1 order by name";
     let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
     let report = |row: &tokio_postgres::Row| {

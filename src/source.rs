@@ -2,13 +2,17 @@
 //! comes as text under pinned settings, or in binary where that says the same for less. Takes a client inside the step's transaction; changes nothing.
 
 pub mod absent;
+mod begin;
 pub mod page;
 mod size;
 mod span;
 
+pub use begin::{Server, begin, begin_waiting, wait_for};
+
 use crate::error::{Error, Result};
 use crate::letters;
 use crate::message::MarkedKey;
+use crate::postgres::Client;
 use crate::schema::catalog::{SourceColumn, SourceTable};
 use crate::schema::{ColumnType, quote};
 use crate::value::binary::{Wire, from_wire};
@@ -17,67 +21,17 @@ use futures_util::TryStreamExt;
 pub use size::note_large;
 use span::Span;
 use std::pin::Pin;
-use std::time::Duration;
 use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{Client, Row, RowStream};
-
-/// Opens the step's transaction: settings that no role or database default can change, and the locks
-/// without which a TRUNCATE or a rewriting ALTER that commits after the snapshot makes a table look
-/// empty. Nothing here takes the snapshot yet.
-pub async fn begin(client: &Client, tables: &[&SourceTable]) -> Result<()> {
-    let mut sql = String::from(BEGIN);
-    if !tables.is_empty() {
-        let names: Vec<_> = tables.iter().map(|t| t.table.source.quoted()).collect();
-        sql.push_str(&format!("; lock table {} in access share mode", names.join(", ")));
-    }
-    client.batch_execute(&sql).await.map_err(Error::from)
-}
-
-/// Opens a transaction that waits for locks, and sees what is committed while it waits.
-pub async fn begin_waiting(client: &Client, patience: Duration) -> Result<()> {
-    let ms = patience.as_millis();
-    let sql = format!(
-        "begin; set local search_path = ''; set local synchronous_commit = on; set local lock_timeout = {ms}; set local statement_timeout = '60s'"
-    );
-    client.batch_execute(&sql).await.map_err(Error::from)
-}
-
-/// The plan is forced to the key's index: for some thousand keys the planner would rather scan, and for
-/// the next page of a table rather build a bitmap and sort. Sorting itself stays allowed: where a plan
-/// cannot do without, the penalty would hide all other costs, and taking messages would become quadratic.
-const BEGIN: &str = "begin isolation level repeatable read;
-set local search_path = '';
-set local pgflume.step = on;
-set local synchronous_commit = on;
-set local row_security = off;
-set local lock_timeout = '5s';
-set local statement_timeout = '60s';
-set local idle_in_transaction_session_timeout = '300s';
-set local timezone = 'UTC';
-set local datestyle = 'ISO, YMD';
-set local intervalstyle = 'postgres';
-set local bytea_output = 'hex';
-set local extra_float_digits = 3;
-set local quote_all_identifiers = off;
-set local lc_monetary = 'C';
-set local xmloption = 'content';
-set local array_nulls = on;
-set local standard_conforming_strings = on;
-set local jit = off;
-set local max_parallel_workers_per_gather = 0;
-set local enable_seqscan = off;
-set local enable_bitmapscan = off;
-set local enable_hashjoin = off;
-set local enable_mergejoin = off";
+use tokio_postgres::{Row, RowStream};
 
 /// Waits until all WAL up to now is on disk: what the snapshot saw, where a session with
 /// `synchronous_commit = off` may have committed what a crash could still undo. `other` is a second connection
 /// that can commit, and so flush.
 pub async fn ensure_durable(client: &Client, other: &Client) -> Result<()> {
-    let lsn: String = first(client, "select pg_catalog.pg_current_wal_insert_lsn()::text", &[]).await?;
-    let flush = "begin; set local synchronous_commit = on; select pg_catalog.pg_logical_emit_message(true, 'pgflume', ''); commit";
+    let lsn: String = first(client, "select pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text", &[]).await?;
+    let flush = "set local synchronous_commit = on; select pg_catalog.pg_logical_emit_message(true, 'pgflume', '')";
     other.batch_execute(flush).await?;
-    let flushed = "select pg_catalog.pg_current_wal_flush_lsn() >= $1::text::pg_catalog.pg_lsn";
+    let flushed = "select pg_catalog.pg_current_wal_flush_lsn() >= $1::pg_catalog.text::pg_catalog.pg_lsn";
     if first(client, flushed, &[(&lsn, Type::TEXT)]).await? {
         return Ok(());
     }
@@ -171,8 +125,7 @@ impl Reading {
 }
 
 /// Joins the marked keys to their rows. Names of the key list end in a suffix that no column of the
-/// source has, because `where` is written with bare column names. `unnest` stays bare: only so does it
-/// take several arrays.
+/// source has, because `where` is written with bare column names.
 fn read_sql(source: &SourceTable) -> String {
     let table = &source.table;
     let (mut names, mut arrays, mut casts, mut marked, mut equal) =
@@ -180,7 +133,7 @@ fn read_sql(source: &SourceTable) -> String {
     for (i, &position) in table.key.iter().enumerate() {
         let column = &source.columns[position];
         names.push(format!("_pgflume_k{i}"));
-        arrays.push(format!("${}::pg_catalog.text[]", i + 1));
+        arrays.push(format!("pg_catalog.unnest(${}::pg_catalog.text[])", i + 1));
         casts.push(format!("_pgflume_k{i}::{} as _pgflume_v{i}", column.cast));
         marked.push(selected(table.columns[position].kind, column, &format!("k._pgflume_v{i}")));
         equal.push(format!("{} {} k._pgflume_v{i}", source.compared(position), column.equals));
@@ -191,7 +144,7 @@ fn read_sql(source: &SourceTable) -> String {
     // Kept apart, so that the filter sees the rows of these keys only: else it might be run for all of a small table.
     let apart = if table.filter.is_some() { " offset 0" } else { "" };
     format!(
-        "select k._pgflume_n, {}, r.* from (select _pgflume_n, {} from unnest({}) with ordinality as u({}, _pgflume_n)) k \
+        "select k._pgflume_n, {}, r.* from (select _pgflume_n, {} from rows from ({}) with ordinality as u({}, _pgflume_n)) k \
          left join lateral (select true as _pgflume_found, {} from {rows}{apart}) r on true",
         marked.join(", "),
         casts.join(", "),
@@ -321,17 +274,4 @@ pub fn scan_sql(source: &SourceTable) -> String {
 /// Converts one row of [`scan_sql`].
 pub fn decode_scan(source: &SourceTable, row: &Row) -> Result<Result<Vec<Cell>, Unfit>> {
     cells(source, row, 0)
-}
-
-/// Whether the table can be locked as a step locks it; the failure otherwise.
-pub async fn try_lock(client: &Client, source: &SourceTable) -> Result<()> {
-    let table = source.table.source.quoted();
-    let sql = format!("begin; set local lock_timeout = '1s'; lock table {table} in access share mode; rollback");
-    match client.batch_execute(&sql).await {
-        Ok(()) => Ok(()),
-        Err(e) => {
-            client.batch_execute("rollback").await?;
-            Err(e.into())
-        }
-    }
 }

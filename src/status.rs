@@ -98,7 +98,7 @@ pub async fn of_source(worker: &Worker) -> Result<Status> {
 }
 
 async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
-    let client = worker.postgres().connect().await?;
+    let client = worker.postgres().pinned().await?;
     let queue = worker.queue();
     progress::ensure(&client, queue).await?;
     let sources = catalog::read(&client, worker.schema(), queue).await?.tables;
@@ -175,7 +175,7 @@ pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
 
 async fn source_reasons(worker: &Worker, may_ask_target: bool) -> Result<BTreeMap<&'static str, String>> {
     let mut reasons = BTreeMap::new();
-    let client = worker.postgres().connect().await?;
+    let client = worker.postgres().pinned().await?;
     progress::ensure(&client, worker.queue()).await?;
     let sources = catalog::read(&client, worker.schema(), worker.queue()).await?.tables;
     let unfit = sources.values().find(|s| s.captured && s.access != Access::Readable);

@@ -3,8 +3,8 @@
 
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::postgres::Client;
 use serde::Serialize;
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// What a check does with a table.
@@ -75,7 +75,7 @@ pub async fn save(client: &Client, queue: &QueueName, name: &str, pass: &Pass, o
                on conflict (queue, name) do update set phase = excluded.phase, cursor = excluded.cursor,
                    ordered_by = excluded.ordered_by,
                    rows = excluded.rows, different = excluded.different,
-                   started_at = case when v.rows = 0 and v.cursor is null and v.phase = 'compare' then now() else v.started_at end";
+                   started_at = case when v.rows = 0 and v.cursor is null and v.phase = 'compare' then pg_catalog.now() else v.started_at end";
     let phase = if pass.phase == Phase::Compare { "compare" } else { "sweep" };
     let parameters = [
         (&queue.as_str() as _, Type::TEXT),
@@ -94,11 +94,11 @@ pub async fn save(client: &Client, queue: &QueueName, name: &str, pass: &Pass, o
 pub async fn finish(client: &Client, queue: &QueueName, name: &str, pass: &Pass, seconds: Option<f64>) -> Result<()> {
     let sql =
         "insert into pgflume.verified as v (queue, name, last_started_at, last_finished_at, last_rows, last_different)
-               values ($1, $2, clock_timestamp() - coalesce($5, 0) * interval '1 s', clock_timestamp(), $3, $4)
+               values ($1, $2, pg_catalog.clock_timestamp() - coalesce($5, 0) * interval '1 s', pg_catalog.clock_timestamp(), $3, $4)
                on conflict (queue, name) do update set phase = 'compare', cursor = null, rows = 0, different = 0,
                    last_started_at = case when $5 is null then v.started_at else excluded.last_started_at end,
                    last_finished_at = excluded.last_finished_at, last_rows = excluded.last_rows,
-                   last_different = excluded.last_different, started_at = clock_timestamp()";
+                   last_different = excluded.last_different, started_at = pg_catalog.clock_timestamp()";
     let parameters = [
         (&queue.as_str() as _, Type::TEXT),
         (&name as _, Type::TEXT),
@@ -112,7 +112,7 @@ pub async fn finish(client: &Client, queue: &QueueName, name: &str, pass: &Pass,
 
 /// Every table that was ever checked.
 pub async fn coverage(client: &Client, queue: &QueueName) -> Result<Vec<Coverage>> {
-    let sql = "select name, extract(epoch from clock_timestamp() - last_started_at)::float8, last_rows, last_different,
+    let sql = "select name, extract(epoch from pg_catalog.clock_timestamp() - last_started_at)::pg_catalog.float8, last_rows, last_different,
                       rows, different
                from pgflume.verified where queue = $1 order by name";
     let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;

@@ -5,6 +5,7 @@ use crate::parts::Sqld;
 use futures_util::TryStreamExt;
 use pgflume::batch::{Item, State};
 use pgflume::config::{DEFAULT_QUEUE, Target};
+use pgflume::postgres::PgUrl;
 use pgflume::replica::hrana::Encoding;
 use pgflume::replica::{Replica, Work, remote};
 use pgflume::schema::catalog;
@@ -54,9 +55,9 @@ pub async fn read(ground: &Ground, table: Table) -> f64 {
 pub async fn rows(ground: &Ground, table: Table) -> Arc<Vec<Item>> {
     let client = &ground.client;
     let schema = table.schema();
-    let sources = catalog::read(client, &schema, &ground.worker(table, &Target::File("unused".into())).queue().clone())
-        .await
-        .unwrap();
+    let pinned = PgUrl::parse(&ground.url).unwrap().pinned().await.unwrap();
+    let sources =
+        catalog::read(&pinned, &schema, ground.worker(table, &Target::File("unused".into())).queue()).await.unwrap();
     let source = &sources.tables[table.name()];
     client.batch_execute("begin; set local timezone = 'UTC'; set local extra_float_digits = 3").await.unwrap();
     let read = client.query(&source::scan_sql(source), &[]).await.unwrap();

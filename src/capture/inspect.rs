@@ -1,15 +1,16 @@
 //! What the catalog says about the server and the queue, and what `setup` refuses about them; the source
 //! tables are looked at in `tables`. Reads only.
 
-use super::SetupOptions;
 use super::render::{self, Source};
 use super::tables::Finding;
-use super::takeover::Leftover;
+use super::takeover::{Exposed, Leftover};
 use super::template::shown;
+use super::{SetupOptions, failed};
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::installing::{OUR_ROLES, OURS};
+use crate::postgres::Client;
 use crate::schema::{Schema, SourceName, quote};
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// The oldest PGMQ that this works with.
@@ -31,6 +32,8 @@ pub struct Facts {
     pub queues_exist: bool,
     /// Tables that this queue captures and `schema.json` does not name.
     pub forgotten: Vec<Forgotten>,
+    /// Functions of the original migration that give the secret away.
+    pub exposed: Vec<Exposed>,
 }
 
 /// A table that this queue captures and `schema.json` does not name.
@@ -96,7 +99,8 @@ impl Inspected {
 }
 
 /// Reads the catalog. The error lists every refusal, each with its mend.
-pub async fn inspect(client: &mut Client, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<Facts> {
+pub async fn inspect(client: &Client, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<Facts> {
+    client.batch_execute(&[OURS, OUR_ROLES].concat()).await.map_err(|e| failed("nothing was changed", e))?;
     let mut refusals = Vec::new();
     let mut warnings = Vec::new();
     for name in options.row_triggers.iter().filter(|n| schema.get(n).is_none()) {
@@ -108,14 +112,8 @@ pub async fn inspect(client: &mut Client, schema: &Schema, queue: &QueueName, op
     let mut sources = Vec::new();
     for ((schema_name, table), tables) in render::by_source(schema.tables()) {
         let name = SourceName { schema: schema_name, table };
-        let mut found = Finding {
-            client: &mut *client,
-            queue,
-            options,
-            name: &name,
-            refusals: &mut refusals,
-            warnings: &mut warnings,
-        };
+        let mut found =
+            Finding { client, queue, options, name: &name, refusals: &mut refusals, warnings: &mut warnings };
         sources.extend(found.source(tables, queue_has_rls.unwrap_or(false)).await?);
     }
     refuse_overlap(&sources, &mut refusals);
@@ -129,7 +127,8 @@ pub async fn inspect(client: &mut Client, schema: &Schema, queue: &QueueName, op
             refusals.join("\n  - ")
         )));
     }
-    Ok(Facts { server, sources, warnings, queues_exist: queue_has_rls.is_some(), forgotten })
+    let exposed = Exposed::read(client).await?;
+    Ok(Facts { server, sources, warnings, queues_exist: queue_has_rls.is_some(), forgotten, exposed })
 }
 
 async fn server(client: &Client) -> Result<Server> {

@@ -21,6 +21,7 @@ pub use teardown::{TeardownOptions, TeardownReport, teardown};
 
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::postgres::Client;
 use crate::postgres::PgUrl;
 use crate::schema::Schema;
 use crate::secret::Secret;
@@ -28,7 +29,6 @@ use inspect::Facts;
 use plan::{Need, Step};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
@@ -49,6 +49,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 pub struct SetupOptions {
     /// Also remove the row triggers and the cron job of the original migration.
     pub take_over: bool,
+    /// Leave the rights on the original migration's functions as they are.
+    pub keep_grants: bool,
     /// Where cron posts. `None` leaves what is stored.
     pub sync_url: Option<String>,
     /// The secret of that post. `None` leaves what is stored.
@@ -69,8 +71,8 @@ pub async fn setup(
     queue: &QueueName,
     options: &SetupOptions,
 ) -> Result<SetupReport> {
-    let mut client = postgres.connect().await?;
-    let facts = inspect::inspect(&mut client, schema, queue, options).await?;
+    let client = postgres.pinned().await?;
+    let facts = inspect::inspect(&client, schema, queue, options).await?;
     let mut report = SetupReport::new(&facts, queue, options);
     for step in plan::steps(&facts, queue, options) {
         if step.is_done {
@@ -79,7 +81,10 @@ pub async fn setup(
         }
         match (run(&client, &step.title, &step.transaction()).await, step.need) {
             (Ok(()), _) => report.done.push(step.title),
-            (Err(error), Need::Optional(mend)) => report.warn(format!("{}: {error}; {mend}", step.title)),
+            (Err(error), Need::Optional(mend)) => {
+                let (title, text) = (format!("{}: ", step.title), error.to_string());
+                report.warn(format!("{title}{}; {mend}", text.strip_prefix(&title).unwrap_or(&text)));
+            }
             (Err(error), Need::Required) => return Err(error),
         }
     }
@@ -93,16 +98,16 @@ pub async fn setup(
 
 /// What a set-up would make in Postgres that is not there yet, for people. Changes nothing.
 pub async fn plan(postgres: &PgUrl, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<Vec<String>> {
-    let mut client = postgres.connect().await?;
-    let facts = inspect::inspect(&mut client, schema, queue, options).await?;
+    let client = postgres.pinned().await?;
+    let facts = inspect::inspect(&client, schema, queue, options).await?;
     let steps = plan::steps(&facts, queue, options).into_iter();
     Ok(steps.filter(|step| !step.is_done && !step.is_routine).map(|step| step.title).collect())
 }
 
 /// The same as a script for review, or for a migration file. Changes nothing; holds no secret.
 pub async fn print(postgres: &PgUrl, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<String> {
-    let mut client = postgres.connect().await?;
-    let facts = inspect::inspect(&mut client, schema, queue, options).await?;
+    let client = postgres.pinned().await?;
+    let facts = inspect::inspect(&client, schema, queue, options).await?;
     let report = SetupReport::new(&facts, queue, options);
     Ok(script(&plan::steps(&facts, queue, options), &report, &facts))
 }
@@ -128,12 +133,12 @@ fn script(steps: &[Step], report: &SetupReport, facts: &Facts) -> String {
 async fn run(client: &Client, title: &str, transaction: &str) -> Result<()> {
     let mut pause = FIRST_PAUSE;
     for attempt in 1..=ATTEMPTS {
-        let Err(error) = client.batch_execute(transaction).await else {
+        let Err(error) = client.run_script(transaction).await else {
             tracing::debug!(setup.step = title, attempt, "a step of the set-up is done");
             return Ok(());
         };
         // What failed is rolled back in any case; an error here means that the connection is gone.
-        client.batch_execute("rollback").await.ok();
+        client.rollback().await.ok();
         if !lost_a_race(&error) {
             return Err(failed(title, error));
         }
@@ -142,15 +147,25 @@ async fn run(client: &Client, title: &str, transaction: &str) -> Result<()> {
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     Err(Error::retry(format!(
-        "{title}: others held locks for too long and nothing of it was changed; end long transactions (see pg_stat_activity) and run setup again"
+        "{title}: others held locks for too long and nothing of it was changed{}; end long transactions (see pg_stat_activity) and run setup again",
+        holders(client).await
     )))
 }
 
+/// Who has transactions open, as far as it can be told.
+async fn holders(client: &Client) -> String {
+    let found = client.query_typed_one(include_str!("../../sql/who_holds.sql"), &[]).await;
+    let named = found.and_then(|row| row.try_get::<_, Option<String>>(0)).ok().flatten();
+    named.map(|named| format!(" (open transactions: {})", named.escape_debug())).unwrap_or_default()
+}
+
 fn lost_a_race(error: &tokio_postgres::Error) -> bool {
-    error.code().is_some_and(|code| {
-        [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE]
-            .contains(code)
-    })
+    let made_twice = error.as_db_error().and_then(|db| db.constraint()).is_some_and(|name| name.starts_with("pg_"));
+    made_twice
+        || error.code().is_some_and(|code| {
+            [SqlState::LOCK_NOT_AVAILABLE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::T_R_SERIALIZATION_FAILURE]
+                .contains(code)
+        })
 }
 
 fn failed(title: &str, error: tokio_postgres::Error) -> Error {

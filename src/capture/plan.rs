@@ -2,11 +2,12 @@
 
 use super::inspect::{Facts, Forgotten, Inspected};
 use super::render::{self, Event, Source};
+use super::takeover::Exposed;
 use super::template::{dollar_quoted, dollar_tag, fill, shown, text};
 use super::{LOCK_TIMEOUT_MS, SetupOptions};
 use crate::config::QueueName;
 use crate::drift::recorded::Definition;
-use crate::progress::CREATION_LOCK;
+use crate::installing::{OUR_ROLES, SCHEMA, guarded};
 use crate::schema::{Table, quote};
 
 /// How often cron asks for a drain, unless told otherwise.
@@ -51,30 +52,28 @@ impl Step {
     pub fn transaction(&self) -> String {
         format!(
             "begin;\nset local lock_timeout = '{LOCK_TIMEOUT_MS}ms';\nset local client_min_messages = warning;\n\
-             set local search_path = pg_catalog, pg_temp;\nset local standard_conforming_strings = on;\n\
-             -- one set-up at a time\nselect pg_advisory_xact_lock(hashtext('pgflume setup'));\n{}\ncommit;\n",
-            self.sql.trim_end()
+             set local search_path = '';\nset local standard_conforming_strings = on;\n{}commit;\n",
+            guarded(&self.sql)
         )
     }
 }
 
 /// All steps, in order.
 pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Vec<Step> {
-    let mut steps = Vec::new();
+    let mut steps = vec![Step::routine("the schema pgflume", SCHEMA)];
     if !facts.server.has_pgmq {
         steps.push(Step::new("PGMQ", pgmq()));
     }
-    // A worker that is running may be about to create the same.
-    let alone = format!("select pg_advisory_xact_lock({CREATION_LOCK});\n");
     steps.push(Step {
         is_done: facts.queues_exist,
-        ..Step::new(format!("the queue {} and its dead letters", queue.as_str()), alone.clone() + &queues(queue))
+        ..Step::new(format!("the queue {} and its dead letters", queue.as_str()), queues(queue))
     });
     steps.push(Step::routine(
         "the schema pgflume and the worker's bookkeeping",
-        alone + include_str!("../../sql/bookkeeping.sql"),
+        include_str!("../../sql/bookkeeping.sql"),
     ));
-    steps.push(Step::routine("the roles pgflume_capture and pgflume_worker", include_str!("../../sql/roles.sql")));
+    let roles = [include_str!("../../sql/roles.sql"), OUR_ROLES].concat();
+    steps.push(Step::routine("the roles pgflume_capture and pgflume_worker", roles));
     steps.push(Step::routine("their rights", rights(facts, queue)));
     steps.push(Step::routine("the guard of the queue", guard(queue)));
     steps.push(Step::routine("the functions of schema pgflume", functions(facts, queue)));
@@ -85,6 +84,9 @@ pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Vec<St
     steps.push(Step::routine("the record of what is captured", record(facts, queue)));
     steps.extend(evolve_trigger(facts));
     steps.extend(cron(facts, options));
+    if options.take_over && !options.keep_grants {
+        steps.extend(facts.exposed.iter().flat_map(revoke));
+    }
     steps
 }
 
@@ -138,7 +140,7 @@ fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> 
     // The strongest lock first: taking a stronger one later could deadlock with a writer.
     let is_dropping = !inspected.obsolete.is_empty() || !leftovers.is_empty();
     let mode = if is_dropping { "access exclusive" } else { "share row exclusive" };
-    let mut sql = format!("lock table {on} in {mode} mode;\ngrant create on schema pgflume to pgflume_capture;\n");
+    let mut sql = lock(source, &on, mode) + "grant create on schema pgflume to pgflume_capture;\n";
     for function in source.functions(queue) {
         sql.push_str(&render::function(&function));
     }
@@ -171,6 +173,30 @@ fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> 
     let kind = if source.by_row { "row" } else { "statement" };
     let title = format!("capture of {} by {kind} triggers", shown(&on));
     Step { is_done: inspected.is_captured && !is_dropping, ..Step::new(title, sql) }
+}
+
+/// Waits for the table. One without partitions is waited for while nothing else is held.
+fn lock(source: &Source, on: &str, mode: &str) -> String {
+    if source.partitioned_by.is_none() {
+        return format!("lock table {on} in {mode} mode;\n");
+    }
+    let ms = LOCK_TIMEOUT_MS.to_string();
+    fill(include_str!("../../sql/lock_all.sql"), &[("on", on), ("mode", mode), ("ms", &ms)])
+}
+
+/// Takes the right to call a function that gives the secret away, and looks whether it is gone: what could be taken
+/// stays taken.
+fn revoke(exposed: &Exposed) -> [Step; 2] {
+    let (function, grantees) = (exposed.function.as_str(), exposed.grantees.join(", "));
+    let values = [("function", function), ("function_text", &text(function)), ("grantees", &grantees)];
+    let step = |title: String, sql| Step {
+        need: Need::Optional("until then it gives the worker's address or secret away"),
+        ..Step::new(title, fill(sql, &values))
+    };
+    [
+        step(format!("no right of {grantees} to execute {function}"), include_str!("../../sql/takeover_revoke.sql")),
+        step(format!("none by another way to {function}"), include_str!("../../sql/takeover_check.sql")),
+    ]
 }
 
 /// Ends the capture of a table that `schema.json` no longer names.
@@ -219,7 +245,11 @@ fn cron(facts: &Facts, options: &SetupOptions) -> Option<Step> {
     }
     let replace = if options.take_over { include_str!("../../sql/cron_replace.sql").trim_end_matches(' ') } else { "" };
     let values = [
-        ("extension", if server.has_cron { "" } else { "create extension if not exists pg_cron;\n" }.to_owned()),
+        (
+            "extension",
+            if server.has_cron { "" } else { "create extension if not exists pg_cron with schema pg_catalog;\n" }
+                .to_owned(),
+        ),
         ("replace", if replace.is_empty() { String::new() } else { format!("{}\n    ", replace.trim_end()) }),
         ("schedule", text(options.schedule.as_deref().unwrap_or(DEFAULT_SCHEDULE))),
     ];

@@ -5,8 +5,8 @@ use super::inspect::Facts;
 use super::template::shown;
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::postgres::Client;
 use std::fmt;
-use tokio_postgres::Client;
 
 /// What `setup` did.
 #[derive(Debug, Clone, Default)]
@@ -27,6 +27,7 @@ impl SetupReport {
         }
         report.about_rows(facts);
         report.about_leftovers(facts, options);
+        report.about_exposed(facts, options);
         report.about_cron(facts);
         if let Some(other) = facts.server.image_queue.as_deref().filter(|q| *q != queue.as_str()) {
             report.warn(format!(
@@ -61,6 +62,23 @@ impl SetupReport {
             self.warn(format!(
                 "triggers of the original migration are still there and double the work: {}; run setup with --take-over",
                 left.join(", ")
+            ));
+        }
+    }
+
+    fn about_exposed(&mut self, facts: &Facts, options: &SetupOptions) {
+        if !options.take_over || options.keep_grants {
+            let exposed: Vec<_> = facts.exposed.iter().map(|e| shown(&e.to_string())).collect();
+            if !exposed.is_empty() {
+                self.warn(format!(
+                    "{}, which returns the worker's address or secret: run setup with --take-over, or revoke it",
+                    exposed.join("; ")
+                ));
+            }
+        } else if let Some(exposed) = facts.exposed.iter().find(|e| e.function.contains("signature")) {
+            self.next.push(format!(
+                "until now {} could read the worker's secret: change it, with WEBHOOK_SIGNATURE_PREVIOUS for the time between",
+                exposed.grantees.join(", ")
             ));
         }
     }

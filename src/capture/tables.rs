@@ -11,17 +11,17 @@ use super::template::shown;
 use super::types::SourceColumn;
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::postgres::Client;
 use crate::schema::columns as typed;
 use crate::schema::{SourceName, Table, quoted_list};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Transaction};
 
 /// One source table under inspection.
 pub struct Finding<'a> {
     /// Where to ask.
-    pub client: &'a mut Client,
+    pub client: &'a Client,
     /// The queue that it will feed.
     pub queue: &'a QueueName,
     /// What was asked for.
@@ -225,9 +225,8 @@ impl Finding<'_> {
         let Some(condition) = &table.filter else {
             return Ok(Some(BTreeSet::new()));
         };
-        let transaction = self.client.transaction().await?;
-        let probed = probe(&transaction, self.name, condition).await;
-        transaction.rollback().await?;
+        let probed = probe(self.client, self.name, condition).await;
+        self.client.rollback().await?;
         match probed {
             Ok(columns) => Ok(Some(columns)),
             Err(error) if blames_the_condition(&error) => {
@@ -272,17 +271,12 @@ fn blames_the_condition(error: &Error) -> bool {
         .is_some_and(|code| code != "42501" && ["42", "22", "0A"].iter().any(|class| code.starts_with(class)))
 }
 
-async fn probe(transaction: &Transaction<'_>, name: &SourceName, condition: &str) -> Result<BTreeSet<String>> {
-    transaction
-        .batch_execute(
-            "set local search_path = ''; set local client_min_messages = warning; set local lock_timeout = '2s'",
-        )
-        .await?;
-    transaction.batch_execute(&format!("create temporary table pgflume_probe (like {})", name.quoted())).await?;
+/// Begins a transaction, which is then to be rolled back.
+async fn probe(client: &Client, name: &SourceName, condition: &str) -> Result<BTreeSet<String>> {
+    client.begin("", "set local client_min_messages = warning; set local lock_timeout = '2s'").await?;
+    client.batch_execute(&format!("create temporary table pgflume_probe (like {})", name.quoted())).await?;
     // One statement by the protocol: a condition that tries to be more than a condition is an error.
-    transaction
-        .execute_typed(&format!("create index on pg_temp.pgflume_probe ((1)) where ({condition}\n)"), &[])
-        .await?;
-    let rows = transaction.query_typed(include_str!("../../sql/inspect_filter.sql"), &[]).await?;
+    client.execute_typed(&format!("create index on pg_temp.pgflume_probe ((1)) where ({condition}\n)"), &[]).await?;
+    let rows = client.query_typed(include_str!("../../sql/inspect_filter.sql"), &[]).await?;
     rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }

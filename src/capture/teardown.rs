@@ -5,11 +5,11 @@ use super::template::{fill, shown, text};
 use super::{plan, run};
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::postgres::Client;
 use crate::postgres::PgUrl;
 use crate::schema::SourceName;
 use plan::Step;
 use std::fmt;
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// What `teardown` is asked for.
@@ -62,7 +62,7 @@ struct Captured {
 /// Removes the capture of `queue`; with the last queue also the functions, the cron job, the schema and
 /// the roles. Changes that were not captured any more can only be found by a resync.
 pub async fn teardown(postgres: &PgUrl, queue: &QueueName, options: TeardownOptions) -> Result<TeardownReport> {
-    let client = postgres.connect().await?;
+    let client = postgres.pinned().await?;
     let found = inspect(&client, queue).await?;
     refuse(&found, options)?;
     let mut report = TeardownReport::default();
@@ -196,6 +196,6 @@ fn rights(found: &Found, queue: &QueueName) -> String {
 }
 
 async fn roles(client: &Client) -> Result<Vec<String>> {
-    let sql = "select rolname::text from pg_catalog.pg_roles where rolname in ('pgflume_capture', 'pgflume_worker') order by 1";
+    let sql = "select rolname::pg_catalog.text from pg_catalog.pg_roles where rolname in ('pgflume_capture', 'pgflume_worker') order by 1";
     client.query_typed(sql, &[]).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }

@@ -55,7 +55,7 @@ pub(super) async fn run(args: ResyncArgs, options: &Options) -> CommandResult {
 
 /// Drains until the tables are rebuilt or cannot be; another drain that runs is waited for.
 async fn rebuild(worker: &Worker, names: &[&str]) -> crate::error::Result<Vec<Report>> {
-    let client = worker.postgres().connect().await?;
+    let client = worker.postgres().pinned().await?;
     loop {
         let drained = worker.drain(BUDGET).await?;
         let mut reports = resyncs::reports(&client, worker.queue()).await?;
@@ -73,7 +73,7 @@ async fn rebuild(worker: &Worker, names: &[&str]) -> crate::error::Result<Vec<Re
 
 /// Shows how far it is, for ever.
 async fn watch(postgres: &PgUrl, worker: &Worker, names: &[&str]) -> crate::error::Result<Vec<Report>> {
-    let client = postgres.connect().await?;
+    let client = postgres.pinned().await?;
     let progress = Progress::new();
     loop {
         let reports = resyncs::reports(&client, worker.queue()).await?;

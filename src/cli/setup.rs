@@ -21,9 +21,14 @@ pub struct SetupArgs {
     /// Drop from the replica what schema.json no longer names, and end the capture of such tables
     #[arg(long)]
     pub allow_drop: bool,
-    /// Also remove the row triggers and the cron job of the original migration
+    /// Also remove the row triggers and the cron job of the original migration, and the API roles' right to execute its
+    /// functions that return the worker's address and secret
     #[arg(long)]
     pub take_over: bool,
+    /// With --take-over: leave everybody the right to execute the original migration's functions, which return the
+    /// worker's address and secret
+    #[arg(long, requires = "take_over")]
+    pub keep_grants: bool,
     /// Where cron posts, such as https://worker.example.org/sync
     #[arg(long, env = "SYNC_URL", hide_env_values = true)]
     pub sync_url: Option<String>,
@@ -42,6 +47,7 @@ pub async fn run(args: SetupArgs, options: &Options) -> CommandResult {
     let queue = QueueName::parse(&options.queue_name)?;
     let wanted = SetupOptions {
         take_over: args.take_over,
+        keep_grants: args.keep_grants,
         sync_url: args.sync_url.filter(|url| !url.is_empty()).map(|url| sync_url(&url)).transpose()?,
         webhook_signature: secret("WEBHOOK_SIGNATURE")?,
         row_triggers: args.row_triggers.into_iter().collect(),

@@ -3,13 +3,13 @@
 
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::postgres::Client;
 use crate::replica::Replica;
 use crate::schema::catalog::{self, SourceTable};
 use crate::schema::{Schema, quote, quoted_list};
-use crate::source;
+use crate::source::{self, Server};
 use crate::value::{Cell, Key};
 use std::collections::BTreeMap;
-use tokio_postgres::Client;
 
 /// Rows of the replica read at once: a server answers at most 10 MB.
 const PAGE_ROWS: i64 = 2_000;
@@ -40,12 +40,12 @@ impl Verdict {
 pub async fn compare(client: &Client, replica: &Replica, schema: &Schema, queue: &QueueName) -> Result<Vec<Verdict>> {
     let sources = catalog::read(client, schema, queue).await?.tables;
     let sources: Vec<&SourceTable> = sources.values().filter(|s| !s.columns.is_empty()).collect();
-    source::begin(client, &sources).await?;
+    source::begin(client, &sources, Server::ask(client).await?).await?;
     let mut verdicts = Vec::with_capacity(sources.len());
     for table in sources {
         verdicts.push(compare_table(client, replica, table).await?);
     }
-    client.batch_execute("commit").await?;
+    client.commit().await?;
     Ok(verdicts)
 }
 

@@ -8,6 +8,7 @@ use crate::capture::{SetupOptions, setup};
 use crate::config::{Config, DEFAULT_QUEUE, QueueName, Signatures, Target};
 use crate::http::auth::Auth;
 use crate::http::{self, App};
+use crate::postgres::Client;
 use crate::postgres::PgUrl;
 use crate::queue;
 use crate::replica::Replica;
@@ -18,7 +19,6 @@ use postgres::{Cluster, Options};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio_postgres::Client;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -30,25 +30,25 @@ const SCHEMA: &str = include_str!("shop.json");
 const WRITES: [(&str, &str); 3] = [
     (
         "100,000 customers and 50,000 orders, one statement each",
-        "insert into customers (email, name, plan, balance, settings)
+        "insert into public.customers (email, name, plan, balance, settings)
              select 'c' || i || '@example.org', 'Customer ' || i, (array['free','team','pro'])[1 + i % 3], i / 7.0,
-                    jsonb_build_object('theme', 'dark', 'n', i) from generate_series(1, 100000) i;
-         insert into orders (region, number, customer_id, total, placed_at)
-             select (array['eu','us','asia'])[1 + i % 3], i, 1 + i % 100000, (i % 9999) / 100.0, now() - i * interval '1 minute'
-             from generate_series(1, 50000) i",
+                    pg_catalog.jsonb_build_object('theme', 'dark', 'n', i) from pg_catalog.generate_series(1, 100000) i;
+         insert into public.orders (region, number, customer_id, total, placed_at)
+             select (array['eu','us','asia'])[1 + i % 3], i, 1 + i % 100000, (i % 9999) / 100.0, pg_catalog.now() - i * interval '1 minute'
+             from pg_catalog.generate_series(1, 50000) i",
     ),
     (
         "half of the customers updated, a tenth of the orders deleted, some keys changed",
-        "update customers set name = upper(name), balance = balance + 1.10 where id % 2 = 0;
-         delete from orders where number % 10 = 0;
-         update orders set region = 'mars' where number % 1000 = 7;
-         update customers set last_seen = now()",
+        "update public.customers set name = pg_catalog.upper(name), balance = balance + 1.10 where id % 2 = 0;
+         delete from public.orders where number % 10 = 0;
+         update public.orders set region = 'mars' where number % 1000 = 7;
+         update public.customers set last_seen = pg_catalog.now()",
     ),
     (
         "a table truncated and filled again",
-        "insert into sessions select md5(i::text)::uuid, 1 + i % 1000, true from generate_series(1, 2000) i;
-         truncate sessions;
-         insert into sessions select md5('new' || i)::uuid, i, i % 2 = 0 from generate_series(1, 10) i",
+        "insert into public.sessions select pg_catalog.md5(i::pg_catalog.text)::pg_catalog.uuid, 1 + i % 1000, true from pg_catalog.generate_series(1, 2000) i;
+         truncate public.sessions;
+         insert into public.sessions select pg_catalog.md5('new' || i)::pg_catalog.uuid, i, i % 2 = 0 from pg_catalog.generate_series(1, 10) i",
     ),
 ];
 
@@ -100,7 +100,7 @@ impl Shop {
     async fn open(cluster: &Cluster, file: PathBuf) -> Result<Self, Failure> {
         let url = PgUrl::parse(&cluster.url("postgres"))?;
         let (schema, queue) = (Arc::new(Schema::parse(SCHEMA)?), QueueName::parse(DEFAULT_QUEUE)?);
-        let client = url.connect().await?;
+        let client = url.pinned().await?;
         client.batch_execute(TABLES).await?;
         let at = Instant::now();
         setup(&url, &schema, &queue, &SetupOptions::default()).await?;

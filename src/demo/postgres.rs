@@ -277,7 +277,8 @@ impl Cluster {
         self.directory.join("data")
     }
 
-    fn log_file(&self) -> PathBuf {
+    /// Where the server writes its log.
+    pub fn log_file(&self) -> PathBuf {
         self.directory.join("server.log")
     }
 }

@@ -1,5 +1,5 @@
 -- The demo's tables: a small shop.
-create table customers (
+create table public.customers (
     id        bigint generated always as identity primary key,
     email     text not null unique,
     name      text,
@@ -8,7 +8,7 @@ create table customers (
     settings  jsonb,
     last_seen timestamptz
 );
-create table orders (
+create table public.orders (
     region      text,
     number      bigint,
     customer_id bigint not null,
@@ -16,7 +16,7 @@ create table orders (
     placed_at   timestamptz,
     primary key (region, number)
 );
-create table sessions (
+create table public.sessions (
     id          uuid primary key,
     customer_id bigint,
     active      boolean

@@ -236,6 +236,9 @@ fn replica_gap(table: &Table, gap: Gap) -> Drift {
                 rebuild,
             )
         }
+        Gap::Unique => {
+            (Kind::ReplicaLacks, None, "the replica's table has no unique index over its key yet".to_owned(), next)
+        }
         Gap::Key => (Kind::ReplicaDiffers, None, "the replica's table has another primary key".to_owned(), rebuild),
     };
     Drift { table: table.name.clone(), column, kind, problem, mend: mend.into() }

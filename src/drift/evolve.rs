@@ -7,17 +7,17 @@ use super::source::{self, Found};
 use crate::config::QueueName;
 use crate::error::Result;
 use crate::failpoint;
-use crate::schema::catalog::{self, AT_ONE_SNAPSHOT, Catalog};
+use crate::postgres::Client;
+use crate::schema::catalog::{self, Catalog};
 use crate::schema::{Column, Schema, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio_postgres::Client;
 
 /// `schema` with the columns that came since.
 pub async fn effective(client: &Client, schema: &Arc<Schema>, queue: &QueueName) -> Result<Arc<Schema>> {
-    client.batch_execute(AT_ONE_SNAPSHOT).await?;
+    catalog::begin(client).await?;
     let effective = effective_within(client, schema, queue).await?;
-    client.batch_execute("commit").await?;
+    client.commit().await?;
     Ok(effective)
 }
 
@@ -27,11 +27,11 @@ pub async fn effective_catalog(
     schema: &Arc<Schema>,
     queue: &QueueName,
 ) -> Result<(Arc<Schema>, Catalog)> {
-    client.batch_execute(AT_ONE_SNAPSHOT).await?;
+    catalog::begin(client).await?;
     let effective = effective_within(client, schema, queue).await?;
     failpoint::reach(failpoint::EFFECTIVE);
     let catalog = catalog::read_within(client, &effective, queue).await?;
-    client.batch_execute("commit").await?;
+    client.commit().await?;
     Ok((effective, catalog))
 }
 

@@ -9,10 +9,10 @@ pub mod source;
 
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::replica::inventory::Inventory;
 use crate::schema::Schema;
 use serde::Serialize;
-use tokio_postgres::Client;
 
 /// One thing that is no longer as it was set up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

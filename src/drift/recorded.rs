@@ -3,11 +3,11 @@
 
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::postgres::Client;
 use crate::replica::change::Retired;
 use crate::schema::{Schema, Table, ddl};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// A column of a source table.
@@ -87,7 +87,7 @@ pub type Records = BTreeMap<String, Recorded>;
 
 /// Reads them all.
 pub async fn read(client: &Client, queue: &QueueName) -> Result<Records> {
-    let sql = "select name, source, definition::text from pgflume.captured where queue = $1";
+    let sql = "select name, source, definition::pg_catalog.text from pgflume.captured where queue = $1";
     let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
     let recorded = |row: &tokio_postgres::Row| {
         let (name, text): (String, String) = (row.try_get(0)?, row.try_get(2)?);

@@ -4,12 +4,12 @@
 
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::postgres::Client;
 use crate::schema::Schema;
 use crate::schema::catalog::SourceTable;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// One table.
@@ -128,7 +128,7 @@ fn text<T: Serialize>(value: &T) -> Result<String> {
 }
 
 async fn read(client: &Client, queue: &QueueName) -> Result<BTreeMap<String, Definition>> {
-    let sql = "select name, definition::text from pgflume.shapes where queue = $1";
+    let sql = "select name, definition::pg_catalog.text from pgflume.shapes where queue = $1";
     let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
     let definition = |row: &tokio_postgres::Row| {
         let text: String = row.try_get(1)?;
@@ -148,7 +148,7 @@ async fn write(client: &Client, queue: &QueueName, tables: &BTreeMap<String, Def
     let names: Vec<&str> = tables.keys().map(String::as_str).collect();
     let texts = tables.values().map(text).collect::<Result<Vec<_>>>()?;
     let sql = "insert into pgflume.shapes as s (queue, name, definition)
-               select $1, n, d::jsonb from unnest($2::text[], $3::text[]) as u(n, d)
+               select $1, n, d::pg_catalog.jsonb from rows from (pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as u(n, d)
                on conflict (queue, name) do update set definition = excluded.definition
                where s.definition is distinct from excluded.definition";
     let parameters =
@@ -159,7 +159,7 @@ async fn write(client: &Client, queue: &QueueName, tables: &BTreeMap<String, Def
 
 /// The rows of these tables are kept by no definition any more: the next step of any worker copies them.
 pub async fn reset(client: &Client, queue: &QueueName, tables: &[&str]) -> Result<()> {
-    let sql = "insert into pgflume.shapes (queue, name, definition) select $1, n, '{}' from unnest($2::text[]) as u(n)
+    let sql = "insert into pgflume.shapes (queue, name, definition) select $1, n, '{}' from pg_catalog.unnest($2::pg_catalog.text[]) as u(n)
                on conflict (queue, name) do update set definition = excluded.definition";
     client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&tables, Type::TEXT_ARRAY)]).await?;
     let sql = "update pgflume.progress set shape = null where queue = $1";

@@ -4,12 +4,13 @@
 use super::recorded::{Records, SourceColumn};
 use crate::config::QueueName;
 use crate::error::{Error, Result};
-use crate::schema::catalog::AT_ONE_SNAPSHOT;
+use crate::postgres::Client;
+use crate::schema::catalog;
 use crate::schema::{ColumnType, Schema, columns};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
 
 /// A source table as it is now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -44,13 +45,13 @@ pub async fn read(
     records: &Records,
     queue: &QueueName,
 ) -> Result<BTreeMap<String, Found>> {
-    client.batch_execute(AT_ONE_SNAPSHOT).await?;
+    catalog::begin(client).await?;
     let found = read_within(client, schema, records, queue).await?;
-    client.batch_execute("commit").await?;
+    client.commit().await?;
     Ok(found)
 }
 
-/// The same in a transaction that [`AT_ONE_SNAPSHOT`] began.
+/// The same in a transaction that [`catalog::begin`] began.
 pub async fn read_within(
     client: &Client,
     schema: &Schema,

@@ -40,7 +40,7 @@ pub(super) async fn run(app: Arc<App>) {
 
 /// Takes no message: only a call may do so where nothing is left behind.
 async fn is_waiting(worker: &Worker) -> Result<bool> {
-    let client = worker.postgres().connect().await?;
+    let client = worker.postgres().pinned().await?;
     progress::ensure(&client, worker.queue()).await?;
     Ok(resyncs::waiting(&client, worker.queue(), worker.schema()).await? > 0)
 }

@@ -2,11 +2,12 @@
 //! Takes a client, gives facts; judges nothing and changes nothing.
 
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::SourceName;
 use crate::schema::columns::{self, TypedColumn};
 use std::collections::BTreeMap;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
 
 /// A table, view or anything else that rows can be read from.
 #[derive(Debug, Clone)]
@@ -57,7 +58,7 @@ pub struct Details {
 
 /// Opens the transaction in which both readings see the same.
 pub async fn begin(client: &Client) -> Result<()> {
-    Ok(client.batch_execute("begin isolation level repeatable read read only; set local search_path = ''; set local quote_all_identifiers = off").await?)
+    Ok(client.begin("isolation level repeatable read read only", "set local quote_all_identifiers = off").await?)
 }
 
 /// Everything outside of Postgres' own schemas, in the order in which it is offered.

@@ -7,7 +7,7 @@ use super::select::{self, Choice};
 use super::{Document, Failure, InitReport, Outcome};
 use crate::error::Error;
 use crate::schema::model::{NAME_BYTES, is_reserved};
-use crate::schema::{ColumnType, Schema, SourceName};
+use crate::schema::{ColumnType, Schema, SourceName, Table, ddl};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A run in the making.
@@ -27,6 +27,7 @@ pub struct Draft<'a> {
     order: Vec<u32>,
     /// Columns that tables of the file do not have.
     lacking: Vec<(String, Vec<(String, ColumnType)>)>,
+    /// What the replica's tables and indexes are called, in lower case: SQLite keeps both in one name space.
     names: BTreeSet<String>,
 }
 
@@ -47,7 +48,7 @@ impl<'a> Draft<'a> {
             added: BTreeMap::new(),
             order: Vec::new(),
             lacking: Vec::new(),
-            names: tables().map(|t| t.name.to_lowercase()).collect(),
+            names: tables().flat_map(|t| names_of(t)).collect(),
         }
     }
 
@@ -131,16 +132,6 @@ impl<'a> Draft<'a> {
         let columns = self.details.columns.get(&relation.oid).map_or(&[][..], Vec::as_slice);
         let indexes = self.details.indexes.get(&relation.oid).map_or(&[][..], Vec::as_slice);
         let made = propose::propose(relation, &name, columns, indexes)?;
-        let written = relation.name.written();
-        let renamed = if name == relation.name.table { String::new() } else { format!(", as {name:?}") };
-        let (width, key, extra) = (made.columns.len(), made.key.join(", "), made.indexes.len());
-        self.report.added.push(format!("{written}{renamed}: {width} columns, key {key}, {extra} indexes"));
-        self.report.notes.extend(made.left_out.iter().map(|what| format!("{written} without {what}")));
-        if let Some(owner) = &relation.other_owner {
-            self.report
-                .notes
-                .push(format!("{written} belongs to {owner:?}: run `pgflume setup` as that role or a member of it"));
-        }
         self.names.insert(name.to_lowercase());
         self.added.insert(relation.oid, made);
         self.order.push(relation.oid);
@@ -188,7 +179,8 @@ impl<'a> Draft<'a> {
             self.note_missing();
         }
         self.report_lacking(add_columns);
-        let tables: Vec<Definition> = self.order.iter().filter_map(|oid| self.added.remove(oid)).collect();
+        let tables: Vec<Definition> =
+            std::mem::take(&mut self.order).iter().filter_map(|oid| self.settle(*oid)).collect();
         let columns = if add_columns { self.lacking } else { Vec::new() };
         let text = self.document.with(&tables, &columns);
         // What is written has to be what every other command reads.
@@ -198,6 +190,39 @@ impl<'a> Draft<'a> {
             ))
         })?;
         Ok(Outcome { text, report: self.report })
+    }
+
+    /// A new table as it is written, without the indexes for whose names there is no room: now all tables' are known.
+    fn settle(&mut self, oid: u32) -> Option<Definition> {
+        let (mut made, relation) = (self.added.remove(&oid)?, *self.by_oid.get(&oid)?);
+        let mut nameless = Vec::new();
+        made.indexes.retain(|columns| {
+            let name = ddl::index_name_of(&made.name, columns);
+            let is_free = self.names.insert(name.to_lowercase());
+            if !is_free {
+                nameless.push(format!(
+                    "the index over {}: another table or index of the replica would be called {name:?}, too",
+                    columns.join(", ")
+                ));
+            }
+            is_free
+        });
+        made.left_out.extend(nameless);
+        self.report_added(relation, &made);
+        Some(made)
+    }
+
+    fn report_added(&mut self, relation: &Relation, made: &Definition) {
+        let (name, written) = (&made.name, relation.name.written());
+        let renamed = if *name == relation.name.table { String::new() } else { format!(", as {name:?}") };
+        let (width, key, extra) = (made.columns.len(), made.key.join(", "), made.indexes.len());
+        self.report.added.push(format!("{written}{renamed}: {width} columns, key {key}, {extra} indexes"));
+        self.report.notes.extend(made.left_out.iter().map(|what| format!("{written} without {what}")));
+        if let Some(owner) = &relation.other_owner {
+            self.report
+                .notes
+                .push(format!("{written} belongs to {owner:?}: run `pgflume setup` as that role or a member of it"));
+        }
     }
 
     /// Whoever spells a table out wants it or an error.
@@ -237,6 +262,12 @@ impl<'a> Draft<'a> {
             if add_columns { self.report.extended.push(line) } else { self.report.available.push(line) }
         }
     }
+}
+
+/// What a table of the file and its indexes are called in the replica, in lower case.
+fn names_of(table: &Table) -> impl Iterator<Item = String> {
+    let indexes = table.indexes.iter().map(|index| ddl::index_name(table, index).to_lowercase());
+    std::iter::once(table.name.to_lowercase()).chain(indexes)
 }
 
 fn nothing_found(report: &InitReport) -> Error {

@@ -45,13 +45,13 @@ pub struct Outcome {
 /// Reads the catalog and adds to `document` what is asked for.
 pub async fn init(postgres: &PgUrl, options: &InitOptions, document: &Document) -> Result<Outcome, Failure> {
     let choice = Choice::parse(options)?;
-    let client = postgres.connect().await?;
+    let client = postgres.pinned().await?;
     catalog::begin(&client).await?;
     let relations = catalog::relations(&client).await?;
     choice.check(&relations)?;
     let oids: Vec<u32> = relations.iter().filter(|r| choice.takes(r)).map(|r| r.oid).collect();
     let details = catalog::details(&client, &oids).await?;
-    client.batch_execute("commit").await.map_err(Error::from)?;
+    client.commit().await.map_err(Error::from)?;
 
     let mut draft = Draft::new(document, &relations, &details);
     draft.select(&choice);

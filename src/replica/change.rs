@@ -52,10 +52,10 @@ pub fn additions(there: &Inventory, schema: &Schema) -> Vec<Change> {
         let planner = Planner { there, table, retired: &none };
         let gaps = there.gaps(table);
         let follows = |gap: &Gap| matches!(gap, Gap::Type(column, _) if table.follows(column));
-        match planner.is_to_rebuild(&gaps) {
+        match is_wrong(&gaps) {
             _ if gaps.contains(&Gap::Table) => Vec::new(),
             false => planner.additions(&gaps),
-            true if gaps.iter().all(|gap| follows(gap) || matches!(gap, Gap::Column(_))) => {
+            true if gaps.iter().all(|gap| follows(gap) || matches!(gap, Gap::Column(_) | Gap::Unique)) => {
                 vec![planner.rebuild(&gaps)]
             }
             true => Vec::new(),
@@ -80,9 +80,17 @@ impl Planner<'_> {
             return vec![self.rebuild(&gaps)];
         }
         let mut changes = self.obsolete_indexes();
+        changes.extend(gaps.contains(&Gap::Unique).then(|| self.key_index()));
         changes.extend(self.drops());
         changes.extend(self.additions(&gaps));
         changes
+    }
+
+    /// The table is kept, and its declared key with it.
+    fn key_index(&self) -> Change {
+        let key: Vec<_> = self.table.key_columns().map(|c| c.name.as_str()).collect();
+        let what = format!("add the unique index over the key ({})", key.join(", "));
+        Change { needs_copy: true, ..self.change(what, self.there.make_key(self.table)) }
     }
 
     fn change(&self, what: String, statements: Vec<String>) -> Change {
@@ -115,13 +123,14 @@ impl Planner<'_> {
         changes
     }
 
-    /// Indexes whose name says that they are ours, and which `schema.json` does not name.
+    /// Indexes whose name says that they are ours, and which `schema.json` does not ask for.
     fn obsolete(&self) -> Vec<&Made> {
         let wanted: BTreeSet<_> =
             self.table.indexes.iter().map(|index| ddl::index_name(self.table, index).to_lowercase()).collect();
         let on = self.table.name.to_lowercase();
+        let is_stale_key = |name: &str| self.is_key_index(name) && self.there.has_stale_key_index(self.table);
         let is_obsolete = |(name, made): &(&String, &Made)| {
-            made.on == on && name.starts_with(&format!("idx_{on}_")) && !wanted.contains(*name)
+            made.on == on && (is_stale_key(name) || name.starts_with(&format!("idx_{on}_")) && !wanted.contains(*name))
         };
         self.there.indexes.iter().filter(is_obsolete).map(|(_, made)| made).collect()
     }
@@ -158,8 +167,21 @@ impl Planner<'_> {
         self.columns().iter().filter(|c| self.is_retired(c)).map(drop).collect()
     }
 
+    /// The unique index over the key, by its name in lower case.
+    fn is_key_index(&self, name: &str) -> bool {
+        name == ddl::key_index_name(self.table).to_lowercase()
+    }
+
+    /// Whether only another table will do: also where columns of the old key could not hold the NULL that they may
+    /// have now, or are to go.
     fn is_to_rebuild(&self, gaps: &[Gap]) -> bool {
-        gaps.iter().any(|gap| matches!(gap, Gap::Type(..) | Gap::Key))
+        let mut old_key = self.columns().iter().filter(|c| c.in_key);
+        is_wrong(gaps)
+            || old_key.any(|c| self.is_retired(c) || gaps.contains(&Gap::Unique) && c.not_null && !self.is_in_key(c))
+    }
+
+    fn is_in_key(&self, column: &Found) -> bool {
+        self.table.key_columns().any(|c| c.name.to_lowercase() == column.name.to_lowercase())
     }
 
     /// A new table with the rows of the old one. The old rows are put aside and copied back: renaming a new
@@ -212,7 +234,8 @@ impl Planner<'_> {
         let obsolete: BTreeSet<&str> = self.obsolete().into_iter().map(|made| made.name.as_str()).collect();
         let both = self.there.indexes.iter().chain(&self.there.triggers);
         let others = both.filter(|(name, made)| {
-            made.on == on && !made.sql.is_empty() && !ours.contains(*name) && !obsolete.contains(made.name.as_str())
+            let is_ours = ours.contains(*name) || self.is_key_index(name) || obsolete.contains(made.name.as_str());
+            made.on == on && !made.sql.is_empty() && !is_ours
         });
         others.map(|(_, made)| made.sql.clone()).collect()
     }
@@ -220,10 +243,17 @@ impl Planner<'_> {
     fn why(&self, gaps: &[Gap]) -> String {
         let reason = |gap: &Gap| match gap {
             Gap::Type(column, declared) => Some(format!("{column:?} is declared {declared}")),
-            Gap::Key => Some("another primary key".into()),
+            Gap::Key | Gap::Unique => Some("another primary key".into()),
             Gap::Column(column) => Some(format!("{column:?} is added")),
             Gap::Table => None,
         };
-        gaps.iter().filter_map(reason).collect::<Vec<_>>().join(", ")
+        let retired = self.columns().iter().filter(|c| self.is_retired(c));
+        let drops = retired.map(|c| format!("{:?} is dropped", c.name));
+        gaps.iter().filter_map(reason).chain(drops).collect::<Vec<_>>().join(", ")
     }
+}
+
+/// Whether a table keeps values or keys otherwise than they are.
+fn is_wrong(gaps: &[Gap]) -> bool {
+    gaps.iter().any(|gap| matches!(gap, Gap::Type(..) | Gap::Key))
 }

@@ -68,7 +68,8 @@ impl Replica {
         }
         if let Some(range) = range {
             let (filter, args) = condition(table, range);
-            let sql = format!("SELECT -2, count(*) FROM {}{filter}", quote(&table.name));
+            let keyless = keyless(table, range).map(|rows| format!(" + (SELECT count(*) {rows})")).unwrap_or_default();
+            let sql = format!("SELECT -2, (SELECT count(*) FROM {}{filter}){keyless}", quote(&table.name));
             let Some(rows) = self.at(head, Statement::new(sql, args)).await? else { return Ok(None) };
             let [Cell::Integer(_), Cell::Integer(count)] = rows.first().map(Vec::as_slice).unwrap_or_default() else {
                 return Err(garbled());
@@ -81,11 +82,18 @@ impl Replica {
     /// The keys in a range, for one that has more than it should; about `most` of them.
     pub async fn keys_in(&self, table: &Table, range: KeyRange<'_>, most: usize) -> Result<Vec<Key>> {
         let keys = ddl::key_list(table);
-        let mut all: Vec<Key> = Vec::new();
+        let mut all: Vec<Key> = match keyless(table, range) {
+            Some(rows) => {
+                self.store.read(Statement::new(format!("SELECT {keys} {rows} LIMIT {KEYS}"), Vec::new())).await?
+            }
+            None => Vec::new(),
+        };
+        let keyless = all.len();
         loop {
-            let after = all.last().or(range.after);
+            let after = all[keyless..].last().or(range.after);
             let (filter, args) = condition(table, KeyRange { after, up_to: range.up_to });
-            let sql = format!("SELECT {keys} FROM {}{filter} ORDER BY {keys} LIMIT {KEYS}", quote(&table.name));
+            let order = ddl::exact_key_list(table);
+            let sql = format!("SELECT {keys} FROM {}{filter} ORDER BY {order} LIMIT {KEYS}", quote(&table.name));
             let page = self.store.read(Statement::new(sql, args)).await?;
             let is_end = (page.len() as i64) < KEYS;
             all.extend(page);
@@ -157,12 +165,18 @@ fn condition(table: &Table, range: KeyRange<'_>) -> (String, Vec<Cell>) {
     let (mut conditions, mut args) = (Vec::new(), Vec::new());
     for (bound, operator) in [(range.after, ">"), (range.up_to, "<=")] {
         let Some(key) = bound else { continue };
-        let marks: Vec<_> = (1..=key.len()).map(|i| format!("?{}", args.len() + i)).collect();
-        conditions.push(format!("({keys}) {operator} ({})", marks.join(", ")));
+        conditions.push(format!("({keys}) {operator} ({})", statements::key_marks(table, args.len() + 1)));
         args.extend(key.iter().cloned());
     }
     let filter = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     (filter, args)
+}
+
+/// Rows without a key, which no condition finds, as part of the range that begins at the start: SQLite sorts NULL first.
+fn keyless(table: &Table, range: KeyRange<'_>) -> Option<String> {
+    let is_first = range.after.is_none() && range.up_to.is_some();
+    let first = table.key_columns().next().filter(|_| is_first)?;
+    Some(format!("FROM {} WHERE {} IS NULL", quote(&table.name), quote(&first.name)))
 }
 
 fn garbled() -> Error {

@@ -1,6 +1,7 @@
 //! What the replica has: tables, columns, indexes. Takes the rows of one query, gives what is there and
 //! how far it is from `schema.json`. Changes nothing.
 
+use super::keyed::Unique;
 use super::{Rows, head};
 use crate::error::{Error, Result};
 use crate::schema::{Schema, Table, ddl};
@@ -8,9 +9,13 @@ use crate::value::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// One row for each column of a table, one for each index or trigger.
-pub(super) const SELECT: &str = "SELECT m.type, m.name, m.tbl_name, iif(m.type = 'table', NULL, m.sql), p.name, p.pk, p.type FROM sqlite_master m \
-     LEFT JOIN pragma_table_info(m.name) p ON m.type = 'table' WHERE m.type IN ('table', 'index', 'trigger')";
+/// One row for each column of a table, one for each index or trigger, and one for each column of a unique index
+/// over all rows (of the rowid, which ends such an index where the table has one, number -1).
+pub(super) const SELECT: &str = "SELECT m.type, m.name, m.tbl_name, iif(m.type = 'table', instr(lower(m.sql), 'collate') > 0, m.sql), p.name, p.pk, p.type, p.\"notnull\" \
+     FROM sqlite_master m LEFT JOIN pragma_table_info(m.name) p ON m.type = 'table' WHERE m.type IN ('table', 'index', 'trigger') \
+     UNION ALL SELECT 'unique', i.name, m.name, i.origin, x.name, x.cid, x.coll, x.\"key\" FROM sqlite_master m \
+     JOIN pragma_index_list(m.name) i ON i.\"unique\" = 1 AND i.partial = 0 JOIN pragma_index_xinfo(i.name) x ON x.\"key\" = 1 OR x.cid = -1 \
+     WHERE m.type = 'table'";
 
 /// What the database has; keys are names in lower case, as SQLite compares them.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +26,10 @@ pub struct Inventory {
     pub indexes: BTreeMap<String, Made>,
     /// The triggers.
     pub triggers: BTreeMap<String, Made>,
+    /// What makes rows of each table unique, by the name of the index.
+    pub(super) uniques: BTreeMap<String, BTreeMap<String, Unique>>,
+    /// The tables that may compare otherwise than byte by byte.
+    pub(super) collated: BTreeSet<String>,
 }
 
 /// A column as the database has it.
@@ -32,6 +41,8 @@ pub struct Found {
     pub in_key: bool,
     /// Its declared type.
     pub declared: String,
+    /// Whether it is declared NOT NULL.
+    pub not_null: bool,
 }
 
 /// An index or trigger as the database has it.
@@ -54,20 +65,29 @@ pub enum Gap {
     Column(String),
     /// A column is declared so that values would not stay what they are: its name and declared type.
     Type(String, String),
-    /// It has another primary key.
+    /// It has another primary key, and cannot have ours beside it.
     Key,
+    /// It has another primary key, and lacks the unique index over ours.
+    Unique,
 }
 
 impl Inventory {
     pub(super) fn read(rows: Rows) -> Self {
         let mut there = Self::default();
         for row in rows {
-            let [Cell::Text(kind), Cell::Text(name), Cell::Text(on), sql, column, pk, declared] = &row[..] else {
+            let [Cell::Text(kind), Cell::Text(name), Cell::Text(on), sql, column, number, text, flag] = &row[..] else {
                 continue;
             };
-            if let (Cell::Text(column), Cell::Integer(pk), Cell::Text(declared)) = (column, pk, declared) {
-                let found = Found { name: column.clone(), in_key: *pk > 0, declared: declared.clone() };
+            if kind == "unique" {
+                let of_table = there.uniques.entry(on.to_lowercase()).or_default();
+                of_table.entry(name.to_lowercase()).or_default().add(sql, column, number, text, flag);
+            } else if let (Cell::Text(column), Cell::Integer(pk), Cell::Text(declared)) = (column, number, text) {
+                let not_null = *flag == Cell::Integer(1);
+                let found = Found { name: column.clone(), in_key: *pk > 0, declared: declared.clone(), not_null };
                 there.tables.entry(name.to_lowercase()).or_default().push(found);
+                if *sql == Cell::Integer(1) {
+                    there.collated.insert(name.to_lowercase());
+                }
             } else if kind != "table" {
                 let sql = if let Cell::Text(sql) = sql { sql.clone() } else { String::new() };
                 let made = Made { name: name.clone(), on: on.to_lowercase(), sql };
@@ -91,9 +111,9 @@ impl Inventory {
 
     /// How one table differs.
     pub fn gaps(&self, table: &Table) -> Vec<Gap> {
-        let Some(columns) = self.tables.get(&table.name.to_lowercase()) else {
+        if !self.tables.contains_key(&table.name.to_lowercase()) {
             return vec![Gap::Table];
-        };
+        }
         let mut gaps = Vec::new();
         for column in &table.columns {
             match self.column(&table.name, &column.name) {
@@ -104,11 +124,7 @@ impl Inventory {
                 Some(_) => {}
             }
         }
-        let wanted: BTreeSet<_> = table.key_columns().map(|c| c.name.to_lowercase()).collect();
-        let key: BTreeSet<_> = columns.iter().filter(|c| c.in_key).map(|c| c.name.to_lowercase()).collect();
-        if wanted != key {
-            gaps.push(Gap::Key);
-        }
+        gaps.extend(self.key_gap(table));
         gaps
     }
 
@@ -117,7 +133,7 @@ impl Inventory {
         let is_open = |t: &Table, gap: &Gap| match gap {
             Gap::Column(_) => true,
             Gap::Type(column, _) => t.follows(column),
-            Gap::Table | Gap::Key => false,
+            Gap::Table | Gap::Key | Gap::Unique => false,
         };
         schema.tables().any(|t| self.gaps(t).iter().any(|gap| is_open(t, gap)))
     }
@@ -130,7 +146,26 @@ impl Inventory {
 
     /// Refuses what neither a batch nor an added column could make good.
     pub(super) fn check(&self, schema: &Schema) -> Result<()> {
-        schema.tables().try_for_each(|table| self.gaps(table).into_iter().try_for_each(|gap| check_gap(table, gap)))
+        schema.tables().try_for_each(|table| {
+            self.check_names(table)?;
+            self.gaps(table).into_iter().try_for_each(|gap| check_gap(table, gap))
+        })
+    }
+
+    /// SQLite keeps tables and indexes in one name space, and takes an index that is elsewhere for the one to be made.
+    fn check_names(&self, table: &Table) -> Result<()> {
+        for index in &table.indexes {
+            let name = ddl::index_name(table, index);
+            let lower = name.to_lowercase();
+            let elsewhere = self.indexes.get(&lower).is_some_and(|made| made.on != table.name.to_lowercase());
+            if elsewhere || self.tables.contains_key(&lower) {
+                return Err(Error::halt(format!(
+                    "the replica has something else that is called {name:?}, as an index of table {:?} would be: rename that, or leave the index out of schema.json",
+                    table.name
+                )));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -146,7 +181,7 @@ fn check_gap(table: &Table, gap: Gap) -> Result<()> {
         Gap::Key => {
             Err(Error::halt(format!("the replica's table {name:?} has another primary key than schema.json: {mend}")))
         }
-        Gap::Table | Gap::Column(_) | Gap::Type(..) => Ok(()),
+        Gap::Table | Gap::Column(_) | Gap::Type(..) | Gap::Unique => Ok(()),
     }
 }
 

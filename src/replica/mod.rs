@@ -8,6 +8,7 @@ pub mod compare;
 pub mod head;
 pub mod hrana;
 pub mod inventory;
+mod keyed;
 pub mod local;
 pub mod remote;
 mod statements;
@@ -21,8 +22,9 @@ use crate::value::{Cell, Key};
 use async_trait::async_trait;
 use head::{Entry, Freshness, Head};
 use inventory::Inventory;
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// One SQL statement with its parameters.
 #[derive(Debug, Clone)]
@@ -98,6 +100,8 @@ pub trait Store: Send + Sync {
 /// The replica as the use cases see it.
 pub struct Replica {
     store: Box<dyn Store>,
+    /// Columns that are rowids though not the key, which cannot hold NULL: SQLite would make a number up.
+    rowids: RwLock<BTreeMap<String, usize>>,
 }
 
 impl Replica {
@@ -107,12 +111,12 @@ impl Replica {
             Target::File(path) => Box::new(local::Local::open(path).await?),
             Target::Remote { url, token } => Box::new(remote::Remote::new(url, token.clone())?),
         };
-        Ok(Self { store })
+        Ok(Self::on(store))
     }
 
     /// A replica on any store.
     pub fn on(store: Box<dyn Store>) -> Self {
-        Self { store }
+        Self { store, rowids: RwLock::default() }
     }
 
     /// Reads with a query.
@@ -132,6 +136,7 @@ impl Replica {
     /// The same, knowing what is there.
     pub async fn complete(&self, there: &Inventory, schema: &Schema) -> Result<()> {
         there.check(schema)?;
+        *self.rowids.write().unwrap_or_else(PoisonError::into_inner) = there.rowids(schema);
         let mut missing: Vec<Statement> = Vec::new();
         if !there.has_bookkeeping() {
             missing.extend(head::create());
@@ -154,6 +159,42 @@ impl Replica {
             self.store.write(Work { before: missing, ..Work::default() }).await?;
         }
         Ok(())
+    }
+
+    /// Gives a table the unique index over its key that it lacks, in a transaction of its own: on a large table this
+    /// takes its time. Rows that share their key with a younger one, or have none, go.
+    pub async fn make_key(&self, there: &Inventory, table: &Table) -> Result<()> {
+        let before = there.make_key(table).into_iter().map(Statement::from).collect();
+        self.store.write(Work { before, ..Work::default() }).await
+    }
+
+    /// Drops our index over a key that is no longer the table's.
+    pub async fn drop_key(&self, table: &Table) -> Result<()> {
+        let before = vec![ddl::drop_key_index(table).into()];
+        self.store.write(Work { before, ..Work::default() }).await
+    }
+
+    /// Removes rows whose key is NULL, which nobody can ask for: SQLite lets such into a key that is not declared
+    /// NOT NULL. How many there were.
+    pub async fn remove_keyless(&self, table: &Table) -> Result<i64> {
+        let [count, delete] = keyed::without_key(table);
+        let rows = self.number(count).await?;
+        if rows > 0 {
+            self.store.write(Work { before: vec![delete], ..Work::default() }).await?;
+        }
+        Ok(rows)
+    }
+
+    /// How many rows [`make_key`](Self::make_key) would remove.
+    pub async fn count_surplus(&self, table: &Table) -> Result<i64> {
+        self.number(keyed::count_surplus(table)).await
+    }
+
+    async fn number(&self, count: Statement) -> Result<i64> {
+        match self.store.query(count).await?.first().map(Vec::as_slice) {
+            Some([Cell::Integer(rows)]) => Ok(*rows),
+            _ => Err(Error::retry("the replica's count of its rows cannot be understood; it will be asked again")),
+        }
     }
 
     /// Checks what is there, and that it may be written, and leaves it as it is.
@@ -237,10 +278,27 @@ impl Replica {
         freshness: &Freshness,
         mut work: Work,
     ) -> Result<()> {
+        self.check_rowids(work.items())?;
         work.before.insert(0, head::advance(from, &entry.head));
         work.after.extend(entry.record(acknowledged));
         work.after.push(freshness.record());
         self.store.write(work).await
+    }
+
+    /// What SQLite would not refuse by itself.
+    fn check_rowids(&self, items: &[Item]) -> Result<()> {
+        let rowids = self.rowids.read().unwrap_or_else(PoisonError::into_inner);
+        if rowids.is_empty() {
+            return Ok(());
+        }
+        let lacks = |item: &&Item| rowids.get(&item.table.name).is_some_and(|at| item.sets_null(*at));
+        match items.iter().find(lacks) {
+            None => Ok(()),
+            Some(item) => Err(Error::reject(format!(
+                "the replica's table {:?} numbers its rows by the column {:?}, which cannot be NULL there: POST /nuke makes the table anew",
+                item.table.name, item.table.columns[rowids[&item.table.name]].name
+            ))),
+        }
     }
 
     /// See [`Store::encode`].
@@ -276,17 +334,11 @@ impl Replica {
 }
 
 fn keys_after(table: &Table, after: Option<&Key>, limit_rows: i64) -> Statement {
-    {
-        let keys = ddl::key_list(table);
-        let name = quote(&table.name);
-        let (filter, mut args) = match after {
-            None => (String::new(), Vec::new()),
-            Some(key) => {
-                let marks: Vec<_> = (1..=key.len()).map(|i| format!("?{i}")).collect();
-                (format!("WHERE ({keys}) > ({})", marks.join(", ")), key.clone())
-            }
-        };
-        args.push(Cell::Integer(limit_rows));
-        Statement::new(format!("SELECT {keys} FROM {name} {filter} ORDER BY {keys} LIMIT ?{}", args.len()), args)
-    }
+    let (keys, order, name) = (ddl::key_list(table), ddl::exact_key_list(table), quote(&table.name));
+    let (filter, mut args) = match after {
+        None => (String::new(), Vec::new()),
+        Some(key) => (format!("WHERE ({keys}) > ({})", statements::key_marks(table, 1)), key.clone()),
+    };
+    args.push(Cell::Integer(limit_rows));
+    Statement::new(format!("SELECT {keys} FROM {name} {filter} ORDER BY {order} LIMIT ?{}", args.len()), args)
 }

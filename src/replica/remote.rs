@@ -200,7 +200,12 @@ fn item_steps(items: &[Item]) -> Vec<Step> {
     let mut steps = Vec::new();
     for group in statements::deletes(items) {
         let kinds: Vec<_> = group.table.key_columns().map(|c| c.kind).collect();
-        for array in arrays(&kinds, &group.keys) {
+        let (partial, keys): (Vec<&[Cell]>, Vec<&[Cell]>) =
+            group.keys.iter().partition(|key| statements::has_null(key));
+        for key in partial {
+            steps.push(step(Statement::new(statements::delete_key(group.table), key.to_vec())));
+        }
+        for array in arrays(&kinds, &keys) {
             let sql = statements::delete_json(group.table, array.far_reals);
             steps.push(step(Statement::new(sql, vec![Cell::Text(array.text)])));
         }

@@ -61,10 +61,16 @@ pub fn empty(table: &Table) -> String {
     format!("DELETE FROM {}", quote(&table.name))
 }
 
-/// A delete of one key given as parameters.
+/// A delete of one key given as parameters, which may be NULL: SQLite lets NULL into keys that are not declared
+/// otherwise.
 pub fn delete_key(table: &Table) -> String {
-    let marks: Vec<_> = (1..=table.key.len()).map(|i| format!("?{i}")).collect();
-    format!("DELETE FROM {} WHERE ({}) = ({})", quote(&table.name), ddl::key_list(table), marks.join(", "))
+    format!("DELETE FROM {} WHERE ({}) IS ({})", quote(&table.name), ddl::key_list(table), key_marks(table, 1))
+}
+
+/// Parameters from `?first` on that a key is compared with.
+pub fn key_marks(table: &Table, first: usize) -> String {
+    let marks = table.key_columns().zip(first..).map(|(c, i)| format!("?{i}{}", ddl::collation(c.kind)));
+    marks.collect::<Vec<_>>().join(", ")
 }
 
 /// An upsert of one row given as parameters.
@@ -73,14 +79,21 @@ pub fn upsert_row(table: &Table, columns: &[usize]) -> String {
     format!("{} VALUES ({}) {}", insert_into(table, columns), marks.join(", "), on_conflict(table, columns))
 }
 
+/// Whether no array of [`delete_json`] may hold this key.
+pub fn has_null(key: &&[Cell]) -> bool {
+    key.contains(&Cell::Null)
+}
+
 /// A delete of the keys in the JSON array `?1`, each an array of [`slots`].
+///
+/// IN compares as its left side does. Of several columns it would not find the index if they had a collation.
 pub fn delete_json(table: &Table, far_reals: bool) -> String {
     let values = json_values(table, &table.key, far_reals);
+    let keys = if table.key.len() == 1 { ddl::exact_key_list(table) } else { ddl::key_list(table) };
     format!(
-        "{}DELETE FROM {} WHERE ({}) IN (SELECT {values} FROM {})",
+        "{}DELETE FROM {} WHERE ({keys}) IN (SELECT {values} FROM {})",
         powers(far_reals),
         quote(&table.name),
-        ddl::key_list(table),
         json_rows(table, &table.key)
     )
 }
@@ -114,27 +127,31 @@ pub fn upsert_slots(table: &Table, columns: &[usize], far_reals: bool) -> String
 /// integer 1.
 pub fn differences(table: &Table) -> String {
     let name = |i: usize| format!("t.{}", quote(&table.columns[i].name));
-    let equal: Vec<_> = table.key.iter().map(|&i| format!("{} = p.c{i}", name(i))).collect();
     let missing = name(table.key.first().copied().unwrap_or_default());
     let different: Vec<_> = (0..table.columns.len()).map(|i| differs(table, i)).collect();
     format!(
         "SELECT p.n, {missing} IS NULL FROM _pgflume_rows AS p LEFT JOIN {} AS t ON {} WHERE {missing} IS NULL OR {}",
         quote(&table.name),
-        equal.join(" AND "),
+        same_key(table),
         any_of(&different)
     )
 }
 
 /// Tells of the one row of `_pgflume_rows` which columns differ, one flag each.
 pub fn differing(table: &Table) -> String {
-    let equal: Vec<_> = table.key.iter().map(|&i| format!("t.{} = p.c{i}", quote(&table.columns[i].name))).collect();
     let flags: Vec<_> = (0..table.columns.len()).map(|i| format!("{} AS d{i}", differs(table, i))).collect();
     format!(
         "SELECT {} FROM _pgflume_rows AS p JOIN {} AS t ON {}",
         flags.join(", "),
         quote(&table.name),
-        equal.join(" AND ")
+        same_key(table)
     )
+}
+
+fn same_key(table: &Table) -> String {
+    let columns = table.key.iter().map(|&i| (i, &table.columns[i]));
+    let equal = columns.map(|(i, c)| format!("t.{} = p.c{i}{}", quote(&c.name), ddl::collation(c.kind)));
+    equal.collect::<Vec<_>>().join(" AND ")
 }
 
 fn differs(table: &Table, position: usize) -> String {
@@ -178,7 +195,7 @@ fn insert_into(table: &Table, columns: &[usize]) -> String {
 }
 
 fn on_conflict(table: &Table, columns: &[usize]) -> String {
-    let key = ddl::key_list(table);
+    let key = ddl::exact_key_list(table);
     let sets: Vec<_> = columns
         .iter()
         .filter(|i| !table.key.contains(i))
@@ -338,8 +355,8 @@ mod tests {
         let table = schema.tables().next().unwrap();
         assert_eq!(
             upsert_row(table, &[0, 1]),
-            r#"INSERT INTO "t""; --" ("k", "a""b") VALUES (?1, ?2) ON CONFLICT ("k") DO UPDATE SET "a""b" = excluded."a""b""#
+            r#"INSERT INTO "t""; --" ("k", "a""b") VALUES (?1, ?2) ON CONFLICT ("k" COLLATE BINARY) DO UPDATE SET "a""b" = excluded."a""b""#
         );
-        assert_eq!(delete_key(table), r#"DELETE FROM "t""; --" WHERE ("k") = (?1)"#);
+        assert_eq!(delete_key(table), r#"DELETE FROM "t""; --" WHERE ("k") IS (?1 COLLATE BINARY)"#);
     }
 }

@@ -4,12 +4,13 @@
 use super::{ColumnType, Schema, Table};
 use crate::config::{DEFAULT_ROW_BYTES, QueueName};
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::value::binary::Wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row};
 
 /// One replicated table as Postgres has it.
 #[derive(Debug, Clone)]
@@ -212,17 +213,20 @@ pub struct Catalog {
 
 /// Reads the catalog for every table of `schema`, at a snapshot of its own.
 pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result<Catalog> {
-    client.batch_execute(AT_ONE_SNAPSHOT).await?;
+    begin(client).await?;
     let read = read_within(client, schema, queue).await?;
-    client.batch_execute("commit").await?;
+    client.commit().await?;
     Ok(read)
 }
 
-/// Begins to read the catalog. format_type() leaves out schemas that are on the search path, and steps run with an
-/// empty one.
-pub const AT_ONE_SNAPSHOT: &str = "begin isolation level repeatable read read only; set local search_path = ''; set local quote_all_identifiers = off";
+/// Begins to read the catalog, at one snapshot.
+pub async fn begin(client: &Client) -> Result<()> {
+    // format_type() leaves out schemas that are on the search path, and steps run with an empty one.
+    client.begin("isolation level repeatable read read only", "set local quote_all_identifiers = off").await?;
+    Ok(())
+}
 
-/// The same in a transaction that [`AT_ONE_SNAPSHOT`] began.
+/// The same in a transaction that [`begin`] began.
 pub async fn read_within(client: &Client, schema: &Schema, queue: &QueueName) -> Result<Catalog> {
     let tables: Vec<&Arc<Table>> = schema.tables().collect();
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();

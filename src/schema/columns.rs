@@ -3,9 +3,10 @@
 
 use super::fit::PgType;
 use crate::error::Result;
+use crate::postgres::Client;
 use std::collections::BTreeMap;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Row};
 
 /// A column of a source table.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,7 +31,13 @@ pub fn create_table(table: &Table) -> String {
 /// The name of an index: the one that Capgo's worker gives, so that a take-over builds none twice.
 pub fn index_name(table: &Table, index: &[usize]) -> String {
     let columns: Vec<_> = index.iter().map(|&i| table.columns[i].name.as_str()).collect();
-    format!("idx_{}_{}", table.name, columns.join("_"))
+    index_name_of(&table.name, &columns)
+}
+
+/// The same of a table that is not defined yet.
+pub fn index_name_of(table: &str, columns: &[impl AsRef<str>]) -> String {
+    let columns: Vec<_> = columns.iter().map(AsRef::as_ref).collect();
+    format!("idx_{table}_{}", columns.join("_"))
 }
 
 /// `CREATE INDEX IF NOT EXISTS`.
@@ -57,6 +63,41 @@ pub fn drop_table(table: &Table) -> String {
 /// `"a", "b"`: the key's columns.
 pub fn key_list(table: &Table) -> String {
     quoted_list(table.key_columns().map(|c| c.name.as_str()))
+}
+
+/// `"a" COLLATE BINARY, "b" COLLATE BINARY`: the key's columns, told apart by every byte, whatever collation the
+/// replica's table declares. Numbers have none, and SQLite takes no rowid for one with a collation.
+pub fn exact_key_list(table: &Table) -> String {
+    table.key_columns().map(exact).collect::<Vec<_>>().join(", ")
+}
+
+fn exact(column: &Column) -> String {
+    format!("{}{}", quote(&column.name), collation(column.kind))
+}
+
+/// What makes a comparison of values of this kind exact.
+pub fn collation(kind: ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Integer | ColumnType::Real | ColumnType::Boolean => "",
+        ColumnType::Text | ColumnType::Json | ColumnType::Decimal | ColumnType::Blob => " COLLATE BINARY",
+    }
+}
+
+/// The name of the unique index over the key of a table that declares another one. No table may be called so, and
+/// no other index is.
+pub fn key_index_name(table: &Table) -> String {
+    format!("_pgflume_key_{}", table.name)
+}
+
+/// `CREATE UNIQUE INDEX` of that name.
+pub fn create_key_index(table: &Table) -> String {
+    let columns: Vec<_> = table.key_columns().map(|c| format!("{} COLLATE BINARY", quote(&c.name))).collect();
+    format!("CREATE UNIQUE INDEX {} ON {} ({})", quote(&key_index_name(table)), quote(&table.name), columns.join(", "))
+}
+
+/// `DROP INDEX IF EXISTS` of it.
+pub fn drop_key_index(table: &Table) -> String {
+    format!("DROP INDEX IF EXISTS {}", quote(&key_index_name(table)))
 }
 
 /// Whether a column declared so changes text of this kind: any affinity but TEXT and none turns `1.10`

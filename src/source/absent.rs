@@ -3,8 +3,8 @@
 
 use super::{SourceTable, expression};
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::{ColumnType, quote};
-use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 /// The positions of those `keys` (as text, in the order of `schema.json`) that no replicated row has. A key
@@ -45,7 +45,7 @@ fn sql(source: &SourceTable) -> String {
         let (column, kind) = (&source.columns[position], table.columns[position].kind);
         let found = format!("t.{}", quote(&table.columns[position].name));
         names.push(format!("_pgflume_k{i}"));
-        arrays.push(format!("${}::pg_catalog.text[]", i + 1));
+        arrays.push(format!("pg_catalog.unnest(${}::pg_catalog.text[])", i + 1));
         casts.push(format!("_pgflume_k{i}::{} as _pgflume_v{i}", column.cast));
         equal.push(format!("{} {} k._pgflume_v{i}", source.compared(position), column.equals));
         // The other kinds have one way to be written.
@@ -59,7 +59,7 @@ fn sql(source: &SourceTable) -> String {
     // Kept apart, so that the filter sees the rows of these keys only.
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n) offset 0")).unwrap_or_default();
     format!(
-        "select k._pgflume_n from (select *, {} from unnest({}) with ordinality as u({}, _pgflume_n)) k \
+        "select k._pgflume_n from (select *, {} from rows from ({}) with ordinality as u({}, _pgflume_n)) k \
          where not exists (select from {} as t where {}{filter}) order by 1",
         casts.join(", "),
         arrays.join(", "),
@@ -76,12 +76,12 @@ fn texts_sql(source: &SourceTable) -> String {
         let column = &table.columns[position];
         let text = expression(column.kind, &source.columns[position], &format!("t.{}", quote(&column.name)));
         names.push(format!("_pgflume_k{i}"));
-        arrays.push(format!("${}::pg_catalog.text[]", i + 1));
+        arrays.push(format!("pg_catalog.unnest(${}::pg_catalog.text[])", i + 1));
         equal.push(format!("({text}) collate pg_catalog.\"C\" operator(pg_catalog.=) k._pgflume_k{i}"));
     }
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
     format!(
-        "select k._pgflume_n from unnest({}) with ordinality as k({}, _pgflume_n) \
+        "select k._pgflume_n from rows from ({}) with ordinality as k({}, _pgflume_n) \
          where not exists (select from {} as t where {}{filter}) order by 1",
         arrays.join(", "),
         names.join(", "),

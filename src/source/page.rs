@@ -3,12 +3,13 @@
 
 use super::{Raw, SourceTable, Unfit, cells, expression, first_row, size, values};
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::{ColumnType, quote};
 use crate::value::binary::Wire;
 use crate::value::{Cell, Key};
 use std::pin::Pin;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row, RowStream};
+use tokio_postgres::{Row, RowStream};
 
 /// A place in a table: the key of a row as Postgres' text, in the order of `SourceTable::order`.
 pub type Cursor = Vec<String>;
@@ -124,7 +125,7 @@ pub struct Size {
 /// How large a table is.
 pub async fn size_of(client: &Client, source: &SourceTable) -> Result<Size> {
     let sql =
-        "select nullif(sum(greatest(c.reltuples, 0))::int8, 0), coalesce(sum(pg_catalog.pg_table_size(c.oid))::int8, 0)
+        "select nullif(pg_catalog.sum(greatest(c.reltuples, 0))::pg_catalog.int8, 0), coalesce(pg_catalog.sum(pg_catalog.pg_table_size(c.oid))::pg_catalog.int8, 0)
                from pg_catalog.pg_class c
                where c.oid in (select $1 union select p.relid from pg_catalog.pg_partition_tree($1) p) and c.relkind = 'r'";
     let row = first_row(client, sql, &[(&source.oid, Type::OID)]).await?;

@@ -3,10 +3,10 @@
 
 use super::{SourceTable, expression};
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::{ColumnType, quote};
 use crate::value::binary::Wire;
 use std::sync::atomic::Ordering;
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// The column that says whether the row is too large.

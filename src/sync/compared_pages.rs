@@ -8,13 +8,13 @@ use super::pages::key_of;
 use crate::batch::{ColumnSet, Item, State};
 use crate::error::{Error, Result};
 use crate::message::MarkedKey;
+use crate::postgres::Client;
 use crate::schema::catalog::SourceTable;
 use crate::source::page::{self, Range};
 use crate::value::{Cell, Key};
 use futures_util::TryStreamExt;
 use std::time::Instant;
 use tokio::sync::mpsc;
-use tokio_postgres::Client;
 
 /// Rows compared by one request.
 pub(super) const CHUNK_ROWS: usize = 10_000;

@@ -136,7 +136,7 @@ impl Worker {
             all.add(&done, result.is_err());
             result?;
             self.note_failure(None);
-            *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.paused.clone();
+            *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.all_paused();
             if !done.busy {
                 self.circuit.succeeded(); // of a side that another worker has to find out about, nothing is known
             }
@@ -144,7 +144,7 @@ impl Worker {
             if done.batches > 0 {
                 pace = Pace::fresh();
             }
-            match done.batches == 0 && !is_due {
+            match done.batches == 0 && !is_due && !session.aside.is_any() {
                 true => pace.wait_in_vain(begun.elapsed()).await,
                 false => pace.wait().await,
             }

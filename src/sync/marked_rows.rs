@@ -7,12 +7,12 @@ use crate::batch::ColumnSet;
 use crate::error::{Error, Result};
 use crate::letters::{DeadLetter, Refusal};
 use crate::message::MarkedKey;
+use crate::postgres::Client;
 use crate::schema::Table;
 use crate::schema::catalog::SourceTable;
 use crate::source::{self, Reading};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio_postgres::Client;
 
 /// Parts of a query that took too long: each may take its time again.
 const SLOW_PARTS: usize = 8;

@@ -18,6 +18,8 @@ mod fault;
 mod follow;
 mod gate;
 mod intake;
+mod keys;
+mod locks;
 mod marked_rows;
 mod page_sizes;
 mod pages;
@@ -338,7 +340,7 @@ impl Worker {
     async fn queued(&self) -> Result<i64> {
         match self.gate.queued() {
             Some(queued) => Ok(queued),
-            None => answered(async { queue::depth(&self.postgres.connect().await?, &self.queue).await }).await,
+            None => answered(async { queue::depth(&self.postgres.pinned().await?, &self.queue).await }).await,
         }
     }
 
@@ -435,9 +437,10 @@ impl Worker {
             return result;
         }
         self.count_left(&session, done).await;
-        done.stuck = session.stuck;
-        done.paused = session.paused.keys().cloned().collect();
-        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.paused;
+        done.stuck = session.stuck.clone();
+        let paused = session.all_paused();
+        done.paused = paused.keys().cloned().collect();
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
         if done.busy {
             done.busy = done.processed == 0;
         }
@@ -503,6 +506,10 @@ impl Worker {
                 step::Outcome::Took { caught_up } => {
                     self.gate.set_queued(session.queued);
                     (caught_up && session.ends_caught_up) || is_over()
+                }
+                step::Outcome::Again | step::Outcome::Empty { .. } if session.waits_for_locks() => {
+                    tokio::time::sleep(session.aside.rest()).await;
+                    is_over()
                 }
                 step::Outcome::Again => is_over(),
                 step::Outcome::Empty { calls } => {

@@ -2,12 +2,12 @@
 //! beside a step and long beside a round trip.
 
 use crate::error::Result;
+use crate::postgres::Client;
 use crate::schema::catalog::SourceTable;
 use crate::source::page;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
-use tokio_postgres::Client;
 
 /// Time that one page should take.
 const PAGE_TIME: Duration = Duration::from_millis(400);

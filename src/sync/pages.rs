@@ -238,6 +238,9 @@ impl Reader<'_> {
     async fn sweep(&mut self, source: &SourceTable, resync: &mut Resync) -> Result<()> {
         let table = &source.table;
         let after: Option<Key> = resync.cursor.as_ref().map(|texts| key_of(source, texts));
+        if after.is_none() {
+            resync.removed += self.session.replica.remove_keyless(table).await?;
+        }
         let is_number = |kind| matches!(kind, ColumnType::Integer | ColumnType::Boolean | ColumnType::Real);
         let most = if table.key_columns().all(|c| is_number(c.kind)) { SWEEP_NUMBERS } else { SWEEP_KEYS };
         let keys = self.session.replica.keys_after(table, after.as_ref(), most).await?;

@@ -8,6 +8,7 @@ use crate::failpoint;
 use crate::kept;
 use crate::letters::Supersedable;
 use crate::message::{self, Message};
+use crate::postgres::Client;
 use crate::progress::{self, Snapshot};
 use crate::queue::{self, Taken};
 use crate::reconcile::{self, Decision, Divergence, Replay};
@@ -53,7 +54,7 @@ impl Session<'_> {
                 // Another worker may have rebuilt tables after the announcement, and a nuke emptied them then.
                 resyncs::restart(&self.client, &self.worker.queue).await?;
                 failpoint::reach(failpoint::PAIRED);
-                self.client.batch_execute("commit").await?;
+                self.client.commit().await?;
                 tracing::info!(epoch = head.epoch, "the queue is paired with the replica");
                 Ok(Ready::Again)
             }
@@ -74,7 +75,7 @@ impl Session<'_> {
         if let Some(epoch) = self.healing.clone().filter(|epoch| snapshot.progress.next_epoch.as_ref() == Some(epoch)) {
             self.replica.reset(head, &Head::start(epoch), None).await?;
             failpoint::reach(failpoint::RESET);
-            self.client.batch_execute("rollback").await?;
+            self.client.rollback().await?;
             return Ok(Ready::Again);
         }
         let has_readable = self.sources.values().any(|s| s.unpageable().is_none());
@@ -88,7 +89,7 @@ impl Session<'_> {
         progress::note_healing(&self.client, queue, divergence.name()).await?;
         let names: Vec<&str> = self.sources.keys().map(String::as_str).collect();
         resyncs::schedule(&self.client, queue, &names, Reason::Healed(divergence.name()), false).await?;
-        self.client.batch_execute("commit").await?;
+        self.client.commit().await?;
         failpoint::reach(failpoint::ANNOUNCED);
         tracing::error!(
             divergence = divergence.name(),
@@ -115,7 +116,7 @@ impl Session<'_> {
         progress::advance(&self.client, queue, head, &snapshot.identity, false).await?;
         progress::note_healing(&self.client, queue, "behind, caught up from kept messages").await?;
         progress::forget_compared(&self.client, queue).await?;
-        self.client.batch_execute("commit").await?;
+        self.client.commit().await?;
         tracing::error!(
             batches = acknowledged.seq - head.seq,
             messages,
@@ -150,7 +151,7 @@ impl Session<'_> {
         let names: Vec<&str> = captured.map(|s| s.table.name.as_str()).collect();
         resyncs::schedule(&self.client, queue, &names, Reason::Healed(LOSSES), false).await?;
         progress::note_healing(&self.client, queue, LOSSES).await?;
-        self.client.batch_execute("commit").await?;
+        self.client.commit().await?;
         tracing::error!(
             ?losses,
             tables = names.len(),
@@ -164,13 +165,13 @@ impl Session<'_> {
         match &snapshot.progress.next_epoch {
             None => {
                 progress::announce(&self.client, &self.worker.queue, &new_token()).await?;
-                self.client.batch_execute("commit").await?;
+                self.client.commit().await?;
                 failpoint::reach(failpoint::ANNOUNCED);
             }
             Some(epoch) => {
                 self.replica.reset(head, &Head::start(epoch.clone()), None).await?;
                 failpoint::reach(failpoint::RESET);
-                self.client.batch_execute("rollback").await?;
+                self.client.rollback().await?;
             }
         }
         Ok(Ready::Again)
@@ -204,7 +205,7 @@ impl Session<'_> {
         }
         progress::advance(&self.client, queue, to, &snapshot.identity, false).await?;
         failpoint::reach(failpoint::LATE);
-        self.client.batch_execute("commit").await?;
+        self.client.commit().await?;
         done.processed += messages;
         tracing::warn!(
             batches = ledger.len(),
@@ -237,7 +238,7 @@ fn count_down(worker: &Worker) -> impl Drop + '_ {
 }
 
 async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Result<Nuked> {
-    let client = worker.postgres.connect().await?;
+    let client = worker.postgres.pinned().await?;
     progress::ensure(&client, &worker.queue).await?;
     let sources = match refill {
         true => catalog::read(&client, &worker.schema, &worker.queue).await?.tables,
@@ -251,13 +252,13 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     if let Some(id) = request
         && progress::is_redeemed(&client, id).await?
     {
-        client.batch_execute("rollback").await?;
+        client.rollback().await?;
         return Ok(Nuked::Replayed);
     }
     progress::announce(&client, &worker.queue, &epoch).await?;
     // Before the tables are emptied: a nuke that is cut short is finished by a drain, which only pairs.
     resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, false).await?;
-    client.batch_execute("commit").await?;
+    client.commit().await?;
     failpoint::reach(failpoint::ANNOUNCED);
 
     let snapshot = locked(worker, &client).await?;
@@ -268,7 +269,7 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     if let Some(id) = request
         && !progress::redeem(&client, id).await?
     {
-        client.batch_execute("rollback").await?;
+        client.rollback().await?;
         return Ok(Nuked::Replayed);
     }
     let replica = Replica::open(&worker.target).await?;
@@ -288,7 +289,7 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     resyncs::cancel(&client, &worker.queue).await?;
     resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, true).await?;
     failpoint::reach(failpoint::PAIRED);
-    client.batch_execute("commit").await?;
+    client.commit().await?;
     let epoch = head.epoch;
     tracing::warn!(epoch, ?refilled, "the replica was nuked: its tables are empty and follow schema.json");
     Ok(Nuked::Done)
@@ -304,7 +305,7 @@ pub enum Nuked {
 }
 
 /// Begins a transaction that holds the single flight, waiting for a drain to end.
-async fn locked(worker: &Worker, client: &tokio_postgres::Client) -> Result<Snapshot> {
+async fn locked(worker: &Worker, client: &Client) -> Result<Snapshot> {
     source::begin_waiting(client, RESET_PATIENCE).await?;
     progress::wait_for_lock(client, &worker.queue).await.map_err(|e| match e.sql_state() {
         Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry("a drain is running; try again when it has ended"),

@@ -6,12 +6,12 @@ use super::Session;
 use super::session::definitions;
 use crate::drift::shape::{self, Shape};
 use crate::error::{Class, Result};
+use crate::postgres::Client;
 use crate::replica::change::{self, Change};
 use crate::replica::head::Head;
 use crate::resyncs::{self, Reason};
 use crate::schema::catalog;
 use std::collections::BTreeMap;
-use tokio_postgres::Client;
 
 impl Session<'_> {
     /// Whether DDL came since the catalog was read; then it has been read again.
@@ -20,7 +20,7 @@ impl Session<'_> {
         if seen == self.fingerprint {
             return Ok(false);
         }
-        self.client.batch_execute("rollback").await?;
+        self.client.rollback().await?;
         tracing::info!("a table was altered: its definition is read again");
         let (schema, read) = definitions(self.worker, &self.client).await?;
         (self.sources, self.fingerprint) = (read.tables, read.fingerprint);
@@ -60,7 +60,7 @@ impl Session<'_> {
         }
         outgrown.extend(self.shape.clone().store(&self.client, &self.worker.queue).await?);
         self.copy_again(&self.client, &outgrown).await?;
-        self.client.batch_execute("commit").await?;
+        self.client.commit().await?;
         self.lacks_columns = false;
         self.created.clear();
         self.head = Some(head);

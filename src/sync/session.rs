@@ -1,12 +1,14 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
-use super::Worker;
+use super::locks::Aside;
 use super::verification::Verification;
+use super::{Worker, keys};
 use crate::config::QueueName;
 use crate::drift::shape::{self, Shape};
 use crate::drift::{self, evolve};
 use crate::error::Result;
 use crate::letters::Supersedable;
+use crate::postgres::Client;
 use crate::progress;
 use crate::queue;
 use crate::replica::Replica;
@@ -14,10 +16,10 @@ use crate::replica::head::{Head, Witness, new_token};
 use crate::resyncs::{self, Reason, Resync};
 use crate::schema::Schema;
 use crate::schema::catalog::{Catalog, SourceTable};
+use crate::source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_postgres::Client;
 
 /// What one drain holds: its connections, and what it knows of both sides.
 pub(super) struct Session<'a> {
@@ -31,7 +33,11 @@ pub(super) struct Session<'a> {
     pub(super) locked: BTreeSet<String>,
     /// Tables whose marks stay queued, and why.
     pub(super) paused: BTreeMap<String, String>,
-    /// Those of them that the replica does not take, so that their images stay as well.
+    /// Tables that others have locked, for now.
+    pub(super) aside: Aside,
+    /// What of the source's server decides how a step begins.
+    pub(super) server: source::Server,
+    /// Those that are paused which the replica does not take, so that their images stay as well.
     pub(super) held: BTreeSet<String>,
     /// Dead letters that an applied key would supersede.
     pub(super) letters: Supersedable,
@@ -68,14 +74,17 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Connects to both sides and creates what is missing on either.
     pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
-        let client = worker.postgres.connect().await?;
+        let client = worker.postgres.pinned().await?;
+        let server = source::Server::ask(&client).await?;
         progress::ensure(&client, &worker.queue).await?;
         let (schema, Catalog { tables: sources, fingerprint }) = definitions(worker, &client).await?;
         let replica = Replica::open(&worker.target).await?;
         let there = replica.inventory().await?;
         schedule_lost(&client, &worker.queue, &there.lost_tables(&schema), &sources).await?;
         replica.complete(&there, &schema).await?;
-        drift::warn(&drift::check(&client, &worker.queue, &worker.schema, Some(&there)).await?);
+        let is_keyed = keys::complete(&client, &worker.queue, &replica, &there, (&schema, &sources)).await?;
+        let now = if is_keyed { &replica.inventory().await? } else { &there };
+        drift::warn(&drift::check(&client, &worker.queue, &worker.schema, Some(now)).await?);
         let locked = sources.values().filter(|s| s.is_marked());
         let locked = locked.map(|s| s.table.name.clone()).collect();
         Ok(Self {
@@ -85,6 +94,8 @@ impl<'a> Session<'a> {
             head: None,
             locked,
             paused: BTreeMap::new(),
+            aside: Aside::default(),
+            server,
             held: BTreeSet::new(),
             letters: Supersedable::default(),
             letters_as_of: vec![0, 0],
@@ -107,7 +118,7 @@ impl<'a> Session<'a> {
 
     /// Gives everything back at once; if the connection is gone, Postgres does so by itself.
     pub(super) async fn abandon(&self) {
-        let rollback = tokio::time::timeout(Duration::from_secs(2), self.client.batch_execute("rollback"));
+        let rollback = tokio::time::timeout(Duration::from_secs(2), self.client.rollback());
         if !matches!(rollback.await, Ok(Ok(()))) {
             tracing::debug!("the connection is gone; Postgres rolls its transaction back");
         }
@@ -125,7 +136,7 @@ impl<'a> Session<'a> {
 
     /// What stays on the queue.
     pub(super) fn waiting(&self) -> queue::Paused<'_> {
-        let marks: Vec<&str> = self.paused.keys().map(String::as_str).collect();
+        let marks: Vec<&str> = self.paused.keys().map(String::as_str).chain(self.aside.names()).collect();
         let stays = |table: &&str| self.is_captured(table) || self.held.contains(*table);
         let images = marks.iter().copied().filter(stays).collect();
         queue::Paused { marks, images }
@@ -147,7 +158,7 @@ impl<'a> Session<'a> {
 
     /// The second connection.
     pub(super) async fn other(&self) -> Result<&Client> {
-        self.other.get_or_try_init(|| self.worker.postgres.connect()).await
+        self.other.get_or_try_init(|| self.worker.postgres.pinned()).await
     }
 
     /// Marks of this table stay queued; said once a drain.
@@ -178,10 +189,15 @@ async fn schedule_lost(
         return Ok(());
     }
     let kept = shape::kept(client, queue).await?;
-    let can_be_copied = |name: &&String| sources.get(*name).is_some_and(|s| s.captured || s.unpageable().is_none());
-    let names: Vec<&str> = lost.intersection(&kept).filter(can_be_copied).map(String::as_str).collect();
+    let is_copied = |name: &&String| sources.get(*name).is_some_and(can_be_copied);
+    let names: Vec<&str> = lost.intersection(&kept).filter(is_copied).map(String::as_str).collect();
     if !names.is_empty() {
         resyncs::schedule(client, queue, &names, Reason::Evolve, false).await?;
     }
     Ok(())
+}
+
+/// Whether a copy comes to its end, now or when its problem is mended.
+pub(super) fn can_be_copied(source: &SourceTable) -> bool {
+    source.captured || source.unpageable().is_none()
 }

@@ -3,20 +3,19 @@
 //! on the queue. Taking and reading ([`reader`](super::reader)) run ahead of applying
 //! ([`writer`](super::writer)) by one batch.
 
+use super::locks::is_locked;
 use super::pairing::Ready;
 use super::reader::{Ended, Reader, Taking};
 use super::writer::{Applied, Writer};
 use super::{Drained, Session};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::failpoint;
 use crate::kept;
 use crate::letters::{self, DeadLetter, Supersedable, Superseded};
 use crate::progress::{self, Snapshot};
-use crate::queue;
 use crate::replica::head::Head;
 use crate::resyncs;
 use crate::schema::catalog::SourceTable;
-use crate::source;
 use std::time::Instant;
 use tokio::sync::mpsc;
 
@@ -64,12 +63,16 @@ impl Session<'_> {
     pub(super) async fn step(&mut self, deadline: Instant, done: &mut Drained) -> Result<Outcome> {
         match self.try_step(deadline, done).await {
             Err(e) if e.wants_new_snapshot() => {
-                self.client.batch_execute("rollback").await?;
+                self.client.rollback().await?;
                 Ok(Outcome::Again)
             }
+            Err(e) if is_locked(&e) => match self.leave_locked_aside().await? {
+                true => Ok(Outcome::Again),
+                false => Err(e),
+            },
             Err(e) => {
                 let Some(table) = e.table().map(str::to_owned) else { return Err(e) };
-                self.client.batch_execute("rollback").await?;
+                self.client.rollback().await?;
                 if e.is_of_target() {
                     self.held.insert(table.clone());
                 }
@@ -89,7 +92,7 @@ impl Session<'_> {
         let (mut read, mut applied) = self.run(&snapshot, head, deadline).await?;
         if let Ended::Unprepared(tables) = read.ended {
             // What was applied stays in the replica's ledger; the next step acknowledges it.
-            self.client.batch_execute("rollback").await?;
+            self.client.rollback().await?;
             self.prepare_to_read(tables).await?;
             return Ok(Outcome::Again);
         }
@@ -129,15 +132,11 @@ impl Session<'_> {
 
     /// Opens the transaction and brings both sides to where a step may go on.
     async fn begin(&mut self, done: &mut Drained) -> Result<Begun> {
-        let locks: Vec<&SourceTable> = self.locked.iter().filter_map(|name| self.sources.get(name)).collect();
-        // One round trip: the second is sent behind the first.
-        let holding = queue::hold(&self.client, &self.worker.queue);
-        let (begun, held) = futures_util::join!(source::begin(&self.client, &locks), holding);
-        if let Err(e) = begun.and(held) {
-            return Err(self.unlockable(e).await?);
+        if !self.begin_locked().await? {
+            return Ok(Begun::Not(Outcome::Again));
         }
         let Some(snapshot) = progress::lock(&self.client, &self.worker.queue).await? else {
-            self.client.batch_execute("rollback").await?;
+            self.client.rollback().await?;
             return Ok(Begun::Not(Outcome::Busy));
         };
         failpoint::reach(failpoint::LOCKED);
@@ -175,7 +174,7 @@ impl Session<'_> {
 
     /// Compares, where that is asked for and this step has drained everything.
     async fn compare(&mut self, snapshot: &Snapshot, read: &Taking, applied: Applied) -> Result<Finished> {
-        let is_ready = read.has_taken_all && self.is_rebuilt(read);
+        let is_ready = read.has_taken_all && self.is_rebuilt(read) && !self.aside.is_any();
         let Some(mut verification) = self.verification.take() else {
             return Ok(Finished { applied, has_saved: false });
         };
@@ -189,7 +188,8 @@ impl Session<'_> {
 
     /// Nothing is to be committed: why not.
     async fn end_without_change(&mut self, snapshot: &Snapshot, is_throttled: bool) -> Result<Outcome> {
-        self.client.batch_execute("rollback").await?;
+        self.aside.met_none();
+        self.client.rollback().await?;
         Ok(match self.prepare_to_rebuild().await? {
             true => Outcome::Again,
             false if is_throttled => Outcome::Throttled,
@@ -259,10 +259,11 @@ impl Session<'_> {
         }
         progress::advance(&self.client, queue, &applied.head, &snapshot.identity, read.is_caught_up()).await?;
         failpoint::reach(failpoint::ADVANCED);
-        self.client.batch_execute("commit").await?;
+        self.client.commit().await?;
         failpoint::reach(failpoint::COMMITTED);
         self.worker.rejected.end_step();
         self.worker.slow.end_step();
+        self.aside.met_none();
         self.queued = read.left;
         self.head = Some(applied.head);
         done.processed += read.messages;
@@ -271,21 +272,6 @@ impl Session<'_> {
         done.rows += applied.rows;
         done.batches += applied.batches;
         Ok(())
-    }
-
-    /// Finds the table that stood in the way of the locks, so that the others can go on.
-    async fn unlockable(&self, error: Error) -> Result<Error> {
-        if error.sql_state().is_none() {
-            return Ok(error);
-        }
-        self.client.batch_execute("rollback").await?;
-        for name in &self.locked {
-            let Some(source) = self.sources.get(name) else { continue };
-            if let Err(e) = source::try_lock(&self.client, source).await {
-                return Ok(e.of_table(name));
-            }
-        }
-        Ok(error)
     }
 
     /// Locks the tables that the next step is to read, or pauses those that cannot be read.
@@ -310,7 +296,8 @@ impl Session<'_> {
                 self.stuck.insert(name);
                 continue;
             }
-            if self.locked.contains(&name) || self.stuck.contains(&name) || self.paused.contains_key(&name) {
+            let waits = self.stuck.contains(&name) || self.paused.contains_key(&name) || self.aside.has(&name);
+            if self.locked.contains(&name) || waits {
                 continue;
             }
             match self.sources.get(&name).map(SourceTable::unpageable) {

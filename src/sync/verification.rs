@@ -378,11 +378,17 @@ impl Verification {
             Some(_) => here.target.read_keys_after(&source.table, after.as_ref(), SWEEP_KEYS).await?,
         };
         let is_short = (keys.len() as i64) < SWEEP_KEYS;
-        let known: Vec<(Key, Vec<String>)> =
-            keys.into_iter().filter_map(|key| texts_of(&key).map(|texts| (key, texts))).collect();
+        let (mut known, mut nobodys) = (Vec::new(), Vec::new());
+        for key in keys {
+            match texts_of(&key) {
+                Some(texts) => known.push((key, texts)),
+                None => nobodys.push(key), // a NULL in it, which no key of the source has
+            }
+        }
         let Absent { gone, doubtful } = absent(here.session, source, &known).await?;
         self.note_doubtful(here, doubtful.iter().map(|&i| &known[i].0));
-        let wrong = gone.into_iter().map(|i| (Kind::Extra, gone_item(source, known[i].0.clone()))).collect();
+        let gone = gone.into_iter().map(|i| known[i].0.clone());
+        let wrong = gone.chain(nobodys).map(|key| (Kind::Extra, gone_item(source, key))).collect();
         let differences = self.note(here, wrong, repairs).await?;
         self.counters.add(0, differences as u64);
         pass.different += differences;

@@ -124,7 +124,7 @@ fn secrets_come_from_files_too_and_help_shows_none() {
 #[tokio::test(flavor = "multi_thread")]
 async fn sync_drains_once_and_status_tells() {
     let (db, home) = (Db::new().await, Home::new(Path::File));
-    db.send(r#"{"type":"INSERT","table":"apps","record":{"id":"a"}}"#).await;
+    db.send(r#"{"type":"INSERT","table":"orgs","record":{"id":"a"}}"#).await;
     let url = db.url();
     let pgflume::config::Target::File(file) = home.target() else { unreachable!() };
     let variables = [("PGMQ_URL", url.as_str()), ("LIBSQL_URL", file.to_str().unwrap())];
@@ -143,7 +143,7 @@ async fn sync_drains_once_and_status_tells() {
     let text = pgflume(&["status"], &variables);
     assert!(String::from_utf8_lossy(&text.stdout).contains("0 messages, lag none, 0 dead letters"));
     let rig = Rig::with(db, home, repository_schema());
-    assert_eq!(rig.rows("SELECT id FROM apps").await, ["a"]);
+    assert_eq!(rig.rows("SELECT id FROM orgs").await, ["a"]);
     let failed = pgflume(&["sync"], &[PG, LIBSQL]);
     assert_eq!(failed.status.code(), Some(1));
     assert!(!errors(&failed).contains("hunter2"), "{}", errors(&failed));

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 async fn send(db: &Db) {
-    db.send(r#"{"type":"INSERT","table":"apps","record":{"id":"a","name":"x"}}"#).await;
+    db.send(r#"{"type":"INSERT","table":"orgs","record":{"id":"a","name":"x"}}"#).await;
 }
 
 /// One call fails, says why, and when to come back.
@@ -89,7 +89,7 @@ async fn a_target_that_refuses_stops_the_drain_and_goes_on_when_it_is_mended() {
     let server = serve(&db, right()).await;
     limit(r#","max_db_size":"300 KB""#);
     let name = "x".repeat(900_000);
-    db.send(&format!(r#"{{"type":"INSERT","table":"apps","record":{{"id":"b","name":"{name}"}}}}"#)).await;
+    db.send(&format!(r#"{{"type":"INSERT","table":"orgs","record":{{"id":"b","name":"{name}"}}}}"#)).await;
     fails(&server, "size limit").await;
     limit(r#","max_db_size":"1 GB""#);
     delivers(&server, &db, "full").await;

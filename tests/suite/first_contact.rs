@@ -26,12 +26,12 @@ async fn sync_delivers_and_answers_as_the_contract_says() {
         assert_eq!(rig.db.queued().await, 0);
 
         rig.db
-            .send(r#"{"record":{"id":"a1","name":"Two"},"old_record":{"id":"a1"},"type":"UPDATE","table":"apps"}"#)
+            .send(r#"{"record":{"id":"a1","app_id":"com.x","name":"Two"},"old_record":{"id":"a1","app_id":"com.x"},"type":"UPDATE","table":"apps"}"#)
             .await;
         rig.db.send(r#"{"record":null,"old_record":{"id":7},"type":"DELETE","table":"channels"}"#).await;
         assert_eq!(server.sync().await.json()["processed"], 2);
-        let rows = rig.rows("SELECT name, app_id FROM apps").await;
-        assert_eq!(rows, ["Two|com.x"], "columns that the image lacks are left untouched");
+        let rows = rig.rows("SELECT name, retention FROM apps").await;
+        assert_eq!(rows, ["Two|9007199254740993"], "columns that the image lacks are left untouched");
         assert_eq!(rig.rows("SELECT count(*) FROM channels").await, ["0"]);
         let idle = server.sync().await.json();
         assert_eq!((&idle["processed"], &idle["queued"]), (&0.into(), &0.into()));
@@ -76,16 +76,16 @@ async fn ten_kinds_of_broken_message_among_good_ones_become_dead_letters_and_the
         r#"{"table":"apps"}"#,
         r#"{"type":"INSERT","table":"apps","record":"x"}"#,
         r#"{"type":"INSERT","table":"apps","record":{"name":"no key"}}"#,
-        r#"{"type":"INSERT","table":"apps","record":{"id":"a","retention":"many"}}"#,
+        r#"{"type":"INSERT","table":"apps","record":{"app_id":"a","retention":"many"}}"#,
         r#"{"type":"DELETE","table":"apps"}"#,
         r#"{"v":2,"table":"apps","keys":[]}"#,
         r#"{"v":1,"table":"apps","keys":[["a","b"]]}"#,
-        r#"{"type":"MERGE","table":"apps","record":{"id":"a"}}"#,
+        r#"{"type":"MERGE","table":"apps","record":{"app_id":"a"}}"#,
     ];
     for path in PATHS {
         let rig = Rig::new(path, repository_schema()).await;
         for (i, message) in broken.iter().enumerate() {
-            rig.db.send(&format!(r#"{{"type":"INSERT","table":"apps","record":{{"id":"good{i}"}}}}"#)).await;
+            rig.db.send(&format!(r#"{{"type":"INSERT","table":"apps","record":{{"app_id":"good{i}"}}}}"#)).await;
             rig.db.send(message).await;
         }
         let done = rig.drain().await;
@@ -103,7 +103,7 @@ async fn ten_kinds_of_broken_message_among_good_ones_become_dead_letters_and_the
 async fn messages_hidden_by_another_workers_visibility_timeout_are_taken_in_order() {
     let rig = Rig::new(Path::File, repository_schema()).await;
     for i in 0..50 {
-        rig.db.send(&format!(r#"{{"type":"INSERT","table":"apps","record":{{"id":"a","name":"{i}"}}}}"#)).await;
+        rig.db.send(&format!(r#"{{"type":"INSERT","table":"apps","record":{{"app_id":"a","name":"{i}"}}}}"#)).await;
         if i % 3 == 0 {
             rig.db.sql("select pgmq.read('replicate_data_libsql', 600, 1)").await;
         }
@@ -121,9 +121,11 @@ async fn tables_that_capgos_worker_made_are_accepted() {
         columns.map(|c| format!("{} {}", c.name, if c.name == "id" { "TEXT PRIMARY KEY" } else { "TEXT" })).collect();
     let old = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
     old.execute(&format!("CREATE TABLE apps ({})", list.join(", ")), ()).await.unwrap();
-    old.execute("INSERT INTO apps (id, name, icon_url) VALUES ('a1', 'old', 'kept')", ()).await.unwrap();
+    old.execute("INSERT INTO apps (id, app_id, name, icon_url) VALUES ('a1', 'com.x', 'old', 'kept')", ())
+        .await
+        .unwrap();
     drop(old);
-    rig.db.send(r#"{"type":"UPDATE","table":"apps","record":{"id":"a1","name":"new"},"old_record":{"id":"a1"}}"#).await;
+    rig.db.send(r#"{"type":"UPDATE","table":"apps","record":{"id":"a1","app_id":"com.x","name":"new"},"old_record":{"id":"a1","app_id":"com.x"}}"#).await;
     rig.drain().await;
     assert_eq!(rig.rows("SELECT name, icon_url FROM apps").await, ["new|kept"]);
 }

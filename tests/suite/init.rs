@@ -380,3 +380,61 @@ async fn setup_refuses_a_type_that_loses_something_unless_it_is_listed() {
     desk.write(&json(r#""price": "REAL""#, r#", "lossy": ["price"]"#));
     desk.setup();
 }
+
+/// SQLite keeps tables and indexes in one name space, and a name of ours says only the table and the columns.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_whose_name_is_taken_is_left_out_with_a_note_and_the_rest_is_written() {
+    let long = "l".repeat(60);
+    let desk = Desk::new(&format!(
+        "create table account (id int primary key, user_name text); create index on account (user_name);
+         create table account_user (id int primary key, name text); create index on account_user (name);
+         create table a (id int primary key, name text, other text); create index on a (name); create index on a (other);
+         create table idx_a_name (id int primary key); create table \"IDX_A_OTHER\" (id int primary key);
+         create table t (a int, b_c int, a_b int, c int primary key); create index on t (a, b_c); create index on t (a_b, c);
+         create table {long} (id int primary key, {long} text); create index on {long} ({long});
+         create table _pgflume_key_a (id int primary key); create table sqlite_x (id int primary key)"
+    ))
+    .await;
+    let said = desk.init(&[]);
+    for (note, name) in [
+        ("public.account_user without the index over name", "idx_account_user_name"),
+        ("public.a without the index over name", "idx_a_name"),
+        ("public.a without the index over other", "idx_a_other"),
+        ("public.t without the index over a_b, c", "idx_t_a_b_c"),
+    ] {
+        assert!(said.lines().any(|l| l.contains(note) && l.contains(name)), "{note}: {said}");
+    }
+    assert!(said.contains("public.account: 2 columns, key id, 1 indexes"), "{said}");
+    assert!(said.contains("public.account_user: 2 columns, key id, 0 indexes"), "{said}");
+    let schema = desk.schema();
+    assert_eq!(schema.get(&long).unwrap().indexes.len(), 1);
+    assert!(schema.get("public__pgflume_key_a").is_some() && schema.get("public_sqlite_x").is_some());
+    desk.setup();
+    let rig = Rig::with(Db::new().await, Home::new(Path::File), schema);
+    rig.drain().await;
+    assert_eq!(
+        rig.rows("SELECT count(*) FROM sqlite_master WHERE name LIKE 'idx|_%' ESCAPE '|' AND type = 'index'").await,
+        ["3"]
+    );
+
+    // What comes later makes way for what the file has.
+    desk.db
+        .sql("create table account_use (id int primary key, r_name text, er text); create index on account_use (r_name);
+            create table t_a (id int primary key, b_c text); create index on t_a (b_c); create table idx_t_a_b_c (id int primary key)")
+        .await;
+    let said = desk.init(&[]);
+    assert!(said.contains("public.t_a without the index over b_c"), "{said}");
+    assert!(said.contains("public.idx_t_a_b_c, as \"public_idx_t_a_b_c\""), "{said}");
+    desk.setup();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_index_name_in_a_file_written_by_hand_is_an_error_with_its_path() {
+    let desk = Desk::new("create table account (id int primary key, user_name text)").await;
+    desk.write(
+        r#"{"account": {"primaryKey": "id", "columns": {"id": "INTEGER", "user_name": "TEXT"}, "indexes": ["user_name"]},
+            "account_user": {"primaryKey": "id", "columns": {"id": "INTEGER", "name": "TEXT"}, "indexes": ["name"]}}"#,
+    );
+    let (code, said) = desk.refused(&[]);
+    assert!(code == 2 && said.contains("$.account_user.indexes[0]"), "{code} {said}");
+}

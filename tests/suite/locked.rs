@@ -38,7 +38,7 @@ async fn nobody_waits(db: &Db) {
 async fn while_the_queue_is_locked_no_connection_is_left_waiting_for_it() {
     let (db, home) = (Db::new().await, Home::new(Path::File));
     let server = Server::start(config(&db.url(), home.target(), repository_schema())).await;
-    db.send(r#"{"type":"INSERT","table":"apps","record":{"id":"a"}}"#).await;
+    db.send(r#"{"type":"INSERT","table":"orgs","record":{"id":"a"}}"#).await;
     assert_eq!(server.sync().await.status, 200);
     let other = another(&db).await;
     let locks = ["q_replicate_data_libsql", "q_replicate_data_libsql_dead"]
@@ -49,7 +49,7 @@ async fn while_the_queue_is_locked_no_connection_is_left_waiting_for_it() {
     for answer in futures_util::future::join_all(calls).await {
         assert!(answer.status < 600, "{}", answer.body);
     }
-    let (client, queue) = (another(&db).await, QueueName::parse(DEFAULT_QUEUE).unwrap());
+    let (client, queue) = (db.pinned().await, QueueName::parse(DEFAULT_QUEUE).unwrap());
     let peeked = queue::peek(&client, &queue).await.unwrap_err();
     assert_eq!(peeked.sql_state().unwrap().code(), "55P03", "the lock's own limit comes first: {peeked}");
     assert_eq!(queue::dead_depth(&client, &queue).await.unwrap(), 0, "no letter is made up");
@@ -98,12 +98,12 @@ async fn bookkeeping_that_somebody_reads_is_waited_for_briefly_and_only_to_be_ch
     rig.db.sql("comment on schema pgflume is 'pgflume, bookkeeping 4'").await;
     rig.db.sql("alter table pgflume.progress drop column shape").await;
     reader.batch_execute("select count(*) from pgflume.progress").await.unwrap();
-    let client = another(&rig.db).await;
+    let client = rig.db.pinned().await;
     let ensured = progress::ensure(&client, rig.worker.queue()).await.unwrap_err();
     assert_eq!(ensured.sql_state().unwrap().code(), "55P03", "{ensured}");
     nobody_waits(&rig.db).await;
     reader.batch_execute("rollback").await.unwrap();
-    progress::ensure(&another(&rig.db).await, rig.worker.queue()).await.unwrap();
+    progress::ensure(&rig.db.pinned().await, rig.worker.queue()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,7 +137,7 @@ async fn letters_that_somebody_holds_are_waited_for_briefly_and_dropped_by_nobod
 async fn a_queue_that_takes_too_long_to_look_at_is_estimated() {
     let db = Db::new().await;
     db.sql("create view pgmq.q_long as select i::bigint as msg_id, now() as enqueued_at from generate_series(1, 2) i where pg_sleep(60 * i) is not null").await;
-    let client = another(&db).await;
+    let client = db.pinned().await;
     let queue = QueueName::parse("long").unwrap();
     assert_eq!(queue::depth(&client, &queue).await.unwrap(), 1, "nothing is known of a view, but that it is not empty");
     assert!(queue::peek(&client, &queue).await.unwrap());

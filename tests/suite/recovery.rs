@@ -12,7 +12,7 @@ use std::time::Duration;
 const BUDGET: Duration = Duration::from_secs(20);
 
 fn insert(id: &str, name: &str) -> String {
-    format!(r#"{{"type":"INSERT","table":"apps","record":{{"id":"{id}","name":"{name}"}}}}"#)
+    format!(r#"{{"type":"INSERT","table":"orgs","record":{{"id":"{id}","name":"{name}"}}}}"#)
 }
 
 /// A drain that applies and then cannot commit: its transaction dies before.
@@ -52,7 +52,7 @@ async fn a_commit_whose_answer_is_lost_is_neither_lost_nor_applied_twice() {
     }
     assert!(proxy.hits() > before, "no answer was cut");
     rig.drain().await;
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["third"]);
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["third"]);
     let (acknowledged, applied) =
         (rig.db.one("select seq from pgflume.progress").await, rig.rows("SELECT seq FROM _pgflume_head").await);
     assert_eq!([acknowledged], applied[..]);
@@ -65,14 +65,14 @@ async fn images_that_were_applied_before_the_acknowledgement_was_lost_are_not_ap
     rig.drain().await;
     rig.db.send(&insert("a", "second")).await;
     drain_without_acknowledgement(&rig).await;
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["second"]);
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["second"]);
     assert_eq!(rig.db.queued().await, 1, "the message is back");
     // Whoever writes the replica by hand shows whether the image is applied once more.
     let Target::File(path) = rig.home.target() else { unreachable!() };
     let by_hand = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
-    by_hand.execute("UPDATE apps SET name = 'by hand'", ()).await.unwrap();
+    by_hand.execute("UPDATE orgs SET name = 'by hand'", ()).await.unwrap();
     assert_eq!(rig.drain().await.queued, 0);
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["by hand"]);
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["by hand"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -102,8 +102,8 @@ async fn two_workers_and_many_callers_deliver_each_message_once() {
             processed += done.unwrap();
         }
         assert_eq!((processed, rig.db.queued().await), (60, 0), "{path:?}: a busy answer promises one more look");
-        assert_eq!(rig.rows("SELECT max(name), count(*) FROM apps").await, ["059|7"]);
-        assert_eq!(rig.rows("SELECT name FROM apps ORDER BY name").await.len(), 7);
+        assert_eq!(rig.rows("SELECT max(name), count(*) FROM orgs").await, ["059|7"]);
+        assert_eq!(rig.rows("SELECT name FROM orgs ORDER BY name").await.len(), 7);
     }
 }
 
@@ -215,7 +215,7 @@ async fn a_restored_postgres_without_readable_tables_stops_the_drain_and_loses_n
         let error = rig.worker.drain(BUDGET).await.unwrap_err().to_string();
         assert!(error.contains("Postgres is not the one"), "{damage}: {error}");
         assert_eq!(rig.db.queued().await, 1);
-        assert_eq!(rig.rows("SELECT name FROM apps").await, ["first"]);
+        assert_eq!(rig.rows("SELECT name FROM orgs").await, ["first"]);
     }
 }
 
@@ -228,14 +228,14 @@ async fn a_first_contact_or_a_nuke_that_was_cut_short_is_finished() {
     rig.db.sql("update pgflume.progress set next_epoch = 'announced'").await;
     rig.db.send(&insert("a", "two")).await;
     rig.drain().await;
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["two"], "an announcement alone changes nothing");
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["two"], "an announcement alone changes nothing");
     let Target::File(path) = rig.home.target() else { unreachable!() };
     let by_hand = libsql::Builder::new_local(&path).build().await.unwrap().connect().unwrap();
     by_hand.execute("UPDATE _pgflume_head SET epoch = 'announced', seq = 0", ()).await.unwrap();
     rig.db.sql("update pgflume.progress set next_epoch = 'announced'").await;
     rig.db.send(&insert("a", "three")).await;
     rig.drain().await;
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["three"]);
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["three"]);
     assert_eq!(rig.db.one("select epoch || coalesce(next_epoch, '-') from pgflume.progress").await, "announced-");
 }
 
@@ -302,7 +302,7 @@ async fn a_nuke_mends_bookkeeping_that_cannot_be_read() {
     pgflume::sync::pairing::nuke(&rig.worker, None, true).await.unwrap();
     rig.db.send(&insert("a", "two")).await;
     rig.drain().await;
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["two"]);
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["two"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -317,7 +317,7 @@ async fn a_crash_of_postgres_after_the_replica_has_applied_gives_no_transaction_
     let client = connect().await;
     client.batch_execute(include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"))).await.unwrap();
     client.batch_execute("select pgmq.create('replicate_data_libsql')").await.unwrap();
-    let send = "select pgmq.send('replicate_data_libsql', '{\"type\":\"INSERT\",\"table\":\"apps\",\"record\":{\"id\":\"a\"}}')";
+    let send = "select pgmq.send('replicate_data_libsql', '{\"type\":\"INSERT\",\"table\":\"orgs\",\"record\":{\"id\":\"a\"}}')";
     client.batch_execute(send).await.unwrap();
     let worker = Arc::new(Worker::new(config(&url, home.target(), repository_schema())));
     worker.drain(BUDGET).await.unwrap();

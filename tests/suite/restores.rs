@@ -293,7 +293,7 @@ impl Place {
     }
 
     async fn assert_equal(&self) {
-        let client = PgUrl::parse(&self.cluster.url("postgres")).unwrap().connect().await.unwrap();
+        let client = PgUrl::parse(&self.cluster.url("postgres")).unwrap().pinned().await.unwrap();
         let replica = Replica::open(&self.home.target()).await.unwrap();
         for verdict in compare(&client, &replica, self.worker.schema(), self.worker.queue()).await.unwrap() {
             assert!(verdict.is_equal(), "{verdict:?}");

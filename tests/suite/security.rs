@@ -94,7 +94,9 @@ async fn a_worker_with_nothing_but_its_role_drains_resyncs_verifies_and_nukes() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_may_do_more_than_is_meant_for_them() {
-    let db = Db::new().await;
+    // Its member of pgflume_capture would stop every set-up of the cluster.
+    let cluster = crate::intruders::cluster_of_its_own();
+    let db = Db::named("meant".to_owned(), cluster, "with_pgmq").await;
     db.sql(
         "create table items (id int primary key, name text); create table hidden (id int); select pgmq.create('other')",
     )

@@ -39,7 +39,7 @@ pub fn newest_cluster() -> &'static Cluster {
     })
 }
 
-fn start_cluster(bin_dir: Option<PathBuf>) -> Cluster {
+pub fn start_cluster(bin_dir: Option<PathBuf>) -> Cluster {
     let mut settings = vec![("fsync", "off"), ("max_connections", "300")];
     if bin_dir.is_none() {
         settings.push(("shared_preload_libraries", "pg_cron"));
@@ -123,6 +123,11 @@ impl Db {
 
     pub fn cluster(&self) -> &'static Cluster {
         self.cluster
+    }
+
+    /// A connection as the worker's own are.
+    pub async fn pinned(&self) -> pgflume::postgres::Client {
+        PgUrl::parse(&self.url()).unwrap().pinned().await.unwrap()
     }
 
     pub async fn sql(&self, sql: &str) {

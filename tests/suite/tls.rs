@@ -150,7 +150,7 @@ async fn front(port: u16, (certificate, key): (String, String)) -> u16 {
 #[tokio::test(flavor = "multi_thread")]
 async fn libsql_behind_a_private_authority_is_reached_with_ssl_cert_file_and_refused_without() {
     let (authority, db) = (Authority::new("authority"), Db::new().await);
-    db.send(r#"{"type":"INSERT","table":"apps","record":{"id":"a"}}"#).await;
+    db.send(r#"{"type":"INSERT","table":"orgs","record":{"id":"a"}}"#).await;
     let sqld = Sqld::start(SqldOptions::default());
     let right = front(sqld.port(), authority.certify(false)).await;
     let expired = front(sqld.port(), authority.certify(true)).await;

@@ -38,7 +38,7 @@ pub async fn set_up(url: &str, schema: &Arc<pgflume::schema::Schema>) {
 
 pub async fn verdicts(rig: &Rig) -> Vec<Verdict> {
     let replica = Replica::open(&rig.home.target()).await.unwrap();
-    compare(&rig.db.client, &replica, rig.worker.schema(), rig.worker.queue()).await.unwrap()
+    compare(&rig.db.pinned().await, &replica, rig.worker.schema(), rig.worker.queue()).await.unwrap()
 }
 
 async fn assert_equal(rig: &Rig) {

@@ -16,7 +16,7 @@ async fn served(path: Path) -> (Server, Db, Home) {
 #[tokio::test(flavor = "multi_thread")]
 async fn callers_without_the_secret_get_401_and_wrong_requests_their_status() {
     let (server, db, _home) = served(Path::File).await;
-    db.send(r#"{"type":"INSERT","table":"apps","record":{"id":"a"}}"#).await;
+    db.send(r#"{"type":"INSERT","table":"orgs","record":{"id":"a"}}"#).await;
     for (method, path) in [("POST", "/sync"), ("POST", "/nuke"), ("POST", "/resync"), ("GET", "/status")] {
         for secret in [None, Some("wrong"), Some(""), Some("a-secret-of-the-suite-and-more")] {
             let answer = server.call(method, path, secret).await;
@@ -49,19 +49,19 @@ async fn nuke_rebuilds_the_tables_works_on_an_empty_target_and_leaves_the_queue(
             assert_eq!(answer.status, 200, "{}", answer.body);
             assert_eq!(answer.json()["message"], "Data nuked and schema reinitialized");
         }
-        db.send(r#"{"type":"INSERT","table":"apps","record":{"id":"a"}}"#).await;
+        db.send(r#"{"type":"INSERT","table":"orgs","record":{"id":"a"}}"#).await;
         assert_eq!(server.sync().await.json()["processed"], 1);
-        db.send(r#"{"type":"INSERT","table":"apps","record":{"id":"b"}}"#).await;
+        db.send(r#"{"type":"INSERT","table":"orgs","record":{"id":"b"}}"#).await;
         assert_eq!(server.call("POST", "/nuke?refill=false", Some(SECRET)).await.status, 200);
         assert_eq!(server.call("POST", "/nuke?refill=maybe", Some(SECRET)).await.status, 400);
         let rig = Rig::with(db, home, repository_schema());
-        assert_eq!(rig.rows("SELECT count(*) FROM apps").await, ["0"], "{path:?}");
+        assert_eq!(rig.rows("SELECT count(*) FROM orgs").await, ["0"], "{path:?}");
         let indexes = rig
-            .rows("SELECT count(*) FROM sqlite_master WHERE type = 'index' AND tbl_name = 'apps' AND sql IS NOT NULL")
+            .rows("SELECT count(*) FROM sqlite_master WHERE type = 'index' AND tbl_name = 'orgs' AND sql IS NOT NULL")
             .await;
-        assert_eq!(indexes, ["4"]);
+        assert_eq!(indexes, ["3"]);
         assert_eq!(server.sync().await.json()["processed"], 1);
-        assert_eq!(rig.rows("SELECT id FROM apps").await, ["b"]);
+        assert_eq!(rig.rows("SELECT id FROM orgs").await, ["b"]);
     }
 }
 
@@ -99,7 +99,7 @@ async fn a_signed_nuke_works_once() {
 async fn an_unreachable_or_refusing_side_is_503_with_retry_after_and_nothing_is_lost() {
     let (db, home) = (Db::new().await, Home::new(Path::Sqld));
     let Home::Sqld(sqld) = &home else { unreachable!() };
-    db.send(r#"{"type":"INSERT","table":"apps","record":{"id":"a"}}"#).await;
+    db.send(r#"{"type":"INSERT","table":"orgs","record":{"id":"a"}}"#).await;
     let dead = Sqld::start(SqldOptions::default()).url(); // stopped again at once
     let target = |url: String, token: String| Target::Remote { url, token: Some(Secret::new(token)) };
     let cases = [
@@ -136,8 +136,8 @@ async fn an_unreachable_or_refusing_side_is_503_with_retry_after_and_nothing_is_
 #[tokio::test(flavor = "multi_thread")]
 async fn status_shows_both_sides_and_no_values() {
     let (server, db, _home) = served(Path::File).await;
-    db.send(r#"{"type":"INSERT","table":"apps","record":{"id":"hush","name":"hush"}}"#).await;
-    db.send(r#"{"type":"INSERT","table":"apps","record":{"name":"hush"}}"#).await;
+    db.send(r#"{"type":"INSERT","table":"orgs","record":{"id":"hush","name":"hush"}}"#).await;
+    db.send(r#"{"type":"INSERT","table":"orgs","record":{"name":"hush"}}"#).await;
     let before = server.call("GET", "/status", Some(SECRET)).await.json();
     assert_eq!((&before["queued"], &before["replica"]["seq"]), (&2.into(), &serde_json::Value::Null));
     server.sync().await;
@@ -147,14 +147,14 @@ async fn status_shows_both_sides_and_no_values() {
         (&status["queued"], &status["dead"], &status["replica"]["seq"], &status["last_sync"]["seq"]),
         (&0.into(), &1.into(), &1.into(), &1.into())
     );
-    assert_eq!(status["tables"]["apps"]["captured"], false);
+    assert_eq!(status["tables"]["orgs"]["captured"], false);
     assert!(status["replica"]["caught_up_at"].is_string() && !answer.body.contains("hush"), "{}", answer.body);
 }
 
 /// Fills the queue with more than one step takes.
 async fn fill(db: &Db, messages: i64) {
     db.sql(&format!(
-        "insert into pgmq.q_replicate_data_libsql (vt, message) select now(), jsonb_build_object('type', 'INSERT', 'table', 'apps',
+        "insert into pgmq.q_replicate_data_libsql (vt, message) select now(), jsonb_build_object('type', 'INSERT', 'table', 'orgs',
          'record', jsonb_build_object('id', i::text, 'name', repeat('x', 50))) from generate_series(1, {messages}) i"
     )).await;
 }
@@ -191,7 +191,7 @@ async fn a_stopped_worker_ends_its_step_and_leaves_the_rest_queued() {
     let processed = answer.json()["processed"].as_i64().unwrap();
     assert!(processed < QUEUED, "it was to be stopped on the way");
     let rig = Rig::with(db, home, repository_schema());
-    let (left, there) = (rig.db.queued().await, rig.rows("SELECT count(*) FROM apps").await);
+    let (left, there) = (rig.db.queued().await, rig.rows("SELECT count(*) FROM orgs").await);
     assert_eq!(there, [(QUEUED - left).to_string()]);
     assert_eq!(processed, QUEUED - left);
 }

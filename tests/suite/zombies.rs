@@ -20,7 +20,7 @@ async fn rig() -> (Rig, Worker, Proxy, u16) {
 }
 
 fn insert(name: &str) -> String {
-    format!(r#"{{"type":"UPDATE","table":"apps","record":{{"id":"a","name":"{name}"}},"old_record":{{"id":"a"}}}}"#)
+    format!(r#"{{"type":"UPDATE","table":"orgs","record":{{"id":"a","name":"{name}"}},"old_record":{{"id":"a"}}}}"#)
 }
 
 /// A drain of `zombie` whose writing request stays in the proxy; it does not know what became of it.
@@ -43,11 +43,11 @@ async fn a_request_that_arrives_after_another_worker_went_on_changes_nothing() {
     rig.drain().await;
     let before = rig.rows("SELECT seq, token FROM _pgflume_head").await;
     proxy.deliver(port);
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["newer"]);
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["newer"]);
     assert_eq!(rig.rows("SELECT seq, token FROM _pgflume_head").await, before);
     rig.db.send(&insert("newest")).await;
     rig.drain().await;
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["newest"]);
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["newest"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,11 +59,11 @@ async fn a_request_that_arrives_after_its_worker_gave_up_is_known_to_whoever_com
     drain_with_the_write_held(&zombie, &proxy).await;
     // Nobody went on: the request is as good as it was, and the ledger says what it did.
     proxy.deliver(port);
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["late"]);
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["late"]);
     rig.db.send(&insert("newer")).await;
     let done = rig.drain().await;
     assert_eq!((done.processed, done.queued), (2, 0));
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["newer"]);
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["newer"]);
     assert_eq!(rig.db.one("select healed_from from pgflume.progress").await, "NULL");
 }
 
@@ -76,9 +76,9 @@ async fn a_request_of_an_older_epoch_changes_nothing() {
     drain_with_the_write_held(&zombie, &proxy).await;
     pairing::nuke(&rig.worker, None, false).await.unwrap();
     proxy.deliver(port);
-    assert_eq!(rig.rows("SELECT count(*) FROM apps").await, ["0"], "empty as the nuke left it");
+    assert_eq!(rig.rows("SELECT count(*) FROM orgs").await, ["0"], "empty as the nuke left it");
     rig.drain().await;
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["late"], "the message was still queued");
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["late"], "the message was still queued");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,10 +92,10 @@ async fn a_request_that_arrives_just_after_the_replica_lost_its_tail_changes_not
     drain_with_the_write_held(&zombie, &proxy).await;
     let older = "UPDATE _pgflume_head SET seq = seq - 1, token = (SELECT parent FROM _pgflume_ledger l WHERE l.seq = _pgflume_head.seq)";
     write_by_hand(&rig, older).await;
-    write_by_hand(&rig, "UPDATE apps SET name = 'first'").await;
+    write_by_hand(&rig, "UPDATE orgs SET name = 'first'").await;
     let answers = proxy.deliver(port);
     assert!(answers[0].contains("200 OK"), "{answers:?}");
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["first"], "no row on top of a gap");
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["first"], "no row on top of a gap");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,7 +107,7 @@ async fn a_request_that_is_delivered_twice_is_applied_once() {
     drain_with_the_write_held(&zombie, &proxy).await;
     proxy.deliver(port);
     proxy.deliver(port);
-    write_by_hand(&rig, "UPDATE apps SET name = 'by hand'").await;
+    write_by_hand(&rig, "UPDATE orgs SET name = 'by hand'").await;
     assert_eq!(rig.drain().await.queued, 0);
-    assert_eq!(rig.rows("SELECT name FROM apps").await, ["by hand"]);
+    assert_eq!(rig.rows("SELECT name FROM orgs").await, ["by hand"]);
 }

@@ -1,0 +1,1 @@
+revoke execute on function {{function}} from {{grantees}} cascade;

@@ -1,0 +1,423 @@
+//! Roles that may create a function, a schema or a table try to have something of theirs run as us, or to be taken for
+//! us. A planted function that is called raises an error, so a command that ends well has called none; the server's
+//! log tells of those that somebody caught.
+
+use crate::support::{Db, Home, Path, SECRET, Server, config, schema};
+use pgflume::capture::{self, SetupOptions};
+use pgflume::config::{DEFAULT_QUEUE, QueueName, Target};
+use pgflume::demo::postgres::Cluster;
+use pgflume::postgres::PgUrl;
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::OnceLock;
+
+const T: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"TEXT","v":"INTEGER","at":"TEXT"},"where":"v operator(pg_catalog.>) 0"}}"#;
+
+/// A cluster of its own for each test that has a hand in roles, which belong to all databases.
+pub fn cluster_of_its_own() -> &'static Cluster {
+    Box::leak(Box::new(crate::support::start_cluster(std::env::var_os("PGFLUME_TEST_PG").map(Into::into))))
+}
+
+/// What is planted here is nobody else's matter.
+fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(|| crate::support::start_cluster(std::env::var_os("PGFLUME_TEST_PG").map(Into::into)))
+}
+
+async fn db(name: &str) -> Db {
+    Db::named(name.to_owned(), cluster(), "with_pgmq").await
+}
+
+async fn setup(db: &Db, json: &str) -> Result<(), String> {
+    let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
+    let url = PgUrl::parse(&db.url()).unwrap();
+    let done = capture::setup(&url, &schema(json), &queue, &SetupOptions::default()).await;
+    done.map(drop).map_err(|e| e.to_string())
+}
+
+/// Every word of our SQL that stands before a parenthesis, wherever it is written.
+fn words() -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    let mut folders = vec![std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("sql")];
+    folders.push(std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("src"));
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            for (at, _) in text.match_indices('(') {
+                let word = text[..at].rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap();
+                words.insert(word.to_owned());
+            }
+        }
+    }
+    words
+}
+
+/// Plants in `place` an overload of every function of Postgres that our texts name, and of every operator, for the
+/// arguments that Postgres itself would have to convert: those match better, and win although pg_catalog comes first.
+fn overloads(place: &str) -> String {
+    let names: Vec<String> = words().into_iter().map(|word| format!("'{word}'")).collect();
+    format!(
+        r#"do $plant$
+declare
+    one record;
+    types constant text[] := array['text', 'name', 'varchar', 'int2', 'int4', 'int8', 'oid', 'regclass', 'bool', 'jsonb',
+        'timestamptz', 'interval', 'float8', 'numeric', '"char"', 'uuid', 'text[]', 'name[]', 'int8[]', 'oid[]', 'int2vector', 'xid8', 'pg_lsn'];
+begin
+    -- what is planted is not to be called by this
+    perform pg_catalog.set_config('search_path', '', true);
+    for one in
+        with candidates as (
+            select distinct p.proname, p.proretset, format_type(p.prorettype, null) as result, p.pronargs, p.proargtypes
+            from pg_proc p
+            where p.pronamespace = 'pg_catalog'::regnamespace and p.prokind = 'f' and p.pronargs between 1 and 3
+                and p.proname in ({names}) and p.prorettype not in ('internal'::regtype, 'trigger'::regtype, 'event_trigger'::regtype)
+        ), first as (
+            select c.*, t as a1 from candidates c, unnest(types) t
+        ), arguments as (
+            select f.proname, f.result, f.proretset, f.pronargs,
+                   case f.pronargs when 1 then f.a1
+                       when 2 then f.a1 || ', ' || s.t
+                       else f.a1 || ', ' || s.t || ', ' || format_type(f.proargtypes[2], null) end as list
+            from first f
+            cross join lateral (select t from unnest(types) t where f.pronargs > 1
+                                union all select '' where f.pronargs = 1) s(t)
+        )
+        select distinct on (proname, list) * from arguments
+    loop
+        begin
+            execute format('create function {place}.%I(%s) returns %s language plpgsql as %L', one.proname, one.list,
+                case when one.result ~ '^any' then 'text' else one.result end,
+                format('begin raise exception ''planted function %s was called''; end', one.proname));
+        exception when others then null; -- not every type may be a result
+        end;
+    end loop;
+    for one in
+        select distinct o.oprname, l as l, r as r
+        from (select distinct oprname from pg_operator where oprnamespace = 'pg_catalog'::regnamespace and oprkind = 'b'
+              and oprname in ('=', '<>', '<', '>', '<=', '>=', '||', '+', '-', '*', '->', '->>', '#>>', '?', '~', '!~', '~~', '!~~', '@>', '&&')) o,
+             unnest(types) l, unnest(types) r
+    loop
+        begin
+            execute format('create function {place}.planted_%s(%s, %s) returns bool language plpgsql as $p$begin raise exception ''planted operator %s was called''; end$p$',
+                md5(one.oprname || one.l || one.r), one.l, one.r, replace(one.oprname, '%', '%%'));
+            execute format('create operator {place}.%s (leftarg = %s, rightarg = %s, function = {place}.planted_%s)',
+                one.oprname, one.l, one.r, md5(one.oprname || one.l || one.r));
+        exception when others then null; -- not every name is an operator
+        end;
+    end loop;
+end
+$plant$"#,
+        names = names.join(", ")
+    )
+}
+
+/// The binary as a user runs it.
+fn pgflume(arguments: &[&str], url: &str, replica: &Target, file: &std::path::Path) -> (i32, String) {
+    let Target::File(replica) = replica else { unreachable!() };
+    let output = Command::new(env!("CARGO_BIN_EXE_pgflume"))
+        .args(arguments)
+        .env_clear()
+        .envs([("PGMQ_URL", url), ("LIBSQL_URL", replica.to_str().unwrap()), ("WEBHOOK_SIGNATURE", SECRET)])
+        .env("SCHEMA_FILE", file)
+        .env("SYNC_URL", "http://127.0.0.1:1/sync")
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap_or(-1), String::from_utf8_lossy(&text).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_planted_function_or_operator_is_ever_called() {
+    let db = db("planted").await;
+    db.sql("create table t (id text primary key, v int, at timestamptz default now())").await;
+    db.sql("insert into t select 'k' || i, i from generate_series(1, 50) i").await;
+    db.sql("create schema postgres; create schema least; create role least login").await;
+    for place in ["public", "postgres", "least"] {
+        db.sql(&overloads(place)).await;
+    }
+    let planted: i64 = db
+        .one("select pg_catalog.count(*) from pg_catalog.pg_proc where prosrc like '%planted%'")
+        .await
+        .parse()
+        .unwrap();
+    assert!(planted > 10_000, "{planted} planted");
+    // The test itself is not to call them either, by PGMQ's functions, which name no schema.
+    db.sql("grant usage on schema public, postgres, least to public; set search_path = ''").await;
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), T).unwrap();
+    let home = Home::new(Path::File);
+    let run = |arguments: &[&str], url: &str| {
+        let (code, text) = pgflume(arguments, url, &home.target(), file.path());
+        assert_eq!(code, 0, "{arguments:?}: {text}");
+        assert!(!text.contains("planted"), "{arguments:?}: {text}");
+    };
+    let superuser = db.url();
+    let least = db.url().replace("postgres@", "least@");
+    for arguments in [&["init", "--stdout"][..], &["setup", "--plan"], &["setup", "--print"], &["setup"], &["setup"]] {
+        run(arguments, &superuser);
+    }
+    db.sql("grant pgflume_worker to least").await;
+    let write =
+        "update public.t set v = v operator(pg_catalog.+) 1 where id = 'k1'; delete from public.t where id = 'k2';
+         insert into public.t values ('k2', 7); insert into public.t values ('x', -1)";
+    for url in [&superuser, &least] {
+        db.sql(write).await;
+        db.sql("delete from public.t where id = 'x'").await;
+        db.send(r#"{"v":1,"table":"t","keys":"wrong"}"#).await;
+        for arguments in [
+            &["sync"][..],
+            &["resync"],
+            &["verify"],
+            &["verify", "--repair"],
+            &["verify", "--sample", "50"],
+            &["status"],
+            &["status", "--json"],
+            &["dead", "list"],
+            &["dead", "retry", "--all"],
+            &["sync"],
+            &["dead", "drop", "--all", "--yes"],
+        ] {
+            run(arguments, url);
+        }
+        serve(&db, url, &home).await;
+    }
+    run(&["teardown", "--yes"], &superuser);
+    let log = std::fs::read_to_string(cluster().log_file()).unwrap();
+    let called: Vec<_> = log.lines().filter(|line| line.contains("ERROR") && line.contains("planted")).collect();
+    assert!(called.is_empty(), "{called:?}");
+}
+
+/// Every endpoint of a worker that follows, as this login.
+async fn serve(db: &Db, url: &str, home: &Home) {
+    let server = Server::following(config(url, home.target(), schema(T))).await;
+    db.sql("update public.t set v = v operator(pg_catalog.+) 1").await;
+    for (method, path) in [
+        ("POST", "/sync"),
+        ("POST", "/resync"),
+        ("GET", "/status"),
+        ("GET", "/ready"),
+        ("GET", "/metrics"),
+        ("POST", "/nuke"),
+        ("POST", "/sync"),
+    ] {
+        let answer = server.call(method, path, Some(SECRET)).await;
+        assert!(matches!(answer.status, 200..=202 | 503), "{method} {path}: {} {}", answer.status, answer.body);
+        assert!(!answer.body.contains("planted"), "{}", answer.body);
+    }
+    crate::support::until("all is drained", async || db.queued().await == 0).await;
+}
+
+/// Every name that is called in our SQL says where it lives: the empty path is one wall, this is the other.
+#[test]
+fn every_function_of_postgres_is_named_with_its_schema() {
+    let folder = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("sql");
+    let special = [
+        "coalesce",
+        "greatest",
+        "least",
+        "nullif",
+        "exists",
+        "extract",
+        "substring",
+        "position",
+        "array",
+        "row",
+        "in",
+        "any",
+        "all",
+        "values",
+        "as",
+        "operator",
+        "cast",
+        "trim",
+        "overlay",
+        "from",
+        "where",
+        "and",
+        "or",
+        "not",
+        "with",
+        "lateral",
+        "then",
+        "when",
+        "by",
+        "over",
+        "filter",
+        "on",
+        "into",
+        "using",
+        "select",
+        "table",
+        "key",
+        "returns",
+        "check",
+        "materialized",
+        "ordinality",
+        "else",
+        "part",
+        "below",
+        "union",
+        "join",
+        "conflict",
+        "is",
+        "char",
+        "numeric",
+        "varchar",
+    ];
+    let known = words();
+    let mut bare = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for line in text.lines().map(|line| line.split("--").next().unwrap()) {
+            for (at, _) in line.match_indices('(') {
+                let before = &line[..at];
+                let word = before.rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap();
+                let is_qualified = before[..before.len() - word.len()].ends_with(['.', '}', '%', '\'', '"']);
+                let names_columns =
+                    before.trim_start().starts_with("insert into") || before.contains(" as ") && before.ends_with(word);
+                if word.len() > 1 && !is_qualified && !special.contains(&word) && known.contains(word) && !names_columns
+                {
+                    bare.push(format!("{}: {word}(", path.display()));
+                }
+            }
+        }
+    }
+    assert!(bare.is_empty(), "{bare:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_somebody_else_made_first_is_not_taken_for_ours() {
+    let db = db("squatted").await;
+    db.sql("create table t (id text primary key, v int, at timestamptz); create role squatter login; grant create on database squatted to squatter").await;
+    db.sql("set role squatter; create schema pgflume; create table pgflume.settings (name text primary key, value text not null); grant all on schema pgflume to public; reset role").await;
+    let refused = setup(&db, T).await.unwrap_err();
+    for needed in ["schema pgflume of squatter", "pgflume.settings of squatter", "owner to"] {
+        assert!(refused.contains(needed), "{needed}: {refused}");
+    }
+    assert_eq!(db.one("select count(*) from pgflume.settings").await, "0");
+    // Nor does a worker rely on it.
+    let worker = pgflume::sync::Worker::new(config(&db.url(), Home::new(Path::File).target(), schema(T)));
+    let error = worker.drain(std::time::Duration::from_secs(5)).await.unwrap_err().to_string();
+    assert!(error.contains("schema pgflume of squatter"), "{error}");
+    db.sql("drop schema pgflume cascade").await;
+    setup(&db, T).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn single_objects_and_roles_of_strangers_are_not_taken_for_ours_either() {
+    let db = Db::named("strangers".to_owned(), cluster_of_its_own(), "with_pgmq").await;
+    db.sql("create table t (id text primary key, v int, at timestamptz); create role guest login").await;
+    db.sql("create schema pgflume; grant create, usage on schema pgflume to guest; grant create, usage on schema pgmq to guest").await;
+    for (make, drop, named) in [
+        ("create table pgflume.kept (id int)", "drop table pgflume.kept", "pgflume.kept of guest"),
+        ("create view pgflume.progress as select 1", "drop view pgflume.progress", "pgflume.progress of guest"),
+        (
+            "create function pgflume.note_loss() returns trigger language plpgsql as 'begin return null; end'",
+            "drop function pgflume.note_loss()",
+            "note_loss() of guest",
+        ),
+        (
+            "create function pgmq.create(name) returns void language sql as 'select'",
+            "drop function pgmq.create(name)",
+            "pgmq.\"create\"(name) of guest",
+        ),
+    ] {
+        db.sql(&format!("set role guest; {make}; reset role")).await;
+        let refused = setup(&db, T).await.unwrap_err();
+        assert!(refused.contains(named), "{make}: {refused}");
+        db.sql(drop).await;
+    }
+    for (make, undo, named) in [
+        (
+            "create role pgflume_capture login",
+            "alter role pgflume_capture nologin",
+            "role pgflume_capture, which may do more",
+        ),
+        (
+            "grant pgflume_capture to guest",
+            "revoke pgflume_capture from guest",
+            "membership of guest in pgflume_capture",
+        ),
+        (
+            "create role pgflume_worker createrole",
+            "alter role pgflume_worker nocreaterole",
+            "role pgflume_worker, which may do more",
+        ),
+    ] {
+        db.sql(make).await;
+        let refused = setup(&db, T).await.unwrap_err();
+        assert!(refused.contains(named), "{make}: {refused}");
+        db.sql(undo).await;
+    }
+    db.sql("drop schema pgflume").await;
+    setup(&db, T).await.unwrap();
+}
+
+/// A rule or a trigger on what the worker writes would run as the worker.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strangers_trigger_on_the_queue_stops_the_worker_before_it_runs() {
+    let db = db("on_the_queue").await;
+    db.sql("create table t (id text primary key, v int, at timestamptz); create role sender login").await;
+    setup(&db, T).await.unwrap();
+    db.sql("create schema senders authorization sender; set role sender;
+         create function senders.evil() returns trigger language plpgsql as 'begin raise exception ''ran as %'', current_user; end'; reset role;
+         create trigger evil after delete on pgmq.q_replicate_data_libsql for each row execute function senders.evil()").await;
+    db.sql("insert into t values ('a', 1)").await;
+    let worker = pgflume::sync::Worker::new(config(&db.url(), Home::new(Path::File).target(), schema(T)));
+    let error = worker.drain(std::time::Duration::from_secs(5)).await.unwrap_err().to_string();
+    assert!(error.contains("trigger evil") && error.contains("of sender"), "{error}");
+    assert!(!error.contains("ran as"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn default_privileges_give_nobody_a_right_to_what_is_ours() {
+    let db = db("generous").await;
+    db.sql("create table t (id text primary key, v int, at timestamptz); create role nob login; do $$ begin create role pgflume_worker; exception when duplicate_object then null; end $$").await;
+    for what in ["tables", "sequences", "functions", "schemas", "types"] {
+        db.sql(&format!("alter default privileges grant all on {what} to nob, public, pgflume_worker")).await;
+    }
+    setup(&db, T).await.unwrap();
+    let given = "select count(*) from (
+            select c.relacl from pg_class c where c.relnamespace = 'pgflume'::regnamespace
+            union all select p.proacl from pg_proc p where p.pronamespace = 'pgflume'::regnamespace
+            union all select n.nspacl from pg_namespace n where n.nspname = 'pgflume') o(acl), aclexplode(o.acl) a
+         where a.grantee in (0, 'nob'::regrole)";
+    assert_eq!(db.one(given).await, "0");
+    for denied in [
+        "select pgflume.get_libsql_webhook_signature()",
+        "select * from pgflume.settings",
+        "select * from pgflume.progress",
+    ] {
+        let client = PgUrl::parse(&db.url().replace("postgres@", "nob@")).unwrap().connect().await.unwrap();
+        let error = client.batch_execute(denied).await.unwrap_err();
+        assert_eq!(error.code().map(|c| c.code()), Some("42501"), "{denied}");
+    }
+    for secret in ["pgflume.settings", "pgflume.setups"] {
+        assert_eq!(
+            db.one(&format!("select has_table_privilege('pgflume_worker', '{secret}', 'select')")).await,
+            "false"
+        );
+    }
+    assert_eq!(db.one("select has_table_privilege('pgflume_worker', 'pgflume.progress', 'delete')").await, "false");
+    db.sql("alter default privileges revoke all on tables from nob, public, pgflume_worker").await;
+}
+
+/// Numbers of advisory locks are anybody's; a lock on a table of ours is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_can_take_the_lock_of_an_installation() {
+    let db = db("lock_of_setup").await;
+    db.sql("create table t (id text primary key, v int, at timestamptz)").await;
+    db.sql("select pg_advisory_lock(hashtext('pgflume setup')), pg_advisory_lock(7352891046612)").await;
+    setup(&db, T).await.unwrap();
+    db.sql("create role locker login").await;
+    let client = PgUrl::parse(&db.url().replace("postgres@", "locker@")).unwrap().connect().await.unwrap();
+    let error = client.batch_execute("begin; lock table pgflume.setups in access share mode").await.unwrap_err();
+    assert_eq!(error.code().map(|c| c.code()), Some("42501"));
+}
