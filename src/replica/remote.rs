@@ -336,7 +336,11 @@ fn classify(failure: &Failure) -> Error {
     }
     let starts = |prefixes: &[&str]| prefixes.iter().any(|p| code.starts_with(p));
     let bare = words::bare(message);
-    let words = words::shown(message, is_of_trigger);
+    // sqld does not tell a constraint from a trigger: then only how the message begins.
+    let words = match code {
+        "SQLITE_CONSTRAINT" => words::beginning(message),
+        _ => words::shown(message, is_of_trigger),
+    };
     // A code that says what it is, then how the message begins: SQLite quotes names and a constraint's text.
     let is_of_row = starts(&["SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG"]);
     if code.starts_with("BLOCKED") || code.ends_with("_BLOCKED") || !is_of_row && is_block(bare) {
@@ -365,7 +369,8 @@ fn classify(failure: &Failure) -> Error {
         // A transaction that took too long, or more memory than there is.
         return if starts(&["TRANSACTION", "STREAM_EXPIRED", "SQLITE_NOMEM"]) { error.of_size() } else { error };
     }
-    if starts(&["SQLITE_TOOBIG"]) || bare.starts_with("string or blob too big") {
+    let is_of_arguments = starts(&["ARGS_INVALID"]) && message.contains("too big");
+    if starts(&["SQLITE_TOOBIG"]) || is_of_arguments || bare.starts_with("string or blob too big") {
         return Error::reject(
             "the libSQL server takes no row or value that large (sqld: 5 MB): make the row smaller, or leave its column out of schema.json, then mark the key again",
         );
@@ -463,6 +468,15 @@ mod tests {
             ("SQLITE_NOTADB", "", Halt, true, "restore"),
             ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed", Reject, false, "CONSTRAINT"),
             ("SQLITE_MISMATCH", "datatype mismatch", Reject, false, "MISMATCH"),
+            ("ARGS_INVALID", "string or blob too big", Reject, false, "smaller"),
+            (
+                "SQLITE_CONSTRAINT",
+                "SQLite error: UNIQUE constraint failed: t.v",
+                Reject,
+                false,
+                "UNIQUE constraint failed)",
+            ),
+            ("SQLITE_CONSTRAINT", "SQLite error: BLOCKED", Reject, false, "not shown"),
             ("SQLITE_TOOBIG", "string or blob too big", Reject, false, "smaller"),
             ("SQLITE_UNKNOWN", "no such table: t", Halt, false, "/nuke"),
             ("SQL_PARSE_ERROR", "", Halt, false, "/nuke"),

@@ -57,12 +57,24 @@ const OF_SCHEMA: [&str; 20] = [
     "too many ",
 ];
 
+/// In place of words that somebody else wrote.
+const NOT_SHOWN: &str = "it says why in words that may hold values, and are not shown";
+
 /// The message without what a server puts before it.
 pub(super) fn bare(message: &str) -> &str {
     let is_code = |word: &str| word.starts_with("SQLITE_") || word.starts_with("SQLite ") || word == "SQL_PARSE_ERROR";
     match message.split_once(": ") {
         Some((word, rest)) if is_code(word) => bare(rest),
         _ => message,
+    }
+}
+
+/// How `message` begins, where that is SQLite's own: what follows may be anything.
+pub(super) fn beginning(message: &str) -> String {
+    let bare = bare(message);
+    match OWN.iter().chain(&OF_SCHEMA).find(|own| bare.starts_with(**own)) {
+        Some(own) => own.trim_end().to_owned(),
+        None => NOT_SHOWN.to_owned(),
     }
 }
 
@@ -73,7 +85,7 @@ pub(super) fn shown(message: &str, is_of_trigger: bool) -> String {
     match is_own && !is_of_trigger {
         true => cleaned(bare.lines().next().unwrap_or_default()),
         false if is_of_trigger => "a trigger of the replica raised an error".to_owned(),
-        false => "it says why in words that may hold values, and are not shown".to_owned(),
+        false => NOT_SHOWN.to_owned(),
     }
 }
 

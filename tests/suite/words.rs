@@ -92,9 +92,11 @@ async fn an_expression_over_values_without_any_function_is_no_way_either() {
     let json = TABLES.replace("public.check_mail(mail)", "mail = 'x' or mail::pg_catalog.regclass is not null");
     let rig = Rig::new(Path::File, schema(&json)).await;
     rig.db.sql(MAKE).await;
-    set_up(&rig.db.url(), rig.worker.schema()).await;
-    rebuilt(&rig).await;
+    // Marks by hand: `setup` takes no such filter.
     rig.db.sql(&format!("update t set mail = '{VALUE}'; update other set v = 'y'")).await;
+    for message in [r#"{"v":1,"table":"t","keys":[["1"],["2"]]}"#, r#"{"v":1,"table":"other","keys":[["1"]]}"#] {
+        rig.db.send(message).await;
+    }
     rig.drain().await;
     let directory = directory_with(&json);
     for arguments in [&["sync"][..], &["verify"], &["status"]] {
