@@ -50,4 +50,5 @@ image: ## the container image, localhost/pgflume
 
 clean: ## remove what was built and unpacked
 	cargo clean
-	rm -rf fuzz/target .parts /var/tmp/pgflume-parts-$(shell id -u)
+	@scripts/install-parts.sh clean
+	rm -rf fuzz/target .parts

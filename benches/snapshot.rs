@@ -120,6 +120,7 @@ impl Bench {
             rows_per_second: None,
             retention: Duration::ZERO,
             row_bytes: pgflume::config::DEFAULT_ROW_BYTES,
+            adopt: false,
         }
     }
 

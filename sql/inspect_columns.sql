@@ -14,8 +14,10 @@ select
     a.attgenerated::pg_catalog.text = 'v',
     case when coalesce(e.typnamespace, t.typnamespace) = 'pg_catalog'::pg_catalog.regnamespace then coalesce(e.typname, t.typname)::pg_catalog.text end,
     e.oid is not null,
-    t.typtype::pg_catalog.text = 'e',
-    exists (select from pg_catalog.pg_cast k where k.castsource = t.oid and k.casttarget = 'text'::pg_catalog.regtype and k.castfunc >= 16384)
+    -- the comparisons of enums do not take a domain over one
+    t.typtype::pg_catalog.text = 'e' and a.atttypid = t.oid,
+    exists (select from pg_catalog.pg_cast k where k.castsource = t.oid and k.casttarget = 'text'::pg_catalog.regtype and k.castfunc >= 16384),
+    t.typtype::pg_catalog.text = 'e' and a.atttypid <> t.oid
 from types c
 join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attnum = c.attnum
 join pg_catalog.pg_type t on t.oid = c.oid and t.typtype <> 'd'

@@ -11,11 +11,29 @@ begin
     execute pg_catalog.format('grant select on sequence %s to pgflume_worker', pg_catalog.pg_get_serial_sequence({{queue_text}}, 'msg_id'));
 end
 $sequence$;
+-- PGMQ's notifications write there in the transaction of whoever adds to the queue: switched on, they must not make
+-- the user's write fail
+do $notify$
+begin
+    if exists (select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+               where n.nspname = 'pgmq' and c.relname = 'notify_insert_throttle') then
+        grant select, update on pgmq.notify_insert_throttle to pgflume_capture;
+    end if;
+end
+$notify$;
 -- exactly these: default privileges may have given more
 revoke all on all tables in schema pgflume from pgflume_worker, pgflume_capture cascade;
 revoke all on all sequences in schema pgflume from pgflume_worker, pgflume_capture cascade;
 revoke all on all functions in schema pgflume from pgflume_worker cascade;
 revoke all on schema pgflume from pgflume_worker, pgflume_capture cascade;
+do $state$
+begin
+    -- it is made after this, and a worker may be about to call it
+    if pg_catalog.to_regprocedure('pgflume.catalog_state(pg_catalog.text[], pg_catalog.text[], pg_catalog.text, pg_catalog.text, pg_catalog.text)') is not null then
+        grant execute on function pgflume.catalog_state(pg_catalog.text[], pg_catalog.text[], pg_catalog.text, pg_catalog.text, pg_catalog.text) to pgflume_worker;
+    end if;
+end
+$state$;
 grant usage on schema pgflume to pgflume_worker;
 grant select, insert, update on pgflume.progress, pgflume.wakeup to pgflume_worker;
 grant select, insert, delete on pgflume.redeemed, pgflume.kept, pgflume.steps to pgflume_worker;

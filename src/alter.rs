@@ -2,18 +2,20 @@
 //! go unasked, then done. Takes both sides and the new definition; gives a plan or a report. Copies no row:
 //! the worker does, once the definition has changed.
 
+use crate::awake::awake;
 use crate::capture::{self, SetupOptions, SetupReport};
 use crate::config::{QueueName, Target};
 use crate::drift::recorded::{self, Difference};
 use crate::drift::{evolve, shape};
 use crate::error::{Error, Result};
-use crate::postgres::Client;
-use crate::postgres::PgUrl;
+use crate::failpoint;
+use crate::postgres::{Client, PgUrl, Purpose};
 use crate::progress;
-use crate::replica::Replica;
 use crate::replica::change::{self, Change, Retired};
+use crate::replica::{Replica, address};
 use crate::schema::Schema;
 use crate::source;
+use crate::sync::pairing;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
@@ -22,6 +24,9 @@ use tokio_postgres::error::SqlState;
 
 /// How long a change of the replica waits for the step that is running.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often the definitions are put aside again where a worker took them up in between.
+const TRIES: usize = 5;
 
 /// Both sides and what they are to become.
 #[derive(Debug)]
@@ -63,7 +68,7 @@ enum Reach {
 /// Looks at both sides. Changes nothing.
 pub async fn plan(sides: &Sides) -> Result<Plan> {
     let in_postgres = capture::plan(&sides.postgres, &sides.schema, &sides.queue, &sides.wanted).await?;
-    let client = sides.postgres.pinned().await?;
+    let client = sides.postgres.pinned(Purpose::Alter).await?;
     let (schema, differences, retired) = definitions(&client, sides).await?;
     let replica = match &sides.target {
         None => Reach::Unnamed,
@@ -108,7 +113,7 @@ impl Plan {
             named.chain(self.changes().iter().filter(|c| c.is_drop).map(Change::line)).collect();
         if !drops.is_empty() && !self.allow_drop {
             return Some(Error::halt(format!(
-                "nothing was changed, because the replica would lose data that schema.json no longer names:\n  - {}\nname it again (a renamed column is a new one for the replica), or run setup with --allow-drop",
+                "nothing was changed, because the replica would lose data that schema.json no longer names; name it again (a renamed column is a new one for the replica), or run setup with --allow-drop:\n  - {}",
                 drops.into_iter().collect::<Vec<_>>().join("\n  - ")
             )));
         }
@@ -165,41 +170,59 @@ pub async fn apply(sides: &Sides, plan: Plan) -> Result<Report> {
 /// Alters the replica under the single flight and behind the fence. What was planned before the lock is
 /// planned again under it.
 async fn alter_replica(sides: &Sides, target: &Target) -> Result<Vec<Change>> {
-    let client = sides.postgres.pinned().await?;
+    let client = sides.postgres.pinned(Purpose::Alter).await?;
     let queue = &sides.queue;
     progress::ensure(&client, queue).await?;
     let (schema, _, retired) = definitions(&client, sides).await?;
-    source::begin_waiting(&client, PATIENCE).await?;
-    progress::wait_for_lock(&client, queue).await.map_err(|e| match e.sql_state() {
+    let replica = Replica::open(target).await?;
+    for _ in 0..TRIES {
+        hold(&client, queue).await?;
+        let there = replica.inventory().await?;
+        pairing::look(&client, queue, &address::of(target), Some((&replica, &there))).await?;
+        let mut changes = change::plan(&there, &schema, &retired);
+        let head = replica.head().await?;
+        if head.is_none() {
+            changes.clear(); // no worker was here yet: it makes the tables
+        }
+        let copied: BTreeSet<&str> = changes.iter().filter(|c| c.needs_copy).map(|c| c.table.as_str()).collect();
+        let copied: Vec<&str> = copied.into_iter().collect();
+        if !shape::is_reset(&client, queue, &copied).await? {
+            // Committed before: an answer that is lost must not leave a table that nobody fills.
+            shape::reset(&client, queue, &copied).await?;
+            client.commit().await?;
+            continue;
+        }
+        if let Some(head) = head.filter(|_| !changes.is_empty()) {
+            let statements = changes.iter().flat_map(|c| c.statements.clone()).collect();
+            awake(&client, replica.alter(&head, statements)).await?;
+            failpoint::reach(failpoint::ALTERED);
+        }
+        if sides.wanted.allow_drop {
+            recorded::forget(&client, queue, &retired).await?;
+        }
+        client.commit().await?;
+        for change in &changes {
+            tracing::info!(table = change.table, "the replica was changed: {}", change.what);
+        }
+        return Ok(changes);
+    }
+    Err(Error::retry(
+        "a worker with another schema.json takes its tables back again and again: stop it, then run setup again",
+    ))
+}
+
+/// Takes the single flight, waiting for the step that is running.
+async fn hold(client: &Client, queue: &QueueName) -> Result<()> {
+    source::begin_waiting(client, PATIENCE).await?;
+    progress::wait_for_lock(client, queue).await.map_err(|e| match e.sql_state() {
         Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry("a step takes too long; run setup again when it has ended"),
         _ => e,
-    })?;
-    let replica = Replica::open(target).await?;
-    let mut changes = change::plan(&replica.inventory().await?, &schema, &retired);
-    match replica.head().await? {
-        Some(head) if !changes.is_empty() => {
-            replica.alter(&head, changes.iter().flat_map(|c| c.statements.clone()).collect()).await?;
-        }
-        Some(_) => {}
-        None => changes.clear(), // no worker was here yet: it makes the tables
-    }
-    let copied: BTreeSet<&str> = changes.iter().filter(|c| c.needs_copy).map(|c| c.table.as_str()).collect();
-    if !copied.is_empty() {
-        shape::reset(&client, queue, &copied.into_iter().collect::<Vec<_>>()).await?;
-    }
-    if sides.wanted.allow_drop {
-        recorded::forget(&client, queue, &retired).await?;
-    }
-    client.commit().await?;
-    for change in &changes {
-        tracing::info!(table = change.table, "the replica was changed: {}", change.what);
-    }
-    Ok(changes)
+    })
 }
 
 /// A replica that the worker has not made yet has nothing to drop.
 async fn forget(sides: &Sides) -> Result<Vec<Change>> {
-    let client = sides.postgres.pinned().await?;
+    let client = sides.postgres.pinned(Purpose::Alter).await?;
     let (_, _, retired) = definitions(&client, sides).await?;
     recorded::forget(&client, &sides.queue, &retired).await?;
     Ok(Vec::new())

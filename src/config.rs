@@ -1,10 +1,21 @@
 //! Flags and environment → [`Config`]. Whatever is missing or malformed is one line that names the
 //! variable and the mend; secrets come from the environment or from `…_FILE`, never from flags.
 
+mod secrets;
+mod target;
+mod text;
+
+pub use secrets::{Signatures, secret, signature};
+pub use target::{Target, target};
+pub use text::trimmed;
+
 use crate::postgres::PgUrl;
 use crate::schema::Schema;
 use crate::secret::Secret;
-use std::path::{Path, PathBuf};
+use clap::builder::{PathBufValueParser, TypedValueParser as _};
+use secrets::from_file;
+use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +24,6 @@ pub const DEFAULT_QUEUE: &str = "replicate_data_libsql";
 
 /// PGMQ builds index names of up to 63 bytes from a queue's name; `_dead` has to fit too.
 const QUEUE_NAME_BYTES: usize = 42;
-
-/// A secret shorter than this is warned about: it can be guessed.
-const SECRET_BYTES: usize = 16;
 
 /// A configuration mistake: one line with the variable and the mend. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,62 +34,55 @@ fn wrong<T>(message: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError(message.into()))
 }
 
+/// Of a flag or variable: see [`trimmed`].
+pub(crate) fn line(text: &str) -> Result<String, Infallible> {
+    Ok(trimmed(text).to_owned())
+}
+
+fn secret_line(text: &str) -> Result<Secret, Infallible> {
+    Ok(Secret::new(trimmed(text)))
+}
+
+fn path_line(path: PathBuf) -> PathBuf {
+    path.to_str().map(trimmed).map_or(path.clone(), PathBuf::from)
+}
+
 /// What every command accepts. A flag wins over its environment variable.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Options {
     /// Postgres, as URL or key-value string (better in the environment: it may hold a password)
-    #[arg(long, env = "PGMQ_URL", hide_env_values = true, global = true)]
+    #[arg(long, env = "PGMQ_URL", hide_env_values = true, global = true, value_parser = secret_line)]
     pub pgmq_url: Option<Secret>,
     /// The replica: file:PATH, a path, http://, https:// or libsql://
-    #[arg(long, env = "LIBSQL_URL", hide_env_values = true, global = true)]
+    #[arg(long, env = "LIBSQL_URL", hide_env_values = true, global = true, value_parser = secret_line)]
     pub libsql_url: Option<Secret>,
     /// What is replicated
-    #[arg(long, env = "SCHEMA_FILE", default_value = "schema.json", global = true)]
+    #[arg(long, env = "SCHEMA_FILE", default_value = "schema.json", global = true, value_parser = PathBufValueParser::new().map(path_line))]
     pub schema_file: PathBuf,
     /// The PGMQ queue; its dead letters are in a queue of the same name with _dead behind it
-    #[arg(long, env = "QUEUE_NAME", default_value = DEFAULT_QUEUE, global = true)]
+    #[arg(long, env = "QUEUE_NAME", value_parser = line, default_value = DEFAULT_QUEUE, global = true)]
     pub queue_name: String,
     /// Allow http:// to another host together with a token
-    #[arg(long, env = "LIBSQL_INSECURE", global = true, num_args = 0..=1, default_missing_value = "1")]
+    #[arg(long, env = "LIBSQL_INSECURE", value_parser = line, global = true, num_args = 0..=1, default_missing_value = "1")]
     pub libsql_insecure: Option<String>,
+    /// Take over a replica that has tables of these names with rows in them, and that pgflume has never written to:
+    /// Postgres' rows replace those
+    #[arg(long, global = true)]
+    pub adopt: bool,
     /// Most rows a second that snapshot and resync read from Postgres [default: no limit]
-    #[arg(long, env = "SNAPSHOT_ROWS_PER_SECOND", global = true, value_name = "ROWS")]
+    #[arg(long, env = "SNAPSHOT_ROWS_PER_SECOND", value_parser = line, global = true, value_name = "ROWS")]
     pub snapshot_rows_per_second: Option<String>,
     /// How long Postgres keeps acknowledged messages, so that a replica that lost its last batches is caught up
     /// from them: 30m, 2days, or 0 for not at all [default: 1h for a remote replica, 0 for a file]
-    #[arg(long, env = "RETENTION", global = true, value_name = "TIME")]
+    #[arg(long, env = "RETENTION", value_parser = line, global = true, value_name = "TIME")]
     pub retention: Option<String>,
     /// A row or message that is larger becomes a dead letter before it is fetched. The worker needs some times as much
     /// memory: bytes, or with KiB, MiB or GiB behind [default: 64MiB]
-    #[arg(long, env = "MAX_ROW_BYTES", global = true, value_name = "BYTES")]
+    #[arg(long, env = "MAX_ROW_BYTES", value_parser = line, global = true, value_name = "BYTES")]
     pub max_row_bytes: Option<String>,
     /// text, or json for machines
-    #[arg(long, env = "LOG_FORMAT", default_value = "text", global = true)]
+    #[arg(long, env = "LOG_FORMAT", value_parser = line, default_value = "text", global = true)]
     pub log_format: String,
-}
-
-/// Where the replica is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// A local libSQL file.
-    File(PathBuf),
-    /// A remote libSQL: base URL without a trailing slash, and its bearer token.
-    Remote {
-        /// `http://…` or `https://…`.
-        url: String,
-        /// `LIBSQL_AUTH_TOKEN`.
-        token: Option<Secret>,
-    },
-}
-
-impl Target {
-    /// How long messages are kept for it where nothing else is asked for.
-    pub fn default_retention(&self) -> Duration {
-        match self {
-            Self::File(_) => Duration::ZERO,
-            Self::Remote { .. } => REMOTE_RETENTION,
-        }
-    }
 }
 
 /// Everything that a drain needs.
@@ -101,6 +102,8 @@ pub struct Config {
     pub retention: Duration,
     /// Bytes beyond which a row or a message is not fetched.
     pub row_bytes: i64,
+    /// Whether rows of a replica that was never written to may be replaced.
+    pub adopt: bool,
 }
 
 /// What a row or a message may have where nothing else is asked for: more than sqld and Turso take of a value.
@@ -108,9 +111,6 @@ pub const DEFAULT_ROW_BYTES: i64 = 64 * 1024 * 1024;
 
 /// What Postgres can make a text of.
 const MOST_ROW_BYTES: i64 = 1024 * 1024 * 1024;
-
-/// Marks are small, and a server that fails over loses seconds (Bunny Database: up to 10 s or 4,096 frames).
-const REMOTE_RETENTION: Duration = Duration::from_secs(3600);
 
 /// A checked queue name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +157,7 @@ impl Options {
             queue: QueueName::parse(&self.queue_name)?,
             rows_per_second: self.rows_per_second()?,
             row_bytes: self.row_bytes()?,
+            adopt: self.adopt,
         })
     }
 
@@ -195,7 +196,11 @@ impl Options {
     /// The source.
     pub fn postgres(&self) -> Result<PgUrl, ConfigError> {
         match given(self.pgmq_url.as_ref()).map(str::to_owned).or(from_file("PGMQ_URL")?) {
-            Some(text) => PgUrl::parse(&text).or_else(|problem| wrong(format!("PGMQ_URL {problem}"))),
+            Some(text) => {
+                let url = PgUrl::parse(trimmed(&text)).or_else(|problem| wrong(format!("PGMQ_URL {problem}")))?;
+                url.check_files().map_err(ConfigError)?;
+                Ok(url)
+            }
             None => wrong(
                 "PGMQ_URL is missing: set it to a Postgres URL such as postgres://user:password@host:5432/database",
             ),
@@ -240,58 +245,6 @@ impl Options {
     }
 }
 
-/// Reads `LIBSQL_URL`.
-pub fn target(text: &str, token: Option<Secret>, insecure: bool) -> Result<Target, ConfigError> {
-    let forms = "use file:PATH, a path, http://, https:// or libsql://";
-    if let Some(path) = text.strip_prefix("file:") {
-        let path = match path.strip_prefix("//") {
-            Some(absolute) if absolute.starts_with('/') => absolute,
-            Some(_) => return wrong("LIBSQL_URL file:// needs an absolute path: use file:PATH or file:///PATH"),
-            None => path,
-        };
-        return file(path);
-    }
-    let Some((scheme, _)) = text.split_once("://") else {
-        return file(text);
-    };
-    let https = match scheme {
-        "libsql" | "https" => true,
-        "http" => false,
-        other => {
-            return wrong(format!("LIBSQL_URL begins with {other}://, which is not supported: {forms}"));
-        }
-    };
-    let address = text.replacen("libsql://", "https://", 1);
-    if address.contains('#') {
-        return wrong("LIBSQL_URL must hold no fragment (#…)");
-    }
-    let Ok(url) = url::Url::parse(&address) else {
-        return wrong(format!("LIBSQL_URL is not a valid URL: {forms}"));
-    };
-    if url.password().is_some() || !url.username().is_empty() || url.query().is_some() {
-        return wrong("LIBSQL_URL must hold no user, password or query: put the token in LIBSQL_AUTH_TOKEN");
-    }
-    let loopback = match url.host() {
-        Some(url::Host::Domain(name)) => name == "localhost",
-        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
-        None => return wrong(format!("LIBSQL_URL names no host: {forms}")),
-    };
-    if !https && !loopback && token.is_some() && !insecure {
-        return wrong(
-            "LIBSQL_URL would send LIBSQL_AUTH_TOKEN unencrypted: use https://, or set LIBSQL_INSECURE=1 on a network that you trust",
-        );
-    }
-    Ok(Target::Remote { url: url.as_str().trim_end_matches('/').to_owned(), token })
-}
-
-fn file(path: &str) -> Result<Target, ConfigError> {
-    if path.is_empty() || path == ":memory:" || path.contains(['?', '\0']) {
-        return wrong("LIBSQL_URL names no file: use file:PATH, such as file:replica.db (no parameters)");
-    }
-    Ok(Target::File(Path::new(path).to_path_buf()))
-}
-
 fn non_empty(text: Option<&str>) -> Option<&str> {
     text.filter(|t| !t.is_empty())
 }
@@ -301,115 +254,9 @@ fn given(url: Option<&Secret>) -> Option<&str> {
     non_empty(url.map(Secret::expose))
 }
 
-/// The value of `NAME_FILE`'s file without its last line break.
-fn from_file(name: &str) -> Result<Option<String>, ConfigError> {
-    let variable = format!("{name}_FILE");
-    match std::env::var(&variable) {
-        Ok(path) if !path.is_empty() => match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Some(text.trim_end_matches(['\n', '\r']).to_owned())),
-            Err(e) => wrong(format!("{variable} names a file that cannot be read ({e}): check its path and rights")),
-        },
-        _ => Ok(None),
-    }
-}
-
-/// A secret from `NAME` or `NAME_FILE`; `None` if neither is set, an error if it is empty.
-pub fn secret(name: &str) -> Result<Option<Secret>, ConfigError> {
-    let text = match std::env::var(name) {
-        Ok(text) => Some(text),
-        Err(std::env::VarError::NotPresent) => from_file(name)?,
-        Err(std::env::VarError::NotUnicode(_)) => return wrong(format!("{name} is not UTF-8")),
-    };
-    match text.as_deref() {
-        Some("") => wrong(format!("{name} is empty: set it to a secret of at least {SECRET_BYTES} bytes, or unset it")),
-        Some(text) => Ok(Some(Secret::new(text))),
-        None => Ok(None),
-    }
-}
-
-/// The secrets of `serve`.
-#[derive(Debug, Clone)]
-pub struct Signatures {
-    /// `WEBHOOK_SIGNATURE`, and `WEBHOOK_SIGNATURE_PREVIOUS` while rotating.
-    pub webhook: Vec<Secret>,
-    /// What `/nuke` takes: `NUKE_SIGNATURE`, else the same as everything.
-    pub nuke: Vec<Secret>,
-}
-
-impl Signatures {
-    /// Reads them from the environment.
-    pub fn from_env() -> Result<Self, ConfigError> {
-        let Some(current) = secret("WEBHOOK_SIGNATURE")? else {
-            return wrong("WEBHOOK_SIGNATURE is missing: set it to the secret that callers of /sync send");
-        };
-        let mut webhook = vec![current];
-        webhook.extend(secret("WEBHOOK_SIGNATURE_PREVIOUS")?);
-        let nuke = match secret("NUKE_SIGNATURE")? {
-            Some(own) => vec![own],
-            None => webhook.clone(),
-        };
-        for (name, list) in [("WEBHOOK_SIGNATURE", &webhook), ("NUKE_SIGNATURE", &nuke)] {
-            for secret in list {
-                check_signature(name, secret)?;
-            }
-        }
-        Ok(Self { webhook, nuke })
-    }
-}
-
-fn check_signature(name: &str, secret: &Secret) -> Result<(), ConfigError> {
-    use base64::Engine as _;
-    let text = secret.expose();
-    let bytes = match text.strip_prefix("whsec_") {
-        Some(encoded) => match base64::engine::general_purpose::STANDARD.decode(encoded) {
-            Ok(key) if key.is_empty() => return wrong(format!("{name} is empty after whsec_: copy the secret again")),
-            Ok(key) => key.len(),
-            Err(_) => {
-                return wrong(format!("{name} begins with whsec_ but is not base64 after it: copy the secret again"));
-            }
-        },
-        None => text.len(),
-    };
-    if bytes < SECRET_BYTES {
-        tracing::warn!("{name} is shorter than {SECRET_BYTES} bytes and could be guessed: make it longer");
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_target_is_a_file_or_an_http_address() {
-        let file = |p: &str| Ok(Target::File(p.into()));
-        let remote = |u: &str| Ok(Target::Remote { url: u.into(), token: None });
-        let cases = [
-            ("file:a.db", file("a.db")),
-            ("file:///tmp/a.db", file("/tmp/a.db")),
-            ("a/b.db", file("a/b.db")),
-            ("libsql://x.turso.io", remote("https://x.turso.io")),
-            ("https://x.turso.io/", remote("https://x.turso.io")),
-            ("http://10.0.0.1:8080/db", remote("http://10.0.0.1:8080/db")),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(target(text, None, false), expected, "{text}");
-        }
-        for bad in ["ws://x", "file:", "", "http://", "libsql://u:p@x", "https://x?authToken=y", ":memory:"] {
-            let error = target(bad, None, false).unwrap_err().0;
-            assert!(error.starts_with("LIBSQL_URL "), "{bad}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_token_is_not_sent_unencrypted_to_another_host() {
-        let token = || Some(Secret::new("t"));
-        assert!(target("http://example.org", token(), false).is_err());
-        assert!(target("http://example.org", token(), true).is_ok());
-        for loopback in ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "https://example.org"] {
-            assert!(target(loopback, token(), false).is_ok(), "{loopback}");
-        }
-    }
 
     #[test]
     fn queue_names_are_plain() {

@@ -4,7 +4,7 @@
 use crate::error::{Error, Result};
 use crate::letters::{self, Choice, Waiting};
 use crate::message::MarkedKey;
-use crate::postgres::Client;
+use crate::postgres::{Client, Purpose};
 use crate::progress;
 use crate::schema::catalog::{self, Access, SourceTable};
 use crate::source;
@@ -106,7 +106,7 @@ fn busy(error: Error) -> Error {
 }
 
 async fn connect(worker: &Worker) -> Result<Client> {
-    let client = worker.postgres().pinned().await?;
+    let client = worker.postgres().pinned(Purpose::Dead).await?;
     progress::ensure(&client, worker.queue()).await?;
     Ok(client)
 }

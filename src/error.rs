@@ -1,6 +1,7 @@
 //! The four classes of failure. The class is decided where the error arises, because only there is it
 //! known whether anything was applied; whoever catches it decides by the class alone.
 
+use crate::words;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
@@ -77,7 +78,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of `class`.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), scope: Scope::Any, retry_after: None, source: None }
+        // Names and words from outside are in many of them.
+        let message = words::clean_list(&message.into(), words::ERROR_CHARS);
+        Self { class, message, scope: Scope::Any, retry_after: None, source: None }
     }
 
     /// Nothing was applied; try again.
@@ -301,6 +304,10 @@ fn verdict(code: &str, words: &str) -> Verdict {
     match code {
         "28000" | "28P01" => of_side("it refused the login: check the user and password in PGMQ_URL"),
         "3D000" => of_side("check the database name in PGMQ_URL"),
+        "22P05" => halt(
+            "the database's encoding lacks a character of what it was sent: use only characters that it has in \
+             schema.json and in the names of tables and columns",
+        ),
         "25006" => {
             of_side("it is read-only: name the primary in PGMQ_URL, or switch default_transaction_read_only off")
         }
@@ -369,6 +376,7 @@ mod tests {
             ("3F000", "schema \"x\" does not exist", Halt, false, "pgflume setup"),
             ("25006", "cannot execute UPDATE in a read-only transaction", Halt, true, "primary"),
             ("55000", "database \"x\" is not currently accepting connections", Halt, true, "takes connections"),
+            ("22P05", "has no equivalent in encoding \"LATIN1\"", Halt, false, "encoding lacks"),
             ("53100", "could not extend file", Halt, true, "make room"),
             ("53200", "out of memory", Retry, false, "tried again"),
             ("53300", "sorry, too many clients already", Retry, false, "max_connections"),

@@ -4,9 +4,10 @@
 //! `FAILPOINTS="applied=2*off->return"` ends the process without unwinding when it comes to `applied` for the
 //! third time; `return(500)` in place of `return` lets it stall there for so many milliseconds. Both are told.
 
-/// All of them, in the order of a step; then those of a new epoch.
-pub const NAMES: [&str; 14] = [
+/// All of them, in the order of a step; then those of a new epoch, and `setup`'s.
+pub const NAMES: [&str; 15] = [
     LOCKED, TAKEN, DURABLE, READ, SENT, APPLIED, BURIED, COMPARED, ADVANCED, COMMITTED, ANNOUNCED, RESET, PAIRED, LATE,
+    ALTERED,
 ];
 
 /// The definition in force is read, and not yet what Postgres has of it. Not one of a step.
@@ -40,9 +41,13 @@ pub const PAIRED: &str = "paired";
 /// A lost acknowledgement is replaced, uncommitted.
 pub const LATE: &str = "late";
 
-/// Reads the environment's `FAILPOINTS`; they hold as long as what is given back.
-pub fn armed() -> impl Drop {
-    fail::FailScenario::setup()
+/// `setup` has altered the replica, and Postgres does not know yet.
+pub const ALTERED: &str = "altered";
+
+/// Reads the environment's `FAILPOINTS`, where there are any; they hold as long as what is given back. A released
+/// binary does not look at that variable.
+pub fn armed() -> Option<impl Drop> {
+    fail::has_failpoints().then(fail::FailScenario::setup)
 }
 
 /// Tells that the process has come to this place.

@@ -73,7 +73,7 @@ impl DeadLetter {
         let mut shown = shown.join(", ");
         if let Some((cut, _)) = shown.char_indices().nth(SHOWN_KEY_CHARS) {
             shown.truncate(cut);
-            shown.push('…');
+            shown.push_str("...");
         }
         let reason = reason(problem, Some(table), &format!("key ({shown})"), class);
         Self {

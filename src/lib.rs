@@ -20,6 +20,7 @@
 //! [`batch`], [`reconcile`]).
 
 pub mod alter;
+mod awake;
 pub mod backoff;
 pub mod batch;
 pub mod capture;
@@ -51,3 +52,4 @@ pub mod sync;
 pub mod value;
 pub mod verified;
 pub mod verify;
+pub mod words;

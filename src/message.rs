@@ -93,7 +93,7 @@ pub fn parse(text: &str, schema: &Schema) -> Result<Message, Problem> {
     let envelope: Envelope<'_> = serde_json::from_str(text).map_err(|_| {
         problem(
             None,
-            "is not an object of the form {\"v\":1,\"table\":…,\"keys\":…} or {\"type\":…,\"table\":…,\"record\":…}",
+            "is not an object of the form {\"v\":1,\"table\":...,\"keys\":...} or {\"type\":...,\"table\":...,\"record\":...}",
         )
     })?;
     let Some(name) = envelope.table.and_then(|raw| serde_json::from_str::<String>(raw.get()).ok()) else {

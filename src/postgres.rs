@@ -3,31 +3,54 @@
 //! above relies on a session or on named statements.
 
 mod client;
+mod purpose;
 mod tls;
 mod url;
 
-pub use client::{Client, Parameters};
+pub use client::{Client, Parameters, RowStream, SILENCE};
+pub use purpose::Purpose;
 pub use url::PgUrl;
 
 use crate::error::{Error, Result};
+use std::time::Duration;
+use tokio::task::AbortHandle;
+
+/// Time for all that happens before the first statement, whatever the number of addresses.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl PgUrl {
-    /// Opens a connection on which every statement sees an empty `search_path`. Its driver runs on its own task and
-    /// ends with the client.
-    pub async fn pinned(&self) -> Result<Client> {
-        self.connect().await.map(Client::new)
+    /// Opens a connection on which every statement sees an empty `search_path` and every answer has a limit. It has the
+    /// name of its purpose. Its driver runs on its own task and ends with the client.
+    pub async fn pinned(&self, purpose: Purpose) -> Result<Client> {
+        let mut config = self.config.clone();
+        let application = config.get_application_name().unwrap_or_default().to_owned();
+        config.application_name(format!("{application} {}", purpose.name()));
+        let (client, driver) = self.open(&config).await?;
+        Ok(Client::new(client, driver, purpose))
     }
 
     /// Opens a connection as an application would, with the settings of its login. Nothing of the worker uses it.
     pub async fn connect(&self) -> Result<tokio_postgres::Client> {
-        let (client, connection) = self.config.connect(self.connector()?).await.map_err(not_connected)?;
-        tokio::spawn(async move {
+        self.open(&self.config).await.map(|(client, _)| client)
+    }
+
+    async fn open(&self, config: &tokio_postgres::Config) -> Result<(tokio_postgres::Client, AbortHandle)> {
+        let opened = tokio::time::timeout(OPENING_TIMEOUT, config.connect(self.connector()?)).await;
+        let (client, connection) = opened.map_err(|_| silent())?.map_err(not_connected)?;
+        let driver = tokio::spawn(async move {
             if let Err(e) = connection.await {
                 tracing::debug!(error = %Error::from(e), "the Postgres connection ended");
             }
         });
-        Ok(client)
+        Ok((client, driver.abort_handle()))
     }
+}
+
+fn silent() -> Error {
+    Error::retry(format!(
+        "Postgres cannot be reached: it does not answer within {} s; check PGMQ_URL and that the server is up",
+        OPENING_TIMEOUT.as_secs()
+    ))
 }
 
 /// Why there is no connection. What the configuration causes is the same at the next try.

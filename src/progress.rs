@@ -11,8 +11,27 @@ use serde::Serialize;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-/// The comment on the schema that `sql/bookkeeping.sql` ends with.
-const BOOKKEEPING: &str = "pgflume, bookkeeping 5";
+/// The version of `sql/bookkeeping.sql`, which its last statement puts into the comment on the schema.
+const BOOKKEEPING: u32 = 6;
+
+/// What the comment on the schema says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Bookkeeping {
+    /// The version that made it.
+    version: u32,
+    /// The oldest version that may still use it.
+    oldest: u32,
+}
+
+impl Bookkeeping {
+    /// Reads `pgflume, bookkeeping 6, for 5 and later`.
+    fn parse(comment: &str) -> Option<Self> {
+        let rest = comment.strip_prefix("pgflume, bookkeeping ")?;
+        let (version, oldest) = rest.split_once(", for ").unwrap_or((rest, "0 and later"));
+        let oldest = oldest.strip_suffix(" and later")?;
+        Some(Self { version: version.parse().ok()?, oldest: oldest.parse().ok()? })
+    }
+}
 
 /// What Postgres remembers of the pairing, and what Postgres is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +42,11 @@ pub struct Progress {
     pub next_epoch: Option<String>,
     /// The source at the pairing.
     pub paired_with: Option<Identity>,
-    /// Whether the two sides were healed within the last hour.
-    pub was_healed_lately: bool,
+    /// Whether the tables are filled from Postgres once the announced epoch has begun.
+    pub refills: bool,
+    /// Where the replica is that this queue was paired with, or is about to be ([`crate::replica::address`]);
+    /// `None` where an older version did so.
+    pub address: Option<String>,
     /// Epochs that this queue was paired in.
     pub past_epochs: Vec<String>,
 }
@@ -54,6 +76,8 @@ pub struct Snapshot {
     pub progress: Progress,
     /// What this Postgres is now.
     pub identity: Identity,
+    /// What a replica of this queue says that it belongs to: system identifier, queue, database.
+    pub owner: String,
     /// This transaction (xid8).
     pub xid: String,
     /// WAL insert position when the snapshot was taken: all that it sees lies before.
@@ -76,16 +100,20 @@ pub struct Snapshot {
 pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
     refuse_strangers(client, queue).await?;
     let sql = "select pg_catalog.to_regclass($1) is not null, pg_catalog.to_regclass($2) is not null,
-                      coalesce(pg_catalog.obj_description(pg_catalog.to_regnamespace('pgflume'), 'pg_namespace') = $3, false)";
+                      pg_catalog.obj_description(pg_catalog.to_regnamespace('pgflume'), 'pg_namespace')";
     let row = client
-        .query_typed(
-            sql,
-            &[(&queue.table(), Type::TEXT), (&queue.dead_table(), Type::TEXT), (&BOOKKEEPING, Type::TEXT)],
-        )
+        .query_typed(sql, &[(&queue.table(), Type::TEXT), (&queue.dead_table(), Type::TEXT)])
         .await?
         .pop()
         .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
-    let (has_queue, has_dead, has_progress): (bool, bool, bool) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let (has_queue, has_dead): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let there = row.try_get::<_, Option<&str>>(2)?.and_then(Bookkeeping::parse);
+    let has_progress = there.is_some_and(|there| there.version >= BOOKKEEPING);
+    if there.is_some_and(|there| there.oldest > BOOKKEEPING) {
+        return Err(Error::halt(
+            "a newer version of pgflume keeps its books in this database, in a way that this version cannot read: run that version, or a newer one",
+        ));
+    }
     if !has_queue {
         let name = queue.as_str();
         return Err(Error::halt(format!(
@@ -94,15 +122,15 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
     }
     if !has_progress {
         let bookkeeping = include_str!("../sql/bookkeeping.sql");
-        client.batch_execute(&exclusively(bookkeeping)).await.map_err(|e| match e.code() {
+        create(client, bookkeeping).await.map_err(|e| match e.sql_state() {
             Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Error::halt(
                 "this version keeps more in Postgres than the last one, and this role may not make it: run `pgflume setup` of this version as the owner",
             ),
-            _ => e.into(),
+            _ => e,
         })?;
     }
     if !has_dead {
-        client.batch_execute(&exclusively(&format!("select pgmq.create('{}');", queue.dead()))).await?;
+        create(client, &format!("select pgmq.create('{}');", queue.dead())).await?;
     }
     if !has_progress
         || client
@@ -116,6 +144,21 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
     Ok(())
 }
 
+/// Tries to create what another one is creating at this very moment.
+const CREATIONS: u32 = 5;
+
+/// Creates what is missing. What the installations wait for each other by has to be made first, and whoever makes it a
+/// moment later than another finds that it is there.
+async fn create(client: &Client, sql: &str) -> Result<()> {
+    let mut tries = 1;
+    loop {
+        match client.batch_execute(&exclusively(sql)).await {
+            Err(e) if e.code() == Some(&SqlState::UNIQUE_VIOLATION) && tries < CREATIONS => tries += 1,
+            done => return Ok(done?),
+        }
+    }
+}
+
 /// Refuses what could run as the worker and was made by somebody whom it has no reason to trust.
 async fn refuse_strangers(client: &Client, queue: &QueueName) -> Result<()> {
     let parameters: Parameters<'_> = &[(&queue.table(), Type::TEXT), (&queue.dead_table(), Type::TEXT)];
@@ -123,7 +166,7 @@ async fn refuse_strangers(client: &Client, queue: &QueueName) -> Result<()> {
     match found.try_get::<_, Option<String>>(0)? {
         None => Ok(()),
         Some(strangers) => Err(Error::halt(format!(
-            "this could run as the worker, and belongs to a role that is neither the worker's, nor the database's owner, nor a superuser: {}; look at what it is, then drop it or hand it over (alter … owner to …)",
+            "this could run as the worker, and belongs to a role that is neither the worker's, nor the database's owner, nor a superuser: {}; look at what it is, then drop it or hand it over (alter ... owner to ...)",
             strangers.escape_debug()
         ))),
     }
@@ -141,6 +184,18 @@ fn exclusively(sql: &str) -> String {
 
 /// Takes the single flight: the snapshot with the progress row locked, or `None` if somebody has it.
 pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>> {
+    match read(client, queue, "for update nowait").await {
+        Err(e) if e.sql_state() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
+        other => other.map(Some),
+    }
+}
+
+/// The same by a look without the lock: it may be over when it is read.
+pub async fn look(client: &Client, queue: &QueueName) -> Result<Snapshot> {
+    read(client, queue, "").await
+}
+
+async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot> {
     let sql = format!(
         "
         select p.epoch, p.seq, p.token, p.next_epoch, p.source_id, p.queue_id,
@@ -152,25 +207,24 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                pg_catalog.to_jsonb(pg_catalog.clock_timestamp()) #>> '{{}}',
                coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0),
                exists (select from pgflume.resyncs r where r.queue = p.queue and r.phase <> 'done'),
-               coalesce(p.healed_at > pg_catalog.now() - interval '1 hour', false),
+               p.address,
                p.shape, pg_catalog.array_remove(p.past_epochs, null),
-               exists (select from pgflume.losses l where l.queue = p.queue),
+               exists (select from pgflume.losses l where l.queue = p.queue), p.next_refills, pg_catalog.current_database(),
                array[0, coalesce((select pg_catalog.max(msg_id) from {}), 0)]
-        from pgflume.progress p where p.queue = $1 for update nowait",
+        from pgflume.progress p where p.queue = $1 {lock}",
         queue.dead_table()
     );
-    let rows = match client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await {
-        Err(e) if e.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => return Ok(None),
-        other => other?,
-    };
+    let rows = client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await?;
     let row = rows.first().ok_or_else(|| Error::retry("the progress row is not there yet; it will be tried again"))?;
     let epoch: Option<String> = row.try_get(0)?;
     let head = match epoch {
         Some(epoch) => Some(Head { epoch, seq: row.try_get(1)?, token: row.try_get(2)? }),
         None => None,
     };
+    let source: String = row.try_get(6)?;
+    let system = source.split('/').next().unwrap_or_default().to_owned();
     let paired = (row.try_get::<_, Option<String>>(4)?, row.try_get::<_, Option<u32>>(5)?);
-    Ok(Some(Snapshot {
+    Ok(Snapshot {
         progress: Progress {
             head,
             next_epoch: row.try_get(3)?,
@@ -178,10 +232,11 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
                 (Some(source), Some(queue)) => Some(Identity { source, queue }),
                 _ => None,
             },
-            was_healed_lately: row.try_get(13)?,
+            address: row.try_get(13)?,
+            refills: row.try_get(17)?,
             past_epochs: row.try_get(15)?,
         },
-        identity: Identity { source: row.try_get(6)?, queue: row.try_get(7)? },
+        identity: Identity { source, queue: row.try_get(7)? },
         xid: row.try_get(8)?,
         lsn: row.try_get(9)?,
         at: row.try_get(10)?,
@@ -189,8 +244,9 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
         is_rebuilding: row.try_get(12)?,
         shape: row.try_get(14)?,
         has_losses: row.try_get(16)?,
-        dead: row.try_get(17)?,
-    }))
+        owner: format!("{system}/{}/{}", queue.as_str(), row.try_get::<_, &str>(18)?),
+        dead: row.try_get(19)?,
+    })
 }
 
 /// Waits for the single flight, as long as the transaction's `lock_timeout` allows.
@@ -250,10 +306,23 @@ pub async fn is_redeemed(client: &Client, id: &str) -> Result<bool> {
     scalar(client, "select exists (select from pgflume.redeemed where id = $1)", id).await
 }
 
-/// Announces an epoch, before the replica learns of it.
-pub async fn announce(client: &Client, queue: &QueueName, epoch: &str) -> Result<()> {
-    let sql = "update pgflume.progress set next_epoch = $2 where queue = $1";
-    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&epoch, Type::TEXT)]).await?;
+/// Announces an epoch, before the replica at `address` learns of it. `refills`: its tables are filled from Postgres.
+pub async fn announce(client: &Client, queue: &QueueName, epoch: &str, address: &str, refills: bool) -> Result<()> {
+    let sql = "update pgflume.progress set next_epoch = $2, address = $3, next_refills = $4 where queue = $1";
+    let parameters = [
+        (&queue.as_str() as _, Type::TEXT),
+        (&epoch as _, Type::TEXT),
+        (&address as _, Type::TEXT),
+        (&refills as _, Type::BOOL),
+    ];
+    client.execute_typed(sql, &parameters).await?;
+    Ok(())
+}
+
+/// Remembers where the replica is.
+pub async fn move_to(client: &Client, queue: &QueueName, address: &str) -> Result<()> {
+    let sql = "update pgflume.progress set address = $2 where queue = $1";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&address, Type::TEXT)]).await?;
     Ok(())
 }
 
@@ -264,11 +333,11 @@ pub async fn note_healing(client: &Client, queue: &QueueName, divergence: &str) 
     Ok(())
 }
 
-/// Pairs the queue with the replica at `head`.
-pub async fn pair(client: &Client, queue: &QueueName, head: &Head, identity: &Identity) -> Result<()> {
+/// Pairs the queue with the replica at `head` and `address`.
+pub async fn pair(client: &Client, queue: &QueueName, head: &Head, identity: &Identity, address: &str) -> Result<()> {
     let sql = "update pgflume.progress set epoch = $2, seq = $3, token = $4, next_epoch = null,
                past_epochs = (pg_catalog.array_remove(past_epochs, epoch) || epoch)[greatest(1, pg_catalog.cardinality(past_epochs) - 98):],
-               source_id = $5, queue_id = $6, caught_up_at = null where queue = $1";
+               source_id = $5, queue_id = $6, address = $7, caught_up_at = null where queue = $1";
     let parameters = [
         (&queue.as_str() as _, Type::TEXT),
         (&head.epoch as _, Type::TEXT),
@@ -276,6 +345,7 @@ pub async fn pair(client: &Client, queue: &QueueName, head: &Head, identity: &Id
         (&head.token as _, Type::TEXT),
         (&identity.source as _, Type::TEXT),
         (&identity.queue as _, Type::OID),
+        (&address as _, Type::TEXT),
     ];
     client.execute_typed(sql, &parameters).await?;
     client.execute_typed("delete from pgflume.kept where queue = $1", &[(&queue.as_str(), Type::TEXT)]).await?;
@@ -377,4 +447,21 @@ pub struct LastSync {
     /// What was noticed then: `behind`, `other_replica` or `other_source`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub healed_from: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_comment_on_the_schema_says_who_may_use_it() {
+        let read = |text| Bookkeeping::parse(text).map(|b| (b.version, b.oldest));
+        assert_eq!(read("pgflume, bookkeeping 5"), Some((5, 0)));
+        assert_eq!(read("pgflume, bookkeeping 12, for 9 and later"), Some((12, 9)));
+        for other in ["", "pgflume", "pgflume, bookkeeping x", "pgflume, bookkeeping 5, for", "my own comment"] {
+            assert_eq!(read(other), None, "{other}");
+        }
+        let sql = include_str!("../sql/bookkeeping.sql");
+        assert!(sql.contains(&format!("is 'pgflume, bookkeeping {BOOKKEEPING}, for 5 and later'")));
+    }
 }

@@ -2,8 +2,26 @@
 //! acts, and asks again. Whatever is not certainly harmless stops with a reason; nothing is guessed.
 
 use crate::progress::{Fate, Identity, Progress};
-use crate::replica::head::{Entry, Head};
+use crate::replica::head::{Entry, Head, Standing};
 use std::collections::BTreeSet;
+
+/// Where a worker stands.
+#[derive(Debug, Clone, Copy)]
+pub struct Here<'a> {
+    /// What its Postgres is.
+    pub identity: &'a Identity,
+    /// What a replica says that it belongs to ([`Standing`]).
+    pub owner: &'a str,
+    /// Where its replica is: [`crate::replica::address`].
+    pub address: &'a str,
+}
+
+impl Here<'_> {
+    /// Whether the queue's replica is said to be somewhere else.
+    fn is_elsewhere(&self, progress: &Progress) -> bool {
+        progress.address.as_ref().is_some_and(|address| address != self.address)
+    }
+}
 
 /// What the step does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,8 +59,9 @@ pub enum Divergence {
     OtherSource,
 }
 
-/// Compares both sides.
-pub fn decide(progress: &Progress, identity: &Identity, head: Option<&Head>) -> Decision {
+/// Compares both sides. A replica that is just where Postgres acknowledged it to be carries its pairing along,
+/// wherever it is.
+pub fn decide(progress: &Progress, here: Here<'_>, head: Option<&Head>) -> Decision {
     use Decision::{Adopt, Ahead, GoOn, Pair, Stop};
     if let Some(head) = head
         && progress.next_epoch.as_ref() == Some(&head.epoch)
@@ -51,14 +70,14 @@ pub fn decide(progress: &Progress, identity: &Identity, head: Option<&Head>) -> 
         return Adopt(head.clone());
     }
     let (acknowledged, head) = match (&progress.head, head) {
-        (None, None) => return Pair,
-        (None, Some(_)) => return Stop(Divergence::OtherReplica),
         // Nothing was ever acknowledged, so nothing is lost.
-        (Some(acknowledged), None) if acknowledged.seq == 0 => return Pair,
-        (Some(_), None) => return Stop(Divergence::OtherReplica),
+        (acknowledged, None) if acknowledged.as_ref().is_none_or(|a| a.seq == 0) && !here.is_elsewhere(progress) => {
+            return Pair;
+        }
+        (None, _) | (_, None) => return Stop(Divergence::OtherReplica),
         (Some(acknowledged), Some(head)) => (acknowledged, head),
     };
-    if progress.paired_with.as_ref().is_some_and(|paired| identity.is_other_than(paired)) {
+    if progress.paired_with.as_ref().is_some_and(|paired| here.identity.is_other_than(paired)) {
         return Stop(Divergence::OtherSource);
     }
     if acknowledged.epoch != head.epoch {
@@ -73,46 +92,45 @@ pub fn decide(progress: &Progress, identity: &Identity, head: Option<&Head>) -> 
     Stop(Divergence::Behind)
 }
 
-/// Why a rebuild of all tables does not bring two sides together again. Each ends with the mend.
+/// Why two sides are not brought together again, whatever could be rebuilt. Each ends with the mend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
     /// There is nothing to rebuild from.
     #[error(
-        "no table can be read from Postgres, so what is missing cannot be brought back by a resync: POST /nuke starts anew with what is queued"
+        "no table can be read from Postgres, so what is missing cannot be brought back by a resync: POST /nuke, or `pgflume nuke`, starts anew with what is queued"
     )]
     NothingReadable,
-    /// Somebody else's replica.
+    /// A queue has one replica.
     #[error(
-        "this queue has never been paired, and the replica belongs to another: check LIBSQL_URL and QUEUE_NAME; if this replica is to be taken over, POST /nuke"
+        "this queue is paired with a replica at another address than LIBSQL_URL, and what is here does not go on from there: correct LIBSQL_URL, or move the queue here with `pgflume nuke` (POST /nuke), which fills this one from Postgres; to keep both, give this one a queue of its own with QUEUE_NAME and `pgflume setup`"
+    )]
+    Elsewhere,
+    /// Somebody else's replica, and this queue has none yet.
+    #[error(
+        "this queue has never been paired, and the replica belongs to another: check LIBSQL_URL and QUEUE_NAME; if this replica is to be taken over, `pgflume nuke` (POST /nuke)"
     )]
     NeverPaired,
     /// Two queues would take one replica from each other for ever.
     #[error(
-        "this was healed less than an hour ago, so another worker seems to write to the same replica from another queue: give each its own replica, then POST /nuke"
+        "the replica belongs to another queue or another database: check LIBSQL_URL, QUEUE_NAME and PGMQ_URL, and give each queue a replica of its own; if this one is to be taken over, `pgflume nuke` (POST /nuke)"
     )]
-    HealedLately,
+    Stranger,
 }
 
-/// What stands in the way of healing two sides that diverged; `has_readable`: some table can be rebuilt.
-pub fn obstacle(
-    progress: &Progress,
-    head: Option<&Head>,
-    divergence: Divergence,
-    has_readable: bool,
-) -> Option<Obstacle> {
-    if !has_readable {
-        return Some(Obstacle::NothingReadable);
+/// What stands in the way of healing two sides that diverged. A position that this queue does not know is one of
+/// its own where the replica says that this source wrote it: one side was restored, or the bookkeeping in Postgres was
+/// made anew.
+pub fn obstacle(progress: &Progress, here: Here<'_>, there: &Standing) -> Option<Obstacle> {
+    if here.is_elsewhere(progress) {
+        return Some(Obstacle::Elsewhere);
     }
-    if divergence != Divergence::OtherReplica {
+    let head = there.head.as_ref()?;
+    let is_known = progress.past_epochs.contains(&head.epoch)
+        || progress.head.as_ref().is_some_and(|acknowledged| acknowledged.epoch == head.epoch);
+    if is_known || there.owner.as_deref() == Some(here.owner) {
         return None;
     }
-    if progress.head.is_none() && progress.next_epoch.is_none() {
-        return Some(Obstacle::NeverPaired);
-    }
-    // An announced epoch is a healing that was cut short.
-    let was_healed = progress.was_healed_lately && progress.next_epoch.is_none();
-    let is_stranger = head.is_some_and(|head| !progress.past_epochs.contains(&head.epoch));
-    (was_healed && is_stranger).then_some(Obstacle::HealedLately)
+    Some(if progress.head.is_none() { Obstacle::NeverPaired } else { Obstacle::Stranger })
 }
 
 /// Whether the replica is ahead only because an acknowledgement was lost: its ledger leads without a
@@ -210,7 +228,8 @@ mod tests {
             head,
             next_epoch,
             paired_with: Some(identity("pg/1")),
-            was_healed_lately: false,
+            refills: true,
+            address: Some("here".into()),
             past_epochs: Vec::new(),
         }
     }
@@ -247,7 +266,56 @@ mod tests {
             ),
         ];
         for (progress, source, replica, expected) in cases {
-            assert_eq!(decide(&progress, &identity(source), replica.as_ref()), expected, "{progress:?} {replica:?}");
+            let identity = identity(source);
+            let here = Here { identity: &identity, owner: "we", address: "here" };
+            assert_eq!(decide(&progress, here, replica.as_ref()), expected, "{progress:?} {replica:?}");
+        }
+    }
+
+    #[test]
+    fn a_replica_at_another_address_carries_its_pairing_and_an_empty_one_has_none() {
+        let identity = identity("pg/1");
+        let there = Here { identity: &identity, owner: "we", address: "there" };
+        let at = head("e", 5, "t5");
+        let paired = progress(Some(at.clone()), None);
+        assert_eq!(decide(&paired, there, Some(&at)), Decision::GoOn(at.clone()), "moved");
+        let announced = progress(None, Some("n"));
+        assert_eq!(decide(&announced, there, None), Decision::Stop(Divergence::OtherReplica), "being paired elsewhere");
+        let fresh = progress(Some(head("e", 0, "t")), None);
+        for (progress, head, why) in [
+            (&paired, None, "empty"),
+            (&fresh, None, "empty, and nothing acknowledged"),
+            (&paired, Some(head("e", 4, "t4")), "an older copy"),
+            (&paired, Some(head("x", 5, "t5")), "another epoch"),
+        ] {
+            assert!(matches!(decide(progress, there, head.as_ref()), Decision::Stop(_)), "{why}");
+            let standing = Standing { head, owner: Some("we".into()) };
+            assert_eq!(obstacle(progress, there, &standing), Some(Obstacle::Elsewhere), "{why}");
+        }
+        let unknown = Progress { address: None, ..paired };
+        assert_eq!(obstacle(&unknown, there, &Standing::default()), None, "paired by an older version");
+    }
+
+    #[test]
+    fn a_position_that_nobody_knows_is_healed_where_this_source_wrote_it_and_refused_where_not() {
+        let identity = identity("pg/1");
+        let here = Here { identity: &identity, owner: "we", address: "here" };
+        let mut paired = progress(Some(head("e", 5, "t5")), None);
+        paired.past_epochs.push("old".into());
+        let never = Progress { address: None, ..progress(None, None) };
+        let cases = [
+            (&paired, None, None, None),
+            (&paired, Some("old"), Some("they"), None),
+            (&paired, Some("x"), Some("we"), None),
+            (&paired, Some("x"), Some("they"), Some(Obstacle::Stranger)),
+            (&paired, Some("x"), None, Some(Obstacle::Stranger)),
+            (&never, Some("x"), Some("we"), None),
+            (&never, Some("x"), Some("they"), Some(Obstacle::NeverPaired)),
+            (&never, Some("x"), None, Some(Obstacle::NeverPaired)),
+        ];
+        for (progress, epoch, owner, expected) in cases {
+            let there = Standing { head: epoch.map(|e| head(e, 9, "t")), owner: owner.map(Into::into) };
+            assert_eq!(obstacle(progress, here, &there), expected, "{epoch:?} {owner:?}");
         }
     }
 

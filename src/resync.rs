@@ -2,11 +2,14 @@
 //! readable. The steps of the next drains do it ([`crate::sync`]). Takes a worker and names; reads no row.
 
 use crate::error::Result;
+use crate::postgres::Purpose;
 use crate::progress;
 use crate::resyncs::{self, Reason};
 use crate::schema::Schema;
+use crate::source;
 use crate::sync::Worker;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 /// Names that `schema.json` does not have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,11 +30,28 @@ pub fn tables<'a>(schema: &'a Schema, names: &'a [String]) -> Result<Vec<&'a str
     })
 }
 
+/// How long a request waits for another one of the same tables.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Asks for `names`, which `schema.json` has, to be rebuilt from the start.
 pub async fn request(worker: &Worker, names: &[&str]) -> Result<()> {
-    let client = worker.postgres().pinned().await?;
+    request_once(worker, names, None).await.map(drop)
+}
+
+/// The same for a signed request, whose id works once: `false` if it was used before.
+pub async fn request_once(worker: &Worker, names: &[&str], id: Option<&str>) -> Result<bool> {
+    let client = worker.postgres().pinned(Purpose::Resync).await?;
     progress::ensure(&client, worker.queue()).await?;
+    source::begin_waiting(&client, PATIENCE).await?;
+    // In the transaction that asks: a request that fails may be tried again with the same id.
+    if let Some(id) = id
+        && !progress::redeem(&client, id).await?
+    {
+        client.batch_execute("rollback").await?;
+        return Ok(false);
+    }
     resyncs::schedule(&client, worker.queue(), names, Reason::Request, false).await?;
+    client.batch_execute("commit").await?;
     tracing::info!(tables = ?names, "these tables will be rebuilt");
-    Ok(())
+    Ok(true)
 }

@@ -12,7 +12,7 @@ pub use begin::{Server, begin, begin_waiting, wait_for};
 use crate::error::{Error, Result};
 use crate::letters;
 use crate::message::MarkedKey;
-use crate::postgres::Client;
+use crate::postgres::{Client, RowStream};
 use crate::schema::catalog::{SourceColumn, SourceTable};
 use crate::schema::{ColumnType, quote};
 use crate::value::binary::{Wire, from_wire};
@@ -21,8 +21,8 @@ use futures_util::TryStreamExt;
 pub use size::note_large;
 use span::Span;
 use std::pin::Pin;
+use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
-use tokio_postgres::{Row, RowStream};
 
 /// Waits until all WAL up to now is on disk: what the snapshot saw, where a session with
 /// `synchronous_commit = off` may have committed what a crash could still undo. `other` is a second connection
@@ -142,7 +142,7 @@ fn read_sql(source: &SourceTable) -> String {
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
     let rows = size::rows(source, &format!(" where {}{filter}", equal.join(" and ")), "");
     // Kept apart, so that the filter sees the rows of these keys only: else it might be run for all of a small table.
-    let apart = if table.filter.is_some() { " offset 0" } else { "" };
+    let apart = if table.filter.is_some() { " offset 0" } else { source.fence() };
     format!(
         "select k._pgflume_n, {}, r.* from (select _pgflume_n, {} from rows from ({}) with ordinality as u({}, _pgflume_n)) k \
          left join lateral (select true as _pgflume_found, {} from {rows}{apart}) r on true",

@@ -3,15 +3,16 @@
 
 use crate::drift::{self, Drift};
 use crate::error::{Error, Result};
+use crate::postgres::{Client, Purpose};
 use crate::progress::{self, LastSync};
 use crate::queue;
-use crate::replica::Replica;
 use crate::replica::head::Head;
 use crate::replica::inventory::Inventory;
+use crate::replica::{Replica, address};
 use crate::resyncs::{self, Phase};
 use crate::schema::catalog::{self, Access};
 use crate::sync::Worker;
-use crate::sync::circuit;
+use crate::sync::{circuit, pairing};
 use crate::value::Cell;
 use crate::verified;
 use serde::Serialize;
@@ -85,11 +86,11 @@ pub struct TableStatus {
 
 /// Asks both sides.
 pub async fn status(worker: &Worker) -> Result<Status> {
-    let there = within(inventory(worker)).await.ok();
+    let there = within(opened(worker)).await.ok().map(|opened| opened.map(|(_, there)| there).unwrap_or_default());
     let replica = within(replica(worker))
         .await
         .unwrap_or_else(|e| ReplicaStatus { error: Some(e.to_string()), ..ReplicaStatus::default() });
-    Ok(Status { replica, ..of_both(worker, there.as_ref()).await? })
+    Ok(Status { replica, ..within(of_both(worker, there.as_ref())).await? })
 }
 
 /// Asks Postgres only; what the replica has is left out.
@@ -98,7 +99,7 @@ pub async fn of_source(worker: &Worker) -> Result<Status> {
 }
 
 async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
-    let client = worker.postgres().pinned().await?;
+    let client = worker.postgres().pinned(Purpose::Status).await?;
     let queue = worker.queue();
     progress::ensure(&client, queue).await?;
     let sources = catalog::read(&client, worker.schema(), queue).await?.tables;
@@ -124,13 +125,16 @@ async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
     })
 }
 
-async fn inventory(worker: &Worker) -> Result<Inventory> {
-    Replica::open(worker.target()).await?.inventory().await
+/// The replica and what it has, by a plain read: who only looks changes nothing, and makes no file.
+async fn opened(worker: &Worker) -> Result<Option<(Replica, Inventory)>> {
+    let Some(replica) = Replica::existing(worker.target()).await? else { return Ok(None) };
+    let there = replica.inventory_read().await?;
+    Ok(Some((replica, there)))
 }
 
 async fn replica(worker: &Worker) -> Result<ReplicaStatus> {
-    let replica = Replica::open(worker.target()).await?;
-    if !replica.has_bookkeeping().await? {
+    let Some((replica, there)) = opened(worker).await? else { return Ok(ReplicaStatus::default()) };
+    if !there.has_bookkeeping() {
         return Ok(ReplicaStatus::default());
     }
     let head: Option<Head> = replica.head().await?;
@@ -152,19 +156,28 @@ async fn replica(worker: &Worker) -> Result<ReplicaStatus> {
 pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
     let mut reasons = BTreeMap::new();
     let circuit = worker.circuit().report();
-    match within(source_reasons(worker, !circuit.is_open())).await {
+    let seen = async { if circuit.is_open() { None } else { Some(within(opened(worker)).await) } };
+    let (client, seen) = tokio::join!(within(worker.postgres().pinned(Purpose::Ready)), seen);
+    let source = match client {
+        Ok(client) => within(source_reasons(worker, client, seen.as_ref().and_then(|seen| seen.as_ref().ok()))).await,
+        Err(e) => Err(e),
+    };
+    match source {
         Ok(found) => reasons.extend(found),
         Err(e) => {
             reasons.insert("source", e.to_string());
         }
     }
-    let target = async {
-        let replica = Replica::open(worker.target()).await?;
-        replica.check(worker.schema()).await
+    let target = match seen {
+        None => {
+            reasons.insert("circuit", circuit.to_string());
+            Ok(())
+        }
+        Some(Ok(Some((_, there)))) => there.check(worker.schema()),
+        Some(Ok(None)) => Ok(()),
+        Some(Err(e)) => Err(e),
     };
-    if circuit.is_open() {
-        reasons.insert("circuit", circuit.to_string());
-    } else if let Err(e) = within(target).await {
+    if let Err(e) = target {
         reasons.insert("target", e.to_string());
     }
     let paused = worker.paused().into_iter().next();
@@ -173,17 +186,28 @@ pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
     reasons
 }
 
-async fn source_reasons(worker: &Worker, may_ask_target: bool) -> Result<BTreeMap<&'static str, String>> {
+async fn source_reasons(
+    worker: &Worker,
+    client: Client,
+    seen: Option<&Option<(Replica, Inventory)>>,
+) -> Result<BTreeMap<&'static str, String>> {
     let mut reasons = BTreeMap::new();
-    let client = worker.postgres().pinned().await?;
     progress::ensure(&client, worker.queue()).await?;
     let sources = catalog::read(&client, worker.schema(), worker.queue()).await?.tables;
+    if let Some(seen) = seen {
+        let (replica, address) = (seen.as_ref().map(|(r, there)| (r, there)), address::of(worker.target()));
+        match pairing::look(&client, worker.queue(), &address, replica).await {
+            Ok(None) => {}
+            Ok(Some(divergence)) => drop(reasons.insert("target", format!("{divergence}; the next drain heals it"))),
+            Err(e) => drop(reasons.insert("target", e.to_string())),
+        }
+    }
     let unfit = sources.values().find(|s| s.captured && s.access != Access::Readable);
     if let Some(problem) = unfit.and_then(|s| s.access.problem(&s.table)) {
         reasons.insert("schema", problem);
     } else {
-        let there = if may_ask_target { within(inventory(worker)).await.ok() } else { None };
-        let drift = drift::check(&client, worker.queue(), worker.schema(), there.as_ref()).await?;
+        let there = seen.and_then(|seen| seen.as_ref().map(|(_, there)| there));
+        let drift = drift::check(&client, worker.queue(), worker.schema(), there).await?;
         reasons.extend(drift.iter().find(|d| d.kind.is_fault()).map(|d| ("schema", d.line())));
     }
     let waiting = resyncs::reports(&client, worker.queue()).await?;

@@ -55,7 +55,7 @@ pub async fn read(ground: &Ground, table: Table) -> f64 {
 pub async fn rows(ground: &Ground, table: Table) -> Arc<Vec<Item>> {
     let client = &ground.client;
     let schema = table.schema();
-    let pinned = PgUrl::parse(&ground.url).unwrap().pinned().await.unwrap();
+    let pinned = PgUrl::parse(&ground.url).unwrap().pinned(pgflume::postgres::Purpose::Demo).await.unwrap();
     let sources =
         catalog::read(&pinned, &schema, ground.worker(table, &Target::File("unused".into())).queue()).await.unwrap();
     let source = &sources.tables[table.name()];

@@ -19,13 +19,13 @@ use std::time::{Duration, Instant};
 const SCHEMA: &str = r#"{"fresh":{"primaryKey":"id","columns":{"id":"INTEGER","version":"INTEGER"}}}"#;
 
 /// Writers at most; each commits to a row of its own.
-const WRITERS: u64 = 16;
+pub const WRITERS: u64 = 16;
 
 /// Ticks of the system's clock a second (`getconf CLK_TCK`).
 const TICKS_PER_S: f64 = 100.0;
 
 /// `serve --follow`, ended with its value.
-struct Following(Child);
+pub struct Following(Child);
 
 impl Drop for Following {
     fn drop(&mut self) {
@@ -37,18 +37,16 @@ impl Drop for Following {
 /// Commits at three rates to a file, at the middle one to sqld; then nothing at all.
 pub async fn run(ground: &Ground) -> Section {
     let duration = Duration::from_secs(if ground.is_quick { 4 } else { 15 });
-    ground.forget().await;
     let make = format!(
         "drop table if exists fresh;\ncreate table fresh (id int primary key, version int);\ninsert into fresh select i, 0 from generate_series(1, {WRITERS}) i"
     );
     ground.sql(&make).await;
     let schema = Arc::new(Schema::parse(SCHEMA).unwrap());
-    let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
-    setup(&PgUrl::parse(&ground.url).unwrap(), &schema, &queue, &SetupOptions::default()).await.unwrap();
     let mut rows = Vec::new();
     let mut bars = Vec::new();
     let mut idle = String::new();
     for (kind, per_second) in [(Kind::File, 1), (Kind::File, 100), (Kind::File, 1000), (Kind::Sqld, 100)] {
+        set_up(ground, &schema).await;
         let home = Home::new(kind);
         let following = follow(ground, &home.target()).await;
         let replica = reader(&home.target()).await;
@@ -79,11 +77,23 @@ pub async fn run(ground: &Ground) -> Section {
     .print()
 }
 
+/// Captures its tables, and forgets the replica that the queue had.
+pub async fn set_up(ground: &Ground, schema: &Arc<Schema>) {
+    ground.forget().await;
+    let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
+    setup(&PgUrl::parse(&ground.url).unwrap(), schema, &queue, &SetupOptions::default()).await.unwrap();
+}
+
 /// Once the replica has all rows.
 async fn follow(ground: &Ground, target: &Target) -> Following {
+    follow_by(ground, target, SCHEMA).await
+}
+
+/// The same by another `schema.json` that has the table, too.
+pub async fn follow_by(ground: &Ground, target: &Target, definition: &str) -> Following {
     let directory = tempfile::tempdir().unwrap();
     let schema = directory.path().join("schema.json");
-    std::fs::write(&schema, SCHEMA).unwrap();
+    std::fs::write(&schema, definition).unwrap();
     let (url, token) = match target {
         Target::File(path) => (path.display().to_string(), None),
         Target::Remote { url, token } => (url.clone(), token.clone()),
@@ -111,7 +121,7 @@ async fn follow(ground: &Ground, target: &Target) -> Following {
 }
 
 /// A connection that only reads.
-async fn reader(target: &Target) -> Box<dyn Store> {
+pub async fn reader(target: &Target) -> Box<dyn Store> {
     match target {
         Target::File(path) => Box::new(Local::open(path).await.unwrap()),
         Target::Remote { url, token } => Box::new(Remote::new(url, token.clone()).unwrap()),
@@ -119,7 +129,12 @@ async fn reader(target: &Target) -> Box<dyn Store> {
 }
 
 /// Sorted times, and the commits a second that there were.
-async fn measure(ground: &Ground, replica: &dyn Store, per_second: u64, duration: Duration) -> (Vec<Duration>, f64) {
+pub async fn measure(
+    ground: &Ground,
+    replica: &dyn Store,
+    per_second: u64,
+    duration: Duration,
+) -> (Vec<Duration>, f64) {
     let writers = WRITERS.min(per_second.div_ceil(60));
     let commits: Vec<Arc<Mutex<Vec<Instant>>>> = (0..writers).map(|_| Arc::default()).collect();
     let first: Vec<i64> = versions(replica).await;
@@ -172,7 +187,7 @@ async fn versions(replica: &dyn Store) -> Vec<i64> {
 
 /// Of the process and of its connections, while nothing is written.
 async fn processor_time(ground: &Ground, following: &Following, duration: Duration) -> String {
-    let sql = "select pid from pg_stat_activity where application_name = 'pgflume'";
+    let sql = "select pid from pg_stat_activity where application_name like 'pgflume%'";
     let backends: Vec<u32> =
         ground.client.query(sql, &[]).await.unwrap().iter().map(|row| row.get::<_, i32>(0) as u32).collect();
     let spent = |pids: &[u32]| pids.iter().map(|pid| ticks(*pid)).sum::<f64>() / TICKS_PER_S;

@@ -6,6 +6,7 @@
 #[path = "../../tests/suite/parts/mod.rs"]
 mod parts;
 
+mod beside;
 mod capture;
 mod drain;
 mod floors;
@@ -44,6 +45,9 @@ async fn run() {
     }
     if is_wanted("freshness") {
         sections.push(freshness::run(&ground).await);
+    }
+    if is_wanted("beside") {
+        sections.push(beside::run(&ground).await);
     }
     if is_wanted("growth") {
         sections.push(growth::run(&ground).await);

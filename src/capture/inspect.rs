@@ -247,7 +247,7 @@ async fn queue_table(
     }
     if let Some(trigger) = trigger {
         refusals.push(format!(
-            "{table} has the trigger {}, which would run in every write to a source table; drop it (PGMQ's notifications: `select pgmq.disable_notify_insert(…)`)",
+            "{table} has the trigger {}, which would run in every write to a source table; drop it (PGMQ's notifications: `select pgmq.disable_notify_insert(...)`)",
             shown(&trigger)
         ));
     }

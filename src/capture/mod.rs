@@ -15,14 +15,14 @@ mod takeover;
 mod teardown;
 mod template;
 mod types;
+mod uses;
 
 pub use report::SetupReport;
 pub use teardown::{TeardownOptions, TeardownReport, teardown};
 
 use crate::config::QueueName;
 use crate::error::{Error, Result};
-use crate::postgres::Client;
-use crate::postgres::PgUrl;
+use crate::postgres::{Client, PgUrl, Purpose};
 use crate::schema::Schema;
 use crate::secret::Secret;
 use inspect::Facts;
@@ -71,7 +71,7 @@ pub async fn setup(
     queue: &QueueName,
     options: &SetupOptions,
 ) -> Result<SetupReport> {
-    let client = postgres.pinned().await?;
+    let client = postgres.pinned(Purpose::Setup).await?;
     let facts = inspect::inspect(&client, schema, queue, options).await?;
     let mut report = SetupReport::new(&facts, queue, options);
     for step in plan::steps(&facts, queue, options) {
@@ -98,7 +98,7 @@ pub async fn setup(
 
 /// What a set-up would make in Postgres that is not there yet, for people. Changes nothing.
 pub async fn plan(postgres: &PgUrl, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<Vec<String>> {
-    let client = postgres.pinned().await?;
+    let client = postgres.pinned(Purpose::Setup).await?;
     let facts = inspect::inspect(&client, schema, queue, options).await?;
     let steps = plan::steps(&facts, queue, options).into_iter();
     Ok(steps.filter(|step| !step.is_done && !step.is_routine).map(|step| step.title).collect())
@@ -106,7 +106,7 @@ pub async fn plan(postgres: &PgUrl, schema: &Schema, queue: &QueueName, options:
 
 /// The same as a script for review, or for a migration file. Changes nothing; holds no secret.
 pub async fn print(postgres: &PgUrl, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<String> {
-    let client = postgres.pinned().await?;
+    let client = postgres.pinned(Purpose::Setup).await?;
     let facts = inspect::inspect(&client, schema, queue, options).await?;
     let report = SetupReport::new(&facts, queue, options);
     Ok(script(&plan::steps(&facts, queue, options), &report, &facts))

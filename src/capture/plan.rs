@@ -1,14 +1,16 @@
 //! Facts → the steps of a set-up, each one transaction. Pure. `setup` runs them, `--print` writes them.
 
 use super::inspect::{Facts, Forgotten, Inspected};
-use super::render::{self, Event, Source};
+use super::render::{self, Event, Source, Target};
 use super::takeover::Exposed;
 use super::template::{dollar_quoted, dollar_tag, fill, shown, text};
 use super::{LOCK_TIMEOUT_MS, SetupOptions};
 use crate::config::QueueName;
 use crate::drift::recorded::Definition;
+use crate::drift::watch;
 use crate::installing::{OUR_ROLES, SCHEMA, guarded};
-use crate::schema::{Table, quote};
+use crate::schema::quote;
+use std::collections::BTreeSet;
 
 /// How often cron asks for a drain, unless told otherwise.
 const DEFAULT_SCHEDULE: &str = "*/5 * * * *";
@@ -111,7 +113,8 @@ fn rights(facts: &Facts, queue: &QueueName) -> String {
         let (schema, source) = (quote(&s.source.name.schema), s.source.name.quoted());
         fill(include_str!("../../sql/rights_source.sql"), &[("schema", &schema), ("source", &source)])
     };
-    let sources: String = facts.sources.iter().map(source).collect();
+    let uses = facts.sources.iter().flat_map(|s| &s.source.targets).flat_map(|t| t.uses.grants());
+    let sources: String = facts.sources.iter().map(source).chain(uses.collect::<BTreeSet<_>>()).collect();
     let values = [
         ("queue", queue.table()),
         ("queue_text", text(&queue.table())),
@@ -130,7 +133,9 @@ fn functions(facts: &Facts, queue: &QueueName) -> String {
     // A second queue in the same database leaves the first one's row triggers as they are.
     let image_queue = facts.server.image_queue.as_deref().unwrap_or(queue.as_str());
     let values = [("image_queue", text(image_queue)), ("image_comment", text(&format!("queue: {image_queue}")))];
-    fill(include_str!("../../sql/functions.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
+    let functions = fill(include_str!("../../sql/functions.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())));
+    let body = dollar_quoted(&watch::function_body());
+    functions + &fill(include_str!("../../sql/catalog_function.sql"), &[("body", &body)])
 }
 
 fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> Step {
@@ -140,7 +145,11 @@ fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> 
     // The strongest lock first: taking a stronger one later could deadlock with a writer.
     let is_dropping = !inspected.obsolete.is_empty() || !leftovers.is_empty();
     let mode = if is_dropping { "access exclusive" } else { "share row exclusive" };
-    let mut sql = lock(source, &on, mode) + "grant create on schema pgflume to pgflume_capture;\n";
+    let state = render::capture_state(queue, &source.name);
+    let seen = format!("begin perform pg_catalog.set_config('pgflume.seen', {state}::pg_catalog.text, true); end");
+    let mut sql = lock(source, &on, mode);
+    sql.push_str(&format!("do {};\n", dollar_quoted(&seen)));
+    sql.push_str("grant create on schema pgflume to pgflume_capture;\n");
     for function in source.functions(queue) {
         sql.push_str(&render::function(&function));
     }
@@ -162,14 +171,14 @@ fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> 
     {
         sql.push_str(&render::drop_trigger(on, trigger));
     }
-    if !inspected.is_watched {
-        let names: Vec<_> = source.targets.iter().map(|t| text(&t.table.name)).collect();
-        let values = [("queue_name", text(queue.as_str())), ("names", names.join(", "))];
-        sql.push_str(&fill(
-            include_str!("../../sql/capture_resync.sql"),
-            &values.each_ref().map(|(n, v)| (*n, v.as_str())),
-        ));
-    }
+    let names: Vec<_> = source.targets.iter().map(|t| text(&t.table.name)).collect();
+    let values = [("queue_name", text(queue.as_str())), ("names", names.join(", ")), ("state", state)];
+    let then = if inspected.is_watched {
+        include_str!("../../sql/capture_accepted.sql")
+    } else {
+        include_str!("../../sql/capture_resync.sql")
+    };
+    sql.push_str(&fill(then, &values.each_ref().map(|(n, v)| (*n, v.as_str()))));
     let kind = if source.by_row { "row" } else { "statement" };
     let title = format!("capture of {} by {kind} triggers", shown(&on));
     Step { is_done: inspected.is_captured && !is_dropping, ..Step::new(title, sql) }
@@ -211,11 +220,14 @@ fn release(forgotten: &Forgotten) -> Step {
 
 /// What was captured, to tell later what has changed since.
 fn record(facts: &Facts, queue: &QueueName) -> String {
-    let one = |source: &Source, table: &Table| {
+    let one = |source: &Source, target: &Target| {
         let events: Vec<&str> = source.events().iter().map(|e| e.name()).collect();
+        let table = &target.table;
+        let definition = Definition { calls: target.uses.called.clone(), ..Definition::of(table, &events) };
         // A map of texts and lists has no way not to be JSON.
-        let definition = serde_json::to_string(&Definition::of(table, &events)).unwrap_or_default();
+        let definition = serde_json::to_string(&definition).unwrap_or_default();
         let values = [
+            ("prefix", text(&render::trigger_prefix(queue))),
             ("queue_name", text(queue.as_str())),
             ("name", text(&table.name)),
             ("source_text", text(&source.name.quoted())),
@@ -224,7 +236,7 @@ fn record(facts: &Facts, queue: &QueueName) -> String {
         fill(include_str!("../../sql/capture_record.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
     };
     let sources = facts.sources.iter().map(|s| &s.source);
-    sources.flat_map(|s| s.targets.iter().map(move |t| one(s, &t.table))).collect()
+    sources.flat_map(|s| s.targets.iter().map(move |t| one(s, t))).collect()
 }
 
 /// Only a superuser may make an event trigger; without it added columns are seen with the next call.

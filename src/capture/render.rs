@@ -3,6 +3,7 @@
 
 use super::template::{dollar_quoted, fill, text};
 use super::types::{Pin, SourceColumn, changed, pins};
+use super::uses::Uses;
 use crate::config::QueueName;
 use crate::schema::{SourceName, Table, quote};
 use sha2::{Digest, Sha256};
@@ -63,7 +64,18 @@ impl Event {
 
     /// The trigger's name, the same on every table; a queue's name leaves room for it.
     pub fn trigger(self, queue: &QueueName) -> String {
-        format!("pgflume_{}_{}", queue.as_str(), self.name())
+        format!("{}{}", trigger_prefix(queue), self.name())
+    }
+
+    /// As `pg_trigger.tgtype` has it: row 1, insert 4, delete 8, update 16, truncate 32.
+    fn catalog_type(self) -> u8 {
+        match self {
+            Self::Insert => 4,
+            Self::Update => 16,
+            Self::Delete => 8,
+            Self::Truncate => 32,
+            Self::Row => 1 + 4 + 8 + 16,
+        }
     }
 
     fn sql(self) -> (&'static str, &'static str, &'static str) {
@@ -86,6 +98,8 @@ pub struct Target {
     pub key: Vec<SourceColumn>,
     /// The other columns whose change matters: replicated, or used by `where`. `None`: any update may matter.
     pub watched: Option<Vec<SourceColumn>>,
+    /// What its key and its `where` are written with.
+    pub uses: Uses,
 }
 
 /// A source table with all that is replicated from it.
@@ -254,18 +268,6 @@ impl Target {
         fill(include_str!("../../sql/capture_one_updated.sql"), &[&names.each()[..], &own].concat())
     }
 
-    /// SQL that is true while all watched columns are there; `None` where none is compared.
-    fn guard(&self) -> Option<String> {
-        let columns = self.watched.as_ref().filter(|columns| !columns.is_empty())?;
-        let names: Vec<_> = columns.iter().map(|c| text(&c.name)).collect();
-        Some(format!(
-            "(select pg_catalog.count(*) from pg_catalog.pg_attribute a where a.attrelid = tg_relid and not a.attisdropped\n            \
-             and a.attname = any (array[{}]::pg_catalog.name[])) = {}",
-            names.join(", "),
-            names.len()
-        ))
-    }
-
     fn names(&self, queue: &QueueName) -> Names {
         Names { queue: queue.table(), table: text(&self.table.name) }
     }
@@ -373,23 +375,15 @@ impl Target {
             none if none.is_empty() => "false".to_owned(),
             some => some.join("\n            or "),
         };
-        let names = self.names(queue);
         let (old_key, new_key, differs) = (key("old"), key("new"), differs.join(" or "));
-        let marked = |changed: &str| {
-            let values =
-                [("old_key", old_key.as_str()), ("new_key", &new_key), ("key_differs", &differs), ("changed", changed)];
-            fill(include_str!("../../sql/capture_row_marked.sql"), &values)
-        };
-        let marked = match self.guard() {
-            None => marked(&changed),
-            Some(guard) => {
-                let guard = format!("tg_op <> 'UPDATE' or {guard}");
-                let (compared, all) = (marked(&changed), marked("true"));
-                let values = [("guard", guard.as_str()), ("then", &compared), ("else", &all)];
-                fill(include_str!("../../sql/capture_guarded.sql"), &values)
-            }
-        };
-        let values = [&names.each()[..], &[("marked", marked.trim_end())]].concat();
+        let compared =
+            [("old_key", old_key.as_str()), ("new_key", &new_key), ("key_differs", &differs), ("changed", &changed)];
+        let marked = fill(include_str!("../../sql/capture_row_marked.sql"), &compared);
+        // `$1` is the row, `$2` what is marked already.
+        let anew = text(&format!("select $2 operator(pg_catalog.||) pg_catalog.jsonb_build_array({})", key("($1)")));
+        let names = self.names(queue);
+        let own = [("marked", marked.trim_end()), ("keys", anew.as_str())];
+        let values = [&names.each()[..], &own].concat();
         fill(include_str!("../../sql/capture_row_marks.sql"), &values)
     }
 }
@@ -407,6 +401,11 @@ impl Names {
 
 fn column(side: &str, name: &str) -> String {
     format!("{side}.{}", quote(name))
+}
+
+/// The first part of the names of all triggers of a queue.
+pub fn trigger_prefix(queue: &QueueName) -> String {
+    format!("pgflume_{}_", queue.as_str())
 }
 
 /// The first part of the names of all capture functions of a queue: no queue's name holds a dot.
@@ -445,15 +444,30 @@ pub fn function(function: &Function) -> String {
 /// The SQL of one trigger.
 pub fn trigger(queue: &QueueName, trigger: &Trigger) -> String {
     let (event, referencing, level) = trigger.event.sql();
+    let name = trigger.event.trigger(queue);
+    let side = |rows: &str| if referencing.contains(rows) { text(rows) } else { "null".to_owned() };
     let values = [
-        ("trigger", quote(&trigger.event.trigger(queue))),
+        ("trigger", quote(&name)),
+        ("trigger_text", text(&name)),
         ("event", event.to_owned()),
         ("on", trigger.on.quoted()),
+        ("on_text", text(&trigger.on.quoted())),
         ("referencing", referencing.to_owned()),
         ("level", level.to_owned()),
         ("function", format!("pgflume.{}", quote(&trigger.function))),
+        ("function_text", text(&trigger.function)),
+        ("type", trigger.event.catalog_type().to_string()),
+        ("old", side(OLD_ROWS)),
+        ("new", side(NEW_ROWS)),
     ];
-    fill(include_str!("../../sql/capture_trigger.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
+    let body = fill(include_str!("../../sql/capture_trigger.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())));
+    format!("do {};\n", dollar_quoted(&body))
+}
+
+/// The SQL that says how the capture of a table is, as `sql/catalog_traits.sql` says it.
+pub fn capture_state(queue: &QueueName, on: &SourceName) -> String {
+    let values = [("prefix", text(&trigger_prefix(queue))), ("on_text", text(&on.quoted()))];
+    fill(include_str!("../../sql/capture_state.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
 }
 
 /// The SQL that removes a trigger if it is there.
@@ -498,6 +512,7 @@ mod tests {
             table: schema.get("a'b").unwrap().clone(),
             key: vec![typed("id", "text")],
             watched: Some(vec![typed("x\"y", "numeric")]),
+            uses: Uses::default(),
         };
         Source {
             name: source_name("public", "a"),

@@ -98,7 +98,7 @@ impl SetupReport {
         let (url, secret): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
         if !url {
             self.warn(
-                "cron does not know where the worker is and posts nothing; run setup with SYNC_URL=https://…/sync",
+                "cron does not know where the worker is and posts nothing; run setup with SYNC_URL=https://.../sync",
             );
         }
         if !secret {

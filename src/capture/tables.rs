@@ -9,11 +9,12 @@ use super::render::{Event, Source, Target};
 use super::takeover;
 use super::template::shown;
 use super::types::SourceColumn;
+use super::uses::{self, Uses};
 use crate::config::QueueName;
 use crate::error::{Error, Result};
 use crate::postgres::Client;
-use crate::schema::columns as typed;
 use crate::schema::{SourceName, Table, quoted_list};
+use crate::schema::{casts, columns as typed};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio_postgres::types::Type;
@@ -58,12 +59,13 @@ impl Finding<'_> {
         let keys = self.keys(relation.oid).await?;
         let partitions = self.partitions(&relation).await?;
         let mut targets = Vec::new();
+        let casts = casts::read(self.client, &[relation.oid]).await?;
         let types = typed::read(self.client, &[relation.oid]).await?.remove(&relation.oid).unwrap_or_default();
         for table in &tables {
-            for (path, problem) in losses::refusals(table, &types) {
+            for (path, problem) in losses::refusals(table, &types).into_iter().chain(casts::problems(table, &casts)) {
                 self.refuse(&path, problem);
             }
-            targets.extend(self.target(table, &columns, &keys).await?);
+            targets.extend(self.target(table, relation.oid, &columns, &keys).await?);
         }
         if self.refusals.len() > before {
             return Ok(None);
@@ -122,7 +124,7 @@ impl Finding<'_> {
         }
         if rls {
             self.warnings.push(format!(
-                "{shown_name} has row-level security: the worker's login role needs BYPASSRLS (`alter role … bypassrls`) or must own the table, else every read is refused"
+                "{shown_name} has row-level security: the worker's login role needs BYPASSRLS (`alter role ... bypassrls`) or must own the table, else every read is refused"
             ));
         }
         if relation.kind == "p" {
@@ -151,7 +153,8 @@ impl Finding<'_> {
                     base: row.try_get(3)?,
                     is_array: row.try_get(4)?,
                     is_enum: row.try_get(5)?,
-                    own_text_cast: row.try_get(6)?,
+                    has_text_cast: row.try_get(6)?,
+                    is_domain_of_enum: row.try_get(7)?,
                 },
             ))
         };
@@ -181,6 +184,7 @@ impl Finding<'_> {
     async fn target(
         &mut self,
         table: &Arc<Table>,
+        oid: u32,
         columns: &BTreeMap<String, SourceColumn>,
         keys: &[BTreeSet<String>],
     ) -> Result<Option<Target>> {
@@ -208,27 +212,42 @@ impl Finding<'_> {
             );
             return Ok(None);
         }
-        let Some(filter) = self.filter(table).await? else {
+        if let Some(column) = key.iter().find(|c| c.is_domain_of_enum) {
+            self.refuse(
+                &format!("{}.columns.{}", table.name, column.name),
+                "is a domain over an enum, and Postgres cannot look keys of such a type up; give the column the enum itself",
+            );
+            return Ok(None);
+        }
+        let Some((filter, mut uses)) = self.filter(table).await? else {
             return Ok(None);
         };
+        uses.add(
+            uses::of_key(self.client, oid, &table.key_columns().map(|c| c.name.as_str()).collect::<Vec<_>>()).await?,
+        );
+        self.warnings.extend(
+            uses.closed
+                .iter()
+                .map(|what| format!("{source}: {what}; until then changes of this table wait on the queue")),
+        );
         let names: BTreeSet<&String> =
             table.columns.iter().map(|c| &c.name).chain(&filter).filter(|n| !named.contains(*n)).collect();
         let watched: Vec<_> = names.iter().filter_map(|n| columns.get(*n)).cloned().collect();
         // Columns that come later matter too where the table follows its source.
         let sees_all = !table.evolve && watched.iter().all(|c| !c.is_virtual);
-        Ok(Some(Target { table: table.clone(), key, watched: sees_all.then_some(watched) }))
+        Ok(Some(Target { table: table.clone(), key, watched: sees_all.then_some(watched), uses }))
     }
 
-    /// The columns that `where` uses; `None` if it was refused. A partial index accepts just what we need:
-    /// an immutable condition over the row's own columns.
-    async fn filter(&mut self, table: &Table) -> Result<Option<BTreeSet<String>>> {
+    /// The columns that `where` uses, and what else; `None` if it was refused. A partial index accepts just what we
+    /// need: an immutable condition over the row's own columns.
+    async fn filter(&mut self, table: &Table) -> Result<Option<(BTreeSet<String>, Uses)>> {
         let Some(condition) = &table.filter else {
-            return Ok(Some(BTreeSet::new()));
+            return Ok(Some((BTreeSet::new(), Uses::default())));
         };
         let probed = probe(self.client, self.name, condition).await;
         self.client.rollback().await?;
         match probed {
-            Ok(columns) => Ok(Some(columns)),
+            Ok(found) => Ok(Some(found)),
             Err(error) if blames_the_condition(&error) => {
                 let why = error.to_string();
                 let why = why.trim_start_matches("Postgres: ").split("; ").next().unwrap_or_default().to_owned();
@@ -272,11 +291,12 @@ fn blames_the_condition(error: &Error) -> bool {
 }
 
 /// Begins a transaction, which is then to be rolled back.
-async fn probe(client: &Client, name: &SourceName, condition: &str) -> Result<BTreeSet<String>> {
+async fn probe(client: &Client, name: &SourceName, condition: &str) -> Result<(BTreeSet<String>, Uses)> {
     client.begin("", "set local client_min_messages = warning; set local lock_timeout = '2s'").await?;
     client.batch_execute(&format!("create temporary table pgflume_probe (like {})", name.quoted())).await?;
     // One statement by the protocol: a condition that tries to be more than a condition is an error.
     client.execute_typed(&format!("create index on pg_temp.pgflume_probe ((1)) where ({condition}\n)"), &[]).await?;
     let rows = client.query_typed(include_str!("../../sql/inspect_filter.sql"), &[]).await?;
-    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+    let columns = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>()?;
+    Ok((columns, uses::of_filter(client).await?))
 }

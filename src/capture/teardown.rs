@@ -5,8 +5,7 @@ use super::template::{fill, shown, text};
 use super::{plan, run};
 use crate::config::QueueName;
 use crate::error::{Error, Result};
-use crate::postgres::Client;
-use crate::postgres::PgUrl;
+use crate::postgres::{Client, PgUrl, Purpose};
 use crate::schema::SourceName;
 use plan::Step;
 use std::fmt;
@@ -59,16 +58,28 @@ struct Captured {
     is_last: bool,
 }
 
+/// The step that drops what may be in use elsewhere: what became of it is looked at.
+const ROLES: &str = "the roles pgflume_capture and pgflume_worker";
+
+/// What teardown never touches.
+const OTHERS: [&str; 3] = [
+    "the schema pgmq with its other queues: drop it if nobody else uses PGMQ",
+    "the replica: its tables and the bookkeeping in them (_pgflume_head, _pgflume_ledger, _pgflume_freshness)",
+    "login roles that were granted pgflume_worker, and secrets in Vault",
+];
+
 /// Removes the capture of `queue`; with the last queue also the functions, the cron job, the schema and
 /// the roles. Changes that were not captured any more can only be found by a resync.
 pub async fn teardown(postgres: &PgUrl, queue: &QueueName, options: TeardownOptions) -> Result<TeardownReport> {
-    let client = postgres.pinned().await?;
+    let client = postgres.pinned(Purpose::Teardown).await?;
     let found = inspect(&client, queue).await?;
     refuse(&found, options)?;
     let mut report = TeardownReport::default();
     for step in steps(&found, queue, options) {
         run(&client, &step.title, &step.transaction()).await?;
-        report.done.push(step.title);
+        if step.title != ROLES {
+            report.done.push(step.title);
+        }
     }
     if !options.drop_queue && found.has_queue {
         report.kept.push(format!("the queue {} with its messages; add --queue to drop it", queue.as_str()));
@@ -76,13 +87,15 @@ pub async fn teardown(postgres: &PgUrl, queue: &QueueName, options: TeardownOpti
     if found.others {
         report.kept.push("the schema pgflume, its functions, cron job and roles: another queue uses them".into());
     } else {
+        let left = roles(&client).await?;
+        let gone = ["pgflume_capture", "pgflume_worker"].into_iter().filter(|role| !left.iter().any(|r| r == role));
+        report.done.extend(gone.map(|role| format!("the role {role}")));
         report.kept.extend(
-            roles(&client)
-                .await?
-                .into_iter()
+            left.into_iter()
                 .map(|r| format!("the role {r}: another database uses it, or only an administrator may drop it")),
         );
     }
+    report.kept.extend(OTHERS.map(str::to_owned));
     Ok(report)
 }
 
@@ -167,7 +180,7 @@ fn steps(found: &Found, queue: &QueueName, options: TeardownOptions) -> Vec<Step
             "the schema pgflume",
             if found.has_schema { "drop schema pgflume cascade;".into() } else { String::new() },
         );
-        step("the roles pgflume_capture and pgflume_worker", include_str!("../../sql/teardown_roles.sql").to_owned());
+        step(ROLES, include_str!("../../sql/teardown_roles.sql").to_owned());
     }
     steps
 }

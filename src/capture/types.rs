@@ -77,10 +77,12 @@ pub struct SourceColumn {
     pub base: Option<String>,
     /// Whether that is the type of an array's elements.
     pub is_array: bool,
-    /// An enum, under all domains.
+    /// An enum, and no domain over one.
     pub is_enum: bool,
-    /// A cast to text by somebody's own function, which might fail.
-    pub own_text_cast: bool,
+    /// A domain over an enum, for which Postgres has no comparison.
+    pub is_domain_of_enum: bool,
+    /// A cast to text by a function that is not Postgres' own: an extension's, or `setup` refuses it.
+    pub has_text_cast: bool,
 }
 
 impl SourceColumn {
@@ -153,20 +155,18 @@ impl SourceColumn {
         matches!(self.scalar(), Some("int2" | "int4" | "int8" | "oid" | "uuid"))
     }
 
-    /// Its value as a key's text.
+    /// Its value as a key's text. A type that is not Postgres' own is written by its output function: a cast that
+    /// somebody makes later must not run with the rights of the capture.
     pub fn key_text(&self, value: &str) -> String {
-        format!("{value}::pg_catalog.text")
+        match self.base.is_none() && !self.has_text_cast {
+            true => format!("pg_catalog.format('%s', {value})"),
+            false => format!("{value}::pg_catalog.text"),
+        }
     }
 
     /// What two of its values are compared by: the value where that is exact, else its text byte by byte.
     fn comparable(&self, value: &str) -> String {
-        if self.is_exact() {
-            value.to_owned()
-        } else if self.own_text_cast {
-            format!("pg_catalog.format('%s', {value}) collate pg_catalog.\"C\"")
-        } else {
-            format!("{value}::pg_catalog.text collate pg_catalog.\"C\"")
-        }
+        if self.is_exact() { value.to_owned() } else { format!("{} collate pg_catalog.\"C\"", self.key_text(value)) }
     }
 
     /// SQL that is true where two of its values are the same key.
@@ -224,8 +224,7 @@ mod tests {
     fn exact_keys_are_compared_as_they_are_and_the_rest_as_text() {
         assert_eq!(column("uuid").same_key("o.c", "n.c"), "o.c = n.c");
         assert!(column("numeric").same_key("o.c", "n.c").contains("o.c::pg_catalog.text collate"));
-        let own = SourceColumn { own_text_cast: true, ..SourceColumn::default() };
-        assert!(own.same_key("o.c", "n.c").contains("format('%s', o.c)"));
+        assert!(SourceColumn::default().same_key("o.c", "n.c").contains("format('%s', o.c) collate"));
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! `pgflume dead`: what waits for somebody to look at it.
 
 use super::CommandResult;
+use super::output::{Reader, say};
 use crate::config::{ConfigError, Options};
 use crate::dead;
 use crate::letters::{Choice, Waiting};
 use crate::sync::Worker;
+use crate::words;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -75,38 +77,40 @@ pub(super) async fn run(args: DeadArgs, options: &Options) -> CommandResult {
         DeadCommand::List { table, limit, json } => {
             let letters = dead::list(&worker, &Choice { ids: Vec::new(), table }, limit).await?;
             for letter in &letters {
-                println!("{}", if json { serde_json::to_string(letter)? } else { line(letter) });
+                if say(if json { serde_json::to_string(letter)? } else { line(letter) })? == Reader::Gone {
+                    break;
+                }
             }
             if letters.is_empty() && !json {
-                println!("no dead letters");
+                say("no dead letters")?;
             }
         }
         DeadCommand::Show { id } => {
             let choice = Choice { ids: vec![id], table: None };
             let letters = dead::list(&worker, &choice, 1).await?;
             let letter = letters.first().ok_or_else(|| none(id))?;
-            println!("{}", serde_json::to_string_pretty(letter)?);
+            say(serde_json::to_string_pretty(letter)?)?;
             if let Some(message) = &letter.message {
-                println!("message: {message}");
+                say(format_args!("message: {message}"))?;
             }
         }
         DeadCommand::Retry(args) => {
             let done = dead::retry(&worker, &args.choice()?).await?;
-            println!("{} on the queue again; the next sync takes them", done.sent);
+            say(format_args!("{} on the queue again; the next sync takes them", done.sent))?;
             if done.stay > 0 {
-                println!(
+                say(format_args!(
                     "{} cannot be tried again and stay (no table of schema.json, superseded in part, or not pgflume's): pgflume dead show, then drop",
                     done.stay
-                );
+                ))?;
             }
         }
         DeadCommand::Drop { choice, yes } => {
             let choice = choice.choice()?;
             if !yes && !confirmed()? {
-                println!("Nothing was changed.");
+                say("Nothing was changed.")?;
                 return Ok(ExitCode::FAILURE);
             }
-            println!("{} dropped", dead::drop_letters(&worker, &choice).await?);
+            say(format_args!("{} dropped", dead::drop_letters(&worker, &choice).await?))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -117,7 +121,8 @@ fn none(id: i64) -> ConfigError {
 }
 
 fn line(letter: &Waiting) -> String {
-    format!("{}  {}  {}", letter.id, letter.at, letter.reason.as_deref().unwrap_or("not one of pgflume's letters"))
+    let reason = letter.reason.as_deref().unwrap_or("not one of pgflume's letters");
+    format!("{}  {}  {}", letter.id, letter.at, words::clean(reason, words::ERROR_CHARS))
 }
 
 fn confirmed() -> Result<bool, Box<dyn std::error::Error + Send + Sync>> {

@@ -1,9 +1,9 @@
 //! `pgflume init`: arguments and the file that is there → [`crate::init`] → the file, and words.
 
 use super::CommandResult;
+use super::output::{note, print, say};
 use crate::config::{ConfigError, Options};
 use crate::init::{self, Document, InitOptions, Outcome, file};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -44,19 +44,18 @@ pub(super) async fn run(args: InitArgs, options: &Options) -> CommandResult {
     let wanted = InitOptions { tables: args.table, exclude: args.exclude, add_columns: args.add_columns };
     let Outcome { text, report } = init::init(&postgres, &wanted, &document).await?;
     if args.stdout {
-        write!(std::io::stderr(), "{report}")?;
-        write!(std::io::stdout(), "{text}")?;
+        note(report);
+        print(text)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut out = std::io::stdout();
-    write!(out, "{report}")?;
+    print(report)?;
     if before.as_ref() == Some(&text) {
-        writeln!(out, "{} is as it was.", path.display())?;
+        say(format_args!("{} is as it was.", path.display()))?;
     } else {
         file::replace(&path, before.as_deref(), &text).map_err(|e| {
             format!("{} was not written ({e}); look at it, or write elsewhere with --output", path.display())
         })?;
-        writeln!(out, "{} is written. Next: look through it, then pgflume setup", path.display())?;
+        say(format_args!("{} is written. Next: look through it, then pgflume setup", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

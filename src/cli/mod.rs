@@ -3,6 +3,8 @@
 mod dead;
 mod demo;
 mod init;
+mod nuke;
+mod output;
 mod progress;
 mod resync;
 mod serve;
@@ -12,7 +14,7 @@ mod sync;
 mod teardown;
 mod verify;
 
-use crate::config::{ConfigError, Options};
+use crate::config::{ConfigError, Options, trimmed};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::process::ExitCode;
@@ -47,6 +49,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Rebuild tables from Postgres while the replica stays readable
     Resync(resync::ResyncArgs),
+    /// Empty the replica's tables and pair the queue with it, as POST /nuke does; the next drains fill them
+    Nuke(nuke::NukeArgs),
     /// Compare Postgres with the replica, row by row, while writes go on: exit 0 equal, 3 different
     Verify(verify::VerifyArgs),
     /// List, show, retry or drop dead letters: changes that could not be understood, read or applied
@@ -73,6 +77,7 @@ pub async fn run() -> ExitCode {
         Command::Sync(args) => sync::run(args, &cli.options).await,
         Command::Status(args) => status::run(args, &cli.options).await,
         Command::Resync(args) => resync::run(args, &cli.options).await,
+        Command::Nuke(args) => nuke::run(args, &cli.options).await,
         Command::Verify(args) => verify::run(args, &cli.options).await,
         Command::Dead(args) => dead::run(args, &cli.options).await,
     };
@@ -80,7 +85,7 @@ pub async fn run() -> ExitCode {
 }
 
 fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
-    eprintln!("pgflume: {error}");
+    output::note(format_args!("pgflume: {error}\n"));
     ExitCode::from(if error.is::<ConfigError>() { USAGE } else { 1 })
 }
 
@@ -88,7 +93,7 @@ fn report(error: &(dyn std::error::Error + 'static)) -> ExitCode {
 fn log(format: &str, level: &str) -> Result<(), ConfigError> {
     use tracing_subscriber::EnvFilter;
     let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(&text).map_err(|_| {
+        Ok(text) if !trimmed(&text).is_empty() => EnvFilter::try_new(trimmed(&text)).map_err(|_| {
             ConfigError(format!("RUST_LOG {text:?} is no filter: use a level such as info, or pgflume=debug"))
         })?,
         _ => EnvFilter::new(level),
@@ -99,6 +104,7 @@ fn log(format: &str, level: &str) -> Result<(), ConfigError> {
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .log_internal_errors(false) // nobody reads it any more: where should that be said?
         .with_ansi(std::io::stderr().is_terminal());
     match format {
         "json" => logger.json().init(),

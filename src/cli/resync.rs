@@ -1,9 +1,10 @@
 //! `pgflume resync`: asks for tables to be rebuilt, then drains until they are.
 
 use super::CommandResult;
+use super::output::say;
 use super::progress::Progress;
 use crate::config::{ConfigError, Options};
-use crate::postgres::PgUrl;
+use crate::postgres::Purpose;
 use crate::resync;
 use crate::resyncs::{self, Report};
 use crate::sync::Worker;
@@ -31,12 +32,12 @@ pub(super) async fn run(args: ResyncArgs, options: &Options) -> CommandResult {
     let names = resync::tables(&schema, &args.tables).map_err(|e| ConfigError(e.to_string()))?;
     resync::request(&worker, &names).await?;
     if args.detach {
-        println!("the next drains rebuild: {}", names.join(", "));
+        say(format_args!("the next drains rebuild: {}", names.join(", ")))?;
         return Ok(ExitCode::SUCCESS);
     }
     let done = tokio::select! {
         done = rebuild(&worker, &names) => done?,
-        never = watch(worker.postgres(), &worker, &names) => never?,
+        () = watch(&worker, &names) => Vec::new(),
     };
     for report in &done {
         let outcome = match &report.problem {
@@ -44,21 +45,21 @@ pub(super) async fn run(args: ResyncArgs, options: &Options) -> CommandResult {
             None if report.phase != resyncs::Phase::Done => "waits, see the log".into(),
             None => format!("{} rows copied, {} removed", report.rows, report.removed),
         };
-        println!("{}: {outcome}", report.name);
+        say(format_args!("{}: {outcome}", report.name))?;
     }
     let all = done.iter().all(|r| r.phase == resyncs::Phase::Done) && done.len() == names.len();
     if done.len() < names.len() {
-        println!("a nuke came in between: what it left out is not rebuilt");
+        say("a nuke came in between: what it left out is not rebuilt")?;
     }
     Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Drains until the tables are rebuilt or cannot be; another drain that runs is waited for.
 async fn rebuild(worker: &Worker, names: &[&str]) -> crate::error::Result<Vec<Report>> {
-    let client = worker.postgres().pinned().await?;
     loop {
         let drained = worker.drain(BUDGET).await?;
-        let mut reports = resyncs::reports(&client, worker.queue()).await?;
+        // A connection of its own each time: one that waits for a drain may be ended (idle_session_timeout).
+        let mut reports = resyncs::reports(&worker.postgres().pinned(Purpose::Resync).await?, worker.queue()).await?;
         reports.retain(|r| names.contains(&r.name.as_str()));
         let is_over = |r: &Report| {
             !matches!(r.phase, resyncs::Phase::Copy | resyncs::Phase::Sweep) || drained.stuck.contains(&r.name)
@@ -71,17 +72,30 @@ async fn rebuild(worker: &Worker, names: &[&str]) -> crate::error::Result<Vec<Re
     }
 }
 
-/// Shows how far it is, for ever.
-async fn watch(postgres: &PgUrl, worker: &Worker, names: &[&str]) -> crate::error::Result<Vec<Report>> {
-    let client = postgres.pinned().await?;
+/// Shows how far it is, for ever. Whether the rebuild goes on is not for this look to say.
+async fn watch(worker: &Worker, names: &[&str]) {
     let progress = Progress::new();
+    let mut client = None;
     loop {
-        let reports = resyncs::reports(&client, worker.queue()).await?;
-        let current = reports.iter().filter(|r| names.contains(&r.name.as_str()));
-        if let Some(report) = current.clone().find(|r| r.phase != resyncs::Phase::Done && r.rows > 0) {
-            let rows = |rows: i64| u64::try_from(rows).unwrap_or_default();
-            progress.show(&report.name, rows(report.rows), report.estimated_rows.map(rows));
+        if client.is_none() {
+            client = worker.postgres().pinned(Purpose::Resync).await.ok();
+        }
+        let reports = match &client {
+            Some(client) => resyncs::reports(client, worker.queue()).await.ok(),
+            None => None,
+        };
+        match reports {
+            Some(reports) => show(&progress, &reports, names),
+            None => client = None,
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn show(progress: &Progress, reports: &[Report], names: &[&str]) {
+    let mut current = reports.iter().filter(|r| names.contains(&r.name.as_str()));
+    if let Some(report) = current.find(|r| r.phase != resyncs::Phase::Done && r.rows > 0) {
+        let rows = |rows: i64| u64::try_from(rows).unwrap_or_default();
+        progress.show(&report.name, rows(report.rows), report.estimated_rows.map(rows));
     }
 }

@@ -2,10 +2,10 @@
 //! terminal.
 
 use super::CommandResult;
+use super::output::print;
 use crate::alter::{self, Sides};
 use crate::capture::{self, SetupOptions};
-use crate::config::{ConfigError, Options, QueueName, secret};
-use std::io::Write as _;
+use crate::config::{ConfigError, Options, QueueName, line, signature};
 use std::process::ExitCode;
 
 /// Make Postgres ready: queue, capture triggers, cron job, roles; and after an edit of schema.json alter both
@@ -30,7 +30,7 @@ pub struct SetupArgs {
     #[arg(long, requires = "take_over")]
     pub keep_grants: bool,
     /// Where cron posts, such as https://worker.example.org/sync
-    #[arg(long, env = "SYNC_URL", hide_env_values = true)]
+    #[arg(long, env = "SYNC_URL", hide_env_values = true, value_parser = line)]
     pub sync_url: Option<String>,
     /// Tables of schema.json that logical replication fills: they get row triggers
     #[arg(long, value_name = "TABLE", num_args = 1.., value_delimiter = ',')]
@@ -49,21 +49,20 @@ pub async fn run(args: SetupArgs, options: &Options) -> CommandResult {
         take_over: args.take_over,
         keep_grants: args.keep_grants,
         sync_url: args.sync_url.filter(|url| !url.is_empty()).map(|url| sync_url(&url)).transpose()?,
-        webhook_signature: secret("WEBHOOK_SIGNATURE")?,
+        webhook_signature: signature("WEBHOOK_SIGNATURE")?,
         row_triggers: args.row_triggers.into_iter().collect(),
         schedule: args.schedule,
         allow_drop: args.allow_drop,
     };
-    let mut out = std::io::stdout();
     if args.print {
-        out.write_all(capture::print(&postgres, &schema, &queue, &wanted).await?.as_bytes())?;
+        print(capture::print(&postgres, &schema, &queue, &wanted).await?)?;
     } else {
         let sides = Sides { postgres, target: options.target_if_any()?, schema, queue, wanted };
         let plan = alter::plan(&sides).await?;
         if args.plan {
-            write!(out, "{plan}")?;
+            print(plan)?;
         } else {
-            write!(out, "{}", alter::apply(&sides, plan).await?)?;
+            print(alter::apply(&sides, plan).await?)?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -71,10 +70,15 @@ pub async fn run(args: SetupArgs, options: &Options) -> CommandResult {
 
 fn sync_url(text: &str) -> Result<String, ConfigError> {
     match url::Url::parse(text) {
-        Ok(url) if matches!(url.scheme(), "http" | "https") => Ok(text.to_owned()),
+        // A URL's parser would drop line breaks, and pg_net would not.
+        Ok(url) if matches!(url.scheme(), "http" | "https") && !text.contains(is_unfit) => Ok(text.to_owned()),
         _ => Err(ConfigError(
             "SYNC_URL must be the worker's address as Postgres reaches it, such as https://worker.example.org/sync"
                 .into(),
         )),
     }
+}
+
+fn is_unfit(c: char) -> bool {
+    c.is_control() || c.is_whitespace()
 }

@@ -1,6 +1,7 @@
 //! `pgflume status`: how things stand, for people or machines.
 
 use super::CommandResult;
+use super::output::{Reader, say};
 use crate::config::Options;
 use crate::resyncs::{Phase, Report};
 use crate::status::{self, Status};
@@ -26,13 +27,11 @@ pub(super) async fn run(args: StatusArgs, options: &Options) -> CommandResult {
     let worker = Worker::new(options.config()?);
     loop {
         let status = status::status(&worker).await?;
-        if args.json {
-            println!("{}", serde_json::to_string_pretty(&status)?);
-        } else {
-            println!("{}", text(&status));
-        }
-        if !args.watch {
-            return Ok(ExitCode::SUCCESS);
+        let shown = if args.json { serde_json::to_string_pretty(&status)? } else { text(&status) };
+        let reader = say(shown)?;
+        if !args.watch || reader == Reader::Gone {
+            let answers = status.replica.error.is_none();
+            return Ok(if answers || args.watch { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         tokio::time::sleep(WATCH).await;
     }

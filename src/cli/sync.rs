@@ -1,6 +1,7 @@
 //! `pgflume sync`: one drain, for system cron or a Kubernetes CronJob.
 
 use super::CommandResult;
+use super::output::say;
 use crate::config::Options;
 use crate::sync::Worker;
 use std::process::ExitCode;
@@ -14,7 +15,7 @@ pub(super) struct SyncArgs {}
 
 pub(super) async fn run(_: SyncArgs, options: &Options) -> CommandResult {
     let drained = Worker::new(options.config()?).ending_caught_up().drain(BUDGET).await?;
-    println!("{}", serde_json::to_string(&drained)?);
+    say(serde_json::to_string(&drained)?)?;
     // Tables that wait for somebody are an error that the log has named.
     let waits = !drained.paused.is_empty() || !drained.stuck.is_empty();
     Ok(if waits { ExitCode::FAILURE } else { ExitCode::SUCCESS })

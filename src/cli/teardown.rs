@@ -1,6 +1,7 @@
 //! `pgflume teardown`: asks, then [`crate::capture::teardown`].
 
 use super::CommandResult;
+use super::output::{print, say};
 use crate::capture::{self, TeardownOptions};
 use crate::config::{ConfigError, Options, QueueName};
 use std::error::Error;
@@ -23,11 +24,11 @@ pub async fn run(args: TeardownArgs, options: &Options) -> CommandResult {
     let postgres = options.postgres()?;
     let queue = QueueName::parse(&options.queue_name)?;
     if !args.yes && !confirmed(&queue, args.queue)? {
-        writeln!(std::io::stdout(), "Nothing was changed.")?;
+        say("Nothing was changed.")?;
         return Ok(ExitCode::FAILURE);
     }
     let report = capture::teardown(&postgres, &queue, TeardownOptions { drop_queue: args.queue }).await?;
-    write!(std::io::stdout(), "{report}")?;
+    print(report)?;
     Ok(ExitCode::SUCCESS)
 }
 

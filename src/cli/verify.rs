@@ -1,6 +1,7 @@
 //! `pgflume verify`: compares, and says what differs.
 
 use super::CommandResult;
+use super::output::say;
 use super::progress::Progress;
 use crate::config::{ConfigError, Options};
 use crate::resync;
@@ -57,9 +58,9 @@ pub(super) async fn run(args: VerifyArgs, options: &Options) -> CommandResult {
         () = watch(&counters) => Report::default(),
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say(serde_json::to_string_pretty(&report)?)?;
     } else {
-        report.tables.iter().for_each(|(name, table)| print(name, table));
+        report.tables.iter().try_for_each(|(name, table)| print(name, table))?;
     }
     let failed = report.tables.values().any(|t| t.problem.is_some());
     Ok(match report.is_equal() {
@@ -79,20 +80,21 @@ async fn watch(counters: &Counters) {
     }
 }
 
-fn print(name: &str, table: &TableReport) {
+fn print(name: &str, table: &TableReport) -> std::io::Result<()> {
     if let Some(problem) = &table.problem {
-        println!("{name}: not compared: {problem}");
-        return;
+        say(format_args!("{name}: not compared: {problem}"))?;
+        return Ok(());
     }
     let verdict = if table.differences() == 0 { "equal" } else { "DIFFERENT" };
     let part = if table.is_whole { "" } else { ", a part of the table" };
-    println!(
+    say(format_args!(
         "{name}: {verdict}, {} rows compared{part}: {} different, {} missing, {} extra; {} of them mended; {} among the dead letters",
         table.rows, table.different, table.missing, table.extra, table.repaired, table.dead
-    );
+    ))?;
     for example in &table.examples {
         let columns =
             if example.columns.is_empty() { String::new() } else { format!(" in {}", example.columns.join(", ")) };
-        println!("  {:?}: {:?}{columns}", example.key, example.kind);
+        say(format_args!("  {:?}: {:?}{columns}", example.key, example.kind))?;
     }
+    Ok(())
 }

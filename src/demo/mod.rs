@@ -8,14 +8,14 @@ use crate::capture::{SetupOptions, setup};
 use crate::config::{Config, DEFAULT_QUEUE, QueueName, Signatures, Target};
 use crate::http::auth::Auth;
 use crate::http::{self, App};
-use crate::postgres::Client;
-use crate::postgres::PgUrl;
+use crate::postgres::{Client, PgUrl, Purpose};
 use crate::queue;
 use crate::replica::Replica;
 use crate::schema::Schema;
 use crate::secret::Secret;
 use crate::sync::Worker;
 use postgres::{Cluster, Options};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -56,8 +56,9 @@ const WRITES: [(&str, &str); 3] = [
 pub async fn run(keep: bool) -> Result<bool, Failure> {
     let started = Instant::now();
     say("starting a private Postgres");
-    let cluster = tokio::task::spawn_blocking(|| Cluster::start(Options::default())).await??;
-    let directory = tempfile::Builder::new().prefix("pgflume-demo-").tempdir()?;
+    let cluster = tokio::task::spawn_blocking(|| Cluster::start(private())).await??;
+    let private = std::fs::Permissions::from_mode(0o700);
+    let directory = tempfile::Builder::new().prefix("pgflume-demo-").permissions(private).tempdir()?;
     let shop = Shop::open(&cluster, directory.path().join("replica.db")).await?;
 
     for (what, sql) in WRITES {
@@ -72,7 +73,7 @@ pub async fn run(keep: bool) -> Result<bool, Failure> {
         started.elapsed().as_secs_f64()
     ));
     if keep {
-        say(&format!("Postgres stays at {} (anybody on this machine may log in)", cluster.url("postgres")));
+        say(&format!("Postgres stays at: {} (for the user that it runs as, and root)", cluster.url("postgres")));
         say(&format!("the replica stays in {}", directory.keep().display()));
         let data = cluster.keep_running()?;
         say(&format!("stop it with: pg_ctl -D {}/data stop", data.display()));
@@ -80,9 +81,15 @@ pub async fn run(keep: bool) -> Result<bool, Failure> {
     Ok(equal)
 }
 
-#[expect(clippy::print_stdout, reason = "the demo speaks to a person")]
+/// To whoever still reads: `pgflume demo | head` is no failure.
 fn say(line: &str) {
-    println!("{line}");
+    use std::io::Write as _;
+    writeln!(std::io::stdout(), "{line}").ok();
+}
+
+/// Nobody else on this machine can reach it.
+fn private() -> Options {
+    Options { socket_only: true, ..Options::default() }
 }
 
 /// The sample shop, replicated.
@@ -100,7 +107,7 @@ impl Shop {
     async fn open(cluster: &Cluster, file: PathBuf) -> Result<Self, Failure> {
         let url = PgUrl::parse(&cluster.url("postgres"))?;
         let (schema, queue) = (Arc::new(Schema::parse(SCHEMA)?), QueueName::parse(DEFAULT_QUEUE)?);
-        let client = url.pinned().await?;
+        let client = url.pinned(Purpose::Demo).await?;
         client.batch_execute(TABLES).await?;
         let at = Instant::now();
         setup(&url, &schema, &queue, &SetupOptions::default()).await?;
@@ -120,6 +127,7 @@ impl Shop {
             rows_per_second: None,
             retention: std::time::Duration::ZERO,
             row_bytes: crate::config::DEFAULT_ROW_BYTES,
+            adopt: false,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);

@@ -1,10 +1,10 @@
-//! A private, throw-away Postgres cluster on a free port of 127.0.0.1, for `pgflume demo` and for
-//! the tests.
+//! A private, throw-away Postgres cluster: on a socket that only its owner can reach, for `pgflume demo`, or on a
+//! free port of 127.0.0.1, for tests.
 //!
 //! Takes the settings the caller wants, gives a running server and its URL, and never touches a
 //! cluster that it did not make. The server and its directory go away with the [`Cluster`], and
 //! also when the process that owns it dies without running `Drop` (a guard process watches a
-//! pipe). Anybody on this machine may log in while it runs: it is for sample data only.
+//! pipe). On a port anybody on this machine may log in: that is for tests only.
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -25,6 +25,10 @@ const PORT_ATTEMPTS: usize = 8;
 const LOG_TAIL_LINES: usize = 40;
 /// A Unix socket's path may have 107 bytes; longer directories do without the socket.
 const SOCKET_DIRECTORY_MAX_BYTES: usize = 80;
+/// The number in the name of a socket that is alone in its directory.
+const SOCKET_PORT: u16 = 5432;
+/// What the server's programs see of our environment: secrets of the worker are none of their business.
+const ENVIRONMENT: [&str; 5] = ["PATH", "LD_LIBRARY_PATH", "TMPDIR", "HOME", "USER"];
 /// The OS user that runs the server when we are root, which Postgres refuses to run as.
 const SERVER_USER: &str = "postgres";
 /// Ends the cluster when the pipe on its standard input closes: $1 pg_ctl, $2 data, $3 directory.
@@ -38,6 +42,8 @@ pub struct Options {
     pub bin_dir: Option<PathBuf>,
     /// Written to `postgresql.conf`, e.g. `("shared_preload_libraries", "pg_cron")`.
     pub settings: Vec<(String, String)>,
+    /// No TCP: a socket in the cluster's own directory, which nobody but its owner (and root) can enter.
+    pub socket_only: bool,
 }
 
 /// How to stop the server.
@@ -112,6 +118,7 @@ pub struct Cluster {
     bin_dir: PathBuf,
     directory: PathBuf,
     port: u16,
+    socket_only: bool,
     user: Option<ServerUser>,
     guard: Option<Child>,
 }
@@ -129,22 +136,31 @@ impl Cluster {
     /// When binaries, user, directory or port are missing, or the server does not start.
     pub fn start(options: Options) -> Result<Cluster, ClusterError> {
         let bin_dir = find_bin_dir(options.bin_dir.as_deref())?;
-        let (directory, user) = make_directory()?;
+        let (directory, user) = make_directory(options.socket_only)?;
         let data = directory.path().join("data");
         let guard = spawn_guard(&bin_dir, &data, directory.path(), user)?;
-        let mut cluster = Cluster { bin_dir, directory: directory.keep(), port: 0, user, guard: Some(guard) };
+        let socket_only = options.socket_only;
+        let directory = directory.keep();
+        let mut cluster = Cluster { bin_dir, directory, port: 0, socket_only, user, guard: Some(guard) };
         cluster.initdb()?;
         cluster.write_settings(&options.settings)?;
-        cluster.start_on_a_free_port()?;
+        match socket_only {
+            true => cluster.start_on_its_socket()?,
+            false => cluster.start_on_a_free_port()?,
+        }
         Ok(cluster)
     }
 
     /// Where to connect to `database` as the superuser.
     pub fn url(&self, database: &str) -> String {
+        if self.socket_only {
+            let directory = self.directory.to_string_lossy().replace('\\', "\\\\").replace('\'', "\\'");
+            return format!("host='{directory}' port={} user=postgres dbname={database}", self.port);
+        }
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// The TCP port on 127.0.0.1.
+    /// The TCP port on 127.0.0.1, or the number in the socket's name.
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -208,13 +224,17 @@ impl Cluster {
 
     fn initdb(&self) -> Result<(), ClusterError> {
         let mut command = self.program("initdb");
-        command.args(["--no-sync", "-E", "UTF8", "--locale=C", "-A", "trust", "-U", "postgres", "-D"]).arg(self.data());
+        // Trust on the socket means: whoever may enter its directory.
+        let over_tcp = if self.socket_only { "--auth-host=reject" } else { "--auth-host=trust" };
+        command.args(["--no-sync", "-E", "UTF8", "--locale=C", "--auth-local=trust", over_tcp, "-U", "postgres", "-D"]);
+        command.arg(self.data());
         let output = run(&mut command)?;
         self.check("initdb", &output)
     }
 
     fn write_settings(&self, settings: &[(String, String)]) -> Result<(), ClusterError> {
-        let mut text = String::from("\n# pgflume\nlisten_addresses = '127.0.0.1'\n");
+        let mut text = String::from("\n# pgflume\nunix_socket_permissions = 0700\n");
+        text.push_str(&setting("listen_addresses", if self.socket_only { "" } else { "127.0.0.1" }));
         let socket_directory = self.directory.to_string_lossy();
         let fits = socket_directory.len() <= SOCKET_DIRECTORY_MAX_BYTES;
         let socket_directory = if fits { &*socket_directory } else { "" };
@@ -227,6 +247,12 @@ impl Cluster {
             .open(self.data().join("postgresql.conf"))
             .and_then(|mut file| file.write_all(text.as_bytes()))
             .map_err(|source| ClusterError::Directory { source })
+    }
+
+    fn start_on_its_socket(&mut self) -> Result<(), ClusterError> {
+        self.port = SOCKET_PORT;
+        let output = self.start_server()?;
+        self.check("starting Postgres", &output)
     }
 
     fn start_on_a_free_port(&mut self) -> Result<(), ClusterError> {
@@ -359,10 +385,14 @@ fn default_bin_dirs() -> Vec<PathBuf> {
     directories
 }
 
-/// A fresh directory that belongs to whoever will run the server.
-fn make_directory() -> Result<(TempDir, Option<ServerUser>), ClusterError> {
+/// A fresh directory that belongs to whoever will run the server, and that nobody else may enter. Its path is short
+/// enough for a socket, where that is needed.
+fn make_directory(for_socket: bool) -> Result<(TempDir, Option<ServerUser>), ClusterError> {
     let failed = |source| ClusterError::Directory { source };
-    let directory = temp_dir_in(&std::env::temp_dir()).map_err(failed)?;
+    let mut directory = temp_dir_in(&std::env::temp_dir()).map_err(failed)?;
+    if for_socket && directory.path().as_os_str().len() > SOCKET_DIRECTORY_MAX_BYTES {
+        directory = temp_dir_in(Path::new("/tmp")).map_err(failed)?;
+    }
     // A file just made belongs to the effective user: no system call of our own is needed.
     if fs::metadata(directory.path()).map_err(failed)?.uid() != 0 {
         return Ok((directory, None));
@@ -377,7 +407,9 @@ fn make_directory() -> Result<(TempDir, Option<ServerUser>), ClusterError> {
 }
 
 fn temp_dir_in(parent: &Path) -> io::Result<TempDir> {
-    tempfile::Builder::new().prefix("pgflume-pg-").tempdir_in(fs::canonicalize(parent)?)
+    let directory = tempfile::Builder::new().prefix("pgflume-pg-").tempdir_in(fs::canonicalize(parent)?)?;
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700))?;
+    Ok(directory)
 }
 
 /// Whether another user may reach `path` and remove its own directory there.
@@ -398,16 +430,13 @@ fn server_user() -> Result<ServerUser, ClusterError> {
     found.ok_or(ClusterError::NoServerUser)
 }
 
-/// A command as the server's user, in a directory that it may enter, without the caller's libpq
-/// variables. (`uid` also drops root's supplementary groups.)
+/// A command as the server's user, in a directory that it may enter, with next to nothing of the caller's
+/// environment. (`uid` also drops root's supplementary groups.)
 fn server_command(program: &Path, directory: &Path, user: Option<ServerUser>) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(directory).env("LC_ALL", "C").stdin(Stdio::null());
-    for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("PG") {
-            command.env_remove(name);
-        }
-    }
+    command.current_dir(directory).env_clear().stdin(Stdio::null());
+    command.envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command.env("LC_ALL", "C");
     if let Some(ServerUser { uid, gid }) = user {
         command.uid(uid).gid(gid).env("HOME", directory).env("USER", SERVER_USER);
     }

@@ -1,6 +1,7 @@
 //! What was set up against what is there: pure. Takes `schema.json`, the records of `setup`, the catalog and
 //! the replica's inventory; gives drift in words, each with its mend.
 
+use super::danger;
 use super::evolve;
 use super::recorded::{self, Recorded, Records, SourceColumn};
 use super::source::Found;
@@ -53,7 +54,13 @@ impl Sides<'_> {
         if self.found.oid == 0 {
             return vec![self.absent()];
         }
-        let mut all = self.columns();
+        let dangers = danger::of(self.table, self.recorded, self.found);
+        let mut all: Vec<Drift> =
+            dangers.into_iter().map(|(problem, mend)| self.one(Kind::SourceUnsafe, None, problem, mend)).collect();
+        if !["r", "p"].contains(&self.found.relkind.as_str()) {
+            return all;
+        }
+        all.extend(self.columns());
         all.extend(self.key());
         all.extend(self.triggers());
         all
@@ -182,6 +189,9 @@ impl Sides<'_> {
         let by_row = self.recorded.definition.triggers.iter().any(|event| event == "row");
         if by_row && self.found.uncaptured_partitions > 0 {
             wrong.push(format!("{} partitions lack an enabled row trigger", self.found.uncaptured_partitions));
+        }
+        if let Some(event) = danger::replaced(self.recorded, self.found) {
+            wrong.push(format!("the {event} trigger runs another function than the one that was set up"));
         }
         (!wrong.is_empty()).then(|| {
             let problem =

@@ -1,17 +1,22 @@
 //! How the source, `schema.json`, the capture and the replica have moved apart since `setup`, each with the
-//! command that mends it. Takes a client and what the replica has; changes nothing. `compare` is pure.
+//! command that mends it. Takes a client and what the replica has; changes nothing. `compare` and `danger` are pure.
 
 mod compare;
+mod danger;
 pub mod evolve;
+mod queue;
 pub mod recorded;
 pub mod shape;
 pub mod source;
+pub mod traits;
+pub mod watch;
 
 use crate::config::QueueName;
 use crate::error::Result;
 use crate::postgres::Client;
 use crate::replica::inventory::Inventory;
 use crate::schema::Schema;
+use crate::words;
 use serde::Serialize;
 
 /// One thing that is no longer as it was set up.
@@ -48,6 +53,10 @@ pub enum Kind {
     TableRenamed,
     /// Triggers are missing, or do not fire for every change.
     CaptureMissing,
+    /// The source is such that its rows can change without a mark.
+    SourceUnsafe,
+    /// The queue, which is `table`, is not as it was set up: marks may get lost, or writes fail.
+    Queue,
     /// `schema.json` differs from what was set up.
     SchemaChanged,
     /// The replica lacks what the next drain adds.
@@ -69,7 +78,8 @@ impl Drift {
     /// Table, problem and mend in one line.
     pub fn line(&self) -> String {
         let column = self.column.as_ref().map(|c| format!(".{c}")).unwrap_or_default();
-        format!("{}{column}: {}: {}", self.table, self.problem, self.mend)
+        // Names of columns and types are those of whoever owns the table.
+        words::clean(&format!("{}{column}: {}: {}", self.table, self.problem, self.mend), words::ERROR_CHARS)
     }
 }
 
@@ -87,6 +97,7 @@ pub async fn check(
     let found = source::read(client, schema, &records, queue).await?;
     let effective = evolve::extend(schema, &records, &found);
     let mut drift = compare::sides(schema, &records, &found);
+    drift.extend(queue::check(client, queue).await?);
     if let Some(there) = replica.filter(|there| there.has_bookkeeping()) {
         drift.extend(compare::replica(&effective, &records, there));
     }
@@ -94,12 +105,11 @@ pub async fn check(
 }
 
 /// Says in the log what has drifted.
-pub fn warn(drift: &[Drift]) {
+pub fn warn<'a>(drift: impl IntoIterator<Item = &'a Drift>) {
     for one in drift {
-        let (table, column) = (one.table.as_str(), one.column.as_deref().unwrap_or_default());
         match one.kind.is_fault() {
-            true => tracing::warn!(table, column, "schema drift: {}: {}", one.problem, one.mend),
-            false => tracing::info!(table, column, "schema drift: {}: {}", one.problem, one.mend),
+            true => tracing::warn!(table = one.table, "schema drift: {}", one.line()),
+            false => tracing::info!(table = one.table, "schema drift: {}", one.line()),
         }
     }
 }

@@ -27,6 +27,20 @@ pub struct Found {
     pub triggers: BTreeMap<String, String>,
     /// Partitions whose rows nothing captures.
     pub uncaptured_partitions: i64,
+    /// Its `relkind`: `r` and `p` can be captured.
+    pub relkind: String,
+    /// Its `relpersistence`: `p` survives a crash.
+    pub persistence: String,
+    /// Inheritance children, whose rows it shows.
+    pub children: i64,
+    /// Whether it is a partition or an inheritance child itself.
+    pub is_child: bool,
+    /// Whether logical replication fills it.
+    pub is_subscribed: bool,
+    /// Partitions that a crash empties, or that are somewhere else.
+    pub unsafe_partitions: i64,
+    /// What its triggers run, hashed, by event.
+    pub functions: BTreeMap<String, String>,
     /// How its columns would be kept without loss; empty where none has come since `setup`.
     pub kinds: BTreeMap<String, ColumnType>,
 }
@@ -105,6 +119,13 @@ fn found(row: &Row) -> Result<Found> {
         keys: json(row, 4)?,
         triggers: json(row, 5)?,
         uncaptured_partitions: row.try_get(6)?,
+        relkind: row.try_get(7)?,
+        persistence: row.try_get(8)?,
+        children: row.try_get(9)?,
+        is_child: row.try_get::<_, Option<bool>>(10)?.unwrap_or(false),
+        is_subscribed: row.try_get(11)?,
+        unsafe_partitions: row.try_get(12)?,
+        functions: json(row, 13)?,
         kinds: BTreeMap::new(),
     })
 }

@@ -1,9 +1,10 @@
 //! Goes on rebuilding tables between calls: a call's budget is too short for a large one. Begins when a
 //! drain leaves some behind, when somebody asks for a resync, and at the start; ends when nothing is left
-//! that can be done, or when it fails: the next call tries again.
+//! that can be done. Where it fails it tries again, as often as the circuit lets it.
 
 use super::App;
 use crate::error::Result;
+use crate::postgres::Purpose;
 use crate::progress;
 use crate::resyncs;
 use crate::sync::{CALL_BUDGET, Worker};
@@ -13,34 +14,49 @@ use std::time::Duration;
 /// While another worker drains: when to look again.
 const BUSY_PAUSE: Duration = Duration::from_secs(5);
 
+/// After a failure.
+const FAILED_PAUSE: Duration = Duration::from_secs(10);
+
+/// Time for Postgres to say whether tables wait.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// Runs until the task is dropped.
 pub(super) async fn run(app: Arc<App>) {
-    match is_waiting(&app.worker).await {
-        Ok(true) => app.go_on.notify_one(),
-        Ok(false) => {}
-        Err(e) => tracing::warn!(error = %e, "whether tables wait to be rebuilt is seen with the next call"),
-    }
     loop {
+        while let Some(pause) = rebuild(&app).await {
+            tokio::time::sleep(pause).await;
+        }
         app.go_on.notified().await;
-        while !app.worker.is_stopping() {
-            // What went wrong is in the log already.
-            let Ok(done) = app.worker.call(CALL_BUDGET).await else { break };
-            if done.rebuilding <= done.stuck.len() as u64 && !done.busy {
-                break;
-            }
-            if done.busy {
-                tokio::time::sleep(BUSY_PAUSE).await;
-                if !matches!(is_waiting(&app.worker).await, Ok(true)) {
-                    break;
-                }
-            }
+    }
+}
+
+/// Drains for as long as tables wait that can be rebuilt; when to try again where it is not known.
+async fn rebuild(app: &App) -> Option<Duration> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, is_waiting(&app.worker)).await {
+        Ok(Ok(false)) => return None,
+        Ok(Ok(true)) => {}
+        Ok(Err(e)) => {
+            tracing::warn!(error = %e, "whether tables wait to be rebuilt is not known, and is asked again");
+            return Some(FAILED_PAUSE);
+        }
+        Err(_) => return Some(FAILED_PAUSE),
+    }
+    while !app.worker.is_stopping() {
+        // What went wrong is in the log already.
+        let Ok(done) = app.worker.call(CALL_BUDGET).await else { return Some(FAILED_PAUSE) };
+        if done.busy {
+            return Some(BUSY_PAUSE);
+        }
+        if done.rebuilding <= done.stuck.len() as u64 {
+            break;
         }
     }
+    None
 }
 
 /// Takes no message: only a call may do so where nothing is left behind.
 async fn is_waiting(worker: &Worker) -> Result<bool> {
-    let client = worker.postgres().pinned().await?;
+    let client = worker.postgres().pinned(Purpose::Rebuild).await?;
     progress::ensure(&client, worker.queue()).await?;
     Ok(resyncs::waiting(&client, worker.queue(), worker.schema()).await? > 0)
 }

@@ -4,6 +4,7 @@
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::{HeaderMap, HeaderValue};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
@@ -12,7 +13,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -30,18 +31,52 @@ const HEAD_BYTES: usize = 64 * 1024;
 /// Rest after a connection could not be taken: most often because files ran out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Whether a connection's request is at work, or we wait for its sender. Among the request's extensions.
+/// What a connection is there for at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Occupation {
+    /// We wait for its sender: for a request, or for the rest of one.
+    Sender,
+    /// Its request waits for an answer that many share, and that anybody may ask for.
+    Shared,
+    /// Its request is at work: it is not given up.
+    Work,
+}
+
+/// A connection's [`Occupation`]. Among the request's extensions.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Visit(Arc<AtomicBool>);
+pub(super) struct Visit(Arc<AtomicU8>);
 
 impl Visit {
-    /// The request is at work, or not.
-    pub(super) fn set_at_work(&self, at_work: bool) {
-        self.0.store(at_work, Ordering::Relaxed);
+    /// From now on.
+    pub(super) fn set(&self, occupation: Occupation) {
+        self.0.store(occupation as u8, Ordering::Relaxed);
     }
 
-    fn is_at_work(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    fn is(&self, occupation: Occupation) -> bool {
+        self.0.load(Ordering::Relaxed) == occupation as u8
+    }
+
+    /// Waits for an answer that others wait for, too.
+    pub(super) async fn sharing<T>(&self, answer: impl Future<Output = T>) -> T {
+        self.set(Occupation::Shared);
+        let answer = answer.await;
+        self.set(Occupation::Work);
+        answer
+    }
+}
+
+/// Longest id of a request that is taken over from its sender: it goes into each line of the log.
+const REQUEST_ID_BYTES: usize = 128;
+
+/// An id that could forge or flood the log is replaced by one of ours.
+fn drop_unfit_id(headers: &mut HeaderMap) {
+    let fits = |id: &HeaderValue| {
+        let is_plain = |b: &u8| b.is_ascii_alphanumeric() || b"-_.:/+=".contains(b);
+        (1..=REQUEST_ID_BYTES).contains(&id.len()) && id.as_bytes().iter().all(is_plain)
+    };
+    if !headers.get("x-request-id").is_none_or(fits) {
+        headers.remove("x-request-id");
     }
 }
 
@@ -66,9 +101,11 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: impl Futu
     graceful
 }
 
+type Visits = BTreeMap<u64, (Visit, AbortHandle)>;
+
 /// All that are open, in the order in which they came.
 #[derive(Clone, Default)]
-struct Connections(Arc<Mutex<BTreeMap<u64, (Visit, AbortHandle)>>>);
+struct Connections(Arc<Mutex<Visits>>);
 
 /// Takes a connection off the list when its task ends, however it does.
 struct Listed(Connections, u64);
@@ -80,7 +117,7 @@ impl Drop for Listed {
 }
 
 impl Connections {
-    fn list(&self) -> MutexGuard<'_, BTreeMap<u64, (Visit, AbortHandle)>> {
+    fn list(&self) -> MutexGuard<'_, Visits> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -89,12 +126,8 @@ impl Connections {
         // Held until it is on the list: its task might end before.
         let mut list = self.list();
         if list.len() >= CONNECTIONS {
-            let Some(oldest) = list.iter().find(|(_, (visit, _))| !visit.is_at_work()).map(|(id, _)| *id) else {
-                return;
-            };
-            if let Some((_, task)) = list.remove(&oldest) {
-                task.abort();
-            }
+            let Some((_, task)) = dispensable(&list).and_then(|id| list.remove(&id)) else { return };
+            task.abort();
         }
         let visit = Visit::default();
         let (listed, work) = (Listed(self.clone(), id), converse(stream, router.clone(), visit.clone(), watcher));
@@ -106,6 +139,15 @@ impl Connections {
     }
 }
 
+/// The oldest of those that are the most, of the two kinds that may be given up: a crowd of the one kind costs
+/// those of the other nothing.
+fn dispensable(list: &Visits) -> Option<u64> {
+    let of = |occupation| list.iter().filter(move |(_, (visit, _))| visit.is(occupation)).map(|(id, _)| *id);
+    let (senders, shared) = (of(Occupation::Sender), of(Occupation::Shared));
+    let mut crowd = if senders.clone().count() > shared.clone().count() { senders } else { shared };
+    crowd.next().or_else(|| of(Occupation::Sender).next())
+}
+
 /// The requests of one connection.
 async fn converse(stream: TcpStream, router: Router, visit: Visit, watcher: Watcher) {
     if let Err(e) = stream.set_nodelay(true) {
@@ -114,13 +156,14 @@ async fn converse(stream: TcpStream, router: Router, visit: Visit, watcher: Watc
     let router = TowerToHyperService::new(router);
     let service = service_fn(move |request: hyper::Request<Incoming>| {
         let visit = visit.clone();
-        visit.set_at_work(true);
+        visit.set(Occupation::Work);
         let mut request = request.map(Body::new);
+        drop_unfit_id(request.headers_mut());
         request.extensions_mut().insert(visit.clone());
         let answer = router.call(request);
         async move {
             let answer = answer.await;
-            visit.set_at_work(false);
+            visit.set(Occupation::Sender);
             answer
         }
     });
@@ -132,5 +175,47 @@ async fn converse(stream: TcpStream, router: Router, visit: Visit, watcher: Watc
         .serve_connection(TokioIo::new(stream), service);
     if let Err(e) = watcher.watch(connection).await {
         tracing::debug!(error = %e, "a connection ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_requests_that_do_not_fit_into_a_line_are_dropped() {
+        for (id, stays) in
+            [("a-1", true), ("", false), ("a b", false), ("a=1 level=error", false), (&"a".repeat(129), false)]
+        {
+            let mut headers = HeaderMap::from_iter([(
+                axum::http::HeaderName::from_static("x-request-id"),
+                HeaderValue::from_str(id).unwrap(),
+            )]);
+            drop_unfit_id(&mut headers);
+            assert_eq!(headers.contains_key("x-request-id"), stays, "{id}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_oldest_of_the_crowd_goes_and_never_one_at_work() {
+        use Occupation::{Sender, Shared, Work};
+        let cases = [
+            (vec![Work, Shared, Sender, Shared], Some(1)),
+            (vec![Work, Shared, Sender, Sender], Some(2)),
+            (vec![Work, Sender], Some(1)),
+            (vec![Shared, Work], Some(0)),
+            (vec![Work, Work], None),
+        ];
+        for (occupations, expected) in cases {
+            let list: Visits = (0..)
+                .zip(&occupations)
+                .map(|(id, occupation)| {
+                    let visit = Visit::default();
+                    visit.set(*occupation);
+                    (id, (visit, tokio::spawn(async {}).abort_handle()))
+                })
+                .collect();
+            assert_eq!(dispensable(&list), expected, "{occupations:?}");
+        }
     }
 }

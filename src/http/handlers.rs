@@ -3,18 +3,18 @@
 
 use super::App;
 use super::auth::{Caller, Verb};
-use super::connections::Visit;
+use super::connections::{Occupation, Visit};
 use super::metrics;
 use crate::error::{Class, Error};
 use crate::resync;
 use crate::status::{self, Status};
 use crate::sync::CALL_BUDGET;
 use crate::sync::pairing::{self, Nuked};
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -41,9 +41,9 @@ async fn admit(app: &App, request: Request, verb: Verb) -> Result<(Caller, Bytes
         return Err(unauthorized());
     }
     let visit = head.extensions.get::<Visit>().cloned().unwrap_or_default();
-    visit.set_at_work(false);
+    visit.set(Occupation::Sender);
     let body = app.bodies.read(head.headers.get(header::CONTENT_LENGTH), body).await;
-    visit.set_at_work(true);
+    visit.set(Occupation::Work);
     let body = body.map_err(|(status, error)| Box::new(refusal(status, error)))?;
     app.auth.check(&head.headers, &body, verb).map(|caller| (caller, body)).ok_or_else(unauthorized)
 }
@@ -53,6 +53,10 @@ fn unauthorized() -> Box<Response> {
         StatusCode::UNAUTHORIZED,
         "wrong or missing signature: send the secret in x-webhook-signature, or sign as Standard Webhooks",
     ))
+}
+
+fn replayed() -> Response {
+    refusal(StatusCode::UNAUTHORIZED, "this request's webhook-id was used before: sign a new one")
 }
 
 fn failure(error: &Error) -> Response {
@@ -112,19 +116,13 @@ pub(super) async fn nuke(
         Some(other) => return refusal(StatusCode::BAD_REQUEST, format!("refill must be true or false, not {other:?}")),
     };
     let done = detached(async move {
-        let id = match &caller {
-            Caller::Signed(id) => Some(id.as_str()),
-            Caller::Secret => None,
-        };
-        let done = pairing::nuke(&app.worker, id, refill).await?;
+        let done = pairing::nuke(&app.worker, caller.id(), refill).await?;
         app.worker.circuit().succeeded();
         Ok(done)
     });
     match done.await {
         Ok(Nuked::Done) => success(json!({"message": "Data nuked and schema reinitialized"})),
-        Ok(Nuked::Replayed) => {
-            refusal(StatusCode::UNAUTHORIZED, "this request's webhook-id was used before: sign a new one")
-        }
+        Ok(Nuked::Replayed) => replayed(),
         Err(e) => failure(&e),
     }
 }
@@ -141,8 +139,8 @@ struct ResyncBody {
 }
 
 pub(super) async fn resync(State(app): State<Arc<App>>, request: Request) -> Response {
-    let body = match admit(&app, request, Verb::Resync).await {
-        Ok((_, body)) => body,
+    let (caller, body) = match admit(&app, request, Verb::Resync).await {
+        Ok(admitted) => admitted,
         Err(response) => return *response,
     };
     let asked = match body.trim_ascii() {
@@ -164,12 +162,13 @@ pub(super) async fn resync(State(app): State<Arc<App>>, request: Request) -> Res
     let answer = json!({"success": true, "tables": tables});
     let request = async move {
         let names: Vec<&str> = tables.iter().map(String::as_str).collect();
-        resync::request(&app.worker, &names).await?;
+        let is_new = resync::request_once(&app.worker, &names, caller.id()).await?;
         app.go_on.notify_one();
-        Ok(())
+        Ok(is_new)
     };
     match detached(request).await {
-        Ok(()) => (StatusCode::ACCEPTED, Json(answer)).into_response(),
+        Ok(true) => (StatusCode::ACCEPTED, Json(answer)).into_response(),
+        Ok(false) => replayed(),
         Err(e) => failure(&e),
     }
 }
@@ -188,14 +187,18 @@ pub(super) async fn health() -> &'static str {
     "OK"
 }
 
-pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let reasons = app.ready.get(status::unready(&app.worker)).await;
+pub(super) async fn ready(State(app): State<Arc<App>>, Extension(visit): Extension<Visit>) -> Response {
+    let asked = app.clone();
+    let reasons = visit.sharing(app.ready.get(|| async move { status::unready(&asked.worker).await })).await;
+    let Some(reasons) = reasons else {
+        return refusal(StatusCode::INTERNAL_SERVER_ERROR, "whether it is ready cannot be told: ask again");
+    };
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons}))).into_response()
 }
 
-pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    match metrics::text(&app).await {
+pub(super) async fn metrics(State(app): State<Arc<App>>, Extension(visit): Extension<Visit>) -> Response {
+    match visit.sharing(metrics::text(&app)).await {
         Some(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         None => refusal(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
     }

@@ -1,55 +1,120 @@
-//! An answer that takes work and that anybody may ask for: made by one caller at a time, for all who ask
-//! meanwhile, so that a crowd costs no more than one.
+//! An answer that takes work and that anybody may ask for: made once for all who ask meanwhile and kept for a
+//! while, so that a crowd costs no more than one caller.
 
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use tokio::sync::Mutex;
 
-/// The last answer and when it was begun.
+/// An answer and when it was ready; `None` if the task that made it broke off.
+type Making<T> = Shared<BoxFuture<'static, Option<(Instant, T)>>>;
+
+/// The last answer, or the one that is being made.
 pub(super) struct Kept<T> {
-    last: Mutex<Option<(Instant, T)>>,
+    last: Mutex<Option<Making<T>>>,
     age: Duration,
 }
 
-impl<T: Clone> Kept<T> {
-    /// Answers are given again until `age` has passed since they were begun. With none, only to those who
-    /// asked before that.
+impl<T: Clone + Send + Sync + 'static> Kept<T> {
+    /// Answers are given again until `age` has passed since they were ready.
     pub(super) fn new(age: Duration) -> Self {
         Self { last: Mutex::new(None), age }
     }
 
-    /// The last answer if it is good enough, else a new one.
-    pub(super) async fn get(&self, make: impl Future<Output = T>) -> T {
-        let asked = Instant::now();
-        let mut last = self.last.lock().await;
-        if let Some((begun, answer)) = last.as_ref()
-            && *begun + self.age >= asked
+    /// The last answer if it is good enough, else a new one. Who goes away while it is made stops nothing, so that
+    /// those who ask and hang up cost no more either.
+    pub(super) async fn get<F>(&self, make: impl FnOnce() -> F) -> Option<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let making = self.making(make);
+        making.await.map(|(_, answer)| answer)
+    }
+
+    fn making<F>(&self, make: impl FnOnce() -> F) -> Making<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(making) = last.as_ref()
+            && self.is_good(making)
         {
-            return answer.clone();
+            return making.clone();
         }
-        let begun = Instant::now();
-        let answer = make.await;
-        *last = Some((begun, answer.clone()));
-        answer
+        let answer = make();
+        let task = tokio::spawn(async move {
+            let answer = answer.await;
+            (Instant::now(), answer)
+        });
+        let making = task.map(Result::ok).boxed().shared();
+        *last = Some(making.clone());
+        making
+    }
+
+    fn is_good(&self, making: &Making<T>) -> bool {
+        match making.peek() {
+            None => true,
+            Some(done) => done.as_ref().is_some_and(|(ready, _)| ready.elapsed() < self.age),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
-    use tokio::time::sleep;
+    use tokio::sync::Notify;
+
+    struct Slow {
+        kept: Kept<u32>,
+        made: Arc<AtomicU32>,
+        go: Arc<Notify>,
+    }
+
+    impl Slow {
+        fn new(age: Duration) -> Self {
+            Self { kept: Kept::new(age), made: Arc::default(), go: Arc::default() }
+        }
+
+        async fn ask(&self) -> Option<u32> {
+            let (made, go) = (self.made.clone(), self.go.clone());
+            let make = async move {
+                go.notified().await;
+                made.fetch_add(1, Ordering::Relaxed) + 1
+            };
+            self.kept.get(|| make).await
+        }
+    }
 
     #[tokio::test]
-    async fn a_crowd_shares_an_answer_that_was_begun_after_it_asked() {
-        let (kept, made) = (Kept::new(Duration::ZERO), AtomicU32::new(0));
-        let ask = || {
-            kept.get(async {
-                sleep(Duration::from_millis(20)).await;
-                made.fetch_add(1, Ordering::Relaxed) + 1
-            })
-        };
-        let crowd = futures_util::future::join_all((0..100).map(|_| ask())).await;
-        assert!(crowd[1..].iter().all(|answer| *answer == 2), "the first asked for itself: {crowd:?}");
-        assert_eq!(ask().await, 3, "later, it is asked anew");
+    async fn a_crowd_shares_an_answer_which_is_kept() {
+        let slow = Slow::new(Duration::from_secs(3600));
+        let crowd = futures_util::future::join_all((0..100).map(|_| slow.ask()));
+        let (crowd, ()) = tokio::join!(crowd, async { slow.go.notify_one() });
+        assert!(crowd.iter().all(|answer| *answer == Some(1)), "{crowd:?}");
+        assert_eq!(slow.ask().await, Some(1), "kept");
+        let fresh = Slow::new(Duration::ZERO);
+        for expected in 1..3 {
+            fresh.go.notify_one();
+            assert_eq!(fresh.ask().await, Some(expected), "not kept");
+        }
+    }
+
+    #[tokio::test]
+    async fn callers_who_go_away_neither_stop_it_nor_begin_it_anew() {
+        let slow = Slow::new(Duration::from_secs(3600));
+        for _ in 0..100 {
+            assert!(slow.ask().now_or_never().is_none());
+        }
+        slow.go.notify_one();
+        assert_eq!(slow.ask().await, Some(1));
+    }
+
+    #[tokio::test]
+    async fn one_that_breaks_off_is_made_anew() {
+        let kept = Kept::new(Duration::from_secs(3600));
+        assert_eq!(kept.get(|| async { panic!("as a fault would") }).await, None);
+        assert_eq!(kept.get(|| async { 7 }).await, Some(7));
     }
 }

@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
@@ -24,8 +25,9 @@ type Value = Gauge<f64, AtomicU64>;
 type ByTable = Family<[(&'static str, String); 1], Value>;
 
 /// The text, at most [`KEPT`] old; `None` if it cannot be written.
-pub(super) async fn text(app: &App) -> Option<String> {
-    app.metrics.get(async { written(app).await.ok() }).await
+pub(super) async fn text(app: &Arc<App>) -> Option<String> {
+    let asked = app.clone();
+    app.metrics.get(|| async move { written(&asked).await.ok() }).await.flatten()
 }
 
 async fn written(app: &App) -> Result<String, fmt::Error> {

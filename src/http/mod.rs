@@ -32,6 +32,12 @@ pub use body::BODY_BYTES;
 /// Time for one request: a drain's budget, its last step, and a little.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long the answer of `/ready` is kept: a crowd that asks costs both sides no more than one caller.
+const READY_KEPT: Duration = Duration::from_secs(5);
+
+/// Longest part of a request's path that the log shows.
+const PATH_BYTES: usize = 200;
+
 /// After following broke off by a fault of its own.
 const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
 
@@ -59,7 +65,7 @@ pub struct App {
 impl App {
     /// A worker behind `auth`.
     pub fn new(worker: Worker, auth: Auth) -> Self {
-        let (metrics, ready) = (Kept::new(metrics::KEPT), Kept::new(Duration::ZERO));
+        let (metrics, ready) = (Kept::new(metrics::KEPT), Kept::new(READY_KEPT));
         Self { worker, auth, go_on: Notify::new(), is_following: false, bodies: Bodies::new(), metrics, ready }
     }
 
@@ -100,14 +106,16 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(CatchPanicLayer::new())
         .layer(TimeoutLayer::with_status_code(StatusCode::REQUEST_TIMEOUT, REQUEST_TIMEOUT))
         .layer(PropagateRequestIdLayer::new(request_id.clone()))
-        .layer(TraceLayer::new_for_http().make_span_with(span))
+        .layer(TraceLayer::new_for_http().make_span_with(span).on_failure(())) // what fails is logged where it does
         .layer(SetRequestIdLayer::new(request_id, MakeRequestUuid))
 }
 
 /// No query and no header but the request's id: secrets travel there.
 fn span<B>(request: &Request<B>) -> tracing::Span {
     let id = request.headers().get("x-request-id").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
+    let path = request.uri().path();
+    let path = path.get(..PATH_BYTES).unwrap_or(path); // always ASCII
+    tracing::info_span!("request", method = %request.method(), path, id)
 }
 
 /// Serves until `shutdown` resolves, then ends the step in hand and returns.

@@ -15,7 +15,7 @@ pub use document::{Document, JSON_SCHEMA};
 pub use report::InitReport;
 
 use crate::error::Error;
-use crate::postgres::PgUrl;
+use crate::postgres::{PgUrl, Purpose};
 use draft::Draft;
 use select::Choice;
 
@@ -45,7 +45,7 @@ pub struct Outcome {
 /// Reads the catalog and adds to `document` what is asked for.
 pub async fn init(postgres: &PgUrl, options: &InitOptions, document: &Document) -> Result<Outcome, Failure> {
     let choice = Choice::parse(options)?;
-    let client = postgres.pinned().await?;
+    let client = postgres.pinned(Purpose::Init).await?;
     catalog::begin(&client).await?;
     let relations = catalog::relations(&client).await?;
     choice.check(&relations)?;

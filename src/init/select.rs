@@ -5,10 +5,7 @@ use super::InitOptions;
 use super::catalog::Relation;
 use super::pattern::Pattern;
 use crate::config::ConfigError;
-use crate::schema::SourceName;
-
-/// Schemas that hold machinery, ours included.
-const MACHINERY: [&str; 5] = ["pgmq", "pgflume", "cron", "net", "vault"];
+use crate::schema::{SourceName, is_machinery};
 
 /// Schemas that belong to Supabase, where it is Supabase. Elsewhere `auth` may be anybody's.
 const SUPABASE: [&str; 13] = [
@@ -97,9 +94,10 @@ impl Choice {
     }
 }
 
-/// A pattern reaches machinery only by its name.
+/// A pattern reaches what is somebody else's only by its name, and what no source may be not at all.
 fn reaches(pattern: &Pattern, relation: &Relation) -> bool {
     pattern.matches(&relation.name)
+        && !is_machinery(&relation.name.schema)
         && match machinery(relation) {
             None => true,
             Some(_) if relation.extension.is_some() => pattern.names_table(),
@@ -110,7 +108,7 @@ fn reaches(pattern: &Pattern, relation: &Relation) -> bool {
 /// Whose machinery a relation is.
 pub fn machinery(relation: &Relation) -> Option<String> {
     let schema = relation.name.schema.as_str();
-    if MACHINERY.contains(&schema) {
+    if is_machinery(schema) {
         return Some(format!("the schema {schema}, which is machinery"));
     }
     if relation.on_supabase && SUPABASE.contains(&schema) {
@@ -120,6 +118,12 @@ pub fn machinery(relation: &Relation) -> Option<String> {
 }
 
 fn nothing_matches(option: &str, pattern: &Pattern, relations: &[Relation]) -> ConfigError {
+    if relations.iter().any(|r| pattern.matches(&r.name) && is_machinery(&r.name.schema)) {
+        return ConfigError(format!(
+            "{option} {}: what that names is machinery, and may hold secrets: it is never replicated",
+            pattern.text()
+        ));
+    }
     let near = pattern.near(relations.iter().map(|r| &r.name));
     let mend = if near.is_empty() {
         "no name is like it; names are case-sensitive, and without a pattern init shows what there is".to_owned()
@@ -149,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn machinery_is_taken_by_its_name_only() {
+    fn what_is_somebodys_is_taken_by_its_name_only_and_machinery_not_at_all() {
         let app = relation("public.users", true, None);
         let supabase = relation("auth.users", true, None);
         let elsewhere = relation("auth.users", false, None);
@@ -161,7 +165,8 @@ mod tests {
             ("*", [true, false, true, false, false]),
             ("*.users", [true, false, true, false, true]),
             ("auth.*", [false, true, true, false, false]),
-            ("pgmq.users", [false, false, false, true, false]),
+            ("pgmq.users", [false; 5]),
+            ("pgmq.*", [false; 5]),
         ] {
             let tables = (!pattern.is_empty()).then(|| pattern.to_owned()).into_iter().collect();
             let choice = Choice::parse(&InitOptions { tables, ..InitOptions::default() }).unwrap();

@@ -2,12 +2,23 @@
 //! login's path could otherwise have it run as us: a better-matching overload wins over Postgres' own, although
 //! `pg_catalog` is searched first. Set within each transaction, so that it holds through a transaction pooler, too.
 
+use super::Purpose;
+use futures_util::Stream;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::task::AbortHandle;
+use tokio::time::Sleep;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Error, Row, RowStream, SimpleQueryMessage};
+use tokio_postgres::{Error, Row, SimpleQueryMessage};
 
 /// What each transaction begins with.
 const PINNED: &str = "set local search_path = ''";
+
+/// Postgres ends a transaction of which it has heard nothing for so long: its process is stopped, or its connection is,
+/// and others wait for what it holds. Longer than one question to the replica may take; see [`crate::awake`].
+pub const SILENCE: Duration = Duration::from_secs(45);
 
 /// A statement's parameters with their types: they are not asked for, which would take a prepared statement.
 pub type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
@@ -18,31 +29,93 @@ pub struct Client {
     inner: tokio_postgres::Client,
     /// Whether a transaction was begun and not ended: then it is pinned already.
     is_open: AtomicBool,
+    limit: Limit,
+}
+
+/// How long an answer may take. Whoever gets none closes the connection, so that whatever else waits for it ends, too.
+#[derive(Clone)]
+struct Limit {
+    purpose: Purpose,
+    driver: AbortHandle,
+}
+
+impl Limit {
+    fn close(&self) {
+        let (connection, seconds) = (self.purpose.name(), self.purpose.patience().as_secs());
+        tracing::warn!(connection, seconds, "Postgres does not answer: the connection is given up");
+        self.driver.abort();
+    }
+
+    /// The answer, or that the connection is closed.
+    async fn answer<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let mut call = pin!(call);
+        match tokio::time::timeout(self.purpose.patience(), &mut call).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.close();
+                call.await
+            }
+        }
+    }
+}
+
+/// Rows as they come. Each has as long as an answer has; a caller who takes his time is not counted.
+pub struct RowStream {
+    rows: Pin<Box<tokio_postgres::RowStream>>,
+    limit: Limit,
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stream for RowStream {
+    type Item = Result<Row, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.rows.as_mut().poll_next(context);
+        if next.is_ready() {
+            self.late = None;
+            return next;
+        }
+        let this = &mut *self;
+        let patience = this.limit.purpose.patience();
+        let late = this.late.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        if late.as_mut().poll(context).is_ready() {
+            this.limit.close();
+            *late = Box::pin(tokio::time::sleep(patience));
+        }
+        Poll::Pending
+    }
 }
 
 impl Client {
     /// Takes a fresh connection.
-    pub fn new(inner: tokio_postgres::Client) -> Self {
-        Self { inner, is_open: AtomicBool::new(false) }
+    pub(super) fn new(inner: tokio_postgres::Client, driver: AbortHandle, purpose: Purpose) -> Self {
+        Self { inner, is_open: AtomicBool::new(false), limit: Limit { purpose, driver } }
+    }
+
+    /// A sign of life within a transaction. Without a limit of its own: it stands behind rows that nobody takes yet.
+    pub async fn pulse(&self) -> Result<(), Error> {
+        self.inner.batch_execute("").await
     }
 
     /// Begins a transaction: `how` stands behind `begin` (an isolation level, or nothing), `then` are statements that
     /// travel with it.
     pub async fn begin(&self, how: &str, then: &str) -> Result<(), Error> {
         self.is_open.store(true, Ordering::Relaxed);
-        self.inner.batch_execute(&format!("begin {how}; {PINNED}; {then}")).await
+        let silence = SILENCE.as_millis();
+        let sql = format!("begin {how}; {PINNED}; set local idle_in_transaction_session_timeout = {silence}; {then}");
+        self.limit.answer(self.inner.batch_execute(&sql)).await
     }
 
     /// Ends it.
     pub async fn commit(&self) -> Result<(), Error> {
         self.is_open.store(false, Ordering::Relaxed);
-        self.inner.batch_execute("commit").await
+        self.limit.answer(self.inner.batch_execute("commit")).await
     }
 
     /// Gives it up; does nothing where there is none.
     pub async fn rollback(&self) -> Result<(), Error> {
         self.is_open.store(false, Ordering::Relaxed);
-        self.inner.batch_execute("rollback").await
+        self.limit.answer(self.inner.batch_execute("rollback")).await
     }
 
     /// Whether a transaction was begun and not ended.
@@ -54,22 +127,22 @@ impl Client {
     /// their own: all or nothing.
     pub async fn batch_execute(&self, sql: &str) -> Result<(), Error> {
         match self.is_open() {
-            true => self.inner.batch_execute(sql).await,
-            false => self.inner.batch_execute(&format!("{PINNED}; {sql}")).await,
+            true => self.limit.answer(self.inner.batch_execute(sql)).await,
+            false => self.limit.answer(self.inner.batch_execute(&format!("{PINNED}; {sql}"))).await,
         }
     }
 
     /// A script that begins and ends its transactions itself, each with its own settings. For `setup`, whose
     /// transactions people may also run by hand.
     pub async fn run_script(&self, sql: &str) -> Result<(), Error> {
-        self.inner.batch_execute(sql).await
+        self.limit.answer(self.inner.batch_execute(sql)).await
     }
 
     /// Statements whose rows come as text. Outside of a transaction an error leaves none behind.
     pub async fn simple_query(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
         match self.is_open() {
-            true => self.inner.simple_query(sql).await,
-            false => self.inner.simple_query(&format!("{PINNED}; {sql}")).await,
+            true => self.limit.answer(self.inner.simple_query(sql)).await,
+            false => self.limit.answer(self.inner.simple_query(&format!("{PINNED}; {sql}"))).await,
         }
     }
 
@@ -94,20 +167,24 @@ impl Client {
         I: IntoIterator<Item = (&'a (dyn ToSql + Sync), Type)>,
     {
         debug_assert!(self.is_open(), "rows are read inside of a transaction");
-        self.inner.query_typed_raw(sql, parameters).await
+        let rows = self.limit.answer(self.inner.query_typed_raw(sql, parameters)).await?;
+        Ok(RowStream { rows: Box::pin(rows), limit: self.limit.clone(), late: None })
     }
 
     /// Runs one statement in a transaction of its own, unless it stands in one already. All three are sent before the
     /// first answer comes, so that nothing is left open where the caller gives up.
     async fn alone<T>(&self, statement: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         if self.is_open() {
-            return statement.await;
+            return self.limit.answer(statement).await;
         }
         let begin = self.inner.batch_execute("begin; set local search_path = ''");
-        let (begun, done, ended) = futures_util::join!(begin, statement, self.inner.batch_execute("commit"));
-        begun?;
-        let done = done?;
-        ended?; // a commit that is refused has changed nothing
-        Ok(done)
+        let all = async {
+            let (begun, done, ended) = futures_util::join!(begin, statement, self.inner.batch_execute("commit"));
+            begun?;
+            let done = done?;
+            ended?; // a commit that is refused has changed nothing
+            Ok(done)
+        };
+        self.limit.answer(all).await
     }
 }

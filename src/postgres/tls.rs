@@ -6,7 +6,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::sync::Arc;
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -23,13 +23,27 @@ impl PgUrl {
             name: self.tls == Tls::VerifyFull,
             provider: provider.clone(),
         };
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| Error::halt(format!("TLS cannot be set up: {e}")).caused_by(e))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(verifier));
+        let config = match &self.client_cert {
+            None => builder.with_no_client_auth(),
+            Some((cert, key)) => {
+                builder.with_client_auth_cert(read_certs("sslcert", cert)?, read_key(key)?).map_err(|e| {
+                    Error::halt(format!(
+                        "sslcert and sslkey in PGMQ_URL do not go together ({e}): name a certificate and its own key"
+                    ))
+                })?
+            }
+        };
         Ok(MakeRustlsConnect::new(config))
+    }
+
+    /// Looks at the files that the URL names: said at start, and not at the first connection.
+    pub(crate) fn check_files(&self) -> Result<(), String> {
+        self.connector().map(drop).map_err(|e| e.to_string())
     }
 
     fn chain_verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>> {
@@ -40,9 +54,7 @@ impl PgUrl {
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             }
             Some(path) => {
-                let certs = CertificateDer::pem_file_iter(path)
-                    .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                    .map_err(|e| Error::halt(format!("sslrootcert in PGMQ_URL cannot be read ({e}): {mend}")))?;
+                let certs = read_certs("sslrootcert", path)?;
                 roots.add_parsable_certificates(certs);
             }
         }
@@ -50,6 +62,23 @@ impl PgUrl {
             .build()
             .map_err(|e| Error::halt(format!("no certificate authority to check Postgres with ({e}): {mend}")))
     }
+}
+
+fn read_certs(name: &str, path: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let certs = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    match certs {
+        Ok(certs) if certs.is_empty() => Err(unread(name, "it holds no certificate")),
+        Ok(certs) => Ok(certs),
+        Err(e) => Err(unread(name, e)),
+    }
+}
+
+fn read_key(path: &str) -> Result<PrivateKeyDer<'static>> {
+    PrivateKeyDer::from_pem_file(path).map_err(|e| unread("sslkey", e))
+}
+
+fn unread(name: &str, why: impl std::fmt::Display) -> Error {
+    Error::halt(format!("{name} in PGMQ_URL cannot be read ({why}): name a PEM file that the worker may read"))
 }
 
 /// Checks what `sslmode` asks for and no more.

@@ -17,6 +17,9 @@ pub const TABLES: [&str; 3] = ["_pgflume_head", "_pgflume_ledger", "_pgflume_fre
 /// Reads the head.
 pub const SELECT_HEAD: &str = "SELECT epoch, seq, token FROM _pgflume_head WHERE id = 1";
 
+/// Reads the head and whose it is.
+pub const SELECT_STANDING: &str = "SELECT epoch, seq, token, owner FROM _pgflume_head WHERE id = 1";
+
 /// Reads the ledger after `?1` and up to `?2`.
 pub const SELECT_LEDGER: &str = "SELECT epoch, seq, token, parent, xid, lsn, images, messages, digest \
      FROM _pgflume_ledger WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
@@ -55,6 +58,23 @@ impl Head {
             }
             Some(_) => Err(damaged("_pgflume_head")),
         }
+    }
+}
+
+/// Where the replica is, and whose.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Its position; `None` if it was never paired.
+    pub head: Option<Head>,
+    /// What wrote it: system identifier, queue and database of a Postgres. `None` where an older version did.
+    pub owner: Option<String>,
+}
+
+impl Standing {
+    pub(super) fn from_rows(mut rows: Rows) -> Result<Self> {
+        let owner = rows.first_mut().and_then(Vec::pop);
+        let owner = if let Some(Cell::Text(owner)) = owner { Some(owner) } else { None };
+        Ok(Self { head: Head::from_rows(rows)?, owner })
     }
 }
 
@@ -230,7 +250,7 @@ impl Freshness {
 pub(super) fn create() -> Vec<Statement> {
     [
         "CREATE TABLE IF NOT EXISTS _pgflume_head (id INTEGER PRIMARY KEY CHECK (id = 1), \
-         epoch TEXT NOT NULL, seq INTEGER NOT NULL, token TEXT NOT NULL)",
+         epoch TEXT NOT NULL, seq INTEGER NOT NULL, token TEXT NOT NULL, owner TEXT)",
         "CREATE TABLE IF NOT EXISTS _pgflume_ledger (seq INTEGER PRIMARY KEY, epoch TEXT NOT NULL, token TEXT NOT NULL, \
          parent TEXT NOT NULL, xid TEXT NOT NULL, lsn TEXT NOT NULL, images TEXT NOT NULL, applied_at TEXT NOT NULL, \
          messages TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT '')",
@@ -243,9 +263,14 @@ pub(super) fn create() -> Vec<Statement> {
 
 /// What the bookkeeping of an older version lacks.
 pub(super) fn upgrade(there: &Inventory) -> Vec<Statement> {
-    let lacks = |column: &&str| there.has_bookkeeping() && there.column("_pgflume_ledger", column).is_none();
-    let add = |column| format!("ALTER TABLE _pgflume_ledger ADD COLUMN {column} TEXT NOT NULL DEFAULT ''").into();
-    ["messages", "digest"].into_iter().filter(lacks).map(add).collect()
+    let columns = [
+        ("_pgflume_ledger", "messages", "TEXT NOT NULL DEFAULT ''"),
+        ("_pgflume_ledger", "digest", "TEXT NOT NULL DEFAULT ''"),
+        ("_pgflume_head", "owner", "TEXT"),
+    ];
+    let lacks = |(table, column, _): &(&str, &str, &str)| there.column(table, column).is_none();
+    let add = |(table, column, kind)| format!("ALTER TABLE {table} ADD COLUMN {column} {kind}").into();
+    columns.into_iter().filter(|_| there.has_bookkeeping()).filter(lacks).map(add).collect()
 }
 
 /// Compare-and-set. Where the head is not `from`, the subquery is NULL and NOT NULL fails the
@@ -278,11 +303,17 @@ pub(super) fn assert_at(from: Option<&Head>) -> Statement {
     }
 }
 
-pub(super) fn replace(to: &Head) -> Vec<Statement> {
+/// Says whose the replica is.
+pub(super) fn sign(owner: &str) -> Statement {
+    Statement::new("UPDATE _pgflume_head SET owner = ?1", vec![Cell::Text(owner.to_owned())])
+}
+
+pub(super) fn replace(to: &Head, owner: &str) -> Vec<Statement> {
     let head = "INSERT INTO _pgflume_head (id, epoch, seq, token) VALUES (1, ?1, ?2, ?3) \
                 ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, token = excluded.token";
     vec![
         Statement::new(head, vec![Cell::Text(to.epoch.clone()), Cell::Integer(to.seq), Cell::Text(to.token.clone())]),
+        sign(owner),
         "DELETE FROM _pgflume_ledger".to_owned().into(),
         "UPDATE _pgflume_freshness SET caught_up_at = NULL, applied_at = NULL, queued = 0".to_owned().into(),
     ]

@@ -1,7 +1,12 @@
 //! Hrana 3 over HTTP, as far as one batch needs it: requests as protobuf or JSON, and what they answer.
 //! The message numbers are those of libSQL's `docs/HRANA_3_SPEC.md`.
 
+mod budget;
+mod json;
+mod protobuf;
+
 use crate::value::Cell;
+use crate::words;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use prost::{Message, Oneof};
@@ -32,13 +37,26 @@ pub struct Step {
     pub want_rows: bool,
 }
 
-/// A server's error.
+/// Longest code of a server's error that is kept, in characters: SQLite's have 40 at most.
+const CODE_CHARS: usize = 64;
+
+/// Longest message, in characters.
+const MESSAGE_CHARS: usize = 1_000;
+
+/// A server's error, in words that may be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// Like `SQLITE_CONSTRAINT`.
     pub code: String,
     /// Its words; may quote SQL.
     pub message: String,
+}
+
+impl Failure {
+    /// Bounded, and without what could forge a line of the log.
+    pub fn new(code: &str, message: &str) -> Self {
+        Self { code: words::clean(code, CODE_CHARS), message: words::clean(message, MESSAGE_CHARS) }
+    }
 }
 
 /// What became of a batch.
@@ -84,8 +102,8 @@ impl Encoding {
     /// Reads the answer. `Err(Garbled)` leaves the outcome unknown; `Ok(Err)` is the stream's refusal.
     pub fn decode(self, body: &[u8]) -> Result<Result<Outcome, Failure>, Garbled> {
         match self {
-            Self::Protobuf => protobuf_response(body),
-            Self::Json => json_response(body),
+            Self::Protobuf => protobuf::response(body),
+            Self::Json => json::response(body),
         }
     }
 }
@@ -177,66 +195,6 @@ enum Kind {
     Blob(Vec<u8>),
 }
 
-#[derive(Clone, PartialEq, Message)]
-struct PipelineResponse {
-    #[prost(message, repeated, tag = "3")]
-    results: Vec<StreamResult>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct StreamResult {
-    #[prost(oneof = "Answer", tags = "1, 2")]
-    result: Option<Answer>,
-}
-
-#[derive(Clone, PartialEq, Oneof)]
-enum Answer {
-    #[prost(message, tag = "1")]
-    Ok(StreamResponse),
-    #[prost(message, tag = "2")]
-    Error(HranaError),
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct HranaError {
-    #[prost(string, tag = "1")]
-    message: String,
-    #[prost(string, optional, tag = "2")]
-    code: Option<String>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct StreamResponse {
-    #[prost(message, optional, tag = "3")]
-    batch: Option<BatchResponse>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct BatchResponse {
-    #[prost(message, optional, tag = "1")]
-    result: Option<BatchResult>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct BatchResult {
-    #[prost(map = "uint32, message", tag = "1")]
-    step_results: HashMap<u32, StmtResult>,
-    #[prost(map = "uint32, message", tag = "2")]
-    step_errors: HashMap<u32, HranaError>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct StmtResult {
-    #[prost(message, repeated, tag = "2")]
-    rows: Vec<Row>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Row {
-    #[prost(message, repeated, tag = "1")]
-    values: Vec<Value>,
-}
-
 fn protobuf_request(steps: Vec<Step>) -> PipelineRequest {
     let condition = |when| match when {
         When::Always => None,
@@ -271,32 +229,6 @@ fn to_protobuf(cell: Cell) -> Value {
     }
 }
 
-fn from_protobuf(value: Value) -> Cell {
-    match value.value {
-        None | Some(Kind::Null(_)) => Cell::Null,
-        Some(Kind::Integer(i)) => Cell::Integer(i),
-        Some(Kind::Float(r)) => Cell::Real(r),
-        Some(Kind::Text(text)) => Cell::Text(text),
-        Some(Kind::Blob(bytes)) => Cell::Blob(bytes),
-    }
-}
-
-fn protobuf_response(body: &[u8]) -> Result<Result<Outcome, Failure>, Garbled> {
-    let response = PipelineResponse::decode(body).map_err(|e| Garbled(e.to_string()))?;
-    let failure = |e: HranaError| Failure { code: e.code.unwrap_or_default(), message: e.message };
-    let result = match response.results.into_iter().next().and_then(|r| r.result) {
-        Some(Answer::Ok(ok)) => ok.batch.and_then(|b| b.result).ok_or_else(|| Garbled("no batch in it".into()))?,
-        Some(Answer::Error(e)) => return Ok(Err(failure(e))),
-        None => return Err(Garbled("no result in it".into())),
-    };
-    let rows =
-        |r: StmtResult| r.rows.into_iter().map(|row| row.values.into_iter().map(from_protobuf).collect()).collect();
-    Ok(Ok(Outcome {
-        results: result.step_results.into_iter().map(|(i, r)| (i, rows(r))).collect(),
-        error: result.step_errors.into_iter().map(|(i, e)| (i, failure(e))).min_by_key(|(i, _)| *i),
-    }))
-}
-
 fn json_request(steps: &[Step]) -> Json {
     let steps: Vec<Json> = steps
         .iter()
@@ -322,43 +254,6 @@ fn to_json(cell: &Cell) -> Json {
         Cell::Text(text) => json!({"type": "text", "value": text}),
         Cell::Blob(bytes) => json!({"type": "blob", "base64": STANDARD_NO_PAD.encode(bytes)}),
     }
-}
-
-fn from_json(value: &Json) -> Option<Cell> {
-    Some(match value["type"].as_str()? {
-        "null" => Cell::Null,
-        "integer" => Cell::Integer(value["value"].as_str()?.parse().ok()?),
-        "float" => Cell::Real(value["value"].as_f64()?),
-        "text" => Cell::Text(value["value"].as_str()?.to_owned()),
-        "blob" => Cell::Blob(STANDARD_NO_PAD.decode(value["base64"].as_str()?.trim_end_matches('=')).ok()?),
-        _ => return None,
-    })
-}
-
-fn json_response(body: &[u8]) -> Result<Result<Outcome, Failure>, Garbled> {
-    let response: Json = serde_json::from_slice(body).map_err(|e| Garbled(e.to_string()))?;
-    let first = &response["results"][0];
-    let failure = |e: &Json| Failure {
-        code: e["code"].as_str().unwrap_or_default().to_owned(),
-        message: e["message"].as_str().unwrap_or_default().to_owned(),
-    };
-    match first["type"].as_str() {
-        Some("ok") => {}
-        Some("error") => return Ok(Err(failure(&first["error"]))),
-        _ => return Err(Garbled("no result in it".into())),
-    }
-    let result = &first["response"]["result"];
-    let (Some(results), Some(errors)) = (result["step_results"].as_array(), result["step_errors"].as_array()) else {
-        return Err(Garbled("no batch in it".into()));
-    };
-    let mut outcome = Outcome::default();
-    for (i, result) in (0..).zip(results).filter(|(_, r)| !r.is_null()) {
-        let rows = result["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let rows = rows.iter().map(|row| row.as_array()?.iter().map(from_json).collect()).collect::<Option<_>>();
-        outcome.results.insert(i, rows.ok_or_else(|| Garbled("a row in it".into()))?);
-    }
-    outcome.error = (0..).zip(errors).find(|(_, e)| !e.is_null()).map(|(i, e)| (i, failure(e)));
-    Ok(Ok(outcome))
 }
 
 #[cfg(test)]

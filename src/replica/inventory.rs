@@ -103,6 +103,11 @@ impl Inventory {
         head::TABLES.iter().all(|name| self.tables.contains_key(*name))
     }
 
+    /// Whether there is a part of it: then it is ours, whatever became of the rest.
+    pub fn has_any_bookkeeping(&self) -> bool {
+        head::TABLES.iter().any(|name| self.tables.contains_key(*name))
+    }
+
     /// A column, whatever the case of its name.
     pub fn column(&self, table: &str, column: &str) -> Option<&Found> {
         let columns = self.tables.get(&table.to_lowercase())?;
@@ -145,27 +150,33 @@ impl Inventory {
     }
 
     /// Refuses what neither a batch nor an added column could make good.
-    pub(super) fn check(&self, schema: &Schema) -> Result<()> {
+    pub fn check(&self, schema: &Schema) -> Result<()> {
         schema.tables().try_for_each(|table| {
             self.check_names(table)?;
             self.gaps(table).into_iter().try_for_each(|gap| check_gap(table, gap))
         })
     }
 
-    /// SQLite keeps tables and indexes in one name space, and takes an index that is elsewhere for the one to be made.
+    /// SQLite keeps tables and indexes in one name space.
     fn check_names(&self, table: &Table) -> Result<()> {
-        for index in &table.indexes {
-            let name = ddl::index_name(table, index);
-            let lower = name.to_lowercase();
-            let elsewhere = self.indexes.get(&lower).is_some_and(|made| made.on != table.name.to_lowercase());
-            if elsewhere || self.tables.contains_key(&lower) {
-                return Err(Error::halt(format!(
-                    "the replica has something else that is called {name:?}, as an index of table {:?} would be: rename that, or leave the index out of schema.json",
-                    table.name
-                )));
-            }
+        let names = table.indexes.iter().map(|index| ddl::index_name(table, index));
+        match names.into_iter().find(|name| self.tables.contains_key(&name.to_lowercase())) {
+            None => Ok(()),
+            Some(name) => Err(Error::halt(format!(
+                "the replica has a table that is called {name:?}, as an index of table {:?} would be: rename that, or leave the index out of schema.json",
+                table.name
+            ))),
         }
-        Ok(())
+    }
+
+    /// Indexes that are not made, because one of that name is on another table.
+    pub(super) fn misplaced(&self, schema: &Schema) -> Vec<String> {
+        let of = |table: &Arc<Table>| {
+            let names: Vec<_> = table.indexes.iter().map(|index| ddl::index_name(table, index)).collect();
+            let on = table.name.to_lowercase();
+            names.into_iter().filter(move |n| self.indexes.get(&n.to_lowercase()).is_some_and(|made| made.on != on))
+        };
+        schema.tables().flat_map(of).collect()
     }
 }
 

@@ -132,7 +132,7 @@ impl Inventory {
             ddl::drop_key_index(table),
             delete_keyless(table),
             format!(
-                "DELETE FROM {name} WHERE ({}) NOT IN (SELECT {} FROM (SELECT {}, row_number() OVER (PARTITION BY {} ORDER BY {}) AS _pgflume_n FROM {name}) WHERE _pgflume_n = 1)",
+                "DELETE FROM {name} WHERE ({}) IN (SELECT {} FROM (SELECT {}, row_number() OVER (PARTITION BY {} ORDER BY {}) AS _pgflume_n FROM {name}) WHERE _pgflume_n > 1)",
                 quoted_list(handles.iter().map(String::as_str)),
                 aliases.join(", "),
                 named.join(", "),

@@ -6,9 +6,14 @@ use crate::error::{Class, Error, Result};
 use crate::value::Cell;
 use async_trait::async_trait;
 use futures_executor::block_on;
-use std::path::Path;
+use libsql::OpenFlags;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Mutex;
 
 /// How long to wait for another process that holds the file's write lock.
@@ -17,30 +22,104 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// What `RAISE` in a trigger gives, whatever its words (SQLITE_CONSTRAINT_TRIGGER).
 const CONSTRAINT_TRIGGER: i32 = 1811;
 
-/// A libSQL file.
+/// To what size the log is cut after a checkpoint: one large transaction leaves nothing behind.
+const LOG_BYTES: usize = 64 * 1024 * 1024;
+
+/// A new replica is its owner's alone, and so are its log and its index: SQLite gives them the file's mode.
+const NEW_FILE_MODE: u32 = 0o600;
+
+/// A libSQL file. SQLite waits for the disk and for others, so it is opened, used and closed on blocking threads.
 pub struct Local {
-    connection: Arc<Mutex<libsql::Connection>>,
+    /// There until it is dropped.
+    connection: Option<Arc<Mutex<libsql::Connection>>>,
+    file: Arc<File>,
+}
+
+/// Where the file was removed and its log was not, SQLite would read the old log into the new file.
+fn forget_log_without_file(path: &Path) -> std::io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    for ending in ["-wal", "-shm"] {
+        let mut log = path.as_os_str().to_owned();
+        log.push(ending);
+        match std::fs::remove_file(log) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The file that was opened.
+struct File {
+    path: PathBuf,
+    /// Device and number.
+    identity: (u64, u64),
+}
+
+impl File {
+    fn opened(path: &Path) -> Result<Self> {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let identity = identity(&absolute).ok_or_else(replaced)?;
+        Ok(Self { path: absolute, identity })
+    }
+
+    /// What is written into a file that has no name any more is lost.
+    fn check(&self) -> Result<()> {
+        if identity(&self.path) == Some(self.identity) { Ok(()) } else { Err(replaced()) }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+fn replaced() -> Error {
+    Error::unknown(
+        "the replica's file was removed or replaced: nothing more is written to the old one, and what is there now is looked at",
+    )
 }
 
 impl Local {
     /// Opens the file, or creates it.
     pub async fn open(path: &Path) -> Result<Self> {
+        let path = path.to_owned();
+        blocking(move || Self::opened(&path, OpenFlags::default())).await
+    }
+
+    /// Opens the file as it is, for whoever wants to look at it; `None` if it is not there and could be made.
+    pub async fn open_existing(path: &Path) -> Result<Option<Self>> {
+        let path = path.to_owned();
+        blocking(move || match OpenOptions::new().write(true).open(&path) {
+            Ok(_) => Self::opened(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map(Some),
+            Err(e) if e.kind() == ErrorKind::NotFound && directory(&path).is_dir() => Ok(None),
+            Err(e) => Err(unopened(&path, e)),
+        })
+        .await
+    }
+
+    fn opened(path: &Path, flags: OpenFlags) -> Result<Self> {
         let mend = |e: libsql::Error| match &e {
             // Somebody else opens or writes it at this moment.
             libsql::Error::SqliteFailure(code, _) if matches!(code & 0xff, 5 | 6) => classify(e),
-            _ => Error::halt(format!(
-                "the replica {} cannot be opened ({e}): check the path and its rights in LIBSQL_URL",
-                path.display()
-            ))
-            .of_side(),
+            _ => unopened(path, e),
         };
-        let database = libsql::Builder::new_local(path).build().await.map_err(mend)?;
-        let connection = database.connect().map_err(mend)?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(mend)?;
-        for pragma in ["journal_mode = WAL", "synchronous = FULL", "foreign_keys = OFF"] {
-            connection.query(&format!("PRAGMA {pragma}"), ()).await.map_err(mend)?.next().await.map_err(mend)?;
+        let mut pragmas = vec!["synchronous = FULL".to_owned(), "foreign_keys = OFF".to_owned()];
+        if flags.contains(OpenFlags::SQLITE_OPEN_CREATE) {
+            forget_log_without_file(path).and_then(|()| create(path)).map_err(|e| unopened(path, e))?;
+            pragmas.insert(0, "journal_mode = WAL".to_owned());
+            pragmas.push(format!("journal_size_limit = {LOG_BYTES}"));
         }
-        Ok(Self { connection: Arc::new(Mutex::new(connection)) })
+        block_on(async {
+            let database = libsql::Builder::new_local(path).flags(flags).build().await.map_err(mend)?;
+            let connection = database.connect().map_err(mend)?;
+            connection.busy_timeout(BUSY_TIMEOUT).map_err(mend)?;
+            for pragma in pragmas {
+                connection.query(&format!("PRAGMA {pragma}"), ()).await.map_err(mend)?.next().await.map_err(mend)?;
+            }
+            Ok(Self { connection: Some(Arc::new(Mutex::new(connection))), file: Arc::new(File::opened(path)?) })
+        })
     }
 
     /// Runs `work` with the connection on a blocking thread.
@@ -48,11 +127,53 @@ impl Local {
         &self,
         work: impl FnOnce(&libsql::Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let connection = self.connection.clone().lock_owned().await;
-        tokio::task::spawn_blocking(move || work(&connection))
-            .await
-            .map_err(|e| Error::unknown(format!("the replica's thread ended: {e}")))?
+        let Some(connection) = self.connection.clone() else {
+            return Err(Error::unknown("the replica is closed"));
+        };
+        let connection = connection.lock_owned().await;
+        {
+            let file = self.file.clone();
+            blocking(move || file.check().and_then(|()| work(&connection))).await
+        }
     }
+}
+
+impl Drop for Local {
+    /// Closing writes a checkpoint: other tasks of this thread go on elsewhere, and whoever comes after finds the
+    /// file whole.
+    fn drop(&mut self) {
+        let connection = self.connection.take();
+        let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+        match flavor {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(move || drop(connection)),
+            _ => drop(connection),
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Error::unknown(format!("the replica's thread ended: {e}")))?
+}
+
+/// Makes the file where it is missing, before SQLite does with rights of its own. A stricter umask holds.
+fn create(path: &Path) -> std::io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(NEW_FILE_MODE).open(path) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn unopened(path: &Path, why: impl std::fmt::Display) -> Error {
+    Error::halt(format!(
+        "the replica {} cannot be opened ({why}): check the path and its rights in LIBSQL_URL",
+        path.display()
+    ))
+    .of_side()
 }
 
 #[async_trait]
@@ -63,6 +184,10 @@ impl Store for Local {
 
     async fn read(&self, statement: Statement) -> Result<Rows> {
         self.query(statement).await
+    }
+
+    async fn look(&self) -> Result<()> {
+        self.run(|_| Ok(())).await
     }
 
     async fn write(&self, work: Work) -> Result<()> {

@@ -2,6 +2,7 @@
 //! ([`local`], [`remote`]); [`Replica`] is what the use cases see: prepare, head, apply, alter, reset.
 //! Knows nothing of Postgres or the queue.
 
+pub mod address;
 mod arrays;
 pub mod change;
 pub mod compare;
@@ -20,10 +21,11 @@ use crate::error::{Error, Result};
 use crate::schema::{Schema, Table, ddl, quote};
 use crate::value::{Cell, Key};
 use async_trait::async_trait;
-use head::{Entry, Freshness, Head};
+use head::{Entry, Freshness, Head, Standing};
 use inventory::Inventory;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 /// One SQL statement with its parameters.
@@ -66,6 +68,8 @@ pub struct Work {
     pub encoded: Encoded,
     /// Run last.
     pub after: Vec<Statement>,
+    /// Tables or indexes are made, copied or dropped, which takes as long as they are large.
+    pub is_long: bool,
 }
 
 impl Work {
@@ -91,6 +95,10 @@ pub trait Store: Send + Sync {
     async fn read(&self, statement: Statement) -> Result<Rows>;
     /// Runs one `BEGIN IMMEDIATE … COMMIT`: all of it or nothing.
     async fn write(&self, work: Work) -> Result<()>;
+    /// Fails where the database is no longer the one that was opened, as far as that shows without asking it.
+    async fn look(&self) -> Result<()> {
+        Ok(())
+    }
     /// Prepares items for [`write`](Self::write), while another write goes on.
     async fn encode(&self, _items: &Arc<Vec<Item>>) -> Encoded {
         Encoded::default()
@@ -100,6 +108,8 @@ pub trait Store: Send + Sync {
 /// The replica as the use cases see it.
 pub struct Replica {
     store: Box<dyn Store>,
+    /// Whether a batch was found again after it was said to be committed.
+    keeps: AtomicBool,
     /// Columns that are rowids though not the key, which cannot hold NULL: SQLite would make a number up.
     rowids: RwLock<BTreeMap<String, usize>>,
 }
@@ -114,9 +124,28 @@ impl Replica {
         Ok(Self::on(store))
     }
 
+    /// The replica at `target` as it is, for whoever wants to look at it; `None` if its file is not there yet.
+    pub async fn existing(target: &Target) -> Result<Option<Self>> {
+        match target {
+            Target::File(path) => Ok(local::Local::open_existing(path).await?.map(|store| Self::on(Box::new(store)))),
+            Target::Remote { .. } => Self::open(target).await.map(Some),
+        }
+    }
+
     /// A replica on any store.
     pub fn on(store: Box<dyn Store>) -> Self {
-        Self { store, rowids: RwLock::default() }
+        Self { store, keeps: AtomicBool::new(false), rowids: RwLock::default() }
+    }
+
+    /// Whether it still is where it was opened, and at `head`; an answer may be an older one.
+    pub async fn is_still_at(&self, head: &Head) -> Result<bool> {
+        self.store.look().await?;
+        Ok(self.head_read().await?.as_ref() == Some(head))
+    }
+
+    /// See [`Store::look`].
+    pub async fn look(&self) -> Result<()> {
+        self.store.look().await
     }
 
     /// Reads with a query.
@@ -135,37 +164,52 @@ impl Replica {
 
     /// The same, knowing what is there.
     pub async fn complete(&self, there: &Inventory, schema: &Schema) -> Result<()> {
-        there.check(schema)?;
-        *self.rowids.write().unwrap_or_else(PoisonError::into_inner) = there.rowids(schema);
-        let mut missing: Vec<Statement> = Vec::new();
-        if !there.has_bookkeeping() {
-            missing.extend(head::create());
+        let missing = self.lacks(there, schema)?;
+        for index in there.misplaced(schema) {
+            tracing::warn!(
+                index,
+                "this index is not made: the replica has one of that name on another table; drop that"
+            );
         }
-        missing.extend(head::upgrade(there));
+        *self.rowids.write().unwrap_or_else(PoisonError::into_inner) = there.rowids(schema);
+        if !missing.is_empty() {
+            tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");
+        }
+        // Each for itself: what is made stays made, and nobody is kept out for longer than by one.
+        for statements in missing {
+            self.store.write(Work { before: statements, is_long: true, ..Work::default() }).await?;
+        }
+        Ok(())
+    }
+
+    /// What the replica lacks: all tables first, then the indexes one by one. Refuses what differs.
+    pub fn lacks(&self, there: &Inventory, schema: &Schema) -> Result<Vec<Vec<Statement>>> {
+        there.check(schema)?;
+        let (mut tables, mut indexes): (Vec<Statement>, Vec<Vec<Statement>>) = Default::default();
+        if !there.has_bookkeeping() {
+            tables.extend(head::create());
+        }
+        tables.extend(head::upgrade(there));
         for table in schema.tables() {
-            if !there.tables.contains_key(&table.name.to_lowercase()) {
-                missing.push(ddl::create_table(table).into());
+            let is_there = there.tables.contains_key(&table.name.to_lowercase());
+            if !is_there {
+                tables.push(ddl::create_table(table).into());
             }
             let lacks = |i: &usize| there.column(&table.name, &table.columns[*i].name).is_none();
-            let is_there = there.tables.contains_key(&table.name.to_lowercase());
             for index in table.indexes.iter().filter(|index| !(is_there && index.iter().any(lacks))) {
                 if !there.indexes.contains_key(&ddl::index_name(table, index).to_lowercase()) {
-                    missing.push(ddl::create_index(table, index).into());
+                    indexes.push(vec![ddl::create_index(table, index).into()]);
                 }
             }
         }
-        if !missing.is_empty() {
-            tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");
-            self.store.write(Work { before: missing, ..Work::default() }).await?;
-        }
-        Ok(())
+        Ok(std::iter::once(tables).chain(indexes).filter(|statements| !statements.is_empty()).collect())
     }
 
     /// Gives a table the unique index over its key that it lacks, in a transaction of its own: on a large table this
     /// takes its time. Rows that share their key with a younger one, or have none, go.
     pub async fn make_key(&self, there: &Inventory, table: &Table) -> Result<()> {
         let before = there.make_key(table).into_iter().map(Statement::from).collect();
-        self.store.write(Work { before, ..Work::default() }).await
+        self.store.write(Work { before, is_long: true, ..Work::default() }).await
     }
 
     /// Drops our index over a key that is no longer the table's.
@@ -197,22 +241,9 @@ impl Replica {
         }
     }
 
-    /// Checks what is there, and that it may be written, and leaves it as it is.
-    pub async fn check(&self, schema: &Schema) -> Result<()> {
-        let there = self.inventory().await?;
-        there.check(schema)?;
-        let probe: &[&str] = if there.has_bookkeeping() {
-            &["DELETE FROM _pgflume_head WHERE false"]
-        } else {
-            &["CREATE TABLE _pgflume_probe (x)", "DROP TABLE _pgflume_probe"]
-        };
-        let before = probe.iter().map(|sql| (*sql).to_owned().into()).collect();
-        self.store.write(Work { before, ..Work::default() }).await
-    }
-
     /// Checks that a database that is only read has the tables, without asking whom it copies.
     pub async fn check_readable(&self, schema: &Schema) -> Result<()> {
-        let there = Inventory::read(self.store.read(Statement::new(inventory::SELECT, Vec::new())).await?);
+        let there = self.inventory_read().await?;
         if !there.has_bookkeeping() {
             return Err(Error::halt(
                 "the database to verify has no bookkeeping of pgflume: it must be the replica or a copy of it",
@@ -234,11 +265,16 @@ impl Replica {
         Ok(Inventory::read(self.query(inventory::SELECT, Vec::new()).await?))
     }
 
+    /// The same by a plain read, which writes nothing and takes no lock.
+    pub async fn inventory_read(&self) -> Result<Inventory> {
+        Ok(Inventory::read(self.store.read(Statement::new(inventory::SELECT, Vec::new())).await?))
+    }
+
     /// Alters tables, in one transaction, if the head is still `head`.
     pub async fn alter(&self, head: &Head, statements: Vec<String>) -> Result<()> {
         let fence = std::iter::once(head::assert_at(Some(head)));
         let before = fence.chain(statements.into_iter().map(Statement::from)).collect();
-        self.store.write(Work { before, ..Work::default() }).await
+        self.store.write(Work { before, is_long: true, ..Work::default() }).await
     }
 
     /// Where the replica stands; `None` if it was never paired with a queue.
@@ -246,7 +282,18 @@ impl Replica {
         Head::from_rows(self.query(head::SELECT_HEAD, Vec::new()).await?)
     }
 
-    /// The same by a plain read, which a read replica answers by itself.
+    /// The same, and whose it is.
+    pub async fn standing(&self) -> Result<Standing> {
+        Standing::from_rows(self.query(head::SELECT_STANDING, Vec::new()).await?)
+    }
+
+    /// Says whose the replica is, if it still is at `head`.
+    pub async fn sign(&self, head: &Head, owner: &str) -> Result<()> {
+        let before = vec![head::assert_at(Some(head)), head::sign(owner)];
+        self.store.write(Work { before, ..Work::default() }).await
+    }
+
+    /// Where the replica stands, by a plain read, which a read replica answers by itself.
     pub async fn head_read(&self) -> Result<Option<Head>> {
         Head::from_rows(self.store.read(Statement::new(head::SELECT_HEAD, Vec::new())).await?)
     }
@@ -282,7 +329,27 @@ impl Replica {
         work.before.insert(0, head::advance(from, &entry.head));
         work.after.extend(entry.record(acknowledged));
         work.after.push(freshness.record());
-        self.store.write(work).await
+        self.store.write(work).await?;
+        // Once is enough: it costs a request.
+        if !self.keeps.load(Ordering::Relaxed) {
+            self.check_kept(&entry.head).await?;
+            self.keeps.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether what was said to be committed is there: something that answers as a server need not be one.
+    async fn check_kept(&self, to: &Head) -> Result<()> {
+        match self.head().await? {
+            Some(head) if head == *to => Ok(()),
+            Some(head) if head.epoch == to.epoch && head.seq > to.seq => Err(head::fenced()),
+            other => Err(Error::halt(format!(
+                "the replica says that it committed batch {}, and has not kept it ({}): what answers at LIBSQL_URL is no libSQL database, or one that loses writes; nothing was taken off the queue",
+                to.seq,
+                other.map_or("it has no head".to_owned(), |head| format!("its head is at batch {}", head.seq))
+            ))
+            .of_side()),
+        }
     }
 
     /// What SQLite would not refuse by itself.
@@ -306,12 +373,12 @@ impl Replica {
         self.store.encode(items).await
     }
 
-    /// Makes `to` the head, coming from `from` (`None`: no head yet), and, where `rebuild` is given,
-    /// drops and recreates its tables in the same transaction.
-    pub async fn reset(&self, from: Option<&Head>, to: &Head, rebuild: Option<&Schema>) -> Result<()> {
+    /// Makes `to` the head and the replica `owner`'s, coming from `from` (`None`: no head yet), and, where `rebuild`
+    /// is given, drops and recreates its tables in the same transaction.
+    pub async fn reset(&self, from: Option<&Head>, to: &Head, owner: &str, rebuild: Option<&Schema>) -> Result<()> {
         let mut before = head::create();
         before.push(head::assert_at(from));
-        before.extend(head::replace(to));
+        before.extend(head::replace(to, owner));
         if let Some(schema) = rebuild {
             for table in schema.tables() {
                 before.push(ddl::drop_table(table).into());
@@ -319,7 +386,8 @@ impl Replica {
                 before.extend(table.indexes.iter().map(|index| ddl::create_index(table, index).into()));
             }
         }
-        self.store.write(Work { before, ..Work::default() }).await
+        self.store.write(Work { before, is_long: rebuild.is_some(), ..Work::default() }).await?;
+        self.check_kept(to).await
     }
 
     /// A page of the replica's keys of `table` after `after`, in key order.

@@ -19,6 +19,10 @@ use tokio::sync::OnceCell;
 /// Time for one request and its answer, beside the time that its body takes.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// The same for tables and indexes that are made, copied or dropped. Whoever gives up sooner begins again for ever: the
+/// server may drop what it was at.
+const LONG_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
 /// Bytes a second at which a body is sent at least: a row of 60 MB fits into the time of a step.
 const LEAST_BYTES_PER_S: usize = 256 * 1024;
 
@@ -44,6 +48,9 @@ struct Endpoint {
 
 /// Longest answer that is read: sqld answers at most 10 MB.
 const ANSWER_BYTES: usize = 16 * 1024 * 1024;
+
+/// The same of one that refuses, of which a few words are looked at.
+const REFUSAL_BYTES: usize = 64 * 1024;
 
 /// Pipelines in the order in which they are tried; Bunny documents v2 only.
 const PIPELINES: [(&str, Encoding); 3] =
@@ -107,10 +114,10 @@ impl Remote {
     }
 
     /// Sends one batch in a transaction: `steps` between BEGIN IMMEDIATE and COMMIT.
-    async fn transact(&self, steps: Vec<Step>) -> Result<Outcome> {
+    async fn transact(&self, steps: Vec<Step>, patience: Duration) -> Result<Outcome> {
         let steps = in_transaction(steps);
         let commit = steps.len() as u32 - 2;
-        let outcome = self.send(steps).await?;
+        let outcome = self.send(steps, patience).await?;
         if outcome.results.contains_key(&commit) {
             return Ok(outcome);
         }
@@ -118,20 +125,20 @@ impl Remote {
     }
 
     /// Sends one batch; the first step that failed is the error.
-    async fn send(&self, steps: Vec<Step>) -> Result<Outcome> {
+    async fn send(&self, steps: Vec<Step>, patience: Duration) -> Result<Outcome> {
         let endpoint = self.endpoint().await?;
         let body = endpoint.encoding.encode(steps);
         let request = self.authorized(self.client.post(&endpoint.url));
-        let timeout = REQUEST_TIMEOUT + Duration::from_secs((body.len() / LEAST_BYTES_PER_S) as u64);
+        let timeout = patience + Duration::from_secs((body.len() / LEAST_BYTES_PER_S) as u64);
         let request = request.timeout(timeout).header("content-type", endpoint.encoding.content_type()).body(body);
         let answer = request.send().await.map_err(not_answered)?;
         let status = answer.status();
         if !status.is_success() {
             let headers = answer.headers().clone();
-            let body = bounded(answer).await.unwrap_or_default(); // the status says enough
+            let body = bounded(answer, REFUSAL_BYTES).await.unwrap_or_default(); // the status says enough
             return Err(refused(status, &headers, &body));
         }
-        let body = bounded(answer).await?;
+        let body = bounded(answer, ANSWER_BYTES).await?;
         let outcome =
             endpoint.encoding.decode(&body).map_err(|e: Garbled| unknown(e.to_string()))?.map_err(|f| classify(&f))?;
         match &outcome.error {
@@ -146,17 +153,18 @@ impl Store for Remote {
     /// In a write transaction, because a read may be answered by a replica that is behind.
     async fn query(&self, statement: Statement) -> Result<Rows> {
         let step = Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: true };
-        Ok(self.transact(vec![step]).await?.results.remove(&1).unwrap_or_default())
+        Ok(self.transact(vec![step], REQUEST_TIMEOUT).await?.results.remove(&1).unwrap_or_default())
     }
 
     /// As a batch of one statement: only so may a read replica answer by itself.
     async fn read(&self, statement: Statement) -> Result<Rows> {
         let step = Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: true };
-        Ok(self.send(vec![step]).await?.results.remove(&0).unwrap_or_default())
+        Ok(self.send(vec![step], REQUEST_TIMEOUT).await?.results.remove(&0).unwrap_or_default())
     }
 
     async fn write(&self, work: Work) -> Result<()> {
-        self.transact(steps(&work)).await.map(|_| ())
+        let patience = if work.is_long { LONG_TIMEOUT } else { REQUEST_TIMEOUT };
+        self.transact(steps(&work), patience).await.map(|_| ())
     }
 
     async fn encode(&self, items: &Arc<Vec<Item>>) -> Encoded {
@@ -234,15 +242,15 @@ fn upsert_steps(table: &Table, columns: &ColumnSet, rows: &[&[Cell]], steps: &mu
     }
 }
 
-/// The answer's body, up to [`ANSWER_BYTES`].
-async fn bounded(mut answer: reqwest::Response) -> Result<Vec<u8>> {
+/// The answer's body, up to `most` bytes.
+async fn bounded(mut answer: reqwest::Response, most: usize) -> Result<Vec<u8>> {
     let mut body = Vec::new();
     while let Some(part) =
         answer.chunk().await.map_err(|e| unknown(format!("its answer was cut off ({})", cause(&e.without_url()))))?
     {
         body.extend_from_slice(&part);
-        if body.len() > ANSWER_BYTES {
-            return Err(unknown(format!("its answer is longer than {ANSWER_BYTES} bytes")));
+        if body.len() > most {
+            return Err(unknown(format!("its answer is longer than {most} bytes")));
         }
     }
     Ok(body)
@@ -255,6 +263,12 @@ fn unknown(what: String) -> Error {
 fn not_sent(error: reqwest::Error) -> Error {
     let cause = cause(&error.without_url());
     let text = format!("the libSQL server cannot be reached ({cause})");
+    // What a server that speaks plain HTTP answers is no TLS.
+    if cause.contains("InvalidContentType") {
+        return halt(format!(
+            "{text}: it does not speak TLS: write http:// in LIBSQL_URL in place of https:// or libsql://"
+        ));
+    }
     if cause.contains("certificate") {
         let mend = "check LIBSQL_URL, and set SSL_CERT_FILE to its certificate authority if that is a private one";
         return halt(format!("{text}: {mend}"));
@@ -467,6 +481,7 @@ mod tests {
             ("SQLITE_CORRUPT", "malformed", Halt, true, "restore"),
             ("SQLITE_NOTADB", "", Halt, true, "restore"),
             ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed", Reject, false, "CONSTRAINT"),
+            ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed: state <> 'BLOCKED'", Reject, false, "CONSTRAINT"),
             ("SQLITE_MISMATCH", "datatype mismatch", Reject, false, "MISMATCH"),
             ("ARGS_INVALID", "string or blob too big", Reject, false, "smaller"),
             (

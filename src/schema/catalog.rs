@@ -1,6 +1,7 @@
 //! What Postgres says about the replicated tables: whether they are there, readable and captured, of
 //! what types their columns are, and which index orders their keys. Two round trips for all tables.
 
+use super::casts::{self, OwnCast};
 use super::{ColumnType, Schema, Table};
 use crate::config::{DEFAULT_ROW_BYTES, QueueName};
 use crate::error::Result;
@@ -21,8 +22,12 @@ pub struct SourceTable {
     pub oid: u32,
     /// Whether rows can be read.
     pub access: Access,
+    /// Columns of `schema.json` that it does not have.
+    pub lacking: Vec<String>,
     /// Whether `setup`'s triggers mark its changes.
     pub captured: bool,
+    /// Whether it is partitioned.
+    pub is_partitioned: bool,
     /// The columns, in the order of `table.columns`; empty unless readable.
     pub columns: Vec<SourceColumn>,
     /// The key's columns (positions in `columns`) in the order of the index that pages are read by; empty
@@ -40,7 +45,9 @@ impl SourceTable {
             table: table.clone(),
             oid: 0,
             access: Access::Missing,
+            lacking: Vec::new(),
             captured: false,
+            is_partitioned: false,
             columns: Vec::new(),
             order: Vec::new(),
             most_bytes: DEFAULT_ROW_BYTES,
@@ -59,13 +66,21 @@ impl SourceTable {
         if column.is_domain { format!("t.{name}::{}", column.cast) } else { format!("t.{name}") }
     }
 
-    /// The first column whose reading would run what somebody wrote.
+    /// The first key column whose look-up would run what somebody wrote.
     fn runs_code(&self) -> Option<String> {
-        let is_key = |i: usize| self.table.key.contains(&i);
-        let runs =
-            |(i, c): &(usize, &SourceColumn)| c.runs_to_text && c.wire == Wire::Text || c.runs_from_text && is_key(*i);
-        let found = self.columns.iter().enumerate().find(runs);
-        found.map(|(i, _)| self.table.columns[i].name.clone())
+        let runs = |position: &&usize| self.columns[**position].runs_from_text;
+        self.table.key.iter().find(runs).map(|&position| self.table.columns[position].name.clone())
+    }
+
+    /// Ends a subquery that looks keys up. With thousands of partitions Postgres plans for seconds where it may join
+    /// them (before version 18, by the square of their number), and not where a subquery stands for itself.
+    pub fn fence(&self) -> &'static str {
+        if self.is_partitioned { " offset 0" } else { "" }
+    }
+
+    /// Whether a copy comes to its end, now or when its problem is mended.
+    pub fn can_be_copied(&self) -> bool {
+        self.captured || self.unpageable().is_none()
     }
 
     /// Why the whole table cannot be read page by page, with the mend; `None` where it can.
@@ -139,8 +154,8 @@ pub enum Access {
     Forbidden,
     /// It lacks this column.
     Lacks(String),
-    /// Reading this column would run what its type's owner wrote.
-    Runs(String),
+    /// Reading it would run somebody's function: the column's path and the problem with the mend.
+    Unsafe(String),
 }
 
 impl Access {
@@ -154,10 +169,8 @@ impl Access {
                 table.name
             )),
             Self::Forbidden => Some(format!("{source} may not be read: grant select on it to the worker's role")),
-            Self::Runs(column) => Some(format!(
-                "reading the column {column:?} of {source} would run a function that somebody wrote, as the worker: its type has a cast of its own to text or JSON, or it is a key whose type has one from text or a domain with a check inside: drop the cast or the check, or leave the column out of schema.json"
-            )),
             Self::Lacks(column) => Some(format!("{source} lacks the column {column:?}: correct schema.json")),
+            Self::Unsafe(problem) => Some(problem.clone()),
         }
     }
 }
@@ -172,9 +185,7 @@ pub struct SourceColumn {
     pub is_domain: bool,
     /// Whether its text may be anything but UTF-8.
     pub is_bytes: bool,
-    /// Whether its text or JSON is made by a function that somebody wrote.
-    pub runs_to_text: bool,
-    /// Whether such a function is run where its type is made from text, as keys are.
+    /// Whether a function that somebody wrote is run where its type is made from text, as keys are.
     pub runs_from_text: bool,
     /// The type under its domains.
     pub base: Type,
@@ -207,8 +218,6 @@ pub struct SourceColumn {
 pub struct Catalog {
     /// By their names in `schema.json`.
     pub tables: BTreeMap<String, SourceTable>,
-    /// What [`fingerprint`] gave at that moment.
-    pub fingerprint: String,
 }
 
 /// Reads the catalog for every table of `schema`, at a snapshot of its own.
@@ -241,8 +250,9 @@ pub async fn read_within(client: &Client, schema: &Schema, queue: &QueueName) ->
     let mut found: BTreeMap<_, _> = tables.iter().map(|t| (t.name.clone(), SourceTable::missing(t))).collect();
     add_columns(&mut found, &columns)?;
     add_order(&mut found, &keys)?;
-    let fingerprint = fingerprint(client, &found).await?;
-    Ok(Catalog { tables: found, fingerprint })
+    let oids: Vec<u32> = found.values().map(|entry| entry.oid).filter(|oid| *oid != 0).collect();
+    distrust(&mut found, &casts::read(client, &oids).await?);
+    Ok(Catalog { tables: found })
 }
 
 fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Result<()> {
@@ -253,6 +263,7 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
         entry.oid = row.try_get(1)?;
         entry.access = if row.try_get(2)? { Access::Readable } else { Access::Forbidden };
         entry.captured = row.try_get(3)?;
+        entry.is_partitioned = row.try_get(20)?;
         let column = SourceColumn {
             cast: row.try_get(5)?,
             base: Type::from_oid(row.try_get(6)?).unwrap_or(Type::UNKNOWN),
@@ -269,13 +280,14 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
             number: row.try_get(16)?,
             is_domain: row.try_get(17)?,
             is_bytes: row.try_get(18)?,
-            runs_to_text: row.try_get(19)?,
-            runs_from_text: row.try_get(20)?,
+            runs_from_text: row.try_get(19)?,
         };
         columns.entry(name).or_default().insert(row.try_get(4)?, column);
     }
     for (name, entry) in found.iter_mut().filter(|(_, entry)| entry.access == Access::Readable) {
         let there = columns.remove(name).unwrap_or_default();
+        let names = entry.table.columns.iter().map(|c| &c.name);
+        entry.lacking = names.filter(|name| !there.contains_key(*name)).cloned().collect();
         let wanted = entry.table.columns.iter().map(|c| {
             let column = there.get(&c.name).ok_or(&c.name)?;
             Ok(SourceColumn { wire: Wire::of(c.kind, &column.base), ..column.clone() })
@@ -285,10 +297,24 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
             Err(missing) => entry.access = Access::Lacks(missing.clone()),
         }
         if let Some(column) = entry.runs_code() {
-            (entry.access, entry.columns) = (Access::Runs(column), Vec::new());
+            let problem = format!(
+                "{}.columns.{column}: looking a key up would run a function of somebody's own with the rights of the worker, a cast from text to its type or the check of a domain inside of it: drop that, or give the key another type",
+                entry.table.name
+            );
+            (entry.access, entry.columns) = (Access::Unsafe(problem), Vec::new());
         }
     }
     Ok(())
+}
+
+/// Tables whose rows cannot be read without running somebody's function.
+fn distrust(found: &mut BTreeMap<String, SourceTable>, own: &[OwnCast]) {
+    for entry in found.values_mut().filter(|entry| entry.access == Access::Readable) {
+        let of_table: Vec<OwnCast> = own.iter().filter(|cast| cast.table == entry.oid).cloned().collect();
+        if let Some((path, problem)) = casts::problems(&entry.table, &of_table).into_iter().next() {
+            entry.access = Access::Unsafe(format!("{path}: {problem}"));
+        }
+    }
 }
 
 /// The first index on exactly the key's columns: primary keys come first.
@@ -304,12 +330,4 @@ fn add_order(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Result<
         }
     }
     Ok(())
-}
-
-/// What DDL on any of these tables changes.
-pub async fn fingerprint(client: &Client, tables: &BTreeMap<String, SourceTable>) -> Result<String> {
-    let oids: Vec<u32> = tables.values().map(|s| s.oid).filter(|oid| *oid != 0).collect();
-    let sql = include_str!("../../sql/catalog_fingerprint.sql");
-    let row = client.query_typed_one(sql, &[(&oids, Type::OID_ARRAY)]).await?;
-    Ok(row.try_get(0)?)
 }

@@ -1,6 +1,7 @@
 //! What is replicated. [`model`] is `schema.json` after all checks, [`ddl`] what SQLite is told,
-//! [`catalog`] and [`columns`] what Postgres says about the same tables, [`fit`] which type holds what.
+//! [`catalog`], [`casts`] and [`columns`] what Postgres says about the same tables, [`fit`] which type holds what.
 
+pub mod casts;
 pub mod catalog;
 pub mod columns;
 pub mod ddl;
@@ -8,7 +9,7 @@ pub mod fit;
 mod json;
 pub mod model;
 
-pub use model::{Column, ColumnType, Schema, SchemaError, SourceName, Table};
+pub use model::{Column, ColumnType, Schema, SchemaError, SourceName, Table, is_machinery};
 
 /// Quotes an identifier for Postgres and SQLite alike.
 pub fn quote(name: &str) -> String {

@@ -121,6 +121,19 @@ impl Table {
     pub fn position(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
     }
+    /// The same without these columns; `None` where its key is among them.
+    fn without(&self, columns: &[String]) -> Option<Self> {
+        let stays = |i: &usize| !columns.contains(&self.columns[*i].name);
+        let kept: Vec<usize> = (0..self.columns.len()).filter(stays).collect();
+        let place = |i: &usize| kept.iter().position(|k| k == i);
+        Some(Self {
+            columns: kept.iter().map(|&i| self.columns[i].clone()).collect(),
+            key: self.key.iter().map(place).collect::<Option<_>>()?,
+            indexes: self.indexes.iter().filter_map(|index| index.iter().map(place).collect()).collect(),
+            lossy: self.lossy.iter().filter_map(place).collect(),
+            ..self.clone()
+        })
+    }
     /// The key's columns.
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
         self.key.iter().map(|&i| &self.columns[i])
@@ -205,6 +218,16 @@ impl Schema {
         Self { tables: self.tables.iter().map(extend).collect() }
     }
 
+    /// The same without these columns. A table whose key is among them stays as it is.
+    #[must_use]
+    pub fn without(&self, columns: &BTreeMap<String, Vec<String>>) -> Self {
+        let reduce = |(name, table): (&String, &Arc<Table>)| {
+            let reduced = columns.get(name).and_then(|columns| table.without(columns)).map(Arc::new);
+            (name.clone(), reduced.unwrap_or_else(|| table.clone()))
+        };
+        Self { tables: self.tables.iter().map(reduce).collect() }
+    }
+
     /// All tables, by name.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.values()
@@ -254,6 +277,15 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
         key,
         indexes,
     })
+}
+
+/// Schemas that hold machinery: what is in them is nobody's table, and some of it is secret.
+const MACHINERY: [&str; 6] = ["information_schema", "pgflume", "pgmq", "vault", "cron", "net"];
+
+/// Whether nothing of this Postgres schema is replicated: it is machinery, ours included, or belongs to Postgres,
+/// which keeps all names that begin with `pg_` for itself.
+pub fn is_machinery(schema: &str) -> bool {
+    schema.starts_with("pg_") || MACHINERY.contains(&schema)
 }
 
 /// Whether a table of the replica may not be called so: bookkeeping, SQLite or an editor claim the name.
@@ -354,6 +386,14 @@ fn source(name: &str, node: Option<&Node>, path: &str) -> Result<SourceName, Sch
         Some((schema, table)) => {
             check_name(&schema, path)?;
             check_name(&table, path)?;
+            if is_machinery(&schema) {
+                return wrong(
+                    path,
+                    format!(
+                        "names a table of the schema {schema:?}, which is machinery and may hold secrets: replicate tables of your own"
+                    ),
+                );
+            }
             Ok(SourceName { schema, table })
         }
         None => wrong(path, mend),
@@ -488,6 +528,8 @@ mod tests {
                 "$.t.indexes[0]: would be called",
             ),
             (&format!(r#"{{"t":{{{ok},"source":"apps"}}}}"#), "$.t.source:"),
+            (&format!(r#"{{"t":{{{ok},"source":"pgflume.settings"}}}}"#), "$.t.source: names a table of the schema"),
+            (&format!(r#"{{"t":{{{ok},"source":"\"pg_catalog\".pg_authid"}}}}"#), "$.t.source: names a table of"),
             (&format!(r#"{{"t":{{{ok},"where":""}}}}"#), "$.t.where:"),
             (&format!(r#"{{"t":{{{ok},"lossy":"id"}}}}"#), "$.t.lossy: must be a list"),
             (&format!(r#"{{"t":{{{ok},"lossy":["nope"]}}}}"#), "$.t.lossy: names the column \"nope\""),

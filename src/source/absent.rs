@@ -60,12 +60,13 @@ fn sql(source: &SourceTable) -> String {
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n) offset 0")).unwrap_or_default();
     format!(
         "select k._pgflume_n from (select *, {} from rows from ({}) with ordinality as u({}, _pgflume_n)) k \
-         where not exists (select from {} as t where {}{filter}) order by 1",
+         where not exists (select from {} as t where {}{filter}{}) order by 1",
         casts.join(", "),
         arrays.join(", "),
         names.join(", "),
         table.source.quoted(),
         equal.join(" and "),
+        source.fence(),
     )
 }
 

@@ -72,7 +72,6 @@ const SETTINGS: &str = "set local pgflume.step = on;
 set local synchronous_commit = on;
 set local row_security = off;
 set local statement_timeout = '60s';
-set local idle_in_transaction_session_timeout = '300s';
 set local timezone = 'UTC';
 set local datestyle = 'ISO, YMD';
 set local intervalstyle = 'postgres';

@@ -3,13 +3,13 @@
 
 use super::{Raw, SourceTable, Unfit, cells, expression, first_row, size, values};
 use crate::error::Result;
-use crate::postgres::Client;
+use crate::postgres::{Client, RowStream};
 use crate::schema::{ColumnType, quote};
 use crate::value::binary::Wire;
 use crate::value::{Cell, Key};
 use std::pin::Pin;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Row, RowStream};
 
 /// A place in a table: the key of a row as Postgres' text, in the order of `SourceTable::order`.
 pub type Cursor = Vec<String>;

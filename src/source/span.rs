@@ -4,12 +4,12 @@
 use super::{Found, SourceTable, cells, size, values};
 use crate::error::Result;
 use crate::message::MarkedKey;
-use crate::postgres::Client;
+use crate::postgres::{Client, RowStream};
 use crate::value::Cell;
 use crate::value::binary::Wire;
 use std::pin::Pin;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Row, RowStream};
 
 /// Fewer keys are not worth a plan of their own.
 const LEAST_KEYS: usize = 32;

@@ -53,7 +53,10 @@ pub(super) struct PagesRead {
     pub is_end: bool,
 }
 
-/// Reads pages and sends them in parts until the time or the sample is spent. A page that Postgres cannot
+/// Rows of a page while it compares: whoever wants the queue waits for no more than a page to be read and compared.
+const PAGE_ROWS: i64 = 4_000;
+
+/// Reads pages and sends them in parts until the time or the sample is spent, or another worker wants the queue. A page that Postgres cannot
 /// put out is tried with fewer rows, until the row that is at fault stands alone.
 pub(super) async fn read_pages(
     session: &Session<'_>,
@@ -68,10 +71,10 @@ pub(super) async fn read_pages(
     let mut all = PagesRead::default();
     loop {
         let started = Instant::now();
-        let rows = sizes.of(client, source).await?.min((quota - all.rows).max(1));
+        let rows = sizes.of(client, source).await?.min((quota - all.rows).max(1)).min(PAGE_ROWS);
         let mut page = PagesRead { cursor: cursor.clone(), ..PagesRead::default() };
         match read_page(session, source, rows, &sender, &mut page).await {
-            Ok(()) if !page.is_end && rows > 1 => sizes.tune(source, rows, started.elapsed()),
+            Ok(()) if !page.is_end && (2..PAGE_ROWS).contains(&rows) => sizes.tune(source, rows, started.elapsed()),
             Ok(()) => {}
             Err(e) => {
                 match Fault::of(&e, started, session.worker.statement_time) {
@@ -90,7 +93,7 @@ pub(super) async fn read_pages(
         }
         all.rows += page.rows;
         cursor = page.cursor;
-        if page.is_end || all.rows >= quota || Instant::now() >= deadline {
+        if page.is_end || all.rows >= quota || Instant::now() >= deadline || session.is_wanted().await? {
             return Ok(PagesRead { cursor, is_end: page.is_end, ..all });
         }
     }

@@ -37,6 +37,12 @@ const SESSION_TIME: Duration = Duration::from_secs(300);
 /// The same while tables are paused: they are tried again, and the log says so again.
 const PAUSED_TIME: Duration = Duration::from_secs(20);
 
+/// The same while another worker, a comparison perhaps, has the queue: it lets go of it between two short steps.
+const BUSY_WAIT: Duration = Duration::from_millis(10);
+
+/// After so many looks in vain it has the queue for longer, and each look costs Postgres a transaction.
+const BUSY_LOOKS: u32 = 50;
+
 /// A step that finds nothing may walk over all that is paused: the wait after it is so many times as long.
 const FRUITLESS_SHARE: u32 = 20;
 
@@ -44,12 +50,14 @@ const FRUITLESS_SHARE: u32 = 20;
 struct Pace {
     wait: Duration,
     since: Instant,
+    /// Looks, one after the other, at which another worker had the queue.
+    busy: u32,
 }
 
 impl Pace {
     /// Something was found just now.
     fn fresh() -> Self {
-        Self { wait: SHORTEST_WAIT, since: Instant::now() }
+        Self { wait: SHORTEST_WAIT, since: Instant::now(), busy: 0 }
     }
 
     /// Waits, each time somewhat longer.
@@ -57,6 +65,13 @@ impl Pace {
         tokio::time::sleep(self.wait).await;
         let longest = if self.since.elapsed() < IDLE { LONGEST_WAIT } else { IDLE_WAIT };
         self.wait = self.wait.mul_f64(GROWTH).min(longest);
+    }
+
+    /// Waits for another worker to let go of the queue.
+    async fn wait_for_turn(&mut self) {
+        self.busy += 1;
+        let wait = if self.busy < BUSY_LOOKS { BUSY_WAIT } else { FRUITLESS_WAIT };
+        tokio::time::sleep(wait).await;
     }
 
     /// Waits though messages are there.
@@ -78,6 +93,7 @@ impl Worker {
                     if let Err(e) = &followed {
                         tracing::error!(error = %e, "following was interrupted; what is not acknowledged is still queued");
                         self.note_failure(Some(e));
+                        self.count(&Drained::default(), true);
                         self.circuit.failed(e);
                     }
                     drop(leave);
@@ -95,7 +111,7 @@ impl Worker {
 
     /// Follows on one connection for [`SESSION_TIME`].
     async fn follow_session(&self, failures: &mut u32) -> Result<()> {
-        let mut session = answered(Session::open(self)).await?;
+        let mut session = Session::open(self).await?;
         (session.is_following, session.ends_caught_up) = (true, true);
         let mut all = Totals::default();
         let followed = self.bursts(&mut session, &mut all, failures).await;
@@ -121,6 +137,9 @@ impl Worker {
                 !self.is_to_end() && (is_due || answered(queue::peek(&session.client, &self.queue)).await?);
             let turn = if is_wanted { self.gate.try_enter() } else { None };
             let Some(turn) = turn else {
+                if !is_wanted {
+                    pace.busy = 0;
+                }
                 pace.wait().await;
                 continue;
             };
@@ -132,8 +151,10 @@ impl Worker {
             let (begun, mut done) = (Instant::now(), Drained::default());
             let result = self.steps(session, Instant::now() + CALL_BUDGET, &mut done).await;
             drop(turn);
-            self.count(&done, result.is_err());
-            all.add(&done, result.is_err());
+            // What it did before it failed; the failure is counted where following is interrupted, whatever by.
+            let did = Drained { busy: done.busy || result.is_err(), ..done.clone() };
+            self.count(&did, false);
+            all.add(&did, false);
             result?;
             self.note_failure(None);
             *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.all_paused();
@@ -144,6 +165,11 @@ impl Worker {
             if done.batches > 0 {
                 pace = Pace::fresh();
             }
+            if done.busy {
+                pace.wait_for_turn().await;
+                continue;
+            }
+            pace.busy = 0;
             match done.batches == 0 && !is_due && !session.aside.is_any() {
                 true => pace.wait_in_vain(begun.elapsed()).await,
                 false => pace.wait().await,

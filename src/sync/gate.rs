@@ -1,18 +1,25 @@
 //! One drain at a time in this process, without a connection for those who are turned away.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use tokio::sync::{Mutex, OwnedMutexGuard};
-
-/// In place of a count.
-const UNKNOWN: i64 = -1;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 /// The door to the drain.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     turn: Arc<Mutex<()>>,
     calls: AtomicU64,
-    queued: AtomicI64,
+    count: watch::Sender<Count>,
+}
+
+/// What is known of the queue's length.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    /// As a drain last counted it; `None` before the first has.
+    queued: Option<i64>,
+    /// Whether that was the running drain.
+    is_fresh: bool,
 }
 
 impl Gate {
@@ -24,7 +31,7 @@ impl Gate {
             self.try_enter()
         });
         if turn.is_some() {
-            self.queued.store(UNKNOWN, Ordering::Relaxed);
+            self.count.send_modify(|count| count.is_fresh = false);
         }
         turn
     }
@@ -44,13 +51,40 @@ impl Gate {
         self.calls.load(Ordering::SeqCst)
     }
 
-    /// Messages on the queue, as the running drain last knew; `None` before it has counted.
-    pub fn queued(&self) -> Option<i64> {
-        Some(self.queued.load(Ordering::Relaxed)).filter(|queued| *queued != UNKNOWN)
+    /// Messages on the queue, as the running drain knows, or the one before it where this one takes longer than
+    /// `patience` to count them; `None` where nobody ever has.
+    pub async fn counted(&self, patience: Duration) -> Option<i64> {
+        let mut count = self.count.subscribe();
+        let fresh = tokio::time::timeout(patience, count.wait_for(|count| count.is_fresh)).await;
+        match fresh {
+            Ok(Ok(fresh)) => fresh.queued,
+            _ => self.count.borrow().queued,
+        }
     }
 
     /// Remembers them.
     pub fn set_queued(&self, queued: i64) {
-        self.queued.store(queued, Ordering::Relaxed);
+        self.count.send_replace(Count { queued: Some(queued), is_fresh: true });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_turned_away_learns_the_running_drains_count_or_the_last_one() {
+        let gate = Gate::default();
+        let turn = gate.enter();
+        assert!(turn.is_some() && gate.enter().is_none());
+        assert_eq!(gate.counted(Duration::from_millis(1)).await, None);
+        let (counted, ()) = tokio::join!(gate.counted(Duration::from_secs(60)), async { gate.set_queued(7) });
+        assert_eq!(counted, Some(7));
+        drop(turn);
+        let turn = gate.enter();
+        assert_eq!(gate.counted(Duration::from_millis(1)).await, Some(7), "an older one");
+        gate.set_queued(8);
+        assert_eq!(gate.counted(Duration::from_millis(1)).await, Some(8));
+        drop(turn);
     }
 }

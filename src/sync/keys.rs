@@ -1,7 +1,7 @@
 //! Gives tables of the replica that declare another key than `schema.json`'s the unique index over it: once, before
 //! the first batch. Where rows have to go for its sake, the table is copied again where it can be.
 
-use super::session::can_be_copied;
+use super::alone::alone;
 use crate::config::QueueName;
 use crate::error::{Class, Error, Result};
 use crate::postgres::Client;
@@ -21,21 +21,31 @@ pub(super) async fn complete(
     there: &Inventory,
     (schema, sources): (&Schema, &BTreeMap<String, SourceTable>),
 ) -> Result<bool> {
-    let mut is_changed = false;
-    for table in schema.tables().filter(|table| there.has_stale_key_index(table)) {
-        replica.drop_key(table).await?;
-        tracing::info!(table = table.name, "dropped the unique index over a key that is no longer the table's");
-        is_changed = true;
+    let stale = schema.tables().filter(|table| there.has_stale_key_index(table));
+    if stale.count() + there.keyless(schema).count() == 0 {
+        return Ok(false);
     }
     for table in there.keyless(schema) {
         let surplus = replica.count_surplus(table).await?;
         if surplus > 0 {
             announce(client, queue, table, sources.get(&table.name), surplus).await?;
         }
-        make(replica, there, table, surplus).await?;
-        is_changed = true;
     }
-    Ok(is_changed)
+    alone(client, queue, make_all(replica, schema)).await?;
+    Ok(true)
+}
+
+/// Somebody else may have made it since it was looked for.
+async fn make_all(replica: &Replica, schema: &Schema) -> Result<()> {
+    let there = replica.inventory().await?;
+    for table in schema.tables().filter(|table| there.has_stale_key_index(table)) {
+        replica.drop_key(table).await?;
+        tracing::info!(table = table.name, "dropped the unique index over a key that is no longer the table's");
+    }
+    for table in there.keyless(schema) {
+        make(replica, &there, table).await?;
+    }
+    Ok(())
 }
 
 /// Asks for the copy before rows go: an answer that is lost must not leave a gap that nobody fills.
@@ -47,7 +57,7 @@ async fn announce(
     surplus: i64,
 ) -> Result<()> {
     let name = table.name.as_str();
-    if source.is_some_and(can_be_copied) {
+    if source.is_some_and(SourceTable::can_be_copied) {
         tracing::warn!(
             table = name,
             rows = surplus,
@@ -63,7 +73,7 @@ async fn announce(
     Ok(())
 }
 
-async fn make(replica: &Replica, there: &Inventory, table: &Table, surplus: i64) -> Result<()> {
+async fn make(replica: &Replica, there: &Inventory, table: &Table) -> Result<()> {
     let started = Instant::now();
     replica.make_key(there, table).await.map_err(|e| match e.class() {
         Class::Reject => {
@@ -76,7 +86,6 @@ async fn make(replica: &Replica, there: &Inventory, table: &Table, surplus: i64)
         table = table.name,
         key = key.join(", "),
         index = ddl::key_index_name(table),
-        removed = surplus,
         took_ms = started.elapsed().as_millis() as u64,
         "the replica's table declares another primary key: made a unique index over ours, by which rows are written from now on"
     );

@@ -10,15 +10,19 @@ macro_rules! log_step {
 }
 
 mod absent;
+mod alone;
 mod budget;
 pub mod circuit;
 mod compared_pages;
 mod excused;
 mod fault;
 mod follow;
+mod foreign;
 mod gate;
 mod intake;
 mod keys;
+mod known;
+mod lacking;
 mod locks;
 mod marked_rows;
 mod page_sizes;
@@ -56,10 +60,14 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use throttle::Throttle;
+use tokio::sync::OwnedMutexGuard;
 use verification::Verification;
 
 /// How long one call of `/sync` may drain.
 pub const CALL_BUDGET: Duration = Duration::from_secs(25);
+
+/// How long a caller who is turned away waits for the running drain's count of the queue.
+const COUNT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Tries of a drain whose step failed for a passing reason.
 const ATTEMPTS: u32 = 3;
@@ -109,6 +117,8 @@ pub struct Worker {
     ends_caught_up: bool,
     /// How long acknowledged messages are kept; `None`: not at all.
     retention: Option<Duration>,
+    /// Rows of a replica that was never written to may be replaced.
+    adopt: bool,
 }
 
 /// What a worker did since it was made.
@@ -175,7 +185,7 @@ pub struct Drained {
 impl Worker {
     /// A worker for `config`; connects to nothing yet.
     pub fn new(config: Config) -> Self {
-        let Config { postgres, target, schema, queue, rows_per_second, retention, row_bytes } = config;
+        let Config { postgres, target, schema, queue, rows_per_second, retention, row_bytes, adopt } = config;
         Self {
             postgres,
             target,
@@ -198,6 +208,7 @@ impl Worker {
             circuit: Circuit::default(),
             ends_caught_up: false,
             retention: Some(retention).filter(|window| !window.is_zero()),
+            adopt,
         }
     }
 
@@ -259,11 +270,18 @@ impl Worker {
     /// [`drain`](Self::drain) for callers who come again and again: refused while a side is down.
     pub async fn call(&self, budget: Duration) -> Result<Drained> {
         let leave = self.circuit.enter()?;
-        let done = self.drain(budget).await;
+        let Some(turn) = self.gate.enter() else {
+            drop(leave); // another has to find out
+            return self.turned_away().await;
+        };
+        let done = self.drain_in(turn, budget).await;
         match &done {
             Ok(done) if done.busy => {} // another has to find out
             Ok(_) => self.circuit.succeeded(),
-            Err(e) => self.circuit.failed(e),
+            Err(e) => {
+                tracing::error!(error = %e, "the drain failed; what is not acknowledged is still queued");
+                self.circuit.failed(e);
+            }
         }
         drop(leave);
         done
@@ -277,10 +295,23 @@ impl Worker {
     /// Drains the queue until it is empty or `budget` is spent. While another drain runs, here or
     /// elsewhere, it returns at once with `busy`, and that drain looks once more before it ends.
     pub async fn drain(&self, budget: Duration) -> Result<Drained> {
+        match self.gate.enter() {
+            Some(turn) => self.drain_in(turn, budget).await,
+            None => self.turned_away().await,
+        }
+    }
+
+    /// For a caller who finds a drain running. Opens no connection: there may be many such callers, and just when
+    /// Postgres is slow.
+    async fn turned_away(&self) -> Result<Drained> {
+        match self.gate.counted(COUNT_PATIENCE).await {
+            Some(queued) => Ok(Drained { busy: true, queued, ..Drained::default() }),
+            None => Err(Error::retry("a drain is running and has not counted the queue yet; try again")),
+        }
+    }
+
+    async fn drain_in(&self, mut turn: OwnedMutexGuard<()>, budget: Duration) -> Result<Drained> {
         let started = Instant::now();
-        let Some(mut turn) = self.gate.enter() else {
-            return Ok(Drained { busy: true, queued: self.queued().await?, ..Drained::default() });
-        };
         let mut done = Drained::default();
         loop {
             let tried = self.tried(started, budget, &mut done).await;
@@ -336,14 +367,6 @@ impl Worker {
         *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Messages on the queue, for a caller who finds a drain running.
-    async fn queued(&self) -> Result<i64> {
-        match self.gate.queued() {
-            Some(queued) => Ok(queued),
-            None => answered(async { queue::depth(&self.postgres.pinned().await?, &self.queue).await }).await,
-        }
-    }
-
     /// Attempts until one succeeds; the notes of this process that its last step has seen.
     async fn tried(&self, started: Instant, budget: Duration, done: &mut Drained) -> Result<u64> {
         let mut attempt = 1;
@@ -366,7 +389,6 @@ impl Worker {
                         attempt += 1;
                         continue;
                     }
-                    tracing::error!(error = %e, drain.processed = done.processed, "the drain failed; what is not acknowledged is still queued");
                     return Err(e);
                 }
             }
@@ -414,7 +436,7 @@ impl Worker {
         deadline: Instant,
         done: &mut Drained,
     ) -> Result<()> {
-        let mut session = answered(Session::open(self)).await?;
+        let mut session = Session::open(self).await?;
         session.verification = verification.take();
         session.lock_compared();
         let result = self.steps(&mut session, deadline, done).await;
@@ -427,7 +449,7 @@ impl Worker {
 
     /// One connection's worth of steps.
     async fn attempt(&self, deadline: Instant, done: &mut Drained) -> Result<u64> {
-        let mut session = answered(Session::open(self)).await?;
+        let mut session = Session::open(self).await?;
         done.queued = answered(queue::depth(&session.client, &self.queue)).await?;
         self.gate.set_queued(done.queued);
         session.queued = done.queued;
@@ -474,6 +496,10 @@ impl Worker {
             }
             if matches!(outcome, step::Outcome::Took { .. }) {
                 self.circuit.succeeded();
+            }
+            // Whoever has found the queue busy gets his turn before the comparison goes on.
+            if session.verification.is_some() && session.is_wanted().await? {
+                tokio::time::sleep(gap()).await;
             }
             let is_spent = match outcome {
                 // A comparison waits for a gap between the steps of others; it holds nothing meanwhile.

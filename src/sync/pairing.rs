@@ -2,18 +2,21 @@
 //! acknowledgement, the healing of two sides that diverged, and the reset that `/nuke` asks for. Each
 //! change of epoch is announced in Postgres first, so that a crash in between is recognised and finished.
 
-use super::{Drained, Session, Worker};
+use super::{Drained, Session, Worker, foreign};
+use crate::awake::awake;
+use crate::config::QueueName;
 use crate::error::{Class, Error, Result};
 use crate::failpoint;
 use crate::kept;
 use crate::letters::Supersedable;
 use crate::message::{self, Message};
-use crate::postgres::Client;
+use crate::postgres::{Client, Purpose};
 use crate::progress::{self, Snapshot};
 use crate::queue::{self, Taken};
-use crate::reconcile::{self, Decision, Divergence, Replay};
-use crate::replica::Replica;
-use crate::replica::head::{Head, new_token};
+use crate::reconcile::{self, Decision, Divergence, Here, Obstacle, Replay};
+use crate::replica::head::{Head, Standing, new_token};
+use crate::replica::inventory::Inventory;
+use crate::replica::{Replica, address};
 use crate::resyncs::{self, Reason};
 use crate::schema::Schema;
 use crate::schema::catalog;
@@ -37,22 +40,62 @@ pub(super) enum Ready {
     Again,
 }
 
+/// Refuses a replica that is not this queue's before anything of it is changed, and says what a step would heal. What
+/// is found without the lock may be over by the time that it is read; a step looks again under it.
+pub(crate) async fn look(
+    client: &Client,
+    queue: &QueueName,
+    address: &str,
+    replica: Option<(&Replica, &Inventory)>,
+) -> Result<Option<Divergence>> {
+    // In this order: what is acknowledged is in the replica already.
+    let snapshot = progress::look(client, queue).await?;
+    let there = match replica {
+        Some((replica, there)) if there.column("_pgflume_head", "owner").is_some() => replica.standing().await?,
+        Some((replica, there)) if there.has_bookkeeping() => Standing { head: replica.head().await?, owner: None },
+        _ => Standing::default(),
+    };
+    let here = snapshot.here(address);
+    let Decision::Stop(divergence) = reconcile::decide(&snapshot.progress, here, there.head.as_ref()) else {
+        return Ok(None);
+    };
+    match reconcile::obstacle(&snapshot.progress, here, &there) {
+        Some(obstacle) => Err(refusal(divergence, obstacle)),
+        None => Ok(Some(divergence)),
+    }
+}
+
+fn refusal(divergence: Divergence, obstacle: Obstacle) -> Error {
+    match obstacle {
+        Obstacle::NothingReadable => Error::halt(format!("{divergence}; {obstacle}")),
+        // What it is not is said already.
+        _ => Error::halt(format!("nothing was taken and nothing was changed: {obstacle}")),
+    }
+    .of_side()
+}
+
+impl Snapshot {
+    fn here<'a>(&'a self, address: &'a str) -> Here<'a> {
+        Here { identity: &self.identity, owner: &self.owner, address }
+    }
+}
+
 impl Session<'_> {
     /// Compares the acknowledged position with the replica's and acts on the difference.
     pub(super) async fn agree(&mut self, snapshot: &Snapshot, done: &mut Drained) -> Result<Ready> {
-        let head = self.replica.head().await?;
-        match reconcile::decide(&snapshot.progress, &snapshot.identity, head.as_ref()) {
-            Decision::GoOn(head) => {
-                if snapshot.progress.paired_with.as_ref().is_some_and(|paired| *paired != snapshot.identity) {
-                    tracing::warn!("Postgres was promoted or restored; nothing that the replica has was lost");
-                }
-                Ok(Ready::At(head))
-            }
-            Decision::Pair => self.pair(snapshot, head.as_ref()).await,
+        let there = self.replica.standing().await?;
+        match reconcile::decide(&snapshot.progress, snapshot.here(&self.address), there.head.as_ref()) {
+            Decision::GoOn(head) => self.go_on(snapshot, head, there.owner).await,
+            Decision::Pair => self.pair(snapshot, there.head.as_ref()).await,
             Decision::Adopt(head) => {
-                progress::pair(&self.client, &self.worker.queue, &head, &snapshot.identity).await?;
-                // Another worker may have rebuilt tables after the announcement, and a nuke emptied them then.
-                resyncs::restart(&self.client, &self.worker.queue).await?;
+                let queue = &self.worker.queue;
+                progress::pair(&self.client, queue, &head, &snapshot.identity, &self.address).await?;
+                match snapshot.progress.refills {
+                    // Another worker may have rebuilt tables after the announcement, and a nuke emptied them then.
+                    true => resyncs::restart(&self.client, queue).await?,
+                    // A nuke that leaves them empty, and was cut short.
+                    false => resyncs::cancel(&self.client, queue).await?,
+                }
                 failpoint::reach(failpoint::PAIRED);
                 self.client.commit().await?;
                 tracing::info!(epoch = head.epoch, "the queue is paired with the replica");
@@ -60,32 +103,52 @@ impl Session<'_> {
             }
             Decision::Ahead { from, to } => match self.acknowledge_late(snapshot, &from, &to, done).await? {
                 Ok(ready) => Ok(ready),
-                Err(divergence) => self.heal(snapshot, head.as_ref(), divergence).await,
+                Err(divergence) => self.heal(snapshot, &there, divergence).await,
             },
-            Decision::Stop(divergence) => self.heal(snapshot, head.as_ref(), divergence).await,
+            Decision::Stop(divergence) => self.heal(snapshot, &there, divergence).await,
         }
+    }
+
+    /// Both sides agree. What they remember of each other is brought up to date; where the replica is, by the commit of
+    /// the next step that applies something.
+    async fn go_on(&mut self, snapshot: &Snapshot, head: Head, owner: Option<String>) -> Result<Ready> {
+        if snapshot.progress.paired_with.as_ref().is_some_and(|paired| *paired != snapshot.identity) {
+            tracing::warn!("Postgres was promoted or restored; nothing that the replica has was lost");
+        }
+        if owner.as_ref() != Some(&snapshot.owner) {
+            self.replica.sign(&head, &snapshot.owner).await?;
+        }
+        let remembered = snapshot.progress.address.as_ref();
+        if remembered != Some(&self.address) {
+            progress::move_to(&self.client, &self.worker.queue, &self.address).await?;
+            if remembered.is_some() && !std::mem::replace(&mut self.has_moved, true) {
+                tracing::warn!("the replica is at another address than before; nothing that it has was lost");
+            }
+        }
+        Ok(Ready::At(head))
     }
 
     /// Brings two sides together that diverged: announces a new epoch together with a resync of all
     /// tables, then starts it on the replica. The next step adopts it, and further ones rebuild.
-    async fn heal(&mut self, snapshot: &Snapshot, head: Option<&Head>, divergence: Divergence) -> Result<Ready> {
+    async fn heal(&mut self, snapshot: &Snapshot, there: &Standing, divergence: Divergence) -> Result<Ready> {
+        let head = there.head.as_ref();
+        if let Some(obstacle) = reconcile::obstacle(&snapshot.progress, snapshot.here(&self.address), there) {
+            return Err(self.refuse(divergence, obstacle).await?);
+        }
         if divergence == Divergence::Behind && self.replay(snapshot, head).await? {
             return Ok(Ready::Again);
         }
         if let Some(epoch) = self.healing.clone().filter(|epoch| snapshot.progress.next_epoch.as_ref() == Some(epoch)) {
-            self.replica.reset(head, &Head::start(epoch), None).await?;
+            self.replica.reset(head, &Head::start(epoch), &snapshot.owner, None).await?;
             failpoint::reach(failpoint::RESET);
             self.client.rollback().await?;
             return Ok(Ready::Again);
         }
-        let has_readable = self.sources.values().any(|s| s.unpageable().is_none());
-        if let Some(obstacle) = reconcile::obstacle(&snapshot.progress, head, divergence, has_readable) {
-            // Whoever lost the single flight meanwhile has compared an old position with a new one.
-            self.client.batch_execute("select 1").await?;
-            return Err(Error::halt(format!("{divergence}; {obstacle}")));
+        if !self.sources.values().any(|s| s.unpageable().is_none()) {
+            return Err(self.refuse(divergence, Obstacle::NothingReadable).await?);
         }
         let (queue, epoch) = (&self.worker.queue, new_token());
-        progress::announce(&self.client, queue, &epoch).await?;
+        progress::announce(&self.client, queue, &epoch, &self.address, true).await?;
         progress::note_healing(&self.client, queue, divergence.name()).await?;
         let names: Vec<&str> = self.sources.keys().map(String::as_str).collect();
         resyncs::schedule(&self.client, queue, &names, Reason::Healed(divergence.name()), false).await?;
@@ -98,6 +161,12 @@ impl Session<'_> {
         );
         self.healing = Some(epoch);
         Ok(Ready::Again)
+    }
+
+    async fn refuse(&self, divergence: Divergence, obstacle: Obstacle) -> Result<Error> {
+        // Whoever lost the single flight meanwhile has compared an old position with a new one.
+        self.client.batch_execute("select 1").await?;
+        Ok(refusal(divergence, obstacle))
     }
 
     /// Catches up a replica that fell back from the messages that are kept, if they go back far enough: they are
@@ -164,12 +233,12 @@ impl Session<'_> {
     async fn pair(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<Ready> {
         match &snapshot.progress.next_epoch {
             None => {
-                progress::announce(&self.client, &self.worker.queue, &new_token()).await?;
+                progress::announce(&self.client, &self.worker.queue, &new_token(), &self.address, true).await?;
                 self.client.commit().await?;
                 failpoint::reach(failpoint::ANNOUNCED);
             }
             Some(epoch) => {
-                self.replica.reset(head, &Head::start(epoch.clone()), None).await?;
+                self.replica.reset(head, &Head::start(epoch.clone()), &snapshot.owner, None).await?;
                 failpoint::reach(failpoint::RESET);
                 self.client.rollback().await?;
             }
@@ -204,6 +273,7 @@ impl Session<'_> {
             kept::record(&self.client, queue, from, &tokens, &BTreeSet::new(), window).await?;
         }
         progress::advance(&self.client, queue, to, &snapshot.identity, false).await?;
+        progress::move_to(&self.client, queue, &self.address).await?;
         failpoint::reach(failpoint::LATE);
         self.client.commit().await?;
         done.processed += messages;
@@ -221,33 +291,19 @@ impl Session<'_> {
 ///
 /// `request` is the id of a signed request, which works once.
 pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Result<Nuked> {
-    worker.nukes.fetch_add(1, Ordering::Relaxed);
-    let _waiting = count_down(worker);
-    try_nuke(worker, request, refill).await
-}
-
-/// Counts a nuke down when it ends, also where its caller gave it up.
-fn count_down(worker: &Worker) -> impl Drop + '_ {
-    struct Waiting<'a>(&'a Worker);
-    impl Drop for Waiting<'_> {
-        fn drop(&mut self) {
-            self.0.nukes.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-    Waiting(worker)
-}
-
-async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Result<Nuked> {
-    let client = worker.postgres.pinned().await?;
+    // It is there from now on, and so it has its address.
+    let replica = Replica::open(&worker.target).await?;
+    let address = address::of(&worker.target);
+    foreign::refuse(worker, &replica, &replica.inventory().await?, &worker.schema).await?;
+    let client = worker.postgres.pinned(Purpose::Nuke).await?;
     progress::ensure(&client, &worker.queue).await?;
     let sources = match refill {
         true => catalog::read(&client, &worker.schema, &worker.queue).await?.tables,
         false => BTreeMap::new(),
     };
-    let epoch = new_token();
-
     let refilled: Vec<&str> =
         sources.values().filter(|s| s.unpageable().is_none()).map(|s| s.table.name.as_str()).collect();
+    let epoch = new_token();
     locked(worker, &client).await?;
     if let Some(id) = request
         && progress::is_redeemed(&client, id).await?
@@ -255,7 +311,7 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
         client.rollback().await?;
         return Ok(Nuked::Replayed);
     }
-    progress::announce(&client, &worker.queue, &epoch).await?;
+    progress::announce(&client, &worker.queue, &epoch, &address, refill).await?;
     // Before the tables are emptied: a nuke that is cut short is finished by a drain, which only pairs.
     resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, false).await?;
     client.commit().await?;
@@ -272,7 +328,19 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
         client.rollback().await?;
         return Ok(Nuked::Replayed);
     }
-    let replica = Replica::open(&worker.target).await?;
+    let head = awake(&client, empty(&replica, worker, &snapshot, epoch)).await?;
+    progress::pair(&client, &worker.queue, &head, &snapshot.identity, &address).await?;
+    resyncs::cancel(&client, &worker.queue).await?;
+    resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, true).await?;
+    failpoint::reach(failpoint::PAIRED);
+    client.commit().await?;
+    let epoch = head.epoch;
+    tracing::warn!(epoch, ?refilled, "the replica was nuked: its tables are empty and follow schema.json");
+    Ok(Nuked::Done)
+}
+
+/// Drops and recreates the tables of the replica, at the start of `epoch`.
+async fn empty(replica: &Replica, worker: &Worker, snapshot: &Snapshot, epoch: String) -> Result<Head> {
     replica.prepare(&Schema::default()).await?;
     let from = match replica.head().await {
         Err(e) if e.class() == Class::Halt => {
@@ -283,16 +351,21 @@ async fn try_nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
         other => other?,
     };
     let head = Head::start(epoch);
-    replica.reset(from.as_ref(), &head, Some(&worker.schema)).await?;
+    replica.reset(from.as_ref(), &head, &snapshot.owner, Some(&worker.schema)).await?;
     failpoint::reach(failpoint::RESET);
-    progress::pair(&client, &worker.queue, &head, &snapshot.identity).await?;
-    resyncs::cancel(&client, &worker.queue).await?;
-    resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, true).await?;
-    failpoint::reach(failpoint::PAIRED);
-    client.commit().await?;
-    let epoch = head.epoch;
-    tracing::warn!(epoch, ?refilled, "the replica was nuked: its tables are empty and follow schema.json");
-    Ok(Nuked::Done)
+    Ok(head)
+}
+
+/// Counts a nuke that waits for a drain to end, and is followed by none until it has the single flight or has given up.
+fn waiting(worker: &Worker) -> impl Drop + '_ {
+    struct Waiting<'a>(&'a Worker);
+    impl Drop for Waiting<'_> {
+        fn drop(&mut self) {
+            self.0.nukes.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    worker.nukes.fetch_add(1, Ordering::Relaxed);
+    Waiting(worker)
 }
 
 /// How a nuke ended.
@@ -306,6 +379,7 @@ pub enum Nuked {
 
 /// Begins a transaction that holds the single flight, waiting for a drain to end.
 async fn locked(worker: &Worker, client: &Client) -> Result<Snapshot> {
+    let _waiting = waiting(worker);
     source::begin_waiting(client, RESET_PATIENCE).await?;
     progress::wait_for_lock(client, &worker.queue).await.map_err(|e| match e.sql_state() {
         Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry("a drain is running; try again when it has ended"),

@@ -3,28 +3,28 @@
 //! concerned are copied again. Drops nothing.
 
 use super::Session;
-use super::session::definitions;
-use crate::drift::shape::{self, Shape};
+use super::known::Known;
+use crate::drift;
+use crate::drift::shape;
 use crate::error::{Class, Result};
 use crate::postgres::Client;
 use crate::replica::change::{self, Change};
 use crate::replica::head::Head;
 use crate::resyncs::{self, Reason};
-use crate::schema::catalog;
 use std::collections::BTreeMap;
 
 impl Session<'_> {
     /// Whether DDL came since the catalog was read; then it has been read again.
     pub(super) async fn has_catalog_changed(&mut self) -> Result<bool> {
-        let seen = catalog::fingerprint(&self.client, &self.sources).await?;
+        let (worker, client) = (self.worker, &self.client);
+        let seen = self.watch.look(client, &worker.schema, &worker.queue).await?;
         if seen == self.fingerprint {
             return Ok(false);
         }
-        self.client.rollback().await?;
-        tracing::info!("a table was altered: its definition is read again");
-        let (schema, read) = definitions(self.worker, &self.client).await?;
-        (self.sources, self.fingerprint) = (read.tables, read.fingerprint);
-        self.shape = Shape::of(&schema, &self.sources)?;
+        client.rollback().await?;
+        tracing::info!("the catalog has changed: the definitions of the tables are read again");
+        let Known { watch, fingerprint, schema, sources, shape } = Known::read(client, worker).await?;
+        (self.watch, self.fingerprint, self.sources, self.shape) = (watch, fingerprint, sources, shape);
         if schema != self.schema {
             self.lacks_columns = self.replica.prepare(&schema).await?.lacks_columns(&schema);
             self.schema = schema;
@@ -32,7 +32,17 @@ impl Session<'_> {
         self.locked = self.sources.values().filter(|s| s.is_marked()).map(|s| s.table.name.clone()).collect();
         self.lock_compared();
         self.locked.retain(|name| !self.paused.contains_key(name));
+        self.tell_drift().await?;
         Ok(true)
+    }
+
+    /// Says in the log what has drifted since it was last told. What the replica has is left out: nobody but this
+    /// worker alters it.
+    async fn tell_drift(&mut self) -> Result<()> {
+        let drift = drift::check(&self.client, &self.worker.queue, &self.worker.schema, None).await?;
+        drift::warn(drift.iter().filter(|one| !self.drift.contains(one)));
+        self.drift = drift;
+        Ok(())
     }
 
     /// Gives the replica, which stands at `head`, the shape of this worker's definitions, in the step's
@@ -58,7 +68,14 @@ impl Session<'_> {
             outgrown.clear();
             self.alter_each(&head, additions).await?;
         }
-        outgrown.extend(self.shape.clone().store(&self.client, &self.worker.queue).await?);
+        for grown in self.shape.clone().store(&self.client, &self.worker.queue).await? {
+            if grown.is_swept {
+                tracing::warn!(table = grown.table, "rows that are gone are looked for: {}", grown.why);
+                resyncs::schedule_sweep(&self.client, &self.worker.queue, &grown.table).await?;
+            } else {
+                outgrown.insert(grown.table, grown.why);
+            }
+        }
         self.copy_again(&self.client, &outgrown).await?;
         self.client.commit().await?;
         self.lacks_columns = false;

@@ -1,34 +1,44 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
+use super::alone::alone;
+use super::known::Known;
 use super::locks::Aside;
 use super::verification::Verification;
-use super::{Worker, keys};
+use super::{Worker, answered, foreign, keys, lacking, pairing};
 use crate::config::QueueName;
 use crate::drift::shape::{self, Shape};
-use crate::drift::{self, evolve};
+use crate::drift::watch::Watch;
+use crate::drift::{self, Drift};
 use crate::error::Result;
 use crate::letters::Supersedable;
-use crate::postgres::Client;
+use crate::postgres::{Client, Purpose};
 use crate::progress;
 use crate::queue;
-use crate::replica::Replica;
 use crate::replica::head::{Head, Witness, new_token};
+use crate::replica::inventory::Inventory;
+use crate::replica::{Replica, address};
 use crate::resyncs::{self, Reason, Resync};
 use crate::schema::Schema;
-use crate::schema::catalog::{Catalog, SourceTable};
+use crate::schema::catalog::SourceTable;
 use crate::source;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What one drain holds: its connections, and what it knows of both sides.
 pub(super) struct Session<'a> {
     pub(super) worker: &'a Worker,
     pub(super) client: Client,
     pub(super) replica: Replica,
+    /// Where it is.
+    pub(super) address: String,
+    /// That is not where it was, and has been said.
+    pub(super) has_moved: bool,
     pub(super) sources: BTreeMap<String, SourceTable>,
     /// Where the replica is; `None` until compared with the progress.
     pub(super) head: Option<Head>,
+    /// When it last answered.
+    pub(super) seen: Instant,
     /// Tables whose rows steps read, and which they lock before their snapshot.
     pub(super) locked: BTreeSet<String>,
     /// Tables whose marks stay queued, and why.
@@ -55,12 +65,18 @@ pub(super) struct Session<'a> {
     pub(super) ends_caught_up: bool,
     /// Changes are applied as they come: what each step does is not worth a line in the log.
     pub(super) is_following: bool,
+    /// Notes of other workers that found the queue busy, as of the last snapshot.
+    pub(super) notes: i64,
     /// What is compared beside draining.
     pub(super) verification: Option<Verification>,
     /// The epoch that this drain has announced to heal the two sides.
     pub(super) healing: Option<String>,
-    /// The catalog as of `sources`.
+    /// How to see whether the catalog has changed.
+    pub(super) watch: Watch,
+    /// What it gave before `sources` was read.
     pub(super) fingerprint: String,
+    /// What has drifted, as far as the log has been told.
+    pub(super) drift: Vec<Drift>,
     /// What is replicated, with the columns that tables follow their source by.
     pub(super) schema: Arc<Schema>,
     /// The shape that this schema gives the replica.
@@ -72,28 +88,28 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Connects to both sides and creates what is missing on either.
+    /// Connects to both sides and creates what is missing on either. All of it has a limit but the making of tables
+    /// and indexes, which takes as long as they are large.
     pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
-        let client = worker.postgres.pinned().await?;
-        let server = source::Server::ask(&client).await?;
-        progress::ensure(&client, &worker.queue).await?;
-        let (schema, Catalog { tables: sources, fingerprint }) = definitions(worker, &client).await?;
-        let replica = Replica::open(&worker.target).await?;
-        let there = replica.inventory().await?;
-        schedule_lost(&client, &worker.queue, &there.lost_tables(&schema), &sources).await?;
-        replica.complete(&there, &schema).await?;
+        let Found { client, server, known, replica, address, there } = answered(find(worker)).await?;
+        let Known { watch, fingerprint, schema, sources, shape } = known;
+        complete(&client, &worker.queue, &replica, &there, &schema).await?;
         let is_keyed = keys::complete(&client, &worker.queue, &replica, &there, (&schema, &sources)).await?;
-        let now = if is_keyed { &replica.inventory().await? } else { &there };
-        drift::warn(&drift::check(&client, &worker.queue, &worker.schema, Some(now)).await?);
+        let now = if is_keyed { &answered(replica.inventory()).await? } else { &there };
+        let drift = answered(drift::check(&client, &worker.queue, &worker.schema, Some(now))).await?;
+        drift::warn(&drift);
         let locked = sources.values().filter(|s| s.is_marked());
         let locked = locked.map(|s| s.table.name.clone()).collect();
         Ok(Self {
             worker,
             client,
             replica,
+            address,
+            has_moved: false,
             head: None,
+            seen: Instant::now(),
             locked,
-            paused: BTreeMap::new(),
+            paused: lacking::told(&sources),
             aside: Aside::default(),
             server,
             held: BTreeSet::new(),
@@ -105,10 +121,13 @@ impl<'a> Session<'a> {
             other: tokio::sync::OnceCell::new(),
             ends_caught_up: worker.ends_caught_up,
             is_following: false,
+            notes: 0,
             verification: None,
             healing: None,
+            watch,
             fingerprint,
-            shape: Shape::of(&schema, &sources)?,
+            drift,
+            shape,
             lacks_columns: there.lacks_columns(&schema),
             created: there.lost_tables(&schema),
             schema,
@@ -158,7 +177,12 @@ impl<'a> Session<'a> {
 
     /// The second connection.
     pub(super) async fn other(&self) -> Result<&Client> {
-        self.other.get_or_try_init(|| self.worker.postgres.pinned()).await
+        self.other.get_or_try_init(|| self.worker.postgres.pinned(Purpose::Beside)).await
+    }
+
+    /// Whether another worker has found the queue busy since this step began, and waits for its turn.
+    pub(super) async fn is_wanted(&self) -> Result<bool> {
+        Ok(progress::calls(self.other().await?, &self.worker.queue).await? != self.notes)
     }
 
     /// Marks of this table stay queued; said once a drain.
@@ -170,11 +194,48 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What is replicated, and what Postgres has of it.
-pub(super) async fn definitions(worker: &Worker, client: &Client) -> Result<(Arc<Schema>, Catalog)> {
-    let (schema, mut catalog) = evolve::effective_catalog(client, &worker.schema, &worker.queue).await?;
-    catalog.tables.values_mut().for_each(|source| source.most_bytes = worker.row_bytes);
-    Ok((schema, catalog))
+/// Both sides, as a drain finds them.
+struct Found {
+    client: Client,
+    server: source::Server,
+    known: Known,
+    replica: Replica,
+    address: String,
+    there: Inventory,
+}
+
+async fn find(worker: &Worker) -> Result<Found> {
+    let queue = &worker.queue;
+    let client = worker.postgres.pinned(Purpose::Step).await?;
+    let server = source::Server::ask(&client).await?;
+    progress::ensure(&client, queue).await?;
+    let known = Known::read(&client, worker).await?;
+    let address = address::of(&worker.target);
+    if worker.target.is_missing() {
+        pairing::look(&client, queue, &address, None).await?;
+    }
+    let replica = Replica::open(&worker.target).await?;
+    let there = replica.inventory().await?;
+    pairing::look(&client, queue, &address, Some((&replica, &there))).await?;
+    foreign::refuse(worker, &replica, &there, &known.schema).await?;
+    schedule_lost(&client, queue, &there.lost_tables(&known.schema), &known.sources).await?;
+    Ok(Found { client, server, known, replica, address, there })
+}
+
+/// Makes what the replica lacks, under the single flight: an index of a large table takes long, and a server takes a
+/// transaction away that another one waits for.
+async fn complete(
+    client: &Client,
+    queue: &QueueName,
+    replica: &Replica,
+    there: &Inventory,
+    schema: &Schema,
+) -> Result<()> {
+    if replica.lacks(there, schema)?.is_empty() {
+        return replica.complete(there, schema).await;
+    }
+    alone(client, queue, replica.prepare(schema)).await?;
+    Ok(())
 }
 
 /// Tables that somebody dropped in the replica: before they are made again, and look as if nothing were
@@ -189,15 +250,10 @@ async fn schedule_lost(
         return Ok(());
     }
     let kept = shape::kept(client, queue).await?;
-    let is_copied = |name: &&String| sources.get(*name).is_some_and(can_be_copied);
+    let is_copied = |name: &&String| sources.get(*name).is_some_and(SourceTable::can_be_copied);
     let names: Vec<&str> = lost.intersection(&kept).filter(is_copied).map(String::as_str).collect();
     if !names.is_empty() {
         resyncs::schedule(client, queue, &names, Reason::Evolve, false).await?;
     }
     Ok(())
-}
-
-/// Whether a copy comes to its end, now or when its problem is mended.
-pub(super) fn can_be_copied(source: &SourceTable) -> bool {
-    source.captured || source.unpageable().is_none()
 }

@@ -8,6 +8,7 @@ use super::pairing::Ready;
 use super::reader::{Ended, Reader, Taking};
 use super::writer::{Applied, Writer};
 use super::{Drained, Session};
+use crate::awake::awake;
 use crate::error::Result;
 use crate::failpoint;
 use crate::kept;
@@ -16,11 +17,14 @@ use crate::progress::{self, Snapshot};
 use crate::replica::head::Head;
 use crate::resyncs;
 use crate::schema::catalog::SourceTable;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Batches that are read and not yet being applied: each may hold `budget::MOST_BYTES`.
 const READ_AHEAD: usize = 1;
+
+/// How long a replica is taken to be the one that it was while nothing is written to it.
+const LOOK_AGAIN: Duration = Duration::from_secs(4);
 
 /// What a step has applied before it acknowledges.
 pub(super) struct Finished {
@@ -89,7 +93,7 @@ impl Session<'_> {
             Begun::At(snapshot, head) => (snapshot, head),
             Begun::Not(outcome) => return Ok(outcome),
         };
-        let (mut read, mut applied) = self.run(&snapshot, head, deadline).await?;
+        let (mut read, mut applied) = awake(&self.client, self.run(&snapshot, head, deadline)).await?;
         if let Ended::Unprepared(tables) = read.ended {
             // What was applied stays in the replica's ledger; the next step acknowledges it.
             self.client.rollback().await?;
@@ -130,6 +134,16 @@ impl Session<'_> {
         Ok(if is_throttled { Outcome::Throttled } else { Outcome::Took { caught_up } })
     }
 
+    /// Whether the replica is the one that the last step left, and where. A server is asked now and then: what is
+    /// written there says so by itself.
+    async fn is_still_at(&mut self, head: &Head) -> Result<bool> {
+        if self.seen.elapsed() < LOOK_AGAIN {
+            return self.replica.look().await.map(|()| true);
+        }
+        self.seen = Instant::now();
+        self.replica.is_still_at(head).await
+    }
+
     /// Opens the transaction and brings both sides to where a step may go on.
     async fn begin(&mut self, done: &mut Drained) -> Result<Begun> {
         if !self.begin_locked().await? {
@@ -140,6 +154,7 @@ impl Session<'_> {
             return Ok(Begun::Not(Outcome::Busy));
         };
         failpoint::reach(failpoint::LOCKED);
+        self.notes = snapshot.calls;
         if snapshot.has_losses {
             self.heal_losses().await?;
             return Ok(Begun::Not(Outcome::Again));
@@ -147,8 +162,13 @@ impl Session<'_> {
         if self.has_catalog_changed().await? {
             return Ok(Begun::Not(Outcome::Again));
         }
+        let is_here = snapshot.progress.address.as_ref() == Some(&self.address);
         let head = match self.head.take() {
-            Some(head) if snapshot.progress.head.as_ref() == Some(&head) => head,
+            Some(head)
+                if is_here && snapshot.progress.head.as_ref() == Some(&head) && self.is_still_at(&head).await? =>
+            {
+                head
+            }
             _ => match self.agree(&snapshot, done).await? {
                 Ready::At(head) => head,
                 Ready::Again => return Ok(Begun::Not(Outcome::Again)),
@@ -266,6 +286,7 @@ impl Session<'_> {
         self.aside.met_none();
         self.queued = read.left;
         self.head = Some(applied.head);
+        self.seen = Instant::now();
         done.processed += read.messages;
         done.skipped += read.skipped;
         done.dead += (applied.dead.len() + dead) as u64;

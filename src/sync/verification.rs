@@ -27,7 +27,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
-/// How long a step goes on comparing: its snapshot holds back vacuum, its locks hold back DDL.
+/// How long a step goes on comparing where nobody else wants the queue: its snapshot holds back vacuum, its locks hold
+/// back DDL.
 const STEP_TIME: Duration = Duration::from_secs(2);
 
 /// Bytes of a row of a table that was never analyzed: a guess on the small side, so that a sample is not too small.
@@ -159,7 +160,7 @@ impl Verification {
                     return Err(e);
                 }
             }
-            if Instant::now() >= deadline || session.worker.is_stopping() {
+            if Instant::now() >= deadline || session.worker.is_stopping() || session.is_wanted().await? {
                 break;
             }
         }

@@ -4,6 +4,7 @@ use super::intake::{differing, keys};
 use super::postgres::{Data, IMAGED, KEYS, Kind, MARKED, Message, NAMES, Phase, Postgres, Resync, Row, Written};
 use super::target::{Request, State, Target};
 use super::worker::Event;
+use super::world::HERE;
 use pgflume::reconcile::{self, Decision};
 use std::fmt;
 use std::rc::Rc;
@@ -145,7 +146,7 @@ fn will_be_copied(resync: &Resync, key: usize, source: Row, replica: Row) -> boo
 /// Whether the next worker that looks at both sides rebuilds all, or stops and says so.
 fn will_be_rebuilt(postgres: &Postgres, target: &Target, restarts: bool) -> bool {
     let data = postgres.data();
-    match reconcile::decide(&data.progress, &data.identity, target.now.head.as_ref()) {
+    match reconcile::decide(&data.progress, data.here(HERE), target.now.head.as_ref()) {
         // Whoever adopts an epoch begins all rebuilds anew.
         Decision::Adopt(_) => restarts,
         Decision::Stop(_) => true,

@@ -145,3 +145,8 @@ fn a_step_without_rows_fences_what_is_on_its_way() {
 fn what_others_took_is_copied() {
     is_caught(Mutant::NoLosses);
 }
+
+#[test]
+fn a_queue_is_not_taken_along_to_an_empty_replica_somewhere_else() {
+    is_caught(Mutant::NoAddress);
+}

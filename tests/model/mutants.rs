@@ -35,4 +35,6 @@ pub enum Mutant {
     NoEmptyBatch,
     /// What others took off the queue is not copied.
     NoLosses,
+    /// Nobody knows where the queue's replica is.
+    NoAddress,
 }

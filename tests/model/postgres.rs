@@ -3,7 +3,7 @@
 
 use super::intake::witness;
 use pgflume::progress::{Fate, Identity, Progress};
-use pgflume::reconcile::KeptStep;
+use pgflume::reconcile::{Here, KeptStep};
 use pgflume::replica::head::{Entry, Head};
 use std::rc::Rc;
 
@@ -107,6 +107,26 @@ pub struct Data {
 }
 
 impl Data {
+    /// What a replica says that it belongs to.
+    pub fn owner(&self) -> &str {
+        self.identity.source.split('/').next().unwrap_or_default()
+    }
+
+    /// As `progress::announce`.
+    pub fn announce(&mut self, epoch: &str, address: &str) {
+        self.progress.next_epoch = Some(epoch.to_owned());
+        self.move_to(address);
+    }
+
+    pub fn move_to(&mut self, address: &str) {
+        self.progress.address = Some(address.to_owned());
+    }
+
+    /// As a worker stands whose replica is at `address`.
+    pub fn here<'a>(&'a self, address: &'a str) -> Here<'a> {
+        Here { identity: &self.identity, owner: self.owner(), address }
+    }
+
     pub fn is_rebuilding(&self) -> bool {
         self.resyncs.iter().any(|r| r.phase != Phase::Done)
     }
@@ -257,7 +277,8 @@ impl Postgres {
                 head: None,
                 next_epoch: None,
                 paired_with: None,
-                was_healed_lately: false,
+                refills: true,
+                address: None,
                 past_epochs: Vec::new(),
             },
             identity: Identity { source: "pg/1".into(), queue: 1 },

@@ -35,6 +35,8 @@ struct Mood {
     restores: bool,
     nukes: bool,
     keeps: bool,
+    /// Somebody runs a worker of this queue on another replica.
+    strays: bool,
 }
 
 pub fn generate(seed: u64) -> Vec<Action> {
@@ -47,6 +49,7 @@ pub fn generate(seed: u64) -> Vec<Action> {
         restores: dice.one_in(2),
         nukes: dice.one_in(3),
         keeps: dice.one_in(2),
+        strays: dice.one_in(4),
     };
     let kept = mood.keeps.then_some(Action::Keep { is_on: true });
     let mut actions: Vec<Action> = kept.into_iter().collect();
@@ -68,7 +71,10 @@ fn one(dice: &mut Dice, mood: &Mood) -> Action {
     match dice.below(40) {
         0..=11 => write(dice),
         12..=15 => end(dice),
-        16 => Action::Resync { table: dice.below(SIZES.0) },
+        16 => match mood.strays && dice.one_in(2) {
+            true => Action::Stray { dice: dice.next() as u8 },
+            false => Action::Resync { table: dice.below(SIZES.0) },
+        },
         17..=19 => Action::Drain { worker: dice.below(mood.workers), dice: dice.next() as u8 },
         _ => Action::Work { worker: dice.below(mood.workers), dice: dice.next() as u8 },
     }
@@ -116,7 +122,7 @@ fn disaster(dice: &mut Dice, mood: &Mood) -> Action {
         6 if mood.restores => match dice.below(3) {
             0 => Action::RecreateQueue,
             1 => Action::EmptyTarget,
-            _ => Action::HourPasses,
+            _ => Action::CopyTarget,
         },
         6 | 7 if mood.nukes => Action::Nuke { worker },
         8 | 11 if mood.restores => restore(dice),

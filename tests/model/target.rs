@@ -2,7 +2,7 @@
 //! requests that are on their way to it.
 
 use super::postgres::{Row, Rows};
-use pgflume::replica::head::{Entry, Head};
+use pgflume::replica::head::{Entry, Head, Standing};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -13,6 +13,8 @@ const LEDGER_ROWS: i64 = 2;
 #[derive(Debug, Clone, Default)]
 pub struct State {
     pub head: Option<Head>,
+    /// Which Postgres wrote it.
+    pub owner: Option<String>,
     pub ledger: BTreeMap<i64, Entry>,
     pub rows: Rows,
 }
@@ -21,7 +23,7 @@ pub struct State {
 #[derive(Debug, Clone)]
 pub enum Request {
     Apply { from: Head, entry: Entry, acknowledged: i64, items: Vec<(usize, usize, Row)> },
-    Reset { from: Option<Head>, to: Head, empties: bool },
+    Reset { from: Option<Head>, to: Head, owner: String, empties: bool },
 }
 
 impl State {
@@ -41,8 +43,9 @@ impl State {
                 let forgotten = acknowledged.min(&entry.head.seq) - LEDGER_ROWS;
                 self.ledger.retain(|seq, _| *seq > forgotten);
             }
-            Request::Reset { to, empties, .. } => {
+            Request::Reset { to, owner, empties, .. } => {
                 self.head = Some(to.clone());
+                self.owner = Some(owner.clone());
                 self.ledger.clear();
                 if *empties {
                     self.rows = Rows::default();
@@ -104,6 +107,16 @@ impl Target {
     /// As `Replica::ledger_between`.
     pub fn ledger_between(&self, from: &Head, to: &Head) -> Vec<Entry> {
         self.now.ledger.range(from.seq + 1..=to.seq).map(|(_, entry)| entry.clone()).collect()
+    }
+
+    /// As `Replica::standing`.
+    pub fn standing(&self) -> Standing {
+        Standing { head: self.now.head.clone(), owner: self.now.owner.clone() }
+    }
+
+    /// As `Replica::sign`, at once.
+    pub fn sign(&mut self, owner: &str) {
+        Rc::make_mut(&mut self.now).owner = Some(owner.to_owned());
     }
 
     /// Goes back by some transactions.

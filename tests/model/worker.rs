@@ -8,7 +8,7 @@ use super::target::{Request, Target};
 use super::world::Names;
 use pgflume::progress::Fate;
 use pgflume::reconcile::{self, Decision, Divergence, KeptStep, Replay};
-use pgflume::replica::head::{Entry, Head};
+use pgflume::replica::head::{Entry, Head, Standing};
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
@@ -16,6 +16,8 @@ use std::rc::Rc;
 pub struct Surroundings<'a> {
     pub postgres: &'a mut Postgres,
     pub target: &'a mut Target,
+    /// Where that is.
+    pub address: &'static str,
     pub names: &'a mut Names,
     pub mutant: Mutant,
     /// Whether steps keep what they take.
@@ -177,27 +179,35 @@ impl Worker {
     }
 
     /// As `Session::begin` and `Session::agree`.
-    fn agree(&mut self, around: &mut Surroundings, opened: Opened, dice: u8) -> Next {
+    fn agree(&mut self, around: &mut Surroundings, mut opened: Opened, dice: u8) -> Next {
+        if around.mutant == Mutant::NoAddress {
+            Rc::make_mut(&mut opened.snapshot).progress.address = Some(around.address.into());
+        }
         if opened.snapshot.losses > 0 && around.mutant != Mutant::NoLosses {
             return self.heal_losses(around, &opened);
         }
         let progress = &opened.snapshot.progress;
         let known = self.head.take();
-        if known.is_some() && known == progress.head {
+        let is_here = progress.address.as_deref() == Some(around.address);
+        if is_here && known.is_some() && known == progress.head {
             return Ok(begun(opened, known.ok_or(Broken)?, around.keeps));
         }
         if dice.is_multiple_of(32) {
             return Err(Broken); // the query failed
         }
         let head = around.target.now.head.clone();
-        match reconcile::decide(progress, &opened.snapshot.identity, head.as_ref()) {
-            Decision::GoOn(head) => Ok(begun(opened, head, around.keeps)),
+        let address = around.address;
+        match reconcile::decide(progress, opened.snapshot.here(address), head.as_ref()) {
+            Decision::GoOn(head) => {
+                around.target.sign(opened.snapshot.owner());
+                Ok(begun(opened, head, around.keeps))
+            }
             Decision::Pair => self.pair(around, opened, head),
             Decision::Adopt(head) => {
                 around.note(|| format!("adopts {}", head.epoch));
                 let restarts = around.mutant != Mutant::NoRestart;
                 let committed = around.postgres.commit(&opened, &[0, 1], &[], |data| {
-                    adopt(data, &head);
+                    adopt(data, &head, address);
                     if restarts {
                         data.schedule(false);
                     }
@@ -222,8 +232,8 @@ impl Worker {
             None => {
                 let epoch = around.names.next("e");
                 around.note(|| format!("announces {epoch}"));
-                let committed =
-                    around.postgres.commit(&opened, &[], &[], |data| data.progress.next_epoch = Some(epoch));
+                let address = around.address;
+                let committed = around.postgres.commit(&opened, &[], &[], |data| data.announce(&epoch, address));
                 self.committed(committed)
             }
         }
@@ -235,34 +245,34 @@ impl Worker {
         let committed = around.postgres.commit(opened, &[MARKED], &[], |data| {
             data.losses -= opened.snapshot.losses;
             data.resyncs[MARKED].schedule(false);
-            data.progress.was_healed_lately = true;
         });
         self.committed(committed)
     }
 
     fn heal(&mut self, around: &mut Surroundings, opened: Opened, head: Option<Head>, divergence: Divergence) -> Next {
-        if divergence == Divergence::Behind
-            && let Some(replay) = replay(around, &opened, head.as_ref())
-            && let Some(head) = &head
-        {
-            return self.replay(around, &opened, head, &replay);
-        }
         let progress = &opened.snapshot.progress;
-        if let Some(epoch) = self.healing.clone().filter(|epoch| progress.next_epoch.as_ref() == Some(epoch)) {
-            return Ok(reset(around, opened, head, epoch));
-        }
-        if let Some(obstacle) = reconcile::obstacle(progress, head.as_ref(), divergence, true) {
+        let there = Standing { head: head.clone(), ..around.target.standing() };
+        if let Some(obstacle) = reconcile::obstacle(progress, opened.snapshot.here(around.address), &there) {
             // Whoever lost the single flight has compared an old position with a new one.
             if around.postgres.is_running(&opened) {
                 around.events.push(Event::Halted(format!("{divergence}; {obstacle}")));
             }
             return Err(Broken);
         }
+        if divergence == Divergence::Behind
+            && let Some(replay) = replay(around, &opened, head.as_ref())
+            && let Some(head) = &head
+        {
+            return self.replay(around, &opened, head, &replay);
+        }
+        if let Some(epoch) = self.healing.clone().filter(|epoch| progress.next_epoch.as_ref() == Some(epoch)) {
+            return Ok(reset(around, opened, head, epoch));
+        }
         let epoch = around.names.next("e");
         around.note(|| format!("heals ({divergence}), announces {epoch}"));
+        let address = around.address;
         let committed = around.postgres.commit(&opened, &[0, 1], &[], |data| {
-            data.progress.next_epoch = Some(epoch.clone());
-            data.progress.was_healed_lately = true;
+            data.announce(&epoch, address);
             data.schedule(false);
         });
         if committed.is_ok() {
@@ -281,7 +291,6 @@ impl Worker {
             data.put_back(&head.epoch, replay.from_seq, new_ids);
             copied.iter().for_each(|&table| data.resyncs[table].schedule(false));
             data.advance(head);
-            data.progress.was_healed_lately = true;
         });
         if committed.is_ok() {
             around.events.push(Event::Replayed);
@@ -316,10 +325,12 @@ impl Worker {
         let step = KeptStep { after: from.clone(), tokens, copied: Vec::new() };
         let is_named = ledger.iter().all(|entry| !entry.witness.is_empty());
         let kept = (around.keeps && is_named).then(|| Kept { step, messages: taken.clone() });
+        let address = around.address;
         let committed = around.postgres.commit(&opened, &[], &taken, |data| {
             data.queue.retain(|m| !images.contains(&m.id));
             kept.into_iter().for_each(|kept| data.keep(kept, forgotten(dice)));
             data.advance(to);
+            data.move_to(address);
         });
         self.committed(committed)
     }
@@ -374,6 +385,7 @@ impl Worker {
         around.note(|| format!("acknowledges {} messages at {}", step.taken.len(), brief(&step.head)));
         let is_gone = around.mutant == Mutant::AcknowledgesFirst;
         let taken = if is_gone { &[] } else { &step.taken[..] };
+        let address = around.address;
         let committed = around.postgres.commit(&step.opened, &moved, taken, |data| {
             data.queue.retain(|m| !step.taken.iter().any(|t| t.id == m.id));
             for &(table, key, version) in &step.dead {
@@ -384,6 +396,7 @@ impl Worker {
             }
             step.kept().into_iter().for_each(|kept| data.keep(kept, forgotten(dice)));
             data.advance(&step.head);
+            data.move_to(address);
         });
         match committed {
             Ok(()) if dice.is_multiple_of(16) => Err(Broken), // the answer is lost
@@ -412,8 +425,9 @@ impl Worker {
                 Ok(Place::Idle)
             }
             Then::Nuked(opened, head) => {
+                let address = around.address;
                 let committed = around.postgres.commit(&opened, &[0, 1], &[], |data| {
-                    adopt(data, &head);
+                    adopt(data, &head, address);
                     data.schedule(true);
                 });
                 committed.map(|()| Place::Idle).map_err(|_| Broken)
@@ -425,8 +439,9 @@ impl Worker {
         let Some(opened) = around.postgres.lock(around.mutant != Mutant::NoLock) else { return Place::Nuke };
         let epoch = around.names.next("e");
         around.note(|| format!("announces a nuke, {epoch}"));
+        let address = around.address;
         let committed = around.postgres.commit(&opened, &[0, 1], &[], |data| {
-            data.progress.next_epoch = Some(epoch.clone());
+            data.announce(&epoch, address);
             data.schedule(false);
         });
         if committed.is_ok() { Place::Announced(epoch) } else { Place::Idle }
@@ -442,13 +457,15 @@ impl Worker {
         }
         let (from, to) = (around.target.now.head.clone(), around.names.start(epoch));
         around.note(|| format!("nukes: {}", brief(&to)));
-        let id = around.target.send(Request::Reset { from, to: to.clone(), empties: true });
+        let owner = opened.snapshot.owner().to_owned();
+        let id = around.target.send(Request::Reset { from, to: to.clone(), owner, empties: true });
         Ok(Place::Waiting(id, Then::Nuked(opened, to)))
     }
 }
 
 /// As `progress::pair`.
-fn adopt(data: &mut Data, head: &Head) {
+fn adopt(data: &mut Data, head: &Head, address: &str) {
+    data.move_to(address);
     let progress = &mut data.progress;
     if let Some(old) = progress.head.replace(head.clone()) {
         progress.past_epochs.retain(|epoch| *epoch != old.epoch);
@@ -492,7 +509,8 @@ fn forgotten(dice: u8) -> usize {
 fn reset(around: &mut Surroundings, opened: Opened, from: Option<Head>, epoch: String) -> Place {
     let to = around.names.start(epoch);
     around.note(|| format!("starts {}", brief(&to)));
-    let id = around.target.send(Request::Reset { from, to, empties: false });
+    let owner = opened.snapshot.owner().to_owned();
+    let id = around.target.send(Request::Reset { from, to, owner, empties: false });
     Place::Waiting(id, Then::Reset(opened))
 }
 

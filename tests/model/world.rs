@@ -116,12 +116,24 @@ pub enum Action {
     Resync {
         table: usize,
     },
-    HourPasses,
+    /// A copy of the replica, somewhere else.
+    CopyTarget,
+    /// A worker of this queue goes on whose replica is there, and nobody's until it is copied.
+    Stray {
+        dice: u8,
+    },
 }
+
+/// Where the replica is.
+pub const HERE: &str = "here";
+/// Where the stray worker's is.
+const ELSEWHERE: &str = "elsewhere";
 
 pub struct World {
     pub postgres: Postgres,
     pub target: Target,
+    elsewhere: Target,
+    stray: Worker,
     pub names: Names,
     pub mutant: Mutant,
     pub judge: Judge,
@@ -138,6 +150,8 @@ impl World {
         Self {
             postgres: Postgres::new(),
             target: Target::default(),
+            elsewhere: Target::default(),
+            stray: Worker::new(),
             names: Names { count: 0, is_traced },
             mutant,
             judge: Judge { adopts_blindly: mutant == Mutant::NoRestart, ..Judge::default() },
@@ -192,6 +206,7 @@ impl World {
             Action::Resync { table } => self.postgres.run(|data| data.resyncs[table].schedule(false)),
             Action::WriteForeign => self.postgres.write_foreign(),
             Action::Keep { is_on } => self.keeps = is_on,
+            Action::Stray { dice } => return self.go_astray(dice),
             Action::Flush => self.postgres.flush(),
             _ => self.befall(action),
         }
@@ -227,7 +242,10 @@ impl World {
                 self.target.empty();
                 self.judge.is_provoked = true;
             }
-            _ => self.postgres.run(|data| data.progress.was_healed_lately = false),
+            _ => {
+                self.elsewhere.now = self.target.now.clone();
+                self.judge.is_provoked = true;
+            }
         }
     }
 
@@ -275,6 +293,7 @@ impl World {
         let mut around = Surroundings {
             postgres: &mut self.postgres,
             target: &mut self.target,
+            address: HERE,
             names: &mut self.names,
             mutant: self.mutant,
             keeps: self.keeps,
@@ -291,6 +310,38 @@ impl World {
         }
         self.judge.look(&self.postgres, &self.target)?;
         Ok(is_idle)
+    }
+
+    /// The stray worker takes some steps, once the queue has its replica here. That it is refused is right.
+    fn go_astray(&mut self, dice: u8) -> Result<(), Violation> {
+        let is_paired = self.postgres.data().progress.address.is_some();
+        for turn in 0..if is_paired { DRAIN_TURNS } else { 0 } {
+            if let Some(id) = self.stray.awaited()
+                && let Some(at) = self.elsewhere.flights.iter().position(|f| f.id == id)
+            {
+                self.elsewhere.deliver(at, false, true);
+            }
+            let mut around = Surroundings {
+                postgres: &mut self.postgres,
+                target: &mut self.elsewhere,
+                address: ELSEWHERE,
+                names: &mut self.names,
+                mutant: self.mutant,
+                keeps: self.keeps,
+                events: Vec::new(),
+            };
+            self.stray.act(&mut around, dice.wrapping_add(turn.wrapping_mul(53)));
+            let events = around.events;
+            for event in events.into_iter().filter(|event| !matches!(event, Event::Halted(_))) {
+                if self.names.is_traced {
+                    self.trace.push(format!("    stray worker: {event}"));
+                }
+                self.judge.hear(&event)?;
+            }
+            self.judge.look(&self.postgres, &self.target)?;
+        }
+        self.stray.give_up(&mut self.postgres);
+        Ok(())
     }
 
     fn deliver(&mut self, at: usize, stays: bool) -> Result<(), Violation> {

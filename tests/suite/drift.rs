@@ -429,12 +429,16 @@ async fn a_column_that_is_dropped_and_made_anew_is_copied_again() {
 async fn a_set_up_that_was_cut_short_is_finished_by_the_next() {
     for path in PATHS {
         let rig = restarted(rig(path, TABLE, ITEMS).await, SIZED);
+        // Not yet where the capture is made, which has that setting.
         let die = "create function pgflume.die() returns trigger language plpgsql as $$begin
-                raise exception 'cut short' using errcode = '57P01'; end$$;
+                if coalesce(current_setting('pgflume.seen', true), '') = '' then
+                    raise exception 'cut short' using errcode = '57P01';
+                end if;
+                return null; end$$;
             create trigger die before insert or update on pgflume.shapes for each statement execute function pgflume.die()";
         rig.db.sql(die).await;
-        assert!(setup(&rig, SIZED).await.is_err(), "after the replica was changed, before Postgres knows");
-        assert_eq!(rig.rows("SELECT count(*) FROM pragma_table_info('items')").await, ["3"]);
+        assert!(setup(&rig, SIZED).await.is_err(), "Postgres does not know what will have to be copied");
+        assert_eq!(rig.rows("SELECT count(*) FROM pragma_table_info('items')").await, ["2"], "so nothing is changed");
         rig.db.sql("drop function pgflume.die cascade").await;
         setup(&rig, SIZED).await.unwrap();
         rig.drain().await;

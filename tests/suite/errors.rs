@@ -130,7 +130,7 @@ async fn a_target_that_is_down_opens_the_circuit_which_everybody_sees() {
     sqld.start_again();
     delivers(&server, &db, "killed").await;
     gauge("0.0").await;
-    assert_eq!(server.call("GET", "/ready", None).await.status, 200);
+    until("it is ready", async || server.call("GET", "/ready", None).await.status == 200).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -364,7 +364,7 @@ async fn a_file_that_another_process_holds_is_waited_for() {
     fails(&server, "lock").await;
     drop(other);
     delivers(&server, &db, "held whole").await;
-    let nowhere = serve(&db, Target::File("/nowhere/replica.db".into())).await;
+    let nowhere = serve(&Db::new().await, Target::File("/nowhere/replica.db".into())).await;
     fails(&nowhere, "check the path").await;
 }
 
@@ -372,7 +372,8 @@ async fn a_file_that_another_process_holds_is_waited_for() {
 pub async fn strict() -> (&'static Cluster, Db) {
     let settings = [("fsync", "off"), ("max_connections", "20")];
     let settings = settings.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(Options { bin_dir: None, settings }).unwrap()));
+    let cluster: &'static Cluster =
+        Box::leak(Box::new(Cluster::start(Options { bin_dir: None, settings, ..Options::default() }).unwrap()));
     let db = Db::named("strict".into(), cluster, "template1").await;
     db.sql(include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"))).await;
     db.sql(&format!("select pgmq.create('{DEFAULT_QUEUE}')")).await;

@@ -127,7 +127,7 @@ async fn a_locked_queue_is_waited_for_on_one_connection() {
     tables_are_there(&rig).await;
     let other = PgUrl::parse(&rig.db.url()).unwrap().connect().await.unwrap();
     other.batch_execute("begin; lock table pgmq.q_replicate_data_libsql in access exclusive mode").await.unwrap();
-    let waiting = "select count(*) from pg_stat_activity where application_name = 'pgflume' and datname = current_database() and wait_event_type = 'Lock'";
+    let waiting = "select count(*) from pg_stat_activity where application_name like 'pgflume%' and datname = current_database() and wait_event_type = 'Lock'";
     until("it waits", async || rig.db.one(waiting).await == "1").await;
     until("it gives up", async || rig.db.one(waiting).await == "0").await;
     other.batch_execute("rollback").await.unwrap();

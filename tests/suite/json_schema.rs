@@ -49,7 +49,15 @@ fn it_says_what_pgflume_says() {
     let mut good = vec![named("t"), named("ü ö.\\\""), named(&"a".repeat(63)), with(r#""evolve": true"#)];
     good.extend(["INTEGER", "REAL", "TEXT", "BOOLEAN", "JSON", "BLOB", "DECIMAL"].map(|t| typed(&format!("\"{t}\""))));
     good.extend(
-        [r#""public.t""#, r#""\"my.schema\".\"T\"\"x\"""#, r#""a b.c d""#].map(|s| with(&format!("\"source\": {s}"))),
+        [
+            r#""public.t""#,
+            r#""netto.t""#,
+            r#""Pgmq.t""#,
+            r#""\"pgmq.x\".t""#,
+            r#""\"my.schema\".\"T\"\"x\"""#,
+            r#""a b.c d""#,
+        ]
+        .map(|s| with(&format!("\"source\": {s}"))),
     );
     good.extend([r#"[]"#, r#"["id"]"#, r#"["id", ["n", "id"]]"#].map(|i| with(&format!("\"indexes\": {i}"))));
     good.extend([r#"[]"#, r#"["n"]"#].map(|l| with(&format!("\"lossy\": {l}"))));
@@ -60,6 +68,10 @@ fn it_says_what_pgflume_says() {
     bad.extend(["_pgflume_x", "_PGFLUME_x", "sqlite_x", "SQLite_x", ""].map(named));
     bad.push(named(&"a".repeat(64)));
     bad.extend([r#""VARCHAR""#, r#""text""#, "1", "null"].map(typed));
+    bad.extend(
+        [r#""pgmq.t""#, r#""\"pg_catalog\".t""#, r#""information_schema.t""#, r#""\"net\".t""#]
+            .map(|s| with(&format!("\"source\": {s}"))),
+    );
     bad.extend(
         [r#""t""#, r#""a.b.c""#, r#"".t""#, r#""t.""#, r#""\"a.b""#, "1"].map(|s| with(&format!("\"source\": {s}"))),
     );

@@ -29,7 +29,7 @@ async fn captured() -> Rig {
 
 /// Nobody but the tests' own connections.
 async fn nobody_waits(db: &Db) {
-    let waiting = "select count(*) from pg_stat_activity where application_name = 'pgflume' and datname = current_database() and wait_event_type = 'Lock'";
+    let waiting = "select count(*) from pg_stat_activity where application_name like 'pgflume%' and datname = current_database() and wait_event_type = 'Lock'";
     until("nobody waits", async || db.one(waiting).await == "0").await;
 }
 
@@ -126,7 +126,7 @@ async fn letters_that_somebody_holds_are_waited_for_briefly_and_dropped_by_nobod
     other.batch_execute("rollback").await.unwrap();
     nobody_waits(&rig.db).await;
     until("its connection is gone", async || {
-        rig.db.one("select count(*) from pg_stat_activity where application_name = 'pgflume' and datname = current_database() and query like 'delete%'").await == "0"
+        rig.db.one("select count(*) from pg_stat_activity where application_name like 'pgflume%' and datname = current_database() and query like 'delete%'").await == "0"
     })
     .await;
     assert_eq!(rig.db.dead().await.len(), 1);

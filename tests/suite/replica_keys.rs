@@ -13,7 +13,7 @@ async fn rig(path: Path, tables: &str, made: &str, json: &str) -> Rig {
     let db = Db::new().await;
     db.sql(tables).await;
     let home = Home::new(path);
-    let rig = Rig::with(db, home, schema(json));
+    let rig = Rig::adopting(db, home, schema(json));
     for statement in made.split(';').filter(|s| !s.trim().is_empty()) {
         rig.replica(statement).await;
     }
@@ -93,7 +93,7 @@ async fn of_rows_with_the_same_key_the_youngest_stays_until_the_copy() {
         let with = "CREATE TABLE t (id INT PRIMARY KEY, code TEXT, v TEXT);
             INSERT INTO t VALUES (3, 'a', 'first'), (1, 'a', 'last'), (4, 'A', 'another')";
         for (made, expected) in [(without_rowid, vec!["highest"]), (with, vec!["another", "last"])] {
-            let rig = Rig::with(Db::new().await, Home::new(path), schema(json));
+            let rig = Rig::adopting(Db::new().await, Home::new(path), schema(json));
             for statement in made.split(';') {
                 rig.replica(statement).await;
             }
@@ -314,15 +314,19 @@ async fn a_nuke_makes_the_table_with_the_key() {
     }
 }
 
-/// A table of somebody else has the name of one of our indexes.
+/// A table of somebody else has the name of one of our indexes, or an index on another table has.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_that_is_taken_in_the_replica_is_said() {
     let json = SCHEMA.replace("}}}", "}, \"indexes\": [\"v\"]}}");
     for path in PATHS {
-        for made in ["CREATE TABLE IDX_t_v (x INT)", "CREATE TABLE other (x INT); CREATE INDEX idx_t_v ON other (x)"] {
-            let rig = rig(path, TABLE, made, &json).await;
-            let error = rig.worker.drain(std::time::Duration::from_secs(25)).await.unwrap_err().to_string();
-            assert!(error.contains("idx_t_v") && error.contains("rename"), "{path:?} {made}: {error}");
-        }
+        let rig_of = async |made: &str| rig(path, TABLE, made, &json).await;
+        let directory = crate::limits::directory_with(&json);
+        let table = rig_of("CREATE TABLE IDX_t_v (x INT)").await;
+        let error = table.worker.drain(std::time::Duration::from_secs(25)).await.unwrap_err().to_string();
+        assert!(error.contains("idx_t_v") && error.contains("rename"), "{path:?}: {error}");
+        let index = rig_of("CREATE TABLE other (x INT); CREATE INDEX idx_t_v ON other (x)").await;
+        let log = crate::limits::run(&index, directory.path(), &["sync"]).await.succeeded().log();
+        assert!(log.contains("this index is not made") && log.contains("idx_t_v"), "{path:?}: {log}");
+        is_equal(&index, "without the index").await;
     }
 }

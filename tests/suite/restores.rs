@@ -293,7 +293,11 @@ impl Place {
     }
 
     async fn assert_equal(&self) {
-        let client = PgUrl::parse(&self.cluster.url("postgres")).unwrap().pinned().await.unwrap();
+        let client = PgUrl::parse(&self.cluster.url("postgres"))
+            .unwrap()
+            .pinned(pgflume::postgres::Purpose::Demo)
+            .await
+            .unwrap();
         let replica = Replica::open(&self.home.target()).await.unwrap();
         for verdict in compare(&client, &replica, self.worker.schema(), self.worker.queue()).await.unwrap() {
             assert!(verdict.is_equal(), "{verdict:?}");
@@ -322,6 +326,27 @@ async fn a_postgres_restored_to_an_earlier_point_is_noticed_and_the_replica_foll
         while place.drain().await.rebuilding > 0 {}
         place.assert_equal().await;
         assert_eq!(place.status().await.last_sync.healed_from.as_deref(), Some("other_source"), "{is_promoted}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_may_be_restored_to_different_times_as_often_as_it_takes() {
+    let place = Place::new().await;
+    place.back_up();
+    let Target::File(path) = place.home.target() else { unreachable!() };
+    // The replica begins an epoch that the copy of Postgres has never heard of.
+    std::fs::remove_file(&path).unwrap();
+    place.sql("insert into t values (51, 'lost with Postgres')").await;
+    while place.drain().await.rebuilding > 0 {}
+    let later = tempfile::tempdir().unwrap();
+    copy(path.parent().unwrap(), &later.path().join("copy"));
+    for turn in 0..3 {
+        place.restore(false);
+        std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+        copy(&later.path().join("copy"), path.parent().unwrap());
+        place.sql(&format!("insert into t values (60, 'turn {turn}')")).await;
+        while place.drain().await.rebuilding > 0 {}
+        place.assert_equal().await;
     }
 }
 

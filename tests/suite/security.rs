@@ -241,7 +241,7 @@ async fn a_writer_cannot_put_functions_of_its_own_into_the_capture() {
 /// What no output may hold is in every secret and every row of these tests.
 const HUSH: &str = "hush";
 const PASSWORD: &str = "hush-password-0123456789";
-const WEBHOOK: &str = "hush-webhook-0123456789";
+pub const WEBHOOK: &str = "hush-webhook-0123456789";
 const NUKE: &str = "hush-nuke-0123456789";
 const TOKEN: &str = "hush.token.0123456789";
 
@@ -384,14 +384,14 @@ async fn no_error_shows_a_row() {
 }
 
 /// The worker as a process of its own.
-struct Served {
+pub struct Served {
     process: Process,
     directory: tempfile::TempDir,
-    address: String,
+    pub address: String,
 }
 
 impl Served {
-    fn start(variables: &[(&str, &str)]) -> Self {
+    pub fn start(variables: &[(&str, &str)]) -> Self {
         let (directory, port) = (tempfile::tempdir().unwrap(), free_port().unwrap());
         let mut command = Command::new("/bin/sh");
         // As many files as a process usually may open.
@@ -405,11 +405,11 @@ impl Served {
         Self { process, directory, address }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
-    fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+    pub fn call(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
         let headers: Vec<_> = headers.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let url = format!("{}{path}", self.address);
         http::request(method, &url, &headers, body.as_bytes(), Duration::from_secs(60)).unwrap()
@@ -425,14 +425,14 @@ impl Served {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
     }
 
-    fn memory_mib(&self) -> usize {
+    pub fn memory_mib(&self) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
     }
 
     /// How long `/health` takes; it has to answer.
-    fn health(&self) -> Duration {
+    pub fn health(&self) -> Duration {
         let begin = Instant::now();
         assert_eq!(self.call("GET", "/health", &[], "").status, 200);
         begin.elapsed()

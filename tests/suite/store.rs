@@ -39,7 +39,7 @@ async fn every_store() -> Vec<(String, Bench)> {
             let schema = schema(TABLES);
             replica.prepare(&schema).await.unwrap();
             let head = Head::start("e".into());
-            replica.reset(None, &head, None).await.unwrap();
+            replica.reset(None, &head, "us", None).await.unwrap();
             all.push((format!("{path:?} {encoding:?}"), Bench { replica, head, schema, _home: home }));
         }
     }
@@ -296,14 +296,15 @@ async fn a_batch_from_any_other_head_changes_nothing() {
             "{name}"
         );
         assert_eq!(bench.rows("SELECT caught_up_at, queued FROM _pgflume_freshness").await, ["now|5"], "{name}");
-        let wrong = bench.replica.reset(Some(&start), &Head::start("n".into()), Some(&bench.schema)).await.unwrap_err();
+        let wrong =
+            bench.replica.reset(Some(&start), &Head::start("n".into()), "us", Some(&bench.schema)).await.unwrap_err();
         assert_eq!(wrong.class(), Class::Unknown, "{name}: {wrong}");
         assert_eq!(
-            bench.replica.reset(None, &Head::start("n".into()), None).await.unwrap_err().class(),
+            bench.replica.reset(None, &Head::start("n".into()), "us", None).await.unwrap_err().class(),
             Class::Unknown,
             "{name}"
         );
-        bench.replica.reset(Some(&now), &Head::start("n".into()), Some(&bench.schema)).await.unwrap();
+        bench.replica.reset(Some(&now), &Head::start("n".into()), "us", Some(&bench.schema)).await.unwrap();
         assert_eq!(bench.rows("SELECT count(*) FROM t").await, ["0"], "{name}");
     }
 }

@@ -46,7 +46,7 @@ pub fn start_cluster(bin_dir: Option<PathBuf>) -> Cluster {
         settings.push(("cron.database_name", "cron"));
     }
     let settings = settings.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    let cluster = Cluster::start(Options { bin_dir, settings }).unwrap();
+    let cluster = Cluster::start(Options { bin_dir, settings, ..Options::default() }).unwrap();
     let url = PgUrl::parse(&cluster.url("postgres")).unwrap();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -127,7 +127,7 @@ impl Db {
 
     /// A connection as the worker's own are.
     pub async fn pinned(&self) -> pgflume::postgres::Client {
-        PgUrl::parse(&self.url()).unwrap().pinned().await.unwrap()
+        PgUrl::parse(&self.url()).unwrap().pinned(pgflume::postgres::Purpose::Demo).await.unwrap()
     }
 
     pub async fn sql(&self, sql: &str) {
@@ -222,6 +222,7 @@ pub fn config(url: &str, target: Target, schema: Arc<Schema>) -> Config {
         rows_per_second: None,
         retention: Duration::ZERO,
         row_bytes: pgflume::config::DEFAULT_ROW_BYTES,
+        adopt: false,
     }
 }
 
@@ -233,6 +234,12 @@ impl Rig {
     pub fn with(db: Db, home: Home, schema: Arc<Schema>) -> Self {
         let worker = Arc::new(Worker::new(config(&db.url(), home.target(), schema)));
         Self { db, home, worker }
+    }
+
+    /// One that replaces rows which somebody else has left in the replica.
+    pub fn adopting(db: Db, home: Home, schema: Arc<Schema>) -> Self {
+        let config = Config { adopt: true, ..config(&db.url(), home.target(), schema) };
+        Self { db, home, worker: Arc::new(Worker::new(config)) }
     }
 
     /// One drain with the budget of a call.

@@ -30,7 +30,7 @@ impl Scene {
     async fn new(path: Path) -> Self {
         let settings = [("fsync", "off"), ("shared_preload_libraries", "pg_cron"), ("cron.database_name", "postgres")];
         let settings = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
-        let cluster = Cluster::start(Options { bin_dir: None, settings }).unwrap();
+        let cluster = Cluster::start(Options { bin_dir: None, settings, ..Options::default() }).unwrap();
         let client = PgUrl::parse(&cluster.url("postgres")).unwrap().connect().await.unwrap();
         client.batch_execute(include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"))).await.unwrap();
         client.batch_execute(&DATABASE.replace("{{secret}}", SECRET)).await.unwrap_or_else(|e| panic!("{e:?}"));
@@ -229,6 +229,19 @@ async fn the_old_functions_rights_stay_where_that_is_asked_for_and_are_said() {
         "{report}"
     );
     assert!(!scene.exposed().await.contains("anon true"), "{report}");
+}
+
+/// What `--print` writes is what `setup` does.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_takes_over_as_well() {
+    let scene = Scene::new(Path::File).await;
+    let output = scene.run(&["setup", "--take-over", "--print"]).await;
+    let script = String::from_utf8(output.stdout).unwrap();
+    scene.client.batch_execute(&script).await.unwrap_or_else(|e| panic!("{e:?}"));
+    assert!(!scene.exposed().await.contains("anon true"), "{script}");
+    assert_eq!(scene.one("select count(*) from pg_trigger where tgname like 'replicate%'").await, "0");
+    scene.done(&["sync"]).await;
+    scene.done(&["verify"]).await;
 }
 
 /// The key of a table was `id` in an older `schema.json` of ours.

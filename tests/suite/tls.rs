@@ -177,3 +177,45 @@ async fn libsql_behind_a_private_authority_is_reached_with_ssl_cert_file_and_ref
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(db.queued().await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_asks_for_a_certificate_of_the_client_gets_it() {
+    let (authority, other) = (Authority::new("authority"), Authority::new("other"));
+    let cluster = tokio::task::spawn_blocking(|| Cluster::start(Options::default())).await.unwrap().unwrap();
+    let data = cluster.directory().join("data");
+    install(&data, authority.certify(false));
+    let owner = std::fs::metadata(&data).unwrap();
+    std::fs::copy(authority.file(), data.join("ca.pem")).unwrap();
+    chown(data.join("ca.pem"), Some(owner.uid()), Some(owner.gid())).unwrap();
+    let mut conf = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).unwrap();
+    writeln!(conf, "ssl = on\nssl_ca_file = 'ca.pem'").unwrap();
+    std::fs::write(data.join("pg_hba.conf"), "local all all trust\nhostssl all all all cert\n").unwrap();
+    cluster.stop(Stop::Fast).unwrap();
+    cluster.start_again().unwrap();
+    let files = tempfile::tempdir().unwrap();
+    let client = |name: &str, authority: &Authority| {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "postgres");
+        let key = KeyPair::generate().unwrap();
+        let (cert_file, key_file) =
+            (files.path().join(format!("{name}.crt")), files.path().join(format!("{name}.key")));
+        std::fs::write(&cert_file, params.signed_by(&key, &authority.issuer).unwrap().pem()).unwrap();
+        std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        (cert_file.display().to_string(), key_file.display().to_string())
+    };
+    let (right, wrong) = (client("right", &authority), client("wrong", &other));
+    let url = |more: String| {
+        let ca = authority.file().display().to_string();
+        format!("postgres://postgres@localhost:{}/postgres?sslmode=verify-full&sslrootcert={ca}{more}", cluster.port())
+    };
+    let with = |cert: &str, key: &str| url(format!("&sslcert={cert}&sslkey={key}"));
+    expect(vec![
+        (with(&right.0, &right.1), Ok("true")),
+        (url(String::new()), Err("certificate")),
+        (with(&wrong.0, &wrong.1), Err("")),
+        (with(&right.0, &wrong.1), Err("do not go together")),
+        (with(&right.1, &right.1), Err("holds no certificate")),
+        (with(&right.0, &right.0), Err("sslkey")),
+    ])
+    .await;
+}

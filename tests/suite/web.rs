@@ -195,3 +195,45 @@ async fn a_stopped_worker_ends_its_step_and_leaves_the_rest_queued() {
     assert_eq!(there, [(QUEUED - left).to_string()]);
     assert_eq!(processed, QUEUED - left);
 }
+
+/// Headers of a request that is signed as Standard Webhooks, with the key that these tests use.
+async fn signed(db: &Db, id: &str, body: &str) -> Vec<(String, String)> {
+    let at = db.one("select floor(extract(epoch from now()))::bigint").await;
+    let signature = db.one(&format!("select encode(hmac(('{id}.{at}.{body}')::bytea, decode('MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw', 'base64'), 'sha256'), 'base64')")).await;
+    [("webhook-id", id.to_owned()), ("webhook-timestamp", at), ("webhook-signature", format!("v1,{signature}"))]
+        .map(|(name, value)| (name.to_owned(), value))
+        .to_vec()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signature_opens_its_own_path_only_and_once_where_it_asks_for_work() {
+    let (db, home) = (Db::new().await, Home::new(Path::File));
+    let secret = || vec![Secret::new("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")];
+    let signatures = Signatures { webhook: secret(), nuke: secret() };
+    let server = Server::with(config(&db.url(), home.target(), repository_schema()), signatures).await;
+    db.sql("create extension pgcrypto").await;
+    let paths = [("sync", "POST", 200), ("resync", "POST", 202), ("status", "GET", 200), ("nuke", "POST", 200)];
+    for named in ["sync", "resync", "status", "nuke", ""] {
+        let body = if named.is_empty() { String::new() } else { format!(r#"{{"type":"{named}"}}"#) };
+        for (path, method, status) in paths {
+            let headers = signed(&db, &format!("{named}-{path}"), &body).await;
+            let opens = named == path || (named.is_empty() && path == "status");
+            let expected = if opens { status } else { 401 };
+            let at = format!("/{path}");
+            let call = || server.request(method, &at, headers.clone(), body.clone().into_bytes());
+            assert_eq!(call().await.status, expected, "{named:?} for {path}");
+            // What is due anyway may be asked for again; work that somebody asked for is done once.
+            let again = if opens && ["resync", "nuke"].contains(&path) { 401 } else { expected };
+            assert_eq!(call().await.status, again, "{named:?} for {path}, again");
+        }
+    }
+    let other = r#"{"type":"resync","tables":["nobody"]}"#;
+    let headers = signed(&db, "refused", other).await;
+    let call = |body: &'static str, headers| server.request("POST", "/resync", headers, body.into());
+    assert_eq!(call(other, headers).await.status, 400);
+    let right = r#"{"type":"resync","tables":["apps"]}"#;
+    let headers = signed(&db, "refused", right).await;
+    assert_eq!(call(right, headers).await.status, 202, "an id that came to nothing may be used again");
+    let long = signed(&db, &"i".repeat(1000), r#"{"type":"resync"}"#).await;
+    assert_eq!(call(r#"{"type":"resync"}"#, long).await.status, 401, "an id of any length is none");
+}

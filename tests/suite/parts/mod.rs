@@ -8,6 +8,7 @@
 #![allow(dead_code, unused_imports, reason = "a harness offers more than each user needs")]
 #![expect(clippy::expect_used, clippy::panic, reason = "a part that does not start fails the test")]
 
+pub mod freezer;
 pub mod http;
 pub mod pg_net;
 pub mod pgbouncer;
@@ -15,6 +16,7 @@ pub mod process;
 pub mod proxy;
 pub mod sqld;
 
+pub use freezer::Freezer;
 pub use pg_net::PgNet;
 pub use pgbouncer::Pgbouncer;
 pub use proxy::{Fault, Proxy};

@@ -34,6 +34,7 @@ pub struct Proxy {
 struct Shared {
     state: Mutex<State>,
     hits: AtomicUsize,
+    accepted: AtomicUsize,
     held: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -55,7 +56,12 @@ impl Proxy {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port for the proxy");
         let port = listener.local_addr().expect("the proxy's address").port();
         let state = State { fault: Fault::Pass, once: false, closed: false, connections: Vec::new() };
-        let shared = Arc::new(Shared { state: Mutex::new(state), hits: AtomicUsize::new(0), held: Mutex::default() });
+        let shared = Arc::new(Shared {
+            state: Mutex::new(state),
+            hits: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
+            held: Mutex::default(),
+        });
         let theirs = Arc::clone(&shared);
         thread::spawn(move || accept(&listener, target_port, &theirs));
         Proxy { port, shared }
@@ -69,6 +75,11 @@ impl Proxy {
     /// The proxy's port, for other protocols.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Connections that were ever opened to it.
+    pub fn connections(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
     }
 
     /// This fault until further notice.
@@ -199,6 +210,7 @@ fn accept(listener: &TcpListener, target_port: u16, shared: &Arc<Shared>) {
         if shared.state().closed {
             return;
         }
+        shared.accepted.fetch_add(1, Ordering::SeqCst);
         // A target that is down shows as a closed connection.
         if let Ok(target) = TcpStream::connect((Ipv4Addr::LOCALHOST, target_port)) {
             connect(client, target, shared).ok();

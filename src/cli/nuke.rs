@@ -1,0 +1,52 @@
+//! `pgflume nuke`: asks, then [`crate::sync::pairing::nuke`].
+
+use super::CommandResult;
+use super::output::say;
+use crate::config::{ConfigError, Options};
+use crate::sync::Worker;
+use crate::sync::pairing::{self, Nuked};
+use std::error::Error;
+use std::io::{BufRead as _, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+/// Drop and recreate the replicated tables of the replica at LIBSQL_URL, and pair the queue with it
+#[derive(Debug, clap::Args)]
+pub(super) struct NukeArgs {
+    /// Do not ask
+    #[arg(long)]
+    yes: bool,
+    /// Leave the tables empty: do not fill them from Postgres
+    #[arg(long)]
+    no_refill: bool,
+}
+
+pub(super) async fn run(args: NukeArgs, options: &Options) -> CommandResult {
+    let worker = Worker::new(options.config()?);
+    if !args.yes && !confirmed(&worker)? {
+        say("Nothing was changed.")?;
+        return Ok(ExitCode::FAILURE);
+    }
+    let done = pairing::nuke(&worker, None, !args.no_refill).await?;
+    debug_assert_eq!(done, Nuked::Done, "no request has an id here");
+    let next = if args.no_refill { "stay empty" } else { "are filled from Postgres by the next drains" };
+    say(format_args!("The replica's tables were made anew, and {next}."))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn confirmed(worker: &Worker) -> Result<bool, Box<dyn Error + Send + Sync>> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Box::new(ConfigError(
+            "nuke asks before it empties anything, and there is no terminal: add --yes".into(),
+        )));
+    }
+    let mut out = std::io::stdout().lock();
+    write!(
+        out,
+        "Empty all replicated tables at LIBSQL_URL, and pair queue {} with this replica? Readers see them empty until they are filled again. [y/N] ",
+        worker.queue().as_str()
+    )?;
+    out.flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

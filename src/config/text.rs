@@ -1,0 +1,20 @@
+//! Texts of variables: what orchestrators leave at their ends, and what no value may hold.
+
+use super::{ConfigError, wrong};
+
+/// Without line breaks at its end: files and `kubectl create secret --from-file` leave them there.
+pub fn trimmed(text: &str) -> &str {
+    text.trim_end_matches(['\n', '\r'])
+}
+
+/// One line without blanks around it, or the reason why it is none. The reason shows no value.
+pub(super) fn plain<'a>(name: &str, text: &'a str) -> Result<&'a str, ConfigError> {
+    let text = trimmed(text);
+    if text.contains(char::is_control) {
+        return wrong(format!("{name} holds a line break or another control character: copy it again, as one line"));
+    }
+    if text.trim() != text {
+        return wrong(format!("{name} begins or ends with a blank: remove it"));
+    }
+    Ok(text)
+}

@@ -1,0 +1,163 @@
+//! Types, functions and casts that a table borrows from elsewhere: the worker may name what it has to, and runs
+//! nobody's cast.
+
+use crate::support::{Db, Home, Path, Rig, config, schema};
+use pgflume::capture::{self, SetupOptions, SetupReport};
+use pgflume::config::{DEFAULT_QUEUE, QueueName};
+use pgflume::error::Error;
+use pgflume::postgres::PgUrl;
+use pgflume::sync::Worker;
+use std::sync::Arc;
+use std::time::Duration;
+
+async fn setup(db: &Db, json: &str) -> Result<SetupReport, Error> {
+    let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
+    capture::setup(&PgUrl::parse(&db.url()).unwrap(), &schema(json), &queue, &SetupOptions::default()).await
+}
+
+/// Key types, a value and another, and what else has to be there.
+const KEYS: [(&str, &str, &str, &str); 6] = [
+    ("types.mood", "a", "b", "create type types.mood as enum ('a', 'b')"),
+    ("types.code", "x", "y", "create domain types.code as text check (value <> '')"),
+    ("types.citext", "A", "b", "create extension citext schema types"),
+    ("types.soft", "A", "b", "create extension citext schema more; create domain types.soft as more.citext"),
+    ("types.ltree", "a.b", "a.c", "create extension ltree schema types"),
+    ("types.moods", "{a}", "{b}", "create type more.mood as enum ('a', 'b'); create domain types.moods as more.mood[]"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_a_type_in_another_schema_is_read_by_the_least_role() {
+    for (number, (key, one, two, made)) in KEYS.into_iter().enumerate() {
+        let db = Db::new().await;
+        let role = format!("{}_key_{number}", db.name);
+        db.sql("create schema types; create schema more; revoke all on schema types, more from public").await;
+        db.sql(&format!(
+            "{made}; create table k (a int, id {key}, v int, primary key (a, id)); create role {role} login"
+        ))
+        .await;
+        let json = r#"{"k": {"primaryKey": ["a", "id"], "columns": {"a": "INTEGER", "id": "TEXT", "v": "INTEGER"}}}"#;
+        setup(&db, json).await.unwrap();
+        db.sql(&format!("grant pgflume_worker to {role}; insert into k values (1, '{one}', 1)")).await;
+        let home = Home::new(Path::File);
+        let url = db.url().replacen("//postgres", &format!("//{role}"), 1);
+        assert!(url.contains(&role), "{url}");
+        let worker = Arc::new(Worker::new(config(&url, home.target(), schema(json))));
+        let rig = Rig { db, home, worker };
+        rig.drain().await;
+        rig.db.sql(&format!("insert into k values (1, '{two}', 2); update k set v = 3 where v = 1")).await;
+        let done = rig.worker.drain(Duration::from_secs(25)).await.unwrap();
+        assert!(done.paused.is_empty() && done.dead == 0 && done.queued == 0, "{key}: {done:?}");
+        assert_eq!(rig.rows("SELECT id, v FROM k ORDER BY v").await, [format!("{two}|2"), format!("{one}|3")], "{key}");
+        let (url, queue) = (PgUrl::parse(&rig.db.url()).unwrap(), QueueName::parse(DEFAULT_QUEUE).unwrap());
+        let script = capture::print(&url, &schema(json), &queue, &SetupOptions::default()).await.unwrap();
+        assert!(script.contains("grant usage on schema \"types\" to pgflume_worker"), "{key}");
+        rig.db.sql(&format!("drop owned by {role}; drop role {role}")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_domain_over_an_enum_is_written_as_a_column_and_refused_as_a_key() {
+    let db = Db::new().await;
+    db.sql("create type mood as enum ('a', 'b'); create domain moody as mood; create table k (id moody primary key, v int);
+            create table c (id int primary key, v moody); insert into c values (1, 'a')").await;
+    let refused =
+        setup(&db, r#"{"k": {"primaryKey": "id", "columns": {"id": "TEXT"}}}"#).await.unwrap_err().to_string();
+    assert!(refused.contains("$.k.columns.id: is a domain over an enum"), "{refused}");
+    let json = r#"{"c": {"primaryKey": "id", "columns": {"id": "INTEGER", "v": "TEXT"}}}"#;
+    setup(&db, json).await.unwrap();
+    let rig = Rig::with(db, Home::new(Path::File), schema(json));
+    rig.db
+        .sql("update c set v = 'b'; insert into c values (2, 'a'), (3, 'b'); update c set v = 'a' where id > 1")
+        .await;
+    rig.drain().await;
+    assert_eq!(rig.rows("SELECT * FROM c ORDER BY id").await, ["1|b", "2|a", "3|a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_filter_calls_and_names_is_opened_to_the_least_role() {
+    let db = Db::new().await;
+    let role = format!("{}_filter", db.name);
+    db.sql(&format!(
+        "create schema rules; create schema types; revoke all on schema rules, types from public; create role {role} login;
+         create type types.mood as enum ('a', 'b');
+         create function rules.inner_one(v int) returns bool immutable language sql begin atomic select v > 0; end;
+         create function rules.is_wanted(v int) returns bool immutable language sql begin atomic select rules.inner_one(v); end;
+         revoke all on function rules.is_wanted(int), rules.inner_one(int) from public;
+         create table k (id int primary key, v int, m types.mood)"
+    ))
+    .await;
+    let json = r#"{"k": {"primaryKey": "id", "columns": {"id": "INTEGER", "v": "INTEGER"},
+        "where": "rules.is_wanted(v) and m = 'a'::types.mood"}}"#;
+    setup(&db, json).await.unwrap();
+    db.sql(&format!("grant pgflume_worker to {role}")).await;
+    let home = Home::new(Path::File);
+    let url = db.url().replacen("//postgres", &format!("//{role}"), 1);
+    let worker = Arc::new(Worker::new(config(&url, home.target(), schema(json))));
+    let rig = Rig { db, home, worker };
+    rig.drain().await;
+    rig.db.sql("insert into k values (1, 1, 'a'), (2, -1, 'a'), (3, 1, 'b')").await;
+    let done = rig.drain().await;
+    assert!(done.paused.is_empty() && done.queued == 0, "{done:?}");
+    assert_eq!(rig.rows("SELECT id FROM k").await, ["1"]);
+    rig.db.sql(&format!("drop owned by {role}; drop role {role}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schema_that_setup_cannot_open_is_named_with_the_statement_that_does() {
+    let db = Db::new().await;
+    let role = format!("{}_installs", db.name);
+    db.sql(&format!(
+        "create schema types; create type types.mood as enum ('a'); create role {role} login createrole;
+         grant usage on schema types to {role}; grant all on schema public to {role};
+         grant pgflume_capture, pgflume_worker to {role};
+         grant create on database {} to {role};",
+        db.name
+    ))
+    .await;
+    let json = r#"{"k": {"primaryKey": "id", "columns": {"id": "TEXT"}}}"#;
+    let url = db.url().replacen("//postgres", &format!("//{role}"), 1);
+    let owner = PgUrl::parse(&url).unwrap().connect().await.unwrap();
+    owner.batch_execute("create table k (id types.mood primary key)").await.unwrap();
+    db.sql(&format!("alter table pgmq.q_replicate_data_libsql owner to {role}; grant all on schema pgmq to {role}; grant all on all tables in schema pgmq to {role}")).await;
+    let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
+    let printed =
+        capture::print(&PgUrl::parse(&url).unwrap(), &schema(json), &queue, &SetupOptions::default()).await.unwrap();
+    assert!(printed.contains("grant usage on schema \"types\" to pgflume_worker`"), "{printed}");
+    db.sql(&format!("reassign owned by {role} to postgres; drop owned by {role}; drop role {role}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cast_of_somebodys_own_is_refused_and_one_of_an_extension_is_not() {
+    let db = Db::new().await;
+    db.sql(
+        "create type mood as enum ('a', 'b'); create type pair as (x int, y mood);
+         create function spell(mood) returns text language plpgsql as $$ begin raise exception 'I was run'; end $$;
+         create function draw(mood) returns json language plpgsql as $$ begin raise exception 'I was run'; end $$;
+         create domain moody as mood;
+         create extension citext; create extension hstore; create extension isn;
+         create table k (id mood primary key, v int); create table d (id int primary key, v moody);
+         create table j (id int primary key, v pair, l mood[]); create table e (id citext primary key, h hstore, i isbn13)",
+    )
+    .await;
+    let all = r#"{"k": {"primaryKey": "id", "columns": {"id": "TEXT", "v": "INTEGER"}},
+        "d": {"primaryKey": "id", "columns": {"id": "INTEGER", "v": "TEXT"}},
+        "j": {"primaryKey": "id", "columns": {"id": "INTEGER", "v": "JSON", "l": "JSON"}, "lossy": ["v"]},
+        "e": {"primaryKey": "id", "columns": {"id": "TEXT", "h": "TEXT", "i": "TEXT"}}}"#;
+    setup(&db, all).await.unwrap();
+    db.sql("create cast (mood as text) with function spell(mood)").await;
+    let refused = setup(&db, all).await.unwrap_err().to_string();
+    for path in ["$.k.columns.id", "$.d.columns.v"] {
+        assert!(refused.contains(path), "{path}: {refused}");
+    }
+    assert!(
+        refused.contains("drop cast (public.mood as text)") && !refused.contains("$.j") && !refused.contains("$.e")
+    );
+    db.sql("drop cast (mood as text); create cast (mood as json) with function draw(mood)").await;
+    let refused = setup(&db, all).await.unwrap_err().to_string();
+    for path in ["$.j.columns.v", "$.j.columns.l"] {
+        assert!(refused.contains(path), "{path}: {refused}");
+    }
+    assert!(!refused.contains("$.k") && !refused.contains("$.d") && !refused.contains("$.e"), "{refused}");
+    db.sql("drop cast (mood as json)").await;
+    setup(&db, all).await.unwrap();
+}

@@ -1,0 +1,133 @@
+//! Replicas that are new, or somebody else's: whose files they are, and whose rows.
+
+use crate::support::{Db, Home, PATHS, Path, Rig, config, repository_schema, schema};
+use pgflume::config::Target;
+use pgflume::replica::Replica;
+use pgflume::sync::Worker;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+use std::time::Duration;
+
+const T: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_replica_is_its_owners_alone() {
+    let db = Db::new().await;
+    db.sql("create table t (id int primary key, v text); insert into t select i, 'x' from generate_series(1, 1000) i")
+        .await;
+    for (umask, expected) in [("000", 0o600), ("022", 0o600), ("277", 0o400)] {
+        let home = tempfile::tempdir().unwrap();
+        let (definition, replica) = (home.path().join("schema.json"), home.path().join("replica.db"));
+        std::fs::write(&definition, T).unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args([
+            "-c",
+            &format!("umask {umask}; exec \"$0\" serve --follow --port 0"),
+            env!("CARGO_BIN_EXE_pgflume"),
+        ]);
+        command.env_clear().env("PGMQ_URL", db.url()).env("LIBSQL_URL", &replica).env("SCHEMA_FILE", &definition);
+        command.env("WEBHOOK_SIGNATURE", "0123456789abcdef");
+        let log = home.path().join("log");
+        let process = crate::parts::process::Process::spawn(&mut command, &log, None);
+        let mode = |name: &str| {
+            let found = std::fs::metadata(home.path().join(name)).ok()?;
+            Some(found.permissions().mode() & 0o777)
+        };
+        crate::support::until("the replica is written", async || mode("replica.db-wal").is_some()).await;
+        for name in ["replica.db", "replica.db-wal", "replica.db-shm"] {
+            assert_eq!(mode(name), Some(expected), "{name} under umask {umask}");
+        }
+        drop(process);
+        db.sql("delete from pgflume.progress").await;
+    }
+    // What is there already keeps its mode: readers go by it.
+    let home = Home::new(Path::File);
+    let Target::File(file) = home.target() else { unreachable!() };
+    std::fs::write(&file, "").unwrap();
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    let _open = Replica::open(&home.target()).await.unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+}
+
+async fn with_foreign(path: Path, definition: &str, sql: &[&str]) -> Rig {
+    let rig = Rig::new(path, schema(definition)).await;
+    let replica = Replica::open(&rig.home.target()).await.unwrap();
+    for sql in sql {
+        replica.query(*sql, vec![]).await.unwrap();
+    }
+    rig
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_stranger_stay_until_they_are_given_up() {
+    let stranger = ["CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)", "INSERT INTO t VALUES (7, 'theirs')"];
+    for path in PATHS {
+        let rig = with_foreign(path, T, &stranger).await;
+        rig.db.sql("create table t (id int primary key, v text); insert into t values (1, 'ours')").await;
+        for _ in 0..2 {
+            let error = rig.worker.drain(Duration::from_secs(5)).await.unwrap_err().to_string();
+            assert!(error.contains("\"t\"") && error.contains("--adopt"), "{error}");
+        }
+        let error = pgflume::sync::pairing::nuke(&rig.worker, None, true).await.unwrap_err().to_string();
+        assert!(error.contains("--adopt"), "{error}");
+        assert_eq!(rig.rows("SELECT * FROM t").await, ["7|theirs"]);
+        assert_eq!(rig.rows("SELECT name FROM sqlite_master WHERE name LIKE '\\_pgflume%' ESCAPE '\\'").await, [""; 0]);
+        let mut wanted = config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone());
+        wanted.adopt = true;
+        let adopting = Worker::new(wanted).ending_caught_up();
+        pgflume::resync::request(&adopting, &["t"]).await.unwrap();
+        while adopting.drain(Duration::from_secs(25)).await.unwrap().rebuilding > 0 {}
+        assert_eq!(rig.rows("SELECT * FROM t").await, ["1|ours"], "{path:?}");
+        rig.drain().await; // it is ours from now on
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn empty_tables_other_tables_and_capgos_replica_are_welcome() {
+    let cases: [(&str, &[&str]); 4] = [
+        ("empty", &["CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)"]),
+        ("another name", &["CREATE TABLE u (id INTEGER PRIMARY KEY)", "INSERT INTO u VALUES (1)"]),
+        ("nothing", &[]),
+        (
+            "lost bookkeeping",
+            &[
+                "CREATE TABLE _pgflume_freshness (caught_up_at TEXT, applied_at TEXT, queued INTEGER)",
+                "CREATE TABLE t (id INTEGER NOT NULL PRIMARY KEY, v TEXT)",
+                "INSERT INTO t VALUES (1, 'x')",
+            ],
+        ),
+    ];
+    for (what, sql) in cases {
+        let rig = with_foreign(Path::File, T, sql).await;
+        rig.worker.drain(Duration::from_secs(5)).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+    }
+    let whole = repository_schema();
+    for (declared, is_welcome) in [
+        (whole.get("apps").unwrap().columns.iter().map(|c| c.name.clone()).collect::<Vec<_>>(), true),
+        (vec!["id".into(), "app_id".into(), "name".into()], true),
+        (vec!["id".into(), "title".into()], false),
+    ] {
+        let columns: Vec<_> =
+            declared.iter().map(|c| format!("{c} TEXT{}", if c == "id" { " PRIMARY KEY" } else { "" })).collect();
+        let made = format!("CREATE TABLE apps ({})", columns.join(", "));
+        let rig = Rig::new(Path::File, whole.clone()).await;
+        let replica = Replica::open(&rig.home.target()).await.unwrap();
+        for sql in [made.as_str(), "INSERT INTO apps (id) VALUES ('a')"] {
+            replica.query(sql, vec![]).await.unwrap();
+        }
+        let done = rig.worker.drain(Duration::from_secs(5)).await;
+        assert_eq!(done.is_ok(), is_welcome, "{declared:?}: {done:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_a_file_is_cut_after_a_large_transaction() {
+    let rig = Rig::new(Path::File, schema(T)).await;
+    rig.db.sql("create table t (id int primary key, v text); insert into t select i, repeat('x', 1000) from generate_series(1, 200000) i").await;
+    let Target::File(file) = rig.home.target() else { unreachable!() };
+    let replica = Replica::open(&rig.home.target()).await.unwrap();
+    let limit = replica.query("PRAGMA journal_size_limit", vec![]).await.unwrap();
+    assert_eq!(crate::support::show(&limit[0][0]), (64 * 1024 * 1024).to_string());
+    drop(replica);
+    assert!(file.exists());
+}
