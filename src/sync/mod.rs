@@ -489,7 +489,7 @@ impl Worker {
         let mut noted = false;
         loop {
             let calls_here = self.gate.calls();
-            let step = tokio::time::timeout(STEP_TIMEOUT, session.step(deadline, done)).await;
+            let step = tokio::time::timeout(STEP_TIMEOUT, Box::pin(session.step(deadline, done))).await;
             let outcome = step.unwrap_or_else(|_| Err(Error::unknown("a step hangs; its connection is given up")))?;
             if session.has_compared() {
                 return Ok(calls_here);

@@ -199,7 +199,7 @@ impl Session<'_> {
             return Ok(Finished { applied, has_saved: false });
         };
         let done = match is_ready {
-            true => verification.run(self, snapshot, applied).await,
+            true => Box::pin(verification.run(self, snapshot, applied)).await,
             false => Ok(Finished { applied, has_saved: false }),
         };
         self.verification = Some(verification);
@@ -241,7 +241,7 @@ impl Session<'_> {
         let reader = Reader::new(self, snapshot, sender, deadline);
         let writer = Writer::new(self, snapshot, head);
         // A failed writer makes the reader fail too: its own error is the one to report.
-        let (applied, read) = futures_util::join!(writer.run(receiver), reader.run());
+        let (applied, read) = futures_util::join!(Box::pin(writer.run(receiver)), Box::pin(reader.run()));
         applied.and_then(|applied| Ok((read?, applied)))
     }
 
