@@ -233,7 +233,7 @@ fn describe(error: &tokio_postgres::Error, has_own_words: fn(&DbError) -> bool) 
     };
     let code = db.code().code();
     if has_own_words(db) {
-        format!("{} (SQLSTATE {code})", cleaned(db.message()))
+        format!("{} (SQLSTATE {code})", words::clean(db.message(), MOST_WORDS))
     } else if is_raised(db) {
         format!("a function or trigger raised an exception, see Postgres' log (SQLSTATE {code})")
     } else {
@@ -278,15 +278,6 @@ fn has_own_words_of_rows(db: &DbError) -> bool {
 fn is_own_context(context: &str) -> bool {
     let own = [" inline_code_block ", " pgflume.", " pgmq."];
     context.lines().all(|line| own.iter().any(|name| line.contains(name)))
-}
-
-/// Words of a server as one line of bounded length, without what would change how a line looks.
-pub(crate) fn cleaned(words: &str) -> String {
-    let is_hidden = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    words.chars().take(MOST_WORDS).map(|c| if is_hidden(c) { ' ' } else { c }).collect()
 }
 
 /// What to do about a Postgres failure.

@@ -22,6 +22,15 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// What `RAISE` in a trigger gives, whatever its words (SQLITE_CONSTRAINT_TRIGGER).
 const CONSTRAINT_TRIGGER: i32 = 1811;
 
+/// Time for a question, which may have to go through a table.
+const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Time for a batch: less than a step has in all.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(240);
+
+/// The same for tables and indexes that are made, copied or dropped.
+const LONG_TIMEOUT: Duration = Duration::from_secs(60 * 60);
+
 /// To what size the log is cut after a checkpoint: one large transaction leaves nothing behind.
 const LOG_BYTES: usize = 64 * 1024 * 1024;
 
@@ -122,20 +131,27 @@ impl Local {
         })
     }
 
-    /// Runs `work` with the connection on a blocking thread.
+    /// Runs `work` with the connection on a blocking thread, which goes on where a disk that hangs is given up.
     async fn run<T: Send + 'static>(
         &self,
+        patience: Duration,
         work: impl FnOnce(&libsql::Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let Some(connection) = self.connection.clone() else {
             return Err(Error::unknown("the replica is closed"));
         };
-        let connection = connection.lock_owned().await;
-        {
-            let file = self.file.clone();
+        let file = self.file.clone();
+        let done = async {
+            let connection = connection.lock_owned().await;
             blocking(move || file.check().and_then(|()| work(&connection))).await
-        }
+        };
+        tokio::time::timeout(patience, done).await.unwrap_or_else(|_| Err(hanging(patience)))
     }
+}
+
+fn hanging(patience: Duration) -> Error {
+    let seconds = patience.as_secs();
+    Error::unknown(format!("the replica's file does not answer within {seconds} s: does its disk hang?"))
 }
 
 impl Drop for Local {
@@ -143,6 +159,10 @@ impl Drop for Local {
     /// file whole.
     fn drop(&mut self) {
         let connection = self.connection.take();
+        if self.file.check().is_err() {
+            // SQLite would remove the log by its name, which is that of another file's by now.
+            return std::mem::forget(connection);
+        }
         let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
         match flavor {
             Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(move || drop(connection)),
@@ -179,7 +199,7 @@ fn unopened(path: &Path, why: impl std::fmt::Display) -> Error {
 #[async_trait]
 impl Store for Local {
     async fn query(&self, statement: Statement) -> Result<Rows> {
-        self.run(move |connection| block_on(read(connection, statement)).map_err(classify)).await
+        self.run(QUERY_TIMEOUT, move |connection| block_on(read(connection, statement)).map_err(classify)).await
     }
 
     async fn read(&self, statement: Statement) -> Result<Rows> {
@@ -187,11 +207,12 @@ impl Store for Local {
     }
 
     async fn look(&self) -> Result<()> {
-        self.run(|_| Ok(())).await
+        self.run(QUERY_TIMEOUT, |_| Ok(())).await
     }
 
     async fn write(&self, work: Work) -> Result<()> {
-        self.run(move |connection| block_on(transact(connection, &work))).await
+        let patience = if work.is_long { LONG_TIMEOUT } else { WRITE_TIMEOUT };
+        self.run(patience, move |connection| block_on(transact(connection, &work))).await
     }
 }
 

@@ -287,6 +287,11 @@ impl Replica {
         Standing::from_rows(self.query(head::SELECT_STANDING, Vec::new()).await?)
     }
 
+    /// The same by a plain read; it may be an older answer.
+    pub async fn standing_read(&self) -> Result<Standing> {
+        Standing::from_rows(self.store.read(Statement::new(head::SELECT_STANDING, Vec::new())).await?)
+    }
+
     /// Says whose the replica is, if it still is at `head`.
     pub async fn sign(&self, head: &Head, owner: &str) -> Result<()> {
         let before = vec![head::assert_at(Some(head)), head::sign(owner)];

@@ -1,7 +1,10 @@
 //! What of a target's message may be shown: words that SQLite itself has, which name tables and columns. What a
 //! trigger raises, or a function quotes, may hold values of rows. No IO.
 
-use crate::error::cleaned;
+use crate::words::clean;
+
+/// Characters of a message that are shown.
+const MOST_WORDS: usize = 400;
 
 /// How SQLite's messages begin that name tables, columns and states only.
 const OWN: [&str; 26] = [
@@ -83,7 +86,7 @@ pub(super) fn shown(message: &str, is_of_trigger: bool) -> String {
     let bare = bare(message);
     let is_own = OWN.iter().chain(&OF_SCHEMA).any(|own| bare.starts_with(own));
     match is_own && !is_of_trigger {
-        true => cleaned(bare.lines().next().unwrap_or_default()),
+        true => clean(bare.lines().next().unwrap_or_default(), MOST_WORDS),
         false if is_of_trigger => "a trigger of the replica raised an error".to_owned(),
         false => NOT_SHOWN.to_owned(),
     }

@@ -50,18 +50,31 @@ pub(crate) async fn look(
 ) -> Result<Option<Divergence>> {
     // In this order: what is acknowledged is in the replica already.
     let snapshot = progress::look(client, queue).await?;
-    let there = match replica {
-        Some((replica, there)) if there.column("_pgflume_head", "owner").is_some() => replica.standing().await?,
-        Some((replica, there)) if there.has_bookkeeping() => Standing { head: replica.head().await?, owner: None },
-        _ => Standing::default(),
-    };
     let here = snapshot.here(address);
-    let Decision::Stop(divergence) = reconcile::decide(&snapshot.progress, here, there.head.as_ref()) else {
+    let read = |is_plain| standing(replica, is_plain);
+    let decided = |there: &Standing| reconcile::decide(&snapshot.progress, here, there.head.as_ref());
+    // A plain read changes nothing, and may be an older one: nobody is refused by it alone.
+    if !matches!(decided(&read(true).await?), Decision::Stop(_)) {
         return Ok(None);
-    };
+    }
+    let there = read(false).await?;
+    let Decision::Stop(divergence) = decided(&there) else { return Ok(None) };
     match reconcile::obstacle(&snapshot.progress, here, &there) {
         Some(obstacle) => Err(refusal(divergence, obstacle)),
         None => Ok(Some(divergence)),
+    }
+}
+
+/// Where a replica stands that an older version may have made, or none.
+async fn standing(replica: Option<(&Replica, &Inventory)>, is_plain: bool) -> Result<Standing> {
+    let Some((replica, there)) = replica.filter(|(_, there)| there.has_bookkeeping()) else {
+        return Ok(Standing::default());
+    };
+    match (there.column("_pgflume_head", "owner").is_some(), is_plain) {
+        (true, true) => replica.standing_read().await,
+        (true, false) => replica.standing().await,
+        (false, true) => Ok(Standing { head: replica.head_read().await?, owner: None }),
+        (false, false) => Ok(Standing { head: replica.head().await?, owner: None }),
     }
 }
 

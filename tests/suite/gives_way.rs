@@ -41,9 +41,12 @@ async fn a_comparison_gives_way_to_whoever_has_found_the_queue_busy() {
     assert!(report.is_equal() && report.tables["t"].rows == ROWS, "{report:?}");
 }
 
+/// One write: whether it may take long, and its statements.
+type Written = (bool, Vec<String>);
+
 /// Remembers what is written.
 #[derive(Default)]
-struct Paper(Arc<Mutex<Vec<(bool, Vec<String>)>>>);
+struct Paper(Arc<Mutex<Vec<Written>>>);
 
 #[async_trait::async_trait]
 impl Store for Paper {
