@@ -146,6 +146,7 @@ async fn what_a_step_has_no_time_for_of_a_single_message_is_marked_again() {
         let started = Instant::now();
         let done = worker.drain(Duration::ZERO).await.unwrap();
         steps += 1;
+        println!("step {steps}: {done:?}");
         assert!(started.elapsed() < Duration::from_secs(40), "one step took {:?}", started.elapsed());
         if done.queued == 0 {
             break;
