@@ -3,7 +3,8 @@ select {{queue_name}}, {{name}}, r.oid, {{definition}}::pg_catalog.jsonb || pg_c
     'known', r.relnatts,
     -- what the triggers run, to tell when somebody replaces it
     'functions', (select coalesce(pg_catalog.jsonb_object_agg(pg_catalog.substr(g.tgname, pg_catalog.length({{prefix}}) + 1),
-                               pg_catalog.md5(pg_catalog.concat_ws(' ', p.prosrc, p.prosecdef, p.proconfig::pg_catalog.text, p.proowner::pg_catalog.regrole))), '{}')
+                               pg_catalog.md5(pg_catalog.concat_ws(' ', p.prosrc, p.prosecdef, p.proconfig::pg_catalog.text, pg_catalog.pg_get_userbyid(p.proowner),
+                                  g.tgtype, g.tgqual::pg_catalog.text, g.tgattr::pg_catalog.text, g.tgoldtable, g.tgnewtable))), '{}')
                   from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid
                   where g.tgrelid = r.oid and not g.tgisinternal and pg_catalog.starts_with(g.tgname, {{prefix}})),
     'source_columns', (select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('name', a.attname, 'number', a.attnum,

@@ -108,7 +108,8 @@ with recursive roots as materialized (
     union all
     select r.name, 'trigger', pg_catalog.substr(g.tgname, pg_catalog.length($4) + 1), '',
            pg_catalog.concat_ws('.', g.xmin,
-               pg_catalog.md5(pg_catalog.concat_ws(' ', p.prosrc, p.prosecdef, p.proconfig::pg_catalog.text, p.proowner)))
+               pg_catalog.md5(pg_catalog.concat_ws(' ', p.prosrc, p.prosecdef, p.proconfig::pg_catalog.text, pg_catalog.pg_get_userbyid(p.proowner),
+                   g.tgtype, g.tgqual::pg_catalog.text, g.tgattr::pg_catalog.text, g.tgoldtable, g.tgnewtable)))
     from roots r
     join pg_catalog.pg_trigger g on g.tgrelid = r.oid and pg_catalog.starts_with(g.tgname, $4)
     join pg_catalog.pg_proc p on p.oid = g.tgfoid

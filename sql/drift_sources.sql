@@ -28,7 +28,8 @@ select w.name,
         where t.level > 0 and (p.relpersistence = 'u' or p.relkind not in ('r', 'p'))),
        -- as capture_record.sql writes it down
        (select pg_catalog.jsonb_object_agg(pg_catalog.substr(g.tgname, pg_catalog.length($5) + 1),
-                   pg_catalog.md5(pg_catalog.concat_ws(' ', p.prosrc, p.prosecdef, p.proconfig::pg_catalog.text, p.proowner::pg_catalog.regrole)))
+                   pg_catalog.md5(pg_catalog.concat_ws(' ', p.prosrc, p.prosecdef, p.proconfig::pg_catalog.text, pg_catalog.pg_get_userbyid(p.proowner),
+                       g.tgtype, g.tgqual::pg_catalog.text, g.tgattr::pg_catalog.text, g.tgoldtable, g.tgnewtable)))
         from pg_catalog.pg_trigger g join pg_catalog.pg_proc p on p.oid = g.tgfoid
         where g.tgrelid = c.oid and not g.tgisinternal and pg_catalog.starts_with(g.tgname, $5))::pg_catalog.text
 from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[]),

@@ -129,7 +129,7 @@ impl Finding<'_> {
         }
         if relation.kind == "p" {
             self.warnings.push(format!(
-                "{shown_name} is partitioned: after attaching, detaching or adding partitions run setup again, and `pgflume resync` the table if one was attached or detached with rows"
+                "{shown_name} is partitioned: partitions that come and go are followed; run setup again after adding some, so that a TRUNCATE of a single one is told from VACUUM FULL"
             ));
         }
         if relation.is_subscribed {

@@ -123,7 +123,7 @@ pub fn compare(source: Source, queue: &QueueName, found: &[Found], has_rows: boo
     let wanted: Vec<String> = source.events().iter().map(|e| e.trigger(queue)).collect();
     let fires = |event: Event| {
         let name = event.trigger(queue);
-        found.iter().any(|f| f.on == source.name && f.trigger == name && f.is_ours() && f.enabled == "A")
+        found.iter().any(|f| f.on == source.name && f.trigger == name && f.is_ours() && f.is_safe && f.enabled == "A")
     };
     let is_watched = ([Event::Insert, Event::Update, Event::Delete].into_iter().all(fires) || fires(Event::Row))
         && fires(Event::Truncate);

@@ -231,7 +231,12 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
 /// Begins to read the catalog, at one snapshot.
 pub async fn begin(client: &Client) -> Result<()> {
     // format_type() leaves out schemas that are on the search path, and steps run with an empty one.
-    client.begin("isolation level repeatable read read only", "set local quote_all_identifiers = off").await?;
+    client
+        .begin(
+            "isolation level repeatable read read only",
+            "set local quote_all_identifiers = off; set local jit = off",
+        )
+        .await?;
     Ok(())
 }
 

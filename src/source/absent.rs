@@ -22,10 +22,17 @@ async fn positions(client: &Client, sql: &str, source: &SourceTable, keys: &[Vec
 }
 
 /// The same by the texts of all rows: for keys that Postgres does not take as values of their type.
-pub async fn among_texts(client: &Client, source: &SourceTable, keys: &[Vec<String>]) -> Result<Vec<usize>> {
+///
+/// Without `filtered`, among all rows, replicated or not: a filter may fail at any.
+pub async fn among_texts(
+    client: &Client,
+    source: &SourceTable,
+    keys: &[Vec<String>],
+    filtered: bool,
+) -> Result<Vec<usize>> {
     // One walk through the table for all of them.
     client.batch_execute("set local enable_seqscan = on; set local enable_hashjoin = on").await?;
-    positions(client, &texts_sql(source), source, keys).await
+    positions(client, &texts_sql(source, filtered), source, keys).await
 }
 
 /// Fails with a data error where Postgres cannot even read `key` as one: then no row can have it.
@@ -70,7 +77,7 @@ fn sql(source: &SourceTable) -> String {
     )
 }
 
-fn texts_sql(source: &SourceTable) -> String {
+fn texts_sql(source: &SourceTable, filtered: bool) -> String {
     let table = &source.table;
     let (mut names, mut arrays, mut equal) = (Vec::new(), Vec::new(), Vec::new());
     for (i, &position) in table.key.iter().enumerate() {
@@ -80,7 +87,7 @@ fn texts_sql(source: &SourceTable) -> String {
         arrays.push(format!("pg_catalog.unnest(${}::pg_catalog.text[])", i + 1));
         equal.push(format!("({text}) collate pg_catalog.\"C\" operator(pg_catalog.=) k._pgflume_k{i}"));
     }
-    let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
+    let filter = table.filter.as_ref().filter(|_| filtered).map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
     format!(
         "select k._pgflume_n from rows from ({}) with ordinality as k({}, _pgflume_n) \
          where not exists (select from {} as t where {}{filter}) order by 1",

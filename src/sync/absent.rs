@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::schema::catalog::SourceTable;
 use crate::source::absent as absence;
 use crate::value::Key;
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -42,21 +43,28 @@ pub(super) async fn absent(session: &Session<'_>, source: &SourceTable, keys: &[
     Ok(found)
 }
 
-/// Keys that Postgres does not take as such, among the texts of all rows.
+/// Keys that Postgres does not take as such, among the texts of all rows; then of those that are there, among the
+/// rows that are replicated.
 async fn look_for_texts(
     session: &Session<'_>,
     source: &SourceTable,
     texts: &[Vec<String>],
-    places: Vec<usize>,
+    mut places: Vec<usize>,
     found: &mut Absent,
 ) -> Result<()> {
-    if places.is_empty() {
-        return Ok(());
-    }
-    let refused: Vec<_> = places.iter().map(|&place| texts[place].clone()).collect();
-    match tried(session, source, absence::among_texts(&session.client, source, &refused)).await? {
-        Some(gone) => found.gone.extend(gone.into_iter().map(|i| places[i])),
-        None => found.doubtful.extend(places),
+    for filtered in [false, true] {
+        if places.is_empty() || filtered && source.table.filter.is_none() {
+            break;
+        }
+        let keys: Vec<_> = places.iter().map(|&place| texts[place].clone()).collect();
+        let look = absence::among_texts(&session.client, source, &keys, filtered);
+        let Some(gone) = tried(session, source, look).await? else {
+            found.doubtful.append(&mut places);
+            break;
+        };
+        let gone: BTreeSet<usize> = gone.into_iter().map(|i| places[i]).collect();
+        places.retain(|place| !gone.contains(place));
+        found.gone.extend(gone);
     }
     found.gone.sort_unstable();
     Ok(())

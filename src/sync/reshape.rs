@@ -4,6 +4,7 @@
 
 use super::Session;
 use super::known::Known;
+use crate::awake::awake;
 use crate::drift;
 use crate::drift::shape;
 use crate::error::{Class, Result};
@@ -91,7 +92,7 @@ impl Session<'_> {
             by_table.entry(added.table).or_default().extend(added.statements);
         }
         for (table, statements) in by_table {
-            match self.replica.alter(head, statements).await {
+            match awake(&self.client, self.replica.alter(head, statements)).await {
                 Err(e) if matches!(e.class(), Class::Reject | Class::Halt) && !e.is_of_side() => {
                     self.held.insert(table.clone());
                     self.pause(&table, &format!("the replica's table cannot follow its source: {e}")).await?;
