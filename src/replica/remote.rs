@@ -269,6 +269,10 @@ fn not_sent(error: reqwest::Error) -> Error {
             "{text}: it does not speak TLS: write http:// in LIBSQL_URL in place of https:// or libsql://"
         ));
     }
+    if cause.contains("handshake eof") {
+        let mend = "check that it is up, and if it does not speak TLS, write http:// in LIBSQL_URL";
+        return Error::retry(format!("{text}: {mend}"));
+    }
     if cause.contains("certificate") {
         let mend = "check LIBSQL_URL, and set SSL_CERT_FILE to its certificate authority if that is a private one";
         return halt(format!("{text}: {mend}"));

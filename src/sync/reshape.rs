@@ -4,6 +4,7 @@
 
 use super::Session;
 use super::known::Known;
+use crate::awake::awake;
 use crate::drift;
 use crate::drift::shape;
 use crate::error::Result;
@@ -65,7 +66,8 @@ impl Session<'_> {
             // Committed before: an answer that is lost must not leave a column that nothing fills.
             self.copy_again(self.other().await?, &outgrown).await?;
             outgrown.clear();
-            self.replica.alter(&head, additions.into_iter().flat_map(|a| a.statements).collect()).await?;
+            let statements = additions.into_iter().flat_map(|a| a.statements).collect();
+            awake(&self.client, self.replica.alter(&head, statements)).await?;
         }
         for grown in self.shape.clone().store(&self.client, &self.worker.queue).await? {
             if grown.is_swept {

@@ -192,7 +192,7 @@ impl Session<'_> {
             return Ok(Finished { applied, has_saved: false });
         };
         let done = match is_ready {
-            true => verification.run(self, snapshot, applied).await,
+            true => awake(&self.client, verification.run(self, snapshot, applied)).await,
             false => Ok(Finished { applied, has_saved: false }),
         };
         self.verification = Some(verification);

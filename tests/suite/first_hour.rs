@@ -207,11 +207,22 @@ fn libsql_urls_of_a_server_without_tls_say_http() {
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").ok();
         }
     });
-    let remote = pgflume::replica::remote::Remote::new(&format!("https://{address}"), None).unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let closes = silent.local_addr().unwrap();
+    std::thread::spawn(move || silent.incoming().for_each(drop));
+    let sqld = crate::parts::Sqld::start(crate::parts::SqldOptions::default());
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let asked = pgflume::replica::Statement::new("SELECT 1", vec![]);
-    let error = runtime.block_on(pgflume::replica::Store::read(&remote, asked)).unwrap_err();
-    assert!(error.to_string().contains("http://") && error.class() == pgflume::error::Class::Halt, "{error}");
+    for (url, class) in [
+        (format!("https://{address}"), Some(pgflume::error::Class::Halt)),
+        (sqld.url().replace("http://", "https://"), None),
+        (format!("https://{closes}"), None),
+    ] {
+        let remote = pgflume::replica::remote::Remote::new(&url, None).unwrap();
+        let asked = pgflume::replica::Statement::new("SELECT 1", vec![]);
+        let error = runtime.block_on(pgflume::replica::Store::read(&remote, asked)).unwrap_err();
+        assert!(error.to_string().contains("http://"), "{error}");
+        assert!(class.is_none_or(|class| class == error.class()), "{error:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
