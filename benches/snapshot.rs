@@ -119,6 +119,7 @@ impl Bench {
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),
             rows_per_second: None,
             retention: Duration::ZERO,
+            row_bytes: pgflume::config::DEFAULT_ROW_BYTES,
             adopt: false,
         }
     }

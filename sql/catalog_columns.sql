@@ -6,7 +6,7 @@ select w.name, c.oid,
        exists (select from pg_catalog.pg_trigger g where g.tgrelid = c.oid and not g.tgisinternal and g.tgenabled <> 'D'
                and g.tgname in ($4::pg_catalog.text || 'insert', $4::pg_catalog.text || 'row')),
        a.attname::pg_catalog.text,
-       pg_catalog.format_type(a.atttypid, -1),
+       pg_catalog.format_type(base.oid, -1),
        base.oid,
        coalesce(operators.equals, 'operator(pg_catalog.=)'),
        coalesce(operators.greater, 'operator(pg_catalog.>)'),
@@ -22,6 +22,10 @@ select w.name, c.oid,
        -- what the order of its values depends on beside the type
        pg_catalog.concat(a.attcollation, (select pg_catalog.md5(pg_catalog.string_agg(e.enumlabel, ',' order by e.enumsortorder)) from pg_catalog.pg_enum e where e.enumtypid = base.oid)),
        a.attnum,
+       base.oid <> a.atttypid,
+       -- then a text need not be UTF-8
+       pg_catalog.current_setting('server_encoding') = 'SQL_ASCII',
+       from_text.runs_code,
        c.relkind = 'p'
 from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as w(name, schema, source)
 join pg_catalog.pg_namespace n on n.nspname = w.schema
@@ -68,3 +72,32 @@ cross join lateral (
     from part
     join pg_catalog.pg_type t on t.oid = part.oid
     where t.typsubscript = 'array_subscript_handler'::pg_catalog.regproc and t.oid not in (22, 30)) arrays
+-- what others wrote and what looking up a key would run: a cast from text that is a function, and the checks of
+-- domains inside (the outermost is looked under)
+cross join lateral (
+    with recursive part(oid, is_inside) as (
+        select base.oid, false
+        union
+        select below.oid, true
+        from part
+        join pg_catalog.pg_type t on t.oid = part.oid
+        cross join lateral (
+            select t.typbasetype where t.typtype = 'd'
+            union all
+            select t.typelem where t.typsubscript = 'array_subscript_handler'::pg_catalog.regproc
+            union all
+            select f.atttypid from pg_catalog.pg_attribute f
+            where t.typtype = 'c' and f.attrelid = t.typrelid and f.attnum > 0 and not f.attisdropped
+            union all
+            select g.rngsubtype from pg_catalog.pg_range g where t.oid in (g.rngtypid, g.rngmultitypid)) below(oid)),
+    casts as (
+        select k.castsource, k.casttarget
+        from pg_catalog.pg_cast k
+        join pg_catalog.pg_proc f on f.oid = k.castfunc
+        where f.pronamespace <> 'pg_catalog'::pg_catalog.regnamespace
+          and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_cast'::pg_catalog.regclass and d.objid = k.oid and d.deptype = 'e'))
+    select exists (select from casts k where k.castsource = 'text'::pg_catalog.regtype and k.casttarget = base.oid)
+           or exists (select from part
+                      join pg_catalog.pg_constraint x on x.contypid = part.oid
+                      join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass and d.objid = x.oid
+                      where part.is_inside and d.refclassid in ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass)) as runs_code) from_text

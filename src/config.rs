@@ -76,6 +76,10 @@ pub struct Options {
     /// from them: 30m, 2days, or 0 for not at all [default: 1h for a remote replica, 0 for a file]
     #[arg(long, env = "RETENTION", value_parser = line, global = true, value_name = "TIME")]
     pub retention: Option<String>,
+    /// A row or message that is larger becomes a dead letter before it is fetched. The worker needs some times as much
+    /// memory: bytes, or with KiB, MiB or GiB behind [default: 64MiB]
+    #[arg(long, env = "MAX_ROW_BYTES", value_parser = line, global = true, value_name = "BYTES")]
+    pub max_row_bytes: Option<String>,
     /// text, or json for machines
     #[arg(long, env = "LOG_FORMAT", value_parser = line, default_value = "text", global = true)]
     pub log_format: String,
@@ -96,9 +100,17 @@ pub struct Config {
     pub rows_per_second: Option<u32>,
     /// How long acknowledged messages are kept; zero: not at all.
     pub retention: Duration,
+    /// Bytes beyond which a row or a message is not fetched.
+    pub row_bytes: i64,
     /// Whether rows of a replica that was never written to may be replaced.
     pub adopt: bool,
 }
+
+/// What a row or a message may have where nothing else is asked for: more than sqld and Turso take of a value.
+pub const DEFAULT_ROW_BYTES: i64 = 64 * 1024 * 1024;
+
+/// What Postgres can make a text of.
+const MOST_ROW_BYTES: i64 = 1024 * 1024 * 1024;
 
 /// A checked queue name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +156,7 @@ impl Options {
             schema: self.schema()?,
             queue: QueueName::parse(&self.queue_name)?,
             rows_per_second: self.rows_per_second()?,
+            row_bytes: self.row_bytes()?,
             adopt: self.adopt,
         })
     }
@@ -155,6 +168,18 @@ impl Options {
             Some(text) => humantime::parse_duration(text).map_err(|e| {
                 ConfigError(format!("RETENTION is no time ({e}): write it like 90s, 30m, 1h or 2days, or 0"))
             }),
+        }
+    }
+
+    fn row_bytes(&self) -> Result<i64, ConfigError> {
+        let Some(text) = non_empty(self.max_row_bytes.as_deref()) else { return Ok(DEFAULT_ROW_BYTES) };
+        let units = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("", 1)];
+        let read = |(unit, bytes): (&str, i64)| text.strip_suffix(unit)?.trim().parse::<i64>().ok()?.checked_mul(bytes);
+        match units.into_iter().find_map(read).filter(|bytes| (1 << 10..=MOST_ROW_BYTES).contains(bytes)) {
+            Some(bytes) => Ok(bytes),
+            None => {
+                wrong("MAX_ROW_BYTES must be 1KiB to 1GiB: a number of bytes, or one with KiB, MiB or GiB behind it")
+            }
         }
     }
 

@@ -5,6 +5,7 @@ use crate::words;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
+use tokio_postgres::error::{DbError, ErrorPosition, Severity};
 
 /// What the caller should do about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,9 @@ pub enum Class {
 
 /// Longest time that a server may ask for before it is tried again: it may be wrong.
 const MOST_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// Characters of a server's message that are shown.
+const MOST_WORDS: usize = 400;
 
 /// How far a failure reaches.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -188,18 +192,39 @@ impl Error {
     pub fn wants_new_snapshot(&self) -> bool {
         use tokio_postgres::error::SqlState;
         self.sql_state()
+            .filter(|_| !self.is_raised())
             .is_some_and(|s| *s == SqlState::T_R_SERIALIZATION_FAILURE || *s == SqlState::T_R_DEADLOCK_DETECTED)
     }
 
     /// The SQLSTATE, if Postgres raised this.
     pub fn sql_state(&self) -> Option<&tokio_postgres::error::SqlState> {
-        self.source.as_ref()?.downcast_ref::<tokio_postgres::Error>()?.code()
+        self.of_postgres().map(DbError::code)
+    }
+
+    /// What Postgres said while it read rows of a table: `v::regclass` in a filter quotes the value as a name.
+    #[must_use]
+    pub(crate) fn of_rows(mut self) -> Self {
+        if let Some(cause) = self.source.as_ref().and_then(|source| source.downcast_ref::<tokio_postgres::Error>()) {
+            let code = cause.as_db_error().filter(|db| !is_raised(db)).map_or("", |db| db.code().code());
+            let mend = verdict(code, "").mend;
+            self.message = format!("Postgres: {}; {mend}", describe(cause, has_own_words_of_rows));
+        }
+        self
+    }
+
+    /// What Postgres said, if it did.
+    pub(crate) fn of_postgres(&self) -> Option<&DbError> {
+        self.source.as_ref()?.downcast_ref::<tokio_postgres::Error>()?.as_db_error()
+    }
+
+    /// Whether a function raised it, so that its code says nothing.
+    pub(crate) fn is_raised(&self) -> bool {
+        self.of_postgres().is_some_and(is_raised)
     }
 }
 
-/// Describes a Postgres error without the DETAIL and without messages that may quote row values
-/// (SQLSTATE classes 22 and 23, and whatever a user's function raises).
-fn describe(error: &tokio_postgres::Error) -> String {
+/// Describes a Postgres error without the DETAIL, and without words that may quote a row.
+fn describe(error: &tokio_postgres::Error, has_own_words: fn(&DbError) -> bool) -> String {
     let Some(db) = error.as_db_error() else {
         return match std::error::Error::source(error) {
             Some(cause) => format!("{error}: {cause}"),
@@ -207,13 +232,52 @@ fn describe(error: &tokio_postgres::Error) -> String {
         };
     };
     let code = db.code().code();
-    if code.starts_with("22") || code.starts_with("23") {
-        format!("SQLSTATE {code}")
-    } else if code == "P0001" {
+    if has_own_words(db) {
+        format!("{} (SQLSTATE {code})", words::clean(db.message(), MOST_WORDS))
+    } else if is_raised(db) {
         format!("a function or trigger raised an exception, see Postgres' log (SQLSTATE {code})")
     } else {
-        format!("{} (SQLSTATE {code})", db.message())
+        format!("SQLSTATE {code}, see Postgres' log")
     }
+}
+
+/// Whether a function raised it: any code and any words may stand in it. Postgres' own files are C, and those of
+/// its languages begin like that.
+fn is_raised(db: &DbError) -> bool {
+    let languages = ["pl_", "plperl", "plpy", "pltcl"];
+    let is_foreign = |file: &str| !file.ends_with(".c") || languages.iter().any(|prefix| file.starts_with(prefix));
+    db.code().code().starts_with("P0") || db.file().is_some_and(|file| is_foreign(base_name(file)))
+}
+
+/// Some builds tell the whole path.
+fn base_name(file: &str) -> &str {
+    file.rsplit(['/', '\\']).next().unwrap_or(file)
+}
+
+/// Whether the message is about names, settings and states, and holds no value: not raised by a function, nor inside
+/// of one, which may make statements out of values.
+fn has_own_words(db: &DbError) -> bool {
+    let code = db.code().code();
+    let is = |classes: &[&str]| classes.iter().any(|class| code.starts_with(class));
+    // A pooler speaks without a file, of connections only.
+    let is_of_server = db.file().is_some() || is(&["08", "28", "3D", "53", "57", "XX"]);
+    is_of_server && !is_raised(db) && db.where_().is_none_or(is_own_context) && !is(&["22", "23"])
+}
+
+/// The same while rows are read: a cast such as `v::regclass` in a filter says of a name that it does not exist, and
+/// the name is a value. The parser tells a place beside.
+fn has_own_words_of_rows(db: &DbError) -> bool {
+    let is_of_name = ["26", "34", "3D", "3F", "42", "58"].iter().any(|class| db.code().code().starts_with(class));
+    let is_placed = matches!(db.position(), Some(ErrorPosition::Original(_)));
+    let is_of_rights = db.routine().is_some_and(|routine| routine.starts_with("aclcheck_error"));
+    let is_ended = matches!(db.parsed_severity(), Some(Severity::Fatal | Severity::Panic));
+    has_own_words(db) && (!is_of_name || is_placed || is_of_rights || is_ended)
+}
+
+/// Whether an error arose within our own functions, or PGMQ's, only.
+fn is_own_context(context: &str) -> bool {
+    let own = [" inline_code_block ", " pgflume.", " pgmq."];
+    context.lines().all(|line| own.iter().any(|name| line.contains(name)))
 }
 
 /// What to do about a Postgres failure.
@@ -275,9 +339,12 @@ fn of_pooler(words: &str) -> Verdict {
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let code = error.code().map(|c| c.code().to_owned()).unwrap_or_default();
-        let words = error.as_db_error().map(|db| db.message()).unwrap_or_default();
-        let Verdict { class, is_of_side, mend } = verdict(&code, words);
-        let made = Self::new(class, format!("Postgres: {}; {mend}", describe(&error)));
+        let db = error.as_db_error();
+        let words = db.filter(|db| has_own_words(db)).map(DbError::message).unwrap_or_default();
+        // What a function raises may have any code.
+        let code = if db.is_some_and(is_raised) { "" } else { &code };
+        let Verdict { class, is_of_side, mend } = verdict(code, words);
+        let made = Self::new(class, format!("Postgres: {}; {mend}", describe(&error, has_own_words)));
         let made = if is_of_side { made.of_side() } else { made };
         made.caused_by(error)
     }

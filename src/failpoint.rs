@@ -10,6 +10,8 @@ pub const NAMES: [&str; 15] = [
     ALTERED,
 ];
 
+/// The definition in force is read, and not yet what Postgres has of it. Not one of a step.
+pub const EFFECTIVE: &str = "effective";
 /// The snapshot is taken and the progress row locked.
 pub const LOCKED: &str = "locked";
 /// Messages are taken, and nothing is read.

@@ -22,6 +22,9 @@ const SHOWN_KEY_CHARS: usize = 200;
 /// Most letters that a step looks at, to see whether it supersedes them.
 const SUPERSEDABLE: i64 = 100_000;
 
+/// A letter's message that is larger, as stored, is not fetched: thousands of letters are looked at at once.
+const LETTER_BYTES: usize = 8 * 1024 * 1024;
+
 /// Which part refused a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -107,9 +110,16 @@ fn reason(problem: &str, table: Option<&str>, what: &str, class: Refusal) -> Str
     format!("{problem} [{table}{what}, class {class}; once mended: pgflume dead retry]")
 }
 
-/// Puts dead letters on their queue, in the step's transaction. A key that waits there for the same reason
-/// is not told twice.
-pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter]) -> Result<()> {
+/// Why a message or a row is not fetched.
+pub fn too_large(most_bytes: i64) -> String {
+    format!(
+        "larger than {most_bytes} bytes (MAX_ROW_BYTES): make it smaller, or raise the limit, for which the worker needs three times as much memory"
+    )
+}
+
+/// Puts dead letters on their queue, in the step's transaction. A key that waits there for the same reason, as far as
+/// `known` tells, is not told twice.
+pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter], known: &Supersedable) -> Result<()> {
     if letters.is_empty() {
         return Ok(());
     }
@@ -118,16 +128,24 @@ pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter]) ->
         .map(serde_json::to_string)
         .collect::<Result<Vec<_>, _>>()
         .map_err(|e| Error::retry(format!("a dead letter cannot be written: {e}")))?;
+    // Only those of the same key can be the same: looking through all would be a walk for each.
+    let like = |(i, letter): (usize, &DeadLetter)| {
+        known.of_key(letter).into_iter().map(move |id| (i as i64 + 1, id)).collect::<Vec<_>>()
+    };
+    let (places, ids): (Vec<i64>, Vec<i64>) = letters.iter().enumerate().flat_map(like).unzip();
     let sql = format!(
-        "insert into {dead} (vt, message) select pg_catalog.clock_timestamp(), t::pg_catalog.jsonb
+        "with known as materialized (
+             select k.i, d.message from rows from (pg_catalog.unnest($2::pg_catalog.int8[]), pg_catalog.unnest($3::pg_catalog.int8[])) as k(i, id) join {dead} d on d.msg_id = k.id)
+         insert into {dead} (vt, message) select pg_catalog.clock_timestamp(), t::pg_catalog.jsonb
          from (select t, pg_catalog.min(i) as first from pg_catalog.unnest($1::pg_catalog.text[]) with ordinality u(t, i) group by t) u
-         where not t::pg_catalog.jsonb ? 'key' or not exists (
-             select from {dead} d where d.message->>'table' = t::pg_catalog.jsonb->>'table' and d.message->>'key' = t::pg_catalog.jsonb->>'key'
-                 and d.message->>'reason' = t::pg_catalog.jsonb->>'reason')
+         where not exists (
+             select from known k where k.i = u.first and k.message->>'key' = t::pg_catalog.jsonb->>'key'
+                 and k.message->>'reason' = t::pg_catalog.jsonb->>'reason')
          order by first",
         dead = queue.dead_table()
     );
-    client.execute_typed(&sql, &[(&texts, Type::TEXT_ARRAY)]).await?;
+    let parameters = [(&texts as _, Type::TEXT_ARRAY), (&places as _, Type::INT8_ARRAY), (&ids as _, Type::INT8_ARRAY)];
+    client.execute_typed(&sql, &parameters).await?;
     Ok(())
 }
 
@@ -190,8 +208,9 @@ pub async fn waiting(
         "select msg_id, pg_catalog.to_jsonb(enqueued_at) #>> '{{}}', message->>'reason', message->>'class', message->>'table',
                 case when pg_catalog.jsonb_typeof(message->'key') = 'array'
                      then array(select k from pg_catalog.jsonb_array_elements_text(message->'key') with ordinality e(k, i) order by i) end,
-                message->>'msg_id', message ? 'superseded', (message->'message')::pg_catalog.text
-         from {} where (pg_catalog.cardinality($1::bigint[]) = 0 or msg_id = any($1)) and ($2::pg_catalog.text is null or message->>'table' = $2)
+                message->>'msg_id', message ? 'superseded',
+                case when pg_catalog.pg_column_size(message) <= {LETTER_BYTES} then (message->'message')::pg_catalog.text end
+         from {} where (pg_catalog.cardinality($1::pg_catalog.int8[]) = 0 or msg_id = any($1)) and ($2::pg_catalog.text is null or message->>'table' = $2)
               and msg_id > $3 order by msg_id limit $4",
         queue.dead_table()
     );
@@ -247,9 +266,16 @@ pub async fn send_again(client: &Client, queue: &QueueName, messages: &[(Option<
 }
 
 /// Letters by the keys that they concern. A newer state of a key, applied or in a letter of its own, supersedes the
-/// older ones.
+/// older ones. A clone shares the letters, and has its own view of what is superseded.
 #[derive(Debug, Clone, Default)]
 pub struct Supersedable {
+    known: Arc<Known>,
+    /// Keys with a newer state since the letters were read, by the letter's place.
+    covered: BTreeMap<usize, BTreeSet<MarkedKey>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Known {
     letters: Vec<Tracked>,
     by_key: BTreeMap<String, BTreeMap<MarkedKey, Vec<usize>>>,
 }
@@ -260,6 +286,7 @@ struct Tracked {
     msg_id: Option<i64>,
     /// Keys without a newer state.
     open: BTreeSet<MarkedKey>,
+    /// Those that had one when the letters were read.
     covered: BTreeSet<MarkedKey>,
 }
 
@@ -282,7 +309,7 @@ impl Supersedable {
              order by msg_id limit $1",
             queue.dead_table()
         );
-        let mut found = Self::default();
+        let mut found = Known::default();
         for row in client.query_typed(&sql, &[(&SUPERSEDABLE, Type::INT8)]).await? {
             let texts = |i: usize| Ok::<_, Error>(row.try_get::<_, Option<&str>>(i)?.map(str::to_owned));
             let (msg_id, table, keys, covered) = (texts(1)?, texts(2)?, texts(3)?, texts(4)?);
@@ -294,23 +321,14 @@ impl Supersedable {
             let msg_id = msg_id.and_then(|id| id.parse().ok());
             found.add(row.try_get(0)?, msg_id, &table.unwrap_or_default(), keys, covered);
         }
-        Ok(found)
+        Ok(Self { known: Arc::new(found), covered: BTreeMap::new() })
     }
 
-    fn add(
-        &mut self,
-        id: i64,
-        msg_id: Option<i64>,
-        table: &str,
-        keys: BTreeSet<MarkedKey>,
-        covered: BTreeSet<MarkedKey>,
-    ) {
-        let by_key = self.by_key.entry(table.to_owned()).or_default();
-        for key in &keys {
-            by_key.entry(key.clone()).or_default().push(self.letters.len());
-        }
-        let open = keys.difference(&covered).cloned().collect();
-        self.letters.push(Tracked { id, msg_id, open, covered });
+    /// The letters of the very key that `letter` is of.
+    fn of_key(&self, letter: &DeadLetter) -> Vec<i64> {
+        let key: Option<MarkedKey> = letter.key.as_ref().and_then(|key| key.iter().cloned().collect());
+        let places = key.and_then(|key| self.known.by_key.get(letter.table.as_deref()?)?.get(&key));
+        places.map_or_else(Vec::new, |places| places.iter().map(|&place| self.known.letters[place].id).collect())
     }
 
     /// Adds a letter that is on its way, under its place among those.
@@ -318,17 +336,17 @@ impl Supersedable {
         let key: Option<MarkedKey> = letter.key.iter().flatten().cloned().collect();
         let keys = letter.keys.iter().cloned().chain(key.filter(|key| !key.is_empty())).collect();
         let table = letter.table.as_deref().unwrap_or_default();
-        self.add(place as i64, letter.msg_id, table, keys, BTreeSet::new());
+        Arc::make_mut(&mut self.known).add(place as i64, letter.msg_id, table, keys, BTreeSet::new());
     }
 
     /// There is a newer state of this key: of the message `newer`, or, without, the row as it is.
     pub fn cover(&mut self, table: &str, key: &MarkedKey, newer: Option<i64>) {
-        let Some(places) = self.by_key.get(table).and_then(|keys| keys.get(key)) else { return };
+        let Some(places) = self.known.by_key.get(table).and_then(|keys| keys.get(key)) else { return };
         for &place in places {
-            let letter = &mut self.letters[place];
+            let letter = &self.known.letters[place];
             let is_older = newer.is_none_or(|newer| letter.msg_id.is_none_or(|id| id < newer));
-            if is_older && letter.open.remove(key) {
-                letter.covered.insert(key.clone());
+            if is_older && letter.open.contains(key) {
+                self.covered.entry(place).or_default().insert(key.clone());
             }
         }
     }
@@ -343,10 +361,11 @@ impl Supersedable {
     /// What was covered.
     pub fn superseded(&self) -> Superseded {
         let mut result = Superseded::default();
-        for letter in self.letters.iter().filter(|letter| !letter.covered.is_empty()) {
-            match letter.open.is_empty() {
+        for (&place, covered) in &self.covered {
+            let letter = &self.known.letters[place];
+            match covered.len() == letter.open.len() {
                 true => result.wholly.push(letter.id),
-                false => result.partly.push((letter.id, letter.covered.clone())),
+                false => result.partly.push((letter.id, letter.covered.union(covered).cloned().collect())),
             }
         }
         result
@@ -354,21 +373,38 @@ impl Supersedable {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.letters.is_empty()
+        self.known.letters.is_empty()
     }
 
     /// The letters on their way without those that are superseded.
     pub fn sift(&self, letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
-        let superseded = self.superseded();
-        let place = |i: usize| i as i64;
-        let kept = letters.into_iter().enumerate().filter(|(i, _)| !superseded.wholly.contains(&place(*i)));
+        let Superseded { wholly, partly } = self.superseded();
+        let wholly: BTreeSet<i64> = wholly.into_iter().collect();
+        let mut partly: BTreeMap<i64, BTreeSet<MarkedKey>> = partly.into_iter().collect();
+        let kept = letters.into_iter().enumerate().filter(|(i, _)| !wholly.contains(&(*i as i64)));
         let narrow = |(i, mut letter): (usize, DeadLetter)| {
-            if let Some((_, keys)) = superseded.partly.iter().find(|(id, _)| *id == place(i)) {
-                letter.superseded = keys.clone();
-            }
+            letter.superseded = partly.remove(&(i as i64)).unwrap_or(letter.superseded);
             letter
         };
         kept.map(narrow).collect()
+    }
+}
+
+impl Known {
+    fn add(
+        &mut self,
+        id: i64,
+        msg_id: Option<i64>,
+        table: &str,
+        keys: BTreeSet<MarkedKey>,
+        covered: BTreeSet<MarkedKey>,
+    ) {
+        let by_key = self.by_key.entry(table.to_owned()).or_default();
+        for key in &keys {
+            by_key.entry(key.clone()).or_default().push(self.letters.len());
+        }
+        let open = keys.difference(&covered).cloned().collect();
+        self.letters.push(Tracked { id, msg_id, open, covered });
     }
 }
 
@@ -402,7 +438,7 @@ pub enum Dead {
 /// All dead letters that tell a key of `table`.
 pub async fn of_table(client: &Client, queue: &QueueName, table: &str) -> Result<Vec<Dead>> {
     let sql = format!(
-        "select message->>'class' = 'target', message->>'message',
+        "select message->>'class' = 'target', case when pg_catalog.pg_column_size(message) <= {LETTER_BYTES} then message->>'message' end,
                 array(select coalesce(k, '') from pg_catalog.jsonb_array_elements_text(
                     case when pg_catalog.jsonb_typeof(message->'key') = 'array' then message->'key' else '[]' end) k)
          from {} where message->>'table' = $1 and (pg_catalog.jsonb_typeof(message->'key') = 'array' or message ? 'message')",

@@ -217,7 +217,7 @@ async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot
                p.address,
                p.shape, pg_catalog.array_remove(p.past_epochs, null),
                exists (select from pgflume.losses l where l.queue = p.queue), p.next_refills, pg_catalog.current_database(),
-               (select array[pg_catalog.count(*), coalesce(pg_catalog.max(msg_id), 0)] from {})
+               array[0, coalesce((select pg_catalog.max(msg_id) from {}), 0)]
         from pgflume.progress p where p.queue = $1 {lock}",
         queue.dead_table()
     );

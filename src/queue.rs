@@ -3,9 +3,11 @@
 
 use crate::config::QueueName;
 use crate::error::{Error, Result};
+use crate::message::MarkedKey;
 use crate::postgres::Client;
 use crate::replica::head::Witness;
 use futures_util::TryStreamExt;
+use std::borrow::Cow;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
@@ -22,12 +24,15 @@ pub const FIRST_TAKE_MESSAGES: i64 = 1_000;
 /// Bytes of messages of one step, as stored.
 pub const TAKE_BYTES: i64 = 4 * 1024 * 1024;
 
+/// Keys of one message, as the capture triggers make them.
+const MARKED_KEYS: usize = 500;
+
 /// What begins a look at a queue outside of a step. Postgres itself has to give up: a connection that is dropped
 /// while it waits for a lock goes on waiting, and who asks again and again piles them up. Without a `begin`, an
 /// error leaves no transaction behind.
 const BOUNDED: &str = "set local lock_timeout = '1s'; set local statement_timeout = '1500ms'; ";
 
-/// A message larger than this when stored may be compressed: its size is taken unpacked.
+/// A message larger than this when stored, or compressed, has its size taken unpacked.
 const COMPRESSED_BYTES: i64 = 2000;
 
 /// One message.
@@ -37,7 +42,21 @@ pub struct Taken {
     pub msg_id: i64,
     /// Its JSON; `None` for SQL NULL.
     pub text: Option<String>,
+    /// It held what is no UTF-8, which the text has replaced.
+    pub is_damaged: bool,
 }
+
+impl Taken {
+    fn of(msg_id: i64, bytes: Option<&[u8]>) -> Self {
+        let text = bytes.map(String::from_utf8_lossy);
+        let is_damaged = matches!(&text, Some(Cow::Owned(_)));
+        Self { msg_id, text: text.map(Cow::into_owned), is_damaged }
+    }
+}
+
+/// The message as bytes: in a SQL_ASCII database a text need not be one of any encoding.
+const BYTES: &str = "pg_catalog.convert_to(message, case pg_catalog.current_setting('server_encoding')
+                         when 'SQL_ASCII' then 'SQL_ASCII' else 'UTF8' end::pg_catalog.name)";
 
 /// Messages that wait for a table.
 #[derive(Debug, Default)]
@@ -75,6 +94,10 @@ pub struct Take<'a> {
     pub keeps: bool,
     /// WAL position of which it is asked whether it is flushed.
     pub lsn: &'a str,
+    /// Whether texts come as bytes: one of them is no UTF-8.
+    pub as_bytes: bool,
+    /// Bytes beyond which a message is not fetched.
+    pub most_bytes: i64,
 }
 
 /// What was taken.
@@ -86,6 +109,8 @@ pub struct Taking<T> {
     pub has_more: bool,
     /// Whether all WAL up to the position is on disk. Where standbys have to have it too, only a commit tells.
     pub is_flushed: bool,
+    /// Messages that are too large, and came without their text.
+    pub large: Vec<i64>,
 }
 
 /// Takes the oldest messages by deleting them, whatever their visibility timeout, at most [`TAKE_BYTES`]. `read` is
@@ -106,12 +131,19 @@ pub async fn take<T>(
         (&queue.as_str() as _, Type::TEXT),
         (&take.after as _, Type::INT8),
         (&take.lsn as _, Type::TEXT),
+        (&take.most_bytes as _, Type::INT8),
     ];
-    let parameters: [(&(dyn ToSql + Sync), Type); 7] = parameters;
+    let parameters: [(&(dyn ToSql + Sync), Type); 8] = parameters;
     let mut rows = std::pin::pin!(client.query_typed_raw(&sql, parameters).await?);
-    let mut taking = Taking { messages: Vec::new(), has_more: false, is_flushed: false };
+    let mut taking = Taking { messages: Vec::new(), has_more: false, is_flushed: false, large: Vec::new() };
     while let Some(row) = rows.try_next().await? {
-        let message = Taken { msg_id: row.try_get(0)?, text: row.try_get(1)? };
+        let message = match take.as_bytes {
+            true => Taken::of(row.try_get(0)?, row.try_get(1)?),
+            false => Taken { msg_id: row.try_get(0)?, text: row.try_get(1)?, is_damaged: false },
+        };
+        if taking.messages.is_empty() {
+            taking.large = row.try_get::<_, Option<_>>(4)?.unwrap_or_default();
+        }
         let made = read(&message);
         taking.messages.push((message, made));
         (taking.has_more, taking.is_flushed) = (row.try_get(2)?, row.try_get(3)?);
@@ -132,36 +164,41 @@ fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
     // are too many bytes.
     format!(
         "with first as materialized (
-             select msg_id, case when pg_catalog.pg_column_size(message) > {COMPRESSED_BYTES} then pg_catalog.octet_length(message::pg_catalog.text)
-                                 else coalesce(pg_catalog.pg_column_size(message), 0) end as size
+             select msg_id, case when pg_catalog.pg_column_size(message) > {COMPRESSED_BYTES} or pg_catalog.pg_column_compression(message) is not null
+                                 then pg_catalog.octet_length(message::pg_catalog.text) else coalesce(pg_catalog.pg_column_size(message), 0) end as size
              from {table} where msg_id > $6 and {filter} order by msg_id limit $1),
          last as materialized (
              select case when pg_catalog.sum(size) < $2 then pg_catalog.max(msg_id) else (
                  select pg_catalog.max(msg_id) from (select msg_id, pg_catalog.sum(size) over (order by msg_id) - size as before from first) f
                  where before < $2) end as msg_id from first),
+         large as materialized (select pg_catalog.array_agg(msg_id) as ids from first where size > $8),
          gone as (delete from {table} where msg_id > $6 and msg_id <= (select msg_id from last) and {filter}
-                  returning msg_id, message::pg_catalog.text as message)
+                  returning msg_id, case when (select ids from large) is not null
+                                           and msg_id = any((select ids from large)::pg_catalog.int8[])
+                                         then null else message::pg_catalog.text end as message)
          {},
          exists (select from {table} where msg_id > (select msg_id from last) and {filter}),
          (select pg_catalog.pg_current_wal_flush_lsn() >= $7::pg_catalog.text::pg_catalog.pg_lsn
-             and pg_catalog.current_setting('synchronous_standby_names') = '')
+             and pg_catalog.current_setting('synchronous_standby_names') = ''),
+         (select ids from large)
          from gone where $5::pg_catalog.text is not null",
-        given(take.keeps, "$5")
+        given(take.keeps, "$5", take.as_bytes)
     )
 }
 
 /// Begins to give the messages in `gone`, and keeps them with the position of the replica at which they are taken.
-fn given(keeps: bool, queue: &str) -> String {
+fn given(keeps: bool, queue: &str, as_bytes: bool) -> String {
     let kept = format!(
         ", kept as (insert into pgflume.kept (queue, epoch, after_seq, after_token, msg_ids, messages)
                     select p.queue, p.epoch, p.seq, p.token, pg_catalog.array_agg(msg_id), pg_catalog.array_agg(message)
                     from gone, pgflume.progress p where p.queue = {queue} group by p.queue)"
     );
-    format!("{} select msg_id, message", if keeps { kept } else { String::new() })
+    let message = if as_bytes { BYTES } else { "message" };
+    format!("{} select msg_id, {message}", if keeps { kept } else { String::new() })
 }
 
 fn taken(rows: &[Row]) -> Result<Vec<Taken>> {
-    let taken = rows.iter().map(|row| Ok(Taken { msg_id: row.try_get(0)?, text: row.try_get(1)? }));
+    let taken = rows.iter().map(|row| Ok(Taken::of(row.try_get(0)?, row.try_get(1)?)));
     let mut taken = taken.collect::<Result<Vec<_>>>()?;
     taken.sort_unstable_by_key(|message| message.msg_id); // RETURNING has no order
     Ok(taken)
@@ -174,9 +211,50 @@ pub fn witness<'a>(messages: impl Iterator<Item = &'a Taken>) -> Witness {
 
 /// Whether all messages of `witness` are queued, as they were when it was made.
 pub async fn has(client: &Client, queue: &QueueName, witness: &Witness) -> Result<bool> {
-    let sql = format!("select msg_id, message::pg_catalog.text from {} where msg_id = any($1)", queue.table());
+    let sql = format!(
+        "select msg_id, {BYTES} from (select msg_id, message::pg_catalog.text as message from {} where msg_id = any($1)) q",
+        queue.table()
+    );
     let rows = client.query_typed(&sql, &[(&witness.messages, Type::INT8_ARRAY)]).await?;
     Ok(self::witness(taken(&rows)?.iter()) == *witness)
+}
+
+/// Makes dead letters of messages that are too large to be fetched, as they are on the server; how many.
+pub async fn bury_large(client: &Client, queue: &QueueName, ids: &[i64], reason: &str) -> Result<u64> {
+    let letter = "pg_catalog.jsonb_build_object('reason', $2::pg_catalog.text, 'class', 'message', 'msg_id', msg_id, 'message', message)
+                  || case when pg_catalog.jsonb_typeof(message->'table') = 'string' then pg_catalog.jsonb_build_object('table', message->'table') else '{}' end";
+    // With a reason around it, the largest jsonb that there is would be too large.
+    for letter in [letter, "message"] {
+        client.batch_execute("savepoint pgflume_large").await?;
+        let sql = format!(
+            "with gone as (delete from {} where msg_id = any($1) returning msg_id, message)
+             insert into {} (vt, message) select pg_catalog.clock_timestamp(), {letter} from gone where $2::pg_catalog.text is not null",
+            queue.table(),
+            queue.dead_table()
+        );
+        let done = client.execute_typed(&sql, &[(&ids, Type::INT8_ARRAY), (&reason, Type::TEXT)]).await;
+        let undo = if done.is_err() { "rollback to savepoint pgflume_large; " } else { "" };
+        client.batch_execute(&format!("{undo}release savepoint pgflume_large")).await?;
+        match done {
+            Err(e) if e.code() == Some(&SqlState::PROGRAM_LIMIT_EXCEEDED) && letter != "message" => {}
+            done => return Ok(done?),
+        }
+    }
+    Ok(0)
+}
+
+/// Marks keys of a table, in messages of at most [`MARKED_KEYS`] keys; how many messages.
+pub async fn mark(client: &Client, queue: &QueueName, table: &str, keys: &[MarkedKey]) -> Result<i64> {
+    let messages: Vec<String> = keys
+        .chunks(MARKED_KEYS)
+        .map(|keys| serde_json::json!({"v": 1, "table": table, "keys": keys}).to_string())
+        .collect();
+    let sql = format!(
+        "insert into {} (vt, message) select pg_catalog.clock_timestamp(), m::pg_catalog.jsonb from pg_catalog.unnest($1::pg_catalog.text[]) m",
+        queue.table()
+    );
+    client.execute_typed(&sql, &[(&messages, Type::TEXT_ARRAY)]).await?;
+    Ok(messages.len() as i64)
 }
 
 /// Takes messages whose images the replica already has.
@@ -185,7 +263,7 @@ pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64], keeps:
         "with gone as (delete from {} where msg_id = any($1) returning msg_id, message::pg_catalog.text as message) {}
          from gone where $2::pg_catalog.text is not null",
         queue.table(),
-        given(keeps, "$2")
+        given(keeps, "$2", true)
     );
     taken(&client.query_typed(&sql, &[(&ids, Type::INT8_ARRAY), (&queue.as_str(), Type::TEXT)]).await?)
 }

@@ -4,11 +4,13 @@
 pub mod absent;
 mod begin;
 pub mod page;
+mod size;
 mod span;
 
 pub use begin::{Server, begin, begin_waiting, wait_for};
 
 use crate::error::{Error, Result};
+use crate::letters;
 use crate::message::MarkedKey;
 use crate::postgres::{Client, RowStream};
 use crate::schema::catalog::{SourceColumn, SourceTable};
@@ -16,6 +18,7 @@ use crate::schema::{ColumnType, quote};
 use crate::value::binary::{Wire, from_wire};
 use crate::value::{Cell, Key, Mismatch, OTHER_BOUNDS};
 use futures_util::TryStreamExt;
+pub use size::note_large;
 use span::Span;
 use std::pin::Pin;
 use tokio_postgres::Row;
@@ -58,12 +61,20 @@ pub struct Found {
     pub cells: Option<Result<Vec<Cell>, Unfit>>,
 }
 
-/// A column whose value does not fit its declared type.
+/// Why a row cannot be taken over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("column {column:?} {mismatch}")]
-pub struct Unfit {
-    column: String,
-    mismatch: Mismatch,
+pub enum Unfit {
+    /// A column whose value does not fit its declared type.
+    #[error("column {column:?} {mismatch}")]
+    Value {
+        /// Its name.
+        column: String,
+        /// Why.
+        mismatch: Mismatch,
+    },
+    /// The row was not fetched.
+    #[error("the row is {}", letters::too_large(*.0))]
+    Large(i64),
 }
 
 /// Rows as they come, one for each key that is asked for, in any order.
@@ -125,28 +136,35 @@ fn read_sql(source: &SourceTable) -> String {
         arrays.push(format!("pg_catalog.unnest(${}::pg_catalog.text[])", i + 1));
         casts.push(format!("_pgflume_k{i}::{} as _pgflume_v{i}", column.cast));
         marked.push(selected(table.columns[position].kind, column, &format!("k._pgflume_v{i}")));
-        equal.push(format!("t.{} {} k._pgflume_v{i}", quote(&table.columns[position].name), column.equals));
+        equal.push(format!("{} {} k._pgflume_v{i}", source.compared(position), column.equals));
     }
     let values: Vec<_> = values(source).enumerate().map(|(i, value)| format!("{value} as _pgflume_c{i}")).collect();
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
+    let rows = size::rows(source, &format!(" where {}{filter}", equal.join(" and ")), "");
+    // Kept apart, so that the filter sees the rows of these keys only: else it might be run for all of a small table.
+    let apart = if table.filter.is_some() { " offset 0" } else { source.fence() };
     format!(
         "select k._pgflume_n, {}, r.* from (select _pgflume_n, {} from rows from ({}) with ordinality as u({}, _pgflume_n)) k \
-         left join lateral (select true as _pgflume_found, {} from {} as t where {}{filter}{}) r on true",
+         left join lateral (select true as _pgflume_found, {} from {rows}{apart}) r on true",
         marked.join(", "),
         casts.join(", "),
         arrays.join(", "),
         names.join(", "),
         values.join(", "),
-        table.source.quoted(),
-        equal.join(" and "),
-        source.fence(),
     )
 }
 
-/// What is selected of the row `t`, a column each.
+/// What is selected of the row `t` of [`size::rows`], a column each, and where rows are measured, whether it is too
+/// large.
 fn values(source: &SourceTable) -> impl Iterator<Item = String> + '_ {
-    let columns = source.table.columns.iter().zip(&source.columns);
-    columns.map(|(c, s)| selected(c.kind, s, &format!("t.{}", quote(&c.name))))
+    let is_measured = size::is_measured(source);
+    let columns = source.table.columns.iter().zip(&source.columns).enumerate();
+    let value = move |(i, (c, s)): (usize, (&crate::schema::Column, &SourceColumn))| {
+        let value = selected(c.kind, s, &format!("t.{}", quote(&c.name)));
+        // Keys are small, and are needed to name the row.
+        if is_measured && !source.table.key.contains(&i) { size::unless_large(&value) } else { value }
+    };
+    columns.map(value).chain(is_measured.then(|| size::LARGE.to_owned()))
 }
 
 /// The SQL that gives a column's value as it is to come.
@@ -198,6 +216,9 @@ fn decode(source: &SourceTable, row: &Row) -> Result<Found> {
 /// All cells of a row whose values begin at column `first`.
 fn cells(source: &SourceTable, row: &Row, first: usize) -> Result<Result<Vec<Cell>, Unfit>> {
     let width = source.table.columns.len();
+    if row.len() > first + width && row.try_get::<_, Option<bool>>(first + width)? == Some(true) {
+        return Ok(Err(Unfit::Large(source.most_bytes)));
+    }
     fit(width, (0..width).map(|position| Ok(cell(source, position, row.try_get(first + position)?))))
 }
 
@@ -228,7 +249,7 @@ impl<'a> FromSql<'a> for Raw<'a> {
 
 fn cell(source: &SourceTable, position: usize, raw: Option<Raw<'_>>) -> Result<Cell, Unfit> {
     let column = &source.table.columns[position];
-    let unfit = |mismatch| Unfit { column: column.name.clone(), mismatch };
+    let unfit = |mismatch| Unfit::Value { column: column.name.clone(), mismatch };
     match raw {
         None => Ok(Cell::Null),
         Some(Raw(raw)) => from_wire(column.kind, source.columns[position].wire, raw).map_err(unfit),
@@ -247,7 +268,7 @@ pub fn scan_sql(source: &SourceTable) -> String {
     let table = &source.table;
     let values: Vec<_> = values(source).collect();
     let filter = table.filter.as_ref().map(|f| format!(" where (\n{f}\n)")).unwrap_or_default();
-    format!("select {} from {} as t{filter}", values.join(", "), table.source.quoted())
+    format!("select {} from {}", values.join(", "), size::rows(source, &filter, ""))
 }
 
 /// Converts one row of [`scan_sql`].

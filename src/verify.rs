@@ -56,6 +56,9 @@ pub struct TableReport {
     pub extra: u64,
     /// Rows that cannot be what they should, and whose dead letter says so.
     pub dead: u64,
+    /// Keys of the replica at which Postgres fails.
+    #[serde(skip)]
+    pub doubtful: u64,
     /// Differences that were mended.
     pub repaired: u64,
     /// Whether the whole table was compared: not so by a sample.

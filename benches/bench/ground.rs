@@ -212,6 +212,7 @@ impl Ground {
             rows_per_second: None,
             retention: target.default_retention(),
             adopt: false,
+            row_bytes: pgflume::config::DEFAULT_ROW_BYTES,
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),
         })
     }

@@ -126,6 +126,7 @@ impl Shop {
             queue: queue.clone(),
             rows_per_second: None,
             retention: std::time::Duration::ZERO,
+            row_bytes: crate::config::DEFAULT_ROW_BYTES,
             adopt: false,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

@@ -6,13 +6,36 @@ use super::recorded::{self, Recorded, Records, SourceColumn};
 use super::source::{self, Found};
 use crate::config::QueueName;
 use crate::error::Result;
+use crate::failpoint;
 use crate::postgres::Client;
+use crate::schema::catalog::{self, Catalog};
 use crate::schema::{Column, Schema, Table};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// `schema` with the columns that came since.
 pub async fn effective(client: &Client, schema: &Arc<Schema>, queue: &QueueName) -> Result<Arc<Schema>> {
+    catalog::begin(client).await?;
+    let effective = effective_within(client, schema, queue).await?;
+    client.commit().await?;
+    Ok(effective)
+}
+
+/// The same and what Postgres has of it, at one snapshot: a column that came between two would stay unseen.
+pub async fn effective_catalog(
+    client: &Client,
+    schema: &Arc<Schema>,
+    queue: &QueueName,
+) -> Result<(Arc<Schema>, Catalog)> {
+    catalog::begin(client).await?;
+    let effective = effective_within(client, schema, queue).await?;
+    failpoint::reach(failpoint::EFFECTIVE);
+    let catalog = catalog::read_within(client, &effective, queue).await?;
+    client.commit().await?;
+    Ok((effective, catalog))
+}
+
+async fn effective_within(client: &Client, schema: &Arc<Schema>, queue: &QueueName) -> Result<Arc<Schema>> {
     if !schema.tables().any(|table| table.evolve) {
         return Ok(schema.clone());
     }
@@ -20,7 +43,7 @@ pub async fn effective(client: &Client, schema: &Arc<Schema>, queue: &QueueName)
     if records.is_empty() {
         return Ok(schema.clone());
     }
-    let found = source::read(client, schema, &records, queue).await?;
+    let found = source::read_within(client, schema, &records, queue).await?;
     Ok(Arc::new(extend(schema, &records, &found)))
 }
 

@@ -5,6 +5,7 @@ use super::recorded::{Records, SourceColumn};
 use crate::config::QueueName;
 use crate::error::{Error, Result};
 use crate::postgres::Client;
+use crate::schema::catalog;
 use crate::schema::{ColumnType, Schema, columns};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
@@ -58,6 +59,19 @@ pub async fn read(
     records: &Records,
     queue: &QueueName,
 ) -> Result<BTreeMap<String, Found>> {
+    catalog::begin(client).await?;
+    let found = read_within(client, schema, records, queue).await?;
+    client.commit().await?;
+    Ok(found)
+}
+
+/// The same in a transaction that [`catalog::begin`] began.
+pub async fn read_within(
+    client: &Client,
+    schema: &Schema,
+    records: &Records,
+    queue: &QueueName,
+) -> Result<BTreeMap<String, Found>> {
     let tables: Vec<_> = schema.tables().collect();
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     let schemas: Vec<&str> = tables.iter().map(|t| t.source.schema.as_str()).collect();
@@ -71,12 +85,9 @@ pub async fn read(
         (&captured as _, Type::OID_ARRAY),
         (&prefix as _, Type::TEXT),
     ];
-    // format_type() leaves out schemas that are on the search path.
-    client.begin("read only", "set local jit = off").await?;
     let rows = client.query_typed(include_str!("../../sql/drift_sources.sql"), &parameters).await?;
     let mut tables = rows.iter().map(|row| Ok((row.try_get(0)?, found(row)?))).collect::<Result<_>>()?;
     add_kinds(client, records, &mut tables).await?;
-    client.commit().await?;
     Ok(tables)
 }
 

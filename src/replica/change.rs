@@ -44,13 +44,22 @@ pub fn plan(there: &Inventory, schema: &Schema, retired: &Retired) -> Vec<Change
     changes
 }
 
-/// The columns that are missing, and indexes over them: what a worker may add by itself.
+/// The columns that are missing, and indexes over them, and a table whose column follows its source to another type:
+/// what a worker may do by itself.
 pub fn additions(there: &Inventory, schema: &Schema) -> Vec<Change> {
     let none = Retired::default();
     let changes = schema.tables().flat_map(|table| {
         let planner = Planner { there, table, retired: &none };
         let gaps = there.gaps(table);
-        if is_wrong(&gaps) || gaps.contains(&Gap::Table) { Vec::new() } else { planner.additions(&gaps) }
+        let follows = |gap: &Gap| matches!(gap, Gap::Type(column, _) if table.follows(column));
+        match is_wrong(&gaps) {
+            _ if gaps.contains(&Gap::Table) => Vec::new(),
+            false => planner.additions(&gaps),
+            true if gaps.iter().all(|gap| follows(gap) || matches!(gap, Gap::Column(_) | Gap::Unique)) => {
+                vec![planner.rebuild(&gaps)]
+            }
+            true => Vec::new(),
+        }
     });
     changes.collect()
 }

@@ -193,6 +193,9 @@ impl Entry {
     }
 }
 
+/// Most ids of one entry, with room: a batch comes from what one take gives, ten thousand messages.
+const MOST_IDS: usize = 1_000_000;
+
 /// `1-3,7`: ids as ranges of truly consecutive ones.
 fn to_ranges(ids: &[i64]) -> String {
     let mut sorted = ids.to_vec();
@@ -211,11 +214,17 @@ fn to_ranges(ids: &[i64]) -> String {
     ranges.iter().map(text).collect::<Vec<_>>().join(",")
 }
 
+/// What ranges stand for; `None` for what a batch cannot have come from.
 fn from_ranges(text: &str) -> Option<Vec<i64>> {
     let mut ids = Vec::new();
     for range in text.split(',').filter(|r| !r.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        ids.extend(first.parse::<i64>().ok()?..=last.parse::<i64>().ok()?);
+        let (first, last) = (first.parse::<i64>().ok()?, last.parse::<i64>().ok()?);
+        let more = usize::try_from(last.checked_sub(first)?).ok()?;
+        if more >= MOST_IDS - ids.len() {
+            return None;
+        }
+        ids.extend(first..=last);
     }
     Some(ids)
 }
@@ -313,7 +322,7 @@ pub(super) fn replace(to: &Head, owner: &str) -> Vec<Statement> {
 /// Whether a database error is a head that was not where the writer thought: the only NOT NULL
 /// constraint that can fail on that table.
 pub(super) fn is_fence(message: &str) -> bool {
-    message.contains("_pgflume_head.seq")
+    message.contains("NOT NULL constraint failed: _pgflume_head.seq")
 }
 
 /// The failure of a writer that is not where it thought.
@@ -333,6 +342,8 @@ mod tests {
             sorted.sort_unstable();
             assert_eq!(from_ranges(text), Some(sorted));
         }
-        assert_eq!(from_ranges("1-x"), None);
+        for text in ["1-x", "1-9000000000", "-9223372036854775808-9223372036854775807", "5-1", "1-999999,5,1-999999"] {
+            assert_eq!(from_ranges(text), None, "{text}");
+        }
     }
 }

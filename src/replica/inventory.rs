@@ -133,9 +133,14 @@ impl Inventory {
         gaps
     }
 
-    /// Whether columns are to be added before batches can be applied.
+    /// Whether columns are to be added, or made anew as their source is by now, before batches can be applied.
     pub fn lacks_columns(&self, schema: &Schema) -> bool {
-        schema.tables().any(|t| self.gaps(t).iter().any(|gap| matches!(gap, Gap::Column(_))))
+        let is_open = |t: &Table, gap: &Gap| match gap {
+            Gap::Column(_) => true,
+            Gap::Type(column, _) => t.follows(column),
+            Gap::Table | Gap::Key | Gap::Unique => false,
+        };
+        schema.tables().any(|t| self.gaps(t).iter().any(|gap| is_open(t, gap)))
     }
 
     /// Tables that were there once, since the bookkeeping still is.
@@ -179,9 +184,11 @@ fn check_gap(table: &Table, gap: Gap) -> Result<()> {
     let name = &table.name;
     let mend = "run `pgflume setup` with LIBSQL_URL to rebuild it by schema.json, or start the worker with the schema.json that it was last set up by";
     match gap {
-        Gap::Type(column, declared) if mangles(table, &column, &declared) => Err(Error::halt(format!(
-            "the replica's table {name:?} declares the column {column:?} as {declared}, which would turn text into numbers: {mend}"
-        ))),
+        Gap::Type(column, declared) if mangles(table, &column, &declared) && !table.follows(&column) => {
+            Err(Error::halt(format!(
+                "the replica's table {name:?} declares the column {column:?} as {declared}, which would turn text into numbers: {mend}"
+            )))
+        }
         Gap::Key => {
             Err(Error::halt(format!("the replica's table {name:?} has another primary key than schema.json: {mend}")))
         }

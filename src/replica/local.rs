@@ -1,7 +1,7 @@
 //! A local libSQL file: prepared statements in one transaction, on a blocking thread.
 //! `synchronous=FULL`, because NORMAL may lose what was acknowledged when the machine stops.
 
-use super::{Rows, Statement, Store, Work, head, statements};
+use super::{Rows, Statement, Store, Work, head, statements, words};
 use crate::error::{Class, Error, Result};
 use crate::value::Cell;
 use async_trait::async_trait;
@@ -18,6 +18,9 @@ use tokio::sync::Mutex;
 
 /// How long to wait for another process that holds the file's write lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What `RAISE` in a trigger gives, whatever its words (SQLITE_CONSTRAINT_TRIGGER).
+const CONSTRAINT_TRIGGER: i32 = 1811;
 
 /// Time for a question, which may have to go through a table.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -294,13 +297,16 @@ fn cell(value: libsql::Value) -> Cell {
 
 /// The class of a SQLite result code (<https://sqlite.org/rescode.html>); the transaction was rolled back.
 fn classify(error: libsql::Error) -> Error {
-    let (code, message) = match &error {
-        libsql::Error::SqliteFailure(code, message) => (*code & 0xff, message.clone()),
-        other => (1, other.to_string()),
+    let (full, message) = match &error {
+        libsql::Error::SqliteFailure(code, message) => (*code, message.clone()),
+        other => (1, format!("table or statement: {other}")),
     };
-    if head::is_fence(&message) {
+    let is_of_trigger = full == CONSTRAINT_TRIGGER;
+    if head::is_fence(&message) && !is_of_trigger {
         return head::fenced();
     }
+    // The same code stands for a table that is not there and for a value that a function does not take.
+    let code = if full & 0xff == 1 && !words::is_of_schema(&message) { 20 } else { full & 0xff };
     let (class, mend) = match code {
         5 | 6 => (Class::Retry, "another process holds the file's lock; it will be tried again"),
         7 | 9 | 10 => (Class::Retry, "it will be tried again"),
@@ -310,8 +316,8 @@ fn classify(error: libsql::Error) -> Error {
         11 | 26 => (Class::Halt, "the file is damaged or no SQLite database: move it away, then POST /nuke"),
         _ => (Class::Halt, "POST /nuke rebuilds the tables by schema.json"),
     };
-    // SQLite's messages name tables and columns, never values.
-    let made = Error::new(class, format!("the replica: {message}: {mend}")).caused_by(error);
+    let words = words::shown(&message, is_of_trigger);
+    let made = Error::new(class, format!("the replica: {words}: {mend}")).caused_by(error);
     match code {
         1 => made.of_schema(),
         3 | 8 | 11 | 13 | 14 | 23 | 26 => made.of_side(),
@@ -322,6 +328,15 @@ fn classify(error: libsql::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_that_a_function_does_not_take_is_the_rows_matter_and_a_triggers_words_are_not_shown() {
+        let error = classify(libsql::Error::SqliteFailure(1, "malformed JSON".into()));
+        assert!(error.class() == Class::Reject && !error.is_of_schema(), "{error}");
+        let forged = "NOT NULL constraint failed: _pgflume_head.seq alice";
+        let error = classify(libsql::Error::SqliteFailure(CONSTRAINT_TRIGGER, forged.into()));
+        assert!(error.class() == Class::Reject && !error.to_string().contains("alice"), "{error}");
+    }
 
     #[test]
     fn each_result_code_has_its_class_and_mend() {
@@ -342,7 +357,7 @@ mod tests {
             (1, Halt, false, "/nuke"),
         ];
         for (code, class, is_of_side, mend) in cases {
-            let error = classify(libsql::Error::SqliteFailure(code, "words".into()));
+            let error = classify(libsql::Error::SqliteFailure(code, "no such table: t".into()));
             assert_eq!((error.class(), error.is_of_side()), (class, is_of_side), "{code}");
             assert!(error.to_string().contains(mend), "{code}: {error}");
         }

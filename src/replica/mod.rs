@@ -13,6 +13,7 @@ mod keyed;
 pub mod local;
 pub mod remote;
 mod statements;
+mod words;
 
 use crate::batch::Item;
 use crate::config::Target;

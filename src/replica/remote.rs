@@ -3,7 +3,7 @@
 
 use super::arrays::{arrays, is_large, row_slots};
 use super::hrana::{Encoding, Failure, Garbled, Outcome, Step, When};
-use super::{Encoded, Rows, Statement, Store, Work, head, statements};
+use super::{Encoded, Rows, Statement, Store, Work, head, statements, words};
 use crate::batch::{ColumnSet, Item};
 use crate::error::{Class, Error, Result};
 use crate::schema::Table;
@@ -348,12 +348,20 @@ fn blocked() -> Error {
 /// The class of a Hrana error code. The message may quote SQL, never parameters.
 fn classify(failure: &Failure) -> Error {
     let (code, message) = (failure.code.as_str(), failure.message.as_str());
-    if head::is_fence(message) {
+    let is_of_trigger = code.ends_with("_TRIGGER");
+    if head::is_fence(message) && !is_of_trigger {
         return head::fenced();
     }
     let starts = |prefixes: &[&str]| prefixes.iter().any(|p| code.starts_with(p));
-    // By its code, or by how its words begin: a row's constraint may hold any word.
-    if code.contains("BLOCKED") || message.starts_with("BLOCKED") {
+    let bare = words::bare(message);
+    // sqld does not tell a constraint from a trigger: then only how the message begins.
+    let words = match code {
+        "SQLITE_CONSTRAINT" => words::beginning(message),
+        _ => words::shown(message, is_of_trigger),
+    };
+    // A code that says what it is, then how the message begins: SQLite quotes names and a constraint's text.
+    let is_of_row = starts(&["SQLITE_CONSTRAINT", "SQLITE_MISMATCH", "SQLITE_TOOBIG"]);
+    if code.starts_with("BLOCKED") || code.ends_with("_BLOCKED") || !is_of_row && is_block(bare) {
         return blocked();
     }
     if starts(&["SQLITE_FULL"]) {
@@ -379,31 +387,32 @@ fn classify(failure: &Failure) -> Error {
         // A transaction that took too long, or more memory than there is.
         return if starts(&["TRANSACTION", "STREAM_EXPIRED", "SQLITE_NOMEM"]) { error.of_size() } else { error };
     }
-    if starts(&["SQLITE_TOOBIG"]) || message.contains("too big") {
+    let is_of_arguments = starts(&["ARGS_INVALID"]) && message.contains("too big");
+    if starts(&["SQLITE_TOOBIG"]) || is_of_arguments || bare.starts_with("string or blob too big") {
         return Error::reject(
             "the libSQL server takes no row or value that large (sqld: 5 MB): make the row smaller, or leave its column out of schema.json, then mark the key again",
         );
     }
     // What the row itself causes; the same words stand behind SQLITE_UNKNOWN and SQLITE_ERROR.
-    let of_row = ["constraint", "datatype mismatch"];
-    if starts(&["SQLITE_CONSTRAINT", "SQLITE_MISMATCH"]) || of_row.iter().any(|w| message.contains(w)) {
-        return Error::new(Class::Reject, format!("the libSQL server: {code} ({})", first_line(message)));
+    let is_general = starts(&["SQLITE_UNKNOWN", "SQLITE_ERROR"]);
+    if is_of_row || is_general && !words::is_of_schema(message) {
+        return Error::new(Class::Reject, format!("the libSQL server: {code} ({words})"));
     }
-    if starts(&["SQLITE_UNKNOWN", "SQLITE_ERROR", "SQL_PARSE", "ARGS_INVALID"]) {
+    if is_general || starts(&["SQL_PARSE", "ARGS_INVALID"]) {
         return Error::halt(format!(
-            "the libSQL server: {code} ({}): the replica's tables differ from schema.json; POST /nuke rebuilds them",
-            first_line(message)
+            "the libSQL server: {code} ({words}): the replica's tables differ from schema.json; POST /nuke rebuilds them"
         ))
         .of_schema();
     }
     if starts(&["RESPONSE_TOO_LARGE"]) {
         return Error::halt("the libSQL server's answer is larger than it allows (sqld: 10 MB): raise its limit");
     }
-    unknown(format!("{code} ({})", first_line(message)))
+    unknown(format!("{code} ({words})"))
 }
 
-fn first_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().chars().take(200).collect()
+/// How Turso and Bunny begin to say that an account may not write, or read.
+fn is_block(message: &str) -> bool {
+    message.starts_with("BLOCKED") || message.starts_with("Operation was blocked")
 }
 
 /// The process's TLS implementation; a second call changes nothing.
@@ -456,6 +465,19 @@ mod tests {
             ("PROXY_ERROR", "", Retry, false, "tried again"),
             ("BLOCKED", "Operation was blocked", Halt, true, "lift the block"),
             ("SQLITE_UNKNOWN", "BLOCKED: writes are blocked", Halt, true, "lift the block"),
+            ("SQLITE_UNKNOWN", "Operation was blocked: quota", Halt, true, "lift the block"),
+            (
+                "SQLITE_CONSTRAINT_CHECK",
+                "SQLite error: CHECK constraint failed: v <> 'BLOCKED'",
+                Reject,
+                false,
+                "CHECK",
+            ),
+            ("SQLITE_UNKNOWN", "SQLite error: CHECK constraint failed: v <> 'BLOCKED'", Reject, false, "CHECK"),
+            ("SQLITE_UNKNOWN", "SQLite error: UNIQUE constraint failed: BLOCKED.v", Reject, false, "UNIQUE"),
+            ("SQLITE_CONSTRAINT_TRIGGER", "BLOCKED: _pgflume_head.seq too big", Reject, false, "trigger"),
+            ("SQLITE_UNKNOWN", "SQLite error: no such table: BLOCKED", Halt, false, "/nuke"),
+            ("SQLITE_UNKNOWN", "SQLite error: malformed JSON", Reject, false, "not shown"),
             ("SQLITE_FULL", "database or disk is full", Halt, true, "size limit"),
             ("SQLITE_AUTH", "", Halt, true, "LIBSQL_AUTH_TOKEN"),
             ("AUTH_JWT_EXPIRED", "", Halt, true, "LIBSQL_AUTH_TOKEN"),
@@ -465,6 +487,15 @@ mod tests {
             ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed", Reject, false, "CONSTRAINT"),
             ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed: state <> 'BLOCKED'", Reject, false, "CONSTRAINT"),
             ("SQLITE_MISMATCH", "datatype mismatch", Reject, false, "MISMATCH"),
+            ("ARGS_INVALID", "string or blob too big", Reject, false, "smaller"),
+            (
+                "SQLITE_CONSTRAINT",
+                "SQLite error: UNIQUE constraint failed: t.v",
+                Reject,
+                false,
+                "UNIQUE constraint failed)",
+            ),
+            ("SQLITE_CONSTRAINT", "SQLite error: BLOCKED", Reject, false, "not shown"),
             ("SQLITE_TOOBIG", "string or blob too big", Reject, false, "smaller"),
             ("SQLITE_UNKNOWN", "no such table: t", Halt, false, "/nuke"),
             ("SQL_PARSE_ERROR", "", Halt, false, "/nuke"),

@@ -3,12 +3,13 @@
 
 use super::casts::{self, OwnCast};
 use super::{ColumnType, Schema, Table};
-use crate::config::QueueName;
+use crate::config::{DEFAULT_ROW_BYTES, QueueName};
 use crate::error::Result;
 use crate::postgres::Client;
 use crate::value::binary::Wire;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -32,6 +33,10 @@ pub struct SourceTable {
     /// The key's columns (positions in `columns`) in the order of the index that pages are read by; empty
     /// where no index identifies rows by them.
     pub order: Vec<usize>,
+    /// Bytes beyond which a row is not fetched.
+    pub most_bytes: i64,
+    /// Whether values may be large: then each row is measured. Once so, it stays.
+    pub is_wide: Arc<AtomicBool>,
 }
 
 impl SourceTable {
@@ -45,12 +50,26 @@ impl SourceTable {
             is_partitioned: false,
             columns: Vec::new(),
             order: Vec::new(),
+            most_bytes: DEFAULT_ROW_BYTES,
+            is_wide: Arc::default(),
         }
     }
 
     /// Whether its rows are read by marks: captured and readable.
     pub fn is_marked(&self) -> bool {
         self.captured && self.access == Access::Readable
+    }
+
+    /// The column, as it is compared with a value of [`SourceColumn::cast`].
+    pub fn compared(&self, position: usize) -> String {
+        let (column, name) = (&self.columns[position], super::quote(&self.table.columns[position].name));
+        if column.is_domain { format!("t.{name}::{}", column.cast) } else { format!("t.{name}") }
+    }
+
+    /// The first key column whose look-up would run what somebody wrote.
+    fn runs_code(&self) -> Option<String> {
+        let runs = |position: &&usize| self.columns[**position].runs_from_text;
+        self.table.key.iter().find(runs).map(|&position| self.table.columns[position].name.clone())
     }
 
     /// Ends a subquery that looks keys up. With thousands of partitions Postgres plans for seconds where it may join
@@ -97,7 +116,8 @@ impl SourceTable {
         let column = |&i: &usize| {
             let column = &self.table.columns[i];
             let found = &self.columns[i];
-            format!("{} {} {} {}", super::quote(&column.name), found.cast, found.sorted_by, column.kind.name())
+            let bytes = if found.is_bytes { " bytes" } else { "" };
+            format!("{} {} {} {}{bytes}", super::quote(&column.name), found.cast, found.sorted_by, column.kind.name())
         };
         let all: Vec<_> = self.order.iter().chain(&self.table.key).map(column).collect();
         all.join(", ")
@@ -158,8 +178,15 @@ impl Access {
 /// One column as Postgres has it.
 #[derive(Debug, Clone)]
 pub struct SourceColumn {
-    /// Its type, as SQL that casts text into it.
+    /// The type under its domains, as SQL that casts text into it: a row is there whatever a domain asks by now, and
+    /// what it asks may be somebody's function.
     pub cast: String,
+    /// Whether its own type is a domain.
+    pub is_domain: bool,
+    /// Whether its text may be anything but UTF-8.
+    pub is_bytes: bool,
+    /// Whether a function that somebody wrote is run where its type is made from text, as keys are.
+    pub runs_from_text: bool,
     /// The type under its domains.
     pub base: Type,
     /// How its values come.
@@ -193,15 +220,16 @@ pub struct Catalog {
     pub tables: BTreeMap<String, SourceTable>,
 }
 
-/// Reads the catalog for every table of `schema`.
+/// Reads the catalog for every table of `schema`, at a snapshot of its own.
 pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result<Catalog> {
-    let tables: Vec<&Arc<Table>> = schema.tables().collect();
-    let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
-    let schemas: Vec<&str> = tables.iter().map(|t| t.source.schema.as_str()).collect();
-    let sources: Vec<&str> = tables.iter().map(|t| t.source.table.as_str()).collect();
-    let prefix = format!("pgflume_{}_", queue.as_str());
-    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
-        vec![(&names, Type::TEXT_ARRAY), (&schemas, Type::TEXT_ARRAY), (&sources, Type::TEXT_ARRAY)];
+    begin(client).await?;
+    let read = read_within(client, schema, queue).await?;
+    client.commit().await?;
+    Ok(read)
+}
+
+/// Begins to read the catalog, at one snapshot.
+pub async fn begin(client: &Client) -> Result<()> {
     // format_type() leaves out schemas that are on the search path, and steps run with an empty one.
     client
         .begin(
@@ -209,6 +237,18 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
             "set local quote_all_identifiers = off; set local jit = off",
         )
         .await?;
+    Ok(())
+}
+
+/// The same in a transaction that [`begin`] began.
+pub async fn read_within(client: &Client, schema: &Schema, queue: &QueueName) -> Result<Catalog> {
+    let tables: Vec<&Arc<Table>> = schema.tables().collect();
+    let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
+    let schemas: Vec<&str> = tables.iter().map(|t| t.source.schema.as_str()).collect();
+    let sources: Vec<&str> = tables.iter().map(|t| t.source.table.as_str()).collect();
+    let prefix = format!("pgflume_{}_", queue.as_str());
+    let mut parameters: Vec<(&(dyn ToSql + Sync), Type)> =
+        vec![(&names, Type::TEXT_ARRAY), (&schemas, Type::TEXT_ARRAY), (&sources, Type::TEXT_ARRAY)];
     let keys = client.query_typed(include_str!("../../sql/catalog_keys.sql"), &parameters).await?;
     parameters.push((&prefix, Type::TEXT));
     let columns = client.query_typed(include_str!("../../sql/catalog_columns.sql"), &parameters).await?;
@@ -217,7 +257,6 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
     add_order(&mut found, &keys)?;
     let oids: Vec<u32> = found.values().map(|entry| entry.oid).filter(|oid| *oid != 0).collect();
     distrust(&mut found, &casts::read(client, &oids).await?);
-    client.commit().await?;
     Ok(Catalog { tables: found })
 }
 
@@ -229,7 +268,7 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
         entry.oid = row.try_get(1)?;
         entry.access = if row.try_get(2)? { Access::Readable } else { Access::Forbidden };
         entry.captured = row.try_get(3)?;
-        entry.is_partitioned = row.try_get(17)?;
+        entry.is_partitioned = row.try_get(20)?;
         let column = SourceColumn {
             cast: row.try_get(5)?,
             base: Type::from_oid(row.try_get(6)?).unwrap_or(Type::UNKNOWN),
@@ -244,6 +283,9 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
             declared: row.try_get(14)?,
             sorted_by: row.try_get(15)?,
             number: row.try_get(16)?,
+            is_domain: row.try_get(17)?,
+            is_bytes: row.try_get(18)?,
+            runs_from_text: row.try_get(19)?,
         };
         columns.entry(name).or_default().insert(row.try_get(4)?, column);
     }
@@ -258,6 +300,13 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
         match wanted.collect::<Result<_, &String>>() {
             Ok(all) => entry.columns = all,
             Err(missing) => entry.access = Access::Lacks(missing.clone()),
+        }
+        if let Some(column) = entry.runs_code() {
+            let problem = format!(
+                "{}.columns.{column}: looking a key up would run a function of somebody's own with the rights of the worker, a cast from text to its type or the check of a domain inside of it: drop that, or give the key another type",
+                entry.table.name
+            );
+            (entry.access, entry.columns) = (Access::Unsafe(problem), Vec::new());
         }
     }
     Ok(())

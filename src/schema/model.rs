@@ -108,9 +108,15 @@ pub struct Table {
     pub lossy: Vec<usize>,
     /// Whether columns that are added to the source are replicated by themselves.
     pub evolve: bool,
+    /// How many of `columns` schema.json names; those behind follow the source.
+    pub named: usize,
 }
 
 impl Table {
+    /// Whether a column follows the source: nobody named it, or its type.
+    pub fn follows(&self, column: &str) -> bool {
+        self.position(column).is_some_and(|position| position >= self.named)
+    }
     /// The position of a column.
     pub fn position(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
@@ -266,6 +272,7 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
         lossy: lossy(member("lossy"), &columns, &format!("{path}.lossy"))?,
         evolve: evolve(member("evolve"), &format!("{path}.evolve"))?,
         name: name.to_owned(),
+        named: columns.len(),
         columns,
         key,
         indexes,

@@ -1,7 +1,7 @@
 //! Reads a page of a table in the order of its key's index, at the step's snapshot, whatever the key's
 //! types and collations. Takes a client inside the step's transaction; changes nothing.
 
-use super::{Raw, SourceTable, Unfit, cells, expression, first_row, values};
+use super::{Raw, SourceTable, Unfit, cells, expression, first_row, size, values};
 use crate::error::Result;
 use crate::postgres::{Client, RowStream};
 use crate::schema::{ColumnType, quote};
@@ -30,7 +30,7 @@ pub async fn read(client: &Client, source: &SourceTable, range: Range<'_>) -> Re
     let table = &source.table;
     let filter = table.filter.as_ref().map(|f| format!("(\n{f}\n)"));
     let select: Vec<_> = places(source).into_iter().chain(values(source)).collect();
-    let (sql, parameters) = query(source, &select, range, filter);
+    let (sql, parameters) = query(source, &select, range, filter, size::is_measured(source));
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> = parameters.iter().map(|p| (*p as _, Type::TEXT)).collect();
     Ok(Box::pin(client.query_typed_raw(&sql, parameters).await?))
 }
@@ -44,7 +44,7 @@ pub async fn boundary(
     rows: i64,
 ) -> Result<Option<Cursor>> {
     let keys: Vec<_> = source.order.iter().map(|&i| key_text(source, i)).collect();
-    let (mut sql, parameters) = query(source, &keys, Range { after, up_to: None, rows: 1 }, None);
+    let (mut sql, parameters) = query(source, &keys, Range { after, up_to: None, rows: 1 }, None, false);
     sql.push_str(&format!(" offset {}", rows - 1));
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> = parameters.iter().map(|p| (*p as _, Type::TEXT)).collect();
     let found = client.query_typed(&sql, &parameters).await?;
@@ -73,10 +73,44 @@ pub fn cursor(source: &SourceTable, row: &Row) -> Result<Cursor> {
     }
 }
 
+/// Whether a key need not be UTF-8.
+pub fn is_escaped(source: &SourceTable) -> bool {
+    source.order.iter().any(|&position| is_escaped_column(source, position))
+}
+
+/// Whether the text of a key's column comes with what is no ASCII escaped: it need not be UTF-8.
+fn is_escaped_column(source: &SourceTable, position: usize) -> bool {
+    let column = &source.columns[position];
+    column.is_bytes && matches!(column.wire, Wire::Text | Wire::Plain)
+}
+
+/// What `encode(..., 'escape')` made of a text; what is no UTF-8 is replaced.
+fn unescaped(text: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
+    while let Some((&first, more)) = rest.split_first() {
+        let digits = more.get(..3).filter(|_| first == b'\\').and_then(|d| std::str::from_utf8(d).ok());
+        (bytes, rest) = match (digits.and_then(|d| u8::from_str_radix(d, 8).ok()), more) {
+            (Some(byte), _) => (pushed(bytes, byte), &more[3..]),
+            (None, [b'\\', after @ ..]) if first == b'\\' => (pushed(bytes, b'\\'), after),
+            _ => (pushed(bytes, first), more),
+        };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn pushed(mut bytes: Vec<u8>, byte: u8) -> Vec<u8> {
+    bytes.push(byte);
+    bytes
+}
+
 /// The key at a place, in the order of `schema.json`, as a mark would name it.
 pub fn marked(source: &SourceTable, cursor: &Cursor) -> Vec<String> {
     let place = |key: &usize| source.order.iter().position(|i| i == key).and_then(|at| cursor.get(at));
-    source.table.key.iter().map(|key| place(key).cloned().unwrap_or_default()).collect()
+    let text = |key: &usize| match is_escaped_column(source, *key) {
+        true => place(key).map(|text| unescaped(text)),
+        false => place(key).cloned(),
+    };
+    source.table.key.iter().map(|key| text(key).unwrap_or_default()).collect()
 }
 
 /// A table's size.
@@ -89,7 +123,7 @@ pub struct Size {
 }
 
 /// How large a table is.
-pub async fn size(client: &Client, source: &SourceTable) -> Result<Size> {
+pub async fn size_of(client: &Client, source: &SourceTable) -> Result<Size> {
     let sql =
         "select nullif(pg_catalog.sum(greatest(c.reltuples, 0))::pg_catalog.int8, 0), coalesce(pg_catalog.sum(pg_catalog.pg_table_size(c.oid))::pg_catalog.int8, 0)
                from pg_catalog.pg_class c
@@ -103,7 +137,7 @@ fn is_plain(source: &SourceTable) -> bool {
     let plain = |&i: &usize| {
         let (column, found) = (&source.table.columns[i], &source.columns[i]);
         let is_own_text = found.wire != Wire::Text || expression(column.kind, found, "k") == "k::pg_catalog.text";
-        found.wire.has_key_text() && is_own_text && column.kind != ColumnType::Json
+        found.wire.has_key_text() && is_own_text && column.kind != ColumnType::Json && !is_escaped_column(source, i)
     };
     source.order.iter().all(plain)
 }
@@ -114,7 +148,11 @@ fn places(source: &SourceTable) -> Vec<String> {
 }
 
 fn key_text(source: &SourceTable, position: usize) -> String {
-    format!("t.{}::pg_catalog.text", quote(&source.table.columns[position].name))
+    let text = format!("t.{}::pg_catalog.text", quote(&source.table.columns[position].name));
+    match is_escaped_column(source, position) {
+        true => format!("pg_catalog.encode(pg_catalog.convert_to({text}, 'SQL_ASCII'), 'escape')"),
+        false => text,
+    }
 }
 
 fn texts(row: &Row, width: usize) -> Result<Cursor> {
@@ -126,6 +164,7 @@ fn query<'a>(
     select: &[String],
     range: Range<'a>,
     filter: Option<String>,
+    is_measured: bool,
 ) -> (String, Vec<&'a String>) {
     let mut parameters = Vec::new();
     let mut conditions = Vec::new();
@@ -136,7 +175,7 @@ fn query<'a>(
     if let Some(up_to) = range.up_to {
         conditions.push(format!(
             "{} {} {}",
-            row_of(source, |i| format!("t.{}", quote(&source.table.columns[i].name))),
+            row_of(source, |i| source.compared(i)),
             source.order.first().map_or("<=", |&i| source.columns[i].at_most.as_str()),
             bound(source, parameters.len() + 1)
         ));
@@ -145,13 +184,12 @@ fn query<'a>(
     conditions.extend(filter);
     let conditions = if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
     let order: Vec<_> = source.order.iter().map(|&i| format!("t.{}", quote(&source.table.columns[i].name))).collect();
-    let sql = format!(
-        "select {} from {} as t{conditions} order by {} limit {}",
-        select.join(", "),
-        source.table.source.quoted(),
-        order.join(", "),
-        range.rows
-    );
+    let order = format!(" order by {}", order.join(", "));
+    let tail = format!("{order} limit {}", range.rows);
+    let sql = match is_measured {
+        true => format!("select {} from {}{order}", select.join(", "), size::rows(source, &conditions, &tail)),
+        false => format!("select {} from {} as t{conditions}{tail}", select.join(", "), source.table.source.quoted()),
+    };
     (sql, parameters)
 }
 
@@ -168,13 +206,22 @@ fn row_of(source: &SourceTable, of: impl Fn(usize) -> String) -> String {
 /// The parameters from `first` on, as a key.
 fn bound(source: &SourceTable, first: usize) -> String {
     let place = |i: usize| source.order.iter().position(|&o| o == i).unwrap_or_default();
-    row_of(source, |i| format!("${}::{}", first + place(i), source.columns[i].cast))
+    row_of(source, |i| value(source, i, first + place(i)))
+}
+
+/// A parameter as a value of a key's column.
+fn value(source: &SourceTable, position: usize, parameter: usize) -> String {
+    let cast = &source.columns[position].cast;
+    match is_escaped_column(source, position) {
+        true => format!("pg_catalog.convert_from(pg_catalog.decode(${parameter}, 'escape'), 'SQL_ASCII')::{cast}"),
+        false => format!("${parameter}::{cast}"),
+    }
 }
 
 /// After the key in the parameters from `first` on. Operators of several schemas cannot share one row
 /// comparison: then it is written out, behind the one condition that an index takes.
 fn beyond(source: &SourceTable, first: usize) -> String {
-    let column = |i: usize| format!("t.{}", quote(&source.table.columns[i].name));
+    let column = |i: usize| source.compared(i);
     if compares_rows(source) {
         let greater = source.order.first().map_or(">", |&i| source.columns[i].greater.as_str());
         return format!("{} {greater} {}", row_of(source, column), bound(source, first));
@@ -182,11 +229,11 @@ fn beyond(source: &SourceTable, first: usize) -> String {
     let start = source
         .order
         .first()
-        .map(|&i| format!("{} {} ${first}::{} and ", column(i), source.columns[i].at_least, source.columns[i].cast));
+        .map(|&i| format!("{} {} {} and ", column(i), source.columns[i].at_least, value(source, i, first)));
     let mut conditions = Vec::new();
     let mut equal = String::new();
     for (place, &i) in source.order.iter().enumerate() {
-        let (found, value) = (column(i), format!("${}::{}", first + place, source.columns[i].cast));
+        let (found, value) = (column(i), value(source, i, first + place));
         conditions.push(format!("({equal}{found} {} {value})", source.columns[i].greater));
         equal.push_str(&format!("{found} {} {value} and ", source.columns[i].equals));
     }

@@ -1,11 +1,10 @@
 //! Integer keys that lie close together, as those of a bulk statement do: one scan of their range costs Postgres a
 //! third of as many look-ups. Rows between them that nobody asked for are passed over.
 
-use super::{Found, SourceTable, cells, values};
+use super::{Found, SourceTable, cells, size, values};
 use crate::error::Result;
 use crate::message::MarkedKey;
 use crate::postgres::{Client, RowStream};
-use crate::schema::quote;
 use crate::value::Cell;
 use crate::value::binary::Wire;
 use std::pin::Pin;
@@ -89,13 +88,8 @@ fn sql(source: &SourceTable) -> String {
     let values: Vec<_> = values(source).collect();
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
     let column = &source.columns[table.key[0]];
-    let key = format!("t.{}", quote(&table.columns[table.key[0]].name));
-    format!(
-        "select {} from {} as t where {key} {} $1::{cast} and {key} {} $2::{cast}{filter} order by {key}",
-        values.join(", "),
-        table.source.quoted(),
-        column.at_least,
-        column.at_most,
-        cast = column.cast,
-    )
+    let key = source.compared(table.key[0]);
+    let (at_least, at_most, cast) = (&column.at_least, &column.at_most, &column.cast);
+    let conditions = format!(" where {key} {at_least} $1::{cast} and {key} {at_most} $2::{cast}{filter}");
+    format!("select {} from {} order by {key}", values.join(", "), size::rows(source, &conditions, ""))
 }

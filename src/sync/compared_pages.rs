@@ -3,7 +3,7 @@
 
 use super::Session;
 use super::budget::MOST_BYTES;
-use super::marked_rows::{is_data_error, is_table_error};
+use super::fault::{Fault, STATEMENT_TIME, limited};
 use super::pages::key_of;
 use crate::batch::{ColumnSet, Item, State};
 use crate::error::{Error, Result};
@@ -15,7 +15,6 @@ use crate::value::{Cell, Key};
 use futures_util::TryStreamExt;
 use std::time::Instant;
 use tokio::sync::mpsc;
-use tokio_postgres::error::SqlState;
 
 /// Rows compared by one request.
 pub(super) const CHUNK_ROWS: usize = 10_000;
@@ -74,24 +73,23 @@ pub(super) async fn read_pages(
         let started = Instant::now();
         let rows = sizes.of(client, source).await?.min((quota - all.rows).max(1)).min(PAGE_ROWS);
         let mut page = PagesRead { cursor: cursor.clone(), ..PagesRead::default() };
-        match read_page(client, source, rows, &sender, &mut page).await {
+        match read_page(session, source, rows, &sender, &mut page).await {
             Ok(()) if !page.is_end && (2..PAGE_ROWS).contains(&rows) => sizes.tune(source, rows, started.elapsed()),
             Ok(()) => {}
-            Err(e) if is_data_error(&e) && rows == 1 => {
+            Err(e) => {
+                match Fault::of(&e, started, session.worker.statement_time) {
+                    Fault::Row | Fault::Slow => {}
+                    Fault::Table => return Err(e.of_rows().of_table(&source.table.name)),
+                    Fault::Other => return Err(e.of_rows()),
+                }
                 client.batch_execute("rollback to savepoint pgflume_read").await?;
-                sizes.forget(source);
-                page = pass_over(client, source, cursor.as_ref(), &sender).await?;
+                if rows == 1 {
+                    sizes.forget(source);
+                    page = pass_over(client, source, cursor.as_ref(), &sender).await?;
+                } else {
+                    sizes.set(source, rows / 4); // it goes on behind what was sent of the page
+                }
             }
-            Err(e) if e.sql_state() == Some(&SqlState::QUERY_CANCELED) && rows == 1 => {
-                return Err(Error::halt(format!("{}: reading a single row takes too long ({e})", source.table.name)));
-            }
-            // It goes on behind what was sent of the page.
-            Err(e) if is_data_error(&e) || e.sql_state() == Some(&SqlState::QUERY_CANCELED) => {
-                client.batch_execute("rollback to savepoint pgflume_read").await?;
-                sizes.set(source, rows / 4);
-            }
-            Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
-            Err(e) => return Err(e),
         }
         all.rows += page.rows;
         cursor = page.cursor;
@@ -103,13 +101,14 @@ pub(super) async fn read_pages(
 
 /// Reads the page behind `done.cursor`, which tells at any time what was sent.
 async fn read_page(
-    client: &Client,
+    session: &Session<'_>,
     source: &SourceTable,
     rows: i64,
     sender: &mpsc::Sender<Part>,
     done: &mut PagesRead,
 ) -> Result<()> {
-    client.batch_execute("savepoint pgflume_read").await?;
+    let client = &session.client;
+    client.batch_execute(&limited("savepoint pgflume_read", session.worker.statement_time)).await?;
     let after = done.cursor.clone();
     let boundary = match page::wants_boundary(source) {
         true => page::boundary(client, source, after.as_ref(), rows).await?,
@@ -139,7 +138,7 @@ async fn read_page(
         last = Some(row);
     }
     drop(stream);
-    client.batch_execute("release savepoint pgflume_read").await?;
+    client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
     let is_end = if page::wants_boundary(source) { boundary.is_none() } else { read < rows };
     let cursor = match (boundary, last) {
         (Some(boundary), _) => Some(boundary),

@@ -2,7 +2,7 @@
 //! could be read by now excuses nothing.
 
 use super::Session;
-use super::marked_rows::is_data_error;
+use super::fault::{Fault, STATEMENT_TIME, limited};
 use super::pages::key_of;
 use crate::error::Result;
 use crate::letters::{self, Dead};
@@ -11,6 +11,7 @@ use crate::schema::catalog::SourceTable;
 use crate::source;
 use crate::value::Key;
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 /// Marked keys read at once.
 const KEYS: usize = 500;
@@ -66,7 +67,9 @@ impl Excused {
 
     /// Adds those whose rows do not fit; `false` where Postgres cannot read one of them.
     async fn add(&mut self, session: &Session<'_>, source: &SourceTable, keys: &[MarkedKey]) -> Result<bool> {
-        session.client.batch_execute("savepoint pgflume_read").await?;
+        let limit = session.worker.statement_time;
+        session.client.batch_execute(&limited("savepoint pgflume_read", limit)).await?;
+        let since = Instant::now();
         let found: Result<Vec<_>> = async {
             let (mut reading, mut all) = (source::read(&session.client, source, keys, false).await?, Vec::new());
             while let Some(found) = reading.next(source).await? {
@@ -77,18 +80,21 @@ impl Excused {
         .await;
         match found {
             Ok(found) => {
-                session.client.batch_execute("release savepoint pgflume_read").await?;
+                session.client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
                 for row in found.into_iter().filter(|f| matches!(f.cells, Some(Err(_))) || f.key.is_err()) {
                     self.marked.extend(keys.get(row.position).cloned());
                     self.keys.extend(row.key.ok());
                 }
                 Ok(true)
             }
-            Err(e) if is_data_error(&e) => {
-                session.client.batch_execute("rollback to savepoint pgflume_read").await?;
-                Ok(false)
-            }
-            Err(e) => Err(e),
+            Err(e) => match Fault::of(&e, since, limit) {
+                Fault::Row | Fault::Slow => {
+                    session.client.batch_execute("rollback to savepoint pgflume_read").await?;
+                    Ok(false)
+                }
+                Fault::Table => Err(e.of_rows().of_table(&source.table.name)),
+                Fault::Other => Err(e.of_rows()),
+            },
         }
     }
 }

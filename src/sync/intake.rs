@@ -1,5 +1,6 @@
 //! What messages say: a reader sorts those it took into images, marked keys and dead letters. No IO.
 
+use super::fault::NO_UTF8_KEY;
 use super::reader::Reader;
 use crate::batch::Batch;
 use crate::letters::{DeadLetter, Refusal};
@@ -7,6 +8,7 @@ use crate::message::{self, MarkedKey, Message};
 use crate::queue::Taken;
 use crate::schema::Table;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// Sum of shares of a group that is full, but for rounding.
 const FULL: f64 = 1.0 + 1e-9;
@@ -52,9 +54,22 @@ impl Intake {
     }
 }
 
+/// Whether something in a key was replaced because it is no UTF-8.
+pub(super) fn is_damaged(key: &MarkedKey) -> bool {
+    key.iter().any(|part| part.contains(char::REPLACEMENT_CHARACTER))
+}
+
 impl Reader<'_> {
     pub(super) fn parse(&self, message: &Taken) -> Said {
-        message::parse(message.text.as_deref().unwrap_or("null"), &self.session.schema)
+        match message::parse(message.text.as_deref().unwrap_or("null"), &self.session.schema) {
+            Ok(Message::Image(table, _, keys)) if message.is_damaged && !self.session.is_captured(&table.name) => {
+                let reason = "holds a text that is no UTF-8: correct the row".to_owned();
+                let keys = keys.into_iter().filter(|key| !is_damaged(key)).collect();
+                Err(message::Problem { table: Some(table.name.clone()), reason, keys })
+            }
+            Ok(Message::Image(table, _, keys)) if message.is_damaged => Ok(Message::Marks(table, keys)),
+            said => said,
+        }
     }
 
     /// Sorts messages into images to apply, keys to read, and dead letters; how many. Ends before an
@@ -89,9 +104,18 @@ impl Reader<'_> {
         (intake, count)
     }
 
+    /// Keys that are no UTF-8, of which the message has only a likeness.
+    fn bury_damaged(&mut self, table: &Arc<Table>, keys: Vec<MarkedKey>) {
+        for key in keys {
+            self.bury(table, &key, Refusal::Value, NO_UTF8_KEY);
+        }
+    }
+
     fn sort(&mut self, intake: &mut Intake, said: Said, message: &Taken) {
         match said {
             Ok(Message::Marks(table, keys)) => {
+                let (damaged, keys) = keys.into_iter().partition(|key| message.is_damaged && is_damaged(key));
+                self.bury_damaged(&table, damaged);
                 self.supersede(&table, &keys, None);
                 intake.mark(&table, keys, message);
             }

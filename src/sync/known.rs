@@ -7,7 +7,7 @@ use crate::drift::{evolve, shape::Shape};
 use crate::error::Result;
 use crate::postgres::Client;
 use crate::schema::Schema;
-use crate::schema::catalog::{self, SourceTable};
+use crate::schema::catalog::SourceTable;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -30,8 +30,9 @@ impl Known {
     pub async fn read(client: &Client, worker: &Worker) -> Result<Self> {
         // First of all: what changes while the rest is read is seen by the next look.
         let (watch, fingerprint) = Watch::begin(client, &worker.schema, &worker.queue).await?;
-        let schema = evolve::effective(client, &worker.schema, &worker.queue).await?;
-        let sources = catalog::read(client, &schema, &worker.queue).await?.tables;
+        let (schema, catalog) = evolve::effective_catalog(client, &worker.schema, &worker.queue).await?;
+        let mut sources = catalog.tables;
+        sources.values_mut().for_each(|source| source.most_bytes = worker.row_bytes);
         let schema = lacking::without(schema, &sources);
         let traits: BTreeMap<String, Traits> = traits::read(client, &schema, &worker.queue).await?;
         let shape = Shape::of(&schema, &sources, &traits)?;

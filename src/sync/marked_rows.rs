@@ -1,6 +1,7 @@
 //! The rows of marked keys: a reader asks Postgres for some while it puts those of the last query into the batch,
 //! and finds a key that cannot be read by halving. Writes nothing.
 
+use super::fault::{Fault, PART_TIME, STATEMENT_TIME, limited, too_slow, unreadable};
 use super::reader::Reader;
 use crate::batch::ColumnSet;
 use crate::error::{Error, Result};
@@ -11,7 +12,7 @@ use crate::schema::Table;
 use crate::schema::catalog::SourceTable;
 use crate::source::{self, Reading};
 use std::sync::Arc;
-use tokio_postgres::error::SqlState;
+use std::time::{Duration, Instant};
 
 /// Parts of a query that took too long: each may take its time again.
 const SLOW_PARTS: usize = 8;
@@ -20,6 +21,7 @@ const SLOW_PARTS: usize = 8;
 struct Asked<'k> {
     keys: &'k [MarkedKey],
     rows: Result<Reading>,
+    since: Instant,
 }
 
 /// Sends the query for `keys`, if there are any.
@@ -29,65 +31,141 @@ async fn ask<'k>(
     keys: Option<&'k [MarkedKey]>,
     may_span: bool,
 ) -> Option<Asked<'k>> {
-    let keys = keys?;
-    Some(Asked { keys, rows: source::read(client, source, keys, may_span).await })
+    let (keys, since) = (keys?, Instant::now());
+    Some(Asked { keys, rows: source::read(client, source, keys, may_span).await, since })
 }
 
-/// Whether a query of several keys took too long.
-fn is_too_slow(error: &Error, keys: &[MarkedKey]) -> bool {
-    error.sql_state() == Some(&SqlState::QUERY_CANCELED) && keys.len() > 1
+/// What is still to be read of a table's marked keys, and how.
+struct Todo<'k> {
+    parts: Vec<&'k [MarkedKey]>,
+    /// Until a row that nobody asked for is in the way, perhaps.
+    may_span: bool,
+    /// Something takes too long: parts are given less time, and nothing is asked ahead.
+    is_narrowing: bool,
 }
 
 impl Reader<'_> {
     /// Reads `keys` and puts their rows into the batch; while the rows of one query are put there, Postgres is at
     /// the next. A key that it cannot even compare is found by halving.
     pub(super) async fn read(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
+        let quick = self.bury_slow(source, keys);
+        let keys = quick.as_deref().unwrap_or(keys);
         let client = &self.session.client;
-        let mut todo = vec![keys];
-        // Until a row that nobody asked for is in the way, perhaps.
-        let mut may_span = self.session.worker.budget.knows_small(&source.table.name);
-        let first = self.cut(source, &mut todo);
+        let may_span = self.session.worker.budget.knows_small(&source.table.name);
+        let mut todo = Todo { parts: vec![keys], may_span, is_narrowing: false };
+        let first = self.cut(source, &mut todo.parts);
+        let open = limited("savepoint pgflume_read", self.session.worker.statement_time);
         let (opened, mut asked) =
-            futures_util::join!(client.batch_execute("savepoint pgflume_read"), ask(client, source, first, may_span));
+            futures_util::join!(client.batch_execute(&open), ask(client, source, first, may_span));
         opened?;
-        while let Some(Asked { keys, rows }) = asked.take() {
+        while let Some(Asked { keys, rows, since }) = asked.take() {
             // Only where it is known how large rows are.
-            let ahead =
-                if self.session.worker.budget.knows(&source.table.name) { self.cut(source, &mut todo) } else { None };
+            let is_late = Instant::now() >= self.patience;
+            let is_ahead = self.session.worker.budget.knows(&source.table.name) && !todo.is_narrowing && !is_late;
+            let ahead = if is_ahead { self.cut(source, &mut todo.parts) } else { None };
             let (done, next) =
-                futures_util::join!(self.put_all(source, keys, rows), ask(client, source, ahead, may_span));
+                futures_util::join!(self.put_all(source, keys, rows), ask(client, source, ahead, todo.may_span));
             match done {
                 Ok(()) => asked = next,
-                Err(e) if may_span && (is_table_error(&e) || is_data_error(&e) || is_too_slow(&e, keys)) => {
+                Err(e) => {
                     drop(next);
-                    may_span = false;
-                    todo.extend(ahead);
-                    todo.push(keys);
-                    client.batch_execute("rollback to savepoint pgflume_read").await?;
+                    todo.parts.extend(ahead);
+                    self.narrow(source, &mut todo, keys, e, since).await?;
                 }
-                Err(e) if is_table_error(&e) => return Err(e.of_table(&source.table.name)),
-                Err(e) if is_too_slow(&e, keys) || is_data_error(&e) => {
-                    drop(next);
-                    todo.extend(ahead);
-                    client.batch_execute("rollback to savepoint pgflume_read").await?;
-                    match keys {
-                        [key] => self.bury(&source.table, key, Refusal::Source, &unreadable(&e)),
-                        _ if is_too_slow(&e, keys) => todo.extend(keys.chunks(keys.len().div_ceil(SLOW_PARTS)).rev()),
-                        _ => {
-                            let (left, right) = keys.split_at(keys.len() / 2);
-                            todo.extend([right, left]);
-                        }
-                    }
-                }
-                Err(e) => return Err(e),
             }
-            if asked.is_none() {
-                let next = self.cut(source, &mut todo);
-                asked = ask(client, source, next, may_span).await;
+            if asked.is_none() && !self.postpone(&mut todo) {
+                asked = self.ask_next(source, &mut todo).await?;
             }
         }
-        client.batch_execute("release savepoint pgflume_read").await?;
+        client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
         Ok(())
+    }
+
+    /// Whether the step has had its time: then the keys that are left are put aside.
+    fn postpone(&mut self, todo: &mut Todo<'_>) -> bool {
+        // While a row is looked for that is at fault, giving up would only begin the search anew.
+        if Instant::now() < self.patience || todo.is_narrowing || todo.parts.is_empty() {
+            return false;
+        }
+        self.postponed.extend(todo.parts.drain(..).rev().flatten().cloned());
+        true
+    }
+
+    /// The next query, with as much time as its keys are given.
+    async fn ask_next<'k>(&self, source: &SourceTable, todo: &mut Todo<'k>) -> Result<Option<Asked<'k>>> {
+        let client = &self.session.client;
+        let next = self.cut(source, &mut todo.parts);
+        if let (true, Some(keys)) = (todo.is_narrowing, next) {
+            client.batch_execute(&limited("select", self.time_for(keys, true))).await?;
+        }
+        Ok(ask(client, source, next, todo.may_span).await)
+    }
+
+    fn time_for(&self, keys: &[MarkedKey], is_narrowing: bool) -> Duration {
+        let most = self.session.worker.statement_time;
+        if is_narrowing && keys.len() > 1 { most.min(PART_TIME) } else { most }
+    }
+
+    /// Reading `keys` failed: they are read again in smaller parts, until the one at fault stands alone and becomes a
+    /// dead letter; an error where none of them is at fault.
+    async fn narrow<'k>(
+        &mut self,
+        source: &SourceTable,
+        todo: &mut Todo<'k>,
+        keys: &'k [MarkedKey],
+        error: Error,
+        since: Instant,
+    ) -> Result<()> {
+        let client = &self.session.client;
+        let fault = Fault::of(&error, since, self.time_for(keys, todo.is_narrowing));
+        match fault {
+            Fault::Other => return Err(error.of_rows()),
+            Fault::Table if !todo.may_span => return Err(error.of_rows().of_table(&source.table.name)),
+            _ => client.batch_execute("rollback to savepoint pgflume_read").await?,
+        }
+        if std::mem::take(&mut todo.may_span) {
+            todo.parts.push(keys);
+            return Ok(());
+        }
+        todo.is_narrowing |= fault == Fault::Slow;
+        match keys {
+            [key] => {
+                if fault == Fault::Slow {
+                    self.note_slow(source, key)?;
+                }
+                self.bury(&source.table, key, Refusal::Source, &unreadable(&error, fault));
+            }
+            _ if fault == Fault::Slow => todo.parts.extend(keys.chunks(keys.len().div_ceil(SLOW_PARTS)).rev()),
+            _ => {
+                let (left, right) = keys.split_at(keys.len() / 2);
+                todo.parts.extend([right, left]);
+            }
+        }
+        Ok(())
+    }
+
+    /// A step has time for one of them: the table waits, and the next one goes on behind those that are known.
+    fn note_slow(&mut self, source: &SourceTable, key: &MarkedKey) -> Result<()> {
+        self.session.worker.slow.note(&source.table.name, key);
+        if std::mem::replace(&mut self.has_slow, true) {
+            let seconds = self.session.worker.statement_time.as_secs_f64();
+            return Err(Error::halt(format!(
+                "several rows take longer than {seconds} s each to be read: make them or `where` cheaper; each becomes a dead letter, step by step"
+            ))
+            .of_table(&source.table.name));
+        }
+        Ok(())
+    }
+
+    /// Makes dead letters of keys that earlier steps have waited for; the others, if there were any.
+    fn bury_slow(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Option<Vec<MarkedKey>> {
+        let slow = &self.session.worker.slow;
+        if slow.is_empty() {
+            return None;
+        }
+        let (late, quick): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| slow.take(&source.table.name, key));
+        late.iter().for_each(|key| self.bury(&source.table, key, Refusal::Source, &too_slow()));
+        Some(quick)
     }
 
     /// As many keys as one query may read.
@@ -140,23 +218,4 @@ impl Reader<'_> {
         let key = key.iter().cloned().map(Some).collect();
         self.report.dead.push(DeadLetter::of_key(&table.name, key, class, problem));
     }
-}
-
-/// Why a key is a dead letter that Postgres cannot compare or whose row it cannot put out.
-pub(super) fn unreadable(error: &Error) -> String {
-    let code = error.sql_state().map_or("?", |s| s.code());
-    format!("Postgres cannot read the row under this key (SQLSTATE {code}): correct the row")
-}
-
-/// What one key's data causes: SQLSTATE classes 22 (data exception), 23 (a domain's check), 54 (program
-/// limit exceeded), P0 (raised by a function that `where` calls) and XX (such as a value above 1 GB).
-pub(super) fn is_data_error(error: &Error) -> bool {
-    let classes = ["22", "23", "54", "P0", "XX"];
-    error.sql_state().is_some_and(|s| classes.iter().any(|class| s.code().starts_with(class)))
-}
-
-/// What concerns one table and leaves the others alone: classes 42 (a wrong `where`, a missing right,
-/// row-level security) and 0A (feature not supported).
-pub(super) fn is_table_error(error: &Error) -> bool {
-    error.sql_state().is_some_and(|s| s.code().starts_with("42") || s.code().starts_with("0A"))
 }

@@ -9,11 +9,13 @@ macro_rules! log_step {
     };
 }
 
+mod absent;
 mod alone;
 mod budget;
 pub mod circuit;
 mod compared_pages;
 mod excused;
+mod fault;
 mod follow;
 mod foreign;
 mod gate;
@@ -30,6 +32,7 @@ mod reader;
 mod rejected;
 mod reshape;
 mod session;
+mod slow;
 mod step;
 mod throttle;
 pub mod verification;
@@ -51,6 +54,7 @@ use page_sizes::PageSizes;
 use rejected::Rejected;
 use serde::Serialize;
 use session::Session;
+use slow::SlowKeys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,6 +102,11 @@ pub struct Worker {
     page_sizes: PageSizes,
     budget: Budget,
     rejected: Rejected,
+    slow: SlowKeys,
+    /// How long one statement may read rows.
+    statement_time: Duration,
+    /// Bytes beyond which a row or a message is not fetched.
+    row_bytes: i64,
     throttle: Throttle,
     totals: Mutex<Totals>,
     /// Why the last drain failed.
@@ -176,7 +185,7 @@ pub struct Drained {
 impl Worker {
     /// A worker for `config`; connects to nothing yet.
     pub fn new(config: Config) -> Self {
-        let Config { postgres, target, schema, queue, rows_per_second, retention, adopt } = config;
+        let Config { postgres, target, schema, queue, rows_per_second, retention, row_bytes, adopt } = config;
         Self {
             postgres,
             target,
@@ -189,6 +198,9 @@ impl Worker {
             page_sizes: PageSizes::default(),
             budget: Budget::default(),
             rejected: Rejected::default(),
+            slow: SlowKeys::default(),
+            statement_time: fault::STATEMENT_TIME,
+            row_bytes,
             throttle: Throttle::new(rows_per_second),
             totals: Mutex::default(),
             failure: Mutex::default(),
@@ -204,6 +216,12 @@ impl Worker {
     /// meanwhile: for commands, which would never end beside writers that go on.
     pub fn ending_caught_up(mut self) -> Self {
         self.ends_caught_up = true;
+        self
+    }
+
+    /// The statements that read rows may take so long, in place of a minute.
+    pub fn reading_within(mut self, time: Duration) -> Self {
+        self.statement_time = time.min(fault::STATEMENT_TIME);
         self
     }
 
@@ -440,9 +458,7 @@ impl Worker {
             session.abandon().await;
             return result;
         }
-        done.queued = answered(queue::counted(&session.client, &self.queue)).await?.unwrap_or(session.queued);
-        self.gate.set_queued(done.queued);
-        done.rebuilding = answered(resyncs::waiting(&session.client, &self.queue, &self.schema)).await?;
+        self.count_left(&session, done).await;
         done.stuck = session.stuck.clone();
         let paused = session.all_paused();
         done.paused = paused.keys().cloned().collect();
@@ -453,12 +469,27 @@ impl Worker {
         result
     }
 
+    /// What is left when the steps are done. They are, and are acknowledged: a count that fails changes nothing of that.
+    async fn count_left(&self, session: &Session<'_>, done: &mut Drained) {
+        done.queued = session.queued;
+        done.rebuilding = session.pending.len() as u64;
+        match answered(queue::counted(&session.client, &self.queue)).await {
+            Ok(counted) => done.queued = counted.unwrap_or(session.queued),
+            Err(e) => tracing::warn!(error = %e, "what is left on the queue cannot be counted"),
+        }
+        self.gate.set_queued(done.queued);
+        match answered(resyncs::waiting(&session.client, &self.queue, &self.schema)).await {
+            Ok(waiting) => done.rebuilding = waiting,
+            Err(e) => tracing::warn!(error = %e, "the tables that are to be rebuilt cannot be counted"),
+        }
+    }
+
     async fn steps(&self, session: &mut Session<'_>, deadline: Instant, done: &mut Drained) -> Result<u64> {
         let is_over = || Instant::now() >= deadline || self.is_to_end();
         let mut noted = false;
         loop {
             let calls_here = self.gate.calls();
-            let step = tokio::time::timeout(STEP_TIMEOUT, session.step(deadline, done)).await;
+            let step = tokio::time::timeout(STEP_TIMEOUT, Box::pin(session.step(deadline, done))).await;
             let outcome = step.unwrap_or_else(|_| Err(Error::unknown("a step hangs; its connection is given up")))?;
             if session.has_compared() {
                 return Ok(calls_here);

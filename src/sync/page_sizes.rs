@@ -60,7 +60,7 @@ impl PageSizes {
         if let Some(pages) = known {
             return Ok(pages.rows);
         }
-        let size = page::size(client, source).await?;
+        let size = page::size_of(client, source).await?;
         let row_bytes = size.rows.map_or(0, |rows| size.bytes / rows.max(1)).max(1);
         let rows = (FIRST_BYTES / row_bytes).clamp(LEAST_ROWS, FIRST_ROWS);
         self.set(source, rows);

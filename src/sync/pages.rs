@@ -2,8 +2,9 @@
 //! snapshot, after the messages. Marks that are still queued only ever bring something newer; a table
 //! that images feed waits until all of them are taken. Writes nothing.
 
-use super::Session;
-use super::marked_rows::{is_data_error, is_table_error, unreadable};
+use super::absent::{Absent, absent};
+use super::fault::{Fault, NO_UTF8_KEY, STATEMENT_TIME, limited, unreadable};
+use super::intake::is_damaged;
 use super::reader::Reader;
 use crate::batch::{ColumnSet, Item, State};
 use crate::error::{Class, Error, Result};
@@ -11,16 +12,17 @@ use crate::letters::Refusal;
 use crate::resyncs::{Phase, Resync};
 use crate::schema::ColumnType;
 use crate::schema::catalog::SourceTable;
-use crate::source::absent as absence;
 use crate::source::page::{self, Range};
 use crate::value::{Cell, Key, from_text};
 use futures_util::TryStreamExt;
 use std::sync::Arc;
 use std::time::Instant;
-use tokio_postgres::error::SqlState;
 
 /// Rows of one libSQL transaction of a page.
 const BATCH_ROWS: usize = 10_000;
+
+/// What is left of a page that took too long.
+const SLOW_PARTS: i64 = 8;
 
 /// Keys of the replica looked up at once: a server answers at most 10 MB.
 pub(super) const SWEEP_KEYS: i64 = 2_000;
@@ -103,7 +105,7 @@ impl Reader<'_> {
     /// at fault stands alone.
     async fn copy(&mut self, source: &SourceTable, resync: &mut Resync, most_rows: i64) -> Result<()> {
         if resync.cursor.is_none() {
-            resync.estimated = page::size(&self.session.client, source).await?.rows;
+            resync.estimated = page::size_of(&self.session.client, source).await?.rows;
         }
         let sizes = &self.session.worker.page_sizes;
         let rows = sizes.of(&self.session.client, source).await?.min(most_rows);
@@ -116,30 +118,42 @@ impl Reader<'_> {
                 }
                 Ok(())
             }
-            Err(e) if e.sql_state() == Some(&SqlState::QUERY_CANCELED) => {
-                self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
-                sizes.set(source, rows / 8);
-                if rows > 1 { Ok(()) } else { Err(Error::reject(format!("reading a single row takes too long ({e})"))) }
-            }
-            Err(e) if is_data_error(&e) => {
+            Err(e) => {
                 resync.unfit = unfit;
                 self.report.dead.truncate(dead);
-                self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
-                if rows > 1 {
-                    sizes.set(source, rows / 2);
-                    return Ok(());
-                }
-                self.pass_over(source, resync, &e).await
+                self.narrow_page(source, resync, rows, e, started).await
             }
-            Err(e) if is_table_error(&e) => Err(e.of_table(&source.table.name)),
-            Err(e) => Err(e),
         }
+    }
+
+    /// A page could not be read: the next one is smaller, or the row at fault stands alone and is passed over.
+    async fn narrow_page(
+        &mut self,
+        source: &SourceTable,
+        resync: &mut Resync,
+        rows: i64,
+        error: Error,
+        since: Instant,
+    ) -> Result<()> {
+        let fault = Fault::of(&error, since, self.session.worker.statement_time);
+        match fault {
+            Fault::Other => return Err(error.of_rows()),
+            Fault::Table => return Err(error.of_rows().of_table(&source.table.name)),
+            Fault::Row | Fault::Slow => {}
+        }
+        self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
+        if rows > 1 {
+            let share = if fault == Fault::Slow { SLOW_PARTS } else { 2 };
+            self.session.worker.page_sizes.set(source, rows / share);
+            return Ok(());
+        }
+        self.pass_over(source, resync, &unreadable(&error, fault)).await
     }
 
     /// Reads a page and sends it; how many rows were looked at.
     async fn copy_page(&mut self, source: &SourceTable, resync: &mut Resync, rows: i64) -> Result<i64> {
         let client = &self.session.client;
-        client.batch_execute("savepoint pgflume_read").await?;
+        client.batch_execute(&limited("savepoint pgflume_read", self.session.worker.statement_time)).await?;
         let after = resync.cursor.as_ref();
         let boundary = match page::wants_boundary(source) {
             true => page::boundary(client, source, after, rows).await?,
@@ -170,7 +184,7 @@ impl Reader<'_> {
             last = Some(row);
         }
         drop(stream);
-        client.batch_execute("release savepoint pgflume_read").await?;
+        client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
         self.send_items(items).await?;
         let is_end = if page::wants_boundary(source) { boundary.is_none() } else { read < rows };
         resync.cursor = match (boundary, last) {
@@ -188,11 +202,14 @@ impl Reader<'_> {
     }
 
     /// The next row cannot be read at all: its key waits, and the copy goes on behind it.
-    async fn pass_over(&mut self, source: &SourceTable, resync: &mut Resync, error: &Error) -> Result<()> {
+    async fn pass_over(&mut self, source: &SourceTable, resync: &mut Resync, why: &str) -> Result<()> {
         let Some(cursor) = page::boundary(&self.session.client, source, resync.cursor.as_ref(), 1).await? else {
             return Err(Error::retry("the row that could not be read is gone; it will be tried again"));
         };
-        self.bury_unfit(source, resync, &page::marked(source, &cursor), Refusal::Source, &unreadable(error))?;
+        let key = page::marked(source, &cursor);
+        let is_no_utf8 = page::is_escaped(source) && is_damaged(&key);
+        let (class, why) = if is_no_utf8 { (Refusal::Value, NO_UTF8_KEY) } else { (Refusal::Source, why) };
+        self.bury_unfit(source, resync, &key, class, why)?;
         resync.cursor = Some(cursor);
         self.session.worker.page_sizes.forget(source);
         Ok(())
@@ -230,7 +247,11 @@ impl Reader<'_> {
         let is_short = (keys.len() as i64) < most;
         let known: Vec<(Key, Vec<String>)> =
             keys.into_iter().filter_map(|key| texts_of(&key).map(|texts| (key, texts))).collect();
-        let gone = absent(self.session, source, &known).await?;
+        let Absent { gone, doubtful } = absent(self.session, source, &known).await?;
+        if !doubtful.is_empty() {
+            let keys = doubtful.len();
+            tracing::warn!(table = resync.name, keys, "Postgres fails at keys that the replica has; they stay");
+        }
         resync.removed += gone.len() as i64;
         let item = |key: Key| Item { table: table.clone(), key, state: State::Gone, images: Vec::new() };
         resync.cursor = known.last().map(|(_, texts)| texts.clone());
@@ -248,39 +269,6 @@ impl Reader<'_> {
         }
         self.send_chunk(Vec::new(), Arc::new(items), Vec::new(), false).await
     }
-}
-
-/// Which keys the source lacks. One at which Postgres fails is found by halving: the source cannot have what
-/// it cannot read as a key, but where it fails at the row, the row is there.
-pub(super) async fn absent(
-    session: &Session<'_>,
-    source: &SourceTable,
-    keys: &[(Key, Vec<String>)],
-) -> Result<Vec<usize>> {
-    let client = &session.client;
-    let of_table = |e: Error| if is_table_error(&e) { e.of_table(&source.table.name) } else { e };
-    let mut gone = Vec::new();
-    let mut todo: Vec<_> = std::iter::once(0..keys.len()).collect();
-    while let Some(range) = todo.pop().filter(|r| !r.is_empty()) {
-        let texts: Vec<_> = keys[range.clone()].iter().map(|(_, texts)| texts.clone()).collect();
-        client.batch_execute("savepoint pgflume_read").await?;
-        match absence::among(client, source, &texts).await {
-            Ok(found) => gone.extend(found.into_iter().map(|i| range.start + i)),
-            Err(e) if is_data_error(&e) => {
-                client.batch_execute("rollback to savepoint pgflume_read").await?;
-                let middle = range.start + range.len() / 2;
-                if range.len() > 1 {
-                    todo.extend([middle..range.end, range.start..middle]);
-                } else if absence::try_key(client, source, &texts[0]).await.is_err_and(|e| is_data_error(&e)) {
-                    client.batch_execute("rollback to savepoint pgflume_read").await?;
-                    gone.push(range.start);
-                }
-            }
-            Err(e) => return Err(of_table(e)),
-        }
-        client.batch_execute("release savepoint pgflume_read").await?;
-    }
-    Ok(gone)
 }
 
 /// A key of the replica as text; `None` where it has a NULL, which no key of the source has.

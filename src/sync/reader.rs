@@ -3,18 +3,20 @@
 //! of tables that are rebuilt. Writes nothing.
 
 use super::Session;
+use super::fault::{Fault, STATEMENT_TIME, limited};
 use super::intake::{Intake, Said};
-use super::marked_rows::is_table_error;
 use super::writer::Chunk;
 use crate::batch::{Batch, Item};
 use crate::error::{Error, Result};
 use crate::failpoint;
-use crate::letters::{DeadLetter, Supersedable, Superseded};
+use crate::letters::{self, DeadLetter, Supersedable, Superseded};
+use crate::message::MarkedKey;
 use crate::progress::Snapshot;
 use crate::queue::{self, Taken};
 use crate::replica::head::Witness;
 use crate::resyncs::Resync;
 use crate::schema::Table;
+use crate::schema::catalog::SourceTable;
 use crate::source::{self};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -46,7 +48,7 @@ pub(super) struct Reader<'s> {
     sender: Sender<Chunk>,
     pub(super) deadline: Instant,
     /// When what is left of the messages in hand is given back.
-    patience: Instant,
+    pub(super) patience: Instant,
     pub(super) batch: Batch,
     /// What was taken, for dead letters of images.
     taken: Arc<Vec<Taken>>,
@@ -58,6 +60,11 @@ pub(super) struct Reader<'s> {
     pub(super) witness: Arc<Witness>,
     /// What the snapshot saw is on disk.
     is_seen_durable: bool,
+    /// A row took too long in this step.
+    pub(super) has_slow: bool,
+    /// Keys that the step has no time for: they are marked again.
+    pub(super) postponed: Vec<MarkedKey>,
+    has_postponed: bool,
     /// A batch of messages was sent: nothing of an earlier step can reach the replica after it.
     has_fenced: bool,
     /// Letters that wait, and those of this step, of which newer states may come.
@@ -76,6 +83,8 @@ pub(super) struct Taking {
     pub left: i64,
     /// What cannot be understood or read.
     pub dead: Vec<DeadLetter>,
+    /// Messages that were too large, and became dead letters on the server.
+    pub large: u64,
     /// Letters whose keys have newer states.
     pub superseded: Superseded,
     /// Why it stopped taking.
@@ -111,6 +120,9 @@ impl<'s> Reader<'s> {
             taken_to: i64::MIN,
             witness: Arc::default(),
             is_seen_durable: false,
+            has_slow: false,
+            postponed: Vec::new(),
+            has_postponed: false,
             has_fenced: false,
             letters: session.letters.clone(),
             own_letters: Supersedable::default(),
@@ -119,6 +131,7 @@ impl<'s> Reader<'s> {
                 skipped: 0,
                 left: session.queued,
                 dead: Vec::new(),
+                large: 0,
                 superseded: Superseded::default(),
                 ended: Ended::Paused,
                 has_taken_all: false,
@@ -148,7 +161,7 @@ impl<'s> Reader<'s> {
         let client = &self.session.client;
         let paused = self.session.waiting();
         loop {
-            let queue::Taking { messages, has_more, is_flushed } = self.take(&paused).await?;
+            let queue::Taking { messages, has_more, is_flushed, .. } = self.take(&paused).await?;
             let (messages, said): (Vec<_>, VecDeque<_>) = messages.into_iter().unzip();
             let Some(last) = messages.last().map(|message| message.msg_id) else {
                 self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
@@ -177,6 +190,9 @@ impl<'s> Reader<'s> {
                 return Ok(());
             }
             client.batch_execute("release savepoint pgflume_take").await?;
+            if self.has_postponed {
+                return Ok(());
+            }
             if is_empty {
                 self.report.ended = Ended::Drained;
                 self.report.has_taken_all = true;
@@ -188,19 +204,56 @@ impl<'s> Reader<'s> {
         }
     }
 
-    async fn take(&self, paused: &queue::Paused<'_>) -> Result<queue::Taking<Said>> {
+    /// Takes what the step may have next. What is too large to be fetched becomes a dead letter on the server.
+    async fn take(&mut self, paused: &queue::Paused<'_>) -> Result<queue::Taking<Said>> {
+        let (worker, client) = (self.session.worker, &self.session.client);
+        let mut as_bytes = false;
+        loop {
+            let taken = self.try_take(paused, as_bytes).await;
+            let is_no_utf8 = |e: &Error| e.sql_state() == Some(&SqlState::CHARACTER_NOT_IN_REPERTOIRE);
+            let large = match taken {
+                Err(e) if !as_bytes && is_no_utf8(&e) => Vec::new(),
+                Ok(taking) if !taking.large.is_empty() => taking.large,
+                taken => return taken,
+            };
+            as_bytes |= large.is_empty();
+            client.batch_execute("rollback to savepoint pgflume_take; release savepoint pgflume_take").await?;
+            if !large.is_empty() {
+                let reason = letters::too_large(worker.row_bytes);
+                let buried = queue::bury_large(client, &worker.queue, &large, &reason).await?;
+                tracing::error!(messages = ?large, "messages become dead letters: {reason}");
+                self.report.messages += buried;
+                self.report.large += buried;
+            }
+        }
+    }
+
+    async fn try_take(&mut self, paused: &queue::Paused<'_>, as_bytes: bool) -> Result<queue::Taking<Said>> {
         let (worker, client) = (self.session.worker, &self.session.client);
         let limit = worker.take_messages.load(Ordering::Relaxed);
-        let take = queue::Take { after: self.taken_to, paused, limit, keeps: worker.keeps(), lsn: &self.snapshot.lsn };
-        // One round trip: the second is sent behind the first.
+        let take = queue::Take {
+            after: self.taken_to,
+            paused,
+            limit,
+            keeps: worker.keeps(),
+            lsn: &self.snapshot.lsn,
+            as_bytes,
+            most_bytes: worker.row_bytes,
+        };
+        // One round trip: what comes after is sent behind the first.
         let savepoint = client.batch_execute("savepoint pgflume_take");
-        let (savepoint, taken) =
-            futures_util::join!(savepoint, queue::take(client, &worker.queue, take, |m| self.parse(m)));
+        let (savepoint, taken, measured) = futures_util::join!(
+            savepoint,
+            queue::take(client, &worker.queue, take, |m| self.parse(m)),
+            source::note_large(client, self.session.locked_sources())
+        );
         savepoint?;
         if taken.as_ref().is_err_and(|e| e.sql_state() == Some(&SqlState::QUERY_CANCELED)) {
             worker.take_messages.store((limit / 8).max(1), Ordering::Relaxed); // too many large ones to look at
         }
-        taken
+        let taken = taken?;
+        measured?;
+        Ok(taken)
     }
 
     /// Asks for more next time while messages are small, for less where the bytes were the limit.
@@ -286,17 +339,29 @@ impl<'s> Reader<'s> {
         for (name, keys) in &intake.marks {
             if let Some(source) = self.session.sources.get(name) {
                 self.read(source, keys).await?;
+                self.mark_postponed(name).await?;
             }
         }
         self.send(images, true).await
+    }
+
+    /// A message may mark more than a step has time for: what is left of it is a message of its own.
+    async fn mark_postponed(&mut self, table: &str) -> Result<()> {
+        let keys = std::mem::take(&mut self.postponed);
+        if keys.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(table, keys = keys.len(), "the step has had its time; the rest of the keys is marked again");
+        self.report.left += queue::mark(&self.session.client, &self.session.worker.queue, table, &keys).await?;
+        self.has_postponed = true;
+        Ok(())
     }
 
     /// A truncated table: emptied if the source is empty at this snapshot; else swept, because rows that
     /// came since have marks of their own.
     async fn truncate(&mut self, name: &str) -> Result<()> {
         let Some(source) = self.session.sources.get(name) else { return Ok(()) };
-        let is_empty = source::is_empty(&self.session.client, source).await;
-        if is_empty.map_err(|e| if is_table_error(&e) { e.of_table(name) } else { e })? {
+        if self.is_empty(source).await? {
             self.batch.empty_table(&source.table);
             return Ok(());
         }
@@ -304,6 +369,27 @@ impl<'s> Reader<'s> {
         self.report.swept.insert(name.to_owned());
         self.report.is_whole = false;
         Ok(())
+    }
+
+    /// Whether the source has no row. Where looking fails at one there are some.
+    async fn is_empty(&self, source: &SourceTable) -> Result<bool> {
+        let client = &self.session.client;
+        let limit = self.session.worker.statement_time;
+        client.batch_execute(&limited("savepoint pgflume_read", limit)).await?;
+        let since = Instant::now();
+        let is_empty = match source::is_empty(client, source).await {
+            Ok(is_empty) => is_empty,
+            Err(e) => match Fault::of(&e, since, limit) {
+                Fault::Row | Fault::Slow => false,
+                Fault::Table => return Err(e.of_rows().of_table(&source.table.name)),
+                Fault::Other => return Err(e.of_rows()),
+            },
+        };
+        if !is_empty {
+            client.batch_execute("rollback to savepoint pgflume_read").await?;
+        }
+        client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
+        Ok(is_empty)
     }
 
     /// Sends the batch in hand, and lists the images that it holds.

@@ -7,9 +7,9 @@ use super::known::Known;
 use crate::awake::awake;
 use crate::drift;
 use crate::drift::shape;
-use crate::error::Result;
+use crate::error::{Class, Result};
 use crate::postgres::Client;
-use crate::replica::change;
+use crate::replica::change::{self, Change};
 use crate::replica::head::Head;
 use crate::resyncs::{self, Reason};
 use std::collections::BTreeMap;
@@ -56,7 +56,8 @@ impl Session<'_> {
             outgrown.insert(name.clone(), "the replica no longer had it".to_owned());
         }
         if self.lacks_columns {
-            let additions = change::additions(&self.replica.inventory().await?, &self.schema);
+            let mut additions = change::additions(&self.replica.inventory().await?, &self.schema);
+            additions.retain(|added| !self.held.contains(&added.table));
             for added in &additions {
                 tracing::info!(table = added.table, "the replica changes: {}", added.what);
                 if added.needs_copy {
@@ -66,8 +67,7 @@ impl Session<'_> {
             // Committed before: an answer that is lost must not leave a column that nothing fills.
             self.copy_again(self.other().await?, &outgrown).await?;
             outgrown.clear();
-            let statements = additions.into_iter().flat_map(|a| a.statements).collect();
-            awake(&self.client, self.replica.alter(&head, statements)).await?;
+            self.alter_each(&head, additions).await?;
         }
         for grown in self.shape.clone().store(&self.client, &self.worker.queue).await? {
             if grown.is_swept {
@@ -82,6 +82,24 @@ impl Session<'_> {
         self.lacks_columns = false;
         self.created.clear();
         self.head = Some(head);
+        Ok(())
+    }
+
+    /// Alters table after table: one that the replica does not let be altered waits alone.
+    async fn alter_each(&mut self, head: &Head, additions: Vec<Change>) -> Result<()> {
+        let mut by_table: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for added in additions {
+            by_table.entry(added.table).or_default().extend(added.statements);
+        }
+        for (table, statements) in by_table {
+            match awake(&self.client, self.replica.alter(head, statements)).await {
+                Err(e) if matches!(e.class(), Class::Reject | Class::Halt) && !e.is_of_side() => {
+                    self.held.insert(table.clone());
+                    self.pause(&table, &format!("the replica's table cannot follow its source: {e}")).await?;
+                }
+                done => done?,
+            }
+        }
         Ok(())
     }
 

@@ -148,6 +148,11 @@ impl<'a> Session<'a> {
         self.sources.get(table).is_some_and(SourceTable::is_marked)
     }
 
+    /// The tables that are locked.
+    pub(super) fn locked_sources(&self) -> Vec<&SourceTable> {
+        self.locked.iter().filter_map(|name| self.sources.get(name)).collect()
+    }
+
     /// What stays on the queue.
     pub(super) fn waiting(&self) -> queue::Paused<'_> {
         let marks: Vec<&str> = self.paused.keys().map(String::as_str).chain(self.aside.names()).collect();

@@ -101,10 +101,12 @@ impl Session<'_> {
             return Ok(Outcome::Again);
         }
         // Before anything is compared: it looks at the dead letters. Older ones first: the same may be told anew.
+        let is_partly = !read.superseded.partly.is_empty() || !applied.superseded.partly.is_empty();
         self.supersede(&read.superseded).await?;
         self.supersede(&std::mem::take(&mut applied.superseded)).await?;
+        let buried = read.large as usize;
         let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
-        letters::bury(&self.client, &self.worker.queue, &dead).await?;
+        letters::bury(&self.client, &self.worker.queue, &dead, &self.letters).await?;
         if !dead.is_empty() {
             failpoint::reach(failpoint::BURIED);
         }
@@ -117,7 +119,11 @@ impl Session<'_> {
             return self.end_without_change(&snapshot, is_throttled).await;
         }
         let caught_up = read.is_caught_up();
-        self.acknowledge(&snapshot, read, applied, dead.len(), done).await?;
+        let is_partly = is_partly || !applied.superseded.partly.is_empty();
+        self.acknowledge(&snapshot, read, applied, dead.len() + buried, done).await?;
+        if is_partly {
+            self.letters_as_of.clear(); // what they lack by now is noted on the letters only
+        }
         log_step!(
             self,
             queue.remaining = self.queued,
@@ -172,6 +178,7 @@ impl Session<'_> {
             self.reshape(head).await?;
             return Ok(Begun::Not(Outcome::Again));
         }
+        // Letters that others drop meanwhile do no harm; what is newer has another last id.
         if self.letters_as_of != snapshot.dead {
             self.letters = Supersedable::read(&self.client, &self.worker.queue).await?;
             self.letters_as_of.clone_from(&snapshot.dead);
@@ -192,7 +199,7 @@ impl Session<'_> {
             return Ok(Finished { applied, has_saved: false });
         };
         let done = match is_ready {
-            true => awake(&self.client, verification.run(self, snapshot, applied)).await,
+            true => awake(&self.client, Box::pin(verification.run(self, snapshot, applied))).await,
             false => Ok(Finished { applied, has_saved: false }),
         };
         self.verification = Some(verification);
@@ -234,7 +241,7 @@ impl Session<'_> {
         let reader = Reader::new(self, snapshot, sender, deadline);
         let writer = Writer::new(self, snapshot, head);
         // A failed writer makes the reader fail too: its own error is the one to report.
-        let (applied, read) = futures_util::join!(writer.run(receiver), reader.run());
+        let (applied, read) = futures_util::join!(Box::pin(writer.run(receiver)), Box::pin(reader.run()));
         applied.and_then(|applied| Ok((read?, applied)))
     }
 
@@ -258,7 +265,7 @@ impl Session<'_> {
     ) -> Result<()> {
         let queue = &self.worker.queue;
         self.supersede(&applied.superseded).await?;
-        letters::bury(&self.client, queue, &applied.dead).await?;
+        letters::bury(&self.client, queue, &applied.dead, &self.letters).await?;
         for resync in &read.rebuilt {
             resyncs::advance(&self.client, queue, resync).await?;
         }
@@ -275,6 +282,7 @@ impl Session<'_> {
         self.client.commit().await?;
         failpoint::reach(failpoint::COMMITTED);
         self.worker.rejected.end_step();
+        self.worker.slow.end_step();
         self.aside.met_none();
         self.queued = read.left;
         self.head = Some(applied.head);

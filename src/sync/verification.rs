@@ -3,9 +3,10 @@
 //! the same step. Goes on from step to step until every table is compared.
 
 use super::Session;
+use super::absent::{Absent, absent};
 use super::compared_pages::{CHUNK_ROWS, Ends, Part, moved, read_pages};
 use super::excused::Excused;
-use super::pages::{SWEEP_KEYS, absent, key_of, texts_of};
+use super::pages::{SWEEP_KEYS, key_of, texts_of};
 use super::step::Finished;
 use super::writer::{Applied, Chunk, Writer};
 use crate::batch::{Item, State};
@@ -231,7 +232,7 @@ impl Verification {
         let pass = match self.options.sample {
             None => Pass::default(),
             Some(share) => {
-                let size = page::size(&session.client, source).await?;
+                let size = page::size_of(&session.client, source).await?;
                 let rows = size.rows.unwrap_or(size.bytes / ROW_BYTES).max(1_000);
                 self.quota = Some((rows as f64 * share).ceil() as i64);
                 verified::load(&session.client, &session.worker.queue, &source.table.name, &source.ordering()).await?
@@ -385,7 +386,9 @@ impl Verification {
                 None => nobodys.push(key), // a NULL in it, which no key of the source has
             }
         }
-        let gone = absent(here.session, source, &known).await?.into_iter().map(|i| known[i].0.clone());
+        let Absent { gone, doubtful } = absent(here.session, source, &known).await?;
+        self.note_doubtful(here, doubtful.iter().map(|&i| &known[i].0));
+        let gone = gone.into_iter().map(|i| known[i].0.clone());
         let wrong = gone.chain(nobodys).map(|key| (Kind::Extra, gone_item(source, key))).collect();
         let differences = self.note(here, wrong, repairs).await?;
         self.counters.add(0, differences as u64);
@@ -396,6 +399,20 @@ impl Verification {
             (pass.phase, pass.cursor) = (Phase::Done, None);
         }
         Ok(())
+    }
+
+    /// Keys at which Postgres fails are never taken for absent: unless a dead letter says so, the table is not compared.
+    fn note_doubtful<'k>(&mut self, here: &Here<'_>, keys: impl Iterator<Item = &'k Key>) {
+        let (excused, other): (Vec<&Key>, Vec<&Key>) = keys.partition(|key| here.excused.has(key));
+        let report = self.table(&here.source.table.name);
+        report.dead += excused.len() as u64;
+        report.doubtful += other.len() as u64;
+        if report.doubtful > 0 {
+            report.problem = Some(format!(
+                "Postgres fails at {} keys that the replica has, so that they could not be compared: correct the rows or `where`",
+                report.doubtful
+            ));
+        }
     }
 
     /// Counts what is wrong, shows the first of it, and leaves it to be mended. Dead letters stand aside.

@@ -135,7 +135,7 @@ impl<'s> Writer<'s> {
                 queued: chunk.left,
             };
             match self.write_one(&work, listed, &chunk.witness, &freshness).await {
-                Err(e) if e.is_of_schema() => todo.extend(by_table(work, e)?),
+                Err(e) if e.is_of_schema() || is_emptying(&work, &e) => todo.extend(by_table(work, e)?),
                 Err(e) if e.class() == Class::Reject && work.range.len() > 1 => {
                     tracing::warn!(error = %e, batch.rows = work.range.len(), "the target rejects the batch; it is halved");
                     let halves = halves(work);
@@ -276,6 +276,11 @@ fn split(work: Work, at: usize) -> [Work; 2] {
     [left, right]
 }
 
+/// Whether the target does not let a table be emptied.
+fn is_emptying(work: &Work, error: &Error) -> bool {
+    error.class() == Class::Reject && !work.emptied.is_empty()
+}
+
 /// The tables are not what they should be: parts of one table each, or the error where it is one already.
 fn by_table(work: Work, error: Error) -> Result<Vec<Work>> {
     let items = work.items();
@@ -288,6 +293,11 @@ fn by_table(work: Work, error: Error) -> Result<Vec<Work>> {
         (None, [_, _, ..]) => {
             Ok(work.emptied.iter().map(|t| Work { emptied: vec![t.clone()], ..Work::default() }).collect())
         }
+        (None, [table]) if error.class() == Class::Reject => Err(Error::halt(format!(
+            "the replica does not let its table {:?} be emptied ({error}): correct the replica's table (a trigger?); its changes wait on the queue",
+            table.name
+        ))
+        .of_target_table(&table.name)),
         (None, [table]) => Err(error.of_target_table(&table.name)),
         (None, []) => match items.first() {
             Some(item) => Err(error.of_target_table(&item.table.name)),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
 mod borrowed_types;
+mod bounds;
 mod capture;
 mod chain;
 mod command;
@@ -13,6 +14,7 @@ mod demo;
 mod drift;
 mod encodings;
 mod errors;
+mod faults;
 mod first_contact;
 mod first_hour;
 mod follow;
@@ -45,9 +47,11 @@ mod takeover;
 mod tampered_queue;
 mod tls;
 mod types;
+mod unconverted;
 mod unmarked;
 mod verify;
 mod volume;
 mod web;
+mod words;
 mod written;
 mod zombies;

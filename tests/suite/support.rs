@@ -111,6 +111,12 @@ impl Db {
         db
     }
 
+    /// A database that is there already.
+    pub async fn existing(name: &str, cluster: &'static Cluster) -> Self {
+        let client = PgUrl::parse(&cluster.url(name)).unwrap().connect().await.unwrap();
+        Self { name: name.to_owned(), cluster, client }
+    }
+
     pub fn url(&self) -> String {
         self.cluster.url(&self.name)
     }
@@ -215,6 +221,7 @@ pub fn config(url: &str, target: Target, schema: Arc<Schema>) -> Config {
         queue,
         rows_per_second: None,
         retention: Duration::ZERO,
+        row_bytes: pgflume::config::DEFAULT_ROW_BYTES,
         adopt: false,
     }
 }
