@@ -15,7 +15,7 @@ with recursive roots as materialized (
     select tree.root, i.inhrelid, i.inhparent, i.xmin
     from tree join pg_catalog.pg_inherits i on i.inhparent = tree.oid and not i.inhdetachpending
 ), branches as materialized (
-    select tree.*, c.relkind, c.relfilenode, c.reltype
+    select tree.*, c.relkind, c.relpersistence, c.relfilenode, c.reltype
     from tree join pg_catalog.pg_class c on c.oid = tree.oid
 ), columns as materialized (
     select a.attrelid, a.attnum, a.attname, a.xmin, a.atttypid, a.attcollation, a.attgenerated
@@ -78,7 +78,7 @@ with recursive roots as materialized (
     from roots r join columns a on a.attrelid = r.oid
     union all
     select r.name, 'expression', a.attname, p.oid::pg_catalog.text,
-           pg_catalog.md5(pg_catalog.concat_ws(' ', p.prosrc, p.probin, p.proconfig::pg_catalog.text,
+           pg_catalog.md5(pg_catalog.concat_ws(' ', p.prosrc, p.probin, p.prolang, p.proisstrict, p.proconfig::pg_catalog.text,
                pg_catalog.to_jsonb(p) ->> 'prosqlbody'))
     from roots r
     join columns a on a.attrelid = r.oid
@@ -119,7 +119,7 @@ with recursive roots as materialized (
     select r.name, 'partition', b.oid::pg_catalog.text, '',
            pg_catalog.concat_ws('.', b.parent, b.attached, coalesce(own.xmin::pg_catalog.text, '0'),
                coalesce(truncated.xmin::pg_catalog.text, '0'), b.relfilenode,
-               case when made.here then 'made' else 'attached' end, b.relkind)
+               case when made.here then 'made' else 'attached' end, b.relkind::pg_catalog.text || b.relpersistence::pg_catalog.text)
     from roots r
     join branches b on b.root = r.oid
     left join pg_catalog.pg_trigger own on own.tgrelid = b.oid and own.tgname = $4 || 'row'
@@ -132,7 +132,7 @@ with recursive roots as materialized (
     ) made
     union all
     select c.name, 'filter', f ->> 'schema', f ->> 'name', pg_catalog.md5((
-        select pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.prosrc, p.probin, p.proconfig::pg_catalog.text,
+        select pg_catalog.string_agg(pg_catalog.concat_ws(' ', p.oid, p.prosrc, p.probin, p.prolang, p.proisstrict, p.proconfig::pg_catalog.text,
                    pg_catalog.to_jsonb(p) ->> 'prosqlbody'), ',' order by p.oid)
         from pg_catalog.pg_namespace n
         join pg_catalog.pg_proc p on p.pronamespace = n.oid and p.proname = f ->> 'name'

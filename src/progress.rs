@@ -190,9 +190,16 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
     }
 }
 
-/// The same by a look without the lock: it may be over when it is read.
+/// The same by a look without the lock: it may be over when it is read. Whoever rewrites a table is not waited for
+/// long, so that nobody is left waiting at the server when its caller has given up.
 pub async fn look(client: &Client, queue: &QueueName) -> Result<Snapshot> {
-    read(client, queue, "").await
+    if client.is_open() {
+        return read(client, queue, "").await; // the transaction has its own limits
+    }
+    client.begin("", "set local lock_timeout = '2s'; set local statement_timeout = '10s'").await?;
+    let snapshot = read(client, queue, "").await;
+    client.rollback().await?;
+    snapshot
 }
 
 async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot> {

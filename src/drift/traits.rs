@@ -167,6 +167,9 @@ impl Compared<'_> {
         if (before.parent, before.attached, before.row) != (now.parent, now.attached, now.row) {
             return Some(copied("a partition was attached again, or its row trigger was changed".into()));
         }
+        if before.kind != now.kind {
+            return Some(swept("a partition was unlogged for a time, and a crash would have emptied it unseen"));
+        }
         let stayed = before.truncated != "0" && before.truncated == now.truncated;
         let was_replaced = before.truncated != "0" && now.truncated != "0" && !stayed;
         (was_replaced || (!stayed && before.file != now.file)).then(|| swept("a partition may have been truncated"))
@@ -223,7 +226,7 @@ impl<'a> Partition<'a> {
 
     /// Partitioned itself, and so without rows of its own.
     fn is_parent(&self) -> bool {
-        self.kind == "p"
+        self.kind.starts_with('p')
     }
 }
 
@@ -263,30 +266,31 @@ mod tests {
 
     #[test]
     fn partitions_that_come_and_go() {
-        let one = ("partition", "20", "1.100.200.300.20.made.r");
+        let one = ("partition", "20", "1.100.200.300.20.made.rp");
         let before = [("table", "", "1"), one];
         let with = |more: &[(&'static str, &'static str, &'static str)]| {
             let now: Vec<_> = before.iter().chain(more).copied().collect();
             told(&before, &now).into_iter().map(|(_, effect)| effect).collect::<Vec<_>>()
         };
-        assert_eq!(with(&[("partition", "30", "1.101.201.0.30.made.r")]), [], "it began empty, and has its trigger");
+        assert_eq!(with(&[("partition", "30", "1.101.201.0.30.made.rp")]), [], "it began empty, and has its trigger");
         let attached = [Effect::CopyUnlessEmpty(30)];
-        assert_eq!(with(&[("partition", "30", "1.101.201.0.30.attached.r")]), attached);
-        let below = [("partition", "40", "1.101.201.0.0.attached.p"), ("partition", "30", "40.90.201.0.30.made.r")];
+        assert_eq!(with(&[("partition", "30", "1.101.201.0.30.attached.rp")]), attached);
+        let below = [("partition", "40", "1.101.201.0.0.attached.pp"), ("partition", "30", "40.90.201.0.30.made.rp")];
         assert_eq!(with(&below), attached, "made under what was attached later");
-        let all_new = [("partition", "40", "1.101.201.0.0.made.p"), ("partition", "30", "40.101.201.0.30.made.r")];
+        let all_new = [("partition", "40", "1.101.201.0.0.made.pp"), ("partition", "30", "40.101.201.0.30.made.rp")];
         assert_eq!(with(&all_new), []);
         let effect = |now: &'static str| {
             let now = [("table", "", "1"), ("partition", "20", now)];
             told(&before, &now).into_iter().map(|(_, effect)| effect).collect::<Vec<_>>()
         };
-        assert_eq!(effect("1.101.200.300.20.attached.r"), [Effect::Copy], "detached and attached again");
-        assert_eq!(effect("1.100.201.300.20.made.r"), [Effect::Copy], "its row trigger was off for a time");
-        assert_eq!(effect("1.100.200.301.20.made.r"), [Effect::Sweep], "its truncate trigger was");
-        assert_eq!(effect("1.100.200.300.21.made.r"), [], "a truncate with its mark, or VACUUM FULL");
+        assert_eq!(effect("1.101.200.300.20.attached.rp"), [Effect::Copy], "detached and attached again");
+        assert_eq!(effect("1.100.201.300.20.made.rp"), [Effect::Copy], "its row trigger was off for a time");
+        assert_eq!(effect("1.100.200.301.20.made.rp"), [Effect::Sweep], "its truncate trigger was");
+        assert_eq!(effect("1.100.200.300.21.made.ru"), [Effect::Sweep], "unlogged");
+        assert_eq!(effect("1.100.200.300.21.made.rp"), [], "a truncate with its mark, or VACUUM FULL");
         assert_eq!(told(&before, &[("table", "", "1")]).pop().map(|(_, effect)| effect), Some(Effect::Sweep));
-        let bare = [("table", "", "1"), ("partition", "20", "1.100.200.0.20.made.r")];
-        let truncated = [("table", "", "1"), ("partition", "20", "1.100.200.300.21.made.r")];
+        let bare = [("table", "", "1"), ("partition", "20", "1.100.200.0.20.made.rp")];
+        let truncated = [("table", "", "1"), ("partition", "20", "1.100.200.300.21.made.rp")];
         assert_eq!(told(&bare, &truncated)[0].1, Effect::Sweep, "truncated before setup gave it a trigger");
     }
 

@@ -119,7 +119,7 @@ impl Client {
     }
 
     /// Whether a transaction was begun and not ended.
-    fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.is_open.load(Ordering::Relaxed)
     }
 

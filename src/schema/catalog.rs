@@ -68,7 +68,8 @@ impl SourceTable {
 
     /// The first key column whose look-up would run what somebody wrote.
     fn runs_code(&self) -> Option<String> {
-        let runs = |position: &&usize| self.columns[**position].runs_from_text;
+        // Of a table that cannot be read no column is known.
+        let runs = |position: &&usize| self.columns.get(**position).is_some_and(|column| column.runs_from_text);
         self.table.key.iter().find(runs).map(|&position| self.table.columns[position].name.clone())
     }
 

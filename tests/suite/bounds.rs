@@ -132,7 +132,9 @@ async fn the_limit_is_an_option_that_is_checked() {
 async fn what_a_step_has_no_time_for_of_a_single_message_is_marked_again() {
     let rig = Rig::new(Path::Sqld, schema(WIDE)).await;
     rig.db.sql(MAKE).await;
-    rig.db.sql("insert into other select i, repeat('x', 400) from generate_series(1, 30000) i").await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    rebuilt(&rig).await;
+    rig.db.sql("insert into other select i, repeat('x', 100) from generate_series(1, 160000) i").await;
     rig.drain().await;
     let Target::Remote { url, token } = rig.home.target() else { unreachable!() };
     let proxy = Proxy::start(url.rsplit(':').next().unwrap().parse().unwrap());
@@ -140,7 +142,7 @@ async fn what_a_step_has_no_time_for_of_a_single_message_is_marked_again() {
     let target = Target::Remote { url: proxy.url(), token };
     let worker = Worker::new(config(&rig.db.url(), target, rig.worker.schema().clone()));
     rig.db.sql("insert into pgmq.q_replicate_data_libsql (vt, message) select now(), jsonb_build_object('v', 1, 'table', 'other', 'keys',
-                (select jsonb_agg(jsonb_build_array(i::text)) from generate_series(1, 30000) i))").await;
+                (select jsonb_agg(jsonb_build_array(i::text)) from generate_series(1, 160000) i))").await;
     let mut steps = 0;
     loop {
         let started = Instant::now();
@@ -151,14 +153,10 @@ async fn what_a_step_has_no_time_for_of_a_single_message_is_marked_again() {
         if done.queued == 0 {
             break;
         }
-        assert_eq!(
-            rig.rows("SELECT caught_up_at IS NULL FROM _pgflume_freshness").await,
-            ["1"],
-            "not before the last key"
-        );
+        assert!(done.processed > 0, "each step gets on: {done:?}");
     }
     assert!(steps > 1, "it was not one step");
-    assert_eq!(rig.rows("SELECT count(*) FROM other").await, ["30000"]);
+    assert_eq!(rig.rows("SELECT count(*) FROM other").await, ["160000"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

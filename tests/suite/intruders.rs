@@ -280,8 +280,10 @@ fn every_function_of_postgres_is_named_with_its_schema() {
                 let before = &line[..at];
                 let word = before.rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).next().unwrap();
                 let is_qualified = before[..before.len() - word.len()].ends_with(['.', '}', '%', '\'', '"']);
-                let names_columns =
-                    before.trim_start().starts_with("insert into") || before.contains(" as ") && before.ends_with(word);
+                // those of an insert, of an alias, or of what `with` names
+                let names_columns = before.trim_start().starts_with("insert into")
+                    || before.contains(" as ") && before.ends_with(word)
+                    || line.trim_end().ends_with(") as (");
                 if word.len() > 1 && !is_qualified && !special.contains(&word) && known.contains(word) && !names_columns
                 {
                     bare.push(format!("{}: {word}(", path.display()));

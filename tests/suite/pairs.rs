@@ -1,7 +1,7 @@
 //! One queue and one replica: which goes with which, whatever an operator's variables say, and whatever was moved,
 //! emptied, restored or made anew meanwhile.
 
-use crate::snapshot::{assert_equal, rebuilt};
+use crate::snapshot::{assert_equal, rebuilt, write_by_hand};
 use crate::support::{Home, PATHS, Path, Rig, Server, config, schema, until};
 use crate::volume::set_up;
 use pgflume::capture::{TeardownOptions, teardown};
@@ -323,16 +323,17 @@ async fn the_command_asks_before_it_empties() {
 async fn a_table_that_setup_altered_is_filled_also_where_setup_died_before_it_could_say_so() {
     let rig = paired(Path::File).await;
     let url = format!("file:{}", file(&rig.home).display());
-    // Text becomes a number: the table is put aside and made anew.
-    rig.db.sql("update t set v = id::text; alter table t alter column v type int using v::int").await;
-    let retyped = TABLES.replace(r#""v":"TEXT""#, r#""v":"INTEGER""#);
-    let died = pgflume(&rig, &url, &retyped, &["setup"], "altered=return");
+    // Somebody has made the table anew, and so that text would turn into numbers. No definition has changed: only
+    // what `setup` leaves in Postgres tells anybody that rows are missing.
+    for sql in ["DROP TABLE t", "CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER)"] {
+        write_by_hand(&rig, sql).await;
+    }
+    let died = pgflume(&rig, &url, TABLES, &["setup"], "altered=return");
     assert!(!died.status.success() && errors(&died).contains("failpoint altered"), "{}", errors(&died));
     for _ in 0..3 {
-        let drained = pgflume(&rig, &url, &retyped, &["sync"], "");
+        let drained = pgflume(&rig, &url, TABLES, &["sync"], "");
         assert!(drained.status.success(), "{}", errors(&drained));
     }
-    let verified = pgflume(&rig, &url, &retyped, &["verify"], "");
-    assert!(verified.status.success(), "{} {}", errors(&verified), String::from_utf8_lossy(&verified.stdout));
-    assert_eq!(rig.rows("SELECT count(*), count(v), max(v) FROM t").await, ["50|50|50"]);
+    assert_equal(&rig).await;
+    assert_eq!(rig.rows("SELECT count(*), count(v), max(v) FROM t").await, ["50|50|old"]);
 }
