@@ -195,6 +195,24 @@ async fn nothing_that_the_owner_of_a_table_does_runs_as_the_worker() {
     assert_eq!(calls() - before, 1);
 }
 
+/// Who installs is often a superuser, and reads no row of a table.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_the_owner_of_a_table_does_runs_as_whoever_installs() {
+    let rig = owned("owners_and_installer").await;
+    let (queue, url) =
+        (QueueName::parse(DEFAULT_QUEUE).unwrap(), PgUrl::parse(&rig.db.url().replace("postgres@", "flume@")).unwrap());
+    for (what, done, undone) in OF_ANY_SELECT {
+        rig.db.sql(&format!("set role al; {done}; reset role")).await;
+        let before = calls();
+        let options = SetupOptions::default();
+        capture::print(&url, &schema(TABLES), &queue, &options).await.unwrap();
+        capture::plan(&url, &schema(TABLES), &queue, &options).await.unwrap();
+        capture::setup(&url, &schema(TABLES), &queue, &options).await.unwrap();
+        assert_eq!(calls() - before, 0, "{what}");
+        rig.db.sql(&format!("set role al; {undone}; reset role")).await;
+    }
+}
+
 /// Planning evaluates constant expressions of a table's indexes and statistics as whoever reads the table.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_any_select_runs_is_named_in_the_documents() {
