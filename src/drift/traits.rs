@@ -112,7 +112,10 @@ impl Compared<'_> {
         if kind == "partition" {
             return self.partition(item, before.map(String::as_str), value);
         }
-        if before? == value || (kind == "ruled" && value == "false") {
+        // An older version told less of it.
+        let is_as_before =
+            |before: &str| value.strip_prefix(before).is_some_and(|more| more.is_empty() || more.starts_with('.'));
+        if is_as_before(before?) || (kind == "ruled" && value == "false") {
             return None;
         }
         self.what(kind, part, item).map(copied)
@@ -131,9 +134,13 @@ impl Compared<'_> {
             "trigger" => format!(
                 "the {item} trigger or its function was disabled, enabled or replaced, and may have missed changes"
             ),
-            "queue" => "triggers of the queue were changed, and may have kept marks off it".into(),
+            "queue" | "guards" => "triggers of the queue were changed, and may have kept marks off it".into(),
             "ruled" => "the queue had a rule, which may have kept marks off it".into(),
             "filter" => format!("the function {item}.{part} that `where` calls was replaced"),
+            "operator" => format!("the operator {item}.{part} that `where` uses was replaced"),
+            "order" => format!("the collation {item}.{part} that `where` uses was made anew"),
+            "words" => "a text search configuration or dictionary was altered, and `where` may use it".into(),
+            "number" if concerns => format!("the column {item:?} is another one under its name"),
             "column" if concerns => format!("the column {item:?} has another type or is generated otherwise"),
             "expression" if concerns => format!("a function that generates the column {item:?} was replaced"),
             "type" if concerns => format!("values of the type of the column {item:?} are written otherwise"),
