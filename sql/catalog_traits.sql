@@ -57,6 +57,9 @@ with recursive roots as materialized (
     union all
     select name, 'file', '', '', relfilenode::pg_catalog.text from roots
     union all
+    -- a crash discards the server's statistics; they begin anew then
+    select name, 'crash', '', '', extract(epoch from pg_catalog.pg_stat_get_bgwriter_stat_reset_time())::pg_catalog.text from roots
+    union all
     select r.name, 'parents', '', '', coalesce((
         select pg_catalog.string_agg(pg_catalog.concat(i.inhparent, '.', i.xmin), ' ' order by i.inhparent)
         from pg_catalog.pg_inherits i where i.inhrelid = r.oid), '')

@@ -82,6 +82,7 @@ pub fn changes(before: &Traits, now: &Traits, matters: &dyn Fn(&str) -> bool, ha
     let compared = Compared { before, now, matters, has_filter };
     let mut found: Vec<Change> = now.iter().filter_map(|(key, value)| compared.of(key, value)).collect();
     found.extend(compared.gone());
+    found.extend(compared.crashed());
     found
 }
 
@@ -162,6 +163,15 @@ impl Compared<'_> {
             }
         };
         self.now.iter().any(is_other)
+    }
+
+    /// A rewrite and a crash: it may have been unlogged in between. What came since has marks.
+    fn crashed(&self) -> Option<Change> {
+        let crash = key("crash", "", "");
+        let has_crashed = self.before.get(&crash).is_some_and(|before| self.now.get(&crash) != Some(before));
+        (has_crashed && self.is_rewritten()).then(|| {
+            swept("Postgres crashed, and it was rewritten: it may have been unlogged for a time, and emptied unseen")
+        })
     }
 
     fn partition(&self, oid: &str, before: Option<&str>, value: &str) -> Option<Change> {
@@ -269,6 +279,15 @@ mod tests {
         let found = told(&before, &retyped);
         assert_eq!(found.len(), 1);
         assert!(found[0].0.contains("\"a\"") && found[0].1 == Effect::Copy);
+    }
+
+    #[test]
+    fn a_rewrite_counts_where_postgres_crashed() {
+        let at =
+            |crash: &'static str, file: &'static str| [("table", "", "1"), ("crash", "", crash), ("file", "", file)];
+        assert_eq!(told(&at("1", "5"), &at("2", "5")), []);
+        assert_eq!(told(&at("1", "5"), &at("1", "6")), []);
+        assert_eq!(told(&at("1", "5"), &at("2", "6")).pop().map(|(_, effect)| effect), Some(Effect::Sweep));
     }
 
     #[test]

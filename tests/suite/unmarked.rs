@@ -2,9 +2,10 @@
 //! for a time. The next drain, of whatever process, notices each, and both sides are equal at its end. What leaves
 //! rows as they are has no table copied.
 
-use crate::support::{Db, Home, Path, Rig, newest_cluster, schema};
+use crate::support::{Db, Home, Path, Rig, newest_cluster, schema, start_cluster};
 use pgflume::capture::{self, SetupOptions};
 use pgflume::config::{DEFAULT_QUEUE, QueueName};
+use pgflume::demo::postgres::Stop;
 use pgflume::drift::Kind;
 use pgflume::postgres::PgUrl;
 use pgflume::status;
@@ -542,6 +543,26 @@ async fn what_swallowed_marks_at_the_queue_is_noticed_when_it_is_gone_again() {
         drain_as_cron(&rig).await;
         assert_eq!(compare(&rig, &cases).await, Vec::<String>::new(), "{done}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_that_emptied_tables_while_they_were_unlogged_is_noticed() {
+    let cluster = tokio::task::spawn_blocking(|| Box::leak(Box::new(start_cluster(None)))).await.unwrap();
+    let cases = [
+        case("a table", PLAIN, VALUES, &[]),
+        case("a partition", BY_DAY, DAY, &[]),
+        case("one that was only restarted", PLAIN, VALUES, &[]),
+    ];
+    let mut rig = rig(Db::on(cluster, "with_pgmq").await, &cases).await;
+    rig.db.sql("alter table t0 set unlogged; alter table t1_1 set unlogged").await;
+    cluster.stop(Stop::Immediate).unwrap();
+    cluster.start_again().unwrap();
+    rig.db = Db::existing(&rig.db.name, cluster).await;
+    assert_eq!(rig.db.one("select count(*) from t0").await, "0", "the crash has emptied it");
+    rig.db.sql("insert into t0 values (3, 30, 'c'); alter table t0 set logged; alter table t1_1 set logged").await;
+    drain_as_cron(&rig).await;
+    assert_eq!(compare(&rig, &cases).await, Vec::<String>::new());
+    assert_eq!(rig.db.one("select reason from pgflume.resyncs where name = 't2'").await, "setup");
 }
 
 /// The guards of the queue tell, or that they were others for a time.
