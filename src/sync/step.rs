@@ -93,7 +93,7 @@ impl Session<'_> {
             Begun::At(snapshot, head) => (snapshot, head),
             Begun::Not(outcome) => return Ok(outcome),
         };
-        let running = awake(&self.client, self.run(&snapshot, head, deadline));
+        let running = Box::pin(awake(&self.client, self.run(&snapshot, head, deadline)));
         let (mut read, mut applied) = self.beside.unless_waited_for(&snapshot.xid, running).await?;
         if let Ended::Unprepared(tables) = read.ended {
             // What was applied stays in the replica's ledger; the next step acknowledges it.
