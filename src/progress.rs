@@ -51,6 +51,13 @@ pub struct Progress {
     pub past_epochs: Vec<String>,
 }
 
+impl Progress {
+    /// Whether the queue is, or was once, paired in this epoch.
+    pub fn knows(&self, epoch: &str) -> bool {
+        self.head.as_ref().is_some_and(|head| head.epoch == epoch) || self.past_epochs.iter().any(|past| past == epoch)
+    }
+}
+
 /// What tells one Postgres from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {

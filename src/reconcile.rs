@@ -109,12 +109,8 @@ fn is_of_a_copy(here: Here<'_>, there: &Standing) -> bool {
 /// Whether a nuke that leaves the tables empty is to be finished: it is announced, and the replica is at the start of
 /// an epoch that nobody remembers, as an earlier one leaves it that was cut short.
 pub fn is_half_nuked(progress: &Progress, head: Option<&Head>) -> bool {
-    let is_known = |epoch: &String| {
-        progress.past_epochs.contains(epoch) || progress.head.as_ref().is_some_and(|head| head.epoch == *epoch)
-    };
-    progress.next_epoch.is_some()
-        && !progress.refills
-        && head.is_some_and(|head| head.seq == 0 && !is_known(&head.epoch))
+    let is_forgotten = head.is_some_and(|head| head.seq == 0 && !progress.knows(&head.epoch));
+    progress.next_epoch.is_some() && !progress.refills && is_forgotten
 }
 
 /// What a replica says that it belongs to: `system-database/queue/name`, where `database` is an OID that an older
@@ -166,6 +162,11 @@ pub enum Obstacle {
         "this queue is paired with a replica at another address than LIBSQL_URL, and what is here does not go on from there: correct LIBSQL_URL, or move the queue here with `pgflume nuke` (POST /nuke), which fills this one from Postgres; to keep both, give this one a queue of its own with QUEUE_NAME and `pgflume setup`"
     )]
     Elsewhere,
+    /// A queue has one replica, and this one was it.
+    #[error(
+        "this was the queue's replica until a worker went on with another one at another address (one that it was moved or copied to, or that was nuked there): find that worker by its LIBSQL_URL. If the queue is to stay there, correct LIBSQL_URL here; to take it back, stop that worker and run `pgflume nuke` (POST /nuke) here, which fills this one from Postgres; to keep both, give one of them a queue of its own with QUEUE_NAME and `pgflume setup`"
+    )]
+    Left,
     /// Somebody else's replica, and this queue has none yet.
     #[error(
         "this queue has never been paired, and the replica belongs to another: check LIBSQL_URL and QUEUE_NAME; if this replica is to be taken over, `pgflume nuke` (POST /nuke)"
@@ -182,15 +183,14 @@ pub enum Obstacle {
 /// its own where the replica says that this source wrote it: one side was restored, or the bookkeeping in Postgres was
 /// made anew.
 pub fn obstacle(progress: &Progress, here: Here<'_>, there: &Standing) -> Option<Obstacle> {
+    let is_known = there.head.as_ref().is_some_and(|head| progress.knows(&head.epoch));
     if here.is_elsewhere(progress) {
-        return Some(Obstacle::Elsewhere);
+        return Some(if is_known { Obstacle::Left } else { Obstacle::Elsewhere });
     }
-    let head = there.head.as_ref()?;
+    there.head.as_ref()?;
     if is_of_a_copy(here, there) {
         return Some(Obstacle::Stranger);
     }
-    let is_known = progress.past_epochs.contains(&head.epoch)
-        || progress.head.as_ref().is_some_and(|acknowledged| acknowledged.epoch == head.epoch);
     if is_known || there.owner.as_deref().is_some_and(|owner| Owner::is_same(here.owner, owner)) {
         return None;
     }
@@ -346,15 +346,15 @@ mod tests {
         let announced = progress(None, Some("n"));
         assert_eq!(decide(&announced, there, None), Decision::Stop(Divergence::OtherReplica), "being paired elsewhere");
         let fresh = progress(Some(head("e", 0, "t")), None);
-        for (progress, head, why) in [
-            (&paired, None, "empty"),
-            (&fresh, None, "empty, and nothing acknowledged"),
-            (&paired, Some(head("e", 4, "t4")), "an older copy"),
-            (&paired, Some(head("x", 5, "t5")), "another epoch"),
+        for (progress, head, why, expected) in [
+            (&paired, None, "empty", Obstacle::Elsewhere),
+            (&fresh, None, "empty, and nothing acknowledged", Obstacle::Elsewhere),
+            (&paired, Some(head("e", 4, "t4")), "an older copy", Obstacle::Left),
+            (&paired, Some(head("x", 5, "t5")), "another epoch", Obstacle::Elsewhere),
         ] {
             assert!(matches!(decide(progress, there, head.as_ref()), Decision::Stop(_)), "{why}");
             let standing = Standing { head, owner: Some("we".into()), ..Standing::default() };
-            assert_eq!(obstacle(progress, there, &standing), Some(Obstacle::Elsewhere), "{why}");
+            assert_eq!(obstacle(progress, there, &standing), Some(expected), "{why}");
         }
         let unknown = Progress { address: None, ..paired };
         assert_eq!(obstacle(&unknown, there, &Standing::default()), None, "paired by an older version");

@@ -480,3 +480,20 @@ async fn definitions_that_somebody_removed_make_the_tables_be_copied_again() {
     assert_equal(&rig).await;
     assert_ne!(rig.db.one("select count(*) from pgflume.shapes").await, "0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_copy_has_taken_the_queue_says_how_to_take_it_back() {
+    let (rig, copied) = (paired(Path::File).await, Home::new(Path::File));
+    std::fs::copy(file(&rig.home), file(&copied)).unwrap();
+    rig.db.sql("update t set v = 'new' where id = 1").await;
+    worker_at(&rig, &copied).drain(BUDGET).await.unwrap();
+    let error = refusal(&rig.worker).await;
+    for part in ["this was the queue's replica", "another address", "take it back", "pgflume nuke", "QUEUE_NAME"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    nuke(&rig.worker, None, true).await.unwrap();
+    rebuilt(&rig).await;
+    assert_equal(&rig).await;
+    let error = refusal(&worker_at(&rig, &copied)).await;
+    assert!(error.contains("this was the queue's replica"), "{error}");
+}
