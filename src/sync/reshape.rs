@@ -27,6 +27,7 @@ impl Session<'_> {
         tracing::info!("the catalog has changed: the definitions of the tables are read again");
         let Known { watch, fingerprint, schema, sources, shape } = Known::read(client, worker).await?;
         (self.watch, self.fingerprint, self.sources, self.shape) = (watch, fingerprint, sources, shape);
+        self.head = None; // which tables are captured is told to the replica
         if schema != self.schema {
             self.lacks_columns = self.replica.prepare(&schema).await?.lacks_columns(&schema);
             self.schema = schema;
