@@ -190,7 +190,9 @@ impl<'s> Writer<'s> {
             Err(e) if rivals::is_collision(&e) => e,
             other => return other,
         };
-        let Some(cleared) = rivals::make_way(self.session, &self.written, work).await? else { return Err(error) };
+        let Some(cleared) = Box::pin(rivals::make_way(self.session, &self.written, work)).await? else {
+            return Err(error);
+        };
         if !cleared.displaced.is_empty() {
             (self.report.has_displaced, freshness.caught_up_at) = (true, None);
         }
