@@ -3,13 +3,12 @@
 
 use crate::error::{Error, Result};
 use crate::letters::{self, Choice, Waiting};
-use crate::message::MarkedKey;
+use crate::message;
 use crate::postgres::{Client, Purpose};
 use crate::progress;
 use crate::schema::catalog::{self, Access, SourceTable};
 use crate::source;
 use crate::sync::Worker;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
@@ -70,16 +69,12 @@ fn again(worker: &Worker, sources: &BTreeMap<String, SourceTable>, letter: &Wait
     let is_readable = |name: &str| sources.get(name).is_some_and(|s| s.access == Access::Readable);
     match letter.concerns(worker.schema()) {
         Some((table, keys)) if letter.message.is_none() || is_readable(&table.name) => {
-            Some((None, mark(&table.name, &keys)))
+            Some((None, message::mark_of(&table.name, &keys)))
         }
         // Its other key has a newer state, which the whole message would take back.
         _ if letter.is_superseded_in_part => None,
         _ => Some((letter.msg_id, letter.message.clone()?)),
     }
-}
-
-fn mark(table: &str, keys: &[MarkedKey]) -> String {
-    json!({"v": 1, "table": table, "keys": keys}).to_string()
 }
 
 /// Drops the chosen letters; how many.

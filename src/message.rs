@@ -12,6 +12,11 @@ use std::sync::Arc;
 /// A key as Postgres' text of the primary key's columns.
 pub type MarkedKey = Vec<String>;
 
+/// The message that marks keys.
+pub fn mark_of(table: &str, keys: &[MarkedKey]) -> String {
+    serde_json::json!({"v": 1, "table": table, "keys": keys}).to_string()
+}
+
 /// What a message says.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message {

@@ -91,6 +91,18 @@ impl Inventory {
         schema.tables().filter_map(of).collect()
     }
 
+    /// The columns, by position, of keys that tables declare beside theirs, where rows set all of them.
+    pub(super) fn rivals(&self, schema: &Schema) -> BTreeMap<String, Arc<[usize]>> {
+        let of = |table: &Arc<Table>| {
+            let found = self.tables.get(&table.name.to_lowercase())?.iter().filter(|c| c.in_key);
+            let at = |name: &str| table.columns.iter().position(|c| c.name.eq_ignore_ascii_case(name));
+            let columns: Vec<usize> = found.map(|c| at(&c.name)).collect::<Option<_>>()?;
+            let is_key = columns.iter().collect::<BTreeSet<_>>() == table.key.iter().collect();
+            (!columns.is_empty() && !is_key).then(|| (table.name.clone(), columns.into()))
+        };
+        schema.tables().filter_map(of).collect()
+    }
+
     /// Whether rows cannot be written because the declared key has a column that `schema.json` does not name.
     fn needs_more(&self, table: &Table) -> bool {
         let rowid = self.rowid_column(table);
@@ -171,6 +183,24 @@ fn delete_keyless(table: &Table) -> String {
 fn has_no_key(table: &Table) -> String {
     let all: Vec<_> = table.key_columns().map(|c| format!("{} IS NULL", quote(&c.name))).collect();
     all.join(" OR ")
+}
+
+/// The keys of rows that have one of `values` in the columns `rival`, and the values.
+pub(super) fn holders(table: &Table, rival: &[usize], values: &[&Vec<Cell>]) -> Statement {
+    let rival = quoted_list(rival.iter().map(|&i| table.columns[i].name.as_str()));
+    let mut next = 1..;
+    let row = |value: &&Vec<Cell>| {
+        let marks: Vec<_> = next.by_ref().take(value.len()).map(|i| format!("?{i}")).collect();
+        format!("({})", marks.join(", "))
+    };
+    let rows: Vec<_> = values.iter().map(row).collect();
+    let sql = format!(
+        "SELECT {}, {rival} FROM {} WHERE ({rival}) IN (VALUES {})",
+        ddl::key_list(table),
+        quote(&table.name),
+        rows.join(", ")
+    );
+    Statement::new(sql, values.iter().flat_map(|value| value.iter().cloned()).collect())
 }
 
 /// How many rows would go for the sake of a unique index over the key.

@@ -28,6 +28,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
+/// Values that are looked for at once.
+const HELD_VALUES: usize = 2_000;
+
 /// One SQL statement with its parameters.
 #[derive(Debug, Clone)]
 pub struct Statement {
@@ -112,6 +115,8 @@ pub struct Replica {
     keeps: AtomicBool,
     /// Columns that are rowids though not the key, which cannot hold NULL: SQLite would make a number up.
     rowids: RwLock<BTreeMap<String, usize>>,
+    /// Columns, by position, of keys that tables declare beside that of `schema.json`.
+    rivals: RwLock<BTreeMap<String, Arc<[usize]>>>,
 }
 
 impl Replica {
@@ -134,7 +139,7 @@ impl Replica {
 
     /// A replica on any store.
     pub fn on(store: Box<dyn Store>) -> Self {
-        Self { store, keeps: AtomicBool::new(false), rowids: RwLock::default() }
+        Self { store, keeps: AtomicBool::new(false), rowids: RwLock::default(), rivals: RwLock::default() }
     }
 
     /// Whether it still is where it was opened, and at `head`; an answer may be an older one.
@@ -172,6 +177,7 @@ impl Replica {
             );
         }
         *self.rowids.write().unwrap_or_else(PoisonError::into_inner) = there.rowids(schema);
+        *self.rivals.write().unwrap_or_else(PoisonError::into_inner) = there.rivals(schema);
         if !missing.is_empty() {
             tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");
         }
@@ -232,6 +238,30 @@ impl Replica {
     /// How many rows [`make_key`](Self::make_key) would remove.
     pub async fn count_surplus(&self, table: &Table) -> Result<i64> {
         self.number(keyed::count_surplus(table)).await
+    }
+
+    /// The columns, by position, of the key that the replica's table declares beside that of `schema.json`.
+    pub fn rival(&self, table: &Table) -> Option<Arc<[usize]>> {
+        self.rivals.read().unwrap_or_else(PoisonError::into_inner).get(&table.name).cloned()
+    }
+
+    /// The rows whose columns `rival` have one of these values: their key, and the value.
+    pub async fn holders(
+        &self,
+        table: &Table,
+        rival: &[usize],
+        values: impl Iterator<Item = &Vec<Cell>>,
+    ) -> Result<Vec<(Key, Vec<Cell>)>> {
+        let values: Vec<&Vec<Cell>> = values.collect();
+        let mut holders = Vec::new();
+        for part in values.chunks(HELD_VALUES / rival.len().max(1)) {
+            let rows = self.store.query(keyed::holders(table, rival, part)).await?;
+            holders.extend(rows.into_iter().map(|mut row| {
+                let held = row.split_off(table.key.len().min(row.len()));
+                (row, held)
+            }));
+        }
+        Ok(holders)
     }
 
     async fn number(&self, count: Statement) -> Result<i64> {

@@ -32,6 +32,7 @@ pub mod pairing;
 mod reader;
 mod rejected;
 mod reshape;
+mod rivals;
 mod session;
 mod slow;
 mod step;
@@ -103,6 +104,7 @@ pub struct Worker {
     page_sizes: PageSizes,
     budget: Budget,
     rejected: Rejected,
+    displaced: rivals::Displaced,
     slow: SlowKeys,
     /// How long one statement may read rows.
     statement_time: Duration,
@@ -199,6 +201,7 @@ impl Worker {
             page_sizes: PageSizes::default(),
             budget: Budget::default(),
             rejected: Rejected::default(),
+            displaced: rivals::Displaced::default(),
             slow: SlowKeys::default(),
             statement_time: fault::STATEMENT_TIME,
             row_bytes,

@@ -119,7 +119,7 @@ impl Session<'_> {
             self.queued = read.left;
             return self.end_without_change(&snapshot, is_throttled).await;
         }
-        let caught_up = read.is_caught_up();
+        let caught_up = read.is_caught_up() && !applied.has_displaced;
         let is_partly = is_partly || !applied.superseded.partly.is_empty();
         self.acknowledge(&snapshot, read, applied, dead.len() + buried, done).await?;
         if is_partly {
@@ -202,7 +202,7 @@ impl Session<'_> {
 
     /// Compares, where that is asked for and this step has drained everything.
     async fn compare(&mut self, snapshot: &Snapshot, read: &Taking, applied: Applied) -> Result<Finished> {
-        let is_ready = read.has_taken_all && self.is_rebuilt(read) && !self.aside.is_any();
+        let is_ready = read.has_taken_all && !applied.has_displaced && self.is_rebuilt(read) && !self.aside.is_any();
         let Some(mut verification) = self.verification.take() else {
             return Ok(Finished { applied, has_saved: false });
         };

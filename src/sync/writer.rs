@@ -3,6 +3,7 @@
 //! dead letter. Knows nothing of Postgres but what the ledger keeps.
 
 use super::Session;
+use super::rivals::{self, Written};
 use crate::batch::Item;
 use crate::error::{Class, Error, Result};
 use crate::failpoint;
@@ -46,6 +47,7 @@ pub(super) struct Writer<'s> {
     own_letters: Supersedable,
     /// When the first row was rejected.
     rejecting_since: Option<Instant>,
+    written: Written,
     report: Applied,
 }
 
@@ -67,6 +69,8 @@ pub(super) struct Applied {
     pub rows: u64,
     /// libSQL transactions.
     pub batches: u64,
+    /// Rows were removed that are marked, and wait on the queue.
+    pub has_displaced: bool,
 }
 
 impl<'s> Writer<'s> {
@@ -82,6 +86,7 @@ impl<'s> Writer<'s> {
             superseded: Superseded::default(),
             rows: 0,
             batches: 0,
+            has_displaced: false,
         };
         Self::resume(session, snapshot, report)
     }
@@ -94,6 +99,7 @@ impl<'s> Writer<'s> {
             letters: session.letters.clone(),
             own_letters: Supersedable::default(),
             rejecting_since: None,
+            written: Written::default(),
             report,
         }
     }
@@ -131,10 +137,11 @@ impl<'s> Writer<'s> {
             let is_last = todo.is_empty();
             let listed = if is_last { images.clone() } else { Vec::new() };
             let freshness = Freshness {
-                caught_up_at: (is_last && chunk.caught_up).then(|| self.snapshot.at.clone()),
+                caught_up_at: (is_last && chunk.caught_up && !self.report.has_displaced)
+                    .then(|| self.snapshot.at.clone()),
                 queued: chunk.left,
             };
-            match self.write_one(&work, listed, &chunk.witness, &freshness).await {
+            match self.write_making_way(&work, listed, &chunk.witness, freshness).await {
                 Err(e) if e.is_of_schema() || is_emptying(&work, &e) => todo.extend(by_table(work, e)?),
                 Err(e) if e.class() == Class::Reject && work.range.len() > 1 => {
                     tracing::warn!(error = %e, batch.rows = work.range.len(), "the target rejects the batch; it is halved");
@@ -164,10 +171,33 @@ impl<'s> Writer<'s> {
         }
         // The last row was rejected: what is applied has to be in the ledger all the same.
         if !is_recorded {
-            let at = chunk.caught_up.then(|| self.snapshot.at.clone());
+            let at = (chunk.caught_up && !self.report.has_displaced).then(|| self.snapshot.at.clone());
             let freshness = Freshness { caught_up_at: at, queued: chunk.left };
             self.write_one(&Work::default(), images, &chunk.witness, &freshness).await?;
         }
+        Ok(())
+    }
+
+    /// Writes it; where it collides with rows that are to change themselves, once more with those out of the way.
+    async fn write_making_way(
+        &mut self,
+        work: &Work,
+        images: Vec<i64>,
+        witness: &Arc<Witness>,
+        mut freshness: Freshness,
+    ) -> Result<()> {
+        let error = match self.write_one(work, images.clone(), witness, &freshness).await {
+            Err(e) if rivals::is_collision(&e) => e,
+            other => return other,
+        };
+        let Some(cleared) = Box::pin(rivals::make_way(self.session, &self.written, work)).await? else {
+            return Err(error);
+        };
+        if !cleared.displaced.is_empty() {
+            (self.report.has_displaced, freshness.caught_up_at) = (true, None);
+        }
+        self.write_one(&cleared.work, images, witness, &freshness).await?;
+        cleared.note(&self.session.worker.displaced);
         Ok(())
     }
 
@@ -202,6 +232,8 @@ impl<'s> Writer<'s> {
             self.report.copied.extend(tables.map(|table| table.name.clone()));
         }
         self.session.worker.rejected.took(work.items());
+        self.written.add(&self.session.replica, work.items());
+        work.items().iter().for_each(|item| self.session.worker.displaced.forget(item));
         // What messages name is superseded where they are taken.
         if witness.is_empty() && !self.letters.is_empty() {
             work.items().iter().for_each(|item| self.letters.cover_item(item));
@@ -238,6 +270,7 @@ impl<'s> Writer<'s> {
         tracing::error!(table = item.table.name, error = %error, "the target rejects this row; it becomes a dead letter");
         let (table, problem) = (&item.table.name, error.to_string());
         self.own_letters.cover_item(item);
+        self.session.worker.displaced.forget(item);
         let mut letters = Vec::new();
         if item.images.is_empty() {
             let key = item.key.iter().map(Cell::to_postgres_text).collect();

@@ -330,3 +330,101 @@ async fn a_name_that_is_taken_in_the_replica_is_said() {
         is_equal(&index, "without the index").await;
     }
 }
+
+const BESIDE: &str = "create table t (id int not null, code text primary key, v text);
+    insert into t values (1, 'a', 'one'), (2, 'b', 'two'), (3, 'c', 'three')";
+const BY_ID: &str = "CREATE TABLE t (id INTEGER PRIMARY KEY, code TEXT, v TEXT, own TEXT DEFAULT 'theirs')";
+
+/// Every row collides with one that moves in the same batch: the final state has no collision, and so has the replica none.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_of_the_old_key_that_change_places_end_right() {
+    let declared = [BY_ID, "CREATE TABLE t (id INT, code TEXT, v TEXT, PRIMARY KEY (id))"];
+    for (path, made) in PATHS.into_iter().flat_map(|path| declared.map(|made| (path, made))) {
+        let rig = rig(path, BESIDE, made, SCHEMA).await;
+        let what = format!("{path:?} {made}");
+        is_equal(&rig, &what).await;
+        rig.db.sql("update t set id = 3 - id where id < 3").await;
+        is_equal(&rig, &what).await;
+        rig.db.sql("update t set id = id % 3 + 1").await;
+        is_equal(&rig, &what).await;
+        // One after the other, and the key too.
+        rig.db.sql("delete from t where code = 'a'; update t set code = 'z', id = 9 where code = 'b'; insert into t values (2, 'a', 'new'), (3, 'b', 'x')").await;
+        rig.db.sql("update t set id = 12 - id").await;
+        is_equal(&rig, &what).await;
+    }
+}
+
+/// What somebody else keeps in a column of the replica goes only of rows that stand in the way of others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_schema_json_does_not_name_is_kept_where_no_row_is_in_the_way() {
+    for path in PATHS {
+        let rig = rig(path, BESIDE, BY_ID, SCHEMA).await;
+        is_equal(&rig, "before").await;
+        rig.replica("UPDATE t SET own = 'mine'").await;
+        rig.db.sql("update t set id = case id when 3 then 3 else 3 - id end, v = v || '!'").await;
+        is_equal(&rig, "swapped").await;
+        assert_eq!(
+            rig.rows("SELECT code, own FROM t ORDER BY code").await,
+            ["a|theirs", "b|theirs", "c|mine"],
+            "{path:?}"
+        );
+    }
+}
+
+/// A key that changed without a mark: the copy brings the new row while the old one still has its number.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_row_that_has_the_old_key_makes_way_for_the_copy() {
+    for path in PATHS {
+        let rig = rig(path, BESIDE, BY_ID, SCHEMA).await;
+        is_equal(&rig, "before").await;
+        rig.db.sql("set local session_replication_role = replica; update t set code = '_real' where code = 'c'; update t set id = 7 where code = 'a'; update t set id = 1 where code = 'b'").await;
+        let directory = crate::limits::directory_with(SCHEMA);
+        for arguments in [&["resync"][..], &["verify"]] {
+            let done = crate::limits::run(&rig, directory.path(), arguments).await;
+            assert_eq!(done.output.status.code(), Some(0), "{path:?} {arguments:?}: {}{}", done.printed(), done.log());
+        }
+        is_equal(&rig, &format!("{path:?}")).await;
+    }
+}
+
+/// The one that holds the number is stale, and no copy is under way: it is read again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_makes_way_for_a_marked_one_is_not_lost() {
+    for path in PATHS {
+        let rig = rig(path, BESIDE, BY_ID, SCHEMA).await;
+        is_equal(&rig, "before").await;
+        rig.db.sql("set local session_replication_role = replica; update t set id = id + 1").await;
+        rig.db.sql("update t set v = 'marked' where code = 'a'").await;
+        is_equal(&rig, &format!("{path:?}")).await;
+    }
+}
+
+/// More rows than one batch has, each in the place of another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bulk_change_of_the_old_key_over_many_batches_ends_right() {
+    let tables = "create table t (id int not null, code text primary key, v text);
+        insert into t select i, pg_catalog.md5(i::text), 'v' from generate_series(1, 45000) i";
+    for path in PATHS {
+        let rig = rig(path, tables, BY_ID, SCHEMA).await;
+        is_equal(&rig, "before").await;
+        rig.db.sql("update t set id = id % 45000 + 1").await;
+        is_equal(&rig, &format!("{path:?}")).await;
+    }
+}
+
+/// Two rows of Postgres have the number: one of them is a dead letter, and stays the only one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_really_collides_with_one_that_came_earlier_is_one_dead_letter() {
+    for path in PATHS {
+        let rig = rig(path, BESIDE, BY_ID, SCHEMA).await;
+        is_equal(&rig, "before").await;
+        rig.db.sql("insert into t values (1, 'd', 'four')").await;
+        for _ in 0..3 {
+            crate::limits::drained(&rig).await;
+            assert_eq!(rig.db.dead().await.len(), 1, "{path:?}");
+            assert_eq!(rig.rows("SELECT count(*), count(DISTINCT id) FROM t").await, ["3|3"], "{path:?}");
+        }
+        rig.db.sql("update t set id = 4 where code = 'd'; update t set v = v || '!'").await;
+        is_equal(&rig, &format!("{path:?}")).await;
+    }
+}
