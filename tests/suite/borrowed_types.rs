@@ -161,3 +161,104 @@ async fn a_cast_of_somebodys_own_is_refused_and_one_of_an_extension_is_not() {
     db.sql("drop cast (mood as json)").await;
     setup(&db, all).await.unwrap();
 }
+
+/// What a table's owner may do to a column `C` of the table `bob.T` after setup: a type of his own, and casts of it
+/// that are functions of his.
+const RETYPED: [&str; 5] = [
+    "create type bob.k_TC as enum ('a', 'b'); alter table bob.T alter C type bob.k_TC using 'a'",
+    "create type bob.k_TC as enum ('a', 'b'); alter table bob.T drop C; alter table bob.T add C bob.k_TC not null default 'a'",
+    "create type bob.k_TC as (x int); alter table bob.T alter C type bob.k_TC using row(1)",
+    "create type bob.k_TC as range (subtype = int); alter table bob.T alter C type bob.k_TC using '[1,2)'",
+    "create type bob.e_TC as enum ('a', 'b'); create type bob.k_TC as (x bob.e_TC);
+     alter table bob.T alter C type bob.k_TC using row('a')",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_cast_of_a_tables_owner_runs_with_the_rights_of_the_capture() {
+    let db = Db::new().await;
+    db.sql(&format!(
+        "create role {0}_bob login; create schema bob authorization {0}_bob; grant usage on schema bob to public;
+         create table bob.ran (who text, cast_to text); grant insert on bob.ran to public; grant select on bob.ran to {0}_bob",
+        db.name
+    ))
+    .await;
+    let own = ["int8", "text", "bool", "char(3)", "inet"];
+    let values = ["7", "a", "t", "x", "10.0.0.1"];
+    let (mut json, mut rows) = (Vec::new(), Vec::new());
+    let mut tables = Vec::new();
+    for kind in ["s", "r"] {
+        for (i, ddl) in RETYPED.into_iter().enumerate() {
+            for (own, value) in own.into_iter().zip(values) {
+                let name = format!("{kind}{i}{}", &own[..3]);
+                let v = if i == 1 { "w" } else { "v" };
+                db.sql(&format!(
+                    "create table bob.{name} (n int, id {own} not null, {v} {own}, z int, primary key (n, id));
+                     alter table bob.{name} owner to {}_bob; insert into bob.{name} select g, '{value}', '{value}', 1 from generate_series(1, 9) g",
+                    db.name
+                ))
+                .await;
+                json.push(format!(
+                    r#""{name}": {{"source": "bob.{name}", "primaryKey": ["n", "id"], "columns": {{"n": "INTEGER", "id": "TEXT", "{v}": "TEXT"}}}}"#
+                ));
+                if kind == "r" {
+                    rows.push(name.clone());
+                }
+                tables.push((name, ddl, v));
+            }
+        }
+    }
+    let (url, queue) = (PgUrl::parse(&db.url()).unwrap(), QueueName::parse(DEFAULT_QUEUE).unwrap());
+    let options = SetupOptions { row_triggers: rows.into_iter().collect(), ..SetupOptions::default() };
+    capture::setup(&url, &schema(&format!("{{{}}}", json.join(","))), &queue, &options).await.unwrap();
+    let bob = db.url().replacen("//postgres", &format!("//{}_bob", db.name), 1);
+    let bob = PgUrl::parse(&bob).unwrap().connect().await.unwrap();
+    let run = |sql: String| {
+        let bob = &bob;
+        async move { bob.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}")) }
+    };
+    for (name, ddl, v) in tables {
+        for column in ["id", v] {
+            run(ddl
+                .replace(".T", &format!(".{name}"))
+                .replace("_TC", &format!("_{name}{column}"))
+                .replace(" C ", &format!(" {column} "))
+                .replace(" C;", &format!(" {column};")))
+            .await;
+            for to in ["text", "int8", "bool", "bpchar", "inet", "json", "jsonb"] {
+                let kind = format!("bob.k_{name}{column}");
+                let value = match to {
+                    "text" | "bpchar" => "'a'",
+                    "int8" => "1",
+                    "bool" => "true",
+                    "inet" => "'10.0.0.1'",
+                    _ => "'1'",
+                };
+                run(format!(
+                    "create function bob.\"f {name}{column} {to}\"({kind}) returns {to} language plpgsql volatile as $$ begin
+                         insert into bob.ran values (current_user, '{name}.{column} {to}'); return {value}::{to}; end $$;
+                     create cast ({kind} as {to}) with function bob.\"f {name}{column} {to}\"({kind}) as implicit"
+                ))
+                .await;
+            }
+        }
+        let before = db.one("select coalesce(max(msg_id), 0) from pgmq.q_replicate_data_libsql").await;
+        run(format!(
+            "update bob.{name} set {v} = {v}, z = 2 where n = 1; update bob.{name} set n = n + 100 where n = 2"
+        ))
+        .await;
+        run(format!("update bob.{name} set n = n + 100 where n in (3, 4); delete from bob.{name} where n = 5")).await;
+        run(format!("delete from bob.{name} where n in (6, 7)")).await;
+        run(format!("insert into bob.{name} (n, id, {v}) select n + 1000, id, {v} from bob.{name} where n = 8")).await;
+        run(format!("insert into bob.{name} (n, id, {v}) select n + 2000, id, {v} from bob.{name} where n in (8, 9)"))
+            .await;
+        let marked = format!(
+            "select string_agg(distinct k->>0, ',' order by k->>0)
+             from pgmq.q_replicate_data_libsql q, jsonb_array_elements(q.message->'keys') k where q.msg_id > {before}"
+        );
+        assert_eq!(db.one(&marked).await, "1008,102,103,104,2,2008,2009,3,4,5,6,7", "{ddl} of {name}");
+    }
+    assert_eq!(
+        db.all("select who || ' ' || cast_to from bob.ran where who <> session_user").await,
+        Vec::<String>::new()
+    );
+}
