@@ -5,7 +5,7 @@ language plpgsql security definer
 set search_path = ''
 as $body$
 declare
-    altered record;
+    altered pg_catalog.record; -- a bare name of a type is looked up in pg_temp first, which is the caller's
 begin
     for altered in
         select distinct c.queue, c.name

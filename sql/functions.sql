@@ -19,9 +19,7 @@ begin
         select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where n.nspname = 'vault' and c.relname = 'decrypted_secrets' and pg_catalog.has_schema_privilege(n.oid, 'usage')
             -- not just anybody's view of that name
-            and (exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
-                or exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                           and d.objid = c.oid and d.deptype = 'e'))
+            and exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
     ) then
         execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
             into found_value using 'libsql_sync_url';
@@ -45,9 +43,7 @@ begin
         select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
         where n.nspname = 'vault' and c.relname = 'decrypted_secrets' and pg_catalog.has_schema_privilege(n.oid, 'usage')
             -- not just anybody's view of that name
-            and (exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
-                or exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                           and d.objid = c.oid and d.deptype = 'e'))
+            and exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
     ) then
         execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
             into found_value using 'libsql_webhook_signature';
@@ -88,8 +84,6 @@ begin
         select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where n.nspname = 'net' and p.proname = 'http_post'
             and not exists (select from pg_catalog.pg_roles o where o.oid = p.proowner and (o.rolsuper or o.rolname = current_user))
-            and not exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
-                            and d.objid = p.oid and d.deptype = 'e')
     ) then
         execute 'select net.http_post(url := $1, body := $2, params := $3, headers := $4, timeout_milliseconds := $5)'
             using url, body::pg_catalog.jsonb, '{}'::pg_catalog.jsonb,
@@ -107,12 +101,23 @@ begin
         raise exception 'pgflume: nothing here can send an HTTP request'
             using hint = 'create extension pg_net (or http), or let the system''s cron run "pgflume sync" instead';
     end if;
-    execute pg_catalog.format('select %I.http_set_curlopt(''CURLOPT_TIMEOUT_MS'', $1)', http_schema)
-        using timeout_ms::pg_catalog.text;
+    -- an overload of somebody else's there would be called in their place, and learn the secret
+    if exists (
+        select from pg_catalog.pg_proc p
+        join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+        join pg_catalog.pg_roles o on o.oid = p.proowner
+        where n.nspname = http_schema and p.proname in ('http', 'http_header', 'http_set_curlopt')
+            and not (o.rolsuper or o.rolname = current_user)
+    ) then
+        raise exception 'pgflume: nothing was posted: somebody else has made functions of the names of the extension http in schema %', http_schema
+            using hint = 'drop http, http_header and http_set_curlopt there that belong to no superuser';
+    end if;
+    execute pg_catalog.format('select %I.http_set_curlopt(''CURLOPT_TIMEOUT_MS''::pg_catalog.varchar, $1)', http_schema)
+        using timeout_ms::pg_catalog.varchar;
     execute pg_catalog.format(
-        'select (%1$I.http((''POST'', $1, array[%1$I.http_header(''x-webhook-signature'', $2)], ''application/json'', $3)'
+        'select (%1$I.http((''POST'', $1, array[%1$I.http_header(''x-webhook-signature''::pg_catalog.varchar, $2)], ''application/json'', $3)'
         '::%1$I.http_request)).status', http_schema)
-        into status using url, signature, body;
+        into status using url::pg_catalog.varchar, signature::pg_catalog.varchar, body::pg_catalog.varchar;
     if status <> 200 then
         raise warning 'pgflume: the worker answered with status %', status
             using hint = 'look at the worker''s log; the next run tries again and nothing is lost';

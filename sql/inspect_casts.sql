@@ -1,5 +1,5 @@
 -- Columns whose values would be written by somebody's own function: a cast to text of the column's type, or one to
--- JSON of any type inside. Those of an extension stay with whoever made the extension. $1 the tables' oids.
+-- JSON of any type inside. Those of an extension are trusted as the owner of the function is. $1 the tables' oids.
 with recursive casts as materialized (
     select k.castsource, k.casttarget
     from pg_catalog.pg_cast k
@@ -10,9 +10,12 @@ with recursive casts as materialized (
             join pg_catalog.pg_extension e on e.oid = d.refobjid
             where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = p.oid
                 and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass and d.deptype = 'e'
-                and e.extowner = p.proowner
-                and (pg_catalog.pg_has_role(e.extowner, 'usage')
-                     or exists (select from pg_catalog.pg_roles r where r.oid = e.extowner and r.rolsuper)))
+                and exists (
+                    -- whoever owns an extension may add functions of his own to it
+                    select from pg_catalog.pg_roles r
+                    cross join (select m.rolsuper from pg_catalog.pg_roles m where m.rolname = current_user) me
+                    where r.oid = p.proowner and (r.rolsuper or r.rolname = current_user
+                        or (not me.rolsuper and pg_catalog.pg_has_role(r.oid, 'usage')))))
 ), types(attrelid, attname, oid, is_inside) as (
     select a.attrelid, a.attname, a.atttypid, false
     from pg_catalog.pg_attribute a

@@ -10,7 +10,12 @@ select
         and (a.attname, a.atttypid) in
             (('msg_id', 'bigint'::pg_catalog.regtype), ('read_ct', 'integer'::pg_catalog.regtype), ('enqueued_at', 'timestamptz'::pg_catalog.regtype),
              ('vt', 'timestamptz'::pg_catalog.regtype), ('message', 'jsonb'::pg_catalog.regtype))),
-    pg_catalog.pg_has_role(c.relowner, 'usage'),
+    -- a superuser is a member of every role
+    exists (
+        select from pg_catalog.pg_roles o
+        cross join (select m.rolsuper from pg_catalog.pg_roles m where m.rolname = current_user) me
+        where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user
+            or (not me.rolsuper and pg_catalog.pg_has_role(o.oid, 'usage')))),
     pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text,
     (select pg_catalog.min(t.tgname)::pg_catalog.text from pg_catalog.pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal
         and not (t.tgname in ('pgflume_deleted', 'pgflume_truncated') and t.tgfoid in (

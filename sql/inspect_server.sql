@@ -5,9 +5,11 @@ with objects as (
     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     where (n.nspname, c.relname) in (('cron', 'job'), ('vault', 'decrypted_secrets'))
         -- not just anybody's table of that name
-        and (exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
-            or exists (select from pg_catalog.pg_depend d where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                       and d.objid = c.oid and d.deptype = 'e'))
+        and exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
+        and not exists (
+            -- nor anybody's functions, which would be given the secret
+            select from pg_catalog.pg_proc f join pg_catalog.pg_roles o on o.oid = f.proowner
+            where f.pronamespace = n.oid and n.nspname = 'vault' and not (o.rolsuper or o.rolname = current_user))
     union all
     select n.nspname, pg_catalog.has_schema_privilege(n.oid, 'usage'), p.oid
     from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace

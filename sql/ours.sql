@@ -1,5 +1,6 @@
 -- Nothing that somebody else made is taken for ours. What is here already has to belong to the role that installs, to
--- a role that it is a member of, to a superuser, or to an extension.
+-- a role that it is a member of, to a superuser, or to an extension of one of these: whoever owns an extension may add
+-- things of his own to it.
 do $ours$
 declare
     stranger pg_catalog.text;
@@ -36,7 +37,9 @@ begin
         where owner not in (select oid from trusted)
             and not exists (
                 select from pg_catalog.pg_depend d
-                where d.classid = found.class and d.objid = found.oid and d.deptype = 'e')
+                join pg_catalog.pg_extension e on e.oid = d.refobjid and e.extowner in (select oid from trusted)
+                where d.classid = found.class and d.objid = found.oid and d.deptype = 'e'
+                    and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass)
         order by what limit 5
     ) f;
     if stranger is not null then

@@ -11,7 +11,7 @@ begin
             from pg_catalog.pg_namespace n where n.nspname = 'pgflume'
             union all
             select pg_catalog.format('%s pgflume.%I', case c.relkind when 'S' then 'sequence' else 'table' end, c.relname),
-                   coalesce(c.relacl, pg_catalog.acldefault(case c.relkind when 'S' then 's' else 'r' end::"char", c.relowner)), c.relowner, c.relname <> 'settings' and c.relname <> 'setups', null
+                   coalesce(c.relacl, pg_catalog.acldefault(case c.relkind when 'S' then 's' else 'r' end::pg_catalog."char", c.relowner)), c.relowner, c.relname <> 'settings' and c.relname <> 'setups', null
             from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
             where n.nspname = 'pgflume' and c.relkind in ('r', 'S')
             union all

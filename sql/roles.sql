@@ -3,7 +3,7 @@
 --   pgflume_worker   what a worker needs; hand it out with: grant pgflume_worker to <login role>
 do $roles$
 declare
-    me constant name := current_user;
+    me constant pg_catalog.name := current_user;
     modern constant boolean := pg_catalog.current_setting('server_version_num')::integer >= 160000;
     member boolean;
 begin

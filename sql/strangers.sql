@@ -39,5 +39,25 @@ from (
     where p.proowner not in (select oid from trusted)
         and not exists (
             select from pg_catalog.pg_depend d
-            where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = p.oid and d.deptype = 'e')
+            join pg_catalog.pg_extension e on e.oid = d.refobjid and e.extowner in (select oid from trusted)
+            where d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass and d.objid = p.oid and d.deptype = 'e'
+                and d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass)
+    union all
+    -- what a stranger has put on a queue of its own: constraints, defaults, indexes that call somebody's function
+    select pg_catalog.format('%s on %I.%I of %s', pg_catalog.pg_describe_object(d.classid, d.objid, 0), r.nspname, r.relname,
+               pg_catalog.pg_get_userbyid(r.relowner))
+    from relied r
+    join (
+        select c.conrelid as owner, 'pg_catalog.pg_constraint'::pg_catalog.regclass::pg_catalog.oid as class, c.oid
+        from pg_catalog.pg_constraint c where c.contype = 'c'
+        union all
+        select a.adrelid, 'pg_catalog.pg_attrdef'::pg_catalog.regclass::pg_catalog.oid, a.oid from pg_catalog.pg_attrdef a
+        union all
+        select i.indrelid, 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, i.indexrelid from pg_catalog.pg_index i
+    ) part on part.owner = r.oid
+    join pg_catalog.pg_depend d on d.classid = part.class and d.objid = part.oid
+        and d.refclassid in ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass,
+                             'pg_catalog.pg_type'::pg_catalog.regclass)
+        and d.refobjid >= 16384
+    where r.relowner not in (select oid from trusted)
     limit 5) f

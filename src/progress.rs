@@ -147,6 +147,15 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
 /// Tries to create what another one is creating at this very moment.
 const CREATIONS: u32 = 5;
 
+/// What `sql/ours.sql` raises: the words are its own.
+const STRANGERS: &str = "PF002";
+
+fn of_strangers(error: &tokio_postgres::Error) -> Error {
+    let db = error.as_db_error();
+    let (words, mend) = (db.map_or("", |db| db.message()), db.and_then(|db| db.hint()).unwrap_or_default());
+    Error::halt(format!("{words}; {mend}"))
+}
+
 /// Creates what is missing. What the installations wait for each other by has to be made first, and whoever makes it a
 /// moment later than another finds that it is there.
 async fn create(client: &Client, sql: &str) -> Result<()> {
@@ -154,6 +163,7 @@ async fn create(client: &Client, sql: &str) -> Result<()> {
     loop {
         match client.batch_execute(&exclusively(sql)).await {
             Err(e) if e.code() == Some(&SqlState::UNIQUE_VIOLATION) && tries < CREATIONS => tries += 1,
+            Err(e) if e.code().is_some_and(|code| code.code() == STRANGERS) => return Err(of_strangers(&e)),
             done => return Ok(done?),
         }
     }

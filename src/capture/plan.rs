@@ -111,7 +111,13 @@ fn queues(queue: &QueueName) -> String {
 fn rights(facts: &Facts, queue: &QueueName) -> String {
     let source = |s: &Inspected| {
         let (schema, source) = (quote(&s.source.name.schema), s.source.name.quoted());
-        fill(include_str!("../../sql/rights_source.sql"), &[("schema", &schema), ("source", &source)])
+        let values = [
+            ("schema", schema.as_str()),
+            ("schema_text", &text(&s.source.name.schema)),
+            ("source", &source),
+            ("source_text", &text(&source)),
+        ];
+        fill(include_str!("../../sql/rights_source.sql"), &values)
     };
     let uses = facts.sources.iter().flat_map(|s| &s.source.targets).flat_map(|t| t.uses.grants());
     let sources: String = facts.sources.iter().map(source).chain(uses.collect::<BTreeSet<_>>()).collect();

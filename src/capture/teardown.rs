@@ -90,10 +90,11 @@ pub async fn teardown(postgres: &PgUrl, queue: &QueueName, options: TeardownOpti
         let left = roles(&client).await?;
         let gone = ["pgflume_capture", "pgflume_worker"].into_iter().filter(|role| !left.iter().any(|r| r == role));
         report.done.extend(gone.map(|role| format!("the role {role}")));
-        report.kept.extend(
-            left.into_iter()
-                .map(|r| format!("the role {r}: another database uses it, or only an administrator may drop it")),
-        );
+        report.kept.extend(left.into_iter().map(|r| {
+            format!(
+                "the role {r}: another database uses it, it owns something here, or only an administrator may drop it"
+            )
+        }));
     }
     report.kept.extend(OTHERS.map(str::to_owned));
     Ok(report)

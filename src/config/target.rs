@@ -98,7 +98,7 @@ fn file(path: &str) -> Result<Target, ConfigError> {
 
 fn remote(text: &str, token: Option<Secret>, insecure: bool) -> Result<Target, ConfigError> {
     if text.contains('#') {
-        return wrong("LIBSQL_URL must hold no fragment (#…)");
+        return wrong("LIBSQL_URL must hold no fragment (#...)");
     }
     let (address, query) = text.split_once('?').unwrap_or((text, ""));
     let is_plain = match query {

@@ -11,7 +11,7 @@ use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Mutex;
@@ -60,6 +60,9 @@ fn forget_log_without_file(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// One opens at a time, so that no new file is locked before its maker has closed it.
+static OPENING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 /// The file that was opened.
 struct File {
     path: PathBuf,
@@ -98,10 +101,13 @@ impl Local {
     }
 
     /// Opens the file as it is, for whoever wants to look at it; `None` if it is not there and could be made.
+    ///
+    /// Nothing but SQLite may open and close the file: closing any descriptor of it drops all locks that this process
+    /// has on it (POSIX), and the next process to close it would take the log away from under a worker that writes.
     pub async fn open_existing(path: &Path) -> Result<Option<Self>> {
         let path = path.to_owned();
-        blocking(move || match OpenOptions::new().write(true).open(&path) {
-            Ok(_) => Self::opened(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map(Some),
+        blocking(move || match rustix::fs::access(&path, rustix::fs::Access::WRITE_OK).map_err(std::io::Error::from) {
+            Ok(()) => Self::opened(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map(Some),
             Err(e) if e.kind() == ErrorKind::NotFound && directory(&path).is_dir() => Ok(None),
             Err(e) => Err(unopened(&path, e)),
         })
@@ -109,6 +115,7 @@ impl Local {
     }
 
     fn opened(path: &Path, flags: OpenFlags) -> Result<Self> {
+        let _alone = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
         let mend = |e: libsql::Error| match &e {
             // Somebody else opens or writes it at this moment.
             libsql::Error::SqliteFailure(code, _) if matches!(code & 0xff, 5 | 6) => classify(e),
@@ -176,7 +183,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     done.map_err(|e| Error::unknown(format!("the replica's thread ended: {e}")))?
 }
 
-/// Makes the file where it is missing, before SQLite does with rights of its own. A stricter umask holds.
+/// Makes the file where it is missing, before SQLite does with rights of its own. A stricter umask holds. It is closed
+/// before anybody of this process can have a lock on it.
 fn create(path: &Path) -> std::io::Result<()> {
     match OpenOptions::new().write(true).create_new(true).mode(NEW_FILE_MODE).open(path) {
         Err(e) if e.kind() != ErrorKind::AlreadyExists => Err(e),

@@ -83,6 +83,7 @@ set local xmloption = 'content';
 set local array_nulls = on;
 set local standard_conforming_strings = on;
 set local jit = off;
+set local constraint_exclusion = off;
 set local max_parallel_workers_per_gather = 0;
 set local enable_seqscan = off;
 set local enable_bitmapscan = off;

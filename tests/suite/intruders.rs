@@ -15,13 +15,13 @@ const T: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"TEXT","v":"INTEGER",
 
 /// A cluster of its own for each test that has a hand in roles, which belong to all databases.
 pub fn cluster_of_its_own() -> &'static Cluster {
-    Box::leak(Box::new(crate::support::start_cluster(std::env::var_os("PGFLUME_TEST_PG").map(Into::into))))
+    Box::leak(Box::new(crate::support::own_cluster()))
 }
 
 /// What is planted here is nobody else's matter.
 fn cluster() -> &'static Cluster {
     static CLUSTER: OnceLock<Cluster> = OnceLock::new();
-    CLUSTER.get_or_init(|| crate::support::start_cluster(std::env::var_os("PGFLUME_TEST_PG").map(Into::into)))
+    CLUSTER.get_or_init(crate::support::own_cluster)
 }
 
 async fn db(name: &str) -> Db {
@@ -305,7 +305,8 @@ async fn a_schema_that_somebody_else_made_first_is_not_taken_for_ours() {
     }
     assert_eq!(db.one("select count(*) from pgflume.settings").await, "0");
     // Nor does a worker rely on it.
-    let worker = pgflume::sync::Worker::new(config(&db.url(), Home::new(Path::File).target(), schema(T)));
+    let home = Home::new(Path::File);
+    let worker = pgflume::sync::Worker::new(config(&db.url(), home.target(), schema(T)));
     let error = worker.drain(std::time::Duration::from_secs(5)).await.unwrap_err().to_string();
     assert!(error.contains("schema pgflume of squatter"), "{error}");
     db.sql("drop schema pgflume cascade").await;
@@ -362,6 +363,150 @@ async fn single_objects_and_roles_of_strangers_are_not_taken_for_ours_either() {
     setup(&db, T).await.unwrap();
 }
 
+/// Whoever may create a trusted extension may add things of its own to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_has_added_to_an_extension_of_its_own_is_no_extensions() {
+    let db = Db::named("extended".to_owned(), cluster_of_its_own(), "with_pgmq").await;
+    db.sql("create table t (id text primary key, v int, at timestamptz); create role bob login; grant create on database extended to bob").await;
+    db.sql("grant create on schema public to bob; set role bob; create extension citext schema public").await;
+    db.sql("create schema pgflume; alter extension citext add schema pgflume; reset role").await;
+    let refused = setup(&db, T).await.unwrap_err();
+    assert!(refused.contains("schema pgflume of bob"), "{refused}");
+    db.sql(
+        "alter extension citext drop schema pgflume; drop schema pgflume; grant create, usage on schema pgmq to bob",
+    )
+    .await;
+    db.sql("set role bob; create function pgmq.create(name) returns void language sql as 'select'; alter extension citext add function pgmq.create(name); reset role").await;
+    let refused = setup(&db, T).await.unwrap_err();
+    assert!(refused.contains("(name) of bob"), "{refused}");
+    db.sql("alter extension citext drop function pgmq.create(name); drop function pgmq.create(name)").await;
+    // A Vault of bob's would be given the secret.
+    db.sql("set role bob; create schema vault; create table vault.told (secret text);
+         create view vault.decrypted_secrets as select null::uuid as id, null::text as name, null::text as decrypted_secret;
+         create function vault.create_secret(text, text) returns uuid language sql as 'insert into vault.told values ($1) returning gen_random_uuid()';
+         alter extension citext add view vault.decrypted_secrets; alter extension citext add function vault.create_secret(text, text);
+         grant all on schema vault to public; reset role").await;
+    let (queue, url) = (QueueName::parse(DEFAULT_QUEUE).unwrap(), PgUrl::parse(&db.url()).unwrap());
+    let secret = Some(pgflume::secret::Secret::new(SECRET));
+    let options = SetupOptions { webhook_signature: secret, ..SetupOptions::default() };
+    capture::setup(&url, &schema(T), &queue, &options).await.unwrap();
+    assert_eq!(db.one("select count(*) from vault.told").await, "0");
+    assert_eq!(db.one("select pgflume.get_libsql_webhook_signature()").await, SECRET);
+}
+
+/// A name of a type without its schema is looked up in the caller's temporary schema first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_temporary_type_runs_nothing_in_the_event_trigger() {
+    let db = Db::named("temporary".to_owned(), cluster_of_its_own(), "with_pgmq").await;
+    let evolving = r#"{"t":{"primaryKey":"id","columns":{"id":"TEXT"},"evolve":true}}"#;
+    db.sql("create table t (id text primary key); create role bob login").await;
+    setup(&db, evolving).await.unwrap();
+    let bob = PgUrl::parse(&db.url().replace("postgres@", "bob@")).unwrap().connect().await.unwrap();
+    bob.batch_execute(
+        "create type pg_temp.r as (queue text, name text);
+         create function pg_temp.evil(v pg_temp.r) returns boolean language plpgsql as $$ begin
+           if (select rolsuper from pg_catalog.pg_roles where rolname = current_user) then execute 'alter role bob superuser'; end if; return true; end $$;
+         create domain pg_temp.record as pg_temp.r check (pg_temp.evil(value));
+         create temp table mine (i int); alter table mine add column j int",
+    )
+    .await
+    .unwrap();
+    assert_eq!(db.one("select rolsuper from pg_roles where rolname = 'bob'").await, "false");
+}
+
+/// Each type in a function that we make says where it lives.
+#[test]
+fn every_declared_type_is_named_with_its_schema_or_by_the_grammar() {
+    let grammar = [
+        "boolean", "bool", "integer", "int", "bigint", "constant", "declare", "begin", "end", "return", "return;",
+        "loop", "exit",
+    ];
+    for entry in std::fs::read_dir(std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("sql")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let mut inside = false;
+        for line in text.lines().map(|line| line.split("--").next().unwrap().trim()) {
+            match line {
+                "declare" => inside = true,
+                "begin" => inside = false,
+                _ if inside && !line.is_empty() && !line.starts_with("<<") => {
+                    let words: Vec<&str> =
+                        line.split([' ', ';', '[']).filter(|w| !w.is_empty() && *w != "constant").collect();
+                    // A continued line has no name and type of its own.
+                    let Some(kind) = words.get(1).filter(|_| line.starts_with(|c: char| c.is_ascii_lowercase())) else {
+                        continue;
+                    };
+                    let is_declared = line.ends_with(';') || line.contains(":=");
+                    assert!(
+                        !is_declared
+                            || line.starts_with("join ")
+                            || kind.starts_with("pg_catalog.")
+                            || grammar.contains(kind),
+                        "{}: {line}",
+                        path.display()
+                    );
+                }
+                _ => {}
+            }
+        }
+        for (at, _) in text.match_indices("::") {
+            let cast: String =
+                text[at + 2..].chars().take_while(|c| c.is_ascii_alphanumeric() || "_.%{".contains(*c)).collect();
+            let known = ["bigint", "boolean", "integer", "int", "interval", "real", "smallint"];
+            let is_known =
+                cast.starts_with("pg_catalog.") || cast.starts_with(['%', '{']) || known.contains(&cast.as_str());
+            assert!(is_known, "{}: ::{cast}", path.display());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_a_stranger_made_first_is_not_taken_for_ours() {
+    let db = Db::named("queued_by_others".to_owned(), cluster_of_its_own(), "with_pgmq").await;
+    db.sql("create table t (id text primary key, v int, at timestamptz); create role bob login; select pgmq.drop_queue('replicate_data_libsql')").await;
+    db.sql("grant create, usage on schema pgmq to bob; grant all on all tables in schema pgmq to bob; create schema bobs authorization bob; grant usage on schema bobs to public").await;
+    db.sql("set role bob; select pgmq.create('replicate_data_libsql');
+         create function bobs.evil(jsonb) returns bool language plpgsql as 'begin raise exception ''ran as %'', current_user; end';
+         alter table pgmq.q_replicate_data_libsql add constraint c check (bobs.evil(message)); reset role").await;
+    let refused = setup(&db, T).await.unwrap_err();
+    assert!(refused.contains("belongs to bob"), "{refused}");
+    // Nor does a worker without set-up write to it.
+    let home = Home::new(Path::File);
+    let worker = pgflume::sync::Worker::new(config(&db.url(), home.target(), schema(T)));
+    let error = worker.drain(std::time::Duration::from_secs(5)).await.unwrap_err().to_string();
+    assert!(error.contains("constraint c") && error.contains("of bob"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pgmq_that_setup_installs_is_given_to_nobody_by_default_privileges() {
+    let db = Db::named("generous_with_pgmq".to_owned(), cluster_of_its_own(), "template1").await;
+    db.sql("create table t (id text primary key, v int, at timestamptz); create role nob login").await;
+    for what in ["tables", "sequences", "functions", "schemas"] {
+        db.sql(&format!("alter default privileges grant all on {what} to nob, public")).await;
+    }
+    setup(&db, T).await.unwrap();
+    let given = "select count(*) from (
+            select c.relacl from pg_class c where c.relnamespace = 'pgmq'::regnamespace
+            union all select p.proacl from pg_proc p where p.pronamespace = 'pgmq'::regnamespace
+            union all select n.nspacl from pg_namespace n where n.nspname = 'pgmq') o(acl), aclexplode(o.acl) a
+         where a.grantee = 'nob'::regrole";
+    assert_eq!(db.one(given).await, "0");
+    assert_eq!(db.one("select has_schema_privilege('nob', 'pgmq', 'usage')").await, "false");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_teardown_drops_nothing_that_somebody_gave_to_its_roles() {
+    let db = Db::named("given_away".to_owned(), cluster_of_its_own(), "with_pgmq").await;
+    db.sql("create table t (id text primary key, v int, at timestamptz); create table precious (id int)").await;
+    setup(&db, T).await.unwrap();
+    db.sql("alter table precious owner to pgflume_worker").await;
+    let url = PgUrl::parse(&db.url()).unwrap();
+    let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
+    let report = capture::teardown(&url, &queue, capture::TeardownOptions::default()).await.unwrap();
+    assert_eq!(db.one("select count(*) from precious").await, "0");
+    assert!(report.to_string().contains("the role pgflume_worker"), "{report}");
+}
+
 /// A rule or a trigger on what the worker writes would run as the worker.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_strangers_trigger_on_the_queue_stops_the_worker_before_it_runs() {
@@ -372,7 +517,8 @@ async fn a_strangers_trigger_on_the_queue_stops_the_worker_before_it_runs() {
          create function senders.evil() returns trigger language plpgsql as 'begin raise exception ''ran as %'', current_user; end'; reset role;
          create trigger evil after delete on pgmq.q_replicate_data_libsql for each row execute function senders.evil()").await;
     db.sql("insert into t values ('a', 1)").await;
-    let worker = pgflume::sync::Worker::new(config(&db.url(), Home::new(Path::File).target(), schema(T)));
+    let home = Home::new(Path::File);
+    let worker = pgflume::sync::Worker::new(config(&db.url(), home.target(), schema(T)));
     let error = worker.drain(std::time::Duration::from_secs(5)).await.unwrap_err().to_string();
     assert!(error.contains("trigger evil") && error.contains("of sender"), "{error}");
     assert!(!error.contains("ran as"), "{error}");

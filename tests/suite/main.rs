@@ -32,6 +32,7 @@ mod marks;
 mod migrations;
 mod newcomers;
 mod open_sessions;
+mod owners;
 mod pairs;
 mod parts;
 mod quick_start;

@@ -134,3 +134,50 @@ async fn the_log_of_a_file_is_cut_after_a_large_transaction() {
     run("INSERT INTO t VALUES (1)").await; // begins the log anew
     assert!(log_mb() <= 64, "{} MB", log_mb());
 }
+
+/// Closing any descriptor of a file drops all locks that the process has on it: then the next reader that closes the
+/// file takes the log away from under the worker, and every later reader is stale.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_asks_how_things_stand_takes_no_lock_from_the_replica() {
+    let db = Db::new().await;
+    db.sql("create table t (id int primary key, v text)").await;
+    crate::volume::set_up(&db.url(), &schema(T)).await;
+    let home = tempfile::tempdir().unwrap();
+    let (definition, replica) = (home.path().join("schema.json"), home.path().join("replica.db"));
+    std::fs::write(&definition, T).unwrap();
+    let port = pgflume::demo::postgres::free_port().unwrap().to_string();
+    let pgflume = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
+        command.args(arguments).env_clear().env("PGMQ_URL", db.url()).env("LIBSQL_URL", &replica);
+        command.env("SCHEMA_FILE", &definition).env("WEBHOOK_SIGNATURE", crate::support::SECRET);
+        command
+    };
+    let log = home.path().join("log");
+    let process =
+        crate::parts::process::Process::spawn(&mut pgflume(&["serve", "--follow", "--port", &port]), &log, None);
+    let read = async |sql: &str| {
+        let replica = Replica::open(&Target::File(replica.clone())).await.ok()?;
+        let rows = replica.query(sql, vec![]).await.ok()?;
+        rows.first().map(|row| crate::support::show(&row[0]))
+    };
+    for round in 1..=3 {
+        db.sql(&format!("insert into t values (1, '{round}') on conflict (id) do update set v = excluded.v")).await;
+        crate::support::until("it arrives", async || read("SELECT v FROM t").await == Some(round.to_string())).await;
+        for path in ["/ready", "/status", "/metrics"] {
+            let url = format!("http://127.0.0.1:{port}{path}");
+            let headers = [("x-webhook-signature".to_owned(), crate::support::SECRET.to_owned())];
+            let answer = tokio::task::spawn_blocking(move || {
+                crate::parts::http::request("GET", &url, &headers, &[], std::time::Duration::from_secs(30))
+            });
+            assert_eq!(answer.await.unwrap().unwrap().status, 200, "{path}");
+        }
+        // Another process that opens the file, and closes it.
+        assert!(pgflume(&["status"]).output().unwrap().status.success());
+        let open = std::fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap();
+        let targets = open.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+        let lost: Vec<_> = targets
+            .filter(|t| t.to_string_lossy().contains("replica.db") && t.to_string_lossy().ends_with("(deleted)"))
+            .collect();
+        assert!(lost.is_empty(), "{lost:?}");
+    }
+}

@@ -39,7 +39,12 @@ pub fn newest_cluster() -> &'static Cluster {
     })
 }
 
-pub fn start_cluster(bin_dir: Option<PathBuf>) -> Cluster {
+/// One more, of the same version as the run's.
+pub fn own_cluster() -> Cluster {
+    start_cluster(std::env::var_os("PGFLUME_TEST_PG").map(PathBuf::from))
+}
+
+fn start_cluster(bin_dir: Option<PathBuf>) -> Cluster {
     let mut settings = vec![("fsync", "off"), ("max_connections", "300")];
     if bin_dir.is_none() {
         settings.push(("shared_preload_libraries", "pg_cron"));
