@@ -262,3 +262,101 @@ async fn no_cast_of_a_tables_owner_runs_with_the_rights_of_the_capture() {
         Vec::<String>::new()
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_cast_to_json_runs_in_the_trigger_with_images() {
+    let db = Db::new().await;
+    db.sql("create table other (id int primary key)").await;
+    setup(&db, r#"{"other": {"primaryKey": "id", "columns": {"id": "INTEGER"}}}"#).await.unwrap();
+    db.sql(&format!(
+        "create role {0}_bob; create schema bob authorization {0}_bob; grant usage on schema bob to public; set role {0}_bob;
+         create type bob.mood as enum ('a', 'b'); create type bob.span as range (subtype = int); create domain bob.moody as bob.mood;
+         create type bob.pair as (x int, y bob.mood); create type bob.plain as (x int, y text); create domain bob.small as int;
+         create table bob.i (id int primary key, m bob.mood, l bob.mood[], d bob.moody, s bob.span, p bob.pair, q bob.plain, n bob.small, t text[], \"a'\\b\" bool);
+         create function bob.evil(bob.mood) returns json language plpgsql as $$ begin raise exception 'I was run'; end $$;
+         create function bob.evil(bob.span) returns json language plpgsql as $$ begin raise exception 'I was run'; end $$;
+         reset role; create trigger i after insert or update or delete on bob.i for each row
+         execute function pgflume.trigger_http_queue_post_to_function_libsql()",
+        db.name
+    ))
+    .await;
+    let write = "insert into bob.i values (1, 'a', '{a,NULL,b}', 'b', '[1,3)', row(1, 'a'), row(1, 'x'), 4, '{x,y}', true); insert into bob.i values (2);
+                 update bob.i set m = 'b' where id = 1; delete from bob.i";
+    let images = "select message from pgmq.q_replicate_data_libsql where message ? 'record' order by msg_id";
+    db.sql("insert into bob.i values (1, 'a', '{a,NULL,b}', 'b', '[1,3)', null, row(1, 'x'), 4, '{x,y}', true); insert into bob.i values (2)")
+        .await;
+    let wanted = db.all("select to_jsonb(i) from bob.i order by id").await;
+    let without = db
+        .all("select message->'record' from pgmq.q_replicate_data_libsql where message ? 'record' order by msg_id")
+        .await;
+    assert_eq!(without, wanted);
+    db.sql("truncate bob.i; delete from pgmq.q_replicate_data_libsql").await;
+    db.sql("create cast (bob.mood as json) with function bob.evil(bob.mood); create cast (bob.span as json) with function bob.evil(bob.span)").await;
+    db.sql(write).await;
+    let found = db.all(images).await;
+    assert_eq!(found.len(), 5, "{found:?}");
+    assert!(
+        found[0].contains(r#""l": ["a", null, "b"], "m": "a""#) && found[0].contains(r#""old_record": null"#),
+        "{}",
+        found[0]
+    );
+    assert!(found[0].contains(r#""q": {"x": 1, "y": "x"}"#) && found[0].contains(r#""s": "[1,3)""#), "{}", found[0]);
+    assert!(
+        found[3].contains(r#""record": null, "old_record": {"#) || found[3].contains(r#""record": null"#),
+        "{}",
+        found[3]
+    );
+}
+
+/// What somebody else makes between two reads of the worker, each time at once taken away again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cast_made_between_the_look_and_the_read_is_not_run() {
+    let db = Db::new().await;
+    db.sql(
+        "create type mood as enum ('a', 'b'); create type span as range (subtype = int);
+         create function evil(mood) returns text language plpgsql as $$ begin raise exception 'I was run'; end $$;
+         create function evil_json(mood) returns json language plpgsql as $$ begin raise exception 'I was run'; end $$;
+         create function evil_json(span) returns json language plpgsql as $$ begin raise exception 'I was run'; end $$;
+         create function evil_from(text) returns mood language plpgsql as $$ begin raise exception 'I was run'; end $$;
+         create table k (id mood primary key, v mood, l mood[], j mood, s span)",
+    )
+    .await;
+    let json =
+        r#"{"k": {"primaryKey": "id", "columns": {"id": "TEXT", "v": "TEXT", "l": "JSON", "j": "JSON", "s": "JSON"}}}"#;
+    setup(&db, json).await.unwrap();
+    let rig = Rig::with(db, Home::new(Path::File), schema(json));
+    rig.drain().await;
+    let parsed = schema(json);
+    let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
+    let client = rig.db.pinned().await;
+    let catalog = pgflume::schema::catalog::read(&client, &parsed, &queue).await.unwrap();
+    rig.db
+        .sql(
+            "insert into k values ('a', 'b', '{a,NULL}', 'a', '[1,3)'), ('b', null, null, null, null);
+             create cast (mood as text) with function evil(mood) as assignment;
+             create cast (mood as json) with function evil_json(mood);
+             create cast (span as json) with function evil_json(span);
+             create cast (text as mood) with function evil_from(text)",
+        )
+        .await;
+    let source = catalog.tables.get("k").unwrap();
+    client.begin("", "").await.unwrap();
+    let keys = ["a", "b"].map(|k| vec![k.to_owned()]);
+    let mut reading = pgflume::source::read(&client, source, &keys, true).await.unwrap();
+    let mut rows = 0;
+    while let Some(found) = reading.next(source).await.unwrap() {
+        assert!(found.cells.unwrap().is_ok());
+        rows += 1;
+    }
+    assert_eq!(rows, 2);
+    drop(reading);
+    client.rollback().await.unwrap();
+    rig.db
+        .sql("drop cast (mood as text); drop cast (mood as json); drop cast (span as json); drop cast (text as mood)")
+        .await;
+    rig.drain().await;
+    assert_eq!(
+        rig.rows("SELECT * FROM k ORDER BY id").await,
+        [r#"a|b|["a", null]|"a"|"[1,3)""#, "b|NULL|NULL|NULL|NULL"]
+    );
+}
