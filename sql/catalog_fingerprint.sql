@@ -50,6 +50,17 @@ with recursive roots(oid) as (
 ), typed as materialized (
     select t.oid, t.xmin, t.typrelid, t.typoutput
     from pg_catalog.pg_type t where t.oid = any (array(select oid from types))
+), used as materialized (
+    select f ->> 'kind' as kind, n.oid as namespace, f ->> 'name' as name
+    from pgflume.captured c
+    cross join lateral pg_catalog.jsonb_array_elements(c.definition -> 'calls') f
+    left join pg_catalog.pg_namespace n on n.nspname = f ->> 'schema'
+    where c.queue = $5 and f ->> 'kind' is not null
+), operators as materialized (
+    select o.oid, o.xmin, o.oprcode::pg_catalog.oid as oprcode
+    from used
+    join pg_catalog.pg_operator o on o.oprnamespace = used.namespace and o.oprname = used.name
+    where used.kind = 'operator'
 ), functions as materialized (
     select d.refobjid as oid
     from pg_catalog.pg_depend d
@@ -60,7 +71,9 @@ with recursive roots(oid) as (
     cross join lateral pg_catalog.jsonb_array_elements(c.definition -> 'calls') f
     join pg_catalog.pg_namespace n on n.nspname = f ->> 'schema'
     join pg_catalog.pg_proc p on p.pronamespace = n.oid and p.proname = f ->> 'name'
-    where c.queue = $5
+    where c.queue = $5 and f ->> 'kind' is null
+    union
+    select oprcode from operators
     union
     select tgfoid from triggers
     union
@@ -105,6 +118,20 @@ with recursive roots(oid) as (
     union all
     select 15, s.srrelid, s.srsubid::pg_catalog.int8, '0'::pg_catalog.xid
     from pg_catalog.pg_subscription_rel s where s.srrelid = any ((select roots from sets)::pg_catalog.oid[])
+    union all
+    select 16, oid, 0, xmin from operators
+    union all
+    select 17, l.oid, 0, l.xmin
+    from used
+    join pg_catalog.pg_collation l on l.collnamespace = used.namespace and l.collname = used.name
+    where used.kind = 'collation'
+    union all
+    select 18, oid, 0, xmin from pg_catalog.pg_ts_config where exists (select from used where kind = 'text search')
+    union all
+    select 19, mapcfg, pg_catalog.hash_record_extended(row(maptokentype, mapseqno, mapdict), 0), xmin
+    from pg_catalog.pg_ts_config_map where exists (select from used where kind = 'text search')
+    union all
+    select 20, oid, 0, xmin from pg_catalog.pg_ts_dict where exists (select from used where kind = 'text search')
 )
 select pg_catalog.concat_ws('/', pg_catalog.count(*),
            pg_catalog.bit_xor(pg_catalog.hash_record_extended(row(class, oid, number, seen), 0)))

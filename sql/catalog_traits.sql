@@ -57,6 +57,9 @@ with recursive roots as materialized (
     union all
     select name, 'file', '', '', relfilenode::pg_catalog.text from roots
     union all
+    -- a crash discards the server's statistics; they begin anew then
+    select name, 'crash', '', '', extract(epoch from pg_catalog.pg_stat_get_bgwriter_stat_reset_time())::pg_catalog.text from roots
+    union all
     select r.name, 'parents', '', '', coalesce((
         select pg_catalog.string_agg(pg_catalog.concat(i.inhparent, '.', i.xmin), ' ' order by i.inhparent)
         from pg_catalog.pg_inherits i where i.inhrelid = r.oid), '')
@@ -68,6 +71,10 @@ with recursive roots as materialized (
     union all
     select r.name, 'column', a.attname, '', pg_catalog.concat_ws('.', a.atttypid, a.attgenerated, pg_catalog.md5((
         select e.adbin::pg_catalog.text from expressions e where e.adrelid = a.attrelid and e.adnum = a.attnum)))
+    from roots r join columns a on a.attrelid = r.oid
+    union all
+    -- a column of that name that was dropped and made anew, or renamed into it, is another one
+    select r.name, 'number', a.attname, '', a.attnum::pg_catalog.text
     from roots r join columns a on a.attrelid = r.oid
     union all
     select r.name, 'collation', a.attname, '', a.attcollation::pg_catalog.text
@@ -109,13 +116,15 @@ with recursive roots as materialized (
     select r.name, 'trigger', pg_catalog.substr(g.tgname, pg_catalog.length($4) + 1), '',
            pg_catalog.concat_ws('.', g.xmin,
                pg_catalog.md5(pg_catalog.concat_ws(' ', p.prosrc, p.prosecdef, p.proconfig::pg_catalog.text, pg_catalog.pg_get_userbyid(p.proowner),
-                   g.tgtype, g.tgqual::pg_catalog.text, g.tgattr::pg_catalog.text, g.tgoldtable, g.tgnewtable)))
+                   g.tgtype, g.tgqual::pg_catalog.text, g.tgattr::pg_catalog.text, g.tgoldtable, g.tgnewtable)),
+               p.xmin)
     from roots r
     join pg_catalog.pg_trigger g on g.tgrelid = r.oid and pg_catalog.starts_with(g.tgname, $4)
     join pg_catalog.pg_proc p on p.oid = g.tgfoid
     union all
     -- A partition: who its parent is, and since when; its row trigger's and its truncate trigger's row; its file;
-    -- whether it was made where it is, and so began empty there (attaching writes its columns anew); its kind.
+    -- whether it was made where it is, and so began empty there (attaching writes its columns anew), with a row trigger
+    -- that nobody has touched since (what it depends on is written once, right after it); its kind.
     select r.name, 'partition', b.oid::pg_catalog.text, '',
            pg_catalog.concat_ws('.', b.parent, b.attached, coalesce(own.xmin::pg_catalog.text, '0'),
                coalesce(truncated.xmin::pg_catalog.text, '0'), b.relfilenode,
@@ -125,9 +134,14 @@ with recursive roots as materialized (
     left join pg_catalog.pg_trigger own on own.tgrelid = b.oid and own.tgname = $4 || 'row'
     left join pg_catalog.pg_trigger truncated on truncated.tgrelid = b.oid and truncated.tgname = $4 || 'truncate'
     cross join lateral (
-        select r.relkind = 'p' and t.xmin = b.attached and not exists (
-            select from pg_catalog.pg_attribute a
-            where a.attrelid = b.oid and a.attnum > 0 and (a.xmin <> t.xmin or a.cmin::pg_catalog.text <> t.cmin::pg_catalog.text)) as here
+        select r.relkind = 'p' and t.xmin = b.attached and coalesce((
+            -- columns that were altered by a later transaction tell nothing
+            select pg_catalog.bool_and(a.cmin::pg_catalog.text = t.cmin::pg_catalog.text)
+            from pg_catalog.pg_attribute a where a.attrelid = b.oid and a.attnum > 0 and a.xmin = t.xmin), false)
+            and own.xmin = b.attached and exists (
+                select from pg_catalog.pg_depend d
+                where d.classid = 2620 and d.objid = own.oid and d.xmin = own.xmin
+                    and d.cmin::pg_catalog.text::pg_catalog.int8 >= own.cmin::pg_catalog.text::pg_catalog.int8) as here
         from pg_catalog.pg_type t where t.oid = b.reltype offset 0
     ) made
     union all
@@ -139,7 +153,40 @@ with recursive roots as materialized (
         where n.nspname = f ->> 'schema'))
     from pgflume.captured c
     cross join lateral pg_catalog.jsonb_array_elements(c.definition -> 'calls') f
-    where c.queue = $6
+    where c.queue = $6 and f ->> 'kind' is null
+    union all
+    select c.name, 'operator', f ->> 'schema', f ->> 'name', pg_catalog.md5((
+        select pg_catalog.string_agg(pg_catalog.concat_ws(' ', o.oid, o.xmin, p.xmin), ',' order by o.oid)
+        from pg_catalog.pg_namespace n
+        join pg_catalog.pg_operator o on o.oprnamespace = n.oid and o.oprname = f ->> 'name'
+        left join pg_catalog.pg_proc p on p.oid = o.oprcode
+        where n.nspname = f ->> 'schema'))
+    from pgflume.captured c
+    cross join lateral pg_catalog.jsonb_array_elements(c.definition -> 'calls') f
+    where c.queue = $6 and f ->> 'kind' = 'operator'
+    union all
+    select c.name, 'order', f ->> 'schema', f ->> 'name', pg_catalog.md5((
+        select pg_catalog.string_agg(pg_catalog.concat_ws(' ', l.oid, pg_catalog.to_jsonb(l)), ',' order by l.oid)
+        from pg_catalog.pg_namespace n
+        join pg_catalog.pg_collation l on l.collnamespace = n.oid and l.collname = f ->> 'name'
+        where n.nspname = f ->> 'schema'))
+    from pgflume.captured c
+    cross join lateral pg_catalog.jsonb_array_elements(c.definition -> 'calls') f
+    where c.queue = $6 and f ->> 'kind' = 'collation'
+    union all
+    -- all of it: a filter may name any, and they are few
+    select c.name, 'words', '', '', searched.made
+    from pgflume.captured c
+    cross join lateral (
+        select pg_catalog.md5(pg_catalog.concat_ws('/', (
+                select pg_catalog.string_agg(pg_catalog.concat_ws('.', g.oid, g.xmin), ' ' order by g.oid) from pg_catalog.pg_ts_config g), (
+                select pg_catalog.string_agg(pg_catalog.concat_ws('.', m.mapcfg, m.maptokentype, m.mapseqno, m.mapdict, m.xmin), ' '
+                           order by m.mapcfg, m.maptokentype, m.mapseqno)
+                from pg_catalog.pg_ts_config_map m), (
+                select pg_catalog.string_agg(pg_catalog.concat_ws('.', d.oid, d.xmin), ' ' order by d.oid) from pg_catalog.pg_ts_dict d))) as made
+        offset 0
+    ) searched
+    where c.queue = $6 and c.definition -> 'calls' @> '[{"kind": "text search"}]'
     union all
     -- stays true for a while when the last rule is gone
     select r.name, 'ruled', '', '', c.relhasrules::pg_catalog.text
@@ -158,8 +205,19 @@ with recursive roots as materialized (
             from pg_catalog.pg_trigger g
             join pg_catalog.pg_proc p on p.oid = g.tgfoid
             where g.tgrelid = q.oid and not g.tgisinternal
-                and (g.tgname in ('pgflume_deleted', 'pgflume_truncated') or g.tgtype::pg_catalog.int4 & 2 <> 0)
+                and (g.tgname in ('pgflume_deleted', 'pgflume_changed', 'pgflume_truncated') or g.tgtype::pg_catalog.int4 & 2 <> 0)
         ) m
     ) marks
+    union all
+    -- a function that was another one for a time
+    select r.name, 'guards', '', '', runs.written
+    from roots r
+    cross join lateral (select oid from queue) q
+    cross join lateral (
+        select pg_catalog.string_agg(distinct pg_catalog.concat_ws('.', p.oid, p.xmin), ' ') as written
+        from pg_catalog.pg_trigger g
+        join pg_catalog.pg_proc p on p.oid = g.tgfoid
+        where g.tgrelid = q.oid and g.tgname in ('pgflume_deleted', 'pgflume_changed', 'pgflume_truncated')
+    ) runs
 )
 select name, kind, item, part, coalesce(value, '') from facts where name = any ($1::pg_catalog.text[])

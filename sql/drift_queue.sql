@@ -6,13 +6,13 @@ select c.relpersistence::pg_catalog.text,
                  where d.refclassid = 1259 and d.refobjid = c.oid), 1),
        array(select w.rulename::pg_catalog.text from pg_catalog.pg_rewrite w where w.ev_class = c.oid order by 1),
        array(select g.tgname::pg_catalog.text from pg_catalog.pg_trigger g
-             where g.tgrelid = c.oid and not g.tgisinternal and g.tgname not in ('pgflume_deleted', 'pgflume_truncated') order by 1),
-       array(select w.name from pg_catalog.unnest(array['pgflume_deleted', 'pgflume_truncated']) as w(name)
+             where g.tgrelid = c.oid and not g.tgisinternal and g.tgname not in ('pgflume_deleted', 'pgflume_changed', 'pgflume_truncated') order by 1),
+       array(select w.name from pg_catalog.unnest(array['pgflume_deleted', 'pgflume_changed', 'pgflume_truncated']) as w(name)
              where not exists (
                  select from pg_catalog.pg_trigger g
                  join pg_catalog.pg_proc p on p.oid = g.tgfoid
                  join pg_catalog.pg_namespace f on f.oid = p.pronamespace
-                 where g.tgrelid = c.oid and g.tgname = w.name and g.tgenabled in ('O', 'A')
+                 where g.tgrelid = c.oid and g.tgname = w.name and g.tgenabled = 'A'
                      and f.nspname = 'pgflume' and p.proname = 'note_loss')),
        coalesce((select pg_catalog.has_schema_privilege(r.oid, n.oid, 'usage') and pg_catalog.has_table_privilege(r.oid, c.oid, 'insert')
                  from pg_catalog.pg_roles r where r.rolname = 'pgflume_capture'), false)

@@ -24,7 +24,22 @@ $notify$;
 -- exactly these: default privileges may have given more
 revoke all on all tables in schema pgflume from pgflume_worker, pgflume_capture cascade;
 revoke all on all sequences in schema pgflume from pgflume_worker, pgflume_capture cascade;
-revoke all on all functions in schema pgflume from pgflume_worker cascade;
+do $functions$
+declare
+    given pg_catalog.regprocedure;
+begin
+    -- only where there is something to take: workers take a function that was written anew for one that was away
+    for given in
+        select distinct p.oid::pg_catalog.regprocedure
+        from pg_catalog.pg_proc p
+        join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+        cross join lateral pg_catalog.aclexplode(p.proacl) a
+        where n.nspname = 'pgflume' and a.grantee = 'pgflume_worker'::pg_catalog.regrole
+    loop
+        execute pg_catalog.format('revoke all on function %s from pgflume_worker cascade', given);
+    end loop;
+end
+$functions$;
 revoke all on schema pgflume from pgflume_worker, pgflume_capture cascade;
 do $state$
 begin

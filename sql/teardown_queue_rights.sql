@@ -1,5 +1,6 @@
 -- The rights on a queue that stays.
 drop trigger if exists pgflume_deleted on {{queue}};
+drop trigger if exists pgflume_changed on {{queue}};
 drop trigger if exists pgflume_truncated on {{queue}};
 do $rights$
 begin

@@ -51,10 +51,17 @@ pub struct Progress {
     pub past_epochs: Vec<String>,
 }
 
+impl Progress {
+    /// Whether the queue is, or was once, paired in this epoch.
+    pub fn knows(&self, epoch: &str) -> bool {
+        self.head.as_ref().is_some_and(|head| head.epoch == epoch) || self.past_epochs.iter().any(|past| past == epoch)
+    }
+}
+
 /// What tells one Postgres from another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// System identifier and timeline.
+    /// System identifier, timeline and the database's OID: `1/00000001/16384`. An older version left the last one out.
     pub source: String,
     /// The queue table's OID.
     pub queue: u32,
@@ -62,10 +69,21 @@ pub struct Identity {
 
 impl Identity {
     /// Whether it is another database or another queue. A promotion changes the timeline alone, and what was
-    /// acknowledged on the old one is on the new one, or the progress would not say so.
+    /// acknowledged on the old one is on the new one, or the progress would not say so. A copy of a database, which has
+    /// a queue of the same OID, has another OID itself.
     pub fn is_other_than(&self, paired: &Self) -> bool {
-        let system = |identity: &Self| identity.source.split('/').next().map(str::to_owned);
-        system(self) != system(paired) || self.queue != paired.queue
+        let (here, there) = (self.parts(), paired.parts());
+        let is_copy = here.get(2).zip(there.get(2)).is_some_and(|(here, there)| here != there);
+        here.first() != there.first() || is_copy || self.queue != paired.queue
+    }
+
+    /// Whether anything is different, but for what an older version did not write.
+    pub fn has_moved_since(&self, paired: &Self) -> bool {
+        self.queue != paired.queue || self.parts().iter().zip(paired.parts()).any(|(here, there)| *here != there)
+    }
+
+    fn parts(&self) -> Vec<&str> {
+        self.source.split('/').collect()
     }
 }
 
@@ -76,7 +94,7 @@ pub struct Snapshot {
     pub progress: Progress,
     /// What this Postgres is now.
     pub identity: Identity,
-    /// What a replica of this queue says that it belongs to: system identifier, queue, database.
+    /// What a replica of this queue says that it belongs to: [`crate::reconcile::Owner`].
     pub owner: String,
     /// This transaction (xid8).
     pub xid: String,
@@ -217,7 +235,8 @@ async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot
         "
         select p.epoch, p.seq, p.token, p.next_epoch, p.source_id, p.queue_id,
                (select system_identifier from pg_catalog.pg_control_system())::pg_catalog.text || '/' ||
-                   pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8),
+                   pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) || '/' ||
+                   (select oid::pg_catalog.text from pg_catalog.pg_database where datname = pg_catalog.current_database()),
                $2::pg_catalog.regclass::pg_catalog.oid,
                pg_catalog.pg_current_xact_id()::pg_catalog.text,
                pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text,
@@ -225,7 +244,7 @@ async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot
                coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0),
                exists (select from pgflume.resyncs r where r.queue = p.queue and r.phase <> 'done'),
                p.address,
-               p.shape, pg_catalog.array_remove(p.past_epochs, null),
+               case when exists (select from pgflume.shapes s where s.queue = p.queue) then p.shape end, pg_catalog.array_remove(p.past_epochs, null),
                exists (select from pgflume.losses l where l.queue = p.queue), p.next_refills, pg_catalog.current_database(),
                array[0, coalesce((select pg_catalog.max(msg_id) from {}), 0)]
         from pgflume.progress p where p.queue = $1 {lock}",
@@ -239,7 +258,11 @@ async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot
         None => None,
     };
     let source: String = row.try_get(6)?;
-    let system = source.split('/').next().unwrap_or_default().to_owned();
+    let identity = Identity { source, queue: row.try_get(7)? };
+    let (system, database) = match identity.parts()[..] {
+        [system, _, database] => (system.to_owned(), database.to_owned()),
+        _ => return Err(Error::retry("Postgres gave no identity")),
+    };
     let paired = (row.try_get::<_, Option<String>>(4)?, row.try_get::<_, Option<u32>>(5)?);
     Ok(Snapshot {
         progress: Progress {
@@ -253,7 +276,7 @@ async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot
             refills: row.try_get(17)?,
             past_epochs: row.try_get(15)?,
         },
-        identity: Identity { source, queue: row.try_get(7)? },
+        identity,
         xid: row.try_get(8)?,
         lsn: row.try_get(9)?,
         at: row.try_get(10)?,
@@ -261,7 +284,7 @@ async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot
         is_rebuilding: row.try_get(12)?,
         shape: row.try_get(14)?,
         has_losses: row.try_get(16)?,
-        owner: format!("{system}/{}/{}", queue.as_str(), row.try_get::<_, &str>(18)?),
+        owner: format!("{system}-{database}/{}/{}", queue.as_str(), row.try_get::<_, &str>(18)?),
         dead: row.try_get(19)?,
     })
 }

@@ -32,6 +32,10 @@ const MARKED_KEYS: usize = 500;
 /// error leaves no transaction behind.
 const BOUNDED: &str = "set local lock_timeout = '1s'; set local statement_timeout = '1500ms'; ";
 
+/// True, and tells the queue's guard that this transaction takes for the worker. Nothing that somebody has set for a
+/// database, a role or a session says so.
+const OURS: &str = "(select pg_catalog.set_config('pgflume.takes', pg_catalog.pg_current_xact_id()::pg_catalog.text, true)) is not null";
+
 /// A message larger than this when stored, or compressed, has its size taken unpacked.
 const COMPRESSED_BYTES: i64 = 2000;
 
@@ -172,7 +176,7 @@ fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
                  select pg_catalog.max(msg_id) from (select msg_id, pg_catalog.sum(size) over (order by msg_id) - size as before from first) f
                  where before < $2) end as msg_id from first),
          large as materialized (select pg_catalog.array_agg(msg_id) as ids from first where size > $8),
-         gone as (delete from {table} where msg_id > $6 and msg_id <= (select msg_id from last) and {filter}
+         gone as (delete from {table} where {OURS} and msg_id > $6 and msg_id <= (select msg_id from last) and {filter}
                   returning msg_id, case when (select ids from large) is not null
                                            and msg_id = any((select ids from large)::pg_catalog.int8[])
                                          then null else message::pg_catalog.text end as message)
@@ -227,7 +231,7 @@ pub async fn bury_large(client: &Client, queue: &QueueName, ids: &[i64], reason:
     for letter in [letter, "message"] {
         client.batch_execute("savepoint pgflume_large").await?;
         let sql = format!(
-            "with gone as (delete from {} where msg_id = any($1) returning msg_id, message)
+            "with gone as (delete from {} where {OURS} and msg_id = any($1) returning msg_id, message)
              insert into {} (vt, message) select pg_catalog.clock_timestamp(), {letter} from gone where $2::pg_catalog.text is not null",
             queue.table(),
             queue.dead_table()
@@ -260,7 +264,7 @@ pub async fn mark(client: &Client, queue: &QueueName, table: &str, keys: &[Marke
 /// Takes messages whose images the replica already has.
 pub async fn acknowledge(client: &Client, queue: &QueueName, ids: &[i64], keeps: bool) -> Result<Vec<Taken>> {
     let sql = format!(
-        "with gone as (delete from {} where msg_id = any($1) returning msg_id, message::pg_catalog.text as message) {}
+        "with gone as (delete from {} where {OURS} and msg_id = any($1) returning msg_id, message::pg_catalog.text as message) {}
          from gone where $2::pg_catalog.text is not null",
         queue.table(),
         given(keeps, "$2", true)

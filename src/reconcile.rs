@@ -92,6 +92,63 @@ pub fn decide(progress: &Progress, here: Here<'_>, head: Option<&Head>) -> Decis
     Stop(Divergence::Behind)
 }
 
+/// The same of a replica that says whose it is: one of another database is no position of ours, whatever it is. A copy
+/// of a database brings all bookkeeping along.
+pub fn decide_on(progress: &Progress, here: Here<'_>, there: &Standing) -> Decision {
+    if is_of_a_copy(here, there) {
+        return Decision::Stop(Divergence::OtherSource);
+    }
+    decide(progress, here, there.head.as_ref())
+}
+
+fn is_of_a_copy(here: Here<'_>, there: &Standing) -> bool {
+    let owners = (Owner::parse(here.owner), there.owner.as_deref().and_then(Owner::parse));
+    matches!(owners, (Some(here), Some(there)) if here.is_beside(there))
+}
+
+/// Whether a nuke that leaves the tables empty is to be finished: it is announced, and the replica is at the start of
+/// an epoch that nobody remembers, as an earlier one leaves it that was cut short.
+pub fn is_half_nuked(progress: &Progress, head: Option<&Head>) -> bool {
+    let is_forgotten = head.is_some_and(|head| head.seq == 0 && !progress.knows(&head.epoch));
+    progress.next_epoch.is_some() && !progress.refills && is_forgotten
+}
+
+/// What a replica says that it belongs to: `system-database/queue/name`, where `database` is an OID that an older
+/// version left out. A database keeps its OID when it is renamed, and its name when it is made anew from a dump.
+#[derive(Debug, Clone, Copy)]
+pub struct Owner<'a> {
+    system: &'a str,
+    database: Option<&'a str>,
+    queue: &'a str,
+    name: &'a str,
+}
+
+impl<'a> Owner<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.splitn(3, '/');
+        let (first, queue, name) = (parts.next()?, parts.next()?, parts.next()?);
+        let (system, database) = first.split_once('-').map_or((first, None), |(s, d)| (s, Some(d)));
+        Some(Self { system, database, queue, name })
+    }
+
+    fn is_same_database(self, other: Self) -> bool {
+        let has_same_oid = self.database.zip(other.database).is_some_and(|(a, b)| a == b);
+        self.system == other.system && (has_same_oid || self.name == other.name)
+    }
+
+    /// Whether it is another database of the same server.
+    fn is_beside(self, other: Self) -> bool {
+        self.system == other.system && !self.is_same_database(other)
+    }
+
+    fn is_same(here: &str, there: &str) -> bool {
+        match (Owner::parse(here), Owner::parse(there)) {
+            (Some(here), Some(there)) => here.is_same_database(there) && here.queue == there.queue,
+            _ => here == there,
+        }
+    }
+}
+
 /// Why two sides are not brought together again, whatever could be rebuilt. Each ends with the mend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
@@ -105,6 +162,11 @@ pub enum Obstacle {
         "this queue is paired with a replica at another address than LIBSQL_URL, and what is here does not go on from there: correct LIBSQL_URL, or move the queue here with `pgflume nuke` (POST /nuke), which fills this one from Postgres; to keep both, give this one a queue of its own with QUEUE_NAME and `pgflume setup`"
     )]
     Elsewhere,
+    /// A queue has one replica, and this one was it.
+    #[error(
+        "this was the queue's replica until a worker went on with another one at another address (one that it was moved or copied to, or that was nuked there): find that worker by its LIBSQL_URL. If the queue is to stay there, correct LIBSQL_URL here; to take it back, stop that worker and run `pgflume nuke` (POST /nuke) here, which fills this one from Postgres; to keep both, give one of them a queue of its own with QUEUE_NAME and `pgflume setup`"
+    )]
+    Left,
     /// Somebody else's replica, and this queue has none yet.
     #[error(
         "this queue has never been paired, and the replica belongs to another: check LIBSQL_URL and QUEUE_NAME; if this replica is to be taken over, `pgflume nuke` (POST /nuke)"
@@ -121,13 +183,15 @@ pub enum Obstacle {
 /// its own where the replica says that this source wrote it: one side was restored, or the bookkeeping in Postgres was
 /// made anew.
 pub fn obstacle(progress: &Progress, here: Here<'_>, there: &Standing) -> Option<Obstacle> {
+    let is_known = there.head.as_ref().is_some_and(|head| progress.knows(&head.epoch));
     if here.is_elsewhere(progress) {
-        return Some(Obstacle::Elsewhere);
+        return Some(if is_known { Obstacle::Left } else { Obstacle::Elsewhere });
     }
-    let head = there.head.as_ref()?;
-    let is_known = progress.past_epochs.contains(&head.epoch)
-        || progress.head.as_ref().is_some_and(|acknowledged| acknowledged.epoch == head.epoch);
-    if is_known || there.owner.as_deref() == Some(here.owner) {
+    there.head.as_ref()?;
+    if is_of_a_copy(here, there) {
+        return Some(Obstacle::Stranger);
+    }
+    if is_known || there.owner.as_deref().is_some_and(|owner| Owner::is_same(here.owner, owner)) {
         return None;
     }
     Some(if progress.head.is_none() { Obstacle::NeverPaired } else { Obstacle::Stranger })
@@ -282,15 +346,15 @@ mod tests {
         let announced = progress(None, Some("n"));
         assert_eq!(decide(&announced, there, None), Decision::Stop(Divergence::OtherReplica), "being paired elsewhere");
         let fresh = progress(Some(head("e", 0, "t")), None);
-        for (progress, head, why) in [
-            (&paired, None, "empty"),
-            (&fresh, None, "empty, and nothing acknowledged"),
-            (&paired, Some(head("e", 4, "t4")), "an older copy"),
-            (&paired, Some(head("x", 5, "t5")), "another epoch"),
+        for (progress, head, why, expected) in [
+            (&paired, None, "empty", Obstacle::Elsewhere),
+            (&fresh, None, "empty, and nothing acknowledged", Obstacle::Elsewhere),
+            (&paired, Some(head("e", 4, "t4")), "an older copy", Obstacle::Left),
+            (&paired, Some(head("x", 5, "t5")), "another epoch", Obstacle::Elsewhere),
         ] {
             assert!(matches!(decide(progress, there, head.as_ref()), Decision::Stop(_)), "{why}");
-            let standing = Standing { head, owner: Some("we".into()) };
-            assert_eq!(obstacle(progress, there, &standing), Some(Obstacle::Elsewhere), "{why}");
+            let standing = Standing { head, owner: Some("we".into()), ..Standing::default() };
+            assert_eq!(obstacle(progress, there, &standing), Some(expected), "{why}");
         }
         let unknown = Progress { address: None, ..paired };
         assert_eq!(obstacle(&unknown, there, &Standing::default()), None, "paired by an older version");
@@ -314,9 +378,39 @@ mod tests {
             (&never, Some("x"), None, Some(Obstacle::NeverPaired)),
         ];
         for (progress, epoch, owner, expected) in cases {
-            let there = Standing { head: epoch.map(|e| head(e, 9, "t")), owner: owner.map(Into::into) };
+            let head = epoch.map(|e| head(e, 9, "t"));
+            let there = Standing { head, owner: owner.map(Into::into), ..Standing::default() };
             assert_eq!(obstacle(progress, here, &there), expected, "{epoch:?} {owner:?}");
         }
+    }
+
+    #[test]
+    fn a_copy_of_a_database_is_a_stranger_and_a_renamed_or_restored_one_is_not() {
+        let identity = identity("pg/1/20");
+        let at = head("e", 5, "t5");
+        let paired = Progress { paired_with: Some(self::identity("pg/1")), ..progress(Some(at.clone()), None) };
+        let here = Here { identity: &identity, owner: "pg-20/q/k1", address: "here" };
+        for (owner, is_stranger) in [
+            ("pg-20/q/k1", false),
+            ("pg-20/q/before it was renamed", false),
+            ("pg-10/q/k1", false),
+            ("pg/q/k1", false),
+            ("another-10/q/k2", false),
+            ("pg-10/q/k2", true),
+            ("pg/q/k2", true),
+        ] {
+            let there = Standing { head: Some(at.clone()), owner: Some(owner.into()), ..Standing::default() };
+            let expected =
+                if is_stranger { Decision::Stop(Divergence::OtherSource) } else { Decision::GoOn(at.clone()) };
+            assert_eq!(decide_on(&paired, here, &there), expected, "{owner}");
+            assert_eq!(obstacle(&paired, here, &there), is_stranger.then_some(Obstacle::Stranger), "{owner}");
+        }
+        assert!(
+            identity.is_other_than(&self::identity("pg/1/10")) && !identity.is_other_than(&self::identity("pg/9/20"))
+        );
+        assert!(
+            !identity.has_moved_since(&self::identity("pg/1")) && identity.has_moved_since(&self::identity("pg/2"))
+        );
     }
 
     #[test]

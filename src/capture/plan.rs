@@ -54,7 +54,7 @@ impl Step {
     pub fn transaction(&self) -> String {
         format!(
             "begin;\nset local lock_timeout = '{LOCK_TIMEOUT_MS}ms';\nset local client_min_messages = warning;\n\
-             set local search_path = '';\nset local standard_conforming_strings = on;\n{}commit;\n",
+             set local search_path = '';\nset local quote_all_identifiers = off;\nset local standard_conforming_strings = on;\n{}commit;\n",
             guarded(&self.sql)
         )
     }

@@ -66,13 +66,16 @@ pub async fn of_filter(client: &Client) -> Result<Uses> {
     for row in &rows {
         add_used(&mut uses, row)?;
     }
+    for row in client.query_typed(include_str!("../../sql/inspect_filter_depends.sql"), &[]).await? {
+        uses.called.insert(Called { kind: row.try_get(0)?, schema: row.try_get(1)?, name: row.try_get(2)? });
+    }
     Ok(uses)
 }
 
 fn add_used(uses: &mut Uses, row: &Row) -> Result<()> {
     let (schema, name): (String, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
     if let Some(name) = name {
-        uses.called.insert(Called { schema: schema.clone(), name });
+        uses.called.insert(Called { schema: schema.clone(), name, kind: None });
     }
     let (to_grant, may_grant): (Option<String>, bool) = (row.try_get(2)?, row.try_get(4)?);
     match to_grant {

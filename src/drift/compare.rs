@@ -37,6 +37,27 @@ pub(super) fn sides(schema: &Schema, records: &Records, found: &BTreeMap<String,
     drift
 }
 
+/// Tables that were captured, as their triggers or the replica (`captured`) say, where Postgres has no record of any
+/// set-up: the schema `pgflume`, its records or the capture were removed.
+pub(super) fn forgotten(schema: &Schema, found: &BTreeMap<String, Found>, captured: &BTreeSet<String>) -> Vec<Drift> {
+    let was = |table: &&std::sync::Arc<Table>| {
+        captured.contains(&table.name) || found.get(&table.name).is_some_and(|found| !found.triggers.is_empty())
+    };
+    let drift = |table: &std::sync::Arc<Table>| {
+        Drift {
+        table: table.name.clone(),
+        column: None,
+        kind: Kind::CaptureMissing,
+        problem: format!(
+            "{} was captured, and Postgres has no record of it any more (pgflume.captured): its changes may be lost",
+            table.source.quoted()
+        ),
+        mend: "run `pgflume setup`, and the worker copies the table again; or `pgflume nuke`, to go on without capture, once `pgflume teardown` has removed what is left of it".into(),
+    }
+    };
+    schema.tables().filter(was).map(drift).collect()
+}
+
 /// One table on both sides.
 struct Sides<'a> {
     table: &'a Table,

@@ -18,6 +18,7 @@ use crate::replica::inventory::Inventory;
 use crate::schema::Schema;
 use crate::words;
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// One thing that is no longer as it was set up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -83,7 +84,7 @@ impl Drift {
     }
 }
 
-/// Everything that has drifted; nothing where there was no set-up. `replica`: what it has, if it answers.
+/// Everything that has drifted; nothing where there never was a set-up. `replica`: what it has, if it answers.
 pub async fn check(
     client: &Client,
     queue: &QueueName,
@@ -91,10 +92,11 @@ pub async fn check(
     replica: Option<&Inventory>,
 ) -> Result<Vec<Drift>> {
     let records = recorded::read(client, queue).await?;
-    if records.is_empty() {
-        return Ok(Vec::new());
-    }
     let found = source::read(client, schema, &records, queue).await?;
+    if records.is_empty() {
+        let captured = replica.map(|there| &there.captured);
+        return Ok(compare::forgotten(schema, &found, captured.unwrap_or(&BTreeSet::new())));
+    }
     let effective = evolve::extend(schema, &records, &found);
     let mut drift = compare::sides(schema, &records, &found);
     drift.extend(queue::check(client, queue).await?);

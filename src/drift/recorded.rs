@@ -22,13 +22,17 @@ pub struct SourceColumn {
     pub number: i32,
 }
 
-/// A function that a row filter calls, with whatever arguments.
+/// What a row filter's verdict depends on beside columns: a function that it calls, with whatever arguments, or something
+/// of another kind.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Called {
     /// Its schema.
     pub schema: String,
     /// Its name.
     pub name: String,
+    /// `operator`, `collation`, `text search` (all of it; without a name); none: a function.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
 }
 
 /// A table as it was captured.

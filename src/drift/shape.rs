@@ -147,6 +147,10 @@ impl Shape {
     pub async fn store(mut self, client: &Client, queue: &QueueName) -> Result<Vec<Outgrown>> {
         let before = read(client, queue).await?;
         let mut outgrown = Vec::new();
+        if before.is_empty() && has_stored(client, queue).await? {
+            let why = || "by which definition its rows were kept is no longer known".to_owned();
+            outgrown.extend(self.tables.keys().filter_map(|name| Outgrown::of(name, vec![why()], &[])));
+        }
         for (name, definition) in &mut self.tables {
             let Some(before) = before.get(name) else { continue };
             let why = definition.outgrows(before);
@@ -212,6 +216,12 @@ async fn counting(client: &Client, changes: Vec<traits::Change>) -> Result<Vec<t
 
 fn text<T: Serialize>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|e| Error::halt(format!("a definition cannot be written ({e})")))
+}
+
+/// Whether definitions were stored since the queue was paired.
+async fn has_stored(client: &Client, queue: &QueueName) -> Result<bool> {
+    let sql = "select 1 from pgflume.progress where queue = $1 and epoch is not null and shape is not null";
+    Ok(!client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?.is_empty())
 }
 
 async fn read(client: &Client, queue: &QueueName) -> Result<BTreeMap<String, Definition>> {

@@ -82,6 +82,7 @@ pub fn changes(before: &Traits, now: &Traits, matters: &dyn Fn(&str) -> bool, ha
     let compared = Compared { before, now, matters, has_filter };
     let mut found: Vec<Change> = now.iter().filter_map(|(key, value)| compared.of(key, value)).collect();
     found.extend(compared.gone());
+    found.extend(compared.crashed());
     found
 }
 
@@ -112,7 +113,10 @@ impl Compared<'_> {
         if kind == "partition" {
             return self.partition(item, before.map(String::as_str), value);
         }
-        if before? == value || (kind == "ruled" && value == "false") {
+        // An older version told less of it.
+        let is_as_before =
+            |before: &str| value.strip_prefix(before).is_some_and(|more| more.is_empty() || more.starts_with('.'));
+        if is_as_before(before?) || (kind == "ruled" && value == "false") {
             return None;
         }
         self.what(kind, part, item).map(copied)
@@ -131,9 +135,13 @@ impl Compared<'_> {
             "trigger" => format!(
                 "the {item} trigger or its function was disabled, enabled or replaced, and may have missed changes"
             ),
-            "queue" => "triggers of the queue were changed, and may have kept marks off it".into(),
+            "queue" | "guards" => "triggers of the queue were changed, and may have kept marks off it".into(),
             "ruled" => "the queue had a rule, which may have kept marks off it".into(),
             "filter" => format!("the function {item}.{part} that `where` calls was replaced"),
+            "operator" => format!("the operator {item}.{part} that `where` uses was replaced"),
+            "order" => format!("the collation {item}.{part} that `where` uses was made anew"),
+            "words" => "a text search configuration or dictionary was altered, and `where` may use it".into(),
+            "number" if concerns => format!("the column {item:?} is another one under its name"),
             "column" if concerns => format!("the column {item:?} has another type or is generated otherwise"),
             "expression" if concerns => format!("a function that generates the column {item:?} was replaced"),
             "type" if concerns => format!("values of the type of the column {item:?} are written otherwise"),
@@ -155,6 +163,15 @@ impl Compared<'_> {
             }
         };
         self.now.iter().any(is_other)
+    }
+
+    /// A rewrite and a crash: it may have been unlogged in between. What came since has marks.
+    fn crashed(&self) -> Option<Change> {
+        let crash = key("crash", "", "");
+        let has_crashed = self.before.get(&crash).is_some_and(|before| self.now.get(&crash) != Some(before));
+        (has_crashed && self.is_rewritten()).then(|| {
+            swept("Postgres crashed, and it was rewritten: it may have been unlogged for a time, and emptied unseen")
+        })
     }
 
     fn partition(&self, oid: &str, before: Option<&str>, value: &str) -> Option<Change> {
@@ -262,6 +279,15 @@ mod tests {
         let found = told(&before, &retyped);
         assert_eq!(found.len(), 1);
         assert!(found[0].0.contains("\"a\"") && found[0].1 == Effect::Copy);
+    }
+
+    #[test]
+    fn a_rewrite_counts_where_postgres_crashed() {
+        let at =
+            |crash: &'static str, file: &'static str| [("table", "", "1"), ("crash", "", crash), ("file", "", file)];
+        assert_eq!(told(&at("1", "5"), &at("2", "5")), []);
+        assert_eq!(told(&at("1", "5"), &at("1", "6")), []);
+        assert_eq!(told(&at("1", "5"), &at("2", "6")).pop().map(|(_, effect)| effect), Some(Effect::Sweep));
     }
 
     #[test]

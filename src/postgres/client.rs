@@ -13,8 +13,8 @@ use tokio::time::Sleep;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row, SimpleQueryMessage};
 
-/// What each transaction begins with.
-const PINNED: &str = "set local search_path = ''";
+/// What each transaction begins with. Names within types and definitions are compared with what was written down earlier.
+const PINNED: &str = "set local search_path = ''; set local quote_all_identifiers = off";
 
 /// Postgres ends a transaction of which it has heard nothing for so long: its process is stopped, or its connection is,
 /// and others wait for what it holds. Longer than one question to the replica may take; see [`crate::awake`].
@@ -177,7 +177,8 @@ impl Client {
         if self.is_open() {
             return self.limit.answer(statement).await;
         }
-        let begin = self.inner.batch_execute("begin; set local search_path = ''");
+        let pinned = format!("begin; {PINNED}");
+        let begin = self.inner.batch_execute(&pinned);
         let all = async {
             let (begun, done, ended) = futures_util::join!(begin, statement, self.inner.batch_execute("commit"));
             begun?;

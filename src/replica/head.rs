@@ -6,6 +6,7 @@ use super::{Rows, Statement};
 use crate::error::{Error, Result};
 use crate::value::Cell;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Acknowledged batches that the ledger remembers.
@@ -17,8 +18,14 @@ pub const TABLES: [&str; 3] = ["_pgflume_head", "_pgflume_ledger", "_pgflume_fre
 /// Reads the head.
 pub const SELECT_HEAD: &str = "SELECT epoch, seq, token FROM _pgflume_head WHERE id = 1";
 
-/// Reads the head and whose it is.
-pub const SELECT_STANDING: &str = "SELECT epoch, seq, token, owner FROM _pgflume_head WHERE id = 1";
+/// Reads the head, whose it is, and what was captured.
+pub const SELECT_STANDING: &str = "SELECT epoch, seq, token, captured, owner FROM _pgflume_head WHERE id = 1";
+
+/// The same where an older version made the bookkeeping.
+pub const SELECT_OWNED: &str = "SELECT epoch, seq, token, NULL, owner FROM _pgflume_head WHERE id = 1";
+
+/// Reads what was captured.
+pub const SELECT_CAPTURED: &str = "SELECT captured FROM _pgflume_head WHERE id = 1";
 
 /// Reads the ledger after `?1` and up to `?2`.
 pub const SELECT_LEDGER: &str = "SELECT epoch, seq, token, parent, xid, lsn, images, messages, digest \
@@ -66,15 +73,26 @@ impl Head {
 pub struct Standing {
     /// Its position; `None` if it was never paired.
     pub head: Option<Head>,
-    /// What wrote it: system identifier, queue and database of a Postgres. `None` where an older version did.
+    /// What wrote it: system identifier, database and queue of a Postgres. `None` where an older version did.
     pub owner: Option<String>,
+    /// Tables that had triggers which mark their changes: one that has none by now has lost them.
+    pub captured: BTreeSet<String>,
 }
 
 impl Standing {
     pub(super) fn from_rows(mut rows: Rows) -> Result<Self> {
         let owner = rows.first_mut().and_then(Vec::pop);
         let owner = if let Some(Cell::Text(owner)) = owner { Some(owner) } else { None };
-        Ok(Self { head: Head::from_rows(rows)?, owner })
+        let captured = captured(rows.first_mut().and_then(Vec::pop));
+        Ok(Self { head: Head::from_rows(rows)?, owner, captured })
+    }
+}
+
+/// Names of tables as [`sign`] writes them. What cannot be read is written anew by the next step.
+pub(super) fn captured(cell: Option<Cell>) -> BTreeSet<String> {
+    match cell {
+        Some(Cell::Text(names)) => serde_json::from_str(&names).unwrap_or_default(),
+        _ => BTreeSet::new(),
     }
 }
 
@@ -250,7 +268,7 @@ impl Freshness {
 pub(super) fn create() -> Vec<Statement> {
     [
         "CREATE TABLE IF NOT EXISTS _pgflume_head (id INTEGER PRIMARY KEY CHECK (id = 1), \
-         epoch TEXT NOT NULL, seq INTEGER NOT NULL, token TEXT NOT NULL, owner TEXT)",
+         epoch TEXT NOT NULL, seq INTEGER NOT NULL, token TEXT NOT NULL, owner TEXT, captured TEXT)",
         "CREATE TABLE IF NOT EXISTS _pgflume_ledger (seq INTEGER PRIMARY KEY, epoch TEXT NOT NULL, token TEXT NOT NULL, \
          parent TEXT NOT NULL, xid TEXT NOT NULL, lsn TEXT NOT NULL, images TEXT NOT NULL, applied_at TEXT NOT NULL, \
          messages TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT '')",
@@ -267,6 +285,7 @@ pub(super) fn upgrade(there: &Inventory) -> Vec<Statement> {
         ("_pgflume_ledger", "messages", "TEXT NOT NULL DEFAULT ''"),
         ("_pgflume_ledger", "digest", "TEXT NOT NULL DEFAULT ''"),
         ("_pgflume_head", "owner", "TEXT"),
+        ("_pgflume_head", "captured", "TEXT"),
     ];
     let lacks = |(table, column, _): &(&str, &str, &str)| there.column(table, column).is_none();
     let add = |(table, column, kind)| format!("ALTER TABLE {table} ADD COLUMN {column} {kind}").into();
@@ -306,6 +325,12 @@ pub(super) fn assert_at(from: Option<&Head>) -> Statement {
 /// Says whose the replica is.
 pub(super) fn sign(owner: &str) -> Statement {
     Statement::new("UPDATE _pgflume_head SET owner = ?1", vec![Cell::Text(owner.to_owned())])
+}
+
+/// Says which tables are captured.
+pub(super) fn remember(captured: &BTreeSet<String>) -> Statement {
+    let names = serde_json::json!(captured).to_string();
+    Statement::new("UPDATE _pgflume_head SET captured = ?1", vec![Cell::Text(names)])
 }
 
 pub(super) fn replace(to: &Head, owner: &str) -> Vec<Statement> {

@@ -28,6 +28,8 @@ pub struct Inventory {
     pub triggers: BTreeMap<String, Made>,
     /// What makes rows of each table unique, by the name of the index.
     pub(super) uniques: BTreeMap<String, BTreeMap<String, Unique>>,
+    /// Tables of which the bookkeeping says that they were captured.
+    pub captured: BTreeSet<String>,
     /// The tables that may compare otherwise than byte by byte.
     pub(super) collated: BTreeSet<String>,
 }

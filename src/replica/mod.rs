@@ -23,7 +23,7 @@ use crate::value::{Cell, Key};
 use async_trait::async_trait;
 use head::{Entry, Freshness, Head, Standing};
 use inventory::Inventory;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -262,12 +262,21 @@ impl Replica {
 
     /// What the database has.
     pub async fn inventory(&self) -> Result<Inventory> {
-        Ok(Inventory::read(self.query(inventory::SELECT, Vec::new()).await?))
+        let mut there = Inventory::read(self.query(inventory::SELECT, Vec::new()).await?);
+        if there.column("_pgflume_head", "captured").is_some() {
+            there.captured = captured(self.query(head::SELECT_CAPTURED, Vec::new()).await?);
+        }
+        Ok(there)
     }
 
     /// The same by a plain read, which writes nothing and takes no lock.
     pub async fn inventory_read(&self) -> Result<Inventory> {
-        Ok(Inventory::read(self.store.read(Statement::new(inventory::SELECT, Vec::new())).await?))
+        let read = async |sql| self.store.read(Statement::new(sql, Vec::new())).await;
+        let mut there = Inventory::read(read(inventory::SELECT).await?);
+        if there.column("_pgflume_head", "captured").is_some() {
+            there.captured = captured(read(head::SELECT_CAPTURED).await?);
+        }
+        Ok(there)
     }
 
     /// Alters tables, in one transaction, if the head is still `head`.
@@ -292,9 +301,17 @@ impl Replica {
         Standing::from_rows(self.store.read(Statement::new(head::SELECT_STANDING, Vec::new())).await?)
     }
 
-    /// Says whose the replica is, if it still is at `head`.
-    pub async fn sign(&self, head: &Head, owner: &str) -> Result<()> {
-        let before = vec![head::assert_at(Some(head)), head::sign(owner)];
+    /// The same of a replica whose bookkeeping an older version made.
+    pub async fn standing_before(&self, is_plain: bool) -> Result<Standing> {
+        Standing::from_rows(match is_plain {
+            true => self.store.read(Statement::new(head::SELECT_OWNED, Vec::new())).await?,
+            false => self.query(head::SELECT_OWNED, Vec::new()).await?,
+        })
+    }
+
+    /// Says whose the replica is and which tables are captured, if it still is at `head`.
+    pub async fn sign(&self, head: &Head, owner: &str, captured: &BTreeSet<String>) -> Result<()> {
+        let before = vec![head::assert_at(Some(head)), head::sign(owner), head::remember(captured)];
         self.store.write(Work { before, ..Work::default() }).await
     }
 
@@ -385,6 +402,7 @@ impl Replica {
         before.push(head::assert_at(from));
         before.extend(head::replace(to, owner));
         if let Some(schema) = rebuild {
+            before.push(head::remember(&BTreeSet::new()));
             for table in schema.tables() {
                 before.push(ddl::drop_table(table).into());
                 before.push(ddl::create_table(table).into());
@@ -404,6 +422,10 @@ impl Replica {
     pub async fn read_keys_after(&self, table: &Table, after: Option<&Key>, limit_rows: i64) -> Result<Vec<Key>> {
         self.store.read(keys_after(table, after, limit_rows)).await
     }
+}
+
+fn captured(mut rows: Rows) -> BTreeSet<String> {
+    head::captured(rows.first_mut().and_then(Vec::pop))
 }
 
 fn keys_after(table: &Table, after: Option<&Key>, limit_rows: i64) -> Statement {

@@ -68,6 +68,8 @@ pub async fn begin_waiting(client: &Client, patience: Duration) -> Result<()> {
 /// The plan is forced to the key's index: for some thousand keys the planner would rather scan, and for
 /// the next page of a table rather build a bitmap and sort. Sorting itself stays allowed: where a plan
 /// cannot do without, the penalty would hide all other costs, and taking messages would become quadratic.
+///
+/// `pgflume.step` is for the guard of the queue that an earlier `setup` made.
 const SETTINGS: &str = "set local pgflume.step = on;
 set local synchronous_commit = on;
 set local row_security = off;
@@ -77,7 +79,6 @@ set local datestyle = 'ISO, YMD';
 set local intervalstyle = 'postgres';
 set local bytea_output = 'hex';
 set local extra_float_digits = 3;
-set local quote_all_identifiers = off;
 set local lc_monetary = 'C';
 set local xmloption = 'content';
 set local array_nulls = on;

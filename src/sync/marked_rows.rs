@@ -60,7 +60,7 @@ impl Reader<'_> {
         opened?;
         while let Some(Asked { keys, rows, since }) = asked.take() {
             // Only where it is known how large rows are.
-            let is_late = Instant::now() >= self.patience;
+            let is_late = self.is_late();
             let is_ahead = self.session.worker.budget.knows(&source.table.name) && !todo.is_narrowing && !is_late;
             let ahead = if is_ahead { self.cut(source, &mut todo.parts) } else { None };
             let (done, next) =
@@ -84,7 +84,7 @@ impl Reader<'_> {
     /// Whether the step has had its time: then the keys that are left are put aside.
     fn postpone(&mut self, todo: &mut Todo<'_>) -> bool {
         // While a row is looked for that is at fault, giving up would only begin the search anew.
-        if Instant::now() < self.patience || todo.is_narrowing || todo.parts.is_empty() {
+        if !self.is_late() || todo.is_narrowing || todo.parts.is_empty() {
             return false;
         }
         self.postponed.extend(todo.parts.drain(..).rev().flatten().cloned());

@@ -11,6 +11,7 @@ macro_rules! log_step {
 
 mod absent;
 mod alone;
+mod beside;
 mod budget;
 pub mod circuit;
 mod compared_pages;

@@ -82,7 +82,7 @@ impl Reader<'_> {
             }
             let limited = self.session.worker.throttle.time_of(resync.rows - before);
             resync.busy_ms += started.elapsed().max(limited).as_millis() as i64;
-            if Instant::now() >= self.deadline || self.session.worker.is_to_end() {
+            if self.is_over() {
                 break;
             }
         }

@@ -52,7 +52,7 @@ pub(crate) async fn look(
     let snapshot = progress::look(client, queue).await?;
     let here = snapshot.here(address);
     let read = |is_plain| standing(replica, is_plain);
-    let decided = |there: &Standing| reconcile::decide(&snapshot.progress, here, there.head.as_ref());
+    let decided = |there: &Standing| reconcile::decide_on(&snapshot.progress, here, there);
     // A plain read changes nothing, and may be an older one: nobody is refused by it alone.
     if !matches!(decided(&read(true).await?), Decision::Stop(_)) {
         return Ok(None);
@@ -70,11 +70,13 @@ async fn standing(replica: Option<(&Replica, &Inventory)>, is_plain: bool) -> Re
     let Some((replica, there)) = replica.filter(|(_, there)| there.has_bookkeeping()) else {
         return Ok(Standing::default());
     };
-    match (there.column("_pgflume_head", "owner").is_some(), is_plain) {
-        (true, true) => replica.standing_read().await,
-        (true, false) => replica.standing().await,
-        (false, true) => Ok(Standing { head: replica.head_read().await?, owner: None }),
-        (false, false) => Ok(Standing { head: replica.head().await?, owner: None }),
+    let has = |column| there.column("_pgflume_head", column).is_some();
+    match (has("owner"), has("captured"), is_plain) {
+        (true, true, true) => replica.standing_read().await,
+        (true, true, false) => replica.standing().await,
+        (true, false, is_plain) => replica.standing_before(is_plain).await,
+        (false, _, true) => Ok(Standing { head: replica.head_read().await?, ..Standing::default() }),
+        (false, _, false) => Ok(Standing { head: replica.head().await?, ..Standing::default() }),
     }
 }
 
@@ -97,8 +99,8 @@ impl Session<'_> {
     /// Compares the acknowledged position with the replica's and acts on the difference.
     pub(super) async fn agree(&mut self, snapshot: &Snapshot, done: &mut Drained) -> Result<Ready> {
         let there = self.replica.standing().await?;
-        match reconcile::decide(&snapshot.progress, snapshot.here(&self.address), there.head.as_ref()) {
-            Decision::GoOn(head) => self.go_on(snapshot, head, there.owner).await,
+        match reconcile::decide_on(&snapshot.progress, snapshot.here(&self.address), &there) {
+            Decision::GoOn(head) => self.go_on(snapshot, head, &there).await,
             Decision::Pair => self.pair(snapshot, there.head.as_ref()).await,
             Decision::Adopt(head) => {
                 let queue = &self.worker.queue;
@@ -124,12 +126,14 @@ impl Session<'_> {
 
     /// Both sides agree. What they remember of each other is brought up to date; where the replica is, by the commit of
     /// the next step that applies something.
-    async fn go_on(&mut self, snapshot: &Snapshot, head: Head, owner: Option<String>) -> Result<Ready> {
-        if snapshot.progress.paired_with.as_ref().is_some_and(|paired| *paired != snapshot.identity) {
+    async fn go_on(&mut self, snapshot: &Snapshot, head: Head, there: &Standing) -> Result<Ready> {
+        if snapshot.progress.paired_with.as_ref().is_some_and(|paired| snapshot.identity.has_moved_since(paired)) {
             tracing::warn!("Postgres was promoted or restored; nothing that the replica has was lost");
         }
-        if owner.as_ref() != Some(&snapshot.owner) {
-            self.replica.sign(&head, &snapshot.owner).await?;
+        let marked = self.sources.values().filter(|s| s.is_marked()).map(|s| s.table.name.clone());
+        let captured: BTreeSet<String> = there.captured.iter().cloned().chain(marked).collect();
+        if there.owner.as_ref() != Some(&snapshot.owner) || captured != there.captured {
+            self.replica.sign(&head, &snapshot.owner, &captured).await?;
         }
         let remembered = snapshot.progress.address.as_ref();
         if remembered != Some(&self.address) {
@@ -160,6 +164,9 @@ impl Session<'_> {
         if !self.sources.values().any(|s| s.unpageable().is_none()) {
             return Err(self.refuse(divergence, Obstacle::NothingReadable).await?);
         }
+        if reconcile::is_half_nuked(&snapshot.progress, head) {
+            return self.finish_nuke(snapshot, head).await;
+        }
         let (queue, epoch) = (&self.worker.queue, new_token());
         progress::announce(&self.client, queue, &epoch, &self.address, true).await?;
         progress::note_healing(&self.client, queue, divergence.name()).await?;
@@ -173,6 +180,18 @@ impl Session<'_> {
             "{divergence}; all tables are compared with Postgres and rebuilt, readable all the while"
         );
         self.healing = Some(epoch);
+        Ok(Ready::Again)
+    }
+
+    /// A nuke that leaves the tables empty was cut short, asked for again, and cut short before the replica learned of
+    /// it: it is at the first one's epoch, which nobody remembers.
+    async fn finish_nuke(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<Ready> {
+        let Some(epoch) = snapshot.progress.next_epoch.clone() else { return Ok(Ready::Again) };
+        let to = Head::start(epoch);
+        let work = self.replica.reset(head, &to, &snapshot.owner, Some(&self.schema));
+        awake(&self.client, work).await?;
+        failpoint::reach(failpoint::RESET);
+        self.client.rollback().await?;
         Ok(Ready::Again)
     }
 

@@ -46,9 +46,9 @@ pub(super) struct Reader<'s> {
     pub(super) session: &'s Session<'s>,
     snapshot: &'s Snapshot,
     sender: Sender<Chunk>,
-    pub(super) deadline: Instant,
+    deadline: Instant,
     /// When what is left of the messages in hand is given back.
-    pub(super) patience: Instant,
+    patience: Instant,
     pub(super) batch: Batch,
     /// What was taken, for dead letters of images.
     taken: Arc<Vec<Taken>>,
@@ -157,6 +157,16 @@ impl<'s> Reader<'s> {
         Ok(self.report)
     }
 
+    /// Whether the step takes nothing more.
+    pub(super) fn is_over(&self) -> bool {
+        Instant::now() >= self.deadline || self.session.worker.is_to_end() || self.session.beside.is_waited_for()
+    }
+
+    /// Whether what is left of what it took is given back.
+    pub(super) fn is_late(&self) -> bool {
+        Instant::now() >= self.patience || self.session.beside.is_waited_for()
+    }
+
     async fn take_all(&mut self) -> Result<()> {
         let client = &self.session.client;
         let paused = self.session.waiting();
@@ -198,7 +208,7 @@ impl<'s> Reader<'s> {
                 self.report.has_taken_all = true;
                 return Ok(());
             }
-            if Instant::now() >= self.deadline || self.session.worker.is_to_end() {
+            if self.is_over() {
                 return Ok(());
             }
         }
@@ -285,7 +295,7 @@ impl<'s> Reader<'s> {
             self.report.messages += messages as u64;
             self.report.left = if is_empty { rest.len() as i64 } else { (self.report.left - messages as i64).max(1) };
             self.group(intake, group).await?;
-            if !rest.is_empty() && Instant::now() >= self.patience {
+            if !rest.is_empty() && self.is_late() {
                 self.give_back(&taken[..taken.len() - rest.len()]).await?;
                 return Ok(false);
             }

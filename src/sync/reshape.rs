@@ -3,11 +3,12 @@
 //! concerned are copied again. Drops nothing.
 
 use super::Session;
+use super::alone::alone;
 use super::known::Known;
-use crate::awake::awake;
 use crate::drift;
 use crate::drift::shape;
 use crate::error::{Class, Result};
+use crate::failpoint;
 use crate::postgres::Client;
 use crate::replica::change::{self, Change};
 use crate::replica::head::Head;
@@ -26,6 +27,7 @@ impl Session<'_> {
         tracing::info!("the catalog has changed: the definitions of the tables are read again");
         let Known { watch, fingerprint, schema, sources, shape } = Known::read(client, worker).await?;
         (self.watch, self.fingerprint, self.sources, self.shape) = (watch, fingerprint, sources, shape);
+        self.head = None; // which tables are captured is told to the replica
         if schema != self.schema {
             self.lacks_columns = self.replica.prepare(&schema).await?.lacks_columns(&schema);
             self.schema = schema;
@@ -46,28 +48,17 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Gives the replica, which stands at `head`, the shape of this worker's definitions, in the step's
-    /// transaction: columns that it lacks are added, and tables whose rows were kept by another definition
-    /// are copied again. A worker with an older schema.json does the same, so that nothing goes stale unseen.
+    /// Gives the replica, which stands at `head`, the shape of this worker's definitions. Columns that it lacks are
+    /// added, and nothing else is done then; else, in the step's transaction, tables whose rows were kept by another
+    /// definition are copied again. A worker with an older schema.json does the same, so that nothing goes stale unseen.
     pub(super) async fn reshape(&mut self, head: Head) -> Result<()> {
+        if self.lacks_columns {
+            return self.alter_replica(head).await;
+        }
         let mut outgrown = BTreeMap::new();
         let kept = shape::kept(&self.client, &self.worker.queue).await?;
         for name in self.created.intersection(&kept) {
             outgrown.insert(name.clone(), "the replica no longer had it".to_owned());
-        }
-        if self.lacks_columns {
-            let mut additions = change::additions(&self.replica.inventory().await?, &self.schema);
-            additions.retain(|added| !self.held.contains(&added.table));
-            for added in &additions {
-                tracing::info!(table = added.table, "the replica changes: {}", added.what);
-                if added.needs_copy {
-                    outgrown.insert(added.table.clone(), added.what.clone());
-                }
-            }
-            // Committed before: an answer that is lost must not leave a column that nothing fills.
-            self.copy_again(self.other().await?, &outgrown).await?;
-            outgrown.clear();
-            self.alter_each(&head, additions).await?;
         }
         for grown in self.shape.clone().store(&self.client, &self.worker.queue).await? {
             if grown.is_swept {
@@ -79,28 +70,58 @@ impl Session<'_> {
         }
         self.copy_again(&self.client, &outgrown).await?;
         self.client.commit().await?;
-        self.lacks_columns = false;
         self.created.clear();
         self.head = Some(head);
         Ok(())
     }
 
+    /// Adds the columns that the replica lacks, in place of the step: that may take long, and nobody's table is held
+    /// meanwhile.
+    async fn alter_replica(&mut self, head: Head) -> Result<()> {
+        self.client.rollback().await?;
+        let refused = alone(&self.client, &self.worker.queue, self.add_columns(&head)).await?;
+        for (table, problem) in refused {
+            self.held.insert(table.clone());
+            self.pause(&table, &problem).await?;
+        }
+        self.lacks_columns = false;
+        self.head = Some(head);
+        Ok(())
+    }
+
+    /// Which tables the replica does not let be altered, and why.
+    async fn add_columns(&self, head: &Head) -> Result<BTreeMap<String, String>> {
+        let mut outgrown = BTreeMap::new();
+        let mut additions = change::additions(&self.replica.inventory().await?, &self.schema);
+        additions.retain(|added| !self.held.contains(&added.table));
+        for added in &additions {
+            tracing::info!(table = added.table, "the replica changes: {}", added.what);
+            if added.needs_copy {
+                outgrown.insert(added.table.clone(), added.what.clone());
+            }
+        }
+        // Committed before: an answer that is lost must not leave a column that nothing fills.
+        self.copy_again(self.other().await?, &outgrown).await?;
+        failpoint::reach(failpoint::ALTERING);
+        self.alter_each(head, additions).await
+    }
+
     /// Alters table after table: one that the replica does not let be altered waits alone.
-    async fn alter_each(&mut self, head: &Head, additions: Vec<Change>) -> Result<()> {
+    async fn alter_each(&self, head: &Head, additions: Vec<Change>) -> Result<BTreeMap<String, String>> {
         let mut by_table: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for added in additions {
             by_table.entry(added.table).or_default().extend(added.statements);
         }
+        let mut refused = BTreeMap::new();
         for (table, statements) in by_table {
-            match awake(&self.client, self.replica.alter(head, statements)).await {
+            match self.replica.alter(head, statements).await {
                 Err(e) if matches!(e.class(), Class::Reject | Class::Halt) && !e.is_of_side() => {
-                    self.held.insert(table.clone());
-                    self.pause(&table, &format!("the replica's table cannot follow its source: {e}")).await?;
+                    refused.insert(table, format!("the replica's table cannot follow its source: {e}"));
                 }
                 done => done?,
             }
         }
-        Ok(())
+        Ok(refused)
     }
 
     async fn copy_again(&self, client: &Client, outgrown: &BTreeMap<String, String>) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
 use super::alone::alone;
+use super::beside::Beside;
 use super::known::Known;
 use super::locks::Aside;
 use super::verification::Verification;
@@ -60,7 +61,7 @@ pub(super) struct Session<'a> {
     /// Messages left, by count at the start.
     pub(super) queued: i64,
     /// A second connection, which can commit while the step's transaction is open.
-    pub(super) other: tokio::sync::OnceCell<Client>,
+    pub(super) beside: Arc<Beside<'a>>,
     /// Ends with the first step that leaves nothing at its snapshot.
     pub(super) ends_caught_up: bool,
     /// Changes are applied as they come: what each step does is not worth a line in the log.
@@ -118,7 +119,7 @@ impl<'a> Session<'a> {
             pending: Vec::new(),
             stuck: BTreeSet::new(),
             queued: 0,
-            other: tokio::sync::OnceCell::new(),
+            beside: Arc::new(Beside::new(&worker.postgres)),
             ends_caught_up: worker.ends_caught_up,
             is_following: false,
             notes: 0,
@@ -177,7 +178,7 @@ impl<'a> Session<'a> {
 
     /// The second connection.
     pub(super) async fn other(&self) -> Result<&Client> {
-        self.other.get_or_try_init(|| self.worker.postgres.pinned(Purpose::Beside)).await
+        self.beside.client().await
     }
 
     /// Whether another worker has found the queue busy since this step began, and waits for its turn.

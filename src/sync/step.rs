@@ -93,7 +93,8 @@ impl Session<'_> {
             Begun::At(snapshot, head) => (snapshot, head),
             Begun::Not(outcome) => return Ok(outcome),
         };
-        let (mut read, mut applied) = awake(&self.client, self.run(&snapshot, head, deadline)).await?;
+        let running = Box::pin(awake(&self.client, self.run(&snapshot, head, deadline)));
+        let (mut read, mut applied) = self.beside.unless_waited_for(&snapshot.xid, running).await?;
         if let Ended::Unprepared(tables) = read.ended {
             // What was applied stays in the replica's ledger; the next step acknowledges it.
             self.client.rollback().await?;
@@ -144,7 +145,7 @@ impl Session<'_> {
         self.replica.is_still_at(head).await
     }
 
-    /// Opens the transaction and brings both sides to where a step may go on.
+    /// Opens the transaction, and goes on in it.
     async fn begin(&mut self, done: &mut Drained) -> Result<Begun> {
         if !self.begin_locked().await? {
             return Ok(Begun::Not(Outcome::Again));
@@ -154,6 +155,13 @@ impl Session<'_> {
             return Ok(Begun::Not(Outcome::Busy));
         };
         failpoint::reach(failpoint::LOCKED);
+        let (beside, xid) = (self.beside.clone(), snapshot.xid.clone());
+        beside.begin();
+        beside.unless_waited_for(&xid, Box::pin(self.go_on_at(snapshot, done))).await
+    }
+
+    /// Brings both sides to where the step may go on.
+    async fn go_on_at(&mut self, snapshot: Snapshot, done: &mut Drained) -> Result<Begun> {
         self.notes = snapshot.calls;
         if snapshot.has_losses {
             self.heal_losses().await?;

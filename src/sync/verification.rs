@@ -125,17 +125,25 @@ impl Verification {
         applied: Applied,
     ) -> Result<Finished> {
         let before = (self.todo.clone(), self.pass.clone(), self.quota, self.report.clone());
-        let done = self.try_run(session, snapshot, applied).await;
+        let target = self.target.take();
+        let looked_at = target.as_ref().unwrap_or(&session.replica);
+        let comparing = Box::pin(self.try_run(session, snapshot, applied, looked_at));
+        let done = session.beside.unless_waited_for(&snapshot.xid, comparing).await;
+        self.target = target;
         if done.is_err() {
             (self.todo, self.pass, self.quota, self.report) = before;
         }
         done
     }
 
-    async fn try_run(&mut self, session: &Session<'_>, snapshot: &Snapshot, mut applied: Applied) -> Result<Finished> {
+    async fn try_run(
+        &mut self,
+        session: &Session<'_>,
+        snapshot: &Snapshot,
+        mut applied: Applied,
+        looked_at: &Replica,
+    ) -> Result<Finished> {
         let deadline = Instant::now() + STEP_TIME;
-        let target = self.target.take();
-        let looked_at = target.as_ref().unwrap_or(&session.replica);
         let mut has_saved = false;
         while let Some(name) = self.todo.last().cloned() {
             let Some(source) = session.sources.get(&name) else {
@@ -147,24 +155,16 @@ impl Verification {
                 continue;
             }
             if !session.locked.contains(&name) {
-                self.target = target;
                 return Err(Error::retry("a table was altered while it was compared; it is compared again"));
             }
-            match self.part(session, source, looked_at, snapshot, applied, deadline).await {
-                Ok((after, saved)) => {
-                    applied = after;
-                    has_saved |= saved;
-                }
-                Err(e) => {
-                    self.target = target;
-                    return Err(e);
-                }
-            }
-            if Instant::now() >= deadline || session.worker.is_stopping() || session.is_wanted().await? {
+            let (after, saved) = self.part(session, source, looked_at, snapshot, applied, deadline).await?;
+            applied = after;
+            has_saved |= saved;
+            let is_over = Instant::now() >= deadline || session.beside.is_waited_for();
+            if is_over || session.worker.is_stopping() || session.is_wanted().await? {
                 break;
             }
         }
-        self.target = target;
         Ok(Finished { applied, has_saved })
     }
 

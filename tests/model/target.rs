@@ -111,7 +111,7 @@ impl Target {
 
     /// As `Replica::standing`.
     pub fn standing(&self) -> Standing {
-        Standing { head: self.now.head.clone(), owner: self.now.owner.clone() }
+        Standing { head: self.now.head.clone(), owner: self.now.owner.clone(), ..Standing::default() }
     }
 
     /// As `Replica::sign`, at once.

@@ -1,11 +1,15 @@
 //! Migrations of the application beside the worker: whoever waits for a lock while holding another may close a circle,
 //! and Postgres ends the one who closes it. That must never be the migration.
 
-use crate::support::{Db, Home, Path, Rig, Server, config, until};
+use crate::parts::process::{Process, tail};
+use crate::support::{Db, Home, Path, Rig, Server, config, schema, until};
 use crate::volume::{set_up, verdicts};
+use pgflume::config::Target;
 use pgflume::postgres::PgUrl;
+use pgflume::sync::Worker;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -20,7 +24,11 @@ fn definitions() -> String {
 }
 
 async fn rig() -> Rig {
-    let rig = Rig::with(Db::new().await, Home::new(Path::File), crate::support::schema(&definitions()));
+    rig_on(Path::File).await
+}
+
+async fn rig_on(path: Path) -> Rig {
+    let rig = Rig::with(Db::new().await, Home::new(path), schema(&definitions()));
     for table in TABLES {
         rig.db.sql(&format!("create table {table} (id int primary key, v int)")).await;
         rig.db.sql(&format!("insert into {table} select i, 0 from generate_series(1, 50) i")).await;
@@ -201,4 +209,78 @@ async fn arrives(rig: &Rig, sql: &str, value: &str) {
 async fn assert_equal(rig: &Rig) {
     until("both sides are equal", async || verdicts(rig).await.iter().all(pgflume::demo::compare::Verdict::is_equal))
         .await;
+}
+
+/// What stops a process, or lets it go on.
+fn signal(process: u32, signal: &str) {
+    assert!(Command::new("kill").args([signal, &process.to_string()]).status().unwrap().success());
+}
+
+/// A step has the lock of `m0`, and has had it for longer than any has that is at work.
+async fn a_step_holds_m0(rig: &Rig) {
+    let sql = "select count(*) from pg_locks l join pg_stat_activity a using (pid)
+               where l.relation = 'm0'::regclass and l.mode = 'AccessShareLock' and l.granted
+                 and a.xact_start < clock_timestamp() - interval '1 second' and a.pid <> pg_backend_pid()";
+    until("a step waits for the replica", async || rig.db.one(sql).await != "0").await;
+}
+
+/// In vain for longer than its `lock_timeout`, the migration fails; and whoever comes after it waits as long.
+async fn assert_passes_soon(rig: &Rig, migration: &str) {
+    let sql = format!("set lock_timeout = '10s'; {migration}; select count(*) from m0; reset lock_timeout");
+    rig.db.client.batch_execute(&sql).await.unwrap_or_else(|e| panic!("{migration}: {e:?}"));
+}
+
+/// The replica's server hangs with a step's batch, with the look at it that a step begins with, and with a page of a
+/// table that is copied again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_passes_beside_a_replica_that_hangs() {
+    let rig = rig_on(Path::Sqld).await;
+    let _server = Server::following(config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone())).await;
+    rig.db.sql("update m0 set v = 1 where id = 1").await;
+    arrives(&rig, "SELECT v FROM m0 WHERE id = 1", "1").await;
+    let Home::Sqld(sqld) = &rig.home else { panic!("a server") };
+    let sqld = sqld.id().unwrap();
+    for number in 0..3 {
+        signal(sqld, "-STOP");
+        rig.db
+            .sql(&format!("update m0 set v = 10 + {number} where id <= 20; delete from m0 where id = 30 + {number}"))
+            .await;
+        if number == 2 {
+            pgflume::resync::request(&rig.second_worker(), &["m1"]).await.unwrap();
+        }
+        a_step_holds_m0(&rig).await;
+        assert_passes_soon(&rig, &format!("alter table m0 add column w{number} int")).await;
+        signal(sqld, "-CONT");
+        arrives(&rig, "SELECT count(*) FROM m0 WHERE v >= 10", "20").await;
+        assert_equal(&rig).await;
+    }
+    until("nothing is left", async || rig.db.queued().await == 0).await;
+    assert_eq!(rig.db.dead().await.len(), 0);
+}
+
+/// A replica's table that is altered may take long.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_passes_while_the_replica_is_altered() {
+    let rig = rig().await;
+    rig.db.sql("alter table m0 add column w int default 5").await;
+    let directory = tempfile::tempdir().unwrap();
+    let (log, file) = (directory.path().join("log"), directory.path().join("schema.json"));
+    std::fs::write(&file, definitions().replacen(r#""v":"INTEGER""#, r#""v":"INTEGER","w":"INTEGER""#, 1)).unwrap();
+    let Target::File(replica) = rig.home.target() else { panic!("a file") };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
+    command.arg("sync").env("PGMQ_URL", rig.db.url()).env("SCHEMA_FILE", &file).current_dir(directory.path());
+    command.env("LIBSQL_URL", format!("file:{}", replica.display()));
+    command.env("FAILPOINTS", format!("{}=return(15000)", pgflume::failpoint::ALTERING));
+    let mut process = Process::spawn(&mut command, &log, None);
+    until("the replica is altered", async || tail(&log).contains("altering: the process stalls")).await;
+    assert_passes_soon(&rig, "alter table m0 add column x int").await;
+    let other = rig.second_worker().drain(Duration::ZERO).await.unwrap();
+    assert!(other.busy, "another worker steps in while the replica is altered: {other:?}");
+    until("it ends", async || process.ended().is_some()).await;
+    let copied = "SELECT count(*) FROM m0 WHERE w = 5";
+    let worker =
+        Worker::new(config(&rig.db.url(), rig.home.target(), schema(&std::fs::read_to_string(&file).unwrap())));
+    while worker.drain(Duration::from_secs(25)).await.unwrap().rebuilding > 0 {}
+    assert_eq!(rig.rows(copied).await, ["50"]);
+    assert_equal(&rig).await;
 }

@@ -2,10 +2,11 @@
 //! emptied, restored or made anew meanwhile.
 
 use crate::snapshot::{assert_equal, rebuilt, write_by_hand};
-use crate::support::{Home, PATHS, Path, Rig, Server, config, schema, until};
+use crate::support::{Db, Home, PATHS, Path, Rig, Server, config, schema, until};
 use crate::volume::set_up;
 use pgflume::capture::{TeardownOptions, teardown};
 use pgflume::config::Target;
+use pgflume::drift::Kind;
 use pgflume::postgres::PgUrl;
 use pgflume::status::{status, unready};
 use pgflume::sync::Worker;
@@ -336,4 +337,163 @@ async fn a_table_that_setup_altered_is_filled_also_where_setup_died_before_it_co
     }
     assert_equal(&rig).await;
     assert_eq!(rig.rows("SELECT count(*), count(v), max(v) FROM t").await, ["50|50|old"]);
+}
+
+/// The only reason of `/ready` that is about the schema.
+async fn schema_reason(rig: &Rig) -> String {
+    unready(&rig.worker).await.remove("schema").unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn capture_that_was_dropped_with_its_records_is_missed_until_it_is_set_up_again() {
+    for path in PATHS {
+        for how in ["drop schema pgflume cascade", "teardown", "delete from pgflume.captured"] {
+            let rig = paired(path).await;
+            assert_eq!(schema_reason(&rig).await, "", "{how}");
+            match how {
+                "teardown" => {
+                    let url = PgUrl::parse(&rig.db.url()).unwrap();
+                    drop(teardown(&url, rig.worker.queue(), TeardownOptions { drop_queue: false }).await.unwrap());
+                }
+                sql => rig.db.sql(sql).await,
+            }
+            for i in 0..3 {
+                rig.db.sql(&format!("insert into t values (200 + {i}, 'maybe unseen')")).await;
+                rig.worker.drain(BUDGET).await.unwrap();
+                let drift = status(&rig.worker).await.unwrap().drift;
+                assert!(drift.len() == 1 && drift[0].kind == Kind::CaptureMissing, "{how}: {drift:?}");
+                assert!(drift[0].line().contains("pgflume setup"), "{how}: {drift:?}");
+                assert!(schema_reason(&rig).await.contains("pgflume setup"), "{how}");
+            }
+            set_up(&rig.db.url(), rig.worker.schema()).await;
+            rebuilt(&rig).await;
+            assert_equal(&rig).await;
+            assert_eq!(schema_reason(&rig).await, "", "{how}");
+            assert_eq!(status(&rig.worker).await.unwrap().drift, [], "{how}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_goes_on_without_capture_says_so_by_a_nuke() {
+    let rig = paired(Path::File).await;
+    let url = PgUrl::parse(&rig.db.url()).unwrap();
+    drop(teardown(&url, rig.worker.queue(), TeardownOptions { drop_queue: false }).await.unwrap());
+    rig.drain().await;
+    assert_ne!(schema_reason(&rig).await, "");
+    nuke(&rig.worker, None, true).await.unwrap();
+    rebuilt(&rig).await;
+    assert_eq!(status(&rig.worker).await.unwrap().drift, []);
+    assert_eq!(schema_reason(&rig).await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn capture_that_comes_while_changes_are_followed_is_remembered_too() {
+    let rig = Rig::new(Path::File, schema(TABLES)).await;
+    rig.db.sql(MAKE).await;
+    let server = Server::following(config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone())).await;
+    until("it follows", async || server.call("GET", "/ready", None).await.status == 200).await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    let count = "SELECT count(*) FROM t";
+    until("it has copied", async || file(&rig.home).exists() && rig.rows(count).await == ["50"]).await;
+    rig.db.sql("drop schema pgflume cascade").await;
+    until("it says so", async || {
+        let answer = server.call("GET", "/ready", None).await;
+        answer.status == 503 && answer.body.contains("was captured")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_of_the_database_does_not_take_its_replica_and_a_renamed_one_keeps_it() {
+    for path in PATHS {
+        for is_of_older_version in [false, true] {
+            let rig = paired(path).await;
+            if is_of_older_version {
+                let owner = rig.rows("SELECT owner FROM _pgflume_head").await.swap_remove(0);
+                let (system, rest) = owner.split_once('/').unwrap();
+                let owner = format!("{}/{rest}", system.split('-').next().unwrap());
+                write_by_hand(&rig, &format!("UPDATE _pgflume_head SET owner = '{owner}'")).await;
+                let old = "split_part(source_id, '/', 1) || '/' || split_part(source_id, '/', 2)";
+                rig.db.sql(&format!("update pgflume.progress set source_id = {old}")).await;
+            }
+            let head = rig.rows("SELECT epoch, seq, owner FROM _pgflume_head").await;
+            let Rig { db, home, worker } = rig;
+            let (name, cluster) = (db.name.clone(), db.cluster());
+            drop(db);
+            let copy = Db::named(format!("{name}_copy"), cluster, &name).await;
+            copy.sql("update t set v = 'of the copy'; insert into t values (1000, 'of the copy')").await;
+            let theirs = Rig::with(copy, home, worker.schema().clone());
+            for _ in 0..2 {
+                let error = refusal(&theirs.worker).await;
+                assert!(error.contains("another database"), "{error}");
+                assert_ne!(unready(&theirs.worker).await.len(), 0);
+            }
+            assert_eq!(theirs.rows("SELECT epoch, seq, owner FROM _pgflume_head").await, head, "{path:?}");
+            // The other one goes on, under another name, too.
+            let Rig { home, db: copy, .. } = theirs;
+            let ours = Rig { db: Db::existing(&name, cluster).await, home, worker };
+            ours.db.sql("insert into t values (60, 'new')").await;
+            assert_eq!(ours.drain().await.queued, 0);
+            assert_equal(&ours).await;
+            let Rig { db, home, worker } = ours;
+            drop(db);
+            let renamed = format!("{name}_renamed");
+            until("nobody is connected", async || {
+                let others = format!("select count(*) from pg_stat_activity where datname = '{name}'");
+                copy.one(&others).await == "0"
+            })
+            .await;
+            copy.sql(&format!("alter database {name} rename to {renamed}")).await;
+            let ours = Rig::with(Db::existing(&renamed, cluster).await, home, worker.schema().clone());
+            ours.db.sql("insert into t values (61, 'newer')").await;
+            assert_eq!(ours.drain().await.queued, 0);
+            assert_equal(&ours).await;
+            let epoch = ours.db.one("select epoch from pgflume.progress").await;
+            assert!(head[0].starts_with(&epoch) && healed_from(&ours).await.is_none(), "nothing was paired anew");
+            assert!(ours.rows("SELECT owner FROM _pgflume_head").await[0].ends_with(&renamed));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nuke_that_leaves_the_tables_empty_does_so_too_where_it_is_cut_short_twice() {
+    let rig = paired(Path::File).await;
+    let url = format!("file:{}", file(&rig.home).display());
+    for place in ["reset", "announced"] {
+        let died = pgflume(&rig, &url, TABLES, &["nuke", "--yes", "--no-refill"], &format!("{place}=return"));
+        assert!(!died.status.success(), "{}", errors(&died));
+    }
+    rebuilt(&rig).await;
+    assert_eq!(rig.rows("SELECT count(*) FROM t").await, ["0"]);
+    rig.db.sql("insert into t values (60, 'new')").await;
+    rig.drain().await;
+    assert_eq!(rig.rows("SELECT id FROM t").await, ["60"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_that_somebody_removed_make_the_tables_be_copied_again() {
+    let rig = paired(Path::File).await;
+    write_by_hand(&rig, "DELETE FROM t WHERE id < 10").await;
+    rig.db.sql("delete from pgflume.shapes").await;
+    rebuilt(&rig).await;
+    assert_equal(&rig).await;
+    assert_ne!(rig.db.one("select count(*) from pgflume.shapes").await, "0");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_whose_copy_has_taken_the_queue_says_how_to_take_it_back() {
+    let (rig, copied) = (paired(Path::File).await, Home::new(Path::File));
+    std::fs::copy(file(&rig.home), file(&copied)).unwrap();
+    rig.db.sql("update t set v = 'new' where id = 1").await;
+    worker_at(&rig, &copied).drain(BUDGET).await.unwrap();
+    let error = refusal(&rig.worker).await;
+    for part in ["this was the queue's replica", "another address", "take it back", "pgflume nuke", "QUEUE_NAME"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    nuke(&rig.worker, None, true).await.unwrap();
+    rebuilt(&rig).await;
+    assert_equal(&rig).await;
+    let error = refusal(&worker_at(&rig, &copied)).await;
+    assert!(error.contains("this was the queue's replica"), "{error}");
 }

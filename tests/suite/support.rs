@@ -44,7 +44,7 @@ pub fn own_cluster() -> Cluster {
     start_cluster(std::env::var_os("PGFLUME_TEST_PG").map(PathBuf::from))
 }
 
-fn start_cluster(bin_dir: Option<PathBuf>) -> Cluster {
+pub fn start_cluster(bin_dir: Option<PathBuf>) -> Cluster {
     let mut settings = vec![("fsync", "off"), ("max_connections", "300")];
     if bin_dir.is_none() {
         settings.push(("shared_preload_libraries", "pg_cron"));

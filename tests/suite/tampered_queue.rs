@@ -90,14 +90,20 @@ async fn whatever_is_done_to_the_queue_is_told_with_its_mend() {
             format!("alter table {Q} disable trigger pgflume_deleted"),
             "lacks pgflume_deleted",
             "pgflume setup",
-            format!("alter table {Q} enable trigger pgflume_deleted"),
+            format!("alter table {Q} enable always trigger pgflume_deleted"),
+        ),
+        (
+            format!("alter table {Q} enable trigger pgflume_changed"),
+            "lacks pgflume_changed",
+            "pgflume setup",
+            format!("alter table {Q} enable always trigger pgflume_changed"),
         ),
         (
             format!("drop trigger pgflume_truncated on {Q}"),
             "lacks pgflume_truncated",
             "pgflume setup",
             format!(
-                "create trigger pgflume_truncated after truncate on {Q} for each statement execute function pgflume.note_loss('{DEFAULT_QUEUE}')"
+                "create trigger pgflume_truncated after truncate on {Q} for each statement execute function pgflume.note_loss('{DEFAULT_QUEUE}'); alter table {Q} enable always trigger pgflume_truncated"
             ),
         ),
     ] {

@@ -81,7 +81,7 @@ async fn a_key_at_which_postgres_fails_stays_and_its_table_is_not_called_equal()
         .await;
     set_up(&rig.db.url(), rig.worker.schema()).await;
     rebuilt(&rig).await;
-    rig.db.sql("set pgflume.step = on; update t set v = 0 where id = 7; delete from pgmq.q_replicate_data_libsql; reset pgflume.step").await;
+    rig.db.sql("update t set v = 0 where id = 7; select set_config('pgflume.takes', pg_current_xact_id()::text, true); delete from pgmq.q_replicate_data_libsql").await;
     write_by_hand(&rig, "INSERT INTO t VALUES (100.5, 1)").await;
     let report = verified(&rig, true).await;
     assert!(!report.is_equal() && report.tables["ok"].problem.is_none(), "{report:?}");

@@ -2,9 +2,10 @@
 //! for a time. The next drain, of whatever process, notices each, and both sides are equal at its end. What leaves
 //! rows as they are has no table copied.
 
-use crate::support::{Db, Home, Path, Rig, newest_cluster, schema};
+use crate::support::{Db, Home, Path, Rig, newest_cluster, schema, start_cluster};
 use pgflume::capture::{self, SetupOptions};
 use pgflume::config::{DEFAULT_QUEUE, QueueName};
+use pgflume::demo::postgres::Stop;
 use pgflume::drift::Kind;
 use pgflume::postgres::PgUrl;
 use pgflume::status;
@@ -32,7 +33,7 @@ const PLAIN: &str =
     "create table T (id int primary key, v int, w text); insert into T values (1, 10, 'a'), (2, 20, 'b')";
 const VALUES: &str = r#""v": "INTEGER", "w": "TEXT""#;
 
-const CASES: [Case; 32] = [
+const CASES: [Case; 43] = [
     case("a partition dropped", BY_DAY, DAY, &["drop table T_1"]),
     case("a partition detached", BY_DAY, DAY, &["alter table T detach partition T_1"]),
     case("a partition detached beside others", BY_DAY, DAY, &["alter table T detach partition T_1 concurrently"]),
@@ -231,6 +232,96 @@ const CASES: [Case; 32] = [
         r#""m": "TEXT""#,
         &["create type new_T as enum ('a', 'b'); alter table T alter m type new_T using 'b'; drop type mood_T; alter type new_T rename to mood_T"],
     ),
+    Case {
+        what: "a column that only the filter uses, dropped and made anew",
+        made: "create table T (id int primary key, v int, deleted bool not null default true); insert into T values (1, 10), (2, 20)",
+        columns: r#""v": "INTEGER""#,
+        filter: "not deleted",
+        done: &["alter table T drop column deleted", "alter table T add column deleted bool not null default false"],
+    },
+    Case {
+        what: "columns that only the filter uses, which swap their names",
+        made: "create table T (id int primary key, v int, a bool, b bool); insert into T values (1, 10, true, false), (2, 20, false, true)",
+        columns: r#""v": "INTEGER""#,
+        filter: "a",
+        done: &["alter table T rename a to c", "alter table T rename b to a", "alter table T rename c to b"],
+    },
+    case(
+        "a trigger's function replaced and put back",
+        PLAIN,
+        VALUES,
+        &[r#"do $$ declare was text := pg_get_functiondef('pgflume."replicate_data_libsql.public.T.insert"'::regproc); begin
+             create or replace function pgflume."replicate_data_libsql.public.T.insert"() returns trigger language plpgsql as 'begin return null; end';
+             insert into T values (3, 30, 'c');
+             execute was; end $$"#],
+    ),
+    case(
+        "a row trigger's function replaced and put back",
+        BY_DAY,
+        DAY,
+        &[r#"do $$ declare was text := pg_get_functiondef('pgflume."replicate_data_libsql.public.T.row"'::regproc); begin
+             create or replace function pgflume."replicate_data_libsql.public.T.row"() returns trigger language plpgsql as 'begin return null; end';
+             insert into T values (3, '2024-02-06');
+             execute was; end $$"#],
+    ),
+    case(
+        "a new partition whose row trigger was off for a time",
+        BY_DAY,
+        DAY,
+        &[
+            "create table T_3 partition of T for values from ('2024-03-01') to ('2024-04-01')",
+            "alter table T_3 disable trigger user",
+            "insert into T values (3, '2024-03-01')",
+            "alter table T_3 enable always trigger pgflume_replicate_data_libsql_row",
+        ],
+    ),
+    case(
+        "the same in the transaction that makes it",
+        BY_DAY,
+        DAY,
+        &["create table T_3 partition of T for values from ('2024-03-01') to ('2024-04-01'); alter table T_3 disable trigger user; insert into T values (3, '2024-03-01'); alter table T_3 enable always trigger pgflume_replicate_data_libsql_row"],
+    ),
+    case(
+        "a partition attached with rows as it was made, each of its columns altered later",
+        BY_DAY,
+        DAY,
+        &[
+            "create table T_3 (like T); insert into T_3 values (3, '2024-03-01'); alter table T attach partition T_3 for values from ('2024-03-01') to ('2024-04-01')",
+            "alter table T_3 alter id set statistics 50, alter day set statistics 50",
+        ],
+    ),
+    Case {
+        what: "a text search configuration of a filter altered",
+        made: "create text search configuration cfg_T (copy = simple); create table T (id int primary key, v text); insert into T values (1, 'running'), (2, 'x')",
+        columns: r#""v": "TEXT""#,
+        filter: "to_tsvector('public.cfg_T'::regconfig, v) @@ 'run'::tsquery",
+        done: &["alter text search configuration cfg_T alter mapping for asciiword with english_stem"],
+    },
+    Case {
+        what: "a collation of a filter made anew",
+        made: "create collation c_T (provider = icu, locale = 'und'); create table T (id int primary key, v text); insert into T values (1, 'a'), (2, 'A')",
+        columns: r#""v": "TEXT""#,
+        filter: "v = 'a' collate public.c_T",
+        done: &["drop collation c_T", "create collation c_T (provider = icu, locale = 'und-u-ks-level2', deterministic = false)"],
+    },
+    Case {
+        what: "a better fitting operator than a filter's",
+        made: "create function same_T(a text, b text) returns bool immutable language sql as 'select a = b'; create operator public.=== (leftarg = text, rightarg = text, function = same_T);
+               create table T (id int primary key, v varchar); insert into T values (1, 'a'), (2, 'b')",
+        columns: r#""v": "TEXT""#,
+        filter: "v operator(public.===) 'a'::varchar",
+        done: &["create function other_T(a varchar, b varchar) returns bool immutable language sql as 'select a <> b'; create operator public.=== (leftarg = varchar, rightarg = varchar, function = other_T)"],
+    },
+    Case {
+        what: "a function replaced that the text of a filter's function names",
+        made: "create function inner_T(v int) returns bool immutable language plpgsql as 'begin return v > 15; end';
+               create function middle_T(v int) returns bool immutable language sql as 'select public.inner_T(v)';
+               create function wants_T(v int) returns bool immutable language plpgsql as 'begin return public.middle_T(v); end';
+               create table T (id int primary key, v int); insert into T values (1, 10), (2, 20)",
+        columns: r#""v": "INTEGER""#,
+        filter: "public.wants_T(v)",
+        done: &["create or replace function inner_T(v int) returns bool immutable language plpgsql as 'begin return v < 15; end'"],
+    },
 ];
 
 fn queue() -> QueueName {
@@ -400,6 +491,7 @@ async fn what_leaves_rows_and_capture_as_they_are_has_nothing_copied() {
                 "create table T_3 partition of T for values from ('2024-03-01') to ('2024-04-01'); insert into T values (3, '2024-03-02')",
                 "create table T_4 (like T); alter table T attach partition T_4 for values from ('2024-04-01') to ('2024-05-01')",
                 "vacuum full T_1",
+                "alter table T_3 alter id set statistics 50",
                 "DRAIN",
                 "insert into T values (4, '2024-04-01')",
             ],
@@ -453,6 +545,66 @@ async fn what_swallowed_marks_at_the_queue_is_noticed_when_it_is_gone_again() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_that_emptied_tables_while_they_were_unlogged_is_noticed() {
+    let cluster = tokio::task::spawn_blocking(|| Box::leak(Box::new(start_cluster(None)))).await.unwrap();
+    let cases = [
+        case("a table", PLAIN, VALUES, &[]),
+        case("a partition", BY_DAY, DAY, &[]),
+        case("one that was only restarted", PLAIN, VALUES, &[]),
+    ];
+    let mut rig = rig(Db::on(cluster, "with_pgmq").await, &cases).await;
+    rig.db.sql("alter table t0 set unlogged; alter table t1_1 set unlogged").await;
+    cluster.stop(Stop::Immediate).unwrap();
+    cluster.start_again().unwrap();
+    rig.db = Db::existing(&rig.db.name, cluster).await;
+    assert_eq!(rig.db.one("select count(*) from t0").await, "0", "the crash has emptied it");
+    rig.db.sql("insert into t0 values (3, 30, 'c'); alter table t0 set logged; alter table t1_1 set logged").await;
+    drain_as_cron(&rig).await;
+    assert_eq!(compare(&rig, &cases).await, Vec::<String>::new());
+    assert_eq!(rig.db.one("select reason from pgflume.resyncs where name = 't2'").await, "setup");
+}
+
+/// The guards of the queue tell, or that they were others for a time.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_marks_off_the_queue_or_rewrites_them_is_noticed() {
+    const Q: &str = "pgmq.q_replicate_data_libsql";
+    for done in [
+        format!("set session_replication_role = replica; delete from {Q}; reset session_replication_role"),
+        format!("set session_replication_role = replica; truncate {Q}; reset session_replication_role"),
+        format!("set pgflume.step = on; delete from {Q}; reset pgflume.step"),
+        format!("update {Q} set message = jsonb_set(message, '{{keys}}', '[]')"),
+        format!(
+            "set session_replication_role = replica; update {Q} set message = jsonb_set(message, '{{keys}}', '[]'); reset session_replication_role"
+        ),
+        format!(
+            "do $$ declare was text := pg_get_functiondef('pgflume.note_loss'::regproc); begin
+            create or replace function pgflume.note_loss() returns trigger language plpgsql as 'begin return null; end';
+            delete from {Q}; execute was; end $$"
+        ),
+    ] {
+        let cases = [case("plain", PLAIN, VALUES, &[])];
+        let rig = rig(Db::new().await, &cases).await;
+        rig.db.sql("update t0 set v = 99").await;
+        rig.db.sql(&done).await;
+        drain_as_cron(&rig).await;
+        assert_eq!(compare(&rig, &cases).await, Vec::<String>::new(), "{done}");
+    }
+}
+
+/// PGMQ's own reading takes nothing and rewrites nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_at_the_queue_by_pgmq_is_no_loss() {
+    let cases = [case("plain", PLAIN, VALUES, &[])];
+    let rig = rig(Db::new().await, &cases).await;
+    rig.db.sql("update t0 set v = 99; select pgmq.read('replicate_data_libsql', 0, 10)").await;
+    rig.db.sql("select pgmq.set_vt('replicate_data_libsql', msg_id, 0) from pgmq.q_replicate_data_libsql").await;
+    assert_eq!(rig.db.one("select count(*) from pgflume.losses").await, "0");
+    drain_as_cron(&rig).await;
+    assert_eq!(compare(&rig, &cases).await, Vec::<String>::new());
+    assert_eq!(rig.db.one("select reason from pgflume.resyncs").await, "setup");
+}
+
 /// The worker looks while it is so, and again when setup has mended it: what came in between has no mark.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capture_that_was_tampered_with_is_drift_and_setup_has_the_table_copied() {
@@ -487,6 +639,24 @@ async fn a_capture_that_was_tampered_with_is_drift_and_setup_has_the_table_copie
         assert_eq!(compare(&rig, &cases).await, Vec::<String>::new(), "{done}");
         assert_eq!(status::status(&rig.worker).await.unwrap().drift, [], "{done}");
     }
+}
+
+/// What setup writes down and what is read later is written alike, whatever the database makes of names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_quotes_all_names_drifts_from_nothing() {
+    let made = "create table T (id int primary key, at point, w text); insert into T values (1, '(1,2)', 'a')";
+    let rig = rig(Db::new().await, &[case("point", made, r#""at": "TEXT", "w": "TEXT""#, &[])]).await;
+    let asked = "select reason from pgflume.resyncs";
+    for value in ["on", "off"] {
+        rig.db.sql(&format!("alter database {} set quote_all_identifiers = {value}", rig.db.name)).await;
+        drain_as_cron(&rig).await;
+        assert_eq!(status::status(&rig.second_worker()).await.unwrap().drift, [], "{value}");
+        assert_eq!(rig.db.one(asked).await, "setup", "nothing is copied again");
+        let json =
+            serde_json::json!({"t0": {"primaryKey": "id", "columns": {"id": "INTEGER", "at": "TEXT", "w": "TEXT"}}});
+        set_up(&rig.db, &json.to_string()).await;
+    }
+    assert_eq!(status::status(&rig.second_worker()).await.unwrap().drift, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,72 @@
+//! What goes on beside a step on a second connection: commits of their own, and a look at who waits for what the step
+//! holds. A step that is at work ends early for them; one that waits for the replica is given up. Either way the next
+//! one takes its locks behind theirs.
+
+use crate::error::{Error, Result};
+use crate::postgres::{Client, PgUrl, Purpose};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+use tokio_postgres::types::Type;
+
+/// Between two looks, and before the first: most steps are over by then. Whoever is seen twice waits for too long.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The second connection of a session, opened when it is first needed.
+pub(super) struct Beside<'a> {
+    postgres: &'a PgUrl,
+    client: OnceCell<Client>,
+    is_waited_for: AtomicBool,
+}
+
+impl<'a> Beside<'a> {
+    pub fn new(postgres: &'a PgUrl) -> Self {
+        Self { postgres, client: OnceCell::new(), is_waited_for: AtomicBool::new(false) }
+    }
+
+    pub async fn client(&self) -> Result<&Client> {
+        self.client.get_or_try_init(|| self.postgres.pinned(Purpose::Beside)).await
+    }
+
+    /// A step begins.
+    pub fn begin(&self) {
+        self.is_waited_for.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether somebody was seen who waits for the step.
+    pub fn is_waited_for(&self) -> bool {
+        self.is_waited_for.load(Ordering::Relaxed)
+    }
+
+    /// Does a part of the step whose transaction is `xid`, unless others wait for it too long. What the replica has
+    /// applied of it is in its ledger, and what it may still apply is fenced: as after any answer that is lost.
+    pub async fn unless_waited_for<T>(&self, xid: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.waited_for(xid) => Err(Error::unknown(
+                "the step is given up, because a session waits for a table that it holds (see pg_locks) and it would take longer; what is not acknowledged is still queued",
+            )),
+        }
+    }
+
+    /// Comes back when somebody has been seen twice.
+    async fn waited_for(&self, xid: &str) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let is_any = self.look(xid).await.unwrap_or_else(|e| {
+                tracing::debug!(error = %e, "who waits for the step cannot be seen");
+                false
+            });
+            if self.is_waited_for.swap(is_any, Ordering::Relaxed) && is_any {
+                return;
+            }
+        }
+    }
+
+    async fn look(&self, xid: &str) -> Result<bool> {
+        let sql = include_str!("../../sql/waited_for.sql");
+        let row = self.client().await?.query_typed_one(sql, &[(&xid, Type::TEXT)]).await?;
+        Ok(row.try_get(0)?)
+    }
+}
