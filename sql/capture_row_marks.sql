@@ -1,7 +1,14 @@
     begin
+        -- Of the types of setup still? With another type a cast or an operator may be its owner's function, which
+        -- would run with our rights.
+        if {{is_known}} then
 {{marked}}
-    exception when datatype_mismatch or undefined_column then
-        -- compiled with another type of a column than it has now, or a column is gone: these are parsed each time
+        else
+{{otherwise}}
+        end if;
+    exception when datatype_mismatch or undefined_column or internal_error
+            or undefined_function or ambiguous_function or undefined_object then
+        -- compiled with another type of a column than it has now, or a type or a column is gone: these are parsed each time
         marked := '[]';
         if tg_op <> 'INSERT' then
             execute {{keys}} into marked using old, marked;

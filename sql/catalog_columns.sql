@@ -26,7 +26,8 @@ select w.name, c.oid,
        -- then a text need not be UTF-8
        pg_catalog.current_setting('server_encoding') = 'SQL_ASCII',
        from_text.runs_code,
-       c.relkind = 'p'
+       c.relkind = 'p',
+       strings.are_strings
 from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as w(name, schema, source)
 join pg_catalog.pg_namespace n on n.nspname = w.schema
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p')
@@ -101,3 +102,17 @@ cross join lateral (
                       join pg_catalog.pg_constraint x on x.contypid = part.oid
                       join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass and d.objid = x.oid
                       where part.is_inside and d.refclassid in ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass)) as runs_code) from_text
+-- enums and ranges, themselves or as elements
+cross join lateral (
+    with recursive part(oid) as (
+        select base.oid
+        union
+        select below.oid
+        from part
+        join pg_catalog.pg_type t on t.oid = part.oid
+        cross join lateral (
+            select t.typbasetype where t.typtype = 'd'
+            union all
+            select t.typelem where t.typsubscript = 'array_subscript_handler'::pg_catalog.regproc) below(oid))
+    select exists (select from part join pg_catalog.pg_type t on t.oid = part.oid
+                   where t.oid >= 10000 and t.typtype in ('e', 'r', 'm')) as are_strings) strings

@@ -140,12 +140,74 @@ set bytea_output = 'hex'
 set extra_float_digits = 3
 set quote_all_identifiers = off
 as $body$
+declare
+    image      pg_catalog.text;
+    new_record pg_catalog.jsonb;
+    old_record pg_catalog.jsonb;
 begin
+    -- to_jsonb() runs a cast to JSON, which may be a function of the type's owner, and would run with our rights: what
+    -- may have one is written by its output function. Only a superuser makes casts of a superuser's types.
+    if exists (
+        select from pg_catalog.pg_attribute a
+        where a.attrelid = tg_relid and a.attnum > 0 and not a.attisdropped and a.atttypid >= 10000
+    ) then
+        with recursive part(attnum, oid, is_inside) as (
+            select a.attnum, a.atttypid, false
+            from pg_catalog.pg_attribute a
+            where a.attrelid = tg_relid and a.attnum > 0 and not a.attisdropped
+            union
+            select part.attnum, below.oid, below.is_inside
+            from part
+            join pg_catalog.pg_type t on t.oid = part.oid
+            cross join lateral (
+                select t.typbasetype, part.is_inside where t.typtype = 'd'
+                union all
+                select t.typelem, part.is_inside where t.typsubscript = 'array_subscript_handler'::pg_catalog.regproc
+                union all
+                select f.atttypid, true from pg_catalog.pg_attribute f
+                where t.typtype = 'c' and f.attrelid = t.typrelid and f.attnum > 0 and not f.attisdropped
+            ) below(oid, is_inside)
+            where part.oid >= 10000 or t.typsubscript = 'array_subscript_handler'::pg_catalog.regproc
+        ), kinds as (
+            select part.attnum,
+                pg_catalog.bool_or(t.typsubscript = 'array_subscript_handler'::pg_catalog.regproc and not part.is_inside) as is_array,
+                pg_catalog.bool_or(leaf.is_foreign) as is_foreign,
+                pg_catalog.bool_or(leaf.is_foreign and part.is_inside) as is_inside
+            from part
+            join pg_catalog.pg_type t on t.oid = part.oid
+            join pg_catalog.pg_roles o on o.oid = t.typowner
+            cross join lateral (
+                select t.oid >= 10000 and not o.rolsuper and t.typtype in ('b', 'e', 'r', 'm')
+                    and t.typsubscript <> 'array_subscript_handler'::pg_catalog.regproc
+            ) leaf(is_foreign)
+            group by part.attnum
+        )
+        select 'select ' || pg_catalog.string_agg(pg_catalog.format(
+                case when not k.is_foreign then 'pg_catalog.jsonb_build_object(%L, pg_catalog.to_jsonb(($1).%I))'
+                     when k.is_array and not k.is_inside then 'pg_catalog.jsonb_build_object(%1$L, pg_catalog.to_jsonb((case when pg_catalog.num_nulls(($1).%2$I) operator(pg_catalog.=) 0 then pg_catalog.format(''%%s'', ($1).%2$I) end)::pg_catalog.text[]))'
+                     else 'pg_catalog.jsonb_build_object(%1$L, case when pg_catalog.num_nulls(($1).%2$I) operator(pg_catalog.=) 0 then pg_catalog.format(''%%s'', ($1).%2$I) end)'
+                end, a.attname, a.attname), ' operator(pg_catalog.||) ' order by a.attnum)
+        into image
+        from kinds k
+        join pg_catalog.pg_attribute a on a.attrelid = tg_relid and a.attnum = k.attnum
+        having pg_catalog.bool_or(k.is_foreign);
+    end if;
+    if image is null then
+        new_record := pg_catalog.to_jsonb(new);
+        old_record := pg_catalog.to_jsonb(old);
+    else
+        if tg_op <> 'DELETE' then
+            execute image into new_record using new;
+        end if;
+        if tg_op <> 'INSERT' then
+            execute image into old_record using old;
+        end if;
+    end if;
     execute pg_catalog.format('insert into pgmq.%I (vt, message) values (pg_catalog.clock_timestamp(), $1)',
             'q_' || coalesce(tg_argv[0], {{image_queue}}))
         using pg_catalog.jsonb_build_object(
-            'record', pg_catalog.to_jsonb(new),
-            'old_record', pg_catalog.to_jsonb(old),
+            'record', new_record,
+            'old_record', old_record,
             'type', tg_op,
             'table', tg_table_name);
     return null;

@@ -16,7 +16,8 @@ select
     e.oid is not null,
     -- the comparisons of enums do not take a domain over one
     t.typtype::pg_catalog.text = 'e' and a.atttypid = t.oid,
-    exists (select from pg_catalog.pg_cast k where k.castsource = t.oid and k.casttarget = 'text'::pg_catalog.regtype and k.castfunc >= 16384),
+    -- those that have the same number on every server
+    case when a.atttypid < 10000 then a.atttypid end,
     t.typtype::pg_catalog.text = 'e' and a.atttypid <> t.oid
 from types c
 join pg_catalog.pg_attribute a on a.attrelid = $1 and a.attnum = c.attnum

@@ -134,7 +134,7 @@ fn read_sql(source: &SourceTable) -> String {
         let column = &source.columns[position];
         names.push(format!("_pgflume_k{i}"));
         arrays.push(format!("pg_catalog.unnest(${}::pg_catalog.text[])", i + 1));
-        casts.push(format!("_pgflume_k{i}::{} as _pgflume_v{i}", column.cast));
+        casts.push(format!("{} as _pgflume_v{i}", column.made_from(&format!("_pgflume_k{i}"))));
         marked.push(selected(table.columns[position].kind, column, &format!("k._pgflume_v{i}")));
         equal.push(format!("{} {} k._pgflume_v{i}", source.compared(position), column.equals));
     }
@@ -176,7 +176,7 @@ fn selected(kind: ColumnType, column: &SourceColumn, reference: &str) -> String 
 pub fn expression(kind: ColumnType, column: &SourceColumn, reference: &str) -> String {
     match (kind, &column.base) {
         (ColumnType::Json, base) if *base != Type::JSON && *base != Type::JSONB => {
-            let json = format!("pg_catalog.to_jsonb({reference})::pg_catalog.text");
+            let json = format!("pg_catalog.to_jsonb({})::pg_catalog.text", json_source(column, reference));
             match other_bounds(column, reference) {
                 Some(test) => format!("case when {test} then '{OTHER_BOUNDS}' else {json} end"),
                 None => json,
@@ -185,7 +185,17 @@ pub fn expression(kind: ColumnType, column: &SourceColumn, reference: &str) -> S
         (ColumnType::Text, base) if [Type::TIMESTAMP, Type::TIMESTAMPTZ, Type::DATE].contains(base) => {
             format!("(pg_catalog.to_jsonb({reference}) operator(pg_catalog.#>>) '{{}}')")
         }
-        _ => format!("{reference}::pg_catalog.text"),
+        _ => column.text_of(reference),
+    }
+}
+
+/// What JSON is made of. An enum and a range are strings there, unless somebody has made a cast to JSON, which may
+/// come between a look and the read: made of their text, none is run.
+fn json_source(column: &SourceColumn, reference: &str) -> String {
+    match (column.is_string_in_json, column.is_array) {
+        (false, _) => reference.to_owned(),
+        (true, false) => column.text_of(reference),
+        (true, true) => format!("({})::pg_catalog.text[]", column.text_of(reference)),
     }
 }
 
@@ -194,7 +204,7 @@ pub fn expression(kind: ColumnType, column: &SourceColumn, reference: &str) -> S
 fn other_bounds(column: &SourceColumn, reference: &str) -> Option<String> {
     if column.has_arrays_inside {
         let bounds = r#"(^|[(,"{])(\[-?[0-9]+:-?[0-9]+\])+=\{"#;
-        return Some(format!("{reference}::pg_catalog.text operator(pg_catalog.~) '{bounds}'"));
+        return Some(format!("{} operator(pg_catalog.~) '{bounds}'", column.text_of(reference)));
     }
     column.is_array.then(|| format!("pg_catalog.array_dims({reference}) operator(pg_catalog.~) '\\[(?!1:)'"))
 }

@@ -177,22 +177,41 @@ impl Source {
 
     fn body(&self, queue: &QueueName, event: Event) -> String {
         let each = |sql: &dyn Fn(&Target) -> String| self.targets.iter().map(sql).collect::<String>();
-        let rows = |rows: &str, conflicts: &str, one: String, many: String| {
-            let values = [("rows", rows), ("conflicts", conflicts), ("one", one.trim_end()), ("many", many.trim_end())];
-            fill(include_str!("../../sql/capture_rows.sql"), &values)
+        let written = |side: &str| {
+            let (one, many) = (each(&|t| t.one(queue, side)), each(&|t| t.many(queue, side)));
+            self.rows(side, one, &many, &each(&|t| t.of_any_types().many(queue, side)))
         };
-        let written = |side: &str| rows(side, "", each(&|t| t.one(queue, side)), each(&|t| t.many(queue, side)));
         match event {
             Event::Insert => written(NEW_ROWS),
             Event::Delete => written(OLD_ROWS),
             Event::Update => {
-                let (one, many) = (each(&|t| t.one_updated(queue)), each(&|t| t.marks(queue, &t.changed_rows())));
-                // Columns are named without their table there, and one may have the name of a variable.
-                rows(NEW_ROWS, "#variable_conflict use_column\n", one, many)
+                let marks = |t: &Target| t.marks(queue, &t.changed_rows());
+                let (one, many) = (each(&|t| t.one_updated(queue)), each(&marks));
+                self.rows(NEW_ROWS, one, &many, &each(&|t| marks(&t.of_any_types())))
             }
             Event::Truncate => filled(include_str!("../../sql/capture_statement.sql"), each(&|t| t.truncated(queue))),
             Event::Row => filled(include_str!("../../sql/capture_row.sql"), each(&|t| t.row_marks(queue))),
         }
+    }
+
+    /// The body of a statement trigger: what it runs for one row, for many, and where a column is of another type than
+    /// at `setup`.
+    fn rows(&self, rows: &str, one: String, many: &str, otherwise: &str) -> String {
+        let mut guarded: Vec<_> = self.targets.iter().flat_map(|t| t.guarded()).collect();
+        guarded.sort_by_key(|c| &c.name);
+        guarded.dedup_by_key(|c| &c.name);
+        let is_known: Vec<_> = guarded.iter().filter_map(|c| c.is_as_it_was(&quote(&c.name))).collect();
+        let missing: Vec<_> = guarded.iter().map(|c| format!("null::pg_catalog.xid as {}", quote(&c.name))).collect();
+        let is_known = if is_known.is_empty() { "true".to_owned() } else { is_known.join("\n                and ") };
+        let values = [
+            ("rows", rows),
+            ("is_known", &is_known),
+            ("missing", &missing.join(", ")),
+            ("one", one.trim_end()),
+            ("many", many.trim_end()),
+            ("otherwise", otherwise.trim_end()),
+        ];
+        fill(include_str!("../../sql/capture_rows.sql"), &values)
     }
 }
 
@@ -201,6 +220,17 @@ fn filled(body: &str, statements: String) -> String {
 }
 
 impl Target {
+    /// The columns that are written or compared as their types are.
+    fn guarded(&self) -> impl Iterator<Item = &SourceColumn> {
+        self.key.iter().chain(self.watched.iter().flatten().filter(|c| c.is_compared_by_type()))
+    }
+
+    /// The same whatever types its columns have.
+    fn of_any_types(&self) -> Self {
+        let each = |columns: &[SourceColumn]| columns.iter().map(SourceColumn::of_any_type).collect::<Vec<_>>();
+        Self { key: each(&self.key), watched: self.watched.as_deref().map(each), ..self.clone() }
+    }
+
     fn pins(&self, event: Event) -> BTreeSet<Pin> {
         if event == Event::Truncate {
             return BTreeSet::new();
@@ -228,8 +258,9 @@ impl Target {
     /// The marks of all of `rows`.
     fn many(&self, queue: &QueueName, rows: &str) -> String {
         let keys = self.key_columns("t");
-        let marks = self.marks(queue, &format!("                select {keys}\n                from {rows} t"));
-        let Some(key) = self.block_key() else { return marks };
+        let Some(key) = self.block_key() else {
+            return self.marks(queue, &format!("                select {keys}\n                from {rows} t"));
+        };
         let head = format!("{{\"v\":1,\"table\":{},\"keys\":[[\"", serde_json::json!(self.table.name));
         let values = [
             ("queue", queue.table()),
@@ -239,10 +270,7 @@ impl Target {
             ("message_keys", MESSAGE_KEYS.to_string()),
             ("block_keys", BLOCK_KEYS.to_string()),
         ];
-        let values = values.each_ref().map(|(n, v)| (*n, v.as_str()));
-        let blocks = fill(include_str!("../../sql/capture_blocks.sql"), &values);
-        let ways = [("blocks", blocks.as_str()), ("marks", marks.as_str())];
-        fill(include_str!("../../sql/capture_typed.sql"), &[&values[..], &ways].concat())
+        fill(include_str!("../../sql/capture_blocks.sql"), &values.each_ref().map(|(n, v)| (*n, v.as_str())))
     }
 
     /// The key's column where its values fit into arrays of values of one length, whose parts are found at once.
@@ -361,11 +389,14 @@ impl Target {
         }
     }
 
-    fn row_marks(&self, queue: &QueueName) -> String {
-        let key = |side: &str| {
-            let parts: Vec<_> = self.key.iter().map(|c| c.key_text(&column(side, &c.name))).collect();
-            format!("pg_catalog.jsonb_build_array({})", parts.join(", "))
-        };
+    /// The key of a row as JSON.
+    fn row_key(&self, side: &str) -> String {
+        let parts: Vec<_> = self.key.iter().map(|c| c.key_text(&column(side, &c.name))).collect();
+        format!("pg_catalog.jsonb_build_array({})", parts.join(", "))
+    }
+
+    /// What of the row before a row trigger is marked.
+    fn row_marked(&self) -> String {
         let differs: Vec<_> = self
             .key
             .iter()
@@ -375,14 +406,26 @@ impl Target {
             none if none.is_empty() => "false".to_owned(),
             some => some.join("\n            or "),
         };
-        let (old_key, new_key, differs) = (key("old"), key("new"), differs.join(" or "));
+        let (old_key, new_key, differs) = (self.row_key("old"), self.row_key("new"), differs.join(" or "));
         let compared =
             [("old_key", old_key.as_str()), ("new_key", &new_key), ("key_differs", &differs), ("changed", &changed)];
-        let marked = fill(include_str!("../../sql/capture_row_marked.sql"), &compared);
+        fill(include_str!("../../sql/capture_row_marked.sql"), &compared)
+    }
+
+    fn row_marks(&self, queue: &QueueName) -> String {
+        let is_known: Vec<_> = self.guarded().filter_map(|c| c.is_as_it_was(&column("new", &c.name))).collect();
+        let is_known = if is_known.is_empty() { "true".to_owned() } else { is_known.join("\n            and ") };
+        let any = self.of_any_types();
         // `$1` is the row, `$2` what is marked already.
-        let anew = text(&format!("select $2 operator(pg_catalog.||) pg_catalog.jsonb_build_array({})", key("($1)")));
-        let names = self.names(queue);
-        let own = [("marked", marked.trim_end()), ("keys", anew.as_str())];
+        let anew =
+            text(&format!("select $2 operator(pg_catalog.||) pg_catalog.jsonb_build_array({})", any.row_key("($1)")));
+        let (names, marked, otherwise) = (self.names(queue), self.row_marked(), any.row_marked());
+        let own = [
+            ("is_known", is_known.as_str()),
+            ("marked", marked.trim_end()),
+            ("otherwise", otherwise.trim_end()),
+            ("keys", anew.as_str()),
+        ];
         let values = [&names.each()[..], &own].concat();
         fill(include_str!("../../sql/capture_row_marks.sql"), &values)
     }
@@ -500,7 +543,13 @@ mod tests {
     }
 
     fn typed(name: &str, base: &str) -> SourceColumn {
-        SourceColumn { name: name.into(), base: Some(base.into()), not_null: true, ..SourceColumn::default() }
+        SourceColumn {
+            name: name.into(),
+            base: Some(base.into()),
+            own_type: Some(20),
+            not_null: true,
+            ..SourceColumn::default()
+        }
     }
 
     fn source(by_row: bool) -> Source {

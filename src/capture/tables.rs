@@ -153,7 +153,7 @@ impl Finding<'_> {
                     base: row.try_get(3)?,
                     is_array: row.try_get(4)?,
                     is_enum: row.try_get(5)?,
-                    has_text_cast: row.try_get(6)?,
+                    own_type: row.try_get(6)?,
                     is_domain_of_enum: row.try_get(7)?,
                 },
             ))

@@ -81,13 +81,20 @@ pub struct SourceColumn {
     pub is_enum: bool,
     /// A domain over an enum, for which Postgres has no comparison.
     pub is_domain_of_enum: bool,
-    /// A cast to text by a function that is not Postgres' own: an extension's, or `setup` refuses it.
-    pub has_text_cast: bool,
+    /// The OID of its type where that is Postgres' own and no domain: the same on every server, so that a trigger can
+    /// tell whether the column still is of that type.
+    pub own_type: Option<u32>,
 }
 
 impl SourceColumn {
+    /// The column as one of a type that nothing is known about: whatever type it has by now, writing and comparing it
+    /// runs nobody's cast and nobody's operator.
+    pub fn of_any_type(&self) -> Self {
+        Self { name: self.name.clone(), not_null: self.not_null, is_virtual: self.is_virtual, ..Self::default() }
+    }
+
     fn scalar(&self) -> Option<&str> {
-        self.base.as_deref().filter(|_| !self.is_array)
+        self.base.as_deref().filter(|_| !self.is_array && self.own_type.is_some())
     }
 
     /// Whether `=` is exact: equal values have equal text and the same content.
@@ -106,7 +113,7 @@ impl SourceColumn {
             "bytea",
             "money",
         ];
-        self.is_enum || self.scalar().is_some_and(|t| EXACT.contains(&t))
+        self.scalar().is_some_and(|t| EXACT.contains(&t))
     }
 
     /// An upper bound for the length of its text, if the type has one.
@@ -158,10 +165,22 @@ impl SourceColumn {
     /// Its value as a key's text. A type that is not Postgres' own is written by its output function: a cast that
     /// somebody makes later must not run with the rights of the capture.
     pub fn key_text(&self, value: &str) -> String {
-        match self.base.is_none() && !self.has_text_cast {
-            true => format!("pg_catalog.format('%s', {value})"),
-            false => format!("{value}::pg_catalog.text"),
+        match self.own_type {
+            Some(_) => format!("{value}::pg_catalog.text"),
+            None => format!("pg_catalog.format('%s', {value})"),
         }
+    }
+
+    /// SQL that is true where a column that was of Postgres' own type still is of that type. Without it a cast or an
+    /// operator may be somebody's function: of the type that its owner has given the column since.
+    pub fn is_as_it_was(&self, value: &str) -> Option<String> {
+        let oid = self.own_type?;
+        Some(format!("pg_catalog.pg_typeof({value})::pg_catalog.oid operator(pg_catalog.=) {oid}::pg_catalog.oid"))
+    }
+
+    /// Whether [`changed`] compares it by what only its type has.
+    pub fn is_compared_by_type(&self) -> bool {
+        self.is_exact() || self.is_text()
     }
 
     /// What two of its values are compared by: the value where that is exact, else its text byte by byte.
@@ -171,7 +190,7 @@ impl SourceColumn {
 
     /// SQL that is true where two of its values are the same key.
     pub fn same_key(&self, left: &str, right: &str) -> String {
-        format!("{} = {}", self.comparable(left), self.comparable(right))
+        format!("{} operator(pg_catalog.=) {}", self.comparable(left), self.comparable(right))
     }
 
     fn is_text(&self) -> bool {
@@ -181,7 +200,7 @@ impl SourceColumn {
     /// SQL that is true where the second value must be looked at again. Where `=` is not exact, bytes are compared as
     /// they are stored: cheaper than making text of them, and what is the same has the same text.
     fn changed(&self, old: &str, new: &str) -> String {
-        let differs = if self.is_exact() || self.is_text() {
+        let differs = if self.is_compared_by_type() {
             format!("{} is distinct from {}", self.comparable(old), self.comparable(new))
         } else {
             format!("row({old})::pg_catalog.record operator(pg_catalog.*<>) row({new})::pg_catalog.record")
@@ -217,12 +236,12 @@ mod tests {
     use super::*;
 
     fn column(base: &str) -> SourceColumn {
-        SourceColumn { name: "c".into(), base: Some(base.into()), ..SourceColumn::default() }
+        SourceColumn { name: "c".into(), base: Some(base.into()), own_type: Some(1), ..SourceColumn::default() }
     }
 
     #[test]
     fn exact_keys_are_compared_as_they_are_and_the_rest_as_text() {
-        assert_eq!(column("uuid").same_key("o.c", "n.c"), "o.c = n.c");
+        assert_eq!(column("uuid").same_key("o.c", "n.c"), "o.c operator(pg_catalog.=) n.c");
         assert!(column("numeric").same_key("o.c", "n.c").contains("o.c::pg_catalog.text collate"));
         assert!(SourceColumn::default().same_key("o.c", "n.c").contains("format('%s', o.c) collate"));
     }

@@ -212,6 +212,38 @@ pub struct SourceColumn {
     pub is_array: bool,
     /// Whether there are arrays inside: in a composite, or in the elements of an array.
     pub has_arrays_inside: bool,
+    /// Whether it, or each element of it, is of an enum or a range that is not Postgres' own.
+    pub is_string_in_json: bool,
+}
+
+impl SourceColumn {
+    /// Whether its type is Postgres' own: nobody but a superuser can make a cast of it.
+    fn is_own(&self) -> bool {
+        self.base != Type::UNKNOWN
+    }
+
+    /// SQL for a value's text. Of a type that is not Postgres' own it is what the output function gives: somebody may
+    /// make a cast between a look at the catalog and the read.
+    pub fn text_of(&self, value: &str) -> String {
+        if self.is_own() {
+            return format!("{value}::pg_catalog.text");
+        }
+        format!(
+            "case when pg_catalog.num_nulls({value}) operator(pg_catalog.=) 0 then pg_catalog.format('%s', {value}) end"
+        )
+    }
+
+    /// SQL for the value that a text says, of the type under the domains. Of a type that is not Postgres' own it is
+    /// what the input function gives.
+    pub fn made_from(&self, text: &str) -> String {
+        let cast = &self.cast;
+        if self.is_own() {
+            return format!("{text}::{cast}");
+        }
+        format!(
+            "(select _pgflume_j.x from pg_catalog.jsonb_to_record(pg_catalog.jsonb_build_object('x', {text}::pg_catalog.text)) as _pgflume_j(x {cast}))"
+        )
+    }
 }
 
 /// All replicated tables as Postgres has them at one moment.
@@ -287,6 +319,7 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
             is_domain: row.try_get(17)?,
             is_bytes: row.try_get(18)?,
             runs_from_text: row.try_get(19)?,
+            is_string_in_json: row.try_get(21)?,
         };
         columns.entry(name).or_default().insert(row.try_get(4)?, column);
     }

@@ -38,7 +38,7 @@ pub async fn among_texts(
 /// Fails with a data error where Postgres cannot even read `key` as one: then no row can have it.
 pub async fn try_key(client: &Client, source: &SourceTable, key: &[String]) -> Result<()> {
     // A result of a known type: of others, the client would ask Postgres in the transaction that has failed.
-    let cast = |(i, &p): (usize, &usize)| format!("${}::{} is null", i + 1, source.columns[p].cast);
+    let cast = |(i, &p): (usize, &usize)| format!("{} is null", source.columns[p].made_from(&format!("${}", i + 1)));
     let casts: Vec<_> = source.table.key.iter().enumerate().map(cast).collect();
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> = key.iter().map(|k| (k as _, Type::TEXT)).collect();
     client.query_typed(&format!("select {}", casts.join(", ")), &parameters).await?;
@@ -53,7 +53,7 @@ fn sql(source: &SourceTable) -> String {
         let found = format!("t.{}", quote(&table.columns[position].name));
         names.push(format!("_pgflume_k{i}"));
         arrays.push(format!("pg_catalog.unnest(${}::pg_catalog.text[])", i + 1));
-        casts.push(format!("_pgflume_k{i}::{} as _pgflume_v{i}", column.cast));
+        casts.push(format!("{} as _pgflume_v{i}", column.made_from(&format!("_pgflume_k{i}"))));
         equal.push(format!("{} {} k._pgflume_v{i}", source.compared(position), column.equals));
         // The other kinds have one way to be written.
         if matches!(kind, ColumnType::Text | ColumnType::Json | ColumnType::Decimal) {

@@ -136,7 +136,7 @@ pub async fn size_of(client: &Client, source: &SourceTable) -> Result<Size> {
 fn is_plain(source: &SourceTable) -> bool {
     let plain = |&i: &usize| {
         let (column, found) = (&source.table.columns[i], &source.columns[i]);
-        let is_own_text = found.wire != Wire::Text || expression(column.kind, found, "k") == "k::pg_catalog.text";
+        let is_own_text = found.wire != Wire::Text || expression(column.kind, found, "k") == found.text_of("k");
         found.wire.has_key_text() && is_own_text && column.kind != ColumnType::Json && !is_escaped_column(source, i)
     };
     source.order.iter().all(plain)
@@ -148,7 +148,7 @@ fn places(source: &SourceTable) -> Vec<String> {
 }
 
 fn key_text(source: &SourceTable, position: usize) -> String {
-    let text = format!("t.{}::pg_catalog.text", quote(&source.table.columns[position].name));
+    let text = source.columns[position].text_of(&format!("t.{}", quote(&source.table.columns[position].name)));
     match is_escaped_column(source, position) {
         true => format!("pg_catalog.encode(pg_catalog.convert_to({text}, 'SQL_ASCII'), 'escape')"),
         false => text,
@@ -211,10 +211,11 @@ fn bound(source: &SourceTable, first: usize) -> String {
 
 /// A parameter as a value of a key's column.
 fn value(source: &SourceTable, position: usize, parameter: usize) -> String {
-    let cast = &source.columns[position].cast;
+    let column = &source.columns[position];
     match is_escaped_column(source, position) {
-        true => format!("pg_catalog.convert_from(pg_catalog.decode(${parameter}, 'escape'), 'SQL_ASCII')::{cast}"),
-        false => format!("${parameter}::{cast}"),
+        true => column
+            .made_from(&format!("pg_catalog.convert_from(pg_catalog.decode(${parameter}, 'escape'), 'SQL_ASCII')")),
+        false => column.made_from(&format!("${parameter}")),
     }
 }
 

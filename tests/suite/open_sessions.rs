@@ -117,3 +117,90 @@ async fn no_write_of_an_open_session_fails_after_ddl_whatever_the_kind_of_trigge
         assert_eq!(there, rig.db.all(&wanted).await, "{ddl} of {name}");
     }
 }
+
+/// DDL that takes a type away, or its `=`. `T` is the table; its columns are `m`, an enum `m_T`, and `n`, a numeric.
+const TYPE_DDL: [&str; 7] = [
+    "create type m_T_new as enum ('a', 'b', 'c'); alter table T alter m drop default, alter m type m_T_new using m::text::m_T_new;
+     drop type m_T; alter type m_T_new rename to m_T",
+    "alter table T drop n; alter table T add n json default '1'",
+    "alter table T drop n; alter table T add n point default '(1,1)'",
+    "alter table T drop n; alter table T add n xml default '<a/>'",
+    "create cast (m_T as text) with inout as implicit",
+    "alter table T alter n type text using 'x'; alter table T drop m; alter table T add m json default '1'",
+    "alter table T alter m drop default, alter m type text",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_write_fails_when_a_type_goes_or_loses_its_equality() {
+    let db = Db::new().await;
+    let mut json = Vec::new();
+    let mut tables = Vec::new();
+    for (key, kind) in [("id, r", "s"), ("id, r", "r"), ("id, r", "p"), ("id, r, m", "s"), ("id, r, m", "r")] {
+        for (i, ddl) in TYPE_DDL.into_iter().enumerate() {
+            let (name, has_enum) = (format!("{kind}{}_{i}", key.len()), key.contains('m'));
+            if has_enum && ddl.contains("drop m;") {
+                continue;
+            }
+            let rest = if kind == "p" {
+                format!("partition by list (r); create table {name}_1 partition of {name} default")
+            } else {
+                String::new()
+            };
+            db.sql(&format!(
+                "create type m_{name} as enum ('a', 'b', 'c');
+                 create table {name} (id int, r int default 1, m m_{name} default 'a', n numeric, primary key ({key})) {rest};
+                 insert into {name} select g, 1, 'a', 1 from generate_series(1, 20) g"
+            ))
+            .await;
+            let key = key.split(", ").map(|k| format!("\"{k}\"")).collect::<Vec<_>>().join(", ");
+            json.push(format!(
+                r#""{name}": {{"primaryKey": [{key}], "columns": {{"id": "INTEGER", "r": "INTEGER", "m": "TEXT", "n": "TEXT"}}}}"#
+            ));
+            tables.push((name, ddl));
+        }
+    }
+    let json = schema(&format!("{{{}}}", json.join(",")));
+    let options = SetupOptions {
+        row_triggers: tables.iter().map(|(name, _)| name.clone()).filter(|name| name.starts_with('r')).collect(),
+        ..SetupOptions::default()
+    };
+    let (url, queue) = (PgUrl::parse(&db.url()).unwrap(), QueueName::parse(DEFAULT_QUEUE).unwrap());
+    capture::setup(&url, &json, &queue, &options).await.unwrap();
+    let session = url.connect().await.unwrap();
+    let mut failed = Vec::new();
+    let updates = |name: &str, id: i32| {
+        [
+            format!("insert into {name} (id, m) values ({}, 'a')", id + 100),
+            format!("update {name} set m = m, r = r where id = {id}"),
+            format!("update {name} set m = case m::text when 'a' then 'b' else 'a' end::m_{name} where id = {id}"),
+            format!("update {name} set r = 2 where id in ({}, {})", id + 1, id + 2),
+            format!("delete from {name} where id = {}", id + 3),
+        ]
+    };
+    for (name, ddl) in &tables {
+        for sql in updates(name, 1) {
+            session.batch_execute(&sql).await.unwrap();
+        }
+        let before = db.one("select coalesce(max(msg_id), 0) from pgmq.q_replicate_data_libsql").await;
+        db.sql(&ddl.replace('T', name)).await;
+        let fresh = url.connect().await.unwrap();
+        for (session, id) in [(&session, 5), (&fresh, 11)] {
+            for sql in updates(name, id) {
+                // A column of another type takes no such value.
+                let sql = if ddl.contains("add m json") {
+                    sql.replace(&format!("case m::text when 'a' then 'b' else 'a' end::m_{name}"), "'7'")
+                        .replace(", 'a')", ", '7')")
+                } else {
+                    sql
+                };
+                failed.extend(session.batch_execute(&sql).await.err().map(|e| format!("{sql} after {ddl}: {e:?}")));
+            }
+        }
+        let marked = format!(
+            "select string_agg(distinct k->>0, ',' order by k->>0)
+             from pgmq.q_replicate_data_libsql q, jsonb_array_elements(q.message->'keys') k where q.msg_id > {before}"
+        );
+        assert_eq!(db.one(&marked).await, "105,11,111,12,13,14,5,6,7,8", "{ddl} of {name}: {failed:?}");
+    }
+    assert!(failed.is_empty(), "{} writes failed: {failed:#?}", failed.len());
+}
