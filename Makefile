@@ -13,8 +13,9 @@ demo: ## the whole chain on throw-away parts: Postgres, PGMQ, libSQL, and the pr
 	@scripts/install-parts.sh demo
 	cargo run --release --locked -- demo
 
+# Most of a test is waiting, so more run at once than there are processors.
 test: parts ## every test, against real Postgres, PGMQ, pgbouncer and sqld
-	cargo test --locked
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-5} cargo test --locked
 
 chaos: parts ## two minutes of faults on each write path: CHAOS_SEED, CHAOS_SECONDS, CHAOS_PATH, CHAOS_REPORT
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-120} cargo test --locked --test chaos

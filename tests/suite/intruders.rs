@@ -261,6 +261,7 @@ fn every_function_of_postgres_is_named_with_its_schema() {
         "ordinality",
         "else",
         "part",
+        "leaf",
         "below",
         "union",
         "join",

@@ -21,9 +21,9 @@ const OWNED: &str = "
     create schema al authorization al; grant all on schema al to public;
     set role al; set search_path = al;
     create function al.spy(what text) returns text language plpgsql immutable as
-        $$ begin raise log 'SPY % ran as %', what, current_user; return what; end $$;
+        $$ begin raise log 'SPY % ran as % in %', what, current_user, current_database(); return what; end $$;
     create function al.check(what text) returns bool language plpgsql immutable as
-        $$ begin raise log 'SPY % ran as %', what, current_user; return true; end $$;
+        $$ begin raise log 'SPY % ran as % in %', what, current_user, current_database(); return true; end $$;
     create domain al.code as text;
     create type al.kind as enum ('a', 'b');
     create table al.t (id al.code primary key, v text, n int, k al.kind);
@@ -137,10 +137,11 @@ fn cluster() -> &'static Cluster {
     CLUSTER.get_or_init(crate::support::own_cluster)
 }
 
-/// How often a planted function ran as the worker.
-fn calls() -> usize {
+/// How often a planted function of this database ran as the worker.
+fn calls(rig: &Rig) -> usize {
+    let ran = format!("ran as flume in {}", rig.db.name);
     let log = std::fs::read_to_string(cluster().log_file()).unwrap();
-    log.lines().filter(|line| line.contains("SPY") && line.contains("ran as flume")).count()
+    log.lines().filter(|line| line.contains("SPY") && line.ends_with(&ran)).count()
 }
 
 async fn owned(name: &str) -> Rig {
@@ -163,7 +164,7 @@ async fn owned(name: &str) -> Rig {
 
 /// Does it, writes, and has the worker do all that it does; then undoes it.
 async fn attempt(rig: &Rig, (what, done, undone): (&str, &str, &str)) -> usize {
-    let before = calls();
+    let before = calls(rig);
     rig.db.sql(&format!("set role al; {done}; reset role")).await;
     // Where the name is no longer a table that can be written to, there is nothing to write.
     let write = "update al.t set n = n + 1; update al.p set v = v || 'x'";
@@ -177,7 +178,7 @@ async fn attempt(rig: &Rig, (what, done, undone): (&str, &str, &str)) -> usize {
     drop(rig.worker.drain(Duration::from_secs(20)).await);
     drop(pgflume::status::status(&rig.worker).await);
     drop(pgflume::status::unready(&rig.worker).await);
-    let spied = calls() - before;
+    let spied = calls(rig) - before;
     rig.db.sql(&format!("set role al; {undone}; reset role")).await;
     spied
 }
@@ -190,9 +191,9 @@ async fn nothing_that_the_owner_of_a_table_does_runs_as_the_worker() {
     }
     // The function does tell: the worker's own call is seen.
     let flume = PgUrl::parse(&rig.db.url().replace("postgres@", "flume@")).unwrap().connect().await.unwrap();
-    let before = calls();
+    let before = calls(&rig);
     flume.batch_execute("select al.spy('own')").await.unwrap();
-    assert_eq!(calls() - before, 1);
+    assert_eq!(calls(&rig) - before, 1);
 }
 
 /// Who installs is often a superuser, and reads no row of a table.
@@ -203,12 +204,12 @@ async fn nothing_that_the_owner_of_a_table_does_runs_as_whoever_installs() {
         (QueueName::parse(DEFAULT_QUEUE).unwrap(), PgUrl::parse(&rig.db.url().replace("postgres@", "flume@")).unwrap());
     for (what, done, undone) in OF_ANY_SELECT {
         rig.db.sql(&format!("set role al; {done}; reset role")).await;
-        let before = calls();
+        let before = calls(&rig);
         let options = SetupOptions::default();
         capture::print(&url, &schema(TABLES), &queue, &options).await.unwrap();
         capture::plan(&url, &schema(TABLES), &queue, &options).await.unwrap();
         capture::setup(&url, &schema(TABLES), &queue, &options).await.unwrap();
-        assert_eq!(calls() - before, 0, "{what}");
+        assert_eq!(calls(&rig) - before, 0, "{what}");
         rig.db.sql(&format!("set role al; {undone}; reset role")).await;
     }
 }
@@ -221,9 +222,9 @@ async fn what_any_select_runs_is_named_in_the_documents() {
     let flume = PgUrl::parse(&rig.db.url().replace("postgres@", "flume@")).unwrap().connect().await.unwrap();
     for (what, done, undone) in OF_ANY_SELECT {
         rig.db.sql(&format!("set role al; {done}; reset role")).await;
-        let before = calls();
+        let before = calls(&rig);
         flume.batch_execute("select v from al.t where v = 'x'").await.unwrap();
-        assert!(calls() > before, "{what}: not even a SELECT of one's own runs it: forbid it");
+        assert!(calls(&rig) > before, "{what}: not even a SELECT of one's own runs it: forbid it");
         assert!(page.contains(what), "docs/security.md does not name: {what}");
         rig.db.sql(&format!("set role al; {undone}; reset role")).await;
     }

@@ -320,18 +320,17 @@ async fn a_crash_of_postgres_after_the_replica_has_applied_gives_no_transaction_
     client.batch_execute(send).await.unwrap();
     let worker = Arc::new(Worker::new(config(&url, home.target(), repository_schema())));
     worker.drain(BUDGET).await.unwrap();
-    // The acknowledgement waits on a lock, and there Postgres dies.
+    // The acknowledgement waits, and there Postgres dies.
     client.batch_execute(send).await.unwrap();
-    client.batch_execute("create function wait() returns trigger language plpgsql as $$begin perform pg_advisory_xact_lock(1); return new; end$$;
-        create trigger wait before update of synced_at on pgflume.progress for each row execute function wait();
-        select pg_advisory_lock(1)").await.unwrap();
+    client.batch_execute("create function wait() returns trigger language plpgsql as $$begin perform pg_catalog.pg_sleep(600); return new; end$$;
+        create trigger wait before update of synced_at on pgflume.progress for each row execute function wait()").await.unwrap();
     let drain = tokio::spawn({
         let worker = worker.clone();
         async move { worker.drain(Duration::ZERO).await }
     });
     loop {
         let waiting: i64 = client
-            .query_one("select count(*) from pg_locks where locktype = 'advisory' and not granted", &[])
+            .query_one("select count(*) from pg_stat_activity where wait_event = 'PgSleep'", &[])
             .await
             .unwrap()
             .get(0);
