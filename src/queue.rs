@@ -247,7 +247,7 @@ pub async fn bury_large(client: &Client, queue: &QueueName, ids: &[i64], reason:
     Ok(0)
 }
 
-/// Marks keys of a table, in messages of at most [`MARKED_KEYS`] keys; how many messages.
+/// Marks keys of a table, in messages of at most `MARKED_KEYS` keys; how many messages.
 pub async fn mark(client: &Client, queue: &QueueName, table: &str, keys: &[MarkedKey]) -> Result<i64> {
     let messages: Vec<String> = keys
         .chunks(MARKED_KEYS)

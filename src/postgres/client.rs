@@ -17,7 +17,7 @@ use tokio_postgres::{Error, Row, SimpleQueryMessage};
 const PINNED: &str = "set local search_path = ''; set local quote_all_identifiers = off";
 
 /// Postgres ends a transaction of which it has heard nothing for so long: its process is stopped, or its connection is,
-/// and others wait for what it holds. Longer than one question to the replica may take; see [`crate::awake`].
+/// and others wait for what it holds. Longer than one question to the replica may take; see the module `awake`.
 pub const SILENCE: Duration = Duration::from_secs(45);
 
 /// A statement's parameters with their types: they are not asked for, which would take a prepared statement.

@@ -104,7 +104,9 @@ async fn what_a_filter_calls_and_names_is_opened_to_the_least_role() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_setup_cannot_open_is_named_with_the_statement_that_does() {
-    let db = Db::new().await;
+    // Its installer becomes a member of pgflume_capture, which stops the set-ups of everybody else in the cluster.
+    let cluster = Box::leak(Box::new(crate::support::own_cluster()));
+    let db = Db::named("opened".to_owned(), cluster, "with_pgmq").await;
     let role = format!("{}_installs", db.name);
     db.sql(&format!(
         "create schema types; create type types.mood as enum ('a'); create role {role} login createrole;
