@@ -109,7 +109,7 @@ async fn a_schema_that_setup_cannot_open_is_named_with_the_statement_that_does()
     let db = Db::named("opened".to_owned(), cluster, "with_pgmq").await;
     let role = format!("{}_installs", db.name);
     db.sql(&format!(
-        "create schema types; create type types.mood as enum ('a'); create role {role} login createrole;
+        "create role pgflume_capture; create role pgflume_worker; create schema types; create type types.mood as enum ('a'); create role {role} login createrole;
          grant usage on schema types to {role}; grant all on schema public to {role};
          grant pgflume_capture, pgflume_worker to {role};
          grant create on database {} to {role};",
