@@ -260,7 +260,12 @@ fn unknown(what: String) -> Error {
     Error::unknown(format!("the libSQL server: {what}; whether the batch was applied is read from its ledger"))
 }
 
+/// How the causes read when a server ends the connection during the handshake: rustls' words, and those of the
+/// system for ECONNRESET and EPIPE (which of them comes depends on what the server had read until then).
+const HUNG_UP: [&str; 3] = ["handshake eof", "Connection reset by peer", "Broken pipe"];
+
 fn not_sent(error: reqwest::Error) -> Error {
+    let speaks_tls = error.url().is_some_and(|url| url.scheme() == "https");
     let cause = cause(&error.without_url());
     let text = format!("the libSQL server cannot be reached ({cause})");
     // What a server that speaks plain HTTP answers is no TLS.
@@ -269,7 +274,8 @@ fn not_sent(error: reqwest::Error) -> Error {
             "{text}: it does not speak TLS: write http:// in LIBSQL_URL in place of https:// or libsql://"
         ));
     }
-    if cause.contains("handshake eof") {
+    // Somebody took the connection and ended it: one without TLS does that to a hello.
+    if speaks_tls && HUNG_UP.iter().any(|text| cause.contains(text)) {
         let mend = "check that it is up, and if it does not speak TLS, write http:// in LIBSQL_URL";
         return Error::retry(format!("{text}: {mend}"));
     }

@@ -193,29 +193,41 @@ async fn a_line_break_at_the_end_of_any_variable_is_cut_off() {
     assert!(text.contains("PORT must be"), "{text}");
 }
 
-#[test]
-fn libsql_urls_of_a_server_without_tls_say_http() {
+/// A server that does this with each connection and closes it.
+fn answering(with: impl Fn(std::net::TcpStream) + Send + 'static) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            use std::io::{Read as _, Write as _};
-            let mut stream = stream;
-            let mut head = [0; 1024];
-            // What it reads is no HTTP.
-            assert!(stream.read(&mut head).is_ok());
-            stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").ok();
-        }
+    std::thread::spawn(move || listener.incoming().flatten().for_each(with));
+    address
+}
+
+/// Reads the first record of TLS whole.
+fn hello(stream: &mut std::net::TcpStream) {
+    use std::io::Read as _;
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).unwrap();
+    let length = u16::from_be_bytes([head[3], head[4]]);
+    stream.read_exact(&mut vec![0; length.into()]).unwrap();
+}
+
+#[test]
+fn libsql_urls_of_a_server_without_tls_say_http() {
+    use std::io::{Read as _, Write as _};
+    let plain = answering(|mut stream| {
+        hello(&mut stream);
+        // What it reads is no HTTP.
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").unwrap();
     });
-    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
-    let closes = silent.local_addr().unwrap();
-    std::thread::spawn(move || silent.incoming().for_each(drop));
+    let closes = answering(|mut stream| hello(&mut stream));
+    // A connection that is closed with something unread is reset.
+    let resets = answering(|mut stream| assert!(matches!(stream.read(&mut [0]), Ok(1))));
     let sqld = crate::parts::Sqld::start(crate::parts::SqldOptions::default());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for (url, class) in [
-        (format!("https://{address}"), Some(pgflume::error::Class::Halt)),
+        (format!("https://{plain}"), Some(pgflume::error::Class::Halt)),
         (sqld.url().replace("http://", "https://"), None),
-        (format!("https://{closes}"), None),
+        (format!("https://{closes}"), Some(pgflume::error::Class::Retry)),
+        (format!("https://{resets}"), Some(pgflume::error::Class::Retry)),
     ] {
         let remote = pgflume::replica::remote::Remote::new(&url, None).unwrap();
         let asked = pgflume::replica::Statement::new("SELECT 1", vec![]);
