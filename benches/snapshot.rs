@@ -11,19 +11,23 @@ mod parts;
 
 use futures_util::TryStreamExt;
 use parts::{Sqld, SqldOptions};
-use pgflume::capture::{SetupOptions, setup};
-use pgflume::config::{Config, DEFAULT_QUEUE, QueueName, Target};
+use pgflume::config::Config;
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
+use pgflume::core::schema::Schema;
+use pgflume::core::secret::Secret;
+use pgflume::core::value::Cell;
 use pgflume::demo::postgres::{Cluster, Options};
+use pgflume::operate::resync;
+use pgflume::operate::verify::verify;
+use pgflume::sync::compare::report;
 use pgflume::postgres::PgUrl;
+use pgflume::postgres::capture::{SetupOptions, setup};
 use pgflume::replica::local::Local;
 use pgflume::replica::remote::{Remote, install_crypto};
+use pgflume::replica::target::Target;
 use pgflume::replica::{Replica, Store, Work};
-use pgflume::resync;
-use pgflume::schema::Schema;
-use pgflume::secret::Secret;
 use pgflume::sync::Worker;
-use pgflume::value::Cell;
-use pgflume::verify::{self, verify};
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
@@ -119,7 +123,7 @@ impl Bench {
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),
             rows_per_second: None,
             retention: Duration::ZERO,
-            row_bytes: pgflume::config::DEFAULT_ROW_BYTES,
+            row_bytes: pgflume::postgres::catalog::DEFAULT_ROW_BYTES,
             adopt: false,
         }
     }
@@ -186,7 +190,7 @@ impl Bench {
 
     async fn verify(&self, target: &Target) -> f64 {
         let worker = Worker::new(self.config(target));
-        let options = verify::Options { tables: vec!["items".into()], ..verify::Options::default() };
+        let options = report::Options { tables: vec!["items".into()], ..report::Options::default() };
         let started = Instant::now();
         let report = verify(&worker, options, Arc::default()).await.unwrap();
         let elapsed = started.elapsed();
@@ -266,14 +270,14 @@ impl Bench {
             "    copied and swept in {:.1} s, killed {kills} times, resumed each time",
             started.elapsed().as_secs_f64()
         );
-        let options = verify::Options { tables: vec!["items".into()], ..verify::Options::default() };
+        let options = report::Options { tables: vec!["items".into()], ..report::Options::default() };
         let report = verify(&worker, options.clone(), Arc::default()).await.unwrap();
         assert!(report.is_equal(), "{report:?}");
         println!("    verify under load: equal, {} rows", report.tables["items"].rows);
         // The lowest bit of the last digit.
         let flipped = "substr(amount, 1, length(amount) - 1) || char(unicode(substr(amount, -1)) + 1 - 2 * (unicode(substr(amount, -1)) % 2))";
         plant(&target, &format!("UPDATE items SET amount = {flipped} WHERE id = {}", self.rows / 3)).await;
-        let repair = verify::Options { repair: true, ..options.clone() };
+        let repair = report::Options { repair: true, ..options.clone() };
         let report = verify(&worker, repair, Arc::default()).await.unwrap();
         let items = &report.tables["items"];
         assert!(items.different == 1 && items.repaired == 1 && items.missing + items.extra == 0, "{report:?}");

@@ -19,37 +19,12 @@
 //! [`drift`], [`queue`], [`source`], [`replica`] → the core, which does no IO ([`schema`], [`message`], [`value`],
 //! [`batch`], [`reconcile`]).
 
-pub mod alter;
-mod awake;
-pub mod backoff;
-pub mod batch;
-pub mod capture;
 pub mod cli;
 pub mod config;
-pub mod dead;
+pub mod core;
 pub mod demo;
-pub mod drift;
-pub mod error;
-pub mod failpoint;
 pub mod http;
-pub mod init;
-mod installing;
-pub mod kept;
-pub mod letters;
-pub mod message;
+pub mod operate;
 pub mod postgres;
-pub mod progress;
-pub mod queue;
-pub mod reconcile;
 pub mod replica;
-pub mod resync;
-pub mod resyncs;
-pub mod schema;
-pub mod secret;
-pub mod source;
-pub mod status;
 pub mod sync;
-pub mod value;
-pub mod verified;
-pub mod verify;
-pub mod words;

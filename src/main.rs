@@ -10,7 +10,7 @@ async fn main() -> std::process::ExitCode {
     // drain's time. Here, where the system gives them unasked; an old kernel may not know how.
     #[cfg(target_os = "linux")]
     rustix::thread::disable_transparent_huge_pages(true).ok();
-    let _failpoints = pgflume::failpoint::armed();
+    let _failpoints = pgflume::core::failpoint::armed();
     // Off the main thread, where each row from Postgres would have to wake it.
     let done = tokio::spawn(pgflume::cli::run()).await;
     done.unwrap_or(std::process::ExitCode::from(101)) // as after any panic

@@ -4,8 +4,8 @@
 use crate::freshness::{self, WRITERS};
 use crate::ground::{Ground, Home, Kind};
 use crate::report::{Section, thousands};
-use pgflume::config::Target;
-use pgflume::schema::Schema;
+use pgflume::core::schema::Schema;
+use pgflume::replica::target::Target;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -3,14 +3,15 @@
 use crate::ground::{Ground, Home, Table, check};
 use crate::parts::Sqld;
 use futures_util::TryStreamExt;
-use pgflume::batch::{Item, State};
-use pgflume::config::{DEFAULT_QUEUE, Target};
+use pgflume::core::batch::{Item, State};
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::value::Cell;
 use pgflume::postgres::PgUrl;
+use pgflume::postgres::catalog;
+use pgflume::postgres::rows;
 use pgflume::replica::hrana::Encoding;
+use pgflume::replica::target::Target;
 use pgflume::replica::{Replica, Work, remote};
-use pgflume::schema::catalog;
-use pgflume::source;
-use pgflume::value::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -60,13 +61,13 @@ pub async fn rows(ground: &Ground, table: Table) -> Arc<Vec<Item>> {
         catalog::read(&pinned, &schema, ground.worker(table, &Target::File("unused".into())).queue()).await.unwrap();
     let source = &sources.tables[table.name()];
     client.batch_execute("begin; set local timezone = 'UTC'; set local extra_float_digits = 3").await.unwrap();
-    let read = client.query(&source::scan_sql(source), &[]).await.unwrap();
+    let read = client.query(&rows::scan_sql(source), &[]).await.unwrap();
     client.batch_execute("rollback").await.unwrap();
-    let columns: pgflume::batch::ColumnSet = (0..source.table.columns.len()).collect();
+    let columns: pgflume::core::batch::ColumnSet = (0..source.table.columns.len()).collect();
     let mut items: Vec<Item> = read
         .iter()
         .map(|row| {
-            let cells = source::decode_scan(source, row).unwrap().unwrap();
+            let cells = rows::decode_scan(source, row).unwrap().unwrap();
             let state = State::Row { columns: columns.clone(), cells: cells.clone(), replace: false };
             Item { table: source.table.clone(), key: vec![cells[0].clone()], state, images: Vec::new() }
         })

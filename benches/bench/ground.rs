@@ -1,14 +1,17 @@
 //! What every section stands on: a Postgres with PGMQ, two tables, queues filled in three formats, and targets.
 
 use crate::parts::{Sqld, SqldOptions};
-use pgflume::config::{Config, DEFAULT_QUEUE, QueueName, Target};
+use pgflume::config::Config;
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
+use pgflume::core::schema::Schema;
+use pgflume::core::secret::Secret;
+use pgflume::core::value::Cell;
 use pgflume::demo::postgres::{Cluster, Options};
 use pgflume::postgres::PgUrl;
 use pgflume::replica::Replica;
-use pgflume::schema::Schema;
-use pgflume::secret::Secret;
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
-use pgflume::value::Cell;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -212,7 +215,7 @@ impl Ground {
             rows_per_second: None,
             retention: target.default_retention(),
             adopt: false,
-            row_bytes: pgflume::config::DEFAULT_ROW_BYTES,
+            row_bytes: pgflume::postgres::catalog::DEFAULT_ROW_BYTES,
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),
         })
     }

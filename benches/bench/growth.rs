@@ -2,7 +2,8 @@
 
 use crate::ground::{Format, Ground, Home, Kind, Table, connect};
 use crate::report::{Section, median, thousands};
-use pgflume::config::{DEFAULT_QUEUE, Target};
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::replica::target::Target;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 

@@ -3,11 +3,12 @@
 
 use crate::ground::{Ground, Table, check};
 use crate::parts::Sqld;
-use pgflume::config::{DEFAULT_QUEUE, Target};
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::secret::Secret;
+use pgflume::core::value::Cell;
 use pgflume::replica::Replica;
 use pgflume::replica::hrana::{Encoding, Step, When};
-use pgflume::secret::Secret;
-use pgflume::value::Cell;
+use pgflume::replica::target::Target;
 use std::time::Instant;
 
 /// What it reads at once.

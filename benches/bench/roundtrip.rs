@@ -2,7 +2,7 @@
 
 use crate::ground::{Format, Ground, Home, Kind, Table};
 use crate::report::{Section, median, thousands};
-use pgflume::config::Target;
+use pgflume::replica::target::Target;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use pgflume::replica::hrana::{Encoding, Failure, Outcome};
-use pgflume::value::Cell;
+use pgflume::core::value::Cell;
 use serde_json::{Value, json};
 
 /// The largest number of a step that is written as a JSON array: its length is a step's number.

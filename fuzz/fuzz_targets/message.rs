@@ -3,10 +3,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgflume::batch::Change;
-use pgflume::message::{MarkedKey, Message, parse};
-use pgflume::schema::{Schema, Table};
-use pgflume::value::Cell;
+use pgflume::core::batch::Change;
+use pgflume::core::message::{MarkedKey, Message, parse};
+use pgflume::core::schema::{Schema, Table};
+use pgflume::core::value::Cell;
 use std::sync::LazyLock;
 
 static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {

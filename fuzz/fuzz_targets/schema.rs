@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgflume::schema::{Schema, Table, ddl};
+use pgflume::core::schema::{Schema, Table, ddl};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 

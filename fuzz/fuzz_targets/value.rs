@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgflume::schema::ColumnType;
-use pgflume::value::{Cell, from_json, from_text};
+use pgflume::core::schema::ColumnType;
+use pgflume::core::value::{Cell, from_json, from_text};
 use serde_json::value::RawValue;
 
 fuzz_target!(|data: &[u8]| {

@@ -2,11 +2,12 @@
 
 use super::CommandResult;
 use super::output::{Reader, say};
-use crate::config::{ConfigError, Options};
-use crate::dead;
-use crate::letters::{Choice, Waiting};
+use crate::config::Options;
+use crate::core::config_error::ConfigError;
+use crate::core::words;
+use crate::operate::dead;
+use crate::postgres::books::dead_letters::{Choice, Waiting};
 use crate::sync::Worker;
-use crate::words;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 

@@ -1,9 +1,11 @@
-//! `pgflume init`: arguments and the file that is there → [`crate::init`] → the file, and words.
+//! `pgflume init`: arguments and the file that is there → [`crate::operate::init`] → the file, and words.
 
 use super::CommandResult;
 use super::output::{note, print, say};
-use crate::config::{ConfigError, Options};
-use crate::init::{self, Document, InitOptions, Outcome, file};
+use crate::config::Options;
+use crate::core::config_error::ConfigError;
+use crate::operate::init;
+use crate::operate::init::{Document, InitOptions, Outcome, file};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

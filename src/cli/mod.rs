@@ -14,7 +14,8 @@ mod sync;
 mod teardown;
 mod verify;
 
-use crate::config::{ConfigError, Options, trimmed};
+use crate::config::Options;
+use crate::core::config_error::{ConfigError, trimmed};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
 use std::process::ExitCode;

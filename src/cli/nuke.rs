@@ -2,9 +2,10 @@
 
 use super::CommandResult;
 use super::output::say;
-use crate::config::{ConfigError, Options};
-use crate::sync::Worker;
-use crate::sync::pairing::{self, Nuked};
+use crate::config::Options;
+use crate::core::config_error::ConfigError;
+use crate::sync::pairing::Nuked;
+use crate::sync::{Worker, pairing};
 use std::error::Error;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;

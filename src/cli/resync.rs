@@ -3,10 +3,12 @@
 use super::CommandResult;
 use super::output::say;
 use super::progress::Progress;
-use crate::config::{ConfigError, Options};
+use crate::config::Options;
+use crate::core::config_error::ConfigError;
+use crate::operate::resync;
 use crate::postgres::Purpose;
-use crate::resync;
-use crate::resyncs::{self, Report};
+use crate::postgres::books::resyncs;
+use crate::postgres::books::resyncs::Report;
 use crate::sync::Worker;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -55,7 +57,7 @@ pub(super) async fn run(args: ResyncArgs, options: &Options) -> CommandResult {
 }
 
 /// Drains until the tables are rebuilt or cannot be; another drain that runs is waited for.
-async fn rebuild(worker: &Worker, names: &[&str]) -> crate::error::Result<Vec<Report>> {
+async fn rebuild(worker: &Worker, names: &[&str]) -> crate::core::error::Result<Vec<Report>> {
     loop {
         let drained = worker.drain(BUDGET).await?;
         // A connection of its own each time: one that waits for a drain may be ended (idle_session_timeout).

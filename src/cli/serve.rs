@@ -1,10 +1,12 @@
 //! `pgflume serve`: the HTTP worker until SIGTERM or SIGINT.
 
 use super::CommandResult;
-use crate::config::{ConfigError, Options, Signatures, line};
-use crate::error::Result;
+use crate::config::{Options, Signatures, line};
+use crate::core::config_error::ConfigError;
+use crate::core::error::Result;
+use crate::http;
+use crate::http::App;
 use crate::http::auth::Auth;
-use crate::http::{self, App};
 use crate::postgres::{PgUrl, Purpose};
 use crate::sync::Worker;
 use std::process::ExitCode;

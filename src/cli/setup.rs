@@ -1,11 +1,15 @@
-//! `pgflume setup`: arguments → [`crate::alter`] for both sides, or the script for Postgres → words on the
+//! `pgflume setup`: arguments → [`crate::operate::alter`] for both sides, or the script for Postgres → words on the
 //! terminal.
 
 use super::CommandResult;
 use super::output::print;
-use crate::alter::{self, Sides};
-use crate::capture::{self, SetupOptions};
-use crate::config::{ConfigError, Options, QueueName, line, signature};
+use crate::config::{Options, line, signature};
+use crate::core::config_error::ConfigError;
+use crate::core::queue_name::QueueName;
+use crate::operate::alter;
+use crate::operate::alter::Sides;
+use crate::postgres::capture;
+use crate::postgres::capture::SetupOptions;
 use std::process::ExitCode;
 
 /// Make Postgres ready: queue, capture triggers, cron job, roles; and after an edit of schema.json alter both

@@ -3,10 +3,11 @@
 use super::CommandResult;
 use super::output::{Reader, say};
 use crate::config::Options;
-use crate::resyncs::{Phase, Report};
-use crate::status::{self, Status};
+use crate::operate::status;
+use crate::operate::status::Status;
+use crate::postgres::books::resyncs::{Phase, Report};
+use crate::postgres::books::verified::Coverage;
 use crate::sync::Worker;
-use crate::verified::Coverage;
 use std::process::ExitCode;
 use std::time::Duration;
 

@@ -1,9 +1,12 @@
-//! `pgflume teardown`: asks, then [`crate::capture::teardown`].
+//! `pgflume teardown`: asks, then [`crate::postgres::capture::teardown`].
 
 use super::CommandResult;
 use super::output::{print, say};
-use crate::capture::{self, TeardownOptions};
-use crate::config::{ConfigError, Options, QueueName};
+use crate::config::Options;
+use crate::core::config_error::ConfigError;
+use crate::core::queue_name::QueueName;
+use crate::postgres::capture;
+use crate::postgres::capture::TeardownOptions;
 use std::error::Error;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;

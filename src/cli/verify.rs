@@ -3,10 +3,11 @@
 use super::CommandResult;
 use super::output::say;
 use super::progress::Progress;
-use crate::config::{ConfigError, Options};
-use crate::resync;
+use crate::config::Options;
+use crate::core::config_error::ConfigError;
+use crate::operate::{resync, verify};
 use crate::sync::Worker;
-use crate::verify::{self, Counters, Report, TableReport};
+use crate::sync::compare::report::{self, Counters, Report, TableReport};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -46,7 +47,7 @@ fn percent(text: &str) -> Result<f64, String> {
 pub(super) async fn run(args: VerifyArgs, options: &Options) -> CommandResult {
     let worker = Worker::new(options.config()?);
     let tables = resync::tables(worker.schema(), &args.tables).map_err(|e| ConfigError(e.to_string()))?;
-    let wanted = verify::Options {
+    let wanted = report::Options {
         tables: tables.into_iter().map(str::to_owned).collect(),
         repair: args.repair,
         sample: args.sample,

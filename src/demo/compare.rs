@@ -1,14 +1,14 @@
 //! Both sides, row by row: for the demo and the tests, which hold whole tables in memory. Reads the
 //! source at one snapshot, the replica as it is.
 
-use crate::config::QueueName;
-use crate::error::{Error, Result};
-use crate::postgres::Client;
+use crate::core::error::{Error, Result};
+use crate::core::queue_name::QueueName;
+use crate::core::schema::{Schema, quote, quoted_list};
+use crate::core::value::{Cell, Key};
+use crate::postgres::catalog::SourceTable;
+use crate::postgres::rows::Server;
+use crate::postgres::{Client, catalog, rows};
 use crate::replica::Replica;
-use crate::schema::catalog::{self, SourceTable};
-use crate::schema::{Schema, quote, quoted_list};
-use crate::source::{self, Server};
-use crate::value::{Cell, Key};
 use std::collections::BTreeMap;
 
 /// Rows of the replica read at once: a server answers at most 10 MB.
@@ -40,7 +40,7 @@ impl Verdict {
 pub async fn compare(client: &Client, replica: &Replica, schema: &Schema, queue: &QueueName) -> Result<Vec<Verdict>> {
     let sources = catalog::read(client, schema, queue).await?.tables;
     let sources: Vec<&SourceTable> = sources.values().filter(|s| !s.columns.is_empty()).collect();
-    source::begin(client, &sources, Server::ask(client).await?).await?;
+    rows::begin(client, &sources, Server::ask(client).await?).await?;
     let mut verdicts = Vec::with_capacity(sources.len());
     for table in sources {
         verdicts.push(compare_table(client, replica, table).await?);
@@ -66,10 +66,10 @@ async fn compare_table(client: &Client, replica: &Replica, source: &SourceTable)
 }
 
 async fn read_source(client: &Client, source: &SourceTable) -> Result<BTreeMap<Key, Vec<Cell>>> {
-    let rows = client.query_typed(&source::scan_sql(source), &[]).await?;
+    let rows = client.query_typed(&rows::scan_sql(source), &[]).await?;
     rows.iter()
         .map(|row| {
-            let cells = source::decode_scan(source, row)?.map_err(|e| Error::halt(e.to_string()))?;
+            let cells = rows::decode_scan(source, row)?.map_err(|e| Error::halt(e.to_string()))?;
             Ok((source.table.key.iter().map(|&i| cells[i].clone()).collect(), cells))
         })
         .collect()

@@ -4,15 +4,17 @@
 pub mod compare;
 pub mod postgres;
 
-use crate::capture::{SetupOptions, setup};
-use crate::config::{Config, DEFAULT_QUEUE, QueueName, Signatures, Target};
+use crate::config::{Config, Signatures};
+use crate::core::queue_name::{DEFAULT_QUEUE, QueueName};
+use crate::core::schema::Schema;
+use crate::core::secret::Secret;
+use crate::http;
+use crate::http::App;
 use crate::http::auth::Auth;
-use crate::http::{self, App};
-use crate::postgres::{Client, PgUrl, Purpose};
-use crate::queue;
+use crate::postgres::capture::{SetupOptions, setup};
+use crate::postgres::{Client, PgUrl, Purpose, queue};
 use crate::replica::Replica;
-use crate::schema::Schema;
-use crate::secret::Secret;
+use crate::replica::target::Target;
 use crate::sync::Worker;
 use postgres::{Cluster, Options};
 use std::os::unix::fs::PermissionsExt as _;
@@ -126,7 +128,7 @@ impl Shop {
             queue: queue.clone(),
             rows_per_second: None,
             retention: std::time::Duration::ZERO,
-            row_bytes: crate::config::DEFAULT_ROW_BYTES,
+            row_bytes: crate::postgres::catalog::DEFAULT_ROW_BYTES,
             adopt: false,
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;

@@ -2,7 +2,7 @@
 //! (<https://github.com/standard-webhooks/standard-webhooks>), both compared in constant time.
 
 use crate::config::Signatures;
-use crate::secret::Secret;
+use crate::core::secret::Secret;
 use axum::http::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

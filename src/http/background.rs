@@ -3,10 +3,9 @@
 //! that can be done. Where it fails it tries again, as often as the circuit lets it.
 
 use super::App;
-use crate::error::Result;
+use crate::core::error::Result;
 use crate::postgres::Purpose;
-use crate::progress;
-use crate::resyncs;
+use crate::postgres::books::{progress, resyncs};
 use crate::sync::{CALL_BUDGET, Worker};
 use std::sync::Arc;
 use std::time::Duration;

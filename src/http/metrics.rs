@@ -3,8 +3,9 @@
 //! kept for a while.
 
 use super::App;
-use crate::resyncs::Phase;
-use crate::status::{self, Status, TableStatus};
+use crate::operate::status;
+use crate::operate::status::{Status, TableStatus};
+use crate::postgres::books::resyncs::Phase;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
@@ -105,7 +106,9 @@ fn tables(registry: &mut Registry, status: &Status) {
         }
         family
     };
-    let resync = |of: fn(&crate::resyncs::Report) -> Option<f64>| move |t: &TableStatus| t.resync.as_ref().and_then(of);
+    let resync = |of: fn(&crate::postgres::books::resyncs::Report) -> Option<f64>| {
+        move |t: &TableStatus| t.resync.as_ref().and_then(of)
+    };
     let families = [
         ("table_captured", "Whether triggers mark its changes", by(&|t| Some(f64::from(t.captured)))),
         ("resync_running", "Whether it is being rebuilt or waits for it", by(&|t| Some(f64::from(is_rebuilding(t))))),

@@ -1,7 +1,7 @@
 //! TLS to Postgres: what `sslmode`, `sslrootcert` and their like ask for, and no more.
 
 use super::url::{PgUrl, Tls};
-use crate::error::{Error, Result};
+use crate::core::error::{Error, Result};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};

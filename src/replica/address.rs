@@ -1,7 +1,7 @@
 //! Where a replica is, as the queue remembers it: one text for one place, however it is written, and nothing in it
 //! that has to be kept secret. Takes a target; asks nobody.
 
-use crate::config::Target;
+use crate::replica::target::Target;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
@@ -38,11 +38,10 @@ fn server(url: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::target;
-    use crate::secret::Secret;
+    use crate::core::secret::Secret;
 
     fn address(url: &str) -> String {
-        of(&target(url, Some(Secret::new("a token")), true).unwrap_or_else(|e| panic!("{url}: {e}")))
+        of(&crate::replica::target::target(url, Some(Secret::new("a token")), true).unwrap_or_else(|e| panic!("{url}: {e}")))
     }
 
     #[test]
@@ -57,7 +56,7 @@ mod tests {
         ] {
             assert_eq!(address(url), one, "{url}");
         }
-        assert_eq!(of(&target("libsql://db.example.org", Some(Secret::new("another")), true).unwrap()), one);
+        assert_eq!(of(&crate::replica::target::target("libsql://db.example.org", Some(Secret::new("another")), true).unwrap()), one);
         for url in ["https://db2.example.org", "https://db.example.org:8443", "https://db.example.org/other"] {
             assert_ne!(address(url), one, "{url}");
         }

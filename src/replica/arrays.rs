@@ -1,8 +1,8 @@
 //! Rows as JSON arrays, which `json_each` unpacks in the database: many rows in one parameter. Pure.
 
 use super::statements;
-use crate::schema::ColumnType;
-use crate::value::Cell;
+use crate::core::schema::ColumnType;
+use crate::core::value::Cell;
 
 /// A JSON array is sent once it is this long, in bytes: a longer one is slower to unpack, and sqld refuses values above
 /// 5 MB.

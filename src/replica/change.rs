@@ -2,7 +2,7 @@
 //! with words for people; runs nothing.
 
 use super::inventory::{Found, Gap, Inventory, Made};
-use crate::schema::{Column, Schema, Table, ddl, quote, quoted_list};
+use crate::core::schema::{Column, Schema, Table, ddl, quote, quoted_list};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One change of one table.

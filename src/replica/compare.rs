@@ -2,13 +2,15 @@
 //! back. Every answer carries the head that it saw: the rows are those of one position, or the answer is
 //! worth nothing. Writes nothing.
 
+use super::Replica;
+use super::Statement;
 use super::arrays::{arrays, is_large, row_slots};
-use super::{Replica, Statement, statements};
-use crate::batch::{Item, State};
-use crate::error::{Class, Error, Result};
+use super::statements;
+use crate::core::batch::{Item, State};
+use crate::core::error::{Class, Error, Result};
+use crate::core::schema::{Table, ddl, quote};
+use crate::core::value::{Cell, Key};
 use crate::replica::head::Head;
-use crate::schema::{Table, ddl, quote};
-use crate::value::{Cell, Key};
 
 /// Keys of a range that are fetched at once: a server answers at most 10 MB.
 const KEYS: i64 = 2_000;

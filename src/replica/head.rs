@@ -1,10 +1,11 @@
 //! The replica's bookkeeping: the head (epoch, seq, token), which every write compares and sets, the
 //! ledger of recent batches, and the freshness that readers may look at. Pure SQL texts and types.
 
+use super::Rows;
+use super::Statement;
 use super::inventory::Inventory;
-use super::{Rows, Statement};
-use crate::error::{Error, Result};
-use crate::value::Cell;
+use crate::core::error::{Error, Result};
+use crate::core::value::Cell;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::sync::Arc;

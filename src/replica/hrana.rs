@@ -5,8 +5,8 @@ mod budget;
 mod json;
 mod protobuf;
 
-use crate::value::Cell;
-use crate::words;
+use crate::core::value::Cell;
+use crate::core::words;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use prost::{Message, Oneof};

@@ -1,11 +1,12 @@
 //! What the replica has: tables, columns, indexes. Takes the rows of one query, gives what is there and
 //! how far it is from `schema.json`. Changes nothing.
 
+use super::Rows;
+use super::head;
 use super::keyed::Unique;
-use super::{Rows, head};
-use crate::error::{Error, Result};
-use crate::schema::{Schema, Table, ddl};
-use crate::value::Cell;
+use crate::core::error::{Error, Result};
+use crate::core::schema::{Schema, Table, ddl};
+use crate::core::value::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

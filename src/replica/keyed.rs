@@ -3,8 +3,8 @@
 
 use super::Statement;
 use super::inventory::{Gap, Inventory};
-use crate::schema::{Schema, Table, ddl, quote, quoted_list};
-use crate::value::Cell;
+use crate::core::schema::{Schema, Table, ddl, quote, quoted_list};
+use crate::core::value::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 

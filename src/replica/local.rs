@@ -1,9 +1,15 @@
 //! A local libSQL file: prepared statements in one transaction, on a blocking thread.
 //! `synchronous=FULL`, because NORMAL may lose what was acknowledged when the machine stops.
 
-use super::{Rows, Statement, Store, Work, head, statements, words};
-use crate::error::{Class, Error, Result};
-use crate::value::Cell;
+use super::Rows;
+use super::Statement;
+use super::Store;
+use super::Work;
+use super::head;
+use super::statements;
+use super::words;
+use crate::core::error::{Class, Error, Result};
+use crate::core::value::Cell;
 use async_trait::async_trait;
 use futures_executor::block_on;
 use libsql::OpenFlags;

@@ -1,14 +1,21 @@
 //! A remote libSQL (sqld, Turso, Bunny Database): one HTTP request a transaction, a Hrana batch whose
 //! steps run only while the one before succeeded. Rows travel as JSON arrays that `json_each` unpacks.
 
+use super::Encoded;
+use super::Rows;
+use super::Statement;
+use super::Store;
+use super::Work;
 use super::arrays::{arrays, is_large, row_slots};
+use super::head;
 use super::hrana::{Encoding, Failure, Garbled, Outcome, Step, When};
-use super::{Encoded, Rows, Statement, Store, Work, head, statements, words};
-use crate::batch::{ColumnSet, Item};
-use crate::error::{Class, Error, Result};
-use crate::schema::Table;
-use crate::secret::Secret;
-use crate::value::Cell;
+use super::statements;
+use super::words;
+use crate::core::batch::{ColumnSet, Item};
+use crate::core::error::{Class, Error, Result};
+use crate::core::schema::Table;
+use crate::core::secret::Secret;
+use crate::core::value::Cell;
 use async_trait::async_trait;
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};

@@ -1,9 +1,9 @@
 //! The SQL that writes a batch. Never `INSERT OR REPLACE`: it resets columns that it does not list and
 //! deletes rows that collide on other indexes. Pure: takes items, gives texts.
 
-use crate::batch::{ColumnSet, Item, State};
-use crate::schema::{ColumnType, Table, ddl, quote, quoted_list};
-use crate::value::Cell;
+use crate::core::batch::{ColumnSet, Item, State};
+use crate::core::schema::{ColumnType, Table, ddl, quote, quoted_list};
+use crate::core::value::Cell;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -351,7 +351,7 @@ mod tests {
     #[test]
     fn statements_quote_every_name() {
         let json = r#"{"t\"; --":{"primaryKey":["k"],"columns":{"k":"TEXT","a\"b":"REAL"}}}"#;
-        let schema = crate::schema::Schema::parse(json).unwrap();
+        let schema = crate::core::schema::Schema::parse(json).unwrap();
         let table = schema.tables().next().unwrap();
         assert_eq!(
             upsert_row(table, &[0, 1]),

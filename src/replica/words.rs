@@ -1,7 +1,7 @@
 //! What of a target's message may be shown: words that SQLite itself has, which name tables and columns. What a
 //! trigger raises, or a function quotes, may hold values of rows. No IO.
 
-use crate::words::clean;
+use crate::core::words::clean;
 
 /// Characters of a message that are shown.
 const MOST_WORDS: usize = 400;

@@ -1,11 +1,11 @@
 //! Work on the replica that takes long, while no step of anybody runs: a server takes a transaction away that another
 //! one waits for.
 
-use crate::awake::awake;
-use crate::config::QueueName;
-use crate::error::{Error, Result};
-use crate::postgres::Client;
-use crate::{progress, source};
+use crate::core::error::{Error, Result};
+use crate::core::queue_name::QueueName;
+use crate::postgres::awake::awake;
+use crate::postgres::books::progress;
+use crate::postgres::{Client, rows};
 use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
@@ -14,7 +14,7 @@ const MAKING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Does `work` under the single flight.
 pub(super) async fn alone<T>(client: &Client, queue: &QueueName, work: impl Future<Output = Result<T>>) -> Result<T> {
-    source::begin_waiting(client, MAKING_PATIENCE).await?;
+    rows::begin_waiting(client, MAKING_PATIENCE).await?;
     progress::wait_for_lock(client, queue).await.map_err(|e| match e.sql_state() {
         Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry(
             "the replica lacks tables or indexes, and another worker's step takes long; it will be tried again",

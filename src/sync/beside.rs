@@ -2,7 +2,7 @@
 //! holds. A step that is at work ends early for them; one that waits for the replica is given up. Either way the next
 //! one takes its locks behind theirs.
 
-use crate::error::{Error, Result};
+use crate::core::error::{Error, Result};
 use crate::postgres::{Client, PgUrl, Purpose};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

@@ -1,8 +1,8 @@
 //! Stops hammering a side that is down. After some failures in a row it opens: calls are refused at once, until a
 //! rest is over; then one of them tries, and its success closes it. Knows errors and times, asks nobody.
 
-use crate::backoff::{Backoff, fraction};
-use crate::error::{Class, Error, Result};
+use crate::core::backoff::{Backoff, fraction};
+use crate::core::error::{Class, Error, Result};
 use serde::Serialize;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};

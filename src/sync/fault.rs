@@ -2,7 +2,7 @@
 //! about them concerns one of them, or their table; but for the connection, resources, locks and what others cancel.
 //! No IO.
 
-use crate::error::Error;
+use crate::core::error::Error;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::{DbError, Severity, SqlState};
 

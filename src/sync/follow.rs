@@ -2,11 +2,16 @@
 //! not: a look costs each side some tenths of a millisecond of processor time, and it works through every pooler. A
 //! NOTIFY in each commit would make writers wait for each other (`docs/performance.md`).
 
+use super::BACK_OFF;
+use super::CALL_BUDGET;
+use super::Drained;
+use super::Totals;
+use super::Worker;
+use super::answered;
 use super::session::Session;
-use super::{BACK_OFF, CALL_BUDGET, Drained, Totals, Worker, answered};
-use crate::backoff::fraction;
-use crate::error::{Class, Result};
-use crate::queue;
+use crate::core::backoff::fraction;
+use crate::core::error::{Class, Result};
+use crate::postgres::queue;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 

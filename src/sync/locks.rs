@@ -3,10 +3,9 @@
 //! step that holds nothing is in no circle. A table that others keep is left aside, and the rest goes on without it.
 
 use super::Session;
-use crate::error::{Error, Result};
-use crate::queue;
-use crate::schema::catalog::SourceTable;
-use crate::source;
+use crate::core::error::{Error, Result};
+use crate::postgres::catalog::SourceTable;
+use crate::postgres::{queue, rows};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
@@ -129,7 +128,7 @@ impl Session<'_> {
             let locks: Vec<&SourceTable> = self.locked.iter().filter_map(|name| self.sources.get(name)).collect();
             // One round trip: the second is sent behind the first.
             let holding = queue::hold(&self.client, &self.worker.queue);
-            let (begun, held) = futures_util::join!(source::begin(&self.client, &locks, self.server), holding);
+            let (begun, held) = futures_util::join!(rows::begin(&self.client, &locks, self.server), holding);
             match (begun, held) {
                 (Ok(()), Ok(())) => {
                     self.aside.tables.retain(|table, _| !self.locked.contains(table));
@@ -170,7 +169,7 @@ impl Session<'_> {
         self.client.rollback().await?;
         for name in self.blocked().await? {
             let Some(source) = self.sources.get(&name) else { continue };
-            let free = source::wait_for(&self.client, source, self.server.lock_wait).await;
+            let free = rows::wait_for(&self.client, source, self.server.lock_wait).await;
             if free.as_ref().is_err_and(is_locked) {
                 self.locked.remove(&name);
                 self.aside.put(&name);
@@ -218,7 +217,7 @@ impl Session<'_> {
         self.client.rollback().await?;
         for name in &self.locked {
             let Some(source) = self.sources.get(name) else { continue };
-            match source::wait_for(&self.client, source, self.server.lock_wait).await {
+            match rows::wait_for(&self.client, source, self.server.lock_wait).await {
                 Err(e) if !is_locked(&e) => return Ok(e.of_table(name)),
                 _ => {}
             }

@@ -9,61 +9,44 @@ macro_rules! log_step {
     };
 }
 
-mod absent;
 mod alone;
+mod apply;
 mod beside;
-mod budget;
 pub mod circuit;
-mod compared_pages;
-mod excused;
+pub mod compare;
 mod fault;
 mod follow;
-mod foreign;
 mod gate;
-mod intake;
-mod keys;
-mod known;
-mod lacking;
 mod locks;
-mod marked_rows;
-mod page_sizes;
-mod pages;
 pub mod pairing;
-mod reader;
-mod rejected;
-mod reshape;
-mod rivals;
 mod session;
-mod slow;
 mod step;
-mod throttle;
-pub mod verification;
-mod writer;
+mod take;
 
-use crate::backoff::{Backoff, fraction};
-use crate::config::{Config, QueueName, Target};
-use crate::error::{Class, Error, Result};
-use crate::postgres::PgUrl;
-use crate::progress;
-use crate::queue;
-use crate::resyncs;
-use crate::schema::Schema;
-use crate::verify::Report;
-use budget::Budget;
+use crate::config::Config;
+use crate::core::backoff::{Backoff, fraction};
+use crate::core::error::{Class, Error, Result};
+use crate::core::queue_name::QueueName;
+use crate::core::schema::Schema;
+use crate::postgres::books::{progress, resyncs};
+use crate::postgres::{PgUrl, queue};
+use crate::replica::target::Target;
+use apply::budget::Budget;
+use apply::rejected::Rejected;
 use circuit::Circuit;
+use compare::Verification;
+use compare::report::Report;
 use gate::Gate;
-use page_sizes::PageSizes;
-use rejected::Rejected;
 use serde::Serialize;
 use session::Session;
-use slow::SlowKeys;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use throttle::Throttle;
+use take::page_sizes::PageSizes;
+use take::slow::SlowKeys;
+use take::throttle::Throttle;
 use tokio::sync::OwnedMutexGuard;
-use verification::Verification;
 
 /// How long one call of `/sync` may drain.
 pub const CALL_BUDGET: Duration = Duration::from_secs(25);
@@ -104,7 +87,7 @@ pub struct Worker {
     page_sizes: PageSizes,
     budget: Budget,
     rejected: Rejected,
-    displaced: rivals::Displaced,
+    displaced: apply::rivals::Displaced,
     slow: SlowKeys,
     /// How long one statement may read rows.
     statement_time: Duration,
@@ -201,7 +184,7 @@ impl Worker {
             page_sizes: PageSizes::default(),
             budget: Budget::default(),
             rejected: Rejected::default(),
-            displaced: rivals::Displaced::default(),
+            displaced: apply::rivals::Displaced::default(),
             slow: SlowKeys::default(),
             statement_time: fault::STATEMENT_TIME,
             row_bytes,

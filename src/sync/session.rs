@@ -1,27 +1,28 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
+use super::Worker;
 use super::alone::alone;
+use super::answered;
 use super::beside::Beside;
-use super::known::Known;
 use super::locks::Aside;
-use super::verification::Verification;
-use super::{Worker, answered, foreign, keys, lacking, pairing};
-use crate::config::QueueName;
-use crate::drift::shape::{self, Shape};
-use crate::drift::watch::Watch;
-use crate::drift::{self, Drift};
-use crate::error::Result;
-use crate::letters::Supersedable;
-use crate::postgres::{Client, Purpose};
-use crate::progress;
-use crate::queue;
+use super::pairing;
+use crate::core::error::Result;
+use crate::core::queue_name::QueueName;
+use crate::core::schema::Schema;
+use crate::postgres::books::dead_letters::Supersedable;
+use crate::postgres::books::resyncs::{Reason, Resync};
+use crate::postgres::books::{progress, resyncs};
+use crate::postgres::catalog::SourceTable;
+use crate::postgres::drift::shape::Shape;
+use crate::postgres::drift::watch::Watch;
+use crate::postgres::drift::{Drift, shape};
+use crate::postgres::{Client, Purpose, drift, queue, rows};
 use crate::replica::head::{Head, Witness, new_token};
 use crate::replica::inventory::Inventory;
 use crate::replica::{Replica, address};
-use crate::resyncs::{self, Reason, Resync};
-use crate::schema::Schema;
-use crate::schema::catalog::SourceTable;
-use crate::source;
+use crate::sync::compare::Verification;
+use crate::sync::pairing::known::Known;
+use crate::sync::pairing::{foreign, keys, lacking};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,7 +48,7 @@ pub(super) struct Session<'a> {
     /// Tables that others have locked, for now.
     pub(super) aside: Aside,
     /// What of the source's server decides how a step begins.
-    pub(super) server: source::Server,
+    pub(super) server: rows::Server,
     /// Those that are paused which the replica does not take, so that their images stay as well.
     pub(super) held: BTreeSet<String>,
     /// Dead letters that an applied key would supersede.
@@ -198,7 +199,7 @@ impl<'a> Session<'a> {
 /// Both sides, as a drain finds them.
 struct Found {
     client: Client,
-    server: source::Server,
+    server: rows::Server,
     known: Known,
     replica: Replica,
     address: String,
@@ -208,7 +209,7 @@ struct Found {
 async fn find(worker: &Worker) -> Result<Found> {
     let queue = &worker.queue;
     let client = worker.postgres.pinned(Purpose::Step).await?;
-    let server = source::Server::ask(&client).await?;
+    let server = rows::Server::ask(&client).await?;
     progress::ensure(&client, queue).await?;
     let known = Known::read(&client, worker).await?;
     let address = address::of(&worker.target);

@@ -1,22 +1,22 @@
 //! One step: a Postgres transaction around libSQL transactions. Lock, take, read, apply, acknowledge,
 //! in this order; acknowledging comes last and is the commit. Whatever fails before leaves everything
-//! on the queue. Taking and reading ([`reader`](super::reader)) run ahead of applying
-//! ([`writer`](super::writer)) by one batch.
+//! on the queue. Taking and reading ([`reader`](crate::sync::take::reader)) run ahead of applying
+//! ([`writer`](crate::sync::apply::writer)) by one batch.
 
+use super::Drained;
+use super::Session;
 use super::locks::is_locked;
 use super::pairing::Ready;
-use super::reader::{Ended, Reader, Taking};
-use super::writer::{Applied, Writer};
-use super::{Drained, Session};
-use crate::awake::awake;
-use crate::error::Result;
-use crate::failpoint;
-use crate::kept;
-use crate::letters::{self, DeadLetter, Supersedable, Superseded};
-use crate::progress::{self, Snapshot};
+use crate::core::error::Result;
+use crate::core::failpoint;
+use crate::postgres::awake::awake;
+use crate::postgres::books::dead_letters::{DeadLetter, Supersedable, Superseded};
+use crate::postgres::books::progress::Snapshot;
+use crate::postgres::books::{dead_letters, progress, resyncs, retained};
+use crate::postgres::catalog::SourceTable;
 use crate::replica::head::Head;
-use crate::resyncs;
-use crate::schema::catalog::SourceTable;
+use crate::sync::apply::writer::{Applied, Writer};
+use crate::sync::take::reader::{Ended, Reader, Taking};
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
@@ -107,7 +107,7 @@ impl Session<'_> {
         self.supersede(&std::mem::take(&mut applied.superseded)).await?;
         let buried = read.large as usize;
         let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
-        letters::bury(&self.client, &self.worker.queue, &dead, &self.letters).await?;
+        dead_letters::bury(&self.client, &self.worker.queue, &dead, &self.letters).await?;
         if !dead.is_empty() {
             failpoint::reach(failpoint::BURIED);
         }
@@ -233,7 +233,7 @@ impl Session<'_> {
 
     /// Whether all tables are compared: what is written meanwhile is for others to drain.
     pub(super) fn has_compared(&self) -> bool {
-        self.verification.as_ref().is_some_and(super::verification::Verification::is_done)
+        self.verification.as_ref().is_some_and(crate::sync::compare::Verification::is_done)
     }
 
     /// Whether no table is under way that can be rebuilt: only then is it worth comparing.
@@ -255,7 +255,7 @@ impl Session<'_> {
 
     /// Letters whose keys have newer states.
     pub(super) async fn supersede(&self, superseded: &Superseded) -> Result<()> {
-        let letters = letters::supersede(&self.client, &self.worker.queue, superseded).await?;
+        let letters = dead_letters::supersede(&self.client, &self.worker.queue, superseded).await?;
         if letters > 0 {
             tracing::info!(letters, "dead letters are superseded: their keys have newer states");
         }
@@ -273,7 +273,7 @@ impl Session<'_> {
     ) -> Result<()> {
         let queue = &self.worker.queue;
         self.supersede(&applied.superseded).await?;
-        letters::bury(&self.client, queue, &applied.dead, &self.letters).await?;
+        dead_letters::bury(&self.client, queue, &applied.dead, &self.letters).await?;
         for resync in &read.rebuilt {
             resyncs::advance(&self.client, queue, resync).await?;
         }
@@ -283,7 +283,7 @@ impl Session<'_> {
         if let (Some(window), Some(after), false) =
             (self.worker.retention, &snapshot.progress.head, applied.tokens.is_empty())
         {
-            kept::record(&self.client, queue, after, &applied.tokens, &applied.copied, window).await?;
+            retained::record(&self.client, queue, after, &applied.tokens, &applied.copied, window).await?;
         }
         progress::advance(&self.client, queue, &applied.head, &snapshot.identity, read.is_caught_up()).await?;
         failpoint::reach(failpoint::ADVANCED);

@@ -2,8 +2,8 @@
 //! product's own conversions.
 
 use crate::stage::{Failure, SCHEMA};
+use pgflume::core::value::Cell;
 use pgflume::replica::{Statement, Store};
-use pgflume::value::Cell;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use tokio_postgres::Client;

@@ -7,7 +7,7 @@ use crate::readers::Shown;
 use crate::report::End;
 use crate::stage::{Failure, Stage, queue_table};
 use crate::workers::ENDS;
-use pgflume::failpoint;
+use pgflume::core::failpoint;
 use serde_json::Value;
 use std::time::{Duration, Instant};
 

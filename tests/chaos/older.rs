@@ -4,7 +4,7 @@
 use crate::parts::Sqld;
 use crate::readers::READERS;
 use crate::stage::{Failure, Stage};
-use pgflume::config::Target;
+use pgflume::replica::target::Target;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;

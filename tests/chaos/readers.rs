@@ -2,8 +2,8 @@
 
 use crate::judge::Judge;
 use crate::stage::{Failure, Stage};
+use pgflume::core::value::Cell;
 use pgflume::replica::{Statement, Store};
-use pgflume::value::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

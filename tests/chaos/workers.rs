@@ -2,8 +2,8 @@
 
 use crate::parts::process::Process;
 use crate::plan::{pick, rng};
+use pgflume::core::failpoint;
 use pgflume::demo::postgres::free_port;
-use pgflume::failpoint;
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::path::{Path, PathBuf};

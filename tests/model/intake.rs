@@ -1,10 +1,10 @@
 //! What messages and pages become: batches, made by the product's own `Batch`.
 
 use super::postgres::{Data, IMAGED, KEYS, Kind, MARKED, Message, NAMES, Phase, Queued, Resync, Row, Rows, Version};
-use pgflume::batch::{Batch, Change, ColumnSet, Item, State};
+use pgflume::core::batch::{Batch, Change, ColumnSet, Item, State};
+use pgflume::core::schema::{Schema, Table};
+use pgflume::core::value::{Cell, Key};
 use pgflume::replica::head::Witness;
-use pgflume::schema::{Schema, Table};
-use pgflume::value::{Cell, Key};
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 

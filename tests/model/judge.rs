@@ -5,7 +5,7 @@ use super::postgres::{Data, IMAGED, KEYS, Kind, MARKED, Message, NAMES, Phase, P
 use super::target::{Request, State, Target};
 use super::worker::Event;
 use super::world::HERE;
-use pgflume::reconcile::{self, Decision};
+use pgflume::core::reconcile::{self, Decision};
 use std::fmt;
 use std::rc::Rc;
 

@@ -2,8 +2,8 @@
 //! survives a crash, transactions, the lock on the progress row.
 
 use super::intake::witness;
-use pgflume::progress::{Fate, Identity, Progress};
-use pgflume::reconcile::{Here, KeptStep};
+use pgflume::core::reconcile::{Here, KeptStep};
+use pgflume::postgres::books::progress::{Fate, Identity, Progress};
 use pgflume::replica::head::{Entry, Head};
 use std::rc::Rc;
 

@@ -2,10 +2,11 @@
 //! nobody's cast.
 
 use crate::support::{Db, Home, Path, Rig, config, schema};
-use pgflume::capture::{self, SetupOptions, SetupReport};
-use pgflume::config::{DEFAULT_QUEUE, QueueName};
-use pgflume::error::Error;
+use pgflume::core::error::Error;
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
 use pgflume::postgres::PgUrl;
+use pgflume::postgres::capture::{self, SetupOptions, SetupReport};
 use pgflume::sync::Worker;
 use std::sync::Arc;
 use std::time::Duration;
@@ -331,7 +332,7 @@ async fn a_cast_made_between_the_look_and_the_read_is_not_run() {
     let parsed = schema(json);
     let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
     let client = rig.db.pinned().await;
-    let catalog = pgflume::schema::catalog::read(&client, &parsed, &queue).await.unwrap();
+    let catalog = pgflume::postgres::catalog::read(&client, &parsed, &queue).await.unwrap();
     rig.db
         .sql(
             "insert into k values ('a', 'b', '{a,NULL}', 'a', '[1,3)'), ('b', null, null, null, null);
@@ -344,7 +345,7 @@ async fn a_cast_made_between_the_look_and_the_read_is_not_run() {
     let source = catalog.tables.get("k").unwrap();
     client.begin("", "").await.unwrap();
     let keys = ["a", "b"].map(|k| vec![k.to_owned()]);
-    let mut reading = pgflume::source::read(&client, source, &keys, true).await.unwrap();
+    let mut reading = pgflume::postgres::rows::read(&client, source, &keys, true).await.unwrap();
     let mut rows = 0;
     while let Some(found) = reading.next(source).await.unwrap() {
         assert!(found.cells.unwrap().is_ok());

@@ -6,9 +6,11 @@ use crate::parts::{Fault, Proxy};
 use crate::snapshot::{assert_equal, rebuilt, write_by_hand};
 use crate::support::{PATHS, Path, Rig, config, schema};
 use crate::volume::set_up;
-use pgflume::config::{Config, Target};
+use pgflume::config::Config;
+use pgflume::operate::verify::verify;
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
-use pgflume::verify::{Options, verify};
+use pgflume::sync::compare::report::Options;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,7 +59,7 @@ async fn a_row_that_is_too_large_becomes_a_letter_before_it_is_fetched() {
         );
         // By copy and by comparison.
         let names = ["t", "texts", "p"];
-        pgflume::resync::request(&worker, &names).await.unwrap();
+        pgflume::operate::resync::request(&worker, &names).await.unwrap();
         while worker.drain(BUDGET).await.unwrap().rebuilding > 0 {}
         assert_eq!(rig.rows(small).await, ["202"]);
         assert_eq!(rig.db.dead().await.len(), 7, "told once");
@@ -65,7 +67,9 @@ async fn a_row_that_is_too_large_becomes_a_letter_before_it_is_fetched() {
         let report = verify(&bounded(&rig), Options { tables, ..Options::default() }, Arc::default()).await.unwrap();
         assert!(report.is_equal() && report.tables["t"].dead == 5, "{report:?}");
         // A worker with another limit delivers them.
-        pgflume::dead::retry(&rig.worker, &pgflume::letters::Choice::default()).await.unwrap();
+        pgflume::operate::dead::retry(&rig.worker, &pgflume::postgres::books::dead_letters::Choice::default())
+            .await
+            .unwrap();
         rebuilt(&rig).await;
         assert_equal(&rig).await;
         // And a row that grows leaves its letter, and the old state, and is named.
@@ -103,7 +107,9 @@ async fn a_message_that_is_too_large_becomes_a_letter_on_the_server_and_can_be_t
     assert_eq!((done.processed, done.queued, done.dead), (5, 0, 2));
     assert_eq!(rig.rows("SELECT id FROM other ORDER BY id").await, ["1", "3", "5"]);
     assert!(rig.db.dead().await.iter().all(|reason| reason.contains("MAX_ROW_BYTES")));
-    pgflume::dead::retry(&rig.worker, &pgflume::letters::Choice::default()).await.unwrap();
+    pgflume::operate::dead::retry(&rig.worker, &pgflume::postgres::books::dead_letters::Choice::default())
+        .await
+        .unwrap();
     assert_eq!(rig.drain().await.queued, 0);
     assert_eq!(rig.rows("SELECT length(v) FROM other ORDER BY id").await, ["10", "150000", "90000", "150000", "10"]);
     // Nothing else on the queue.

@@ -1,9 +1,10 @@
 //! What a write puts on the queue: every test makes tables, sets up, writes, and looks at the marks.
 
 use crate::support::{Db, schema};
-use pgflume::capture::{SetupOptions, setup};
-use pgflume::config::{DEFAULT_QUEUE, QueueName};
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
 use pgflume::postgres::PgUrl;
+use pgflume::postgres::capture::{SetupOptions, setup};
 
 /// A database with these tables, captured.
 async fn captured(tables: &str, json: &str) -> Db {

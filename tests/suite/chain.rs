@@ -3,11 +3,13 @@
 
 use crate::parts::PgNet;
 use crate::support::{Db, Home, Path, SECRET, Server, cluster, config, schema};
-use pgflume::capture::{SetupOptions, setup};
-use pgflume::config::{DEFAULT_QUEUE, QueueName, Target};
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
+use pgflume::core::secret::Secret;
 use pgflume::postgres::PgUrl;
+use pgflume::postgres::capture::{SetupOptions, setup};
 use pgflume::replica::Replica;
-use pgflume::secret::Secret;
+use pgflume::replica::target::Target;
 use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]

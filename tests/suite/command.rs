@@ -75,7 +75,7 @@ async fn resync_and_verify_tell_by_exit_code_and_words_what_they_found() {
         .await;
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), definition).unwrap();
-    let pgflume::config::Target::File(replica) = rig.home.target() else { unreachable!() };
+    let pgflume::replica::target::Target::File(replica) = rig.home.target() else { unreachable!() };
     let url = rig.db.url();
     let variables = [
         ("PGMQ_URL", url.as_str()),
@@ -126,7 +126,7 @@ async fn sync_drains_once_and_status_tells() {
     let (db, home) = (Db::new().await, Home::new(Path::File));
     db.send(r#"{"type":"INSERT","table":"orgs","record":{"id":"a"}}"#).await;
     let url = db.url();
-    let pgflume::config::Target::File(file) = home.target() else { unreachable!() };
+    let pgflume::replica::target::Target::File(file) = home.target() else { unreachable!() };
     let variables = [("PGMQ_URL", url.as_str()), ("LIBSQL_URL", file.to_str().unwrap())];
     let output = pgflume(&["sync"], &variables);
     assert!(output.status.success(), "{}", errors(&output));

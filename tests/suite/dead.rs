@@ -4,7 +4,7 @@
 use crate::snapshot::{assert_equal, write_by_hand};
 use crate::support::{Db, Home, PATHS, Path, Rig, config, schema};
 use crate::volume::set_up;
-use pgflume::config::Target;
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use std::process::Command;
 use std::sync::Arc;
@@ -174,7 +174,7 @@ async fn a_table_that_takes_nothing_halts_alone_with_one_message_and_no_dead_let
         assert_eq!(done.paused.iter().collect::<Vec<_>>(), ["t"]);
         assert!(done.queued > 0);
         assert_eq!(rig.rows("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM u)").await, ["0|10000"]);
-        let reasons = pgflume::status::unready(&rig.worker).await;
+        let reasons = pgflume::operate::status::unready(&rig.worker).await;
         assert!(reasons.get("table").is_some_and(|r| r.contains("\"t\"")), "{reasons:?}");
         // Newer changes of it wait with the others, those of other tables arrive.
         if is_captured {
@@ -237,7 +237,9 @@ async fn a_letter_is_retried_by_a_worker_that_has_nothing_but_its_role() {
     let url = rig.db.url().replace("postgres@", &format!("{role}@"));
     let (home, tables) = (Home::new(Path::File), schema(TABLES));
     let worker = Arc::new(Worker::new(config(&url, home.target(), tables)));
-    let done = pgflume::dead::retry(&worker, &pgflume::letters::Choice::default()).await.unwrap();
+    let done = pgflume::operate::dead::retry(&worker, &pgflume::postgres::books::dead_letters::Choice::default())
+        .await
+        .unwrap();
     assert_eq!((done.sent, done.stay), (1, 0));
     let db: &Db = &rig.db;
     assert_eq!((db.queued().await, db.dead().await.len()), (1, 0));

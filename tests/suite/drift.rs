@@ -2,13 +2,15 @@
 //! of `schema.json` to both sides, and tables that follow their source do so by themselves.
 
 use crate::support::{Db, Home, PATHS, Path, Rig, SECRET, Server, config, schema};
-use pgflume::alter::{self, Report, Sides};
-use pgflume::capture::{self, SetupOptions};
-use pgflume::config::{DEFAULT_QUEUE, QueueName, Target};
-use pgflume::drift::{Drift, Kind};
-use pgflume::error::Error;
+use pgflume::core::error::Error;
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
+use pgflume::operate::alter::{self, Report, Sides};
+use pgflume::operate::status;
 use pgflume::postgres::PgUrl;
-use pgflume::status;
+use pgflume::postgres::capture::{self, SetupOptions};
+use pgflume::postgres::drift::{Drift, Kind};
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use std::process::Command;
 use std::sync::Arc;

@@ -1,12 +1,16 @@
 //! Databases of other encodings than UTF-8: what is sent to Postgres has only characters that each of them has.
 
 use crate::support::{Db, Home, Path, Rig, cluster, schema};
-use pgflume::capture::{self, SetupOptions};
-use pgflume::config::{DEFAULT_QUEUE, QueueName};
-use pgflume::letters::Choice;
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
+use pgflume::operate::dead;
+use pgflume::operate::resync;
+use pgflume::operate::status;
+use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
-use pgflume::verify::{Options, verify};
-use pgflume::{dead, resync, status};
+use pgflume::postgres::books::dead_letters::Choice;
+use pgflume::postgres::capture::{self, SetupOptions};
+use pgflume::sync::compare::report::Options;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -6,10 +6,11 @@ use crate::support::{Db, Home, Path, SECRET, Server, config, repository_schema, 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
-use pgflume::config::{DEFAULT_QUEUE, Target};
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::secret::Secret;
 use pgflume::demo::postgres::{Cluster, Options, Stop};
 use pgflume::postgres::PgUrl;
-use pgflume::secret::Secret;
+use pgflume::replica::target::Target;
 use serde_json::Value;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

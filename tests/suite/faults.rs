@@ -4,10 +4,11 @@
 use crate::snapshot::{assert_equal, rebuilt, write_by_hand};
 use crate::support::{Db, Home, PATHS, Path, Rig, cluster, config, schema, until};
 use crate::volume::set_up;
-use pgflume::config::DEFAULT_QUEUE;
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
 use pgflume::sync::Worker;
-use pgflume::verify::{Options, verify};
+use pgflume::sync::compare::report::Options;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,7 +96,7 @@ async fn whatever_code_a_function_raises_it_is_the_matter_of_its_row() {
     // By copy and by comparison.
     rig.db.sql(&raising("28P01")).await;
     rig.db.sql("update t set v = 0 where id in (3, 4, 40)").await;
-    pgflume::resync::request(&rig.worker, &["t"]).await.unwrap();
+    pgflume::operate::resync::request(&rig.worker, &["t"]).await.unwrap();
     rebuilt(&rig).await;
     let tables = vec!["t".to_owned(), "other".to_owned()];
     let report = verify(&rig.second_worker(), Options { tables, ..Options::default() }, Arc::default()).await.unwrap();
@@ -206,7 +207,7 @@ async fn rows_that_take_too_long_are_waited_for_once_and_the_others_arrive() {
     })
     .await;
     assert_eq!(other(&rig).await, ["z"]);
-    pgflume::resync::request(&worker, &["t"]).await.unwrap();
+    pgflume::operate::resync::request(&worker, &["t"]).await.unwrap();
     until("copied", async || worker.drain(BUDGET).await.unwrap().rebuilding == 0).await;
     let tables = vec!["t".to_owned()];
     let report = verify(&quick(&rig), Options { tables, ..Options::default() }, Arc::default()).await.unwrap();
@@ -265,7 +266,7 @@ async fn a_key_that_is_no_utf8_is_one_letter_by_mark_and_by_copy() {
     for sql in ["DELETE FROM t", "DELETE FROM pairs", "DELETE FROM ok"] {
         write_by_hand(&rig, sql).await;
     }
-    pgflume::resync::request(&rig.worker, &["t", "ok", "pairs"]).await.unwrap();
+    pgflume::operate::resync::request(&rig.worker, &["t", "ok", "pairs"]).await.unwrap();
     rebuilt(&rig).await;
     assert_eq!(rig.rows(all).await, arrived, "by copy");
     assert_eq!(rig.db.dead().await.len(), 3, "and told once; two keys look alike: {:?}", rig.db.dead().await);

@@ -1,7 +1,7 @@
 //! Four variables, a bare queue, Capgo's messages sent by hand, no `setup`, no source tables.
 
 use crate::support::{Db, Home, PATHS, Path, Rig, SECRET, Server, config, repository_schema, schema};
-use pgflume::config::Target;
+use pgflume::replica::target::Target;
 
 const INSERT_APP: &str = r#"{"record":{"id":"a1","app_id":"com.x","name":"One","retention":9007199254740993,
   "transfer_history":[{"from":"é","n":1.10}],"unlisted":{"x":1},"owner_org":null},"old_record":null,"type":"INSERT","table":"apps"}"#;

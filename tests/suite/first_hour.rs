@@ -2,7 +2,7 @@
 //! pipes that end early, exit codes that scripts go by.
 
 use crate::support::{Db, Home, Path, Rig, Server, config, schema, until};
-use pgflume::config::Target;
+use pgflume::replica::target::Target;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::process::{Command, Output, Stdio};
@@ -224,10 +224,10 @@ fn libsql_urls_of_a_server_without_tls_say_http() {
     let sqld = crate::parts::Sqld::start(crate::parts::SqldOptions::default());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for (url, class) in [
-        (format!("https://{plain}"), Some(pgflume::error::Class::Halt)),
+        (format!("https://{plain}"), Some(pgflume::core::error::Class::Halt)),
         (sqld.url().replace("http://", "https://"), None),
-        (format!("https://{closes}"), Some(pgflume::error::Class::Retry)),
-        (format!("https://{resets}"), Some(pgflume::error::Class::Retry)),
+        (format!("https://{closes}"), Some(pgflume::core::error::Class::Retry)),
+        (format!("https://{resets}"), Some(pgflume::core::error::Class::Retry)),
     ] {
         let remote = pgflume::replica::remote::Remote::new(&url, None).unwrap();
         let asked = pgflume::replica::Statement::new("SELECT 1", vec![]);

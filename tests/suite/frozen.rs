@@ -6,15 +6,16 @@ use crate::parts::process::{Process, tail};
 use crate::snapshot::rebuilt;
 use crate::support::{Path, Rig, Server, config, schema, until};
 use crate::volume::set_up;
-use pgflume::alter::{self, Sides};
-use pgflume::capture::{SetupOptions, TeardownOptions, setup, teardown};
-use pgflume::config::Target;
-use pgflume::letters::Choice;
+use pgflume::operate::alter::{self, Sides};
+use pgflume::operate::dead;
+use pgflume::operate::resync;
+use pgflume::operate::status::{status, unready};
+use pgflume::postgres::books::dead_letters::Choice;
+use pgflume::postgres::capture::{SetupOptions, TeardownOptions, setup, teardown};
 use pgflume::postgres::{PgUrl, Purpose};
-use pgflume::status::{status, unready};
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use pgflume::sync::pairing::nuke;
-use pgflume::{dead, resync};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -196,7 +197,7 @@ async fn beside(purpose: Purpose, text: &str) -> (Stop, Server) {
     (stop, other)
 }
 
-async fn alter(sides: Sides) -> pgflume::error::Result<()> {
+async fn alter(sides: Sides) -> pgflume::core::error::Result<()> {
     let plan = alter::plan(&sides).await?;
     alter::apply(&sides, plan).await.map(drop)
 }

@@ -4,11 +4,12 @@
 use crate::snapshot::rebuilt;
 use crate::support::{Path, Rig, schema};
 use crate::volume::set_up;
-use pgflume::error::Result;
-use pgflume::progress;
+use pgflume::core::error::Result;
+use pgflume::operate::verify::verify;
+use pgflume::postgres::books::progress;
 use pgflume::replica::inventory::Inventory;
 use pgflume::replica::{Replica, Rows, Statement, Store, Work};
-use pgflume::verify::{Counters, Options, verify};
+use pgflume::sync::compare::report::{Counters, Options};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 

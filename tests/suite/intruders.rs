@@ -3,10 +3,12 @@
 //! log tells of those that somebody caught.
 
 use crate::support::{Db, Home, Path, SECRET, Server, config, schema};
-use pgflume::capture::{self, SetupOptions};
-use pgflume::config::{DEFAULT_QUEUE, QueueName, Target};
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
 use pgflume::demo::postgres::Cluster;
 use pgflume::postgres::PgUrl;
+use pgflume::postgres::capture::{self, SetupOptions};
+use pgflume::replica::target::Target;
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -388,7 +390,7 @@ async fn what_a_stranger_has_added_to_an_extension_of_its_own_is_no_extensions()
          alter extension citext add view vault.decrypted_secrets; alter extension citext add function vault.create_secret(text, text);
          grant all on schema vault to public; reset role").await;
     let (queue, url) = (QueueName::parse(DEFAULT_QUEUE).unwrap(), PgUrl::parse(&db.url()).unwrap());
-    let secret = Some(pgflume::secret::Secret::new(SECRET));
+    let secret = Some(pgflume::core::secret::Secret::new(SECRET));
     let options = SetupOptions { webhook_signature: secret, ..SetupOptions::default() };
     capture::setup(&url, &schema(T), &queue, &options).await.unwrap();
     assert_eq!(db.one("select count(*) from vault.told").await, "0");

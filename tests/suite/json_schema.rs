@@ -1,7 +1,7 @@
 //! `docs/schema-v1.json`, which editors check a `schema.json` against: it agrees with what pgflume reads.
 
 use boon::{Compiler, SchemaIndex, Schemas};
-use pgflume::schema::Schema;
+use pgflume::core::schema::Schema;
 use serde_json::Value;
 
 struct JsonSchema {
@@ -13,10 +13,10 @@ impl JsonSchema {
     /// Compiled, and so checked against the schema of schemas itself.
     fn load() -> Self {
         let json: Value = serde_json::from_str(include_str!("../../docs/schema-v1.json")).unwrap();
-        assert_eq!(json["$id"], pgflume::init::JSON_SCHEMA);
+        assert_eq!(json["$id"], pgflume::operate::init::JSON_SCHEMA);
         let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
-        compiler.add_resource(pgflume::init::JSON_SCHEMA, json).unwrap();
-        let index = compiler.compile(pgflume::init::JSON_SCHEMA, &mut schemas).unwrap();
+        compiler.add_resource(pgflume::operate::init::JSON_SCHEMA, json).unwrap();
+        let index = compiler.compile(pgflume::operate::init::JSON_SCHEMA, &mut schemas).unwrap();
         Self { schemas, index }
     }
 

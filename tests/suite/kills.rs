@@ -6,12 +6,12 @@ use crate::parts::process::{Process, tail};
 use crate::snapshot::{assert_equal, write_by_hand};
 use crate::support::{Db, Home, Path, Rig, SECRET, schema, until};
 use crate::volume::set_up;
-use pgflume::config::Target;
-use pgflume::demo::postgres::free_port;
-use pgflume::failpoint::{
+use pgflume::core::failpoint::{
     ADVANCED, ALTERED, ANNOUNCED, APPLIED, BURIED, COMMITTED, COMPARED, DURABLE, LATE, LOCKED, NAMES, PAIRED, READ,
     RESET, SENT, TAKEN,
 };
+use pgflume::demo::postgres::free_port;
+use pgflume::replica::target::Target;
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
@@ -188,7 +188,7 @@ impl Stage {
         let (db, first) = (&self.rig.db, kills[0].0);
         self.write(number, *writes).await;
         match first {
-            Sync => pgflume::resync::request(&self.rig.worker, &["t"]).await.unwrap(),
+            Sync => pgflume::operate::resync::request(&self.rig.worker, &["t"]).await.unwrap(),
             Repair => self.damage().await,
             Resync | Nuke | Follow => {}
         }

@@ -4,10 +4,10 @@
 use crate::snapshot::{assert_equal, rebuilt, write_by_hand};
 use crate::support::{Path, Rig, config, schema};
 use crate::volume::set_up;
-use pgflume::config::Target;
-use pgflume::dead;
-use pgflume::letters::Choice;
-use pgflume::status::status;
+use pgflume::operate::dead;
+use pgflume::operate::status::status;
+use pgflume::postgres::books::dead_letters::Choice;
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};

@@ -1,10 +1,10 @@
 //! Servers that are no libSQL, or a hostile one: what they say is bounded, cleaned and not believed.
 
 use crate::support::{Db, Server, config, schema};
-use pgflume::config::Target;
-use pgflume::error::Class;
+use pgflume::core::error::Class;
 use pgflume::replica::hrana::Encoding;
 use pgflume::replica::remote::Remote;
+use pgflume::replica::target::Target;
 use pgflume::replica::{Statement, Store};
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -180,7 +180,7 @@ async fn names_in_postgres_and_in_the_replica_forge_nothing() {
     for shown in [
         server.sync().await.body,
         server.call("GET", "/ready", None).await.body,
-        pgflume::error::Error::from(error).to_string(),
+        pgflume::core::error::Error::from(error).to_string(),
     ] {
         assert!(!shown.contains(['\n', '\u{1b}', '\u{202e}']), "{shown:?}");
     }

@@ -3,12 +3,15 @@
 
 use crate::support::{Db, Home, Path, Rig, SECRET, Server, config, repository_schema, schema, until};
 use crate::volume::set_up;
-use pgflume::config::{DEFAULT_QUEUE, QueueName, Target};
-use pgflume::dead;
-use pgflume::letters::Choice;
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
+use pgflume::operate::dead;
 use pgflume::postgres::PgUrl;
+use pgflume::postgres::books::dead_letters::Choice;
+use pgflume::postgres::books::progress;
+use pgflume::postgres::queue;
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
-use pgflume::{progress, queue};
 use std::time::Duration;
 use tokio_postgres::Client;
 

@@ -4,8 +4,8 @@
 use crate::parts::process::{Process, tail};
 use crate::support::{Db, Home, Path, Rig, Server, config, schema, until};
 use crate::volume::{set_up, verdicts};
-use pgflume::config::Target;
 use pgflume::postgres::PgUrl;
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -246,7 +246,7 @@ async fn a_migration_passes_beside_a_replica_that_hangs() {
             .sql(&format!("update m0 set v = 10 + {number} where id <= 20; delete from m0 where id = 30 + {number}"))
             .await;
         if number == 2 {
-            pgflume::resync::request(&rig.second_worker(), &["m1"]).await.unwrap();
+            pgflume::operate::resync::request(&rig.second_worker(), &["m1"]).await.unwrap();
         }
         a_step_holds_m0(&rig).await;
         assert_passes_soon(&rig, &format!("alter table m0 add column w{number} int")).await;
@@ -270,7 +270,7 @@ async fn a_migration_passes_while_the_replica_is_altered() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
     command.arg("sync").env("PGMQ_URL", rig.db.url()).env("SCHEMA_FILE", &file).current_dir(directory.path());
     command.env("LIBSQL_URL", format!("file:{}", replica.display()));
-    command.env("FAILPOINTS", format!("{}=return(15000)", pgflume::failpoint::ALTERING));
+    command.env("FAILPOINTS", format!("{}=return(15000)", pgflume::core::failpoint::ALTERING));
     let mut process = Process::spawn(&mut command, &log, None);
     until("the replica is altered", async || tail(&log).contains("altering: the process stalls")).await;
     assert_passes_soon(&rig, "alter table m0 add column x int").await;

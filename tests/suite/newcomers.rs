@@ -1,8 +1,8 @@
 //! Replicas that are new, or somebody else's: whose files they are, and whose rows.
 
 use crate::support::{Db, Home, PATHS, Path, Rig, config, repository_schema, schema};
-use pgflume::config::Target;
 use pgflume::replica::Replica;
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
@@ -75,7 +75,7 @@ async fn rows_of_a_stranger_stay_until_they_are_given_up() {
         let mut wanted = config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone());
         wanted.adopt = true;
         let adopting = Worker::new(wanted).ending_caught_up();
-        pgflume::resync::request(&adopting, &["t"]).await.unwrap();
+        pgflume::operate::resync::request(&adopting, &["t"]).await.unwrap();
         while adopting.drain(Duration::from_secs(25)).await.unwrap().rebuilding > 0 {}
         assert_eq!(rig.rows("SELECT * FROM t").await, ["1|ours"], "{path:?}");
         rig.drain().await; // it is ours from now on

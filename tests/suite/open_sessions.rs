@@ -2,9 +2,10 @@
 //! kind of trigger it is captured, no write of theirs fails, and every change is marked.
 
 use crate::support::{Db, Home, Path, Rig, schema};
-use pgflume::capture::{self, SetupOptions};
-use pgflume::config::{DEFAULT_QUEUE, QueueName};
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
 use pgflume::postgres::PgUrl;
+use pgflume::postgres::capture::{self, SetupOptions};
 use std::fmt::Write as _;
 use tokio_postgres::Client;
 

@@ -2,10 +2,11 @@
 //! Each function that the owner plants writes a line into the server's log that says as whom it ran.
 
 use crate::support::{Db, Home, Path, Rig, config, schema};
-use pgflume::capture::{self, SetupOptions};
-use pgflume::config::{DEFAULT_QUEUE, QueueName};
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
 use pgflume::demo::postgres::Cluster;
 use pgflume::postgres::PgUrl;
+use pgflume::postgres::capture::{self, SetupOptions};
 use pgflume::sync::Worker;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -172,12 +173,12 @@ async fn attempt(rig: &Rig, (what, done, undone): (&str, &str, &str)) -> usize {
     // Whether it pauses the table or copies it is the matter of other tests.
     drop(rig.worker.drain(Duration::from_secs(20)).await);
     for table in ["t", "p"] {
-        let wanted = pgflume::resync::request(&rig.worker, &[table]).await;
+        let wanted = pgflume::operate::resync::request(&rig.worker, &[table]).await;
         assert!(wanted.is_ok(), "{what}: {wanted:?}");
     }
     drop(rig.worker.drain(Duration::from_secs(20)).await);
-    drop(pgflume::status::status(&rig.worker).await);
-    drop(pgflume::status::unready(&rig.worker).await);
+    drop(pgflume::operate::status::status(&rig.worker).await);
+    drop(pgflume::operate::status::unready(&rig.worker).await);
     let spied = calls(rig) - before;
     rig.db.sql(&format!("set role al; {undone}; reset role")).await;
     spied

@@ -4,11 +4,11 @@
 use crate::snapshot::{assert_equal, rebuilt, write_by_hand};
 use crate::support::{Db, Home, PATHS, Path, Rig, Server, config, schema, until};
 use crate::volume::set_up;
-use pgflume::capture::{TeardownOptions, teardown};
-use pgflume::config::Target;
-use pgflume::drift::Kind;
+use pgflume::operate::status::{status, unready};
 use pgflume::postgres::PgUrl;
-use pgflume::status::{status, unready};
+use pgflume::postgres::capture::{TeardownOptions, teardown};
+use pgflume::postgres::drift::Kind;
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use pgflume::sync::pairing::nuke;
 use std::process::{Command, Output};

@@ -4,7 +4,7 @@ use crate::parts::{Fault, Proxy};
 use crate::snapshot::rebuilt;
 use crate::support::{Db, Home, PATHS, Path, Rig, config, repository_schema, schema};
 use crate::volume::set_up;
-use pgflume::config::Target;
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,7 +166,7 @@ async fn diverged_sides_heal_by_a_resync_that_readers_do_not_notice() {
         rig.db.sql("insert into t values (4, 'new')").await;
         rebuilt(&rig).await;
         assert_eq!(rig.rows("SELECT v FROM t ORDER BY id").await, ["kept", "lost", "new"], "{damage}");
-        let status = pgflume::status::status(&rig.worker).await.unwrap();
+        let status = pgflume::operate::status::status(&rig.worker).await.unwrap();
         assert_eq!(status.last_sync.healed_from.as_deref(), Some(name), "{damage}");
         assert_eq!(rig.db.one("select reason from pgflume.resyncs").await, name, "{damage}");
     }

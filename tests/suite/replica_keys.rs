@@ -17,10 +17,10 @@ async fn rig(path: Path, tables: &str, made: &str, json: &str) -> Rig {
     for statement in made.split(';').filter(|s| !s.trim().is_empty()) {
         rig.replica(statement).await;
     }
-    let setup = pgflume::capture::SetupOptions::default();
+    let setup = pgflume::postgres::capture::SetupOptions::default();
     let postgres = pgflume::postgres::PgUrl::parse(&rig.db.url()).unwrap();
-    let queue = pgflume::config::QueueName::parse(pgflume::config::DEFAULT_QUEUE).unwrap();
-    pgflume::capture::setup(&postgres, rig.worker.schema(), &queue, &setup).await.unwrap();
+    let queue = pgflume::core::queue_name::QueueName::parse(pgflume::core::queue_name::DEFAULT_QUEUE).unwrap();
+    pgflume::postgres::capture::setup(&postgres, rig.worker.schema(), &queue, &setup).await.unwrap();
     rig
 }
 
@@ -224,7 +224,7 @@ async fn every_statement_finds_rows_by_the_keys_index() {
             let rows = replica
                 .query(
                     format!("EXPLAIN QUERY PLAN {sql}"),
-                    vec![pgflume::value::Cell::Null; 2][..sql.matches('?').count().min(2)].to_vec(),
+                    vec![pgflume::core::value::Cell::Null; 2][..sql.matches('?').count().min(2)].to_vec(),
                 )
                 .await
                 .unwrap();

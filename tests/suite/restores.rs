@@ -4,12 +4,12 @@
 use crate::snapshot::{assert_equal, rebuilt};
 use crate::support::{Db, Home, PATHS, Path, Rig, config, schema};
 use crate::volume::set_up;
-use pgflume::config::Target;
 use pgflume::demo::compare::compare;
 use pgflume::demo::postgres::{Cluster, Options, Stop};
+use pgflume::operate::status::{Status, status};
 use pgflume::postgres::PgUrl;
 use pgflume::replica::Replica;
-use pgflume::status::{Status, status};
+use pgflume::replica::target::Target;
 use pgflume::sync::{Drained, Worker};
 use std::path::PathBuf;
 use std::process::Command;
@@ -146,7 +146,7 @@ async fn pages_that_a_replica_lost_are_copied_again() {
         .sql("alter table t disable trigger user; insert into t select i, 'silent' from generate_series(2, 900) i")
         .await;
     set_up(&rig.db.url(), rig.worker.schema()).await;
-    pgflume::resync::request(&rig.worker, &["t"]).await.unwrap();
+    pgflume::operate::resync::request(&rig.worker, &["t"]).await.unwrap();
     rebuilt(&rig).await;
     assert_eq!(rig.rows("SELECT count(*) FROM t").await, ["900"]);
     backup.restore(&mut rig.home);
@@ -397,9 +397,9 @@ async fn a_replica_that_was_lost_in_part_tells_so_in_ready_and_metrics_until_it_
     assert!(path.exists());
     // The budget is spent at once: the sides are known to differ, and nothing is copied yet.
     rig.worker.drain(Duration::ZERO).await.unwrap();
-    let reasons = pgflume::status::unready(&rig.worker).await;
+    let reasons = pgflume::operate::status::unready(&rig.worker).await;
     assert!(reasons.get("resync").is_some_and(|r| r.contains("behind")), "{reasons:?}");
     rebuilt(&rig).await;
-    assert_eq!(pgflume::status::unready(&rig.worker).await.len(), 0);
+    assert_eq!(pgflume::operate::status::unready(&rig.worker).await.len(), 0);
     assert_equal(&rig).await;
 }

@@ -5,12 +5,16 @@ use crate::parts::http::{self, Answer};
 use crate::parts::process::Process;
 use crate::parts::{Sqld, SqldOptions};
 use crate::support::{Db, Home, Path, Rig, config, schema};
-use pgflume::capture::{self, SetupOptions};
-use pgflume::config::{Config, DEFAULT_QUEUE, QueueName, Signatures, Target};
+use pgflume::config::Config;
+use pgflume::config::Signatures;
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
+use pgflume::core::secret::Secret;
 use pgflume::demo::postgres::{Cluster, Options, free_port};
 use pgflume::postgres::PgUrl;
+use pgflume::postgres::capture::{self, SetupOptions};
 use pgflume::replica::Replica;
-use pgflume::secret::Secret;
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -69,12 +73,12 @@ async fn a_worker_with_nothing_but_its_role_drains_resyncs_verifies_and_nukes() 
     settled().await;
     assert_eq!(rig.rows("SELECT * FROM items").await, ["3|z"]);
     assert_eq!(rig.db.dead().await.len(), 1);
-    pgflume::resync::request(&rig.worker, &["items"]).await.unwrap();
+    pgflume::operate::resync::request(&rig.worker, &["items"]).await.unwrap();
     settled().await;
     pgflume::sync::pairing::nuke(&rig.worker, Some("an-id"), true).await.unwrap();
     settled().await;
-    pgflume::status::status(&rig.worker).await.unwrap();
-    assert!(pgflume::status::unready(&rig.worker).await.is_empty());
+    pgflume::operate::status::status(&rig.worker).await.unwrap();
+    assert!(pgflume::operate::status::unready(&rig.worker).await.is_empty());
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), ITEMS).unwrap();
     let Target::File(replica) = rig.home.target() else { unreachable!() };
@@ -378,7 +382,7 @@ async fn no_error_shows_a_row() {
     for sql in
         ["insert into items values (2, 'hush-row')", "select name::int from items", "select check_it(name) from items"]
     {
-        let error = pgflume::error::Error::from(db.client.batch_execute(sql).await.unwrap_err());
+        let error = pgflume::core::error::Error::from(db.client.batch_execute(sql).await.unwrap_err());
         hushed(sql, &format!("{error} {error:?} {error:#?}"));
     }
 }

@@ -2,12 +2,13 @@
 
 use crate::parts::Pgbouncer;
 use crate::support::{Db, schema};
-use pgflume::capture::{self, SetupOptions, SetupReport, TeardownOptions};
-use pgflume::config::{DEFAULT_QUEUE, QueueName};
+use pgflume::core::error::Error;
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
+use pgflume::core::secret::Secret;
 use pgflume::demo::postgres::{Cluster, Options};
-use pgflume::error::Error;
 use pgflume::postgres::PgUrl;
-use pgflume::secret::Secret;
+use pgflume::postgres::capture::{self, SetupOptions, SetupReport, TeardownOptions};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

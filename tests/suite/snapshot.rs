@@ -2,7 +2,7 @@
 
 use crate::support::{Db, Home, PATHS, Path, Rig, SECRET, Server, config, newest_cluster, schema};
 use crate::volume::{set_up, verdicts};
-use pgflume::resync;
+use pgflume::operate::resync;
 use pgflume::sync::{Worker, pairing};
 use std::time::Duration;
 
@@ -100,8 +100,8 @@ pub async fn write_by_hand(rig: &Rig, sql: &str) {
     use pgflume::replica::remote::Remote;
     use pgflume::replica::{Store, Work};
     let store: Box<dyn Store> = match rig.home.target() {
-        pgflume::config::Target::File(path) => Box::new(Local::open(&path).await.unwrap()),
-        pgflume::config::Target::Remote { url, token } => Box::new(Remote::new(&url, token).unwrap()),
+        pgflume::replica::target::Target::File(path) => Box::new(Local::open(&path).await.unwrap()),
+        pgflume::replica::target::Target::Remote { url, token } => Box::new(Remote::new(&url, token).unwrap()),
     };
     store.write(Work { before: vec![sql.to_owned().into()], ..Work::default() }).await.unwrap();
 }
@@ -230,7 +230,7 @@ async fn a_table_whose_rows_mostly_do_not_fit_waits_and_says_so_and_the_others_g
     assert!(problems[0].starts_with("a: more than 1000 rows"), "{problems:?}");
     assert!(problems[1].contains("no primary key and no unique index"), "{problems:?}");
     assert_eq!(rig.rows("SELECT caught_up_at FROM _pgflume_freshness").await, ["NULL"], "it is not whole");
-    let status = pgflume::status::status(&rig.worker).await.unwrap();
+    let status = pgflume::operate::status::status(&rig.worker).await.unwrap();
     let shown = serde_json::to_string(&status).unwrap();
     assert!(shown.contains("more than 1000 rows"), "{shown}");
     let server = Server::start(config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone())).await;
@@ -304,8 +304,8 @@ async fn a_worker_killed_ten_times_goes_on_where_it_was_and_a_reader_sees_no_row
             let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgflume"));
             command.arg("sync").env_clear().env("PGMQ_URL", rig.db.url()).env("SCHEMA_FILE", schema_file.path());
             match rig.home.target() {
-                pgflume::config::Target::File(path) => command.env("LIBSQL_URL", path),
-                pgflume::config::Target::Remote { url, token } => {
+                pgflume::replica::target::Target::File(path) => command.env("LIBSQL_URL", path),
+                pgflume::replica::target::Target::Remote { url, token } => {
                     command.env("LIBSQL_URL", url).env("LIBSQL_AUTH_TOKEN", token.unwrap().expose())
                 }
             };

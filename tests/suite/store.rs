@@ -1,15 +1,15 @@
 //! The suite that every write path passes: a file, sqld over protobuf, sqld over JSON.
 
 use crate::support::{Home, PATHS, Path, schema, show};
-use pgflume::batch::{ColumnSet, Item, State};
-use pgflume::config::Target;
-use pgflume::error::Class;
+use pgflume::core::batch::{ColumnSet, Item, State};
+use pgflume::core::error::Class;
+use pgflume::core::schema::{Schema, Table};
+use pgflume::core::value::Cell;
 use pgflume::replica::head::{Entry, Freshness, Head, Witness};
 use pgflume::replica::hrana::Encoding;
 use pgflume::replica::remote::Remote;
+use pgflume::replica::target::Target;
 use pgflume::replica::{Replica, Work};
-use pgflume::schema::{Schema, Table};
-use pgflume::value::Cell;
 use std::sync::Arc;
 
 const TABLES: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","a":"TEXT","r":"REAL","b":"BLOB","n":"BOOLEAN"}},
@@ -62,14 +62,14 @@ impl Bench {
         Item { table: self.table(table), key, state: State::Gone, images: vec![] }
     }
 
-    async fn apply(&mut self, items: Vec<Item>) -> pgflume::error::Result<()> {
+    async fn apply(&mut self, items: Vec<Item>) -> pgflume::core::error::Result<()> {
         let to = self.head.next();
         self.apply_from(&self.head.clone(), &to, items).await?;
         self.head = to;
         Ok(())
     }
 
-    async fn apply_from(&self, from: &Head, to: &Head, items: Vec<Item>) -> pgflume::error::Result<()> {
+    async fn apply_from(&self, from: &Head, to: &Head, items: Vec<Item>) -> pgflume::core::error::Result<()> {
         let entry = Entry {
             head: to.clone(),
             parent: from.token.clone(),
@@ -218,7 +218,7 @@ async fn every_value_arrives_to_the_last_bit() {
             let Home::Sqld(sqld) = &bench._home else { unreachable!() };
             let exact = Replica::open(&Target::Remote {
                 url: sqld.url(),
-                token: Some(pgflume::secret::Secret::new(sqld.token_rw())),
+                token: Some(pgflume::core::secret::Secret::new(sqld.token_rw())),
             })
             .await
             .unwrap();
@@ -351,10 +351,12 @@ async fn a_wrong_or_read_only_token_pauses_and_a_dead_server_is_retried() {
         (Some(sqld.token_expired()), Class::Halt),
         (Some(sqld.token_ro()), Class::Halt),
     ] {
-        let remote =
-            Replica::open(&Target::Remote { url: sqld.url(), token: token.clone().map(pgflume::secret::Secret::new) })
-                .await
-                .unwrap();
+        let remote = Replica::open(&Target::Remote {
+            url: sqld.url(),
+            token: token.clone().map(pgflume::core::secret::Secret::new),
+        })
+        .await
+        .unwrap();
         let error = remote.prepare(&schema(TABLES)).await.unwrap_err();
         assert_eq!(error.class(), class, "{error}");
         assert!(token.is_none_or(|t| !error.to_string().contains(&t)));

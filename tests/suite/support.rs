@@ -3,16 +3,20 @@
 
 use crate::parts::http::Answer;
 use crate::parts::{Sqld, SqldOptions};
-use pgflume::config::{Config, DEFAULT_QUEUE, QueueName, Signatures, Target};
+use pgflume::config::Config;
+use pgflume::config::Signatures;
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
+use pgflume::core::schema::Schema;
+use pgflume::core::secret::Secret;
+use pgflume::core::value::Cell;
 use pgflume::demo::postgres::{Cluster, Options};
 use pgflume::http::auth::Auth;
 use pgflume::http::{self, App};
 use pgflume::postgres::PgUrl;
+use pgflume::replica::target::Target;
 use pgflume::replica::{Replica, Rows};
-use pgflume::schema::Schema;
-use pgflume::secret::Secret;
 use pgflume::sync::{Drained, Worker};
-use pgflume::value::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -226,7 +230,7 @@ pub fn config(url: &str, target: Target, schema: Arc<Schema>) -> Config {
         queue,
         rows_per_second: None,
         retention: Duration::ZERO,
-        row_bytes: pgflume::config::DEFAULT_ROW_BYTES,
+        row_bytes: pgflume::postgres::catalog::DEFAULT_ROW_BYTES,
         adopt: false,
     }
 }

@@ -4,10 +4,10 @@
 use crate::parts::http::{Answer, get_status, request};
 use crate::parts::process::Process;
 use crate::support::{Home, Path, SECRET, schema, show};
-use pgflume::config::Target;
 use pgflume::demo::postgres::{Cluster, Options, free_port};
 use pgflume::postgres::PgUrl;
 use pgflume::replica::Replica;
+use pgflume::replica::target::Target;
 use std::process::{Command, Output};
 use std::time::Duration;
 use tempfile::TempDir;

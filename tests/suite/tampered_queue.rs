@@ -2,11 +2,12 @@
 //! notifications harm nobody.
 
 use crate::support::{Db, Home, Path, Rig, SECRET, Server, config, schema, until};
-use pgflume::capture::{self, SetupOptions};
-use pgflume::config::{DEFAULT_QUEUE, QueueName};
-use pgflume::drift::{Drift, Kind};
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
+use pgflume::operate::status;
 use pgflume::postgres::PgUrl;
-use pgflume::status;
+use pgflume::postgres::capture::{self, SetupOptions};
+use pgflume::postgres::drift::{Drift, Kind};
 use std::process::{Command, Stdio};
 
 const ITEMS: &str = r#"{"items": {"primaryKey": "id", "columns": {"id": "INTEGER", "name": "TEXT"}}}"#;

@@ -4,9 +4,10 @@ use crate::corpus::{Corpus, LARGER, TYPES};
 use crate::snapshot::rebuilt;
 use crate::support::{Db, Home, PATHS, Path, Rig, cluster, newest_cluster, schema};
 use crate::volume::set_up;
+use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
 use pgflume::replica::Replica;
-use pgflume::verify::{Options, verify};
+use pgflume::sync::compare::report::Options;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -288,7 +289,7 @@ async fn values_that_come_in_binary_say_what_their_text_says() {
     let sent = rig.db.all("select encode(float8send(nullif(f8, 0)), 'hex') from b where f8 is not null and f8 not in ('NaN', 'Infinity', '-Infinity') order by i8").await;
     let reals = rig.replica("SELECT f8 FROM b WHERE typeof(f8) = 'real' ORDER BY i8").await;
     for (row, sent) in reals.iter().zip(&sent).filter(|(_, sent)| *sent != "NULL") {
-        let pgflume::value::Cell::Real(real) = row[0] else { panic!("{row:?}") };
+        let pgflume::core::value::Cell::Real(real) = row[0] else { panic!("{row:?}") };
         assert_eq!(format!("{:016x}", real.to_bits()), *sent);
     }
     assert_eq!(reals.len(), sent.len());

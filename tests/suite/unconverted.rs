@@ -4,7 +4,8 @@
 use crate::snapshot::{assert_equal, rebuilt, write_by_hand};
 use crate::support::{PATHS, Path, Rig, schema};
 use crate::volume::set_up;
-use pgflume::verify::{Options, Report, verify};
+use pgflume::operate::verify::verify;
+use pgflume::sync::compare::report::{Options, Report};
 use std::sync::Arc;
 
 async fn verified(rig: &Rig, repair: bool) -> Report {
@@ -43,7 +44,7 @@ async fn a_row_whose_key_its_domain_would_not_take_today_is_read_written_compare
         assert_eq!(rig.db.dead().await.len(), 0);
         assert_equal(&rig).await;
         rig.db.sql("delete from t where v = 'new' and id::text = 'legacy!'; delete from s where id::int > 50").await;
-        pgflume::resync::request(&rig.worker, &["t", "n", "s", "d"]).await.unwrap();
+        pgflume::operate::resync::request(&rig.worker, &["t", "n", "s", "d"]).await.unwrap();
         rebuilt(&rig).await;
         assert_equal(&rig).await;
         assert!(verified(&rig, true).await.is_equal());
@@ -142,7 +143,7 @@ async fn a_domains_check_and_a_types_cast_are_never_run_by_the_worker() {
         "{:?}",
         rig.worker.paused()
     );
-    pgflume::resync::request(&rig.worker, &["a", "c", "d", "j", "r", "v"]).await.unwrap();
+    pgflume::operate::resync::request(&rig.worker, &["a", "c", "d", "j", "r", "v"]).await.unwrap();
     rig.drain().await;
     let report = verified(&rig, true).await;
     assert!(report.tables["d"].problem.is_none() && report.tables["d"].differences() == 0, "{report:?}");

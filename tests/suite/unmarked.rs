@@ -3,12 +3,13 @@
 //! rows as they are has no table copied.
 
 use crate::support::{Db, Home, Path, Rig, newest_cluster, schema, start_cluster};
-use pgflume::capture::{self, SetupOptions};
-use pgflume::config::{DEFAULT_QUEUE, QueueName};
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
 use pgflume::demo::postgres::Stop;
-use pgflume::drift::Kind;
+use pgflume::operate::status;
 use pgflume::postgres::PgUrl;
-use pgflume::status;
+use pgflume::postgres::capture::{self, SetupOptions};
+use pgflume::postgres::drift::Kind;
 use std::fmt::Write as _;
 
 /// A table `T`, its columns in `schema.json` beside `id`, and what is done to it, a statement each.

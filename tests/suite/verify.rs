@@ -4,10 +4,11 @@ use crate::parts::{Sqld, SqldOptions};
 use crate::snapshot::{KEYS, TABLES, assert_equal, rebuilt, write_by_hand};
 use crate::support::{Home, PATHS, Path, Rig, schema};
 use crate::volume::set_up;
-use pgflume::config::Target;
+use pgflume::core::secret::Secret;
+use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
-use pgflume::secret::Secret;
-use pgflume::verify::{Kind, Options, Report, verify};
+use pgflume::replica::target::Target;
+use pgflume::sync::compare::report::{Kind, Options, Report};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -189,7 +190,8 @@ async fn samples_go_on_where_the_last_one_ended_and_tell_since_when_every_row_wa
         let table = &report.tables["t"];
         assert!(table.rows <= 2500, "{table:?}");
         (rows, extra, runs) = (rows + table.rows, extra + table.extra, runs + 1);
-        let coverage = pgflume::status::status(&rig.worker).await.unwrap().tables["t"].verified.clone().unwrap();
+        let coverage =
+            pgflume::operate::status::status(&rig.worker).await.unwrap().tables["t"].verified.clone().unwrap();
         if table.is_whole {
             assert_eq!((coverage.last_rows, coverage.last_different), (Some(10000), Some(1)), "{coverage:?}");
             assert!(coverage.every_row_within_seconds.unwrap() > 0.0);
@@ -288,7 +290,7 @@ async fn several_comparisons_and_drains_at_once_all_come_to_an_end() {
         let options = Options { tables: vec!["t".into()], ..Options::default() };
         tasks.spawn(async move { verify(&worker, options, Arc::default()).await.unwrap().is_equal() });
     }
-    pgflume::resync::request(&rig.worker, &["t"]).await.unwrap();
+    pgflume::operate::resync::request(&rig.worker, &["t"]).await.unwrap();
     while !tasks.is_empty() {
         rig.db.sql("insert into t select max(id) + 1 from t").await;
         rig.drain().await;

@@ -3,10 +3,11 @@
 
 use crate::support::{Db, PATHS, Path, Rig, newest_cluster, schema};
 use crate::{parts::Pgbouncer, support};
-use pgflume::capture::{SetupOptions, setup};
-use pgflume::config::{DEFAULT_QUEUE, QueueName};
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::queue_name::QueueName;
 use pgflume::demo::compare::{Verdict, compare};
 use pgflume::postgres::PgUrl;
+use pgflume::postgres::capture::{SetupOptions, setup};
 use pgflume::replica::Replica;
 use pgflume::sync::Worker;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ enum Format {
     Images,
 }
 
-pub async fn set_up(url: &str, schema: &Arc<pgflume::schema::Schema>) {
+pub async fn set_up(url: &str, schema: &Arc<pgflume::core::schema::Schema>) {
     let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
     setup(&PgUrl::parse(url).unwrap(), schema, &queue, &SetupOptions::default()).await.unwrap();
 }

@@ -2,8 +2,9 @@
 
 use crate::parts::{Sqld, SqldOptions};
 use crate::support::{Db, Home, PATHS, Path, Rig, SECRET, Server, config, repository_schema, until};
-use pgflume::config::{Signatures, Target};
-use pgflume::secret::Secret;
+use pgflume::config::Signatures;
+use pgflume::core::secret::Secret;
+use pgflume::replica::target::Target;
 use std::io::Write;
 use std::time::{Duration, Instant};
 

@@ -3,7 +3,7 @@
 use crate::parts::{Fault, Proxy};
 use crate::snapshot::write_by_hand;
 use crate::support::{Db, Home, Path, Rig, config, repository_schema};
-use pgflume::config::Target;
+use pgflume::replica::target::Target;
 use pgflume::sync::{Worker, pairing};
 use std::time::Duration;
 

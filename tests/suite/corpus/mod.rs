@@ -4,11 +4,11 @@
 mod values;
 
 use crate::support::{Db, schema, show};
-use pgflume::config::DEFAULT_QUEUE;
+use pgflume::core::queue_name::DEFAULT_QUEUE;
+use pgflume::core::schema::{Schema, quote};
+use pgflume::core::value::Cell;
 use pgflume::postgres::PgUrl;
 use pgflume::replica::Replica;
-use pgflume::schema::{Schema, quote};
-use pgflume::value::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio_postgres::Client;

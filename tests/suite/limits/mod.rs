@@ -10,7 +10,7 @@ mod rows;
 mod wide;
 
 use crate::support::{Home, Rig};
-use pgflume::config::Target;
+use pgflume::replica::target::Target;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};

@@ -3,7 +3,7 @@
 use super::{directory_with, drained, run};
 use crate::support::{PATHS, Path, Rig, schema};
 use crate::volume::set_up;
-use pgflume::schema::{Schema, quote};
+use pgflume::core::schema::{Schema, quote};
 use serde_json::{Map, Value, json};
 
 fn long(last: char) -> String {

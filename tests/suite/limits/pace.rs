@@ -4,7 +4,7 @@ use super::{assert_equal, drained};
 use crate::parts::{Fault, Proxy};
 use crate::support::{Db, Home, Path, Rig, config, schema};
 use crate::volume::set_up;
-use pgflume::config::Target;
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};

@@ -1,0 +1,15 @@
+//! What pgflume knows without asking anybody: definitions, values, messages, batches, positions, decisions and
+//! errors. No IO.
+
+pub mod backoff;
+pub mod batch;
+pub mod config_error;
+pub mod error;
+pub mod failpoint;
+pub mod message;
+pub mod queue_name;
+pub mod reconcile;
+pub mod schema;
+pub mod secret;
+pub mod value;
+pub mod words;

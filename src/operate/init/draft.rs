@@ -1,0 +1,284 @@
+//! What goes into the file: goes through the relations, chooses names, compares with the tables that are
+//! there. Takes facts, a choice and a document, gives the new text and the report. No IO.
+
+use super::Document;
+use super::Failure;
+use super::InitReport;
+use super::Outcome;
+use super::catalog::{Details, Relation};
+use super::propose::{self, Definition};
+use super::select::{self, Choice};
+use crate::core::error::Error;
+use crate::core::schema::model::{NAME_BYTES, is_reserved};
+use crate::core::schema::{ColumnType, Schema, SourceName, Table, ddl};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A run in the making.
+pub struct Draft<'a> {
+    document: &'a Document,
+    relations: &'a [Relation],
+    by_oid: BTreeMap<u32, &'a Relation>,
+    /// Schema and name of each source of the file.
+    sources: BTreeSet<(&'a str, &'a str)>,
+    /// Partitions that the file names by themselves.
+    replicated_partitions: Vec<&'a Relation>,
+    details: &'a Details,
+    report: InitReport,
+    /// New tables, by the oid of their relation.
+    added: BTreeMap<u32, Definition>,
+    /// Their oids, in the order of the file.
+    order: Vec<u32>,
+    /// Columns that tables of the file do not have.
+    lacking: Vec<(String, Vec<(String, ColumnType)>)>,
+    /// What the replica's tables and indexes are called, in lower case: SQLite keeps both in one name space.
+    names: BTreeSet<String>,
+}
+
+impl<'a> Draft<'a> {
+    /// Nothing added yet.
+    pub fn new(document: &'a Document, relations: &'a [Relation], details: &'a Details) -> Self {
+        let tables = || document.schema.tables();
+        let sources: BTreeSet<_> = tables().map(|t| (t.source.schema.as_str(), t.source.table.as_str())).collect();
+        let is_source = |r: &&Relation| sources.contains(&(r.name.schema.as_str(), r.name.table.as_str()));
+        Self {
+            document,
+            relations,
+            by_oid: relations.iter().map(|r| (r.oid, r)).collect(),
+            replicated_partitions: relations.iter().filter(|r| r.parent.is_some()).filter(is_source).collect(),
+            sources,
+            details,
+            report: InitReport::default(),
+            added: BTreeMap::new(),
+            order: Vec::new(),
+            lacking: Vec::new(),
+            names: tables().flat_map(|t| names_of(t)).collect(),
+        }
+    }
+
+    /// Looks at every relation: added, kept or left out.
+    pub fn select(&mut self, choice: &Choice) {
+        let (partitions, whole): (Vec<_>, Vec<_>) = self.relations.iter().partition(|r| r.parent.is_some());
+        for relation in whole {
+            self.consider(relation, choice);
+        }
+        // Upper levels first: what is inside of a table that is replicated needs no definition.
+        let mut partitions: Vec<_> = partitions.into_iter().map(|r| (self.ancestors(r).len(), r)).collect();
+        partitions.sort_by_key(|(depth, _)| *depth);
+        for (_, relation) in partitions {
+            self.consider(relation, choice);
+        }
+    }
+
+    fn consider(&mut self, relation: &'a Relation, choice: &Choice) {
+        if !choice.takes(relation) {
+            match select::machinery(relation) {
+                _ if choice.excludes(relation) => {
+                    self.report.leave_out(&relation.name, "excluded; a definition that is in the file stays")
+                }
+                Some(whose) if !choice.is_narrowed() => self.report.leave_out(&relation.name, whose),
+                _ => {}
+            }
+            return;
+        }
+        if self.is_replicated(&relation.name) {
+            self.compare(relation);
+            return;
+        }
+        if let Some(reason) = self.obstacle(relation, choice) {
+            self.report.leave_out(&relation.name, reason);
+            return;
+        }
+        if let Err(reason) = self.add(relation) {
+            self.report.leave_out(&relation.name, reason);
+        }
+    }
+
+    fn is_replicated(&self, name: &SourceName) -> bool {
+        self.sources.contains(&(name.schema.as_str(), name.table.as_str()))
+    }
+
+    fn ancestors(&self, relation: &Relation) -> Vec<&'a Relation> {
+        let parent_of = |r: &Relation| r.parent.and_then(|oid| self.by_oid.get(&oid).copied());
+        std::iter::successors(parent_of(relation), |r| parent_of(r)).collect()
+    }
+
+    fn obstacle(&self, relation: &Relation, choice: &Choice) -> Option<String> {
+        if let Some(reason) = propose::obstacle(relation) {
+            return Some(reason.to_owned());
+        }
+        let ancestors = self.ancestors(relation);
+        let is_whole = |r: &&&Relation| self.added.contains_key(&r.oid) || self.is_replicated(&r.name);
+        if let Some(whole) = ancestors.iter().find(is_whole) {
+            return Some(format!("partitions of {}, which is replicated as a whole", whole.name.written()));
+        }
+        if let Some(parent) = ancestors.first().filter(|_| !choice.names(relation)) {
+            let parent = parent.name.written();
+            return Some(format!(
+                "partitions of {parent}, which is not replicated; ask for one with --table by its name"
+            ));
+        }
+        // Most relations are no parents, and most of the rest are not in the file.
+        let is_part = |r: &&&Relation| self.ancestors(r).iter().any(|a| a.oid == relation.oid);
+        let part = self.replicated_partitions.iter().find(is_part);
+        part.map(|p| {
+            format!("partitioned tables of which schema.json has a part, {}; take that out first", p.name.written())
+        })
+    }
+
+    fn add(&mut self, relation: &Relation) -> Result<(), String> {
+        let Some(name) = self.free_name(&relation.name) else {
+            return Err(
+                "tables for whose names there is no room; add them by hand, with `source` and a name of your choice"
+                    .into(),
+            );
+        };
+        let columns = self.details.columns.get(&relation.oid).map_or(&[][..], Vec::as_slice);
+        let indexes = self.details.indexes.get(&relation.oid).map_or(&[][..], Vec::as_slice);
+        let made = propose::propose(relation, &name, columns, indexes)?;
+        self.names.insert(name.to_lowercase());
+        self.added.insert(relation.oid, made);
+        self.order.push(relation.oid);
+        Ok(())
+    }
+
+    /// The table's own name, or its schema before it where that is taken.
+    fn free_name(&self, source: &SourceName) -> Option<String> {
+        [source.table.clone(), format!("{}_{}", source.schema, source.table)]
+            .into_iter()
+            .find(|n| n.len() <= NAME_BYTES && !is_reserved(n) && !self.names.contains(&n.to_lowercase()))
+    }
+
+    /// What Postgres has and the tables of the file that stand for this relation do not.
+    fn compare(&mut self, relation: &Relation) {
+        let there = self.details.columns.get(&relation.oid).map_or(&[][..], Vec::as_slice);
+        for table in self.document.schema.tables().filter(|t| t.source == relation.name) {
+            self.report.kept.push(table.name.clone());
+            let mut taken: BTreeSet<String> = table.columns.iter().map(|c| c.name.to_lowercase()).collect();
+            let lacking = there
+                .iter()
+                .filter(|c| taken.insert(c.name.to_lowercase()))
+                .map(|c| (c.name.clone(), propose::default_type(c, &[])))
+                .collect();
+            self.lacking.push((table.name.clone(), lacking));
+            let gone = table.columns.iter().filter(|c| !there.iter().any(|t| t.name == c.name));
+            self.report.notes.extend(gone.map(|c| {
+                format!(
+                    "{} has no column {:?} any more: take it out of {:?}",
+                    table.source.written(),
+                    c.name,
+                    table.name
+                )
+            }));
+        }
+    }
+
+    /// The new text, once more checked, and the report.
+    pub fn finish(mut self, choice: &Choice, add_columns: bool) -> Result<Outcome, Failure> {
+        self.check_spelled_out(choice)?;
+        if self.added.is_empty() && self.document.schema.tables().next().is_none() {
+            return Err(nothing_found(&self.report).into());
+        }
+        if !choice.is_narrowed() {
+            self.note_missing();
+        }
+        self.report_lacking(add_columns);
+        let tables: Vec<Definition> =
+            std::mem::take(&mut self.order).iter().filter_map(|oid| self.settle(*oid)).collect();
+        let columns = if add_columns { self.lacking } else { Vec::new() };
+        let text = self.document.with(&tables, &columns);
+        // What is written has to be what every other command reads.
+        Schema::parse(&text).map_err(|e| {
+            Error::halt(format!(
+                "init would have written what it cannot read ({e}), and wrote nothing; please report this"
+            ))
+        })?;
+        Ok(Outcome { text, report: self.report })
+    }
+
+    /// A new table as it is written, without the indexes for whose names there is no room: now all tables' are known.
+    fn settle(&mut self, oid: u32) -> Option<Definition> {
+        let (mut made, relation) = (self.added.remove(&oid)?, *self.by_oid.get(&oid)?);
+        let mut nameless = Vec::new();
+        made.indexes.retain(|columns| {
+            let name = ddl::index_name_of(&made.name, columns);
+            let is_free = self.names.insert(name.to_lowercase());
+            if !is_free {
+                nameless.push(format!(
+                    "the index over {}: another table or index of the replica would be called {name:?}, too",
+                    columns.join(", ")
+                ));
+            }
+            is_free
+        });
+        made.left_out.extend(nameless);
+        self.report_added(relation, &made);
+        Some(made)
+    }
+
+    fn report_added(&mut self, relation: &Relation, made: &Definition) {
+        let (name, written) = (&made.name, relation.name.written());
+        let renamed = if *name == relation.name.table { String::new() } else { format!(", as {name:?}") };
+        let (width, key, extra) = (made.columns.len(), made.key.join(", "), made.indexes.len());
+        self.report.added.push(format!("{written}{renamed}: {width} columns, key {key}, {extra} indexes"));
+        self.report.notes.extend(made.left_out.iter().map(|what| format!("{written} without {what}")));
+        if let Some(owner) = &relation.other_owner {
+            self.report
+                .notes
+                .push(format!("{written} belongs to {owner:?}: run `pgflume setup` as that role or a member of it"));
+        }
+    }
+
+    /// Whoever spells a table out wants it or an error.
+    fn check_spelled_out(&self, choice: &Choice) -> Result<(), Failure> {
+        for (pattern, means) in choice.spelled_out(self.relations) {
+            let is_there = |name: &&SourceName| {
+                let oid = self.relations.iter().find(|r| r.name == **name).map(|r| r.oid);
+                self.is_replicated(name) || oid.is_some_and(|oid| self.added.contains_key(&oid))
+            };
+            let reason = means.iter().find_map(|name| self.report.reason(name));
+            if let (false, Some(reason)) = (means.iter().any(is_there), reason) {
+                return Err(Error::halt(format!(
+                    "{pattern} is among what is left out, and nothing was written: {reason}"
+                ))
+                .into());
+            }
+        }
+        Ok(())
+    }
+
+    fn note_missing(&mut self) {
+        for table in self.document.schema.tables() {
+            if !self.relations.iter().any(|r| r.name == table.source) {
+                let source = table.source.written();
+                self.report.notes.push(format!(
+                    "this database has no {source}: take {:?} out of schema.json, or correct its `source`",
+                    table.name
+                ));
+            }
+        }
+    }
+
+    fn report_lacking(&mut self, add_columns: bool) {
+        for (table, columns) in self.lacking.iter().filter(|(_, columns)| !columns.is_empty()) {
+            let named: Vec<_> = columns.iter().map(|(n, kind)| format!("{n} {}", kind.name())).collect();
+            let line = format!("{table}: {}", named.join(", "));
+            if add_columns { self.report.extended.push(line) } else { self.report.available.push(line) }
+        }
+    }
+}
+
+/// What a table of the file and its indexes are called in the replica, in lower case.
+fn names_of(table: &Table) -> impl Iterator<Item = String> {
+    let indexes = table.indexes.iter().map(|index| ddl::index_name(table, index).to_lowercase());
+    std::iter::once(table.name.to_lowercase()).chain(indexes)
+}
+
+fn nothing_found(report: &InitReport) -> Error {
+    let left_out = report.left_out();
+    let rest = if left_out.is_empty() {
+        "it has none outside of Postgres' own schemas; check the database in PGMQ_URL".to_owned()
+    } else {
+        format!("left out are\n  - {}", left_out.join("\n  - "))
+    };
+    Error::halt(format!("this database has no table that can be replicated, and nothing was written: {rest}"))
+}

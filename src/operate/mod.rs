@@ -1,0 +1,8 @@
+//! What people ask for, one file a use case: takes a worker or connections, gives a report.
+
+pub mod alter;
+pub mod dead;
+pub mod init;
+pub mod resync;
+pub mod status;
+pub mod verify;

@@ -1,0 +1,233 @@
+//! How things stand: queue, lag, last sync, tables, dead letters, replica. Takes a worker, asks both
+//! sides, changes nothing. No keys and no row values.
+
+use crate::core::error::{Error, Result};
+use crate::core::value::Cell;
+use crate::postgres::books::progress::LastSync;
+use crate::postgres::books::resyncs::Phase;
+use crate::postgres::books::{progress, resyncs, verified};
+use crate::postgres::catalog::Access;
+use crate::postgres::drift::Drift;
+use crate::postgres::{Client, Purpose, catalog, drift, queue};
+use crate::replica::head::Head;
+use crate::replica::inventory::Inventory;
+use crate::replica::{Replica, address};
+use crate::sync::{Worker, circuit, pairing};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// A queue whose oldest message is older than this is not ready: three runs of the default cron job.
+const MAX_LAG: Duration = Duration::from_secs(15 * 60);
+
+/// Reasons of a copy that say that the replica lacks something meanwhile.
+const HEALED: [&str; 4] = ["behind", "other_replica", "other_source", "messages_removed"];
+
+/// Time for each side to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What `pgflume status --json` prints.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// The queue's name.
+    pub queue: String,
+    /// Messages on it, hidden ones included.
+    pub queued: i64,
+    /// Age of the oldest message in seconds.
+    pub lag_seconds: Option<f64>,
+    /// Dead letters.
+    pub dead: i64,
+    /// What was last acknowledged.
+    pub last_sync: LastSync,
+    /// The replica, or why it does not answer.
+    pub replica: ReplicaStatus,
+    /// Each table of `schema.json`.
+    pub tables: BTreeMap<String, TableStatus>,
+    /// What is no longer as it was set up, each with its mend.
+    pub drift: Vec<Drift>,
+    /// Whether `serve` refuses calls because a side is down; only it knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub circuit: Option<circuit::Report>,
+}
+
+/// The replica's side.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ReplicaStatus {
+    /// Batches applied in its epoch.
+    pub seq: Option<i64>,
+    /// Its epoch.
+    pub epoch: Option<String>,
+    /// The source's time up to which it is complete.
+    pub caught_up_at: Option<String>,
+    /// When it last applied a batch.
+    pub applied_at: Option<String>,
+    /// Why it does not answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// One table.
+#[derive(Debug, Clone, Serialize)]
+pub struct TableStatus {
+    /// Whether `setup`'s triggers mark its changes.
+    pub captured: bool,
+    /// Why its marks would wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+    /// How far its rebuild is or was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resync: Option<resyncs::Report>,
+    /// Since when `verify` has compared every row of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified: Option<verified::Coverage>,
+}
+
+/// Asks both sides.
+pub async fn status(worker: &Worker) -> Result<Status> {
+    let there = within(opened(worker)).await.ok().map(|opened| opened.map(|(_, there)| there).unwrap_or_default());
+    let replica = within(replica(worker))
+        .await
+        .unwrap_or_else(|e| ReplicaStatus { error: Some(e.to_string()), ..ReplicaStatus::default() });
+    Ok(Status { replica, ..within(of_both(worker, there.as_ref())).await? })
+}
+
+/// Asks Postgres only; what the replica has is left out.
+pub async fn of_source(worker: &Worker) -> Result<Status> {
+    within(of_both(worker, None)).await
+}
+
+async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
+    let client = worker.postgres().pinned(Purpose::Status).await?;
+    let queue = worker.queue();
+    progress::ensure(&client, queue).await?;
+    let sources = catalog::read(&client, worker.schema(), queue).await?.tables;
+    let mut rebuilt: BTreeMap<String, resyncs::Report> =
+        resyncs::reports(&client, queue).await?.into_iter().map(|r| (r.name.clone(), r)).collect();
+    let mut coverage: BTreeMap<String, verified::Coverage> =
+        verified::coverage(&client, queue).await?.into_iter().map(|c| (c.name.clone(), c)).collect();
+    let tables = sources.into_iter().map(|(name, source)| {
+        let problem = source.access.problem(&source.table);
+        let (resync, verified) = (rebuilt.remove(&name), coverage.remove(&name));
+        (name, TableStatus { captured: source.captured, problem, resync, verified })
+    });
+    Ok(Status {
+        drift: drift::check(&client, queue, worker.schema(), there).await?,
+        queue: queue.as_str().to_owned(),
+        queued: queue::depth(&client, queue).await?,
+        lag_seconds: queue::oldest_seconds(&client, queue).await?,
+        dead: queue::dead_depth(&client, queue).await?,
+        last_sync: progress::last_sync(&client, queue).await?,
+        replica: ReplicaStatus::default(),
+        tables: tables.collect(),
+        circuit: None,
+    })
+}
+
+/// The replica and what it has, by a plain read: who only looks changes nothing, and makes no file.
+async fn opened(worker: &Worker) -> Result<Option<(Replica, Inventory)>> {
+    let Some(replica) = Replica::existing(worker.target()).await? else { return Ok(None) };
+    let there = replica.inventory_read().await?;
+    Ok(Some((replica, there)))
+}
+
+async fn replica(worker: &Worker) -> Result<ReplicaStatus> {
+    let Some((replica, there)) = opened(worker).await? else { return Ok(ReplicaStatus::default()) };
+    if !there.has_bookkeeping() {
+        return Ok(ReplicaStatus::default());
+    }
+    let head: Option<Head> = replica.head().await?;
+    let rows = replica.freshness().await?;
+    let text = |i: usize| match rows.first().and_then(|row| row.get(i)) {
+        Some(Cell::Text(text)) => Some(text.clone()),
+        _ => None,
+    };
+    Ok(ReplicaStatus {
+        seq: head.as_ref().map(|h| h.seq),
+        epoch: head.map(|h| h.epoch),
+        caught_up_at: text(0),
+        applied_at: text(1),
+        error: None,
+    })
+}
+
+/// What keeps the worker from doing its job, by part; empty if it is ready.
+pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
+    let mut reasons = BTreeMap::new();
+    let circuit = worker.circuit().report();
+    let seen = async { if circuit.is_open() { None } else { Some(within(opened(worker)).await) } };
+    let (client, seen) = tokio::join!(within(worker.postgres().pinned(Purpose::Ready)), seen);
+    let source = match client {
+        Ok(client) => within(source_reasons(worker, client, seen.as_ref().and_then(|seen| seen.as_ref().ok()))).await,
+        Err(e) => Err(e),
+    };
+    match source {
+        Ok(found) => reasons.extend(found),
+        Err(e) => {
+            reasons.insert("source", e.to_string());
+        }
+    }
+    let target = match seen {
+        None => {
+            reasons.insert("circuit", circuit.to_string());
+            Ok(())
+        }
+        Some(Ok(Some((_, there)))) => there.check(worker.schema()),
+        Some(Ok(None)) => Ok(()),
+        Some(Err(e)) => Err(e),
+    };
+    if let Err(e) = target {
+        reasons.insert("target", e.to_string());
+    }
+    let paused = worker.paused().into_iter().next();
+    reasons.extend(paused.map(|(table, problem)| ("table", format!("changes of {table} wait: {problem}"))));
+    reasons.extend(worker.failure().map(|failure| ("drain", format!("the last drain failed: {failure}"))));
+    reasons
+}
+
+async fn source_reasons(
+    worker: &Worker,
+    client: Client,
+    seen: Option<&Option<(Replica, Inventory)>>,
+) -> Result<BTreeMap<&'static str, String>> {
+    let mut reasons = BTreeMap::new();
+    progress::ensure(&client, worker.queue()).await?;
+    let sources = catalog::read(&client, worker.schema(), worker.queue()).await?.tables;
+    if let Some(seen) = seen {
+        let (replica, address) = (seen.as_ref().map(|(r, there)| (r, there)), address::of(worker.target()));
+        match pairing::look(&client, worker.queue(), &address, replica).await {
+            Ok(None) => {}
+            Ok(Some(divergence)) => drop(reasons.insert("target", format!("{divergence}; the next drain heals it"))),
+            Err(e) => drop(reasons.insert("target", e.to_string())),
+        }
+    }
+    let unfit = sources.values().find(|s| s.captured && s.access != Access::Readable);
+    if let Some(problem) = unfit.and_then(|s| s.access.problem(&s.table)) {
+        reasons.insert("schema", problem);
+    } else {
+        let there = seen.and_then(|seen| seen.as_ref().map(|(_, there)| there));
+        let drift = drift::check(&client, worker.queue(), worker.schema(), there).await?;
+        reasons.extend(drift.iter().find(|d| d.kind.is_fault()).map(|d| ("schema", d.line())));
+    }
+    let waiting = resyncs::reports(&client, worker.queue()).await?;
+    if let Some((report, problem)) = waiting.iter().find_map(|r| Some((r, r.problem.as_ref()?))) {
+        reasons.insert("resync", format!("{} cannot be rebuilt: {problem}", report.name));
+    } else if let Some(report) = waiting.iter().find(|r| r.phase != Phase::Done && HEALED.contains(&r.reason.as_str()))
+    {
+        let (name, reason) = (&report.name, &report.reason);
+        reasons.insert("resync", format!("the two sides had diverged ({reason}), and {name} is still being copied"));
+    }
+    let lag = queue::oldest_seconds(&client, worker.queue()).await?;
+    if lag.is_some_and(|seconds| seconds > MAX_LAG.as_secs_f64()) {
+        reasons.insert(
+            "lag",
+            format!("the oldest message is older than {} s: is /sync called, and does it succeed?", MAX_LAG.as_secs()),
+        );
+    }
+    Ok(reasons)
+}
+
+async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(ANSWER_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| Err(Error::retry(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs()))))
+}

@@ -1,0 +1,316 @@
+//! By which definition the replica's rows are kept. A worker whose definition differs from the last one's
+//! has to copy tables again: the columns that it adds have no values yet, and what it leaves out goes stale
+//! for those who replicate it. Takes definitions, says which tables; holds the SQL of `pgflume.shapes`.
+
+use super::traits::{self, Effect, Traits};
+use crate::core::error::{Error, Result};
+use crate::core::queue_name::QueueName;
+use crate::core::schema::Schema;
+use crate::postgres::Client;
+use crate::postgres::catalog::SourceTable;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use tokio_postgres::types::Type;
+
+/// One table.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Definition {
+    source: String,
+    key: Vec<String>,
+    filter: Option<String>,
+    /// Type in `schema.json` and, where marks are read, in Postgres.
+    columns: BTreeMap<String, (String, Option<String>)>,
+    /// The columns' numbers in Postgres, where marks are read.
+    numbers: BTreeMap<String, i16>,
+    /// What else its rows depend on in Postgres, where marks are read.
+    #[serde(skip_serializing_if = "Traits::is_empty")]
+    traits: Traits,
+}
+
+/// A table whose rows have to be brought up to date.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outgrown {
+    /// Its name in `schema.json`.
+    pub table: String,
+    /// Why, for people.
+    pub why: String,
+    /// It is enough to remove what the source no longer has.
+    pub is_swept: bool,
+}
+
+/// Reasons that are told one by one.
+const TOLD: usize = 3;
+
+impl Definition {
+    fn of(table: &crate::core::schema::Table, source: Option<&SourceTable>, traits: Option<&Traits>) -> Self {
+        let declared = |i: usize| Some(source.filter(|s| s.is_marked())?.columns.get(i)?.declared.clone());
+        let column =
+            |(i, c): (usize, &crate::core::schema::Column)| (c.name.clone(), (c.kind.name().to_owned(), declared(i)));
+        Self {
+            source: table.source.quoted(),
+            key: table.key_columns().map(|c| c.name.clone()).collect(),
+            filter: table.filter.clone(),
+            columns: table.columns.iter().enumerate().map(column).collect(),
+            numbers: source.filter(|s| s.is_marked()).map_or_else(BTreeMap::new, |s| {
+                table.columns.iter().zip(&s.columns).map(|(c, found)| (c.name.clone(), found.number)).collect()
+            }),
+            traits: traits.filter(|_| source.is_some_and(SourceTable::is_marked)).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Why rows that were kept by `before` are not those that this definition asks for.
+    fn outgrows(&self, before: &Self) -> Vec<String> {
+        let mut why: Vec<String> = self.columns.keys().filter_map(|name| self.column_outgrows(name, before)).collect();
+        if self.key != before.key {
+            why.push("the primary key is another".into());
+        }
+        if self.filter != before.filter {
+            why.push("`where` has changed".into());
+        }
+        if self.source != before.source {
+            why.push("`source` has changed".into());
+        }
+        why
+    }
+
+    fn column_outgrows(&self, name: &String, before: &Self) -> Option<String> {
+        let (kind, declared) = self.columns.get(name)?;
+        let Some((kind_before, declared_before)) = before.columns.get(name) else {
+            return Some(format!("the column {name:?} is new"));
+        };
+        if kind_before != kind {
+            return Some(format!("the column {name:?} was {kind_before}, and is {kind}"));
+        }
+        let (now, then) = (self.numbers.get(name), before.numbers.get(name));
+        if now.is_some() && then.is_some() && now != then {
+            return Some(format!("the column {name:?} was dropped and made anew in Postgres"));
+        }
+        match (declared, declared_before) {
+            (Some(now), Some(then)) if now != then => {
+                Some(format!("the column {name:?} was {then} in Postgres, and is {now}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// What has changed in Postgres without a mark.
+    fn changes(&self, before: &Self) -> Vec<traits::Change> {
+        let matters = |column: &str| self.filter.is_some() || self.columns.contains_key(column);
+        traits::changes(&before.traits, &self.traits, &matters, self.filter.is_some())
+    }
+
+    /// Types and numbers that cannot be seen now are still those that were seen before.
+    fn remember(&mut self, before: &Self) {
+        for (name, number) in &before.numbers {
+            self.numbers.entry(name.clone()).or_insert(*number);
+        }
+        for (name, (_, declared)) in &mut self.columns {
+            if declared.is_none() {
+                *declared = before.columns.get(name).and_then(|(_, d)| d.clone());
+            }
+        }
+        traits::remember(&before.traits, &mut self.traits);
+    }
+}
+
+/// All tables of a worker.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    tables: BTreeMap<String, Definition>,
+    hash: String,
+}
+
+impl Shape {
+    /// The shape that a worker with this schema gives the replica.
+    pub fn of(
+        schema: &Schema,
+        sources: &BTreeMap<String, SourceTable>,
+        traits: &BTreeMap<String, Traits>,
+    ) -> Result<Self> {
+        let of = |t: &std::sync::Arc<crate::core::schema::Table>| {
+            (t.name.clone(), Definition::of(t, sources.get(&t.name), traits.get(&t.name)))
+        };
+        let tables: BTreeMap<_, _> = schema.tables().map(of).collect();
+        let hash = hex::encode(Sha256::digest(text(&tables)?.as_bytes()));
+        Ok(Self { tables, hash })
+    }
+
+    /// Stands for all of it in `pgflume.progress`.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Makes this the shape of the replica, in the caller's transaction, which holds the single flight. The
+    /// tables whose rows have to be brought up to date, and why.
+    pub async fn store(mut self, client: &Client, queue: &QueueName) -> Result<Vec<Outgrown>> {
+        let before = read(client, queue).await?;
+        let mut outgrown = Vec::new();
+        if before.is_empty() && has_stored(client, queue).await? {
+            let why = || "by which definition its rows were kept is no longer known".to_owned();
+            outgrown.extend(self.tables.keys().filter_map(|name| Outgrown::of(name, vec![why()], &[])));
+        }
+        for (name, definition) in &mut self.tables {
+            let Some(before) = before.get(name) else { continue };
+            let why = definition.outgrows(before);
+            let changes = counting(client, definition.changes(before)).await?;
+            outgrown.extend(Outgrown::of(name, why, &changes));
+            definition.remember(before);
+        }
+        for name in before.keys().filter(|name| !self.tables.contains_key(*name)).cloned().collect::<Vec<_>>() {
+            self.tables.insert(name, Definition::default()); // kept by nobody from now on
+        }
+        write(client, queue, &self.tables).await?;
+        let sql = "update pgflume.progress set shape = $2 where queue = $1";
+        client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&self.hash, Type::TEXT)]).await?;
+        Ok(outgrown)
+    }
+}
+
+impl Outgrown {
+    /// `None` if nothing speaks for it.
+    fn of(table: &str, mut why: Vec<String>, changes: &[traits::Change]) -> Option<Self> {
+        let is_swept = why.is_empty() && changes.iter().all(|change| change.effect == Effect::Sweep);
+        for change in changes {
+            // What is known more exactly already, or of many partitions alike.
+            let is_told = |told: &String| *told == change.what || change.column().is_some_and(|c| told.contains(&c));
+            if !why.iter().any(is_told) {
+                why.push(change.what.clone());
+            }
+        }
+        if why.is_empty() {
+            return None;
+        }
+        let more = why.len().saturating_sub(TOLD);
+        why.truncate(TOLD);
+        if more > 0 {
+            why.push(format!("and {more} more"));
+        }
+        Some(Self { table: table.to_owned(), why: why.join("; "), is_swept })
+    }
+}
+
+/// Leaves out partitions that came without rows: what was written since then has marks.
+async fn counting(client: &Client, changes: Vec<traits::Change>) -> Result<Vec<traits::Change>> {
+    let attached: Vec<u32> = changes
+        .iter()
+        .filter_map(|change| match change.effect {
+            Effect::CopyUnlessEmpty(oid) => Some(oid),
+            Effect::Copy | Effect::Sweep => None,
+        })
+        .collect();
+    if attached.is_empty() {
+        return Ok(changes);
+    }
+    let sql = "select o from pg_catalog.unnest($1::pg_catalog.oid[]) as u(o)
+               where pg_catalog.pg_relation_size(o::pg_catalog.regclass) > 0";
+    let rows = client.query_typed(sql, &[(&attached, Type::OID_ARRAY)]).await?;
+    let filled: BTreeSet<u32> = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>()?;
+    let counts = |change: &traits::Change| match change.effect {
+        Effect::CopyUnlessEmpty(oid) => filled.contains(&oid),
+        Effect::Copy | Effect::Sweep => true,
+    };
+    Ok(changes.into_iter().filter(counts).collect())
+}
+
+fn text<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| Error::halt(format!("a definition cannot be written ({e})")))
+}
+
+/// Whether definitions were stored since the queue was paired.
+async fn has_stored(client: &Client, queue: &QueueName) -> Result<bool> {
+    let sql = "select 1 from pgflume.progress where queue = $1 and epoch is not null and shape is not null";
+    Ok(!client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?.is_empty())
+}
+
+async fn read(client: &Client, queue: &QueueName) -> Result<BTreeMap<String, Definition>> {
+    let sql = "select name, definition::pg_catalog.text from pgflume.shapes where queue = $1";
+    let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    let definition = |row: &tokio_postgres::Row| {
+        let text: String = row.try_get(1)?;
+        // What cannot be read is as good as nothing: the table is copied again.
+        Ok((row.try_get(0)?, serde_json::from_str(&text).unwrap_or_default()))
+    };
+    rows.iter().map(definition).collect()
+}
+
+/// The tables whose rows the replica had.
+pub async fn kept(client: &Client, queue: &QueueName) -> Result<BTreeSet<String>> {
+    let rows = read(client, queue).await?.into_iter();
+    Ok(rows.filter(|(_, definition)| *definition != Definition::default()).map(|(name, _)| name).collect())
+}
+
+async fn write(client: &Client, queue: &QueueName, tables: &BTreeMap<String, Definition>) -> Result<()> {
+    let names: Vec<&str> = tables.keys().map(String::as_str).collect();
+    let texts = tables.values().map(text).collect::<Result<Vec<_>>>()?;
+    let sql = "insert into pgflume.shapes as s (queue, name, definition)
+               select $1, n, d::pg_catalog.jsonb from rows from (pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as u(n, d)
+               on conflict (queue, name) do update set definition = excluded.definition
+               where s.definition is distinct from excluded.definition";
+    let parameters =
+        [(&queue.as_str() as _, Type::TEXT), (&names as _, Type::TEXT_ARRAY), (&texts as _, Type::TEXT_ARRAY)];
+    client.execute_typed(sql, &parameters).await?;
+    Ok(())
+}
+
+/// Whether [`reset`] has been here, and no worker since.
+pub async fn is_reset(client: &Client, queue: &QueueName, tables: &[&str]) -> Result<bool> {
+    if tables.is_empty() {
+        return Ok(true);
+    }
+    let sql = "select p.shape is null and (
+                   select pg_catalog.count(*) from pgflume.shapes s
+                   where s.queue = p.queue and s.name = any($2) and s.definition = '{}'
+               ) = pg_catalog.cardinality($2) from pgflume.progress p where p.queue = $1";
+    let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&tables, Type::TEXT_ARRAY)]).await?;
+    Ok(rows.first().map(|row| row.try_get::<_, bool>(0)).transpose()?.unwrap_or(false))
+}
+
+/// The rows of these tables are kept by no definition any more: the next step of any worker copies them.
+pub async fn reset(client: &Client, queue: &QueueName, tables: &[&str]) -> Result<()> {
+    let sql = "insert into pgflume.shapes (queue, name, definition) select $1, n, '{}' from pg_catalog.unnest($2::pg_catalog.text[]) as u(n)
+               on conflict (queue, name) do update set definition = excluded.definition";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&tables, Type::TEXT_ARRAY)]).await?;
+    let sql = "update pgflume.progress set shape = null where queue = $1";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn shape(json: &str) -> Definition {
+        let schema = Schema::parse(json).unwrap();
+        Shape::of(&schema, &BTreeMap::new(), &BTreeMap::new()).unwrap().tables.remove("t").unwrap()
+    }
+
+    #[test]
+    fn only_what_the_rows_lack_makes_a_table_be_copied_again() {
+        let small = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT"}}}"#);
+        let large = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT", "a": "JSON"}}}"#);
+        let retyped = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT", "a": "TEXT"}}}"#);
+        let filtered = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT"}, "where": "true"}}"#);
+        assert!(small.outgrows(&small).is_empty());
+        assert!(small.outgrows(&large).is_empty(), "an old worker goes on");
+        assert!(large.outgrows(&small)[0].contains("\"a\" is new"));
+        assert!(!large.outgrows(&retyped).is_empty() && !filtered.outgrows(&small).is_empty());
+        assert!(!small.outgrows(&Definition::default()).is_empty());
+    }
+
+    #[test]
+    fn a_type_that_cannot_be_seen_is_no_other_type() {
+        let typed = |declared: Option<&str>| {
+            let mut one = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT"}}}"#);
+            one.columns.values_mut().for_each(|(_, d)| *d = declared.map(str::to_owned));
+            one
+        };
+        assert!(!typed(Some("text")).outgrows(&typed(Some("integer"))).is_empty());
+        assert!(typed(None).outgrows(&typed(Some("integer"))).is_empty());
+        let mut unseen = typed(None);
+        unseen.remember(&typed(Some("integer")));
+        assert!(!typed(Some("text")).outgrows(&unseen).is_empty());
+    }
+}

@@ -1,0 +1,80 @@
+//! Connections to Postgres: URLs as libpq takes them, TLS, and errors with a class. Takes `PGMQ_URL`,
+//! gives a client; holds no SQL of any use case. Works through a transaction pooler: nothing here or
+//! above relies on a session or on named statements.
+
+pub(crate) mod awake;
+pub mod books;
+pub mod capture;
+pub mod catalog;
+mod client;
+pub mod drift;
+pub(crate) mod installing;
+mod purpose;
+pub mod queue;
+pub mod rows;
+mod tls;
+mod url;
+
+pub use client::{Client, Parameters, RowStream, SILENCE};
+pub use purpose::Purpose;
+pub use url::PgUrl;
+
+use crate::core::error::{Error, Result};
+use std::time::Duration;
+use tokio::task::AbortHandle;
+
+/// Time for all that happens before the first statement, whatever the number of addresses.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl PgUrl {
+    /// Opens a connection on which every statement sees an empty `search_path` and every answer has a limit. It has the
+    /// name of its purpose. Its driver runs on its own task and ends with the client.
+    pub async fn pinned(&self, purpose: Purpose) -> Result<Client> {
+        let mut config = self.config.clone();
+        let application = config.get_application_name().unwrap_or_default().to_owned();
+        config.application_name(format!("{application} {}", purpose.name()));
+        let (client, driver) = self.open(&config).await?;
+        Ok(Client::new(client, driver, purpose))
+    }
+
+    /// Opens a connection as an application would, with the settings of its login. Nothing of the worker uses it.
+    pub async fn connect(&self) -> Result<tokio_postgres::Client> {
+        self.open(&self.config).await.map(|(client, _)| client)
+    }
+
+    async fn open(&self, config: &tokio_postgres::Config) -> Result<(tokio_postgres::Client, AbortHandle)> {
+        let opened = tokio::time::timeout(OPENING_TIMEOUT, config.connect(self.connector()?)).await;
+        let (client, connection) = opened.map_err(|_| silent())?.map_err(not_connected)?;
+        let driver = tokio::spawn(async move {
+            if let Err(e) = connection.await {
+                tracing::debug!(error = %Error::from(e), "the Postgres connection ended");
+            }
+        });
+        Ok((client, driver.abort_handle()))
+    }
+}
+
+fn silent() -> Error {
+    Error::retry(format!(
+        "Postgres cannot be reached: it does not answer within {} s; check PGMQ_URL and that the server is up",
+        OPENING_TIMEOUT.as_secs()
+    ))
+}
+
+/// Why there is no connection. What the configuration causes is the same at the next try.
+fn not_connected(error: tokio_postgres::Error) -> Error {
+    if error.as_db_error().is_some() {
+        return Error::from(error).of_side();
+    }
+    let cause = std::error::Error::source(&error).map(|c| format!(" ({c})")).unwrap_or_default();
+    let text = format!("Postgres cannot be reached: {error}{cause}");
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    let made = if has(&["invalid configuration", "authentication error"]) {
+        Error::halt(format!("{text}; check the user and password in PGMQ_URL")).of_side()
+    } else if has(&["certificate", "does not support TLS"]) {
+        Error::halt(format!("{text}; check sslmode and sslrootcert in PGMQ_URL")).of_side()
+    } else {
+        Error::retry(format!("{text}; check PGMQ_URL and that the server is up"))
+    };
+    made.caused_by(error)
+}

@@ -1,0 +1,105 @@
+//! How transactions begin that read the source: settings that no role or database default can change, and locks that
+//! stand in nobody's way.
+
+use super::SourceTable;
+use crate::core::error::{Error, Result};
+use crate::postgres::Client;
+use std::time::Duration;
+
+/// Longest wait for a lock while nothing is held: a fraction of the server's `deadlock_timeout`, and not more than this.
+const LONGEST_LOCK_WAIT: Duration = Duration::from_millis(200);
+
+/// What part of `deadlock_timeout` that is.
+const SHARE_OF_DEADLOCK_TIMEOUT: u32 = 4;
+
+/// Longest wait for a lock within a step, which holds its tables.
+const WAIT_WITHIN: Duration = Duration::from_millis(10);
+
+/// What of this server decides how a step begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Server {
+    /// Longest wait for a lock while nothing is held.
+    pub lock_wait: Duration,
+    /// It can be told to read no views and no foreign tables (minor versions since August 2024), so that none can be
+    /// put in a table's place.
+    pub restricts_kinds: bool,
+}
+
+impl Server {
+    /// Asks it.
+    pub async fn ask(client: &Client) -> Result<Self> {
+        let sql =
+            "select extract(epoch from pg_catalog.current_setting('deadlock_timeout')::interval)::pg_catalog.float8,
+                          pg_catalog.current_setting('restrict_nonsystem_relation_kind', true) is not null";
+        let row = client.query_typed_one(sql, &[]).await?;
+        let deadlock_timeout = Duration::from_secs_f64(row.try_get::<_, f64>(0)?.max(0.0));
+        let lock_wait = (deadlock_timeout / SHARE_OF_DEADLOCK_TIMEOUT).min(LONGEST_LOCK_WAIT);
+        Ok(Self { lock_wait, restricts_kinds: row.try_get(1)? })
+    }
+}
+
+/// Opens the step's transaction: settings that no role or database default can change, and the locks
+/// without which a TRUNCATE or a rewriting ALTER that commits after the snapshot makes a table look
+/// empty. Nothing here takes the snapshot yet.
+///
+/// All locks at once, or an error (55P03). Whatever waits later in the transaction waits hardly at all: it
+/// holds these, and whoever closes a circle of waits is ended by a deadlock.
+pub async fn begin(client: &Client, tables: &[&SourceTable], server: Server) -> Result<()> {
+    let mut sql = format!("{SETTINGS}; set local lock_timeout = {}", WAIT_WITHIN.as_millis());
+    if server.restricts_kinds {
+        sql.push_str("; set local restrict_nonsystem_relation_kind = 'view, foreign-table'");
+    }
+    if !tables.is_empty() {
+        let names: Vec<_> = tables.iter().map(|t| t.table.source.quoted()).collect();
+        sql.push_str(&format!("; lock table {} in access share mode nowait", names.join(", ")));
+    }
+    client.begin("isolation level repeatable read", &sql).await.map_err(Error::from)
+}
+
+/// Opens a transaction that waits for locks, and sees what is committed while it waits.
+pub async fn begin_waiting(client: &Client, patience: Duration) -> Result<()> {
+    let ms = patience.as_millis();
+    let sql = format!(
+        "set local synchronous_commit = on; set local lock_timeout = {ms}; set local statement_timeout = '60s'"
+    );
+    client.begin("", &sql).await.map_err(Error::from)
+}
+
+/// The plan is forced to the key's index: for some thousand keys the planner would rather scan, and for
+/// the next page of a table rather build a bitmap and sort. Sorting itself stays allowed: where a plan
+/// cannot do without, the penalty would hide all other costs, and taking messages would become quadratic.
+///
+/// `pgflume.step` is for the guard of the queue that an earlier `setup` made.
+const SETTINGS: &str = "set local pgflume.step = on;
+set local synchronous_commit = on;
+set local row_security = off;
+set local statement_timeout = '60s';
+set local timezone = 'UTC';
+set local datestyle = 'ISO, YMD';
+set local intervalstyle = 'postgres';
+set local bytea_output = 'hex';
+set local extra_float_digits = 3;
+set local lc_monetary = 'C';
+set local xmloption = 'content';
+set local array_nulls = on;
+set local standard_conforming_strings = on;
+set local jit = off;
+set local constraint_exclusion = off;
+set local max_parallel_workers_per_gather = 0;
+set local enable_seqscan = off;
+set local enable_bitmapscan = off;
+set local enable_hashjoin = off;
+set local enable_mergejoin = off";
+
+/// In milliseconds; zero would be for ever.
+fn at_least_1_ms(wait: Duration) -> u128 {
+    wait.as_millis().max(1)
+}
+
+/// Waits until the table can be locked as a step locks it, for so long and outside of any transaction: who holds
+/// nothing is in nobody's way.
+pub async fn wait_for(client: &Client, source: &SourceTable, wait: Duration) -> Result<()> {
+    let (table, ms) = (source.table.source.quoted(), at_least_1_ms(wait));
+    let sql = format!("set local lock_timeout = {ms}; lock table {table} in access share mode");
+    client.batch_execute(&sql).await.map_err(Error::from)
+}

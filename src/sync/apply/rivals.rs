@@ -1,0 +1,165 @@
+//! Rows of the replica that stand in the way of others: where its table declares another key beside the one by which
+//! rows are written, a value of it may have moved from one row to another. They make way within the transaction that
+//! was rejected. Those that it does not write itself are marked first, so that they are read again.
+
+use crate::core::batch::{Item, State};
+use crate::core::error::{Class, Error, Result};
+use crate::core::message;
+use crate::core::schema::Table;
+use crate::core::value::{Cell, Key};
+use crate::postgres::books::dead_letters;
+use crate::replica::{Replica, Work};
+use crate::sync::Session;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Keys of one mark, as the capture triggers make them.
+const MARKED_KEYS: usize = 500;
+
+/// Keys that made way, with the key of the row for which they did, until they are written again: of two rows that
+/// have the same value in Postgres, only one may push the other out. Kept for the life of a worker.
+#[derive(Debug, Default)]
+pub(in crate::sync) struct Displaced(Mutex<BTreeMap<(String, Key), Key>>);
+
+impl Displaced {
+    /// Whether `key` made way for a row of `other`.
+    fn has(&self, table: &str, key: &Key, other: &Key) -> bool {
+        self.lock().get(&(table.to_owned(), key.clone())) == Some(other)
+    }
+
+    /// Nothing is known of this key any more: it was written, or is a dead letter.
+    pub fn forget(&self, item: &Item) {
+        let mut displaced = self.lock();
+        if !displaced.is_empty() {
+            displaced.remove(&(item.table.name.clone(), item.key.clone()));
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, Key), Key>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keys that a step has written, as hashes: what it wrote is as its snapshot has it, and collides for good.
+#[derive(Debug, Default)]
+pub(in crate::sync) struct Written(HashSet<u64>);
+
+impl Written {
+    /// Adds rows of tables that have another key.
+    pub fn add(&mut self, replica: &Replica, items: &[Item]) {
+        for run in items.chunk_by(|a, b| a.table.name == b.table.name) {
+            if run.first().is_some_and(|item| replica.rival(&item.table).is_some()) {
+                self.0.extend(run.iter().filter(|i| i.state != State::Gone).map(|i| hash(&i.table, &i.key)));
+            }
+        }
+    }
+
+    fn has(&self, table: &Table, key: &Key) -> bool {
+        self.0.contains(&hash(table, key))
+    }
+}
+
+fn hash(table: &Table, key: &Key) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    table.name.hash(&mut hasher);
+    key.iter().for_each(|cell| cell.to_postgres_text().hash(&mut hasher));
+    hasher.finish()
+}
+
+/// A batch for which others make way.
+pub(in crate::sync) struct Cleared {
+    /// It.
+    pub work: Work,
+    /// Rows that it removes: their table, their key, and that of the row for which they go.
+    pub displaced: Vec<(Arc<Table>, Key, Key)>,
+}
+
+impl Cleared {
+    /// It is applied.
+    pub fn note(self, displaced: &Displaced) {
+        let entries = self.displaced.into_iter().map(|(table, key, other)| ((table.name.clone(), key), other));
+        displaced.lock().extend(entries);
+    }
+}
+
+/// Whether a row has a value that another row of the replica has.
+pub(in crate::sync) fn is_collision(error: &Error) -> bool {
+    error.class() == Class::Reject && error.to_string().contains("UNIQUE constraint failed")
+}
+
+/// `work`, with what stands in its way removed first; `None` if nothing does that may.
+pub(in crate::sync) async fn make_way(
+    session: &Session<'_>,
+    written: &Written,
+    work: &Work,
+) -> Result<Option<Cleared>> {
+    let (mut first, mut displaced) = (BTreeSet::new(), Vec::new());
+    for run in work.items().chunk_by(|a, b| a.table.name == b.table.name) {
+        let Some(table) = run.first().map(|item| &item.table) else { continue };
+        let Some(rival) = session.replica.rival(table) else { continue };
+        let wanted: BTreeMap<Vec<Cell>, &Item> =
+            run.iter().filter_map(|item| Some((values(item, &rival)?, item))).collect();
+        let keys: BTreeSet<&Key> = run.iter().map(|item| &item.key).collect();
+        for (key, held) in session.replica.holders(table, &rival, wanted.keys()).await? {
+            let Some(item) = wanted.get(&held).filter(|item| item.key != key) else { continue };
+            let is_stale = || !written.has(table, &key) && !session.worker.displaced.has(&table.name, &item.key, &key);
+            if keys.contains(&key) {
+                first.insert((table.name.clone(), key));
+            } else if item.images.is_empty() && is_stale() {
+                displaced.push((table.clone(), key, item.key.clone()));
+            }
+        }
+    }
+    if first.is_empty() && displaced.is_empty() {
+        return Ok(None);
+    }
+    mark(session, &displaced).await?;
+    let mut items: Vec<Item> = work.items().iter().map(|item| renewed(item, &first)).collect();
+    items.extend(displaced.iter().map(|(table, key, _)| Item {
+        table: table.clone(),
+        key: key.clone(),
+        state: State::Gone,
+        images: Vec::new(),
+    }));
+    let range = 0..items.len();
+    Ok(Some(Cleared { work: Work { items: Arc::new(items), range, ..Work::default() }, displaced }))
+}
+
+/// What a row sets the other key to; `None` where it does not, or to NULL, which collides with nothing.
+fn values(item: &Item, rival: &[usize]) -> Option<Vec<Cell>> {
+    let State::Row { columns, cells, .. } = &item.state else { return None };
+    let value = |column: &usize| columns.iter().position(|at| at == column).and_then(|at| cells.get(at));
+    rival.iter().map(|column| value(column).filter(|cell| **cell != Cell::Null).cloned()).collect()
+}
+
+/// The item, its old row deleted first where that is in the way and all of it is known.
+fn renewed(item: &Item, first: &BTreeSet<(String, Key)>) -> Item {
+    let mut item = item.clone();
+    let is_first = first.contains(&(item.table.name.clone(), item.key.clone()));
+    if let State::Row { columns, replace, .. } = &mut item.state {
+        *replace |= is_first && columns.len() == item.table.columns.len();
+    }
+    item
+}
+
+/// Before they go: whatever fails from here on, they are read again. Committed at once, beside the step.
+async fn mark(session: &Session<'_>, displaced: &[(Arc<Table>, Key, Key)]) -> Result<()> {
+    if displaced.is_empty() {
+        return Ok(());
+    }
+    let mut messages = Vec::new();
+    for run in displaced.chunk_by(|a, b| a.0.name == b.0.name) {
+        for part in run.chunks(MARKED_KEYS) {
+            let keys: Vec<message::MarkedKey> =
+                part.iter().filter_map(|(_, key, _)| key.iter().map(Cell::to_postgres_text).collect()).collect();
+            messages.push((None, message::mark_of(&part[0].0.name, &keys)));
+        }
+        tracing::info!(
+            table = run[0].0.name,
+            rows = run.len(),
+            "rows of the replica have values of its own primary key that are other rows' by now: they make way, and are read again"
+        );
+    }
+    dead_letters::send_again(session.other().await?, &session.worker.queue, &messages).await
+}

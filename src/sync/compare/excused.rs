@@ -1,0 +1,102 @@
+//! Which keys may differ: their row cannot be what it should, and a dead letter says so. A letter whose row
+//! could be read by now excuses nothing.
+
+use crate::core::error::Result;
+use crate::core::message;
+use crate::core::message::{MarkedKey, Message};
+use crate::core::value::Key;
+use crate::postgres::books::dead_letters;
+use crate::postgres::books::dead_letters::Dead;
+use crate::postgres::catalog::SourceTable;
+use crate::postgres::rows;
+use crate::sync::Session;
+use crate::sync::fault::{Fault, STATEMENT_TIME, limited};
+use crate::sync::take::pages::key_of;
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+/// Marked keys read at once.
+const KEYS: usize = 500;
+
+/// The excused keys of one table.
+#[derive(Debug, Default)]
+pub(in crate::sync) struct Excused {
+    /// As SQLite has them.
+    keys: BTreeSet<Key>,
+    /// As they were marked.
+    marked: BTreeSet<MarkedKey>,
+}
+
+impl Excused {
+    /// Reads the dead letters of a table.
+    pub async fn of(session: &Session<'_>, source: &SourceTable) -> Result<Self> {
+        let mut excused = Self::default();
+        let mut doubtful = Vec::new();
+        for letter in dead_letters::of_table(&session.client, &session.worker.queue, &source.table.name).await? {
+            match letter {
+                Dead::Target(key) => drop(excused.keys.insert(key_of(source, &key))),
+                Dead::Key(key) => doubtful.push(key),
+                Dead::Message(text) => {
+                    if let Ok(Message::Image(_, change, marked)) = message::parse(&text, &session.schema) {
+                        excused.keys.extend(change.gone.into_iter().chain(change.row.map(|row| row.0)));
+                        excused.marked.extend(marked);
+                    }
+                }
+            }
+        }
+        doubtful.retain(|key| key.len() == source.table.key.len());
+        let mut todo: Vec<&[MarkedKey]> = doubtful.chunks(KEYS).collect();
+        while let Some(chunk) = todo.pop() {
+            if !excused.add(session, source, chunk).await? {
+                match chunk {
+                    [key] => drop(excused.marked.insert(key.clone())),
+                    _ => todo.extend([&chunk[..chunk.len() / 2], &chunk[chunk.len() / 2..]]),
+                }
+            }
+        }
+        Ok(excused)
+    }
+
+    /// Whether this key may differ.
+    pub fn has(&self, key: &Key) -> bool {
+        self.keys.contains(key)
+    }
+
+    /// The same of a key as a mark names it.
+    pub fn has_marked(&self, key: &MarkedKey) -> bool {
+        self.marked.contains(key)
+    }
+
+    /// Adds those whose rows do not fit; `false` where Postgres cannot read one of them.
+    async fn add(&mut self, session: &Session<'_>, source: &SourceTable, keys: &[MarkedKey]) -> Result<bool> {
+        let limit = session.worker.statement_time;
+        session.client.batch_execute(&limited("savepoint pgflume_read", limit)).await?;
+        let since = Instant::now();
+        let found: Result<Vec<_>> = async {
+            let (mut reading, mut all) = (rows::read(&session.client, source, keys, false).await?, Vec::new());
+            while let Some(found) = reading.next(source).await? {
+                all.push(found);
+            }
+            Ok(all)
+        }
+        .await;
+        match found {
+            Ok(found) => {
+                session.client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
+                for row in found.into_iter().filter(|f| matches!(f.cells, Some(Err(_))) || f.key.is_err()) {
+                    self.marked.extend(keys.get(row.position).cloned());
+                    self.keys.extend(row.key.ok());
+                }
+                Ok(true)
+            }
+            Err(e) => match Fault::of(&e, since, limit) {
+                Fault::Row | Fault::Slow => {
+                    session.client.batch_execute("rollback to savepoint pgflume_read").await?;
+                    Ok(false)
+                }
+                Fault::Table => Err(e.of_rows().of_table(&source.table.name)),
+                Fault::Other => Err(e.of_rows()),
+            },
+        }
+    }
+}

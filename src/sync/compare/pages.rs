@@ -1,0 +1,186 @@
+//! The reading half of a comparison: pages of the source at the step's snapshot, in parts that the comparing half
+//! can hold.
+
+use crate::core::batch::{ColumnSet, Item, State};
+use crate::core::error::{Error, Result};
+use crate::core::message::MarkedKey;
+use crate::core::value::{Cell, Key};
+use crate::postgres::Client;
+use crate::postgres::catalog::SourceTable;
+use crate::postgres::rows::page;
+use crate::postgres::rows::page::Range;
+use crate::sync::Session;
+use crate::sync::apply::budget::MOST_BYTES;
+use crate::sync::fault::{Fault, STATEMENT_TIME, limited};
+use crate::sync::take::pages::key_of;
+use futures_util::TryStreamExt;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// Rows compared by one request.
+pub(in crate::sync) const CHUNK_ROWS: usize = 10_000;
+
+/// Rows on their way to being compared.
+#[derive(Default)]
+pub(in crate::sync) struct Part {
+    /// The rows that fit.
+    pub items: Vec<Item>,
+    /// Keys of rows that have a value that does not fit: as marked, and as SQLite may have them.
+    pub unfit: Vec<(MarkedKey, Key)>,
+    /// Where its range ends.
+    pub ends: Ends,
+}
+
+/// Where the range of a part ends.
+#[derive(Default)]
+pub(in crate::sync) enum Ends {
+    /// With its last row.
+    #[default]
+    Itself,
+    /// At this key, which need not be one of its rows.
+    At(Key),
+    /// With the table.
+    Table,
+}
+
+/// What reading pages gave.
+#[derive(Default)]
+pub(in crate::sync) struct PagesRead {
+    /// Rows.
+    pub rows: i64,
+    /// The key behind which it goes on.
+    pub cursor: Option<Vec<String>>,
+    /// Nothing is left.
+    pub is_end: bool,
+}
+
+/// Rows of a page while it compares: whoever wants the queue waits for no more than a page to be read and compared.
+const PAGE_ROWS: i64 = 4_000;
+
+/// Reads pages and sends them in parts until the time or the sample is spent, or another worker wants the queue. A page that Postgres cannot
+/// put out is tried with fewer rows, until the row that is at fault stands alone.
+pub(in crate::sync) async fn read_pages(
+    session: &Session<'_>,
+    source: &SourceTable,
+    mut cursor: Option<Vec<String>>,
+    quota: i64,
+    deadline: Instant,
+    sender: mpsc::Sender<Part>,
+) -> Result<PagesRead> {
+    let client = &session.client;
+    let sizes = &session.worker.page_sizes;
+    let mut all = PagesRead::default();
+    loop {
+        let started = Instant::now();
+        let rows = sizes.of(client, source).await?.min((quota - all.rows).max(1)).min(PAGE_ROWS);
+        let mut page = PagesRead { cursor: cursor.clone(), ..PagesRead::default() };
+        match read_page(session, source, rows, &sender, &mut page).await {
+            Ok(()) if !page.is_end && (2..PAGE_ROWS).contains(&rows) => sizes.tune(source, rows, started.elapsed()),
+            Ok(()) => {}
+            Err(e) => {
+                match Fault::of(&e, started, session.worker.statement_time) {
+                    Fault::Row | Fault::Slow => {}
+                    Fault::Table => return Err(e.of_rows().of_table(&source.table.name)),
+                    Fault::Other => return Err(e.of_rows()),
+                }
+                client.batch_execute("rollback to savepoint pgflume_read").await?;
+                if rows == 1 {
+                    sizes.forget(source);
+                    page = pass_over(client, source, cursor.as_ref(), &sender).await?;
+                } else {
+                    sizes.set(source, rows / 4); // it goes on behind what was sent of the page
+                }
+            }
+        }
+        all.rows += page.rows;
+        cursor = page.cursor;
+        if page.is_end || all.rows >= quota || Instant::now() >= deadline || session.is_wanted().await? {
+            return Ok(PagesRead { cursor, is_end: page.is_end, ..all });
+        }
+    }
+}
+
+/// Reads the page behind `done.cursor`, which tells at any time what was sent.
+async fn read_page(
+    session: &Session<'_>,
+    source: &SourceTable,
+    rows: i64,
+    sender: &mpsc::Sender<Part>,
+    done: &mut PagesRead,
+) -> Result<()> {
+    let client = &session.client;
+    client.batch_execute(&limited("savepoint pgflume_read", session.worker.statement_time)).await?;
+    let after = done.cursor.clone();
+    let boundary = match page::wants_boundary(source) {
+        true => page::boundary(client, source, after.as_ref(), rows).await?,
+        false => None,
+    };
+    let range = Range { after: after.as_ref(), up_to: boundary.as_ref(), rows };
+    let mut stream = page::read(client, source, range).await?;
+    let columns: ColumnSet = (0..source.table.columns.len()).collect();
+    let (mut part, mut bytes, mut read, mut last) = (Part::default(), 0, 0, None);
+    while let Some(row) = stream.try_next().await? {
+        read += 1;
+        match page::decode(source, &row)? {
+            Ok((key, cells)) => {
+                bytes += cells.iter().map(Cell::bytes).sum::<usize>();
+                let state = State::Row { columns: columns.clone(), cells, replace: false };
+                part.items.push(Item { table: source.table.clone(), key, state, images: Vec::new() });
+            }
+            Err(_) => part.unfit.push(unfit_key(source, &page::cursor(source, &row)?)),
+        }
+        // Only a row that fits may end a part: the next one begins behind it.
+        let is_full = part.items.len() >= CHUNK_ROWS || bytes >= MOST_BYTES;
+        if is_full && part.unfit.is_empty() {
+            send(sender, std::mem::take(&mut part)).await?;
+            (done.rows, done.cursor) = (read, Some(page::cursor(source, &row)?));
+            bytes = 0;
+        }
+        last = Some(row);
+    }
+    drop(stream);
+    client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
+    let is_end = if page::wants_boundary(source) { boundary.is_none() } else { read < rows };
+    let cursor = match (boundary, last) {
+        (Some(boundary), _) => Some(boundary),
+        (None, Some(row)) => Some(page::cursor(source, &row)?),
+        (None, None) => after,
+    };
+    part.ends = match &cursor {
+        Some(cursor) if !is_end => Ends::At(key_of(source, &page::marked(source, cursor))),
+        _ => Ends::Table,
+    };
+    send(sender, part).await?;
+    *done = PagesRead { rows: read, cursor, is_end };
+    Ok(())
+}
+
+/// The next row cannot be read at all.
+async fn pass_over(
+    client: &Client,
+    source: &SourceTable,
+    after: Option<&Vec<String>>,
+    sender: &mpsc::Sender<Part>,
+) -> Result<PagesRead> {
+    let Some(cursor) = page::boundary(client, source, after, 1).await? else { return Err(moved()) };
+    let unfit = unfit_key(source, &cursor);
+    let ends = Ends::At(unfit.1.clone());
+    send(sender, Part { items: Vec::new(), unfit: vec![unfit], ends }).await?;
+    Ok(PagesRead { rows: 1, cursor: Some(cursor), is_end: false })
+}
+
+fn unfit_key(source: &SourceTable, cursor: &Vec<String>) -> (MarkedKey, Key) {
+    let marked = page::marked(source, cursor);
+    let key = key_of(source, &marked);
+    (marked, key)
+}
+
+async fn send(sender: &mpsc::Sender<Part>, part: Part) -> Result<()> {
+    // The comparing half is gone only if it failed, and then its error is the one to report.
+    sender.send(part).await.map_err(|_| moved())
+}
+
+/// The two sides are no longer where they were.
+pub(in crate::sync) fn moved() -> Error {
+    Error::retry("the replica moved on while it was compared; it will be compared again")
+}

@@ -1,0 +1,439 @@
+//! What comes before a step may go on: the first pairing of a queue with a replica, a lost
+//! acknowledgement, the healing of two sides that diverged, and the reset that `/nuke` asks for. Each
+//! change of epoch is announced in Postgres first, so that a crash in between is recognised and finished.
+
+pub(super) mod foreign;
+pub(super) mod keys;
+pub(super) mod known;
+pub(super) mod lacking;
+mod reshape;
+
+use crate::core::error::{Class, Error, Result};
+use crate::core::message::Message;
+use crate::core::queue_name::QueueName;
+use crate::core::reconcile::{Decision, Divergence, Here, Obstacle, Replay};
+use crate::core::schema::Schema;
+use crate::core::{failpoint, message, reconcile};
+use crate::postgres::awake::awake;
+use crate::postgres::books::dead_letters::Supersedable;
+use crate::postgres::books::progress::Snapshot;
+use crate::postgres::books::resyncs::Reason;
+use crate::postgres::books::{progress, resyncs, retained};
+use crate::postgres::queue::Taken;
+use crate::postgres::{Client, Purpose, catalog, queue, rows};
+use crate::replica::head::{Head, Standing, new_token};
+use crate::replica::inventory::Inventory;
+use crate::replica::{Replica, address};
+use crate::sync::Drained;
+use crate::sync::Session;
+use crate::sync::Worker;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio_postgres::error::SqlState;
+
+/// How long `/nuke` waits for a drain that is running.
+const RESET_PATIENCE: Duration = Duration::from_secs(20);
+
+/// What `status` says of messages that others took.
+const LOSSES: &str = "messages_removed";
+
+/// What to do with the step that asked.
+pub(in crate::sync) enum Ready {
+    /// Both sides agree on this position.
+    At(Head),
+    /// Something was changed and committed: begin the step again.
+    Again,
+}
+
+/// Refuses a replica that is not this queue's before anything of it is changed, and says what a step would heal. What
+/// is found without the lock may be over by the time that it is read; a step looks again under it.
+pub(crate) async fn look(
+    client: &Client,
+    queue: &QueueName,
+    address: &str,
+    replica: Option<(&Replica, &Inventory)>,
+) -> Result<Option<Divergence>> {
+    // In this order: what is acknowledged is in the replica already.
+    let snapshot = progress::look(client, queue).await?;
+    let here = snapshot.here(address);
+    let read = |is_plain| standing(replica, is_plain);
+    let decided = |there: &Standing| reconcile::decide_on(&snapshot.progress, here, there);
+    // A plain read changes nothing, and may be an older one: nobody is refused by it alone.
+    if !matches!(decided(&read(true).await?), Decision::Stop(_)) {
+        return Ok(None);
+    }
+    let there = read(false).await?;
+    let Decision::Stop(divergence) = decided(&there) else { return Ok(None) };
+    match reconcile::obstacle(&snapshot.progress, here, &there) {
+        Some(obstacle) => Err(refusal(divergence, obstacle)),
+        None => Ok(Some(divergence)),
+    }
+}
+
+/// Where a replica stands that an older version may have made, or none.
+async fn standing(replica: Option<(&Replica, &Inventory)>, is_plain: bool) -> Result<Standing> {
+    let Some((replica, there)) = replica.filter(|(_, there)| there.has_bookkeeping()) else {
+        return Ok(Standing::default());
+    };
+    let has = |column| there.column("_pgflume_head", column).is_some();
+    match (has("owner"), has("captured"), is_plain) {
+        (true, true, true) => replica.standing_read().await,
+        (true, true, false) => replica.standing().await,
+        (true, false, is_plain) => replica.standing_before(is_plain).await,
+        (false, _, true) => Ok(Standing { head: replica.head_read().await?, ..Standing::default() }),
+        (false, _, false) => Ok(Standing { head: replica.head().await?, ..Standing::default() }),
+    }
+}
+
+fn refusal(divergence: Divergence, obstacle: Obstacle) -> Error {
+    match obstacle {
+        Obstacle::NothingReadable => Error::halt(format!("{divergence}; {obstacle}")),
+        // What it is not is said already.
+        _ => Error::halt(format!("nothing was taken and nothing was changed: {obstacle}")),
+    }
+    .of_side()
+}
+
+impl Snapshot {
+    fn here<'a>(&'a self, address: &'a str) -> Here<'a> {
+        Here { identity: &self.identity, owner: &self.owner, address }
+    }
+}
+
+impl Session<'_> {
+    /// Compares the acknowledged position with the replica's and acts on the difference.
+    pub(in crate::sync) async fn agree(&mut self, snapshot: &Snapshot, done: &mut Drained) -> Result<Ready> {
+        let there = self.replica.standing().await?;
+        match reconcile::decide_on(&snapshot.progress, snapshot.here(&self.address), &there) {
+            Decision::GoOn(head) => self.go_on(snapshot, head, &there).await,
+            Decision::Pair => self.pair(snapshot, there.head.as_ref()).await,
+            Decision::Adopt(head) => {
+                let queue = &self.worker.queue;
+                progress::pair(&self.client, queue, &head, &snapshot.identity, &self.address).await?;
+                match snapshot.progress.refills {
+                    // Another worker may have rebuilt tables after the announcement, and a nuke emptied them then.
+                    true => resyncs::restart(&self.client, queue).await?,
+                    // A nuke that leaves them empty, and was cut short.
+                    false => resyncs::cancel(&self.client, queue).await?,
+                }
+                failpoint::reach(failpoint::PAIRED);
+                self.client.commit().await?;
+                tracing::info!(epoch = head.epoch, "the queue is paired with the replica");
+                Ok(Ready::Again)
+            }
+            Decision::Ahead { from, to } => match self.acknowledge_late(snapshot, &from, &to, done).await? {
+                Ok(ready) => Ok(ready),
+                Err(divergence) => self.heal(snapshot, &there, divergence).await,
+            },
+            Decision::Stop(divergence) => self.heal(snapshot, &there, divergence).await,
+        }
+    }
+
+    /// Both sides agree. What they remember of each other is brought up to date; where the replica is, by the commit of
+    /// the next step that applies something.
+    async fn go_on(&mut self, snapshot: &Snapshot, head: Head, there: &Standing) -> Result<Ready> {
+        if snapshot.progress.paired_with.as_ref().is_some_and(|paired| snapshot.identity.has_moved_since(paired)) {
+            tracing::warn!("Postgres was promoted or restored; nothing that the replica has was lost");
+        }
+        let marked = self.sources.values().filter(|s| s.is_marked()).map(|s| s.table.name.clone());
+        let captured: BTreeSet<String> = there.captured.iter().cloned().chain(marked).collect();
+        if there.owner.as_ref() != Some(&snapshot.owner) || captured != there.captured {
+            self.replica.sign(&head, &snapshot.owner, &captured).await?;
+        }
+        let remembered = snapshot.progress.address.as_ref();
+        if remembered != Some(&self.address) {
+            progress::move_to(&self.client, &self.worker.queue, &self.address).await?;
+            if remembered.is_some() && !std::mem::replace(&mut self.has_moved, true) {
+                tracing::warn!("the replica is at another address than before; nothing that it has was lost");
+            }
+        }
+        Ok(Ready::At(head))
+    }
+
+    /// Brings two sides together that diverged: announces a new epoch together with a resync of all
+    /// tables, then starts it on the replica. The next step adopts it, and further ones rebuild.
+    async fn heal(&mut self, snapshot: &Snapshot, there: &Standing, divergence: Divergence) -> Result<Ready> {
+        let head = there.head.as_ref();
+        if let Some(obstacle) = reconcile::obstacle(&snapshot.progress, snapshot.here(&self.address), there) {
+            return Err(self.refuse(divergence, obstacle).await?);
+        }
+        if divergence == Divergence::Behind && self.replay(snapshot, head).await? {
+            return Ok(Ready::Again);
+        }
+        if let Some(epoch) = self.healing.clone().filter(|epoch| snapshot.progress.next_epoch.as_ref() == Some(epoch)) {
+            self.replica.reset(head, &Head::start(epoch), &snapshot.owner, None).await?;
+            failpoint::reach(failpoint::RESET);
+            self.client.rollback().await?;
+            return Ok(Ready::Again);
+        }
+        if !self.sources.values().any(|s| s.unpageable().is_none()) {
+            return Err(self.refuse(divergence, Obstacle::NothingReadable).await?);
+        }
+        if reconcile::is_half_nuked(&snapshot.progress, head) {
+            return self.finish_nuke(snapshot, head).await;
+        }
+        let (queue, epoch) = (&self.worker.queue, new_token());
+        progress::announce(&self.client, queue, &epoch, &self.address, true).await?;
+        progress::note_healing(&self.client, queue, divergence.name()).await?;
+        let names: Vec<&str> = self.sources.keys().map(String::as_str).collect();
+        resyncs::schedule(&self.client, queue, &names, Reason::Healed(divergence.name()), false).await?;
+        self.client.commit().await?;
+        failpoint::reach(failpoint::ANNOUNCED);
+        tracing::error!(
+            divergence = divergence.name(),
+            tables = names.len(),
+            "{divergence}; all tables are compared with Postgres and rebuilt, readable all the while"
+        );
+        self.healing = Some(epoch);
+        Ok(Ready::Again)
+    }
+
+    /// A nuke that leaves the tables empty was cut short, asked for again, and cut short before the replica learned of
+    /// it: it is at the first one's epoch, which nobody remembers.
+    async fn finish_nuke(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<Ready> {
+        let Some(epoch) = snapshot.progress.next_epoch.clone() else { return Ok(Ready::Again) };
+        let to = Head::start(epoch);
+        let work = self.replica.reset(head, &to, &snapshot.owner, Some(&self.schema));
+        awake(&self.client, work).await?;
+        failpoint::reach(failpoint::RESET);
+        self.client.rollback().await?;
+        Ok(Ready::Again)
+    }
+
+    async fn refuse(&self, divergence: Divergence, obstacle: Obstacle) -> Result<Error> {
+        // Whoever lost the single flight meanwhile has compared an old position with a new one.
+        self.client.batch_execute("select 1").await?;
+        Ok(refusal(divergence, obstacle))
+    }
+
+    /// Catches up a replica that fell back from the messages that are kept, if they go back far enough: they are
+    /// put back on the queue, and the progress back to where the replica is.
+    async fn replay(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<bool> {
+        let (Some(head), Some(acknowledged)) = (head, &snapshot.progress.head) else { return Ok(false) };
+        let queue = &self.worker.queue;
+        let kept = retained::steps(&self.client, queue, &head.epoch).await?;
+        let Some(Replay { from_seq, copied }) = reconcile::replay(head, acknowledged, &kept) else { return Ok(false) };
+        if !retained::can_put_back(&self.client, queue, &head.epoch, from_seq).await? {
+            return Ok(false);
+        }
+        let messages = retained::put_back(&self.client, queue, &head.epoch, from_seq).await?;
+        let copied: Vec<&str> = copied.iter().map(String::as_str).collect();
+        resyncs::schedule(&self.client, queue, &copied, Reason::Healed(Divergence::Behind.name()), false).await?;
+        progress::advance(&self.client, queue, head, &snapshot.identity, false).await?;
+        progress::note_healing(&self.client, queue, "behind, caught up from kept messages").await?;
+        progress::forget_compared(&self.client, queue).await?;
+        self.client.commit().await?;
+        tracing::error!(
+            batches = acknowledged.seq - head.seq,
+            messages,
+            tables = ?copied,
+            "{}; what it lost is taken again", Divergence::Behind
+        );
+        Ok(true)
+    }
+
+    /// Letters that are older than images which the replica has.
+    async fn supersede_by(&self, taken: &[Taken]) -> Result<()> {
+        let mut letters = Supersedable::read(&self.client, &self.worker.queue).await?;
+        if letters.is_empty() {
+            return Ok(());
+        }
+        for message in taken {
+            if let Ok(Message::Image(table, _, keys)) =
+                message::parse(message.text.as_deref().unwrap_or_default(), &self.schema)
+            {
+                keys.iter().for_each(|key| letters.cover(&table.name, key, Some(message.msg_id)));
+            }
+        }
+        self.supersede(&letters.superseded()).await
+    }
+
+    /// Others have taken messages off the queue: what changed meanwhile can only be found by copying.
+    pub(in crate::sync) async fn heal_losses(&self) -> Result<()> {
+        let queue = &self.worker.queue;
+        let losses = progress::take_losses(&self.client, queue).await?;
+        // One that cannot be read now waits with its problem.
+        let captured = self.sources.values().filter(|s| s.captured);
+        let names: Vec<&str> = captured.map(|s| s.table.name.as_str()).collect();
+        resyncs::schedule(&self.client, queue, &names, Reason::Healed(LOSSES), false).await?;
+        progress::note_healing(&self.client, queue, LOSSES).await?;
+        self.client.commit().await?;
+        tracing::error!(
+            ?losses,
+            tables = names.len(),
+            "somebody took messages off the queue (a purge, a delete, another consumer): the captured tables are copied again; let nobody else read this queue"
+        );
+        Ok(())
+    }
+
+    /// First contact: announces an epoch, then starts it on the replica. The next step adopts it.
+    async fn pair(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<Ready> {
+        match &snapshot.progress.next_epoch {
+            None => {
+                progress::announce(&self.client, &self.worker.queue, &new_token(), &self.address, true).await?;
+                self.client.commit().await?;
+                failpoint::reach(failpoint::ANNOUNCED);
+            }
+            Some(epoch) => {
+                self.replica.reset(head, &Head::start(epoch.clone()), &snapshot.owner, None).await?;
+                failpoint::reach(failpoint::RESET);
+                self.client.rollback().await?;
+            }
+        }
+        Ok(Ready::Again)
+    }
+
+    /// The replica is ahead: if only the acknowledgement was lost, catches it up. Marks that were
+    /// applied are still queued and will be taken again, which is harmless; images are not.
+    async fn acknowledge_late(
+        &self,
+        snapshot: &Snapshot,
+        from: &Head,
+        to: &Head,
+        done: &mut Drained,
+    ) -> Result<Result<Ready, Divergence>> {
+        let ledger = self.replica.ledger_between(from, to).await?;
+        let fates = progress::fates(&self.client, &self.worker.queue, &ledger).await?;
+        if let Err(divergence) = reconcile::ahead(from, to, &ledger, &fates) {
+            return Ok(Err(divergence));
+        }
+        let images: Vec<i64> = ledger.iter().flat_map(|entry| entry.images.iter().copied()).collect();
+        let queue = &self.worker.queue;
+        let taken = queue::acknowledge(&self.client, queue, &images, self.worker.keeps()).await?;
+        self.supersede_by(&taken).await?;
+        let messages = taken.len() as u64;
+        // Of which tables it has rows that no message names is not known: a replica that falls back behind them is
+        // rebuilt.
+        let is_named = ledger.iter().all(|entry| !entry.witness.is_empty());
+        if let Some(window) = self.worker.retention.filter(|_| is_named) {
+            let tokens: Vec<String> = ledger.iter().map(|entry| entry.head.token.clone()).collect();
+            retained::record(&self.client, queue, from, &tokens, &BTreeSet::new(), window).await?;
+        }
+        progress::advance(&self.client, queue, to, &snapshot.identity, false).await?;
+        progress::move_to(&self.client, queue, &self.address).await?;
+        failpoint::reach(failpoint::LATE);
+        self.client.commit().await?;
+        done.processed += messages;
+        tracing::warn!(
+            batches = ledger.len(),
+            messages,
+            "an acknowledgement had been lost; the replica's ledger replaces it"
+        );
+        Ok(Ok(Ready::Again))
+    }
+}
+
+/// Drops and recreates the replicated tables in a new epoch, and with `refill` asks for a copy of those
+/// that can be read. The queue is left as it is: purging it would destroy changes that commit meanwhile.
+///
+/// `request` is the id of a signed request, which works once.
+pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Result<Nuked> {
+    // It is there from now on, and so it has its address.
+    let replica = Replica::open(&worker.target).await?;
+    let address = address::of(&worker.target);
+    foreign::refuse(worker, &replica, &replica.inventory().await?, &worker.schema).await?;
+    let client = worker.postgres.pinned(Purpose::Nuke).await?;
+    progress::ensure(&client, &worker.queue).await?;
+    let sources = match refill {
+        true => catalog::read(&client, &worker.schema, &worker.queue).await?.tables,
+        false => BTreeMap::new(),
+    };
+    let refilled: Vec<&str> =
+        sources.values().filter(|s| s.unpageable().is_none()).map(|s| s.table.name.as_str()).collect();
+    let epoch = new_token();
+    locked(worker, &client).await?;
+    if let Some(id) = request
+        && progress::is_redeemed(&client, id).await?
+    {
+        client.rollback().await?;
+        return Ok(Nuked::Replayed);
+    }
+    progress::announce(&client, &worker.queue, &epoch, &address, refill).await?;
+    // Before the tables are emptied: a nuke that is cut short is finished by a drain, which only pairs.
+    resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, false).await?;
+    client.commit().await?;
+    failpoint::reach(failpoint::ANNOUNCED);
+
+    let snapshot = locked(worker, &client).await?;
+    if snapshot.progress.next_epoch.as_deref() != Some(epoch.as_str()) {
+        return Err(Error::retry("another nuke came in between; try again"));
+    }
+    // In the transaction that ends with the nuke: one that fails may be tried again with the same id.
+    if let Some(id) = request
+        && !progress::redeem(&client, id).await?
+    {
+        client.rollback().await?;
+        return Ok(Nuked::Replayed);
+    }
+    let head = awake(&client, empty(&replica, worker, &snapshot, epoch)).await?;
+    progress::pair(&client, &worker.queue, &head, &snapshot.identity, &address).await?;
+    resyncs::cancel(&client, &worker.queue).await?;
+    resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, true).await?;
+    failpoint::reach(failpoint::PAIRED);
+    client.commit().await?;
+    let epoch = head.epoch;
+    tracing::warn!(epoch, ?refilled, "the replica was nuked: its tables are empty and follow schema.json");
+    Ok(Nuked::Done)
+}
+
+/// Drops and recreates the tables of the replica, at the start of `epoch`.
+async fn empty(replica: &Replica, worker: &Worker, snapshot: &Snapshot, epoch: String) -> Result<Head> {
+    replica.prepare(&Schema::default()).await?;
+    let from = match replica.head().await {
+        Err(e) if e.class() == Class::Halt => {
+            tracing::warn!(error = %e, "the replica's bookkeeping is made anew");
+            replica.forget().await?;
+            None
+        }
+        other => other?,
+    };
+    let head = Head::start(epoch);
+    replica.reset(from.as_ref(), &head, &snapshot.owner, Some(&worker.schema)).await?;
+    failpoint::reach(failpoint::RESET);
+    Ok(head)
+}
+
+/// Counts a nuke that waits for a drain to end, and is followed by none until it has the single flight or has given up.
+fn waiting(worker: &Worker) -> impl Drop + '_ {
+    struct Waiting<'a>(&'a Worker);
+    impl Drop for Waiting<'_> {
+        fn drop(&mut self) {
+            self.0.nukes.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    worker.nukes.fetch_add(1, Ordering::Relaxed);
+    Waiting(worker)
+}
+
+/// How a nuke ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nuked {
+    /// The tables are empty.
+    Done,
+    /// The request's id was used before; nothing was done.
+    Replayed,
+}
+
+/// Begins a transaction that holds the single flight, waiting for a drain to end.
+async fn locked(worker: &Worker, client: &Client) -> Result<Snapshot> {
+    let _waiting = waiting(worker);
+    rows::begin_waiting(client, RESET_PATIENCE).await?;
+    progress::wait_for_lock(client, &worker.queue).await.map_err(|e| match e.sql_state() {
+        Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry("a drain is running; try again when it has ended"),
+        _ => e,
+    })?;
+    let snapshot = progress::lock(client, &worker.queue).await?;
+    snapshot.ok_or_else(|| Error::retry("a drain is running; try again when it has ended"))
+}
+
+impl Divergence {
+    /// One word for `status`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Behind => "behind",
+            Self::OtherReplica => "other_replica",
+            Self::OtherSource => "other_source",
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! How a drain follows changed definitions: DDL that comes between two steps, and a replica whose rows were
+//! kept by another definition than this worker's. The latter gets the columns that it lacks, and the tables
+//! concerned are copied again. Drops nothing.
+
+use super::known::Known;
+use crate::core::error::{Class, Result};
+use crate::core::failpoint;
+use crate::postgres::books::resyncs;
+use crate::postgres::books::resyncs::Reason;
+use crate::postgres::drift::shape;
+use crate::postgres::{Client, drift};
+use crate::replica::change;
+use crate::replica::change::Change;
+use crate::replica::head::Head;
+use crate::sync::Session;
+use crate::sync::alone::alone;
+use std::collections::BTreeMap;
+
+impl Session<'_> {
+    /// Whether DDL came since the catalog was read; then it has been read again.
+    pub(in crate::sync) async fn has_catalog_changed(&mut self) -> Result<bool> {
+        let (worker, client) = (self.worker, &self.client);
+        let seen = self.watch.look(client, &worker.schema, &worker.queue).await?;
+        if seen == self.fingerprint {
+            return Ok(false);
+        }
+        client.rollback().await?;
+        tracing::info!("the catalog has changed: the definitions of the tables are read again");
+        let Known { watch, fingerprint, schema, sources, shape } = Known::read(client, worker).await?;
+        (self.watch, self.fingerprint, self.sources, self.shape) = (watch, fingerprint, sources, shape);
+        self.head = None; // which tables are captured is told to the replica
+        if schema != self.schema {
+            self.lacks_columns = self.replica.prepare(&schema).await?.lacks_columns(&schema);
+            self.schema = schema;
+        }
+        self.locked = self.sources.values().filter(|s| s.is_marked()).map(|s| s.table.name.clone()).collect();
+        self.lock_compared();
+        self.locked.retain(|name| !self.paused.contains_key(name));
+        self.tell_drift().await?;
+        Ok(true)
+    }
+
+    /// Says in the log what has drifted since it was last told. What the replica has is left out: nobody but this
+    /// worker alters it.
+    async fn tell_drift(&mut self) -> Result<()> {
+        let drift = drift::check(&self.client, &self.worker.queue, &self.worker.schema, None).await?;
+        drift::warn(drift.iter().filter(|one| !self.drift.contains(one)));
+        self.drift = drift;
+        Ok(())
+    }
+
+    /// Gives the replica, which stands at `head`, the shape of this worker's definitions. Columns that it lacks are
+    /// added, and nothing else is done then; else, in the step's transaction, tables whose rows were kept by another
+    /// definition are copied again. A worker with an older schema.json does the same, so that nothing goes stale unseen.
+    pub(in crate::sync) async fn reshape(&mut self, head: Head) -> Result<()> {
+        if self.lacks_columns {
+            return self.alter_replica(head).await;
+        }
+        let mut outgrown = BTreeMap::new();
+        let kept = shape::kept(&self.client, &self.worker.queue).await?;
+        for name in self.created.intersection(&kept) {
+            outgrown.insert(name.clone(), "the replica no longer had it".to_owned());
+        }
+        for grown in self.shape.clone().store(&self.client, &self.worker.queue).await? {
+            if grown.is_swept {
+                tracing::warn!(table = grown.table, "rows that are gone are looked for: {}", grown.why);
+                resyncs::schedule_sweep(&self.client, &self.worker.queue, &grown.table).await?;
+            } else {
+                outgrown.insert(grown.table, grown.why);
+            }
+        }
+        self.copy_again(&self.client, &outgrown).await?;
+        self.client.commit().await?;
+        self.created.clear();
+        self.head = Some(head);
+        Ok(())
+    }
+
+    /// Adds the columns that the replica lacks, in place of the step: that may take long, and nobody's table is held
+    /// meanwhile.
+    async fn alter_replica(&mut self, head: Head) -> Result<()> {
+        self.client.rollback().await?;
+        let refused = alone(&self.client, &self.worker.queue, self.add_columns(&head)).await?;
+        for (table, problem) in refused {
+            self.held.insert(table.clone());
+            self.pause(&table, &problem).await?;
+        }
+        self.lacks_columns = false;
+        self.head = Some(head);
+        Ok(())
+    }
+
+    /// Which tables the replica does not let be altered, and why.
+    async fn add_columns(&self, head: &Head) -> Result<BTreeMap<String, String>> {
+        let mut outgrown = BTreeMap::new();
+        let mut additions = change::additions(&self.replica.inventory().await?, &self.schema);
+        additions.retain(|added| !self.held.contains(&added.table));
+        for added in &additions {
+            tracing::info!(table = added.table, "the replica changes: {}", added.what);
+            if added.needs_copy {
+                outgrown.insert(added.table.clone(), added.what.clone());
+            }
+        }
+        // Committed before: an answer that is lost must not leave a column that nothing fills.
+        self.copy_again(self.other().await?, &outgrown).await?;
+        failpoint::reach(failpoint::ALTERING);
+        self.alter_each(head, additions).await
+    }
+
+    /// Alters table after table: one that the replica does not let be altered waits alone.
+    async fn alter_each(&self, head: &Head, additions: Vec<Change>) -> Result<BTreeMap<String, String>> {
+        let mut by_table: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for added in additions {
+            by_table.entry(added.table).or_default().extend(added.statements);
+        }
+        let mut refused = BTreeMap::new();
+        for (table, statements) in by_table {
+            match self.replica.alter(head, statements).await {
+                Err(e) if matches!(e.class(), Class::Reject | Class::Halt) && !e.is_of_side() => {
+                    refused.insert(table, format!("the replica's table cannot follow its source: {e}"));
+                }
+                done => done?,
+            }
+        }
+        Ok(refused)
+    }
+
+    async fn copy_again(&self, client: &Client, outgrown: &BTreeMap<String, String>) -> Result<()> {
+        let mut names = Vec::new();
+        for (name, why) in outgrown {
+            match self.sources.get(name).and_then(|source| source.unpageable()) {
+                None => {
+                    tracing::warn!(table = name, "the table is copied again: {why}");
+                    names.push(name.as_str());
+                }
+                Some(problem) if self.sources.get(name).is_some_and(|source| source.captured) => {
+                    tracing::error!(table = name, "the table has to be copied again ({why}), and waits: {problem}");
+                    names.push(name.as_str());
+                }
+                Some(problem) => {
+                    tracing::warn!(table = name, "older rows stay as they are ({why}): {problem}");
+                }
+            }
+        }
+        if !names.is_empty() {
+            resyncs::schedule(client, &self.worker.queue, &names, Reason::Evolve, false).await?;
+        }
+        Ok(())
+    }
+}

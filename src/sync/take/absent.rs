@@ -1,0 +1,96 @@
+//! Which keys of the replica the source lacks: asked for many at once, and where Postgres fails, in smaller parts. A
+//! key that Postgres refuses to convert is looked for by its text: it is never taken for absent without a look.
+
+use crate::core::error::Result;
+use crate::core::value::Key;
+use crate::postgres::catalog::SourceTable;
+use crate::postgres::rows::absent as absence;
+use crate::sync::Session;
+use crate::sync::fault::{Fault, limited};
+use std::collections::BTreeSet;
+use std::ops::Range;
+use std::time::Instant;
+
+/// Positions among the keys that were asked for.
+#[derive(Debug, Default)]
+pub(in crate::sync) struct Absent {
+    /// The source has no such row, or none that is replicated.
+    pub gone: Vec<usize>,
+    /// Nobody knows: Postgres fails at the key, or at its row.
+    pub doubtful: Vec<usize>,
+}
+
+/// Which of `keys`, with their texts, the source lacks.
+pub(in crate::sync) async fn absent(
+    session: &Session<'_>,
+    source: &SourceTable,
+    keys: &[(Key, Vec<String>)],
+) -> Result<Absent> {
+    let texts: Vec<Vec<String>> = keys.iter().map(|(_, texts)| texts.clone()).collect();
+    let (mut found, mut refused) = (Absent::default(), Vec::new());
+    let mut todo: Vec<Range<usize>> = std::iter::once(0..texts.len()).collect();
+    while let Some(range) = todo.pop().filter(|range| !range.is_empty()) {
+        let part = &texts[range.clone()];
+        match tried(session, source, absence::among(&session.client, source, part)).await? {
+            Some(gone) => found.gone.extend(gone.into_iter().map(|i| range.start + i)),
+            None if range.len() > 1 => {
+                let middle = range.start + range.len() / 2;
+                todo.extend([middle..range.end, range.start..middle]);
+            }
+            None => match tried(session, source, absence::try_key(&session.client, source, &part[0])).await? {
+                Some(()) => found.doubtful.push(range.start),
+                None => refused.push(range.start),
+            },
+        }
+    }
+    look_for_texts(session, source, &texts, refused, &mut found).await?;
+    Ok(found)
+}
+
+/// Keys that Postgres does not take as such, among the texts of all rows; then of those that are there, among the
+/// rows that are replicated.
+async fn look_for_texts(
+    session: &Session<'_>,
+    source: &SourceTable,
+    texts: &[Vec<String>],
+    mut places: Vec<usize>,
+    found: &mut Absent,
+) -> Result<()> {
+    for filtered in [false, true] {
+        if places.is_empty() || filtered && source.table.filter.is_none() {
+            break;
+        }
+        let keys: Vec<_> = places.iter().map(|&place| texts[place].clone()).collect();
+        let look = absence::among_texts(&session.client, source, &keys, filtered);
+        let Some(gone) = tried(session, source, look).await? else {
+            found.doubtful.append(&mut places);
+            break;
+        };
+        let gone: BTreeSet<usize> = gone.into_iter().map(|i| places[i]).collect();
+        places.retain(|place| !gone.contains(place));
+        found.gone.extend(gone);
+    }
+    found.gone.sort_unstable();
+    Ok(())
+}
+
+/// What a look gave; `None` where it failed at a key or at a row, or took too long. It leaves no setting behind.
+async fn tried<T>(
+    session: &Session<'_>,
+    source: &SourceTable,
+    look: impl Future<Output = Result<T>>,
+) -> Result<Option<T>> {
+    let (client, limit) = (&session.client, session.worker.statement_time);
+    client.batch_execute(&limited("savepoint pgflume_read", limit)).await?;
+    let since = Instant::now();
+    let found = match look.await {
+        Ok(found) => Some(found),
+        Err(e) => match Fault::of(&e, since, limit) {
+            Fault::Row | Fault::Slow => None,
+            Fault::Table => return Err(e.of_rows().of_table(&source.table.name)),
+            Fault::Other => return Err(e.of_rows()),
+        },
+    };
+    client.batch_execute("rollback to savepoint pgflume_read; release savepoint pgflume_read").await?;
+    Ok(found)
+}

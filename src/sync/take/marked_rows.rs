@@ -1,0 +1,221 @@
+//! The rows of marked keys: a reader asks Postgres for some while it puts those of the last query into the batch,
+//! and finds a key that cannot be read by halving. Writes nothing.
+
+use super::reader::Reader;
+use crate::core::batch::ColumnSet;
+use crate::core::error::{Error, Result};
+use crate::core::message::MarkedKey;
+use crate::core::schema::Table;
+use crate::postgres::books::dead_letters::{DeadLetter, Refusal};
+use crate::postgres::catalog::SourceTable;
+use crate::postgres::rows::Reading;
+use crate::postgres::{Client, rows};
+use crate::sync::fault::{Fault, PART_TIME, STATEMENT_TIME, limited, too_slow, unreadable};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Parts of a query that took too long: each may take its time again.
+const SLOW_PARTS: usize = 8;
+
+/// A query that was sent, and its rows or its failure.
+struct Asked<'k> {
+    keys: &'k [MarkedKey],
+    rows: Result<Reading>,
+    since: Instant,
+}
+
+/// Sends the query for `keys`, if there are any.
+async fn ask<'k>(
+    client: &Client,
+    source: &SourceTable,
+    keys: Option<&'k [MarkedKey]>,
+    may_span: bool,
+) -> Option<Asked<'k>> {
+    let (keys, since) = (keys?, Instant::now());
+    Some(Asked { keys, rows: rows::read(client, source, keys, may_span).await, since })
+}
+
+/// What is still to be read of a table's marked keys, and how.
+struct Todo<'k> {
+    parts: Vec<&'k [MarkedKey]>,
+    /// Until a row that nobody asked for is in the way, perhaps.
+    may_span: bool,
+    /// Something takes too long: parts are given less time, and nothing is asked ahead.
+    is_narrowing: bool,
+}
+
+impl Reader<'_> {
+    /// Reads `keys` and puts their rows into the batch; while the rows of one query are put there, Postgres is at
+    /// the next. A key that it cannot even compare is found by halving.
+    pub(in crate::sync) async fn read(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
+        let quick = self.bury_slow(source, keys);
+        let keys = quick.as_deref().unwrap_or(keys);
+        let client = &self.session.client;
+        let may_span = self.session.worker.budget.knows_small(&source.table.name);
+        let mut todo = Todo { parts: vec![keys], may_span, is_narrowing: false };
+        let first = self.cut(source, &mut todo.parts);
+        let open = limited("savepoint pgflume_read", self.session.worker.statement_time);
+        let (opened, mut asked) =
+            futures_util::join!(client.batch_execute(&open), ask(client, source, first, may_span));
+        opened?;
+        while let Some(Asked { keys, rows, since }) = asked.take() {
+            // Only where it is known how large rows are.
+            let is_late = self.is_late();
+            let is_ahead = self.session.worker.budget.knows(&source.table.name) && !todo.is_narrowing && !is_late;
+            let ahead = if is_ahead { self.cut(source, &mut todo.parts) } else { None };
+            let (done, next) =
+                futures_util::join!(self.put_all(source, keys, rows), ask(client, source, ahead, todo.may_span));
+            match done {
+                Ok(()) => asked = next,
+                Err(e) => {
+                    drop(next);
+                    todo.parts.extend(ahead);
+                    self.narrow(source, &mut todo, keys, e, since).await?;
+                }
+            }
+            if asked.is_none() && !self.postpone(&mut todo) {
+                asked = self.ask_next(source, &mut todo).await?;
+            }
+        }
+        client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
+        Ok(())
+    }
+
+    /// Whether the step has had its time: then the keys that are left are put aside.
+    fn postpone(&mut self, todo: &mut Todo<'_>) -> bool {
+        // While a row is looked for that is at fault, giving up would only begin the search anew.
+        if !self.is_late() || todo.is_narrowing || todo.parts.is_empty() {
+            return false;
+        }
+        self.postponed.extend(todo.parts.drain(..).rev().flatten().cloned());
+        true
+    }
+
+    /// The next query, with as much time as its keys are given.
+    async fn ask_next<'k>(&self, source: &SourceTable, todo: &mut Todo<'k>) -> Result<Option<Asked<'k>>> {
+        let client = &self.session.client;
+        let next = self.cut(source, &mut todo.parts);
+        if let (true, Some(keys)) = (todo.is_narrowing, next) {
+            client.batch_execute(&limited("select", self.time_for(keys, true))).await?;
+        }
+        Ok(ask(client, source, next, todo.may_span).await)
+    }
+
+    fn time_for(&self, keys: &[MarkedKey], is_narrowing: bool) -> Duration {
+        let most = self.session.worker.statement_time;
+        if is_narrowing && keys.len() > 1 { most.min(PART_TIME) } else { most }
+    }
+
+    /// Reading `keys` failed: they are read again in smaller parts, until the one at fault stands alone and becomes a
+    /// dead letter; an error where none of them is at fault.
+    async fn narrow<'k>(
+        &mut self,
+        source: &SourceTable,
+        todo: &mut Todo<'k>,
+        keys: &'k [MarkedKey],
+        error: Error,
+        since: Instant,
+    ) -> Result<()> {
+        let client = &self.session.client;
+        let fault = Fault::of(&error, since, self.time_for(keys, todo.is_narrowing));
+        match fault {
+            Fault::Other => return Err(error.of_rows()),
+            Fault::Table if !todo.may_span => return Err(error.of_rows().of_table(&source.table.name)),
+            _ => client.batch_execute("rollback to savepoint pgflume_read").await?,
+        }
+        if std::mem::take(&mut todo.may_span) {
+            todo.parts.push(keys);
+            return Ok(());
+        }
+        todo.is_narrowing |= fault == Fault::Slow;
+        match keys {
+            [key] => {
+                if fault == Fault::Slow {
+                    self.note_slow(source, key)?;
+                }
+                self.bury(&source.table, key, Refusal::Source, &unreadable(&error, fault));
+            }
+            _ if fault == Fault::Slow => todo.parts.extend(keys.chunks(keys.len().div_ceil(SLOW_PARTS)).rev()),
+            _ => {
+                let (left, right) = keys.split_at(keys.len() / 2);
+                todo.parts.extend([right, left]);
+            }
+        }
+        Ok(())
+    }
+
+    /// A step has time for one of them: the table waits, and the next one goes on behind those that are known.
+    fn note_slow(&mut self, source: &SourceTable, key: &MarkedKey) -> Result<()> {
+        self.session.worker.slow.note(&source.table.name, key);
+        if std::mem::replace(&mut self.has_slow, true) {
+            let seconds = self.session.worker.statement_time.as_secs_f64();
+            return Err(Error::halt(format!(
+                "several rows take longer than {seconds} s each to be read: make them or `where` cheaper; each becomes a dead letter, step by step"
+            ))
+            .of_table(&source.table.name));
+        }
+        Ok(())
+    }
+
+    /// Makes dead letters of keys that earlier steps have waited for; the others, if there were any.
+    fn bury_slow(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Option<Vec<MarkedKey>> {
+        let slow = &self.session.worker.slow;
+        if slow.is_empty() {
+            return None;
+        }
+        let (late, quick): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| slow.take(&source.table.name, key));
+        late.iter().for_each(|key| self.bury(&source.table, key, Refusal::Source, &too_slow()));
+        Some(quick)
+    }
+
+    /// As many keys as one query may read.
+    fn cut<'k>(&self, source: &SourceTable, todo: &mut Vec<&'k [MarkedKey]>) -> Option<&'k [MarkedKey]> {
+        let part = todo.pop().filter(|part| !part.is_empty())?;
+        let (keys, rest) = part.split_at(part.len().min(self.session.worker.budget.query_keys(&source.table.name)));
+        if !rest.is_empty() {
+            todo.push(rest);
+        }
+        Some(keys)
+    }
+
+    async fn put_all(&mut self, source: &SourceTable, keys: &[MarkedKey], reading: Result<Reading>) -> Result<()> {
+        let columns: ColumnSet = (0..source.table.columns.len()).collect();
+        let mut reading = reading?;
+        let mut rows = 0;
+        let limits = self.session.worker.budget.limits();
+        while let Some(found) = reading.next(source).await? {
+            rows += 1;
+            let marked =
+                keys.get(found.position).ok_or_else(|| Error::retry("Postgres gave a row that was not asked for"))?;
+            self.put(source, &columns, marked, found);
+            if self.batch.rows() >= limits.rows || self.batch.bytes() >= limits.bytes {
+                self.send(Vec::new(), false).await?;
+            }
+        }
+        self.session.worker.budget.read(&source.table.name, rows, reading.bytes);
+        Ok(())
+    }
+
+    fn put(&mut self, source: &SourceTable, columns: &ColumnSet, marked: &MarkedKey, found: rows::Found) {
+        let table = &source.table;
+        let (key, cells) = match (found.key, found.cells) {
+            (Err(unfit), _) | (_, Some(Err(unfit))) => {
+                return self.bury(table, marked, Refusal::Value, &unfit.to_string());
+            }
+            (Ok(key), None) => return self.batch.set_gone(table, key),
+            (Ok(key), Some(Ok(cells))) => (key, cells),
+        };
+        if table.key.iter().map(|&i| &cells[i]).eq(&key) {
+            return self.batch.set_row(table, key, columns, cells);
+        }
+        self.batch.set_gone(table, key);
+        let own = table.key.iter().map(|&i| cells[i].clone()).collect();
+        self.batch.set_row(table, own, columns, cells);
+    }
+
+    pub(in crate::sync) fn bury(&mut self, table: &Arc<Table>, key: &MarkedKey, class: Refusal, problem: &str) {
+        tracing::error!(table = table.name, ?class, problem, "a marked key becomes a dead letter");
+        let key = key.iter().cloned().map(Some).collect();
+        self.report.dead.push(DeadLetter::of_key(&table.name, key, class, problem));
+    }
+}

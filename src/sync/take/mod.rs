@@ -1,0 +1,10 @@
+//! The taking half of a step: messages, the rows that they mark, and pages of tables that are rebuilt. Writes nothing.
+
+pub(super) mod absent;
+pub(super) mod intake;
+mod marked_rows;
+pub(super) mod page_sizes;
+pub(super) mod pages;
+pub(super) mod reader;
+pub(super) mod slow;
+pub(super) mod throttle;

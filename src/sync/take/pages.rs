@@ -1,0 +1,286 @@
+//! The rebuilding half of a reader: the next pages of the tables in `pgflume.resyncs`, at the step's own
+//! snapshot, after the messages. Marks that are still queued only ever bring something newer; a table
+//! that images feed waits until all of them are taken. Writes nothing.
+
+use super::absent::{Absent, absent};
+use super::intake::is_damaged;
+use super::reader::Reader;
+use crate::core::batch::{ColumnSet, Item, State};
+use crate::core::error::{Class, Error, Result};
+use crate::core::schema::ColumnType;
+use crate::core::value::{Cell, Key, from_text};
+use crate::postgres::books::dead_letters::Refusal;
+use crate::postgres::books::resyncs::{Phase, Resync};
+use crate::postgres::catalog::SourceTable;
+use crate::postgres::rows::page;
+use crate::postgres::rows::page::Range;
+use crate::sync::fault::{Fault, NO_UTF8_KEY, STATEMENT_TIME, limited, unreadable};
+use futures_util::TryStreamExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Rows of one libSQL transaction of a page.
+const BATCH_ROWS: usize = 10_000;
+
+/// What is left of a page that took too long.
+const SLOW_PARTS: i64 = 8;
+
+/// Keys of the replica looked up at once: a server answers at most 10 MB.
+pub(in crate::sync) const SWEEP_KEYS: i64 = 2_000;
+
+/// The same where keys are numbers.
+const SWEEP_NUMBERS: i64 = 10_000;
+
+/// Rows of one rebuild that may become dead letters before it waits for somebody to look at it.
+const MAX_UNFIT: i64 = 1_000;
+
+impl Reader<'_> {
+    /// Reads pages until the step has had its time or no table is left that can be rebuilt now.
+    pub(in crate::sync) async fn rebuild(&mut self) -> Result<()> {
+        let mut is_named = false;
+        for mut resync in self.session.pending.clone() {
+            // Truncated in this very step: it is swept from the start by the next.
+            if self.report.swept.contains(&resync.name) {
+                continue;
+            }
+            let Some(source) = self.session.sources.get(&resync.name).filter(|s| self.may_rebuild(s)) else { continue };
+            if !resync.is_under_way() {
+                continue;
+            }
+            if !is_named {
+                self.witness = self.session.name_step().await?;
+                is_named = true;
+            }
+            resync.begin_by(source.ordering());
+            resync.problem = None; // it can be done now
+            let after = self.rebuild_table(source, resync.clone()).await?;
+            let has_time = !after.is_under_way();
+            if after != resync {
+                self.report.rebuilt.push(after);
+            }
+            if !has_time {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Page after page of one table.
+    async fn rebuild_table(&mut self, source: &SourceTable, mut resync: Resync) -> Result<Resync> {
+        while resync.is_under_way() {
+            let Some(rows) = self.session.worker.throttle.rows() else { break };
+            let (started, before) = (Instant::now(), resync.rows);
+            let done = match resync.phase {
+                Phase::Copy => self.copy(source, &mut resync, rows).await,
+                _ => self.sweep(source, &mut resync).await,
+            };
+            if let Err(e) = done {
+                if e.class() != Class::Reject {
+                    return Err(e);
+                }
+                tracing::error!(table = resync.name, "this table cannot be rebuilt: {e}");
+                (resync.phase, resync.problem) = (Phase::Failed, Some(e.to_string()));
+            }
+            let limited = self.session.worker.throttle.time_of(resync.rows - before);
+            resync.busy_ms += started.elapsed().max(limited).as_millis() as i64;
+            if self.is_over() {
+                break;
+            }
+        }
+        Ok(resync)
+    }
+
+    fn may_rebuild(&self, source: &SourceTable) -> bool {
+        let name = &source.table.name;
+        let is_prepared = self.session.locked.contains(name) && !self.session.stuck.contains(name);
+        is_prepared && (source.is_marked() || self.report.has_taken_all)
+    }
+
+    /// Whether nothing is left to rebuild after this step.
+    pub(in crate::sync) fn is_rebuilt(&self) -> bool {
+        let done = self.report.rebuilt.iter().filter(|r| r.phase == Phase::Done).count();
+        done == self.session.pending.len() && self.report.swept.is_empty()
+    }
+
+    /// Copies one page. One that Postgres cannot put out is tried with fewer rows, until the row that is
+    /// at fault stands alone.
+    async fn copy(&mut self, source: &SourceTable, resync: &mut Resync, most_rows: i64) -> Result<()> {
+        if resync.cursor.is_none() {
+            resync.estimated = page::size_of(&self.session.client, source).await?.rows;
+        }
+        let sizes = &self.session.worker.page_sizes;
+        let rows = sizes.of(&self.session.client, source).await?.min(most_rows);
+        let started = Instant::now();
+        let (unfit, dead) = (resync.unfit, self.report.dead.len());
+        match self.copy_page(source, resync, rows).await {
+            Ok(copied) => {
+                if copied == rows {
+                    sizes.tune(source, rows, started.elapsed());
+                }
+                Ok(())
+            }
+            Err(e) => {
+                resync.unfit = unfit;
+                self.report.dead.truncate(dead);
+                self.narrow_page(source, resync, rows, e, started).await
+            }
+        }
+    }
+
+    /// A page could not be read: the next one is smaller, or the row at fault stands alone and is passed over.
+    async fn narrow_page(
+        &mut self,
+        source: &SourceTable,
+        resync: &mut Resync,
+        rows: i64,
+        error: Error,
+        since: Instant,
+    ) -> Result<()> {
+        let fault = Fault::of(&error, since, self.session.worker.statement_time);
+        match fault {
+            Fault::Other => return Err(error.of_rows()),
+            Fault::Table => return Err(error.of_rows().of_table(&source.table.name)),
+            Fault::Row | Fault::Slow => {}
+        }
+        self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
+        if rows > 1 {
+            let share = if fault == Fault::Slow { SLOW_PARTS } else { 2 };
+            self.session.worker.page_sizes.set(source, rows / share);
+            return Ok(());
+        }
+        self.pass_over(source, resync, &unreadable(&error, fault)).await
+    }
+
+    /// Reads a page and sends it; how many rows were looked at.
+    async fn copy_page(&mut self, source: &SourceTable, resync: &mut Resync, rows: i64) -> Result<i64> {
+        let client = &self.session.client;
+        client.batch_execute(&limited("savepoint pgflume_read", self.session.worker.statement_time)).await?;
+        let after = resync.cursor.as_ref();
+        let boundary = match page::wants_boundary(source) {
+            true => page::boundary(client, source, after, rows).await?,
+            false => None,
+        };
+        let range = Range { after, up_to: boundary.as_ref(), rows };
+        let limits = self.session.worker.budget.limits();
+        let mut stream = page::read(client, source, range).await?;
+        let columns: ColumnSet = (0..source.table.columns.len()).collect();
+        let (mut read, mut bytes, mut items, mut last) = (0, 0, Vec::new(), None);
+        while let Some(row) = stream.try_next().await? {
+            read += 1;
+            match page::decode(source, &row)? {
+                Ok((key, cells)) => {
+                    bytes += cells.iter().map(Cell::bytes).sum::<usize>();
+                    let state = State::Row { columns: columns.clone(), cells, replace: false };
+                    items.push(Item { table: source.table.clone(), key, state, images: Vec::new() });
+                }
+                Err(unfit) => {
+                    let key = page::marked(source, &page::cursor(source, &row)?);
+                    self.bury_unfit(source, resync, &key, Refusal::Value, &unfit.to_string())?;
+                }
+            }
+            if items.len() >= BATCH_ROWS.min(limits.rows) || bytes >= limits.bytes {
+                self.send_items(std::mem::take(&mut items)).await?;
+                bytes = 0;
+            }
+            last = Some(row);
+        }
+        drop(stream);
+        client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
+        self.send_items(items).await?;
+        let is_end = if page::wants_boundary(source) { boundary.is_none() } else { read < rows };
+        resync.cursor = match (boundary, last) {
+            (Some(boundary), _) => Some(boundary),
+            (None, Some(row)) => Some(page::cursor(source, &row)?),
+            (None, None) => resync.cursor.take(),
+        };
+        resync.rows += read;
+        self.session.worker.throttle.count(if is_end { read } else { rows });
+        if is_end {
+            tracing::info!(table = resync.name, rows = resync.rows, "all rows of the table are copied");
+            (resync.phase, resync.cursor) = (if resync.fresh { Phase::Done } else { Phase::Sweep }, None);
+        }
+        Ok(if is_end { read } else { rows })
+    }
+
+    /// The next row cannot be read at all: its key waits, and the copy goes on behind it.
+    async fn pass_over(&mut self, source: &SourceTable, resync: &mut Resync, why: &str) -> Result<()> {
+        let Some(cursor) = page::boundary(&self.session.client, source, resync.cursor.as_ref(), 1).await? else {
+            return Err(Error::retry("the row that could not be read is gone; it will be tried again"));
+        };
+        let key = page::marked(source, &cursor);
+        let is_no_utf8 = page::is_escaped(source) && is_damaged(&key);
+        let (class, why) = if is_no_utf8 { (Refusal::Value, NO_UTF8_KEY) } else { (Refusal::Source, why) };
+        self.bury_unfit(source, resync, &key, class, why)?;
+        resync.cursor = Some(cursor);
+        self.session.worker.page_sizes.forget(source);
+        Ok(())
+    }
+
+    fn bury_unfit(
+        &mut self,
+        source: &SourceTable,
+        resync: &mut Resync,
+        key: &Vec<String>,
+        class: Refusal,
+        reason: &str,
+    ) -> Result<()> {
+        resync.unfit += 1;
+        if resync.unfit > MAX_UNFIT {
+            return Err(Error::reject(format!(
+                "more than {MAX_UNFIT} rows cannot be taken over, the last because: {reason}; correct schema.json or the rows, then run `pgflume resync {}`",
+                source.table.name
+            )));
+        }
+        self.bury(&source.table, key, class, reason);
+        Ok(())
+    }
+
+    /// Removes from the replica what the source lacks, one page of the replica's keys.
+    async fn sweep(&mut self, source: &SourceTable, resync: &mut Resync) -> Result<()> {
+        let table = &source.table;
+        let after: Option<Key> = resync.cursor.as_ref().map(|texts| key_of(source, texts));
+        if after.is_none() {
+            resync.removed += self.session.replica.remove_keyless(table).await?;
+        }
+        let is_number = |kind| matches!(kind, ColumnType::Integer | ColumnType::Boolean | ColumnType::Real);
+        let most = if table.key_columns().all(|c| is_number(c.kind)) { SWEEP_NUMBERS } else { SWEEP_KEYS };
+        let keys = self.session.replica.keys_after(table, after.as_ref(), most).await?;
+        let is_short = (keys.len() as i64) < most;
+        let known: Vec<(Key, Vec<String>)> =
+            keys.into_iter().filter_map(|key| texts_of(&key).map(|texts| (key, texts))).collect();
+        let Absent { gone, doubtful } = absent(self.session, source, &known).await?;
+        if !doubtful.is_empty() {
+            let keys = doubtful.len();
+            tracing::warn!(table = resync.name, keys, "Postgres fails at keys that the replica has; they stay");
+        }
+        resync.removed += gone.len() as i64;
+        let item = |key: Key| Item { table: table.clone(), key, state: State::Gone, images: Vec::new() };
+        resync.cursor = known.last().map(|(_, texts)| texts.clone());
+        self.send_items(gone.into_iter().map(|i| item(known[i].0.clone())).collect()).await?;
+        if is_short || known.is_empty() {
+            tracing::info!(table = resync.name, removed = resync.removed, "what the source lacks is removed");
+            (resync.phase, resync.cursor) = (Phase::Done, None);
+        }
+        Ok(())
+    }
+
+    async fn send_items(&mut self, items: Vec<Item>) -> Result<()> {
+        if items.is_empty() {
+            return Ok(());
+        }
+        self.send_chunk(Vec::new(), Arc::new(items), Vec::new(), false).await
+    }
+}
+
+/// A key of the replica as text; `None` where it has a NULL, which no key of the source has.
+pub(in crate::sync) fn texts_of(key: &Key) -> Option<Vec<String>> {
+    key.iter().map(Cell::to_postgres_text).collect()
+}
+
+/// The same back again.
+pub(in crate::sync) fn key_of(source: &SourceTable, texts: &[String]) -> Key {
+    let cell = |(column, text): (&crate::core::schema::Column, &String)| {
+        from_text(column.kind, text).unwrap_or_else(|_| Cell::Text(text.clone()))
+    };
+    source.table.key_columns().zip(texts).map(cell).collect()
+}
