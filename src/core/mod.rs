@@ -7,6 +7,7 @@ pub mod config_error;
 pub mod error;
 pub mod failpoint;
 pub mod message;
+pub mod position;
 pub mod queue_name;
 pub mod reconcile;
 pub mod schema;

@@ -1,8 +1,7 @@
 //! Compares what Postgres acknowledged with where the replica is, and decides. Pure: the step asks,
 //! acts, and asks again. Whatever is not certainly harmless stops with a reason; nothing is guessed.
 
-use crate::postgres::books::progress::{Fate, Identity, Progress};
-use crate::replica::head::{Entry, Head, Standing};
+use super::position::{Entry, Fate, Head, Identity, Progress, Standing};
 use std::collections::BTreeSet;
 
 /// Where a worker stands.

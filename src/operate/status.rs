@@ -2,6 +2,7 @@
 //! sides, changes nothing. No keys and no row values.
 
 use crate::core::error::{Error, Result};
+use crate::core::position::Head;
 use crate::core::value::Cell;
 use crate::postgres::books::progress::LastSync;
 use crate::postgres::books::resyncs::Phase;
@@ -9,7 +10,6 @@ use crate::postgres::books::{progress, resyncs, verified};
 use crate::postgres::catalog::Access;
 use crate::postgres::drift::Drift;
 use crate::postgres::{Client, Purpose, catalog, drift, queue};
-use crate::replica::head::Head;
 use crate::replica::inventory::Inventory;
 use crate::replica::{Replica, address};
 use crate::sync::{Worker, circuit, pairing};

@@ -2,7 +2,7 @@
 //! login's path could otherwise have it run as us: a better-matching overload wins over Postgres' own, although
 //! `pg_catalog` is searched first. Set within each transaction, so that it holds through a transaction pooler, too.
 
-use super::Purpose;
+use super::purpose::Purpose;
 use futures_util::Stream;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,9 +3,9 @@
 
 use crate::core::error::{Error, Result};
 use crate::core::message::MarkedKey;
+use crate::core::position::Witness;
 use crate::core::queue_name::QueueName;
 use crate::postgres::Client;
-use crate::replica::head::Witness;
 use futures_util::TryStreamExt;
 use std::borrow::Cow;
 use std::str::FromStr;

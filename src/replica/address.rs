@@ -41,7 +41,8 @@ mod tests {
     use crate::core::secret::Secret;
 
     fn address(url: &str) -> String {
-        of(&crate::replica::target::target(url, Some(Secret::new("a token")), true).unwrap_or_else(|e| panic!("{url}: {e}")))
+        of(&crate::replica::target::target(url, Some(Secret::new("a token")), true)
+            .unwrap_or_else(|e| panic!("{url}: {e}")))
     }
 
     #[test]
@@ -56,7 +57,10 @@ mod tests {
         ] {
             assert_eq!(address(url), one, "{url}");
         }
-        assert_eq!(of(&crate::replica::target::target("libsql://db.example.org", Some(Secret::new("another")), true).unwrap()), one);
+        assert_eq!(
+            of(&crate::replica::target::target("libsql://db.example.org", Some(Secret::new("another")), true).unwrap()),
+            one
+        );
         for url in ["https://db2.example.org", "https://db.example.org:8443", "https://db.example.org/other"] {
             assert_ne!(address(url), one, "{url}");
         }

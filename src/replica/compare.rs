@@ -3,14 +3,14 @@
 //! worth nothing. Writes nothing.
 
 use super::Replica;
-use super::Statement;
 use super::arrays::{arrays, is_large, row_slots};
 use super::statements;
+use super::store::Statement;
 use crate::core::batch::{Item, State};
 use crate::core::error::{Class, Error, Result};
+use crate::core::position::Head;
 use crate::core::schema::{Table, ddl, quote};
 use crate::core::value::{Cell, Key};
-use crate::replica::head::Head;
 
 /// Keys of a range that are fetched at once: a server answers at most 10 MB.
 const KEYS: i64 = 2_000;
@@ -120,7 +120,7 @@ impl Replica {
     }
 
     /// The rows of a query of two columns at `head`; `None` if the database is elsewhere.
-    async fn at(&self, head: &Head, statement: Statement) -> Result<Option<super::Rows>> {
+    async fn at(&self, head: &Head, statement: Statement) -> Result<Option<super::store::Rows>> {
         let sql = format!("{} UNION ALL SELECT -1, (SELECT token FROM _pgflume_head WHERE id = 1)", statement.sql);
         let mut rows = self.store.read(Statement::new(sql, statement.args)).await?;
         let is_token = |row: &Vec<Cell>| matches!(&row[..], [Cell::Integer(-1), _]);

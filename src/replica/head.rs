@@ -1,12 +1,10 @@
 //! The replica's bookkeeping: the head (epoch, seq, token), which every write compares and sets, the
 //! ledger of recent batches, and the freshness that readers may look at. Pure SQL texts and types.
 
-use super::Rows;
-use super::Statement;
-use super::inventory::Inventory;
+use super::store::{Rows, Statement};
 use crate::core::error::{Error, Result};
+use crate::core::position::{Entry, Head, Standing, Witness};
 use crate::core::value::Cell;
-use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -35,58 +33,23 @@ pub const SELECT_LEDGER: &str = "SELECT epoch, seq, token, parent, xid, lsn, ima
 /// Reads the freshness.
 pub const SELECT_FRESHNESS: &str = "SELECT caught_up_at, applied_at, queued FROM _pgflume_freshness";
 
-/// A position in the replica's history. The token tells apart two batches with the same number, as
-/// there are after a replica has lost its tail.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// The pairing of one queue with one replica.
-    pub epoch: String,
-    /// Batches applied in it.
-    pub seq: i64,
-    /// Random, new with each batch.
-    pub token: String,
-}
-
-impl Head {
-    /// The start of a new epoch.
-    pub fn start(epoch: String) -> Self {
-        Self { epoch, seq: 0, token: new_token() }
-    }
-
-    /// The next position.
-    pub fn next(&self) -> Self {
-        Self { epoch: self.epoch.clone(), seq: self.seq + 1, token: new_token() }
-    }
-
-    pub(super) fn from_rows(rows: Rows) -> Result<Option<Self>> {
-        match rows.into_iter().next().as_deref() {
-            None => Ok(None),
-            Some([Cell::Text(epoch), Cell::Integer(seq), Cell::Text(token)]) => {
-                Ok(Some(Self { epoch: epoch.clone(), seq: *seq, token: token.clone() }))
-            }
-            Some(_) => Err(damaged("_pgflume_head")),
+/// The head, from its row.
+pub(super) fn position(rows: Rows) -> Result<Option<Head>> {
+    match rows.into_iter().next().as_deref() {
+        None => Ok(None),
+        Some([Cell::Text(epoch), Cell::Integer(seq), Cell::Text(token)]) => {
+            Ok(Some(Head { epoch: epoch.clone(), seq: *seq, token: token.clone() }))
         }
+        Some(_) => Err(damaged("_pgflume_head")),
     }
 }
 
-/// Where the replica is, and whose.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
-    /// Its position; `None` if it was never paired.
-    pub head: Option<Head>,
-    /// What wrote it: system identifier, database and queue of a Postgres. `None` where an older version did.
-    pub owner: Option<String>,
-    /// Tables that had triggers which mark their changes: one that has none by now has lost them.
-    pub captured: BTreeSet<String>,
-}
-
-impl Standing {
-    pub(super) fn from_rows(mut rows: Rows) -> Result<Self> {
-        let owner = rows.first_mut().and_then(Vec::pop);
-        let owner = if let Some(Cell::Text(owner)) = owner { Some(owner) } else { None };
-        let captured = captured(rows.first_mut().and_then(Vec::pop));
-        Ok(Self { head: Head::from_rows(rows)?, owner, captured })
-    }
+/// Where the replica is, from the row of [`SELECT_STANDING`].
+pub(super) fn standing(mut rows: Rows) -> Result<Standing> {
+    let owner = rows.first_mut().and_then(Vec::pop);
+    let owner = if let Some(Cell::Text(owner)) = owner { Some(owner) } else { None };
+    let captured = captured(rows.first_mut().and_then(Vec::pop));
+    Ok(Standing { head: position(rows)?, owner, captured })
 }
 
 /// Names of tables as [`sign`] writes them. What cannot be read is written anew by the next step.
@@ -97,119 +60,59 @@ pub(super) fn captured(cell: Option<Cell>) -> BTreeSet<String> {
     }
 }
 
-/// A random name for an epoch or a batch.
-pub fn new_token() -> String {
-    uuid::Uuid::new_v4().simple().to_string()
-}
-
 fn damaged(table: &str) -> Error {
     Error::halt(format!("the replica's table {table} is damaged: POST /nuke rebuilds the replica"))
 }
 
-/// One applied batch as the ledger keeps it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
-    /// The position that it led to.
-    pub head: Head,
-    /// The token of the position that it started from.
-    pub parent: String,
-    /// The Postgres transaction (xid8) that took its messages.
-    pub xid: String,
-    /// Postgres' WAL insert position at its snapshot.
-    pub lsn: String,
-    /// The image messages that are wholly applied once this batch is (`msg_id`).
-    pub images: Vec<i64>,
-    /// What it was made of.
-    pub witness: Arc<Witness>,
-}
-
-/// The messages that a batch came from. While they are all queued as they were, taking them again reads every
-/// key of the batch again, in whatever history Postgres is. Without messages, for pages of a table: a name that
-/// Postgres has committed before.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Witness {
-    /// Their ids, in order.
-    pub messages: Vec<i64>,
-    /// SHA-256 of their ids and texts, in hex; without messages, the name.
-    pub digest: String,
-}
-
-impl Witness {
-    /// Of messages in the order of their ids.
-    pub fn of<'a>(messages: impl Iterator<Item = (i64, Option<&'a str>)>) -> Self {
-        let (mut ids, mut hash) = (Vec::new(), Sha256::new());
-        for (id, text) in messages {
-            let text = text.unwrap_or_default();
-            hash.update(id.to_le_bytes());
-            hash.update(text.len().to_le_bytes());
-            hash.update(text);
-            ids.push(id);
-        }
-        let digest = if ids.is_empty() { String::new() } else { hex::encode(hash.finalize()) };
-        Self { messages: ids, digest }
-    }
-
-    /// Of rows that no message names.
-    pub fn named(name: String) -> Self {
-        Self { messages: Vec::new(), digest: name }
-    }
-
-    /// Whether it came from no message.
-    pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
-    }
-}
-
-impl Entry {
-    pub(super) fn from_row(row: Vec<Cell>) -> Result<Self> {
-        match &row[..] {
-            [
-                Cell::Text(epoch),
-                Cell::Integer(seq),
-                Cell::Text(token),
-                Cell::Text(parent),
-                Cell::Text(xid),
-                Cell::Text(lsn),
-                Cell::Text(images),
-                Cell::Text(messages),
-                Cell::Text(digest),
-            ] => Ok(Self {
-                head: Head { epoch: epoch.clone(), seq: *seq, token: token.clone() },
-                parent: parent.clone(),
-                xid: xid.clone(),
-                lsn: lsn.clone(),
-                images: from_ranges(images).ok_or_else(|| damaged("_pgflume_ledger"))?,
-                witness: Arc::new(Witness {
-                    messages: from_ranges(messages).ok_or_else(|| damaged("_pgflume_ledger"))?,
-                    digest: digest.clone(),
-                }),
-            }),
-            _ => Err(damaged("_pgflume_ledger")),
-        }
-    }
-
-    /// Adds the entry and forgets old ones, but none that is not `acknowledged`.
-    pub(super) fn record(&self, acknowledged: i64) -> [Statement; 2] {
-        let text = |t: &str| Cell::Text(t.to_owned());
-        let insert = "INSERT OR REPLACE INTO _pgflume_ledger (epoch, seq, token, parent, xid, lsn, images, messages, digest, applied_at) \
-                      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
-        let args = vec![
-            text(&self.head.epoch),
-            Cell::Integer(self.head.seq),
-            text(&self.head.token),
-            text(&self.parent),
-            text(&self.xid),
-            text(&self.lsn),
-            Cell::Text(to_ranges(&self.images)),
-            Cell::Text(to_ranges(&self.witness.messages)),
-            text(&self.witness.digest),
-        ];
-        let prune = "DELETE FROM _pgflume_ledger WHERE seq <= ?1";
+/// A batch, from its row of the ledger.
+pub(super) fn entry(row: Vec<Cell>) -> Result<Entry> {
+    match &row[..] {
         [
-            Statement::new(insert, args),
-            Statement::new(prune, vec![Cell::Integer(acknowledged.min(self.head.seq) - LEDGER_ROWS)]),
-        ]
+            Cell::Text(epoch),
+            Cell::Integer(seq),
+            Cell::Text(token),
+            Cell::Text(parent),
+            Cell::Text(xid),
+            Cell::Text(lsn),
+            Cell::Text(images),
+            Cell::Text(messages),
+            Cell::Text(digest),
+        ] => Ok(Entry {
+            head: Head { epoch: epoch.clone(), seq: *seq, token: token.clone() },
+            parent: parent.clone(),
+            xid: xid.clone(),
+            lsn: lsn.clone(),
+            images: from_ranges(images).ok_or_else(|| damaged("_pgflume_ledger"))?,
+            witness: Arc::new(Witness {
+                messages: from_ranges(messages).ok_or_else(|| damaged("_pgflume_ledger"))?,
+                digest: digest.clone(),
+            }),
+        }),
+        _ => Err(damaged("_pgflume_ledger")),
     }
+}
+
+/// Adds the entry and forgets old ones, but none that is not `acknowledged`.
+pub(super) fn record(entry: &Entry, acknowledged: i64) -> [Statement; 2] {
+    let text = |t: &str| Cell::Text(t.to_owned());
+    let insert = "INSERT OR REPLACE INTO _pgflume_ledger (epoch, seq, token, parent, xid, lsn, images, messages, digest, applied_at) \
+                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, strftime('%Y-%m-%dT%H:%M:%fZ', 'now'))";
+    let args = vec![
+        text(&entry.head.epoch),
+        Cell::Integer(entry.head.seq),
+        text(&entry.head.token),
+        text(&entry.parent),
+        text(&entry.xid),
+        text(&entry.lsn),
+        Cell::Text(to_ranges(&entry.images)),
+        Cell::Text(to_ranges(&entry.witness.messages)),
+        text(&entry.witness.digest),
+    ];
+    let prune = "DELETE FROM _pgflume_ledger WHERE seq <= ?1";
+    [
+        Statement::new(insert, args),
+        Statement::new(prune, vec![Cell::Integer(acknowledged.min(entry.head.seq) - LEDGER_ROWS)]),
+    ]
 }
 
 /// Most ids of one entry, with room: a batch comes from what one take gives, ten thousand messages.
@@ -278,19 +181,6 @@ pub(super) fn create() -> Vec<Statement> {
     ]
     .map(|sql| sql.to_owned().into())
     .to_vec()
-}
-
-/// What the bookkeeping of an older version lacks.
-pub(super) fn upgrade(there: &Inventory) -> Vec<Statement> {
-    let columns = [
-        ("_pgflume_ledger", "messages", "TEXT NOT NULL DEFAULT ''"),
-        ("_pgflume_ledger", "digest", "TEXT NOT NULL DEFAULT ''"),
-        ("_pgflume_head", "owner", "TEXT"),
-        ("_pgflume_head", "captured", "TEXT"),
-    ];
-    let lacks = |(table, column, _): &(&str, &str, &str)| there.column(table, column).is_none();
-    let add = |(table, column, kind)| format!("ALTER TABLE {table} ADD COLUMN {column} {kind}").into();
-    columns.into_iter().filter(|_| there.has_bookkeeping()).filter(lacks).map(add).collect()
 }
 
 /// Compare-and-set. Where the head is not `from`, the subquery is NULL and NOT NULL fails the

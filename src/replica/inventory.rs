@@ -1,9 +1,9 @@
 //! What the replica has: tables, columns, indexes. Takes the rows of one query, gives what is there and
 //! how far it is from `schema.json`. Changes nothing.
 
-use super::Rows;
 use super::head;
-use super::keyed::Unique;
+use super::store::{Rows, Statement};
+use super::unique::Unique;
 use crate::core::error::{Error, Result};
 use crate::core::schema::{Schema, Table, ddl};
 use crate::core::value::Cell;
@@ -99,6 +99,19 @@ impl Inventory {
             }
         }
         there
+    }
+
+    /// What the bookkeeping of an older version lacks.
+    pub(super) fn upgrade(&self) -> Vec<Statement> {
+        let columns = [
+            ("_pgflume_ledger", "messages", "TEXT NOT NULL DEFAULT ''"),
+            ("_pgflume_ledger", "digest", "TEXT NOT NULL DEFAULT ''"),
+            ("_pgflume_head", "owner", "TEXT"),
+            ("_pgflume_head", "captured", "TEXT"),
+        ];
+        let lacks = |(table, column, _): &(&str, &str, &str)| self.column(table, column).is_none();
+        let add = |(table, column, kind)| format!("ALTER TABLE {table} ADD COLUMN {column} {kind}").into();
+        columns.into_iter().filter(|_| self.has_bookkeeping()).filter(lacks).map(add).collect()
     }
 
     /// Whether a head can be read.

@@ -1,8 +1,9 @@
 //! By what a table of the replica tells its rows apart, and the unique index that makes it tell them apart by
 //! the key of `schema.json` where it declares another one. Takes what is there, gives SQL; runs nothing.
 
-use super::Statement;
 use super::inventory::{Gap, Inventory};
+use super::store::Statement;
+use super::unique::Unique;
 use crate::core::schema::{Schema, Table, ddl, quote, quoted_list};
 use crate::core::value::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,37 +11,6 @@ use std::sync::Arc;
 
 /// By what SQLite lets a row's number be called, unless a column has the name.
 const ROWIDS: [&str; 3] = ["rowid", "_rowid_", "oid"];
-
-/// A unique index over all rows of a table.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Unique {
-    /// In lower case; `None` for an expression.
-    columns: BTreeSet<Option<String>>,
-    /// It tells apart whatever differs in a byte.
-    is_exact: bool,
-    /// It is that of the declared primary key.
-    is_primary: bool,
-    /// It ends with the rowid, so that the table has one.
-    has_rowid: bool,
-}
-
-impl Unique {
-    /// Adds a column of the index, as the inventory reads it.
-    pub fn add(&mut self, origin: &Cell, column: &Cell, number: &Cell, collation: &Cell, in_key: &Cell) {
-        if *in_key != Cell::Integer(1) {
-            self.has_rowid |= *number == Cell::Integer(-1);
-            return;
-        }
-        let is_binary = matches!(collation, Cell::Text(name) if name.eq_ignore_ascii_case("binary"));
-        self.is_exact = is_binary && (self.is_exact || self.columns.is_empty());
-        self.is_primary = matches!(origin, Cell::Text(origin) if origin == "pk");
-        self.columns.insert(if let Cell::Text(name) = column { Some(name.to_lowercase()) } else { None });
-    }
-
-    fn is_over(&self, columns: &BTreeSet<Option<String>>) -> bool {
-        self.is_exact && self.columns == *columns
-    }
-}
 
 impl Inventory {
     /// How far the table is from telling rows apart by the key.

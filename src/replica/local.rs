@@ -1,12 +1,12 @@
 //! A local libSQL file: prepared statements in one transaction, on a blocking thread.
 //! `synchronous=FULL`, because NORMAL may lose what was acknowledged when the machine stops.
 
-use super::Rows;
-use super::Statement;
-use super::Store;
-use super::Work;
 use super::head;
 use super::statements;
+use super::store::Rows;
+use super::store::Statement;
+use super::store::Store;
+use super::store::Work;
 use super::words;
 use crate::core::error::{Class, Error, Result};
 use crate::core::value::Cell;

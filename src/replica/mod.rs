@@ -13,101 +13,26 @@ mod keyed;
 pub mod local;
 pub mod remote;
 mod statements;
+mod store;
 pub mod target;
+mod unique;
 mod words;
 
 use crate::core::batch::Item;
 use crate::core::error::{Error, Result};
+use crate::core::position::{Entry, Head, Standing};
 use crate::core::schema::{Schema, Table, ddl, quote};
 use crate::core::value::{Cell, Key};
 use crate::replica::target::Target;
-use async_trait::async_trait;
-use head::{Entry, Freshness, Head, Standing};
+use head::Freshness;
 use inventory::Inventory;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+pub use store::{Encoded, Rows, Statement, Store, Work};
 
 /// Values that are looked for at once.
 const HELD_VALUES: usize = 2_000;
-
-/// One SQL statement with its parameters.
-#[derive(Debug, Clone)]
-pub struct Statement {
-    /// Text with `?1`, `?2`, …
-    pub sql: String,
-    /// The parameters.
-    pub args: Vec<Cell>,
-}
-
-impl Statement {
-    /// A statement with parameters.
-    pub fn new(sql: impl Into<String>, args: Vec<Cell>) -> Self {
-        Self { sql: sql.into(), args }
-    }
-}
-
-impl From<String> for Statement {
-    fn from(sql: String) -> Self {
-        Self::new(sql, Vec::new())
-    }
-}
-
-/// Rows of a query.
-pub type Rows = Vec<Vec<Cell>>;
-
-/// One write transaction.
-#[derive(Debug, Clone, Default)]
-pub struct Work {
-    /// Run first; a failure of the very first one fails the transaction before anything is written.
-    pub before: Vec<Statement>,
-    /// Tables to empty.
-    pub emptied: Vec<Arc<Table>>,
-    /// All items of the batch, sorted by table and key.
-    pub items: Arc<Vec<Item>>,
-    /// Those of them that this transaction applies: deletes first, then upserts.
-    pub range: Range<usize>,
-    /// What [`Store::encode`] made of all of them.
-    pub encoded: Encoded,
-    /// Run last.
-    pub after: Vec<Statement>,
-    /// Tables or indexes are made, copied or dropped, which takes as long as they are large.
-    pub is_long: bool,
-}
-
-impl Work {
-    /// The items of this transaction.
-    pub fn items(&self) -> &[Item] {
-        &self.items[self.range.clone()]
-    }
-}
-
-/// Items as a store sends them; empty where it does so as they are.
-pub type Encoded = Arc<Vec<hrana::Step>>;
-
-/// A libSQL database. Every implementation passes `tests/suite/store.rs`.
-///
-/// An error's class tells what happened: `Retry` and `Reject` mean that nothing was written, `Unknown`
-/// that a transaction may or may not have been committed.
-#[async_trait]
-pub trait Store: Send + Sync {
-    /// Reads what the last committed write transaction left (never an older state).
-    async fn query(&self, statement: Statement) -> Result<Rows>;
-    /// Reads with one SELECT, which sees one committed state; maybe an older one, where the database is a
-    /// read replica of another.
-    async fn read(&self, statement: Statement) -> Result<Rows>;
-    /// Runs one `BEGIN IMMEDIATE … COMMIT`: all of it or nothing.
-    async fn write(&self, work: Work) -> Result<()>;
-    /// Fails where the database is no longer the one that was opened, as far as that shows without asking it.
-    async fn look(&self) -> Result<()> {
-        Ok(())
-    }
-    /// Prepares items for [`write`](Self::write), while another write goes on.
-    async fn encode(&self, _items: &Arc<Vec<Item>>) -> Encoded {
-        Encoded::default()
-    }
-}
 
 /// The replica as the use cases see it.
 pub struct Replica {
@@ -196,7 +121,7 @@ impl Replica {
         if !there.has_bookkeeping() {
             tables.extend(head::create());
         }
-        tables.extend(head::upgrade(there));
+        tables.extend(there.upgrade());
         for table in schema.tables() {
             let is_there = there.tables.contains_key(&table.name.to_lowercase());
             if !is_there {
@@ -319,22 +244,22 @@ impl Replica {
 
     /// Where the replica stands; `None` if it was never paired with a queue.
     pub async fn head(&self) -> Result<Option<Head>> {
-        Head::from_rows(self.query(head::SELECT_HEAD, Vec::new()).await?)
+        head::position(self.query(head::SELECT_HEAD, Vec::new()).await?)
     }
 
     /// The same, and whose it is.
     pub async fn standing(&self) -> Result<Standing> {
-        Standing::from_rows(self.query(head::SELECT_STANDING, Vec::new()).await?)
+        head::standing(self.query(head::SELECT_STANDING, Vec::new()).await?)
     }
 
     /// The same by a plain read; it may be an older answer.
     pub async fn standing_read(&self) -> Result<Standing> {
-        Standing::from_rows(self.store.read(Statement::new(head::SELECT_STANDING, Vec::new())).await?)
+        head::standing(self.store.read(Statement::new(head::SELECT_STANDING, Vec::new())).await?)
     }
 
     /// The same of a replica whose bookkeeping an older version made.
     pub async fn standing_before(&self, is_plain: bool) -> Result<Standing> {
-        Standing::from_rows(match is_plain {
+        head::standing(match is_plain {
             true => self.store.read(Statement::new(head::SELECT_OWNED, Vec::new())).await?,
             false => self.query(head::SELECT_OWNED, Vec::new()).await?,
         })
@@ -348,13 +273,13 @@ impl Replica {
 
     /// Where the replica stands, by a plain read, which a read replica answers by itself.
     pub async fn head_read(&self) -> Result<Option<Head>> {
-        Head::from_rows(self.store.read(Statement::new(head::SELECT_HEAD, Vec::new())).await?)
+        head::position(self.store.read(Statement::new(head::SELECT_HEAD, Vec::new())).await?)
     }
 
     /// The batches that led from `from` to `to`, oldest first. Not what may have come since `to` was read.
     pub async fn ledger_between(&self, from: &Head, to: &Head) -> Result<Vec<Entry>> {
         let rows = self.query(head::SELECT_LEDGER, vec![Cell::Integer(from.seq), Cell::Integer(to.seq)]).await?;
-        rows.into_iter().map(Entry::from_row).collect()
+        rows.into_iter().map(head::entry).collect()
     }
 
     /// Drops the bookkeeping: for a head that cannot be read.
@@ -380,7 +305,7 @@ impl Replica {
     ) -> Result<()> {
         self.check_rowids(work.items())?;
         work.before.insert(0, head::advance(from, &entry.head));
-        work.after.extend(entry.record(acknowledged));
+        work.after.extend(head::record(entry, acknowledged));
         work.after.push(freshness.record());
         self.store.write(work).await?;
         // Once is enough: it costs a request.

@@ -1,15 +1,15 @@
 //! A remote libSQL (sqld, Turso, Bunny Database): one HTTP request a transaction, a Hrana batch whose
 //! steps run only while the one before succeeded. Rows travel as JSON arrays that `json_each` unpacks.
 
-use super::Encoded;
-use super::Rows;
-use super::Statement;
-use super::Store;
-use super::Work;
 use super::arrays::{arrays, is_large, row_slots};
 use super::head;
 use super::hrana::{Encoding, Failure, Garbled, Outcome, Step, When};
 use super::statements;
+use super::store::Encoded;
+use super::store::Rows;
+use super::store::Statement;
+use super::store::Store;
+use super::store::Work;
 use super::words;
 use crate::core::batch::{ColumnSet, Item};
 use crate::core::error::{Class, Error, Result};

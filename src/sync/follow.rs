@@ -2,16 +2,16 @@
 //! not: a look costs each side some tenths of a millisecond of processor time, and it works through every pooler. A
 //! NOTIFY in each commit would make writers wait for each other (`docs/performance.md`).
 
-use super::BACK_OFF;
-use super::CALL_BUDGET;
-use super::Drained;
-use super::Totals;
-use super::Worker;
-use super::answered;
 use super::session::Session;
 use crate::core::backoff::fraction;
 use crate::core::error::{Class, Result};
 use crate::postgres::queue;
+use crate::sync::drain::CALL_BUDGET;
+use crate::sync::drained::Drained;
+use crate::sync::drained::Totals;
+use crate::sync::patience::BACK_OFF;
+use crate::sync::patience::answered;
+use crate::sync::worker::Worker;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -154,7 +154,7 @@ impl Worker {
                 due = Instant::now() + WHOLE_STEP;
             }
             let (begun, mut done) = (Instant::now(), Drained::default());
-            let result = self.steps(session, Instant::now() + CALL_BUDGET, &mut done).await;
+            let result = self.steps(session, None, Instant::now() + CALL_BUDGET, &mut done).await;
             drop(turn);
             // What it did before it failed; the failure is counted where following is interrupted, whatever by.
             let did = Drained { busy: done.busy || result.is_err(), ..done.clone() };

@@ -2,115 +2,18 @@
 //! wait is as long as Postgres takes to look for deadlocks. Whoever closes a circle of waits is ended by Postgres; a
 //! step that holds nothing is in no circle. A table that others keep is left aside, and the rest goes on without it.
 
-use super::Session;
+use super::aside::PATIENCE;
+use super::session::Session;
 use crate::core::error::{Error, Result};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::{queue, rows};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 /// Tries in one step to get all locks at once, each after a wait for the table that was locked.
 const TRIES: u32 = 3;
-
-/// Rest before a table that was left aside is asked for again, at first; it doubles.
-const FIRST_REST: Duration = Duration::from_millis(50);
-
-/// The longest of these rests.
-const LONGEST_REST: Duration = Duration::from_secs(1);
-
-/// How long a drain waits for tables that others lock, when nothing else is left to do.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-/// Tables that others have locked.
-#[derive(Debug, Default)]
-pub(super) struct Aside {
-    tables: BTreeMap<String, Held>,
-    /// Since when steps have met a lock that is of no table of theirs.
-    met_at: Option<Instant>,
-}
-
-#[derive(Debug)]
-struct Held {
-    since: Instant,
-    again_at: Instant,
-    rest: Duration,
-    is_told: bool,
-}
-
-impl Aside {
-    /// Whether any is.
-    pub fn is_any(&self) -> bool {
-        !self.tables.is_empty()
-    }
-
-    /// Whether this table waits for others to let go of it.
-    pub fn has(&self, table: &str) -> bool {
-        self.tables.contains_key(table)
-    }
-
-    /// Their names.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tables.keys().map(String::as_str)
-    }
-
-    /// Those that are to be asked for again.
-    fn due(&self) -> Vec<String> {
-        let now = Instant::now();
-        self.tables.iter().filter(|(_, held)| held.again_at <= now).map(|(name, _)| name.clone()).collect()
-    }
-
-    /// Whether a lock that is of no table of the step's is worth another try.
-    fn is_worth_a_try(&mut self) -> bool {
-        self.met_at.get_or_insert_with(Instant::now).elapsed() < PATIENCE
-    }
-
-    /// A step has met none.
-    pub fn met_none(&mut self) {
-        self.met_at = None;
-    }
-
-    /// Leaves a table aside, for longer each time.
-    fn put(&mut self, table: &str) {
-        let now = Instant::now();
-        let held = self.tables.entry(table.to_owned()).or_insert_with(|| Held {
-            since: now,
-            again_at: now,
-            rest: FIRST_REST,
-            is_told: false,
-        });
-        held.again_at = now + held.rest;
-        held.rest = (held.rest * 2).min(LONGEST_REST);
-    }
-
-    /// How long to wait until one is to be asked for again.
-    pub fn rest(&self) -> Duration {
-        let next = self.tables.values().map(|held| held.again_at).min();
-        next.map_or(FIRST_REST, |at| at.saturating_duration_since(Instant::now()))
-    }
-
-    /// Whether one has not been waited for too long.
-    fn is_fresh(&self) -> bool {
-        self.tables.values().any(|held| held.since.elapsed() < PATIENCE)
-    }
-
-    /// Those that have been locked for long, which nobody has been told of yet.
-    fn untold(&mut self) -> Vec<String> {
-        let now = Instant::now();
-        let late = self.tables.iter_mut().filter(|(_, held)| !held.is_told && now >= held.since + PATIENCE);
-        late.map(|(name, held)| {
-            held.is_told = true;
-            name.clone()
-        })
-        .collect()
-    }
-
-    /// Those that have been locked for long.
-    fn late(&self) -> impl Iterator<Item = &String> {
-        self.tables.iter().filter(|(_, held)| held.since.elapsed() >= PATIENCE).map(|(name, _)| name)
-    }
-}
 
 /// Why a table waits.
 const LOCKED: &str = "another session keeps a lock on it that shuts readers out (see pg_locks); its changes follow when that ends, and nothing is lost";
@@ -131,7 +34,7 @@ impl Session<'_> {
             let (begun, held) = futures_util::join!(rows::begin(&self.client, &locks, self.server), holding);
             match (begun, held) {
                 (Ok(()), Ok(())) => {
-                    self.aside.tables.retain(|table, _| !self.locked.contains(table));
+                    self.aside.take_back(&self.locked);
                     return Ok(true);
                 }
                 (Ok(()), Err(e)) if is_locked(&e) => {
@@ -155,7 +58,7 @@ impl Session<'_> {
     /// Whether a drain that finds nothing else to do waits for tables that others have locked: a comparison as long as
     /// it may, others for a while, and following looks again in any case.
     pub(super) fn waits_for_locks(&self) -> bool {
-        self.aside.is_any() && !self.is_following && (self.verification.is_some() || self.aside.is_fresh())
+        self.aside.is_any() && !self.is_following && (!self.compared.is_empty() || self.aside.is_fresh())
     }
 
     /// Tables whose changes stay on the queue, and why.

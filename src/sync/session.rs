@@ -1,28 +1,20 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
-use super::Worker;
-use super::alone::alone;
-use super::answered;
+use super::aside::Aside;
 use super::beside::Beside;
-use super::locks::Aside;
-use super::pairing;
+use super::worker::Worker;
 use crate::core::error::Result;
-use crate::core::queue_name::QueueName;
+use crate::core::position::{Head, Witness, new_token};
 use crate::core::schema::Schema;
 use crate::postgres::books::dead_letters::Supersedable;
-use crate::postgres::books::resyncs::{Reason, Resync};
-use crate::postgres::books::{progress, resyncs};
+use crate::postgres::books::progress;
+use crate::postgres::books::resyncs::{self, Resync};
 use crate::postgres::catalog::SourceTable;
+use crate::postgres::drift::Drift;
 use crate::postgres::drift::shape::Shape;
 use crate::postgres::drift::watch::Watch;
-use crate::postgres::drift::{Drift, shape};
-use crate::postgres::{Client, Purpose, drift, queue, rows};
-use crate::replica::head::{Head, Witness, new_token};
-use crate::replica::inventory::Inventory;
-use crate::replica::{Replica, address};
-use crate::sync::compare::Verification;
-use crate::sync::pairing::known::Known;
-use crate::sync::pairing::{foreign, keys, lacking};
+use crate::postgres::{Client, queue, rows};
+use crate::replica::Replica;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,8 +61,8 @@ pub(super) struct Session<'a> {
     pub(super) is_following: bool,
     /// Notes of other workers that found the queue busy, as of the last snapshot.
     pub(super) notes: i64,
-    /// What is compared beside draining.
-    pub(super) verification: Option<Verification>,
+    /// What it drains for is to compare these tables; then it waits for those that others have locked.
+    pub(super) compared: Vec<String>,
     /// The epoch that this drain has announced to heal the two sides.
     pub(super) healing: Option<String>,
     /// How to see whether the catalog has changed.
@@ -90,53 +82,6 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Connects to both sides and creates what is missing on either. All of it has a limit but the making of tables
-    /// and indexes, which takes as long as they are large.
-    pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
-        let Found { client, server, known, replica, address, there } = answered(find(worker)).await?;
-        let Known { watch, fingerprint, schema, sources, shape } = known;
-        complete(&client, &worker.queue, &replica, &there, &schema).await?;
-        let is_keyed = keys::complete(&client, &worker.queue, &replica, &there, (&schema, &sources)).await?;
-        let now = if is_keyed { &answered(replica.inventory()).await? } else { &there };
-        let drift = answered(drift::check(&client, &worker.queue, &worker.schema, Some(now))).await?;
-        drift::warn(&drift);
-        let locked = sources.values().filter(|s| s.is_marked());
-        let locked = locked.map(|s| s.table.name.clone()).collect();
-        Ok(Self {
-            worker,
-            client,
-            replica,
-            address,
-            has_moved: false,
-            head: None,
-            seen: Instant::now(),
-            locked,
-            paused: lacking::told(&sources),
-            aside: Aside::default(),
-            server,
-            held: BTreeSet::new(),
-            letters: Supersedable::default(),
-            letters_as_of: vec![0, 0],
-            pending: Vec::new(),
-            stuck: BTreeSet::new(),
-            queued: 0,
-            beside: Arc::new(Beside::new(&worker.postgres)),
-            ends_caught_up: worker.ends_caught_up,
-            is_following: false,
-            notes: 0,
-            verification: None,
-            healing: None,
-            watch,
-            fingerprint,
-            drift,
-            shape,
-            lacks_columns: there.lacks_columns(&schema),
-            created: there.lost_tables(&schema),
-            schema,
-            sources,
-        })
-    }
-
     /// Gives everything back at once; if the connection is gone, Postgres does so by itself.
     pub(super) async fn abandon(&self) {
         let rollback = tokio::time::timeout(Duration::from_secs(2), self.client.rollback());
@@ -165,9 +110,8 @@ impl<'a> Session<'a> {
 
     /// Locks the tables that are compared.
     pub(super) fn lock_compared(&mut self) {
-        let wanted = self.verification.as_ref().map(|v| v.tables().to_vec()).unwrap_or_default();
-        let is_readable = |name: &String| self.sources.get(name).is_some_and(|s| s.unpageable().is_none());
-        self.locked.extend(wanted.into_iter().filter(is_readable));
+        let is_readable = |name: &&String| self.sources.get(*name).is_some_and(|s| s.unpageable().is_none());
+        self.locked.extend(self.compared.iter().filter(is_readable).cloned());
     }
 
     /// Gives the step a name that Postgres has committed: for rows that no message names.
@@ -194,68 +138,15 @@ impl<'a> Session<'a> {
         self.paused.insert(table.to_owned(), problem.to_owned());
         self.put_off(table, problem).await
     }
-}
 
-/// Both sides, as a drain finds them.
-struct Found {
-    client: Client,
-    server: rows::Server,
-    known: Known,
-    replica: Replica,
-    address: String,
-    there: Inventory,
-}
-
-async fn find(worker: &Worker) -> Result<Found> {
-    let queue = &worker.queue;
-    let client = worker.postgres.pinned(Purpose::Step).await?;
-    let server = rows::Server::ask(&client).await?;
-    progress::ensure(&client, queue).await?;
-    let known = Known::read(&client, worker).await?;
-    let address = address::of(&worker.target);
-    if worker.target.is_missing() {
-        pairing::look(&client, queue, &address, None).await?;
+    /// This table is not rebuilt until somebody acts; said once a drain.
+    pub(super) async fn put_off(&mut self, name: &str, problem: &str) -> Result<()> {
+        if self.stuck.insert(name.to_owned()) {
+            resyncs::set_problem(&self.client, &self.worker.queue, name, problem).await?;
+            if self.pending.iter().any(|r| r.name == name) {
+                tracing::error!(table = name, "this table cannot be rebuilt: {problem}");
+            }
+        }
+        Ok(())
     }
-    let replica = Replica::open(&worker.target).await?;
-    let there = replica.inventory().await?;
-    pairing::look(&client, queue, &address, Some((&replica, &there))).await?;
-    foreign::refuse(worker, &replica, &there, &known.schema).await?;
-    schedule_lost(&client, queue, &there.lost_tables(&known.schema), &known.sources).await?;
-    Ok(Found { client, server, known, replica, address, there })
-}
-
-/// Makes what the replica lacks, under the single flight: an index of a large table takes long, and a server takes a
-/// transaction away that another one waits for.
-async fn complete(
-    client: &Client,
-    queue: &QueueName,
-    replica: &Replica,
-    there: &Inventory,
-    schema: &Schema,
-) -> Result<()> {
-    if replica.lacks(there, schema)?.is_empty() {
-        return replica.complete(there, schema).await;
-    }
-    alone(client, queue, replica.prepare(schema)).await?;
-    Ok(())
-}
-
-/// Tables that somebody dropped in the replica: before they are made again, and look as if nothing were
-/// missing, their copy is asked for.
-async fn schedule_lost(
-    client: &Client,
-    queue: &QueueName,
-    lost: &BTreeSet<String>,
-    sources: &BTreeMap<String, SourceTable>,
-) -> Result<()> {
-    if lost.is_empty() {
-        return Ok(());
-    }
-    let kept = shape::kept(client, queue).await?;
-    let is_copied = |name: &&String| sources.get(*name).is_some_and(SourceTable::can_be_copied);
-    let names: Vec<&str> = lost.intersection(&kept).filter(is_copied).map(String::as_str).collect();
-    if !names.is_empty() {
-        resyncs::schedule(client, queue, &names, Reason::Evolve, false).await?;
-    }
-    Ok(())
 }

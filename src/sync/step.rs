@@ -3,18 +3,19 @@
 //! on the queue. Taking and reading ([`reader`](crate::sync::take::reader)) run ahead of applying
 //! ([`writer`](crate::sync::apply::writer)) by one batch.
 
-use super::Drained;
-use super::Session;
+use super::compare::{Finished, Verification};
+use super::drained::Drained;
 use super::locks::is_locked;
 use super::pairing::Ready;
+use super::session::Session;
 use crate::core::error::Result;
 use crate::core::failpoint;
+use crate::core::position::Head;
 use crate::postgres::awake::awake;
 use crate::postgres::books::dead_letters::{DeadLetter, Supersedable, Superseded};
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::books::{dead_letters, progress, resyncs, retained};
 use crate::postgres::catalog::SourceTable;
-use crate::replica::head::Head;
 use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::take::reader::{Ended, Reader, Taking};
 use std::time::{Duration, Instant};
@@ -25,14 +26,6 @@ const READ_AHEAD: usize = 1;
 
 /// How long a replica is taken to be the one that it was while nothing is written to it.
 const LOOK_AGAIN: Duration = Duration::from_secs(4);
-
-/// What a step has applied before it acknowledges.
-pub(super) struct Finished {
-    /// All that it applied.
-    pub applied: Applied,
-    /// Whether the comparison has something to be committed: repairs, or how far it is.
-    pub has_saved: bool,
-}
 
 /// How a step began.
 enum Begun {
@@ -64,8 +57,13 @@ pub(super) enum Outcome {
 
 impl Session<'_> {
     /// Runs one step.
-    pub(super) async fn step(&mut self, deadline: Instant, done: &mut Drained) -> Result<Outcome> {
-        match self.try_step(deadline, done).await {
+    pub(super) async fn step(
+        &mut self,
+        comparison: Option<&mut Verification>,
+        deadline: Instant,
+        done: &mut Drained,
+    ) -> Result<Outcome> {
+        match self.try_step(comparison, deadline, done).await {
             Err(e) if e.wants_new_snapshot() => {
                 self.client.rollback().await?;
                 Ok(Outcome::Again)
@@ -87,7 +85,12 @@ impl Session<'_> {
         }
     }
 
-    async fn try_step(&mut self, deadline: Instant, done: &mut Drained) -> Result<Outcome> {
+    async fn try_step(
+        &mut self,
+        mut comparison: Option<&mut Verification>,
+        deadline: Instant,
+        done: &mut Drained,
+    ) -> Result<Outcome> {
         let started = Instant::now();
         let (snapshot, head) = match self.begin(done).await? {
             Begun::At(snapshot, head) => (snapshot, head),
@@ -111,13 +114,15 @@ impl Session<'_> {
         if !dead.is_empty() {
             failpoint::reach(failpoint::BURIED);
         }
-        let Finished { applied, has_saved } = self.compare(&snapshot, &read, applied).await?;
+        let Finished { applied, has_saved } =
+            self.compare(comparison.as_deref_mut(), &snapshot, &read, applied).await?;
 
         let is_throttled = read.messages == 0 && !self.pending.is_empty() && self.worker.throttle.rows().is_none();
         if read.messages == 0 && read.rebuilt.is_empty() && !has_saved {
             self.head = Some(applied.head);
             self.queued = read.left;
-            return self.end_without_change(&snapshot, is_throttled).await;
+            let is_comparing = comparison.is_some_and(|comparison| !comparison.is_done());
+            return self.end_without_change(&snapshot, is_throttled, is_comparing).await;
         }
         let caught_up = read.is_caught_up() && !applied.has_displaced;
         let is_partly = is_partly || !applied.superseded.partly.is_empty();
@@ -201,39 +206,37 @@ impl Session<'_> {
     }
 
     /// Compares, where that is asked for and this step has drained everything.
-    async fn compare(&mut self, snapshot: &Snapshot, read: &Taking, applied: Applied) -> Result<Finished> {
+    async fn compare(
+        &mut self,
+        comparison: Option<&mut Verification>,
+        snapshot: &Snapshot,
+        read: &Taking,
+        applied: Applied,
+    ) -> Result<Finished> {
         let is_ready = read.has_taken_all && !applied.has_displaced && self.is_rebuilt(read) && !self.aside.is_any();
-        let Some(mut verification) = self.verification.take() else {
-            return Ok(Finished { applied, has_saved: false });
-        };
-        let done = match is_ready {
-            true => awake(&self.client, Box::pin(verification.run(self, snapshot, applied))).await,
-            false => Ok(Finished { applied, has_saved: false }),
-        };
-        self.verification = Some(verification);
-        done
+        match comparison {
+            Some(comparison) if is_ready => {
+                awake(&self.client, Box::pin(comparison.run(self, snapshot, applied))).await
+            }
+            _ => Ok(Finished { applied, has_saved: false }),
+        }
     }
 
     /// Nothing is to be committed: why not.
-    async fn end_without_change(&mut self, snapshot: &Snapshot, is_throttled: bool) -> Result<Outcome> {
+    async fn end_without_change(
+        &mut self,
+        snapshot: &Snapshot,
+        is_throttled: bool,
+        is_comparing: bool,
+    ) -> Result<Outcome> {
         self.aside.met_none();
         self.client.rollback().await?;
         Ok(match self.prepare_to_rebuild().await? {
             true => Outcome::Again,
             false if is_throttled => Outcome::Throttled,
-            false if self.is_comparing() => Outcome::Again,
+            false if is_comparing => Outcome::Again,
             false => Outcome::Empty { calls: snapshot.calls },
         })
-    }
-
-    /// Whether tables are still to be compared.
-    fn is_comparing(&self) -> bool {
-        self.verification.as_ref().is_some_and(|v| !v.is_done())
-    }
-
-    /// Whether all tables are compared: what is written meanwhile is for others to drain.
-    pub(super) fn has_compared(&self) -> bool {
-        self.verification.as_ref().is_some_and(crate::sync::compare::Verification::is_done)
     }
 
     /// Whether no table is under way that can be rebuilt: only then is it worth comparing.
@@ -336,16 +339,5 @@ impl Session<'_> {
             }
         }
         Ok(is_new)
-    }
-
-    /// This table is not rebuilt until somebody acts; said once a drain.
-    pub(super) async fn put_off(&mut self, name: &str, problem: &str) -> Result<()> {
-        if self.stuck.insert(name.to_owned()) {
-            resyncs::set_problem(&self.client, &self.worker.queue, name, problem).await?;
-            if self.pending.iter().any(|r| r.name == name) {
-                tracing::error!(table = name, "this table cannot be rebuilt: {problem}");
-            }
-        }
-        Ok(())
     }
 }

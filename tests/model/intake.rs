@@ -2,9 +2,9 @@
 
 use super::postgres::{Data, IMAGED, KEYS, Kind, MARKED, Message, NAMES, Phase, Queued, Resync, Row, Rows, Version};
 use pgflume::core::batch::{Batch, Change, ColumnSet, Item, State};
+use pgflume::core::position::Witness;
 use pgflume::core::schema::{Schema, Table};
 use pgflume::core::value::{Cell, Key};
-use pgflume::replica::head::Witness;
 use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 

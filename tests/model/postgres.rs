@@ -2,9 +2,9 @@
 //! survives a crash, transactions, the lock on the progress row.
 
 use super::intake::witness;
+use pgflume::core::position::{Entry, Head};
+use pgflume::core::position::{Fate, Identity, Progress};
 use pgflume::core::reconcile::{Here, KeptStep};
-use pgflume::postgres::books::progress::{Fate, Identity, Progress};
-use pgflume::replica::head::{Entry, Head};
 use std::rc::Rc;
 
 /// A table that marks feed.

@@ -2,7 +2,7 @@
 //! requests that are on their way to it.
 
 use super::postgres::{Row, Rows};
-use pgflume::replica::head::{Entry, Head, Standing};
+use pgflume::core::position::{Entry, Head, Standing};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 

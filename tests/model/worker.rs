@@ -6,9 +6,9 @@ use super::mutants::Mutant;
 use super::postgres::{Data, Failed, Kept, MARKED, NAMES, Opened, Phase, Postgres, Queued, TABLES, Version};
 use super::target::{Request, Target};
 use super::world::Names;
+use pgflume::core::position::Fate;
+use pgflume::core::position::{Entry, Head, Standing};
 use pgflume::core::reconcile::{self, Decision, Divergence, KeptStep, Replay};
-use pgflume::postgres::books::progress::Fate;
-use pgflume::replica::head::{Entry, Head, Standing};
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 

@@ -5,7 +5,7 @@ use super::mutants::Mutant;
 use super::postgres::{KEYS, Kind, Postgres, TABLES};
 use super::target::Target;
 use super::worker::{Event, Surroundings, Worker};
-use pgflume::replica::head::Head;
+use pgflume::core::position::Head;
 
 pub const WORKERS: usize = 3;
 const WRITERS: usize = 2;

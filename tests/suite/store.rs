@@ -3,9 +3,10 @@
 use crate::support::{Home, PATHS, Path, schema, show};
 use pgflume::core::batch::{ColumnSet, Item, State};
 use pgflume::core::error::Class;
+use pgflume::core::position::{Entry, Head, Witness};
 use pgflume::core::schema::{Schema, Table};
 use pgflume::core::value::Cell;
-use pgflume::replica::head::{Entry, Freshness, Head, Witness};
+use pgflume::replica::head::Freshness;
 use pgflume::replica::hrana::Encoding;
 use pgflume::replica::remote::Remote;
 use pgflume::replica::target::Target;

@@ -1,10 +1,7 @@
 //! What SQLite is told about a replicated table. Takes a [`Table`], gives SQL; runs nothing.
 
-use super::Column;
-use super::ColumnType;
-use super::Table;
-use super::quote;
-use super::quoted_list;
+use super::names::{quote, quoted_list};
+use super::table::{Column, ColumnType, Table};
 
 /// The declared type: one of the five whose affinity keeps every value as it is
 /// (<https://sqlite.org/datatype3.html>, "Determination of column affinity").

@@ -5,7 +5,7 @@
 //! has no −0; `numeric` as INTEGER drops zeros behind the point (and makes a dead letter of everything
 //! else that is no whole number); in an array of jsonb SQL NULL and the JSON value null are one.
 
-use super::ColumnType;
+use super::table::ColumnType;
 
 /// A Postgres type under all its domains.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,15 +1,14 @@
 //! What goes into the file: goes through the relations, chooses names, compares with the tables that are
 //! there. Takes facts, a choice and a document, gives the new text and the report. No IO.
 
-use super::Document;
-use super::Failure;
-use super::InitReport;
-use super::Outcome;
 use super::catalog::{Details, Relation};
+use super::document::Document;
+use super::outcome::{Failure, Outcome};
 use super::propose::{self, Definition};
+use super::report::InitReport;
 use super::select::{self, Choice};
 use crate::core::error::Error;
-use crate::core::schema::model::{NAME_BYTES, is_reserved};
+use crate::core::schema::names::{NAME_BYTES, is_reserved};
 use crate::core::schema::{ColumnType, Schema, SourceName, Table, ddl};
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -6,41 +6,21 @@ mod catalog;
 mod document;
 mod draft;
 pub mod file;
+mod outcome;
 mod pattern;
 mod propose;
 mod report;
 mod select;
 
 pub use document::{Document, JSON_SCHEMA};
+pub use outcome::{InitOptions, Outcome};
 pub use report::InitReport;
 
 use crate::core::error::Error;
 use crate::postgres::{PgUrl, Purpose};
 use draft::Draft;
+use outcome::Failure;
 use select::Choice;
-
-/// Whatever a run fails with: a mistake in the arguments, or an [`Error`].
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-/// What is asked for.
-#[derive(Debug, Clone, Default)]
-pub struct InitOptions {
-    /// Patterns of tables; all if there are none.
-    pub tables: Vec<String>,
-    /// Patterns of tables that are left out.
-    pub exclude: Vec<String>,
-    /// Whether tables that are there get the columns that they lack.
-    pub add_columns: bool,
-}
-
-/// What came out.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// The new text; the old one to the byte where nothing was added.
-    pub text: String,
-    /// What was done and what was not.
-    pub report: InitReport,
-}
 
 /// Reads the catalog and adds to `document` what is asked for.
 pub async fn init(postgres: &PgUrl, options: &InitOptions, document: &Document) -> Result<Outcome, Failure> {

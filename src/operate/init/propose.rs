@@ -3,7 +3,7 @@
 
 use super::catalog::{Index, Relation};
 use crate::core::schema::ColumnType;
-use crate::core::schema::model::NAME_BYTES;
+use crate::core::schema::names::NAME_BYTES;
 use crate::postgres::catalog::columns::TypedColumn;
 use std::collections::BTreeSet;
 use std::fmt::{self, Write as _};

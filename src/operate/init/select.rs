@@ -1,8 +1,8 @@
 //! Which relations are meant: patterns, and what is left out because it is somebody's machinery. Takes
 //! relations and patterns, gives a choice or a complaint. No IO.
 
-use super::InitOptions;
 use super::catalog::Relation;
+use super::outcome::InitOptions;
 use super::pattern::Pattern;
 use crate::core::config_error::ConfigError;
 use crate::core::schema::{SourceName, is_machinery};

@@ -2,11 +2,11 @@
 //! is, as acknowledged, and what this Postgres is. Takes a client; knows nothing of messages.
 
 use crate::core::error::{Error, Result};
+use crate::core::position::{Entry, Fate, Head, Identity, Progress};
 use crate::core::queue_name::QueueName;
 use crate::postgres::installing::{SCHEMA, guarded};
 use crate::postgres::queue::scalar;
 use crate::postgres::{Client, Parameters, queue};
-use crate::replica::head::{Entry, Head};
 use serde::Serialize;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -30,60 +30,6 @@ impl Bookkeeping {
         let (version, oldest) = rest.split_once(", for ").unwrap_or((rest, "0 and later"));
         let oldest = oldest.strip_suffix(" and later")?;
         Some(Self { version: version.parse().ok()?, oldest: oldest.parse().ok()? })
-    }
-}
-
-/// What Postgres remembers of the pairing, and what Postgres is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Progress {
-    /// Where the replica is, as far as acknowledged; `None` before the first pairing.
-    pub head: Option<Head>,
-    /// An epoch that was announced and may have reached the replica.
-    pub next_epoch: Option<String>,
-    /// The source at the pairing.
-    pub paired_with: Option<Identity>,
-    /// Whether the tables are filled from Postgres once the announced epoch has begun.
-    pub refills: bool,
-    /// Where the replica is that this queue was paired with, or is about to be ([`crate::replica::address`]);
-    /// `None` where an older version did so.
-    pub address: Option<String>,
-    /// Epochs that this queue was paired in.
-    pub past_epochs: Vec<String>,
-}
-
-impl Progress {
-    /// Whether the queue is, or was once, paired in this epoch.
-    pub fn knows(&self, epoch: &str) -> bool {
-        self.head.as_ref().is_some_and(|head| head.epoch == epoch) || self.past_epochs.iter().any(|past| past == epoch)
-    }
-}
-
-/// What tells one Postgres from another.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// System identifier, timeline and the database's OID: `1/00000001/16384`. An older version left the last one out.
-    pub source: String,
-    /// The queue table's OID.
-    pub queue: u32,
-}
-
-impl Identity {
-    /// Whether it is another database or another queue. A promotion changes the timeline alone, and what was
-    /// acknowledged on the old one is on the new one, or the progress would not say so. A copy of a database, which has
-    /// a queue of the same OID, has another OID itself.
-    pub fn is_other_than(&self, paired: &Self) -> bool {
-        let (here, there) = (self.parts(), paired.parts());
-        let is_copy = here.get(2).zip(there.get(2)).is_some_and(|(here, there)| here != there);
-        here.first() != there.first() || is_copy || self.queue != paired.queue
-    }
-
-    /// Whether anything is different, but for what an older version did not write.
-    pub fn has_moved_since(&self, paired: &Self) -> bool {
-        self.queue != paired.queue || self.parts().iter().zip(paired.parts()).any(|(here, there)| *here != there)
-    }
-
-    fn parts(&self) -> Vec<&str> {
-        self.source.split('/').collect()
     }
 }
 
@@ -439,17 +385,6 @@ pub async fn fates(client: &Client, queue: &QueueName, entries: &[Entry]) -> Res
         });
     }
     Ok(fates)
-}
-
-/// What Postgres says of a batch that it has no acknowledgement of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
-    /// All messages that it came from are queued as they were.
-    Queued,
-    /// It came from no messages, and Postgres knows the step that read its rows.
-    Known,
-    /// Neither: Postgres is at another point of its history.
-    Lost,
 }
 
 /// What was last acknowledged, for `status`: (epoch, seq, synced_at, caught_up_at).

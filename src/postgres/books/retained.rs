@@ -3,10 +3,10 @@
 //! transaction; knows nothing of the replica.
 
 use crate::core::error::Result;
+use crate::core::position::Head;
 use crate::core::queue_name::QueueName;
 use crate::core::reconcile::KeptStep;
 use crate::postgres::{Client, queue};
-use crate::replica::head::Head;
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio_postgres::types::Type;

@@ -1,11 +1,11 @@
 //! What the catalog says about the server and the queue, and what `setup` refuses about them; the source
 //! tables are looked at in `tables`. Reads only.
 
-use super::SetupOptions;
-use super::failed;
-use super::render::{self, Source};
+use super::facts::{Exposed, Facts, Forgotten, Inspected, Server};
+use super::options::SetupOptions;
+use super::render;
+use super::run::failed;
 use super::tables::Finding;
-use super::takeover::{Exposed, Leftover};
 use super::template::shown;
 use crate::core::error::{Error, Result};
 use crate::core::queue_name::QueueName;
@@ -19,85 +19,6 @@ const OLDEST_PGMQ: (u32, u32) = (1, 4);
 
 /// Columns of a queue's table that we rely on.
 const QUEUE_COLUMNS: i64 = 5;
-
-/// Everything that the plan is made from.
-#[derive(Debug)]
-pub struct Facts {
-    /// The server.
-    pub server: Server,
-    /// The source tables.
-    pub sources: Vec<Inspected>,
-    /// What is not refused but has to be said.
-    pub warnings: Vec<String>,
-    /// The queue and its dead letters are both there.
-    pub queues_exist: bool,
-    /// Tables that this queue captures and `schema.json` does not name.
-    pub forgotten: Vec<Forgotten>,
-    /// Functions of the original migration that give the secret away.
-    pub exposed: Vec<Exposed>,
-}
-
-/// A table that this queue captures and `schema.json` does not name.
-#[derive(Debug)]
-pub struct Forgotten {
-    /// The table.
-    pub on: SourceName,
-    /// Our triggers on it.
-    pub triggers: Vec<String>,
-}
-
-/// What this server has.
-#[derive(Debug)]
-pub struct Server {
-    version: i64,
-    /// Who installs.
-    pub user: String,
-    /// Who installs may do anything.
-    pub superuser: bool,
-    create_role: bool,
-    may_create: bool,
-    /// `pgmq.create` is there.
-    pub has_pgmq: bool,
-    pgmq_extension: Option<String>,
-    roles_exist: bool,
-    capture_usage: Option<bool>,
-    capture_admin: Option<bool>,
-    has_schema: bool,
-    /// pg_cron is installed in this database.
-    pub has_cron: bool,
-    /// pg_cron could be installed in this database.
-    pub can_cron: bool,
-    /// pg_net or the http extension is installed.
-    pub has_http: bool,
-    /// Supabase Vault is installed.
-    pub has_vault: bool,
-    /// The queue that the row trigger with images feeds.
-    pub image_queue: Option<String>,
-}
-
-/// A source table as it is now.
-#[derive(Debug)]
-pub struct Inspected {
-    /// What is to be captured, and how.
-    pub source: Source,
-    /// Everything is in place already.
-    pub is_captured: bool,
-    /// Triggers of ours of the other kind.
-    pub obsolete: Vec<(SourceName, String)>,
-    /// Triggers of the original migration.
-    pub leftovers: Vec<Leftover>,
-    /// Triggers of ours fire for every change already, up to date or not.
-    pub is_watched: bool,
-    /// It has rows.
-    pub has_rows: bool,
-}
-
-impl Inspected {
-    /// Rows or changes that nothing has captured.
-    pub fn has_uncaptured_rows(&self) -> bool {
-        !self.is_watched && self.has_rows
-    }
-}
 
 /// Reads the catalog. The error lists every refusal, each with its mend.
 pub async fn inspect(client: &Client, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<Facts> {

@@ -1,10 +1,9 @@
 //! Facts → the steps of a set-up, each one transaction. Pure. `setup` runs them, `--print` writes them.
 
-use super::LOCK_TIMEOUT_MS;
-use super::SetupOptions;
-use super::inspect::{Facts, Forgotten, Inspected};
+use super::facts::{Exposed, Facts, Forgotten, Inspected};
+use super::options::SetupOptions;
 use super::render::{self, Event, Source, Target};
-use super::takeover::Exposed;
+use super::run::LOCK_TIMEOUT_MS;
 use super::template::{dollar_quoted, dollar_tag, fill, shown, text};
 use crate::core::queue_name::QueueName;
 use crate::core::schema::quote;

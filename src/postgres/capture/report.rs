@@ -1,7 +1,7 @@
 //! What a set-up did, in words: what was made, what to look out for, what comes next.
 
-use super::SetupOptions;
-use super::inspect::Facts;
+use super::facts::Facts;
+use super::options::SetupOptions;
 use super::template::shown;
 use crate::core::error::Result;
 use crate::core::queue_name::QueueName;

@@ -2,9 +2,9 @@
 //! which triggers are on it; and what `setup` refuses about it. The probe of a `where` is made in a
 //! transaction that is rolled back.
 
-use super::SetupOptions;
-use super::inspect::Inspected;
+use super::facts::Inspected;
 use super::losses;
+use super::options::SetupOptions;
 use super::render::{Event, Source, Target};
 use super::takeover;
 use super::template::shown;

@@ -1,7 +1,7 @@
 //! The triggers that a table has against those that it should have: what is in place, what is in the
 //! way, and what the original migration left, its functions that give the secret away included.
 
-use super::inspect::Inspected;
+use super::facts::{Exposed, Inspected, Leftover};
 use super::render::{Event, Function, Source, function_name};
 use super::types::Pin;
 use crate::core::error::Result;
@@ -10,19 +10,9 @@ use crate::core::schema::SourceName;
 use crate::postgres::Client;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::fmt;
 
 /// The schema of our functions.
 const OUR_SCHEMA: &str = "pgflume";
-
-/// A trigger of the original migration on one of our source tables.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leftover {
-    /// The table.
-    pub on: SourceName,
-    /// The trigger.
-    pub trigger: String,
-}
 
 /// A trigger as the catalog shows it.
 #[derive(Debug)]
@@ -85,26 +75,11 @@ fn sha256_hex(text: &str) -> String {
     hex::encode(Sha256::digest(text.as_bytes()))
 }
 
-/// A function of the original migration that returns the worker's address or secret to whoever may call it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exposed {
-    /// As SQL names it.
-    pub function: String,
-    /// The roles of the API that may, as SQL names them.
-    pub grantees: Vec<String>,
-}
-
 impl Exposed {
     /// All that there are.
     pub async fn read(client: &Client) -> Result<Vec<Self>> {
         let rows = client.query_typed(include_str!("../../../sql/inspect_exposed.sql"), &[]).await?;
         rows.iter().map(|row| Ok(Self { function: row.try_get(0)?, grantees: row.try_get(1)? })).collect()
-    }
-}
-
-impl fmt::Display for Exposed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} may execute {}", self.grantees.join(", "), self.function)
     }
 }
 

@@ -1,14 +1,13 @@
 //! Takes back what `setup` made for one queue, and what all queues share once none is left.
 
-use super::plan;
+use super::plan::Step;
 use super::render::{drop_trigger, function_prefix};
-use super::run;
+use super::run::run;
 use super::template::{fill, shown, text};
 use crate::core::error::{Error, Result};
 use crate::core::queue_name::QueueName;
 use crate::core::schema::SourceName;
 use crate::postgres::{Client, PgUrl, Purpose};
-use plan::Step;
 use std::fmt;
 use tokio_postgres::types::Type;
 

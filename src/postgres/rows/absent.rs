@@ -1,11 +1,11 @@
 //! Tells which keys of the replica the source does not have at the step's snapshot. Takes a client inside
 //! the step's transaction; changes nothing.
 
-use super::SourceTable;
-use super::expression;
+use super::expression::expression;
 use crate::core::error::Result;
 use crate::core::schema::{ColumnType, quote};
 use crate::postgres::Client;
+use crate::postgres::catalog::SourceTable;
 use tokio_postgres::types::{ToSql, Type};
 
 /// The positions of those `keys` (as text, in the order of `schema.json`) that no replicated row has. A key

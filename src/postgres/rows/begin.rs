@@ -1,9 +1,9 @@
 //! How transactions begin that read the source: settings that no role or database default can change, and locks that
 //! stand in nobody's way.
 
-use super::SourceTable;
 use crate::core::error::{Error, Result};
 use crate::postgres::Client;
+use crate::postgres::catalog::SourceTable;
 use std::time::Duration;
 
 /// Longest wait for a lock while nothing is held: a fraction of the server's `deadlock_timeout`, and not more than this.

@@ -1,18 +1,18 @@
 //! Reads a page of a table in the order of its key's index, at the step's snapshot, whatever the key's
 //! types and collations. Takes a client inside the step's transaction; changes nothing.
 
-use super::Raw;
-use super::SourceTable;
-use super::Unfit;
-use super::cells;
-use super::expression;
-use super::first_row;
+use super::cells::Raw;
+use super::cells::Unfit;
+use super::cells::cells;
+use super::cells::values;
+use super::expression::expression;
+use super::first::first_row;
 use super::size;
-use super::values;
 use crate::core::error::Result;
 use crate::core::schema::{ColumnType, quote};
 use crate::core::value::binary::Wire;
 use crate::core::value::{Cell, Key};
+use crate::postgres::catalog::SourceTable;
 use crate::postgres::{Client, RowStream};
 use std::pin::Pin;
 use tokio_postgres::Row;

@@ -1,12 +1,12 @@
 //! Rows that are too large are not fetched: Postgres measures each, where values may be large at all. A table whose
 //! values all lie in its rows, a page of which has 8 KiB, is not measured. Takes tables, gives SQL.
 
-use super::SourceTable;
-use super::expression;
+use super::expression::expression;
 use crate::core::error::Result;
 use crate::core::schema::{ColumnType, quote};
 use crate::core::value::binary::Wire;
 use crate::postgres::Client;
+use crate::postgres::catalog::SourceTable;
 use std::sync::atomic::Ordering;
 use tokio_postgres::types::Type;
 

@@ -1,15 +1,15 @@
 //! Integer keys that lie close together, as those of a bulk statement do: one scan of their range costs Postgres a
 //! third of as many look-ups. Rows between them that nobody asked for are passed over.
 
-use super::Found;
-use super::SourceTable;
-use super::cells;
+use super::cells::cells;
+use super::cells::values;
+use super::found::Found;
 use super::size;
-use super::values;
 use crate::core::error::Result;
 use crate::core::message::MarkedKey;
 use crate::core::value::Cell;
 use crate::core::value::binary::Wire;
+use crate::postgres::catalog::SourceTable;
 use crate::postgres::{Client, RowStream};
 use std::pin::Pin;
 use tokio_postgres::Row;
@@ -63,7 +63,7 @@ impl Span {
             return Ok(found);
         };
         let own = &source.table.key[0];
-        let id = match super::cell(source, *own, row.try_get(*own)?) {
+        let id = match super::cells::cell(source, *own, row.try_get(*own)?) {
             Ok(Cell::Integer(id)) => id,
             _ => i64::MIN,
         };

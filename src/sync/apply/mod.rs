@@ -1,6 +1,7 @@
 //! The applying half of a step: batches to the replica, each from the head that the one before left.
 
 pub(super) mod budget;
+pub(super) mod displaced;
 pub(super) mod rejected;
-pub(super) mod rivals;
+mod rivals;
 pub(super) mod writer;

@@ -2,6 +2,7 @@
 //! rows are written, a value of it may have moved from one row to another. They make way within the transaction that
 //! was rejected. Those that it does not write itself are marked first, so that they are read again.
 
+use super::displaced::Displaced;
 use crate::core::batch::{Item, State};
 use crate::core::error::{Class, Error, Result};
 use crate::core::message;
@@ -9,37 +10,13 @@ use crate::core::schema::Table;
 use crate::core::value::{Cell, Key};
 use crate::postgres::books::dead_letters;
 use crate::replica::{Replica, Work};
-use crate::sync::Session;
+use crate::sync::session::Session;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Keys of one mark, as the capture triggers make them.
 const MARKED_KEYS: usize = 500;
-
-/// Keys that made way, with the key of the row for which they did, until they are written again: of two rows that
-/// have the same value in Postgres, only one may push the other out. Kept for the life of a worker.
-#[derive(Debug, Default)]
-pub(in crate::sync) struct Displaced(Mutex<BTreeMap<(String, Key), Key>>);
-
-impl Displaced {
-    /// Whether `key` made way for a row of `other`.
-    fn has(&self, table: &str, key: &Key, other: &Key) -> bool {
-        self.lock().get(&(table.to_owned(), key.clone())) == Some(other)
-    }
-
-    /// Nothing is known of this key any more: it was written, or is a dead letter.
-    pub fn forget(&self, item: &Item) {
-        let mut displaced = self.lock();
-        if !displaced.is_empty() {
-            displaced.remove(&(item.table.name.clone(), item.key.clone()));
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<(String, Key), Key>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 /// Keys that a step has written, as hashes: what it wrote is as its snapshot has it, and collides for good.
 #[derive(Debug, Default)]

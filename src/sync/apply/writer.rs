@@ -6,37 +6,20 @@ use super::rivals::{self, Written};
 use crate::core::batch::Item;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::Message;
-use crate::core::schema::Table;
+use crate::core::position::{Entry, Head, Witness};
 use crate::core::value::Cell;
 use crate::core::{failpoint, message};
 use crate::postgres::books::dead_letters::{DeadLetter, Refusal, Supersedable, Superseded};
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::queue::Taken;
-use crate::replica::head::{Entry, Freshness, Head, Witness};
+use crate::replica::head::Freshness;
 use crate::replica::{Encoded, Work, head};
-use crate::sync::Session;
+use crate::sync::chunk::Chunk;
+use crate::sync::session::Session;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 use tokio::sync::mpsc::Receiver;
-
-/// A batch on its way to the replica.
-pub(in crate::sync) struct Chunk {
-    /// Tables to empty first.
-    pub emptied: Vec<Arc<Table>>,
-    /// What the keys become.
-    pub items: Arc<Vec<Item>>,
-    /// Image messages that are wholly applied with it.
-    pub images: Vec<i64>,
-    /// The messages that it came from.
-    pub taken: Arc<Vec<Taken>>,
-    /// Those of them that name its keys; for pages of a table the name of the step.
-    pub witness: Arc<Witness>,
-    /// Messages left on the queue.
-    pub left: i64,
-    /// Whether the queue is empty at the snapshot and this is the last of it.
-    pub caught_up: bool,
-}
 
 /// Applies.
 pub(in crate::sync) struct Writer<'s> {

@@ -5,7 +5,7 @@ use crate::core::error::{Error, Result};
 use crate::core::schema::{Schema, Table, quote};
 use crate::replica::Replica;
 use crate::replica::inventory::{Found, Inventory};
-use crate::sync::Worker;
+use crate::sync::worker::Worker;
 
 /// The tables of Capgo's worker, each with this column as its primary key.
 const CAPGO: [&str; 7] = ["app_versions", "apps", "channel_devices", "channels", "manifest", "orgs", "stripe_info"];

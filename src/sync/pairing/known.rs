@@ -9,7 +9,7 @@ use crate::postgres::drift::shape::Shape;
 use crate::postgres::drift::traits::Traits;
 use crate::postgres::drift::watch::Watch;
 use crate::postgres::drift::{evolve, traits};
-use crate::sync::Worker;
+use crate::sync::worker::Worker;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -5,15 +5,15 @@
 use super::known::Known;
 use crate::core::error::{Class, Result};
 use crate::core::failpoint;
+use crate::core::position::Head;
 use crate::postgres::books::resyncs;
 use crate::postgres::books::resyncs::Reason;
 use crate::postgres::drift::shape;
 use crate::postgres::{Client, drift};
 use crate::replica::change;
 use crate::replica::change::Change;
-use crate::replica::head::Head;
-use crate::sync::Session;
 use crate::sync::alone::alone;
+use crate::sync::session::Session;
 use std::collections::BTreeMap;
 
 impl Session<'_> {

@@ -1,59 +1,17 @@
 //! What messages say: a reader sorts those it took into images, marked keys and dead letters. No IO.
 
 use super::reader::Reader;
-use crate::core::batch::Batch;
+use super::said::{Intake, Said};
 use crate::core::message;
 use crate::core::message::{MarkedKey, Message};
 use crate::core::schema::Table;
 use crate::postgres::books::dead_letters::{DeadLetter, Refusal};
 use crate::postgres::queue::Taken;
 use crate::sync::fault::NO_UTF8_KEY;
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Sum of shares of a group that is full, but for rounding.
 const FULL: f64 = 1.0 + 1e-9;
-
-/// What a message says.
-pub(in crate::sync) type Said = Result<Message, message::Problem>;
-
-/// What a group of messages says.
-#[derive(Default)]
-pub(in crate::sync) struct Intake {
-    /// Images, merged.
-    pub batch: Batch,
-    /// Marked keys of each table, once each, in an order that its index likes.
-    pub marks: BTreeMap<String, Vec<MarkedKey>>,
-    /// Truncated tables.
-    pub truncated: BTreeSet<String>,
-    /// Messages that carry the images.
-    pub images: Vec<i64>,
-    /// Messages that mark keys, or count as such.
-    pub marking: Vec<i64>,
-    /// Messages for tables that are not replicated.
-    pub skipped: BTreeMap<String, u64>,
-}
-
-impl Intake {
-    fn mark(&mut self, table: &Table, keys: Vec<MarkedKey>, message: &Taken) {
-        self.marks.entry(table.name.clone()).or_default().extend(keys);
-        self.marking.push(message.msg_id);
-    }
-
-    fn marks_table(&self, table: &str) -> bool {
-        self.marks.contains_key(table) || self.truncated.contains(table)
-    }
-
-    fn order_keys(&mut self) {
-        for keys in self.marks.values_mut() {
-            // Shorter ones first: numbers are then in their order, as their index has them.
-            keys.sort_unstable_by(|a, b| {
-                a.iter().map(String::len).cmp(b.iter().map(String::len)).then_with(|| a.cmp(b))
-            });
-            keys.dedup();
-        }
-    }
-}
 
 /// Whether something in a key was replaced because it is no UTF-8.
 pub(in crate::sync) fn is_damaged(key: &MarkedKey) -> bool {

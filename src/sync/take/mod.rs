@@ -6,5 +6,6 @@ mod marked_rows;
 pub(super) mod page_sizes;
 pub(super) mod pages;
 pub(super) mod reader;
+mod said;
 pub(super) mod slow;
 pub(super) mod throttle;

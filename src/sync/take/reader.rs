@@ -2,11 +2,12 @@
 //! batches to the writer, until the queue is empty at the step's snapshot or the step has had its share; then `pages`
 //! of tables that are rebuilt. Writes nothing.
 
-use super::intake::{Intake, Said};
+use super::said::{Intake, Said};
 use crate::core::batch::{Batch, Item};
 use crate::core::error::{Error, Result};
 use crate::core::failpoint;
 use crate::core::message::MarkedKey;
+use crate::core::position::Witness;
 use crate::core::schema::Table;
 use crate::postgres::books::dead_letters;
 use crate::postgres::books::dead_letters::{DeadLetter, Supersedable, Superseded};
@@ -15,10 +16,9 @@ use crate::postgres::books::resyncs::Resync;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::queue::Taken;
 use crate::postgres::{queue, rows};
-use crate::replica::head::Witness;
-use crate::sync::Session;
-use crate::sync::apply::writer::Chunk;
+use crate::sync::chunk::Chunk;
 use crate::sync::fault::{Fault, STATEMENT_TIME, limited};
+use crate::sync::session::Session;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

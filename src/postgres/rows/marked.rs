@@ -1,0 +1,106 @@
+//! Rows under marked keys, as they come: by the keys, or as a span of them.
+
+use super::cells::{cell, cells, fit, values};
+use super::expression::selected;
+use super::found::Found;
+use super::size;
+use super::span::Span;
+use crate::core::error::Result;
+use crate::core::message::MarkedKey;
+use crate::postgres::catalog::SourceTable;
+use crate::postgres::{Client, RowStream};
+use futures_util::TryStreamExt;
+use std::pin::Pin;
+use tokio_postgres::Row;
+use tokio_postgres::types::{ToSql, Type};
+
+/// Rows as they come, one for each key that is asked for, in any order.
+pub struct Reading {
+    rows: Pin<Box<RowStream>>,
+    span: Option<Span>,
+    is_over: bool,
+    /// Bytes of the rows so far.
+    pub bytes: usize,
+}
+
+/// Starts reading the rows under `keys`.
+///
+/// With `may_span`, keys that lie close together are read as one range: rows between them that nobody asked for are
+/// read, too, and what is wrong with one of them is an error.
+pub async fn read(client: &Client, source: &SourceTable, keys: &[MarkedKey], may_span: bool) -> Result<Reading> {
+    let span = if may_span { Span::of(source, keys) } else { None };
+    let rows = match &span {
+        Some(span) => span.read(client, source).await?,
+        None => {
+            let column = |i: usize| keys.iter().map(|key| key[i].as_str()).collect();
+            let columns: Vec<Vec<&str>> = (0..source.table.key.len()).map(column).collect();
+            let parameters = columns.iter().map(|c| (c as &(dyn ToSql + Sync), Type::TEXT_ARRAY));
+            Box::pin(client.query_typed_raw(&read_sql(source), parameters.collect::<Vec<_>>()).await?)
+        }
+    };
+    Ok(Reading { rows, span, is_over: false, bytes: 0 })
+}
+
+impl Reading {
+    /// The next key; `None` after the last.
+    pub async fn next(&mut self, source: &SourceTable) -> Result<Option<Found>> {
+        loop {
+            let wants_row = !self.is_over && !self.span.as_ref().is_some_and(Span::has_row);
+            let row = if wants_row { self.rows.try_next().await? } else { None };
+            self.is_over |= wants_row && row.is_none();
+            self.bytes += row.as_ref().map_or(0, Row::raw_size_bytes);
+            let found = match (&mut self.span, row) {
+                (Some(span), row) => span.found(source, row)?,
+                (None, Some(row)) => Some(decode(source, &row)?),
+                (None, None) => None,
+            };
+            if found.is_some() || self.is_over {
+                return Ok(found);
+            }
+        }
+    }
+}
+
+/// Joins the marked keys to their rows. Names of the key list end in a suffix that no column of the
+/// source has, because `where` is written with bare column names.
+fn read_sql(source: &SourceTable) -> String {
+    let table = &source.table;
+    let (mut names, mut arrays, mut casts, mut marked, mut equal) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (i, &position) in table.key.iter().enumerate() {
+        let column = &source.columns[position];
+        names.push(format!("_pgflume_k{i}"));
+        arrays.push(format!("pg_catalog.unnest(${}::pg_catalog.text[])", i + 1));
+        casts.push(format!("{} as _pgflume_v{i}", column.made_from(&format!("_pgflume_k{i}"))));
+        marked.push(selected(table.columns[position].kind, column, &format!("k._pgflume_v{i}")));
+        equal.push(format!("{} {} k._pgflume_v{i}", source.compared(position), column.equals));
+    }
+    let values: Vec<_> = values(source).enumerate().map(|(i, value)| format!("{value} as _pgflume_c{i}")).collect();
+    let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
+    let rows = size::rows(source, &format!(" where {}{filter}", equal.join(" and ")), "");
+    // Kept apart, so that the filter sees the rows of these keys only: else it might be run for all of a small table.
+    let apart = if table.filter.is_some() { " offset 0" } else { source.fence() };
+    format!(
+        "select k._pgflume_n, {}, r.* from (select _pgflume_n, {} from rows from ({}) with ordinality as u({}, _pgflume_n)) k \
+         left join lateral (select true as _pgflume_found, {} from {rows}{apart}) r on true",
+        marked.join(", "),
+        casts.join(", "),
+        arrays.join(", "),
+        names.join(", "),
+        values.join(", "),
+    )
+}
+
+/// Converts one row of [`read_sql`].
+fn decode(source: &SourceTable, row: &Row) -> Result<Found> {
+    let width = source.table.key.len();
+    let position = usize::try_from(row.try_get::<_, i64>(0)? - 1).unwrap_or_default();
+    let key = source.table.key.iter().enumerate().map(|(i, &p)| Ok(cell(source, p, row.try_get(1 + i)?)));
+    let key = fit(width, key)?;
+    let found: Option<bool> = row.try_get(1 + width)?;
+    let cells = match found {
+        Some(_) => Some(cells(source, row, 2 + width)?),
+        None => None,
+    };
+    Ok(Found { position, key, cells })
+}

@@ -1,0 +1,87 @@
+//! The seam to libSQL: what a database has to do, whether it is a file or a server.
+
+use super::hrana;
+use crate::core::batch::Item;
+use crate::core::error::Result;
+use crate::core::schema::Table;
+use crate::core::value::Cell;
+use async_trait::async_trait;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// One SQL statement with its parameters.
+#[derive(Debug, Clone)]
+pub struct Statement {
+    /// Text with `?1`, `?2`, …
+    pub sql: String,
+    /// The parameters.
+    pub args: Vec<Cell>,
+}
+
+impl Statement {
+    /// A statement with parameters.
+    pub fn new(sql: impl Into<String>, args: Vec<Cell>) -> Self {
+        Self { sql: sql.into(), args }
+    }
+}
+
+impl From<String> for Statement {
+    fn from(sql: String) -> Self {
+        Self::new(sql, Vec::new())
+    }
+}
+
+/// Rows of a query.
+pub type Rows = Vec<Vec<Cell>>;
+
+/// One write transaction.
+#[derive(Debug, Clone, Default)]
+pub struct Work {
+    /// Run first; a failure of the very first one fails the transaction before anything is written.
+    pub before: Vec<Statement>,
+    /// Tables to empty.
+    pub emptied: Vec<Arc<Table>>,
+    /// All items of the batch, sorted by table and key.
+    pub items: Arc<Vec<Item>>,
+    /// Those of them that this transaction applies: deletes first, then upserts.
+    pub range: Range<usize>,
+    /// What [`Store::encode`] made of all of them.
+    pub encoded: Encoded,
+    /// Run last.
+    pub after: Vec<Statement>,
+    /// Tables or indexes are made, copied or dropped, which takes as long as they are large.
+    pub is_long: bool,
+}
+
+impl Work {
+    /// The items of this transaction.
+    pub fn items(&self) -> &[Item] {
+        &self.items[self.range.clone()]
+    }
+}
+
+/// Items as a store sends them; empty where it does so as they are.
+pub type Encoded = Arc<Vec<hrana::Step>>;
+
+/// A libSQL database. Every implementation passes `tests/suite/store.rs`.
+///
+/// An error's class tells what happened: `Retry` and `Reject` mean that nothing was written, `Unknown`
+/// that a transaction may or may not have been committed.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Reads what the last committed write transaction left (never an older state).
+    async fn query(&self, statement: Statement) -> Result<Rows>;
+    /// Reads with one SELECT, which sees one committed state; maybe an older one, where the database is a
+    /// read replica of another.
+    async fn read(&self, statement: Statement) -> Result<Rows>;
+    /// Runs one `BEGIN IMMEDIATE … COMMIT`: all of it or nothing.
+    async fn write(&self, work: Work) -> Result<()>;
+    /// Fails where the database is no longer the one that was opened, as far as that shows without asking it.
+    async fn look(&self) -> Result<()> {
+        Ok(())
+    }
+    /// Prepares items for [`write`](Self::write), while another write goes on.
+    async fn encode(&self, _items: &Arc<Vec<Item>>) -> Encoded {
+        Encoded::default()
+    }
+}

@@ -1,0 +1,25 @@
+//! What a reader hands to the writer.
+
+use crate::core::batch::Item;
+use crate::core::position::Witness;
+use crate::core::schema::Table;
+use crate::postgres::queue::Taken;
+use std::sync::Arc;
+
+/// A batch on its way to the replica.
+pub(in crate::sync) struct Chunk {
+    /// Tables to empty first.
+    pub emptied: Vec<Arc<Table>>,
+    /// What the keys become.
+    pub items: Arc<Vec<Item>>,
+    /// Image messages that are wholly applied with it.
+    pub images: Vec<i64>,
+    /// The messages that it came from.
+    pub taken: Arc<Vec<Taken>>,
+    /// Those of them that name its keys; for pages of a table the name of the step.
+    pub witness: Arc<Witness>,
+    /// Messages left on the queue.
+    pub left: i64,
+    /// Whether the queue is empty at the snapshot and this is the last of it.
+    pub caught_up: bool,
+}

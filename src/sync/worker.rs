@@ -1,0 +1,175 @@
+//! What one process knows of one queue and its replica, from one drain to the next.
+
+use super::apply::budget::Budget;
+use super::apply::displaced::Displaced;
+use super::apply::rejected::Rejected;
+use super::circuit::Circuit;
+use super::drained::{Drained, Totals};
+use super::fault;
+use super::gate::Gate;
+use super::take::page_sizes::PageSizes;
+use super::take::slow::SlowKeys;
+use super::take::throttle::Throttle;
+use crate::config::Config;
+use crate::core::error::Error;
+use crate::core::queue_name::QueueName;
+use crate::core::schema::Schema;
+use crate::postgres::{PgUrl, queue};
+use crate::replica::target::Target;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A worker: what it replicates, from where, to where.
+pub struct Worker {
+    pub(in crate::sync) postgres: PgUrl,
+    pub(in crate::sync) target: Target,
+    pub(in crate::sync) schema: Arc<Schema>,
+    pub(in crate::sync) queue: QueueName,
+    pub(in crate::sync) gate: Gate,
+    pub(in crate::sync) stopping: AtomicBool,
+    /// Nukes that wait for the drain to end.
+    pub(in crate::sync) nukes: AtomicI64,
+    /// How many messages the next take asks for.
+    pub(in crate::sync) take_messages: AtomicI64,
+    pub(in crate::sync) page_sizes: PageSizes,
+    pub(in crate::sync) budget: Budget,
+    pub(in crate::sync) rejected: Rejected,
+    pub(in crate::sync) displaced: Displaced,
+    pub(in crate::sync) slow: SlowKeys,
+    /// How long one statement may read rows.
+    pub(in crate::sync) statement_time: Duration,
+    /// Bytes beyond which a row or a message is not fetched.
+    pub(in crate::sync) row_bytes: i64,
+    pub(in crate::sync) throttle: Throttle,
+    pub(in crate::sync) totals: Mutex<Totals>,
+    /// Why the last drain failed.
+    pub(in crate::sync) failure: Mutex<Option<String>>,
+    /// Tables that the last drain left alone, and why.
+    pub(in crate::sync) paused: Mutex<BTreeMap<String, String>>,
+    pub(in crate::sync) circuit: Circuit,
+    pub(in crate::sync) ends_caught_up: bool,
+    /// How long acknowledged messages are kept; `None`: not at all.
+    pub(in crate::sync) retention: Option<Duration>,
+    /// Rows of a replica that was never written to may be replaced.
+    pub(in crate::sync) adopt: bool,
+}
+
+impl Worker {
+    /// A worker for `config`; connects to nothing yet.
+    pub fn new(config: Config) -> Self {
+        let Config { postgres, target, schema, queue, rows_per_second, retention, row_bytes, adopt } = config;
+        Self {
+            postgres,
+            target,
+            schema,
+            queue,
+            gate: Gate::default(),
+            stopping: AtomicBool::new(false),
+            nukes: AtomicI64::new(0),
+            take_messages: AtomicI64::new(queue::FIRST_TAKE_MESSAGES),
+            page_sizes: PageSizes::default(),
+            budget: Budget::default(),
+            rejected: Rejected::default(),
+            displaced: Displaced::default(),
+            slow: SlowKeys::default(),
+            statement_time: fault::STATEMENT_TIME,
+            row_bytes,
+            throttle: Throttle::new(rows_per_second),
+            totals: Mutex::default(),
+            failure: Mutex::default(),
+            paused: Mutex::default(),
+            circuit: Circuit::default(),
+            ends_caught_up: false,
+            retention: Some(retention).filter(|window| !window.is_zero()),
+            adopt,
+        }
+    }
+
+    /// A drain of it ends with the first step that leaves nothing at its snapshot, even if more was written
+    /// meanwhile: for commands, which would never end beside writers that go on.
+    pub fn ending_caught_up(mut self) -> Self {
+        self.ends_caught_up = true;
+        self
+    }
+
+    /// The statements that read rows may take so long, in place of a minute.
+    pub fn reading_within(mut self, time: Duration) -> Self {
+        self.statement_time = time.min(fault::STATEMENT_TIME);
+        self
+    }
+
+    /// The source.
+    pub fn postgres(&self) -> &PgUrl {
+        &self.postgres
+    }
+
+    /// The replica.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// What is replicated.
+    pub fn schema(&self) -> &Arc<Schema> {
+        &self.schema
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &QueueName {
+        &self.queue
+    }
+
+    /// Whether acknowledged messages are kept.
+    pub(in crate::sync) fn keeps(&self) -> bool {
+        self.retention.is_some()
+    }
+
+    /// Ends drains after the step in hand.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`stop`](Self::stop) was called.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether a running drain should end after its step: the process stops, or a nuke waits.
+    pub(in crate::sync) fn is_to_end(&self) -> bool {
+        self.is_stopping() || self.nukes.load(Ordering::Relaxed) > 0
+    }
+
+    /// Waits until no drain runs in this process.
+    pub async fn idle(&self) {
+        self.gate.idle().await;
+    }
+
+    /// Whether calls are let through.
+    pub fn circuit(&self) -> &Circuit {
+        &self.circuit
+    }
+
+    pub(in crate::sync) fn count(&self, done: &Drained, is_failed: bool) {
+        self.totals.lock().unwrap_or_else(PoisonError::into_inner).add(done, is_failed);
+    }
+
+    /// Why its last drain failed; `None` where it did not.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tables whose changes its last drain left on the queue, and why.
+    pub fn paused(&self) -> BTreeMap<String, String> {
+        self.paused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(in crate::sync) fn note_failure(&self, error: Option<&Error>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = error.map(ToString::to_string);
+    }
+
+    /// What it did so far.
+    pub fn totals(&self) -> Totals {
+        *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
