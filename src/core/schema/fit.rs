@@ -1,7 +1,7 @@
 //! Which [`ColumnType`] holds a Postgres type without loss. Takes a type as the catalog shows it, gives a
 //! verdict or the type to declare. A table, no IO.
 //!
-//! "Without loss" is about what Postgres tells apart. Known exceptions, all of them in the README: SQLite
+//! "Without loss" is about what Postgres tells apart. Known exceptions, all of them in docs/types.md: SQLite
 //! has no −0; `numeric` as INTEGER drops zeros behind the point (and makes a dead letter of everything
 //! else that is no whole number); in an array of jsonb SQL NULL and the JSON value null are one.
 

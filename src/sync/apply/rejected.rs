@@ -47,7 +47,7 @@ impl Rejected {
         (rows.in_a_row, rows.all) = (rows.in_a_row + 1, rows.all + 1);
         let what = match rows {
             Rows { in_a_row, has_taken: false, .. } if *in_a_row >= 2 * DOUBTFUL => "any row".to_owned(),
-            Rows { all, .. } if *all >= MAX_REJECTED => format!("more than {MAX_REJECTED} rows"),
+            Rows { all, .. } if *all >= MAX_REJECTED => format!("{MAX_REJECTED} rows and more"),
             _ if time >= MAX_TIME => format!("so many rows that finding them takes more than {} s", MAX_TIME.as_secs()),
             rows => return Ok(rows.in_a_row == DOUBTFUL && !rows.has_taken),
         };

@@ -14,7 +14,7 @@ use crate::sync::fault::{Fault, STATEMENT_TIME, limited};
 use crate::sync::session::Session;
 use crate::sync::take::pages::key_of;
 use futures_util::TryStreamExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 /// Rows compared by one request.
@@ -57,14 +57,40 @@ pub(in crate::sync) struct PagesRead {
 /// Rows of a page while it compares: whoever wants the queue waits for no more than a page to be read and compared.
 const PAGE_ROWS: i64 = 4_000;
 
-/// Reads pages and sends them in parts until the time or the sample is spent, or another worker wants the queue. A page that Postgres cannot
-/// put out is tried with fewer rows, until the row that is at fault stands alone.
+/// How long a step goes on comparing where nobody else wants the queue: its snapshot holds back vacuum, its locks hold
+/// back DDL.
+const STEP_TIME: Duration = Duration::from_secs(2);
+
+/// What a step compares before it makes way for others: beginning one takes about half as long.
+const TURN: Duration = Duration::from_millis(40);
+
+/// The time of one step's comparison.
+#[derive(Clone, Copy)]
+pub(super) struct Share {
+    began: Instant,
+}
+
+impl Share {
+    /// That of a step that begins to compare.
+    pub fn begin() -> Self {
+        Self { began: Instant::now() }
+    }
+
+    /// Whether it is spent, or another worker wants the queue and the step had its turn.
+    pub async fn is_spent(self, session: &Session<'_>) -> Result<bool> {
+        let spent = self.began.elapsed();
+        Ok(spent >= STEP_TIME || spent >= TURN && session.is_wanted().await?)
+    }
+}
+
+/// Reads pages and sends them in parts until the sample or the step's share is spent. A page that Postgres cannot put
+/// out is tried with fewer rows, until the row that is at fault stands alone.
 pub(in crate::sync) async fn read_pages(
     session: &Session<'_>,
     source: &SourceTable,
     mut cursor: Option<Vec<String>>,
     quota: i64,
-    deadline: Instant,
+    share: Share,
     sender: mpsc::Sender<Part>,
 ) -> Result<PagesRead> {
     let client = &session.client;
@@ -94,7 +120,7 @@ pub(in crate::sync) async fn read_pages(
         }
         all.rows += page.rows;
         cursor = page.cursor;
-        if page.is_end || all.rows >= quota || Instant::now() >= deadline || session.is_wanted().await? {
+        if page.is_end || all.rows >= quota || share.is_spent(session).await? {
             return Ok(PagesRead { cursor, is_end: page.is_end, ..all });
         }
     }

@@ -18,7 +18,7 @@ use crate::replica::{Encoded, Replica};
 use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::chunk::Chunk;
 use crate::sync::compare::excused::Excused;
-use crate::sync::compare::pages::{CHUNK_ROWS, Ends, Part, moved, read_pages};
+use crate::sync::compare::pages::{CHUNK_ROWS, Ends, Part, Share, moved, read_pages};
 use crate::sync::compare::report::{Counters, EXAMPLES, Example, Kind, Options, Report, TableReport};
 use crate::sync::session::Session;
 use crate::sync::take::absent::{Absent, absent};
@@ -27,10 +27,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
-
-/// How long a step goes on comparing where nobody else wants the queue: its snapshot holds back vacuum, its locks hold
-/// back DDL.
-const STEP_TIME: Duration = Duration::from_secs(2);
 
 /// Bytes of a row of a table that was never analyzed: a guess on the small side, so that a sample is not too small.
 const ROW_BYTES: i64 = 50;
@@ -162,7 +158,7 @@ impl Verification {
         mut applied: Applied,
         looked_at: &Replica,
     ) -> Result<Finished> {
-        let deadline = Instant::now() + STEP_TIME;
+        let share = Share::begin();
         let mut has_saved = false;
         while let Some(name) = self.todo.last().cloned() {
             let Some(source) = session.sources.get(&name) else {
@@ -176,11 +172,11 @@ impl Verification {
             if !session.locked.contains(&name) {
                 return Err(Error::retry("a table was altered while it was compared; it is compared again"));
             }
-            let (after, saved) = self.part(session, source, looked_at, snapshot, applied, deadline).await?;
+            let (after, saved) = self.part(session, source, looked_at, snapshot, applied, share).await?;
             applied = after;
             has_saved |= saved;
-            let is_over = Instant::now() >= deadline || session.beside.is_waited_for();
-            if is_over || session.worker.is_stopping() || session.is_wanted().await? {
+            let is_over = session.beside.is_waited_for() || session.worker.is_stopping();
+            if is_over || share.is_spent(session).await? {
                 break;
             }
         }
@@ -195,7 +191,7 @@ impl Verification {
         target: &Replica,
         snapshot: &Snapshot,
         mut applied: Applied,
-        deadline: Instant,
+        share: Share,
     ) -> Result<(Applied, bool)> {
         let name = &source.table.name;
         wait_for(target, session, &applied.head).await?;
@@ -205,7 +201,7 @@ impl Verification {
         let mut repairs = Vec::new();
         let here = Here { session, source, head: &applied.head, excused: &excused, target };
         match pass.phase {
-            Phase::Compare => self.compare(&here, &mut pass, &mut repairs, deadline).await?,
+            Phase::Compare => self.compare(&here, &mut pass, &mut repairs, share).await?,
             _ => self.sweep(&here, &mut pass, &mut repairs).await?,
         }
         let has_repaired = !repairs.is_empty();
@@ -285,16 +281,10 @@ impl Verification {
     }
 
     /// Pages of the source, in key order, are looked for in the replica. Reading runs one part ahead.
-    async fn compare(
-        &mut self,
-        here: &Here<'_>,
-        pass: &mut Pass,
-        repairs: &mut Vec<Item>,
-        deadline: Instant,
-    ) -> Result<()> {
+    async fn compare(&mut self, here: &Here<'_>, pass: &mut Pass, repairs: &mut Vec<Item>, share: Share) -> Result<()> {
         let (sender, receiver) = mpsc::channel(1);
         let quota = self.quota.unwrap_or(i64::MAX);
-        let reading = read_pages(here.session, here.source, pass.cursor.clone(), quota, deadline, sender);
+        let reading = read_pages(here.session, here.source, pass.cursor.clone(), quota, share, sender);
         let after = pass.cursor.as_ref().map(|cursor| key_of(here.source, &page::marked(here.source, cursor)));
         let comparing = self.compare_parts(here, after, receiver, repairs);
         // Reading fails too if comparing does: its error is the one to report.
