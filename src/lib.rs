@@ -15,9 +15,12 @@
 //! 7. **No SQL from outside.** Identifiers come from the checked schema or the catalog, quoted; values are parameters.
 //! 8. **Bounded.** Rows, bytes and time of a batch, tries, memory and bodies are named constants with their reason.
 //!
-//! Arrows point one way: [`cli`], [`http`] → use cases ([`sync`], [`status`], [`alter`], [`capture`], [`init`], [`demo`]) →
-//! [`drift`], [`queue`], [`source`], [`replica`] → the core, which does no IO ([`schema`], [`message`], [`value`],
-//! [`batch`], [`reconcile`]).
+//! Arrows point one way, and no two files use each other in a circle; `tests/house.rs` holds both:
+//!
+//! - [`cli`], [`http`], [`demo`]: who comes in, and by which door;
+//! - [`operate`]: what people ask for; [`sync`]: the drain and its steps;
+//! - [`config`]: flags and variables; [`postgres`]: all that speaks to Postgres; [`replica`]: all that speaks libSQL;
+//! - [`mod@core`]: what is known without asking anybody. No IO.
 
 pub mod cli;
 pub mod config;
