@@ -3,8 +3,7 @@
 
 use crate::ground::{Ground, Table, connect};
 use crate::report::{Section, median, thousands};
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{SetupOptions, setup};
 use std::collections::BTreeMap;

@@ -1,9 +1,8 @@
 //! How fast a full queue becomes an equal replica.
 
-use crate::floors;
 use crate::ground::{Format, Ground, Home, Kind, Table};
-use crate::reference;
 use crate::report::{Section, median, thousands};
+use crate::{floors, reference};
 use std::collections::BTreeMap;
 
 /// What is drained, in the order of the report: the name, and what is done.

@@ -4,8 +4,7 @@
 use crate::ground::{Ground, Home, Kind, connect};
 use crate::parts::http;
 use crate::report::Section;
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::core::schema::Schema;
 use pgflume::core::value::Cell;
 use pgflume::postgres::PgUrl;

@@ -2,8 +2,7 @@
 
 use crate::parts::{Sqld, SqldOptions};
 use pgflume::config::Config;
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::core::schema::Schema;
 use pgflume::core::secret::Secret;
 use pgflume::core::value::Cell;

@@ -1,8 +1,6 @@
 //! Secrets, from `NAME` or from the file that `NAME_FILE` names; never from flags.
 
-use crate::core::config_error::ConfigError;
-use crate::core::config_error::wrong;
-use crate::core::config_error::{plain, trimmed};
+use crate::core::config_error::{ConfigError, plain, trimmed, wrong};
 use crate::core::secret::Secret;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,10 +1,9 @@
 //! What each request does. Answers are JSON unless the contract says otherwise; errors say what to do
 //! and hold no secret and no row value.
 
-use super::App;
 use super::auth::{Caller, Verb};
 use super::connections::{Occupation, Visit};
-use super::metrics;
+use super::{App, metrics};
 use crate::core::error::{Class, Error};
 use crate::operate::status::Status;
 use crate::operate::{resync, status};

@@ -2,10 +2,9 @@
 //! back. Every answer carries the head that it saw: the rows are those of one position, or the answer is
 //! worth nothing. Writes nothing.
 
-use super::Replica;
 use super::arrays::{arrays, is_large, row_slots};
-use super::statements;
 use super::store::Statement;
+use super::{Replica, statements};
 use crate::core::batch::{Item, State};
 use crate::core::error::{Class, Error, Result};
 use crate::core::position::Head;

@@ -1,13 +1,9 @@
 //! A local libSQL file: prepared statements in one transaction, on a blocking thread.
 //! `synchronous=FULL`, because NORMAL may lose what was acknowledged when the machine stops.
 
-use super::head;
-use super::statements;
-use super::store::Rows;
-use super::store::Statement;
-use super::store::Store;
-use super::store::Work;
-use super::words;
+use super::arrays::is_large;
+use super::store::{Rows, Statement, Store, Work};
+use super::{head, statements, words};
 use crate::core::error::{Class, Error, Result};
 use crate::core::value::Cell;
 use async_trait::async_trait;
@@ -231,7 +227,7 @@ impl Store for Local {
 }
 
 async fn read(connection: &libsql::Connection, statement: Statement) -> libsql::Result<Rows> {
-    let mut rows = connection.query(&statement.sql, params(&statement.args)).await?;
+    let mut rows = connection.query(&statement.sql, params(statement.args)).await?;
     let mut all = Rows::new();
     while let Some(row) = rows.next().await? {
         let cells = (0..row.column_count()).map(|i| row.get_value(i).map(cell));
@@ -264,14 +260,20 @@ async fn apply(connection: &libsql::Connection, work: &Work) -> libsql::Result<(
     for group in statements::deletes(work.items()) {
         let statement = connection.prepare(&statements::delete_key(group.table)).await?;
         for key in group.keys {
-            statement.execute(params(key)).await?;
+            statement.execute(params(key.to_vec())).await?;
             statement.reset();
         }
     }
     for group in statements::upserts(work.items()) {
-        let statement = connection.prepare(&statements::upsert_row(group.table, group.columns)).await?;
+        let sql = statements::upsert_row(group.table, group.columns);
+        let statement = connection.prepare(&sql).await?;
         for row in group.rows {
-            statement.execute(params(row)).await?;
+            // A prepared statement of the library copies its parameters once more.
+            if is_large(row) {
+                connection.execute(&sql, params(row.to_vec())).await?;
+                continue;
+            }
+            statement.execute(params(row.to_vec())).await?;
             statement.reset();
         }
     }
@@ -280,22 +282,22 @@ async fn apply(connection: &libsql::Connection, work: &Work) -> libsql::Result<(
 
 async fn run_all(connection: &libsql::Connection, statements: &[Statement]) -> libsql::Result<()> {
     for statement in statements {
-        connection.execute(&statement.sql, params(&statement.args)).await?;
+        connection.execute(&statement.sql, params(statement.args.clone())).await?;
     }
     Ok(())
 }
 
-fn params(cells: &[Cell]) -> libsql::params::Params {
-    libsql::params::Params::Positional(cells.iter().map(value).collect())
+fn params(cells: Vec<Cell>) -> libsql::params::Params {
+    libsql::params::Params::Positional(cells.into_iter().map(value).collect())
 }
 
-fn value(cell: &Cell) -> libsql::Value {
+fn value(cell: Cell) -> libsql::Value {
     match cell {
         Cell::Null => libsql::Value::Null,
-        Cell::Integer(i) => libsql::Value::Integer(*i),
-        Cell::Real(r) => libsql::Value::Real(*r),
-        Cell::Text(text) => libsql::Value::Text(text.clone()),
-        Cell::Blob(bytes) => libsql::Value::Blob(bytes.clone()),
+        Cell::Integer(i) => libsql::Value::Integer(i),
+        Cell::Real(r) => libsql::Value::Real(r),
+        Cell::Text(text) => libsql::Value::Text(text),
+        Cell::Blob(bytes) => libsql::Value::Blob(bytes),
     }
 }
 

@@ -11,6 +11,7 @@ pub mod hrana;
 pub mod inventory;
 mod keyed;
 pub mod local;
+mod refusal;
 pub mod remote;
 mod statements;
 mod store;

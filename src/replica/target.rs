@@ -1,8 +1,6 @@
 //! `LIBSQL_URL` and its token → [`Target`]. No IO.
 
-use crate::core::config_error::ConfigError;
-use crate::core::config_error::plain;
-use crate::core::config_error::wrong;
+use crate::core::config_error::{ConfigError, plain, wrong};
 use crate::core::secret::Secret;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

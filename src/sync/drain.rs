@@ -4,7 +4,7 @@ use super::compare::Verification;
 use super::drained::Drained;
 use super::patience::{answered, gap, wait_after};
 use super::session::Session;
-use super::step;
+use super::step::Outcome;
 use super::worker::Worker;
 use crate::core::error::{Error, Result};
 use crate::postgres::books::{progress, resyncs};
@@ -163,6 +163,7 @@ impl Worker {
         }
     }
 
+    /// Step after step, as [`next`](Self::next) says; the notes of this process that the last one has seen.
     pub(in crate::sync) async fn steps(
         &self,
         session: &mut Session<'_>,
@@ -170,70 +171,76 @@ impl Worker {
         deadline: Instant,
         done: &mut Drained,
     ) -> Result<u64> {
-        let is_over = || Instant::now() >= deadline || self.is_to_end();
-        let mut noted = false;
+        let mut has_noted = false;
         loop {
             let calls_here = self.gate.calls();
-            let step =
-                tokio::time::timeout(STEP_TIMEOUT, Box::pin(session.step(comparison.as_deref_mut(), deadline, done)))
-                    .await;
-            let outcome = step.unwrap_or_else(|_| Err(Error::unknown("a step hangs; its connection is given up")))?;
-            if comparison.as_ref().is_some_and(|comparison| comparison.is_done()) {
-                return Ok(calls_here);
-            }
-            if matches!(outcome, step::Outcome::Took { .. }) {
-                self.circuit.succeeded();
-            }
-            // Whoever has found the queue busy gets his turn before the comparison goes on.
-            if comparison.is_some() && session.is_wanted().await? {
-                tokio::time::sleep(gap()).await;
-            }
-            let is_spent = match outcome {
-                // A comparison waits for a gap between the steps of others; it holds nothing meanwhile.
-                step::Outcome::Busy if comparison.is_some() => {
-                    if is_over() {
-                        return Err(Error::retry("other drains left no gap for the comparison; try again"));
-                    }
-                    tokio::time::sleep(gap()).await;
-                    false
-                }
-                step::Outcome::Busy if noted => {
-                    done.busy = true;
-                    true
-                }
-                step::Outcome::Busy => {
-                    // Leave a note and try once more: the other drain reads notes after its last
-                    // step, so either it sees this one, or its lock is free now.
-                    progress::wake(&session.client, &self.queue).await?;
-                    noted = true;
-                    false
-                }
-                step::Outcome::Throttled => {
-                    let wait = self.throttle.wait();
-                    let is_spent = Instant::now() + wait >= deadline || self.is_to_end();
-                    if !is_spent {
-                        tokio::time::sleep(wait).await;
-                    }
-                    is_spent
-                }
-                step::Outcome::Took { caught_up } => {
-                    self.gate.set_queued(session.queued);
-                    (caught_up && session.ends_caught_up) || is_over()
-                }
-                step::Outcome::Again | step::Outcome::Empty { .. } if session.waits_for_locks() => {
-                    tokio::time::sleep(session.aside.rest()).await;
-                    is_over()
-                }
-                step::Outcome::Again => is_over(),
-                step::Outcome::Empty { calls } => {
-                    let noticed = progress::calls(&session.client, &self.queue).await? != calls
-                        || self.gate.calls() != calls_here;
-                    !noticed || is_over()
-                }
+            let step = Box::pin(session.step(comparison.as_deref_mut(), deadline, done));
+            let outcome = tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or_else(|_| Err(hung()))?;
+            let next = match comparison.as_deref() {
+                Some(comparison) if comparison.is_done() => Next::End,
+                Some(_) if session.is_wanted().await? => Next::Rest(gap()),
+                Some(_) if matches!(outcome, Outcome::Busy) => Next::Rest(gap()),
+                _ => self.next(session, outcome, calls_here, &mut has_noted).await?,
             };
-            if is_spent {
+            done.busy |= matches!(next, Next::GiveUp);
+            let rest = if let Next::Rest(rest) = next { rest } else { Duration::ZERO };
+            let is_over = Instant::now() + rest >= deadline || self.is_to_end();
+            if matches!(next, Next::End | Next::GiveUp) || is_over && !matches!(next, Next::Once) {
                 return Ok(calls_here);
+            }
+            if !rest.is_zero() {
+                tokio::time::sleep(rest).await;
             }
         }
     }
+
+    /// What comes after a step.
+    async fn next(
+        &self,
+        session: &mut Session<'_>,
+        outcome: Outcome,
+        calls_here: u64,
+        has_noted: &mut bool,
+    ) -> Result<Next> {
+        Ok(match outcome {
+            Outcome::Busy if *has_noted => Next::GiveUp,
+            Outcome::Busy => {
+                // The other drain reads notes after its last step: either it sees this one, or its lock is free now.
+                progress::wake(&session.client, &self.queue).await?;
+                *has_noted = true;
+                Next::Once
+            }
+            Outcome::Throttled => Next::Rest(self.throttle.wait()),
+            Outcome::Took { caught_up } => {
+                self.circuit.succeeded();
+                self.gate.set_queued(session.queued);
+                if caught_up && session.ends_caught_up { Next::End } else { Next::Step }
+            }
+            Outcome::Again | Outcome::Empty { .. } if session.waits_for_locks() => Next::Rest(session.aside.rest()),
+            Outcome::Again => Next::Step,
+            Outcome::Empty { calls } => {
+                let is_noticed =
+                    progress::calls(&session.client, &self.queue).await? != calls || self.gate.calls() != calls_here;
+                if is_noticed { Next::Step } else { Next::End }
+            }
+        })
+    }
+}
+
+/// What a drain does after a step.
+enum Next {
+    /// Another step, if there is time.
+    Step,
+    /// The same after a rest, during which nothing is held: others get their turn.
+    Rest(Duration),
+    /// Another step, whatever the time: a note was left that another drain may not see any more.
+    Once,
+    /// Nothing is left.
+    End,
+    /// Another drain has the queue, and will see the note.
+    GiveUp,
+}
+
+fn hung() -> Error {
+    Error::unknown("a step hangs; its connection is given up")
 }

@@ -155,24 +155,29 @@ impl Session<'_> {
         if !self.begin_locked().await? {
             return Ok(Begun::Not(Outcome::Again));
         }
-        let Some(snapshot) = progress::lock(&self.client, &self.worker.queue).await? else {
+        // One round trip: the second is sent behind the first.
+        let (worker, client) = (self.worker, &self.client);
+        let look = self.watch.look(client, &worker.schema, &worker.queue);
+        let (locked, seen) = futures_util::join!(progress::lock(client, &worker.queue), look);
+        let Some(snapshot) = locked? else {
             self.client.rollback().await?;
             return Ok(Begun::Not(Outcome::Busy));
         };
+        let seen = seen?;
         failpoint::reach(failpoint::LOCKED);
         let (beside, xid) = (self.beside.clone(), snapshot.xid.clone());
         beside.begin();
-        beside.unless_waited_for(&xid, Box::pin(self.go_on_at(snapshot, done))).await
+        beside.unless_waited_for(&xid, Box::pin(self.go_on_at(snapshot, &seen, done))).await
     }
 
     /// Brings both sides to where the step may go on.
-    async fn go_on_at(&mut self, snapshot: Snapshot, done: &mut Drained) -> Result<Begun> {
+    async fn go_on_at(&mut self, snapshot: Snapshot, seen: &str, done: &mut Drained) -> Result<Begun> {
         self.notes = snapshot.calls;
         if snapshot.has_losses {
             self.heal_losses().await?;
             return Ok(Begun::Not(Outcome::Again));
         }
-        if self.has_catalog_changed().await? {
+        if self.has_catalog_changed(seen).await? {
             return Ok(Begun::Not(Outcome::Again));
         }
         let is_here = snapshot.progress.address.as_ref() == Some(&self.address);

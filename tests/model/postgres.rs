@@ -2,8 +2,7 @@
 //! survives a crash, transactions, the lock on the progress row.
 
 use super::intake::witness;
-use pgflume::core::position::{Entry, Head};
-use pgflume::core::position::{Fate, Identity, Progress};
+use pgflume::core::position::{Entry, Fate, Head, Identity, Progress};
 use pgflume::core::reconcile::{Here, KeptStep};
 use std::rc::Rc;
 

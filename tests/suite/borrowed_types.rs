@@ -3,8 +3,7 @@
 
 use crate::support::{Db, Home, Path, Rig, config, schema};
 use pgflume::core::error::Error;
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{self, SetupOptions, SetupReport};
 use pgflume::sync::Worker;

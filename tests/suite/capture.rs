@@ -1,8 +1,7 @@
 //! What a write puts on the queue: every test makes tables, sets up, writes, and looks at the marks.
 
 use crate::support::{Db, schema};
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{SetupOptions, setup};
 

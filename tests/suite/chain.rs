@@ -3,8 +3,7 @@
 
 use crate::parts::PgNet;
 use crate::support::{Db, Home, Path, SECRET, Server, cluster, config, schema};
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::core::secret::Secret;
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{SetupOptions, setup};

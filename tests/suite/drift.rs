@@ -3,8 +3,7 @@
 
 use crate::support::{Db, Home, PATHS, Path, Rig, SECRET, Server, config, schema};
 use pgflume::core::error::Error;
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::operate::alter::{self, Report, Sides};
 use pgflume::operate::status;
 use pgflume::postgres::PgUrl;

@@ -1,12 +1,9 @@
 //! Databases of other encodings than UTF-8: what is sent to Postgres has only characters that each of them has.
 
 use crate::support::{Db, Home, Path, Rig, cluster, schema};
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
-use pgflume::operate::dead;
-use pgflume::operate::resync;
-use pgflume::operate::status;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::operate::verify::verify;
+use pgflume::operate::{dead, resync, status};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::books::dead_letters::Choice;
 use pgflume::postgres::capture::{self, SetupOptions};
@@ -16,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Files whose words are for people, and reach no server.
-const FOR_PEOPLE: [&str; 5] = ["src/config.rs", "src/postgres/url.rs", "src/init/", "src/cli/", "src/http/"];
+const FOR_PEOPLE: [&str; 5] = ["src/config/", "src/postgres/url.rs", "src/operate/init/", "src/cli/", "src/http/"];
 
 fn sources(directory: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();

@@ -7,9 +7,8 @@ use crate::snapshot::rebuilt;
 use crate::support::{Path, Rig, Server, config, schema, until};
 use crate::volume::set_up;
 use pgflume::operate::alter::{self, Sides};
-use pgflume::operate::dead;
-use pgflume::operate::resync;
 use pgflume::operate::status::{status, unready};
+use pgflume::operate::{dead, resync};
 use pgflume::postgres::books::dead_letters::Choice;
 use pgflume::postgres::capture::{SetupOptions, TeardownOptions, setup, teardown};
 use pgflume::postgres::{PgUrl, Purpose};
@@ -230,7 +229,7 @@ fn no_connection_is_opened_without_a_name() {
     for path in files {
         let text = std::fs::read_to_string(&path).unwrap();
         // The replica's file and the definition itself have a `connect` of their own; the demo is its own application.
-        let may_connect = ["replica/local.rs", "src/postgres.rs"].iter().any(|end| path.ends_with(end))
+        let may_connect = ["replica/local.rs", "src/postgres/mod.rs"].iter().any(|end| path.ends_with(end))
             || path.components().any(|part| part.as_os_str() == "demo");
         assert!(may_connect || !text.contains(".connect()"), "{} connects without a purpose", path.display());
         named.push_str(&text);

@@ -3,8 +3,7 @@
 //! log tells of those that somebody caught.
 
 use crate::support::{Db, Home, Path, SECRET, Server, config, schema};
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::demo::postgres::Cluster;
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{self, SetupOptions};

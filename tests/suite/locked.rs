@@ -3,13 +3,11 @@
 
 use crate::support::{Db, Home, Path, Rig, SECRET, Server, config, repository_schema, schema, until};
 use crate::volume::set_up;
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::operate::dead;
-use pgflume::postgres::PgUrl;
 use pgflume::postgres::books::dead_letters::Choice;
 use pgflume::postgres::books::progress;
-use pgflume::postgres::queue;
+use pgflume::postgres::{PgUrl, queue};
 use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use std::time::Duration;

@@ -2,8 +2,7 @@
 //! kind of trigger it is captured, no write of theirs fails, and every change is marked.
 
 use crate::support::{Db, Home, Path, Rig, schema};
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{self, SetupOptions};
 use std::fmt::Write as _;

@@ -2,8 +2,7 @@
 //! Each function that the owner plants writes a line into the server's log that says as whom it ran.
 
 use crate::support::{Db, Home, Path, Rig, config, schema};
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::demo::postgres::Cluster;
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{self, SetupOptions};

@@ -3,8 +3,7 @@
 use crate::parts::Pgbouncer;
 use crate::support::{Db, schema};
 use pgflume::core::error::Error;
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::core::secret::Secret;
 use pgflume::demo::postgres::{Cluster, Options};
 use pgflume::postgres::PgUrl;

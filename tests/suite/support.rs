@@ -3,10 +3,8 @@
 
 use crate::parts::http::Answer;
 use crate::parts::{Sqld, SqldOptions};
-use pgflume::config::Config;
-use pgflume::config::Signatures;
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::config::{Config, Signatures};
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::core::schema::Schema;
 use pgflume::core::secret::Secret;
 use pgflume::core::value::Cell;

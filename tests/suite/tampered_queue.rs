@@ -2,8 +2,7 @@
 //! notifications harm nobody.
 
 use crate::support::{Db, Home, Path, Rig, SECRET, Server, config, schema, until};
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::operate::status;
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{self, SetupOptions};

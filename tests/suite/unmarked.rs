@@ -3,8 +3,7 @@
 //! rows as they are has no table copied.
 
 use crate::support::{Db, Home, Path, Rig, newest_cluster, schema, start_cluster};
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::demo::postgres::Stop;
 use pgflume::operate::status;
 use pgflume::postgres::PgUrl;

@@ -3,8 +3,7 @@
 
 use crate::support::{Db, PATHS, Path, Rig, newest_cluster, schema};
 use crate::{parts::Pgbouncer, support};
-use pgflume::core::queue_name::DEFAULT_QUEUE;
-use pgflume::core::queue_name::QueueName;
+use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::demo::compare::{Verdict, compare};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{SetupOptions, setup};

@@ -2,9 +2,7 @@
 //! The formats are those of the types' send functions (`src/backend/utils/adt`); what comes out is what
 //! [`from_text`] makes of the same value's text.
 
-use super::Cell;
-use super::Mismatch;
-use super::from_text;
+use super::{Cell, Mismatch, from_text};
 use crate::core::schema::ColumnType;
 use tokio_postgres::types::Type;
 

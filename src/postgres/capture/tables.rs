@@ -3,13 +3,12 @@
 //! transaction that is rolled back.
 
 use super::facts::Inspected;
-use super::losses;
 use super::options::SetupOptions;
 use super::render::{Event, Source, Target};
-use super::takeover;
 use super::template::shown;
 use super::types::SourceColumn;
 use super::uses::{self, Uses};
+use super::{losses, takeover};
 use crate::core::error::{Error, Result};
 use crate::core::queue_name::QueueName;
 use crate::core::schema::{SourceName, Table, quoted_list};

@@ -1,10 +1,7 @@
 //! Reads a page of a table in the order of its key's index, at the step's snapshot, whatever the key's
 //! types and collations. Takes a client inside the step's transaction; changes nothing.
 
-use super::cells::Raw;
-use super::cells::Unfit;
-use super::cells::cells;
-use super::cells::values;
+use super::cells::{Raw, Unfit, cells, values};
 use super::expression::expression;
 use super::first::first_row;
 use super::size;

@@ -1,8 +1,7 @@
 //! Integer keys that lie close together, as those of a bulk statement do: one scan of their range costs Postgres a
 //! third of as many look-ups. Rows between them that nobody asked for are passed over.
 
-use super::cells::cells;
-use super::cells::values;
+use super::cells::{cells, values};
 use super::found::Found;
 use super::size;
 use crate::core::error::Result;

@@ -17,10 +17,9 @@ use crate::sync::session::Session;
 use std::collections::BTreeMap;
 
 impl Session<'_> {
-    /// Whether DDL came since the catalog was read; then it has been read again.
-    pub(in crate::sync) async fn has_catalog_changed(&mut self) -> Result<bool> {
+    /// Whether DDL came since the catalog was read, by what the step has `seen` of it; then it has been read again.
+    pub(in crate::sync) async fn has_catalog_changed(&mut self, seen: &str) -> Result<bool> {
         let (worker, client) = (self.worker, &self.client);
-        let seen = self.watch.look(client, &worker.schema, &worker.queue).await?;
         if seen == self.fingerprint {
             return Ok(false);
         }

@@ -2,9 +2,8 @@
 //! requests off `net.http_request_queue` once their transaction has committed, sends each over
 //! real HTTP on a thread of its own, and records the outcome in `net._http_response`.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 

@@ -1,12 +1,11 @@
 //! A child process with a log file, a guard that outlives us, and waiting by condition.
 
-use std::fs;
 use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 /// The longest that a part may take to start, on a loaded machine.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
