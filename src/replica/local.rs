@@ -1,14 +1,11 @@
 //! A local libSQL file: prepared statements in one transaction, on a blocking thread.
 //! `synchronous=FULL`, because NORMAL may lose what was acknowledged when the machine stops.
 
-use super::arrays::is_large;
+use super::sqlite::{self, Connection, Failure};
 use super::store::{Rows, Statement, Store, Work};
 use super::{head, statements, words};
 use crate::core::error::{Class, Error, Result};
-use crate::core::value::Cell;
 use async_trait::async_trait;
-use futures_executor::block_on;
-use libsql::OpenFlags;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -42,7 +39,7 @@ const NEW_FILE_MODE: u32 = 0o600;
 /// A libSQL file. SQLite waits for the disk and for others, so it is opened, used and closed on blocking threads.
 pub struct Local {
     /// There until it is dropped.
-    connection: Option<Arc<Mutex<libsql::Connection>>>,
+    connection: Option<Arc<Mutex<Connection>>>,
     file: Arc<File>,
 }
 
@@ -99,7 +96,7 @@ impl Local {
     /// Opens the file, or creates it.
     pub async fn open(path: &Path) -> Result<Self> {
         let path = path.to_owned();
-        blocking(move || Self::opened(&path, OpenFlags::default())).await
+        blocking(move || Self::opened(&path, sqlite::CREATE)).await
     }
 
     /// Opens the file as it is, for whoever wants to look at it; `None` if it is not there and could be made.
@@ -109,42 +106,38 @@ impl Local {
     pub async fn open_existing(path: &Path) -> Result<Option<Self>> {
         let path = path.to_owned();
         blocking(move || match rustix::fs::access(&path, rustix::fs::Access::WRITE_OK).map_err(std::io::Error::from) {
-            Ok(()) => Self::opened(&path, OpenFlags::SQLITE_OPEN_READ_WRITE).map(Some),
+            Ok(()) => Self::opened(&path, sqlite::EXISTING).map(Some),
             Err(e) if e.kind() == ErrorKind::NotFound && directory(&path).is_dir() => Ok(None),
             Err(e) => Err(unopened(&path, e)),
         })
         .await
     }
 
-    fn opened(path: &Path, flags: OpenFlags) -> Result<Self> {
+    fn opened(path: &Path, flags: i32) -> Result<Self> {
         let _alone = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
-        let mend = |e: libsql::Error| match &e {
-            // Somebody else opens or writes it at this moment.
-            libsql::Error::SqliteFailure(code, _) if matches!(code & 0xff, 5 | 6) => classify(e),
+        let mend = |e: Failure| match e.code & 0xff {
+            5 | 6 => classify(e), // somebody else opens or writes it at this moment
             _ => unopened(path, e),
         };
         let mut pragmas = vec!["synchronous = FULL".to_owned(), "foreign_keys = OFF".to_owned()];
-        if flags.contains(OpenFlags::SQLITE_OPEN_CREATE) {
+        if flags == sqlite::CREATE {
             forget_log_without_file(path).and_then(|()| create(path)).map_err(|e| unopened(path, e))?;
             pragmas.insert(0, "journal_mode = WAL".to_owned());
             pragmas.push(format!("journal_size_limit = {LOG_BYTES}"));
         }
-        block_on(async {
-            let database = libsql::Builder::new_local(path).flags(flags).build().await.map_err(mend)?;
-            let connection = database.connect().map_err(mend)?;
-            connection.busy_timeout(BUSY_TIMEOUT).map_err(mend)?;
-            for pragma in pragmas {
-                connection.query(&format!("PRAGMA {pragma}"), ()).await.map_err(mend)?.next().await.map_err(mend)?;
-            }
-            Ok(Self { connection: Some(Arc::new(Mutex::new(connection))), file: Arc::new(File::opened(path)?) })
-        })
+        let connection = Connection::open(path, flags).map_err(mend)?;
+        connection.wait_for_locks(BUSY_TIMEOUT);
+        for pragma in pragmas {
+            connection.run(&format!("PRAGMA {pragma}"), &[]).map_err(mend)?;
+        }
+        Ok(Self { connection: Some(Arc::new(Mutex::new(connection))), file: Arc::new(File::opened(path)?) })
     }
 
     /// Runs `work` with the connection on a blocking thread, which goes on where a disk that hangs is given up.
     async fn run<T: Send + 'static>(
         &self,
         patience: Duration,
-        work: impl FnOnce(&libsql::Connection) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let Some(connection) = self.connection.clone() else {
             return Err(Error::unknown("the replica is closed"));
@@ -209,7 +202,7 @@ fn unopened(path: &Path, why: impl std::fmt::Display) -> Error {
 #[async_trait]
 impl Store for Local {
     async fn query(&self, statement: Statement) -> Result<Rows> {
-        self.run(QUERY_TIMEOUT, move |connection| block_on(read(connection, statement)).map_err(classify)).await
+        self.run(QUERY_TIMEOUT, move |connection| read(connection, &statement).map_err(classify)).await
     }
 
     async fn read(&self, statement: Statement) -> Result<Rows> {
@@ -222,107 +215,56 @@ impl Store for Local {
 
     async fn write(&self, work: Work) -> Result<()> {
         let patience = if work.is_long { LONG_TIMEOUT } else { WRITE_TIMEOUT };
-        self.run(patience, move |connection| block_on(transact(connection, &work))).await
+        self.run(patience, move |connection| transact(connection, &work)).await
     }
 }
 
-async fn read(connection: &libsql::Connection, statement: Statement) -> libsql::Result<Rows> {
-    let mut rows = connection.query(&statement.sql, params(statement.args)).await?;
-    let mut all = Rows::new();
-    while let Some(row) = rows.next().await? {
-        let cells = (0..row.column_count()).map(|i| row.get_value(i).map(cell));
-        all.push(cells.collect::<libsql::Result<_>>()?);
-    }
-    Ok(all)
+fn read(connection: &Connection, statement: &Statement) -> std::result::Result<Rows, Failure> {
+    let mut rows = Rows::new();
+    connection.prepare(&statement.sql)?.rows(&statement.args, |row| rows.push(row.cells()))?;
+    Ok(rows)
 }
 
-async fn transact(connection: &libsql::Connection, work: &Work) -> Result<()> {
-    connection.execute("BEGIN IMMEDIATE", ()).await.map_err(classify)?;
-    let done = match apply(connection, work).await {
-        Ok(()) => connection.execute("COMMIT", ()).await.map(|_| ()),
-        Err(e) => Err(e),
-    };
-    let Err(error) = done else { return Ok(()) };
+fn transact(connection: &Connection, work: &Work) -> Result<()> {
+    connection.run("BEGIN IMMEDIATE", &[]).map_err(classify)?;
+    let Err(error) = apply(connection, work).and_then(|()| connection.run("COMMIT", &[])) else { return Ok(()) };
     if !connection.is_autocommit() {
         connection
-            .execute("ROLLBACK", ())
-            .await
-            .map_err(|e| Error::unknown(format!("the replica could not roll back: {e}")))?;
+            .run("ROLLBACK", &[])
+            .map_err(|e| Error::unknown(format!("the replica could not roll back: {}", e.message)))?;
     }
     Err(classify(error))
 }
 
-async fn apply(connection: &libsql::Connection, work: &Work) -> libsql::Result<()> {
-    run_all(connection, &work.before).await?;
+fn apply(connection: &Connection, work: &Work) -> std::result::Result<(), Failure> {
+    run_all(connection, &work.before)?;
     for table in &work.emptied {
-        connection.execute(&statements::empty(table), ()).await?;
+        connection.run(&statements::empty(table), &[])?;
     }
     for group in statements::deletes(work.items()) {
-        let statement = connection.prepare(&statements::delete_key(group.table)).await?;
-        for key in group.keys {
-            statement.execute(params(key.to_vec())).await?;
-            statement.reset();
-        }
+        let mut statement = connection.prepare(&statements::delete_key(group.table))?;
+        group.keys.iter().try_for_each(|key| statement.run(key))?;
     }
     for group in statements::upserts(work.items()) {
-        let sql = statements::upsert_row(group.table, group.columns);
-        let statement = connection.prepare(&sql).await?;
-        for row in group.rows {
-            // A prepared statement of the library copies its parameters once more.
-            if is_large(row) {
-                connection.execute(&sql, params(row.to_vec())).await?;
-                continue;
-            }
-            statement.execute(params(row.to_vec())).await?;
-            statement.reset();
-        }
+        let mut statement = connection.prepare(&statements::upsert_row(group.table, group.columns))?;
+        group.rows.iter().try_for_each(|row| statement.run(row))?;
     }
-    run_all(connection, &work.after).await
+    run_all(connection, &work.after)
 }
 
-async fn run_all(connection: &libsql::Connection, statements: &[Statement]) -> libsql::Result<()> {
-    for statement in statements {
-        connection.execute(&statement.sql, params(statement.args.clone())).await?;
-    }
-    Ok(())
-}
-
-fn params(cells: Vec<Cell>) -> libsql::params::Params {
-    libsql::params::Params::Positional(cells.into_iter().map(value).collect())
-}
-
-fn value(cell: Cell) -> libsql::Value {
-    match cell {
-        Cell::Null => libsql::Value::Null,
-        Cell::Integer(i) => libsql::Value::Integer(i),
-        Cell::Real(r) => libsql::Value::Real(r),
-        Cell::Text(text) => libsql::Value::Text(text),
-        Cell::Blob(bytes) => libsql::Value::Blob(bytes),
-    }
-}
-
-fn cell(value: libsql::Value) -> Cell {
-    match value {
-        libsql::Value::Null => Cell::Null,
-        libsql::Value::Integer(i) => Cell::Integer(i),
-        libsql::Value::Real(r) => Cell::Real(r),
-        libsql::Value::Text(text) => Cell::Text(text),
-        libsql::Value::Blob(bytes) => Cell::Blob(bytes),
-    }
+fn run_all(connection: &Connection, statements: &[Statement]) -> std::result::Result<(), Failure> {
+    statements.iter().try_for_each(|statement| connection.run(&statement.sql, &statement.args))
 }
 
 /// The class of a SQLite result code (<https://sqlite.org/rescode.html>); the transaction was rolled back.
-fn classify(error: libsql::Error) -> Error {
-    let (full, message) = match &error {
-        libsql::Error::SqliteFailure(code, message) => (*code, message.clone()),
-        other => (1, format!("table or statement: {other}")),
-    };
+fn classify(failure: Failure) -> Error {
+    let Failure { code: full, ref message } = failure;
     let is_of_trigger = full == CONSTRAINT_TRIGGER;
-    if head::is_fence(&message) && !is_of_trigger {
+    if head::is_fence(message) && !is_of_trigger {
         return head::fenced();
     }
     // The same code stands for a table that is not there and for a value that a function does not take.
-    let code = if full & 0xff == 1 && !words::is_of_schema(&message) { 20 } else { full & 0xff };
+    let code = if full & 0xff == 1 && !words::is_of_schema(message) { 20 } else { full & 0xff };
     let (class, mend) = match code {
         5 | 6 => (Class::Retry, "another process holds the file's lock; it will be tried again"),
         7 | 9 | 10 => (Class::Retry, "it will be tried again"),
@@ -332,8 +274,8 @@ fn classify(error: libsql::Error) -> Error {
         11 | 26 => (Class::Halt, "the file is damaged or no SQLite database: move it away, then POST /nuke"),
         _ => (Class::Halt, "POST /nuke rebuilds the tables by schema.json"),
     };
-    let words = words::shown(&message, is_of_trigger);
-    let made = Error::new(class, format!("the replica: {words}: {mend}")).caused_by(error);
+    let words = words::shown(message, is_of_trigger);
+    let made = Error::new(class, format!("the replica: {words}: {mend}")).caused_by(failure);
     match code {
         1 => made.of_schema(),
         3 | 8 | 11 | 13 | 14 | 23 | 26 => made.of_side(),
@@ -347,10 +289,10 @@ mod tests {
 
     #[test]
     fn a_value_that_a_function_does_not_take_is_the_rows_matter_and_a_triggers_words_are_not_shown() {
-        let error = classify(libsql::Error::SqliteFailure(1, "malformed JSON".into()));
+        let error = classify(Failure { code: 1, message: "malformed JSON".into() });
         assert!(error.class() == Class::Reject && !error.is_of_schema(), "{error}");
         let forged = "NOT NULL constraint failed: _pgflume_head.seq alice";
-        let error = classify(libsql::Error::SqliteFailure(CONSTRAINT_TRIGGER, forged.into()));
+        let error = classify(Failure { code: CONSTRAINT_TRIGGER, message: forged.into() });
         assert!(error.class() == Class::Reject && !error.to_string().contains("alice"), "{error}");
     }
 
@@ -373,7 +315,7 @@ mod tests {
             (1, Halt, false, "/nuke"),
         ];
         for (code, class, is_of_side, mend) in cases {
-            let error = classify(libsql::Error::SqliteFailure(code, "no such table: t".into()));
+            let error = classify(Failure { code, message: "no such table: t".into() });
             assert_eq!((error.class(), error.is_of_side()), (class, is_of_side), "{code}");
             assert!(error.to_string().contains(mend), "{code}: {error}");
         }

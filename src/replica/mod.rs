@@ -13,6 +13,7 @@ mod keyed;
 pub mod local;
 mod refusal;
 pub mod remote;
+mod sqlite;
 mod statements;
 mod store;
 pub mod target;
