@@ -11,7 +11,7 @@ use crate::sync::Worker;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-/// Letters that `list` prints unless it is told otherwise.
+/// Dead letters that `list` prints unless it is told otherwise.
 const LISTED: i64 = 100;
 
 #[derive(Debug, clap::Args)]
@@ -76,20 +76,20 @@ pub(super) async fn run(args: DeadArgs, options: &Options) -> CommandResult {
     let worker = Worker::new(options.config()?);
     match args.command {
         DeadCommand::List { table, limit, json } => {
-            let letters = dead::list(&worker, &Choice { ids: Vec::new(), table }, limit).await?;
-            for letter in &letters {
+            let dead_letters = dead::list(&worker, &Choice { ids: Vec::new(), table }, limit).await?;
+            for letter in &dead_letters {
                 if say(if json { serde_json::to_string(letter)? } else { line(letter) })? == Reader::Gone {
                     break;
                 }
             }
-            if letters.is_empty() && !json {
+            if dead_letters.is_empty() && !json {
                 say("no dead letters")?;
             }
         }
         DeadCommand::Show { id } => {
             let choice = Choice { ids: vec![id], table: None };
-            let letters = dead::list(&worker, &choice, 1).await?;
-            let letter = letters.first().ok_or_else(|| none(id))?;
+            let dead_letters = dead::list(&worker, &choice, 1).await?;
+            let letter = dead_letters.first().ok_or_else(|| none(id))?;
             say(serde_json::to_string_pretty(letter)?)?;
             if let Some(message) = &letter.message {
                 say(format_args!("message: {message}"))?;

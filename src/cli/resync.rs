@@ -7,8 +7,8 @@ use crate::config::Options;
 use crate::core::config_error::ConfigError;
 use crate::operate::resync;
 use crate::postgres::Purpose;
-use crate::postgres::books::resyncs;
-use crate::postgres::books::resyncs::Report;
+use crate::postgres::books::rebuilds;
+use crate::postgres::books::rebuilds::Report;
 use crate::sync::Worker;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,12 +44,12 @@ pub(super) async fn run(args: ResyncArgs, options: &Options) -> CommandResult {
     for report in &done {
         let outcome = match &report.problem {
             Some(problem) => format!("waits: {problem}"),
-            None if report.phase != resyncs::Phase::Done => "waits, see the log".into(),
+            None if report.phase != rebuilds::Phase::Done => "waits, see the log".into(),
             None => format!("{} rows copied, {} removed", report.rows, report.removed),
         };
         say(format_args!("{}: {outcome}", report.name))?;
     }
-    let all = done.iter().all(|r| r.phase == resyncs::Phase::Done) && done.len() == names.len();
+    let all = done.iter().all(|r| r.phase == rebuilds::Phase::Done) && done.len() == names.len();
     if done.len() < names.len() {
         say("a nuke came in between: what it left out is not rebuilt")?;
     }
@@ -61,10 +61,10 @@ async fn rebuild(worker: &Worker, names: &[&str]) -> crate::core::error::Result<
     loop {
         let drained = worker.drain(BUDGET).await?;
         // A connection of its own each time: one that waits for a drain may be ended (idle_session_timeout).
-        let mut reports = resyncs::reports(&worker.postgres().pinned(Purpose::Resync).await?, worker.queue()).await?;
+        let mut reports = rebuilds::reports(&worker.postgres().pinned(Purpose::Resync).await?, worker.queue()).await?;
         reports.retain(|r| names.contains(&r.name.as_str()));
         let is_over = |r: &Report| {
-            !matches!(r.phase, resyncs::Phase::Copy | resyncs::Phase::Sweep) || drained.stuck.contains(&r.name)
+            !matches!(r.phase, rebuilds::Phase::Copy | rebuilds::Phase::Sweep) || drained.stuck.contains(&r.name)
         };
         if reports.iter().all(is_over) {
             return Ok(reports);
@@ -83,7 +83,7 @@ async fn watch(worker: &Worker, names: &[&str]) {
             client = worker.postgres().pinned(Purpose::Resync).await.ok();
         }
         let reports = match &client {
-            Some(client) => resyncs::reports(client, worker.queue()).await.ok(),
+            Some(client) => rebuilds::reports(client, worker.queue()).await.ok(),
             None => None,
         };
         match reports {
@@ -96,7 +96,7 @@ async fn watch(worker: &Worker, names: &[&str]) {
 
 fn show(progress: &Progress, reports: &[Report], names: &[&str]) {
     let mut current = reports.iter().filter(|r| names.contains(&r.name.as_str()));
-    if let Some(report) = current.find(|r| r.phase != resyncs::Phase::Done && r.rows > 0) {
+    if let Some(report) = current.find(|r| r.phase != rebuilds::Phase::Done && r.rows > 0) {
         let rows = |rows: i64| u64::try_from(rows).unwrap_or_default();
         progress.show(&report.name, rows(report.rows), report.estimated_rows.map(rows));
     }

@@ -5,8 +5,8 @@ use super::output::{Reader, say};
 use crate::config::Options;
 use crate::operate::status;
 use crate::operate::status::Status;
-use crate::postgres::books::resyncs::{Phase, Report};
-use crate::postgres::books::verified::Coverage;
+use crate::postgres::books::comparisons::Coverage;
+use crate::postgres::books::rebuilds::{Phase, Report};
 use crate::sync::Worker;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -62,7 +62,7 @@ fn text(status: &Status) -> String {
         };
         lines.push(format!("table      {name}: {state}"));
         lines.extend(table.resync.as_ref().map(|r| format!("           {}", resync(r))));
-        lines.extend(table.verified.as_ref().and_then(verified).map(|v| format!("           {v}")));
+        lines.extend(table.verified.as_ref().and_then(compared).map(|v| format!("           {v}")));
     }
     if let (Some(at), Some(from)) = (&status.last_sync.healed_at, &status.last_sync.healed_from) {
         lines.push(format!("healed     at {at}: the two sides had diverged ({from}), and all tables are rebuilt"));
@@ -88,7 +88,7 @@ fn resync(report: &Report) -> String {
     }
 }
 
-fn verified(coverage: &Coverage) -> Option<String> {
+fn compared(coverage: &Coverage) -> Option<String> {
     let hours = coverage.every_row_within_seconds? / 3600.0;
     let different = coverage.last_different.unwrap_or_default();
     Some(format!("every row compared within {hours:.1} h, {different} differences"))

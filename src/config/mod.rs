@@ -1,5 +1,5 @@
 //! Flags and environment → [`Config`]. Whatever is missing or malformed is one line that names the
-//! variable and the mend; secrets come from the environment or from `…_FILE`, never from flags.
+//! variable and the remedy; secrets come from the environment or from `…_FILE`, never from flags.
 
 mod secrets;
 

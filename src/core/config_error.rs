@@ -1,6 +1,6 @@
 //! A mistake in the configuration, and the texts that make one.
 
-/// A configuration mistake: one line with the variable and the mend. Exit code 2.
+/// A configuration mistake: one line with the variable and the remedy. Exit code 2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);

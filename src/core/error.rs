@@ -45,7 +45,7 @@ enum Scope {
     TargetTable(String),
 }
 
-/// A failure with its class. The message is for operators: it ends with the mend and holds neither
+/// A failure with its class. The message is for operators: it ends with the remedy and holds neither
 /// secrets nor row values.
 #[derive(thiserror::Error)]
 #[error("{message}")]
@@ -206,8 +206,8 @@ impl Error {
     pub(crate) fn of_rows(mut self) -> Self {
         if let Some(cause) = self.source.as_ref().and_then(|source| source.downcast_ref::<tokio_postgres::Error>()) {
             let code = cause.as_db_error().filter(|db| !is_raised(db)).map_or("", |db| db.code().code());
-            let mend = verdict(code, "").mend;
-            self.message = format!("Postgres: {}; {mend}", describe(cause, has_own_words_of_rows));
+            let remedy = verdict(code, "").remedy;
+            self.message = format!("Postgres: {}; {remedy}", describe(cause, has_own_words_of_rows));
         }
         self
     }
@@ -284,14 +284,14 @@ fn is_own_context(context: &str) -> bool {
 struct Verdict {
     class: Class,
     is_of_side: bool,
-    mend: &'static str,
+    remedy: &'static str,
 }
 
 /// By SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 fn verdict(code: &str, words: &str) -> Verdict {
-    let of_side = |mend| Verdict { class: Class::Halt, is_of_side: true, mend };
-    let halt = |mend| Verdict { class: Class::Halt, is_of_side: false, mend };
-    let retry = |mend| Verdict { class: Class::Retry, is_of_side: false, mend };
+    let of_side = |remedy| Verdict { class: Class::Halt, is_of_side: true, remedy };
+    let halt = |remedy| Verdict { class: Class::Halt, is_of_side: false, remedy };
+    let retry = |remedy| Verdict { class: Class::Retry, is_of_side: false, remedy };
     match code {
         "28000" | "28P01" => of_side("it refused the login: check the user and password in PGMQ_URL"),
         "3D000" => of_side("check the database name in PGMQ_URL"),
@@ -321,8 +321,8 @@ fn verdict(code: &str, words: &str) -> Verdict {
 fn of_pooler(words: &str) -> Verdict {
     let words = words.to_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
-    let of_side = |mend| Verdict { class: Class::Halt, is_of_side: true, mend };
-    let retry = |mend| Verdict { class: Class::Retry, is_of_side: false, mend };
+    let of_side = |remedy| Verdict { class: Class::Halt, is_of_side: true, remedy };
+    let retry = |remedy| Verdict { class: Class::Retry, is_of_side: false, remedy };
     if has(&["no more connections", "connections exceeded", "max client", "too many"]) {
         retry("raise the pooler's limit of clients; it will be tried again")
     } else if has(&["no such user", "authentication failed", "auth failed", "login failed", "not found"]) {
@@ -334,7 +334,7 @@ fn of_pooler(words: &str) -> Verdict {
     }
 }
 
-/// Postgres errors: what a new try cannot mend is `Halt`, the rest is `Retry`, because a Postgres
+/// Postgres errors: what a new try cannot remedy is `Halt`, the rest is `Retry`, because a Postgres
 /// transaction that failed has changed nothing.
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
@@ -343,8 +343,8 @@ impl From<tokio_postgres::Error> for Error {
         let words = db.filter(|db| has_own_words(db)).map(DbError::message).unwrap_or_default();
         // What a function raises may have any code.
         let code = if db.is_some_and(is_raised) { "" } else { &code };
-        let Verdict { class, is_of_side, mend } = verdict(code, words);
-        let made = Self::new(class, format!("Postgres: {}; {mend}", describe(&error, has_own_words)));
+        let Verdict { class, is_of_side, remedy } = verdict(code, words);
+        let made = Self::new(class, format!("Postgres: {}; {remedy}", describe(&error, has_own_words)));
         let made = if is_of_side { made.of_side() } else { made };
         made.caused_by(error)
     }
@@ -382,10 +382,10 @@ mod tests {
             ("58030", "could not read block", Retry, false, "tried again"),
             ("", "", Retry, false, "tried again"),
         ];
-        for (code, words, class, is_of_side, mend) in cases {
+        for (code, words, class, is_of_side, remedy) in cases {
             let verdict = verdict(code, words);
             assert_eq!((verdict.class, verdict.is_of_side), (class, is_of_side), "{code} {words}");
-            assert!(verdict.mend.contains(mend), "{code}: {}", verdict.mend);
+            assert!(verdict.remedy.contains(remedy), "{code}: {}", verdict.remedy);
         }
     }
 
@@ -413,11 +413,11 @@ mod tests {
             ("Tenant or user not found", Halt, "password"),
             ("(ENOTFOUND) tenant/user postgres.x not found", Halt, "password"),
         ];
-        for (words, class, mend) in cases {
+        for (words, class, remedy) in cases {
             for code in ["08P01", "XX000"] {
                 let verdict = verdict(code, words);
                 assert_eq!((verdict.class, verdict.is_of_side), (class, class == Halt), "{words}");
-                assert!(verdict.mend.contains(mend), "{words}: {}", verdict.mend);
+                assert!(verdict.remedy.contains(remedy), "{words}: {}", verdict.remedy);
             }
         }
     }

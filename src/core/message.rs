@@ -35,7 +35,7 @@ pub enum Message {
 pub struct Problem {
     /// The table, if it could be read.
     pub table: Option<String>,
-    /// What is wrong, with the mend.
+    /// What is wrong, with the remedy.
     pub reason: String,
     /// The keys that the message concerns, as far as they could be read.
     pub keys: Vec<MarkedKey>,

@@ -58,21 +58,21 @@ pub struct Entry {
     /// The image messages that are wholly applied once this batch is (`msg_id`).
     pub images: Vec<i64>,
     /// What it was made of.
-    pub witness: Arc<Witness>,
+    pub provenance: Arc<Provenance>,
 }
 
 /// The messages that a batch came from. While they are all queued as they were, taking them again reads every
 /// key of the batch again, in whatever history Postgres is. Without messages, for pages of a table: a name that
 /// Postgres has committed before.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Witness {
+pub struct Provenance {
     /// Their ids, in order.
     pub messages: Vec<i64>,
     /// SHA-256 of their ids and texts, in hex; without messages, the name.
     pub digest: String,
 }
 
-impl Witness {
+impl Provenance {
     /// Of messages in the order of their ids.
     pub fn of<'a>(messages: impl Iterator<Item = (i64, Option<&'a str>)>) -> Self {
         let (mut ids, mut hash) = (Vec::new(), Sha256::new());

@@ -42,7 +42,7 @@ pub enum Decision {
     Stop(Divergence),
 }
 
-/// Why the two sides cannot go on together. Each says what happened, and the mend where a resync is none.
+/// Why the two sides cannot go on together. Each says what happened, and the remedy where a resync is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Divergence {
     /// The replica lost acknowledged batches.
@@ -148,7 +148,7 @@ impl<'a> Owner<'a> {
     }
 }
 
-/// Why two sides are not brought together again, whatever could be rebuilt. Each ends with the mend.
+/// Why two sides are not brought together again, whatever could be rebuilt. Each ends with the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Obstacle {
     /// There is nothing to rebuild from.
@@ -223,7 +223,7 @@ pub fn ahead(from: &Head, to: &Head, ledger: &[Entry], fates: &[Fate]) -> Result
 
 /// One acknowledged step whose messages are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptStep {
+pub struct RetainedStep {
     /// Where the replica was when it began.
     pub after: Head,
     /// The tokens of the batches that it applied from there.
@@ -232,7 +232,7 @@ pub struct KeptStep {
     pub copied: Vec<String>,
 }
 
-impl KeptStep {
+impl RetainedStep {
     fn end(&self) -> (i64, &str) {
         let token = self.tokens.last().unwrap_or(&self.after.token);
         (self.after.seq + self.tokens.len() as i64, token)
@@ -260,7 +260,7 @@ pub struct Replay {
 
 /// Whether what is kept leads without a gap from the replica's `head` to what was `acknowledged`. `kept` is
 /// sorted by position.
-pub fn replay(head: &Head, acknowledged: &Head, kept: &[KeptStep]) -> Option<Replay> {
+pub fn replay(head: &Head, acknowledged: &Head, kept: &[RetainedStep]) -> Option<Replay> {
     let first = kept.iter().position(|step| step.after.epoch == head.epoch && step.passes(head))?;
     let steps = &kept[first..];
     let is_whole = steps.windows(2).all(|two| two[0].end() == (two[1].after.seq, two[1].after.token.as_str()));
@@ -420,7 +420,7 @@ mod tests {
             xid: "1".into(),
             lsn: "0/1".into(),
             images: vec![],
-            witness: Default::default(),
+            provenance: Default::default(),
         };
         let (from, to) = (head("e", 5, "t5"), head("e", 7, "t7"));
         let ledger = [entry(6, "t5"), entry(7, "t6")];
@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn only_an_unbroken_chain_of_kept_steps_is_replayed() {
-        let step = |seq, token: &str, tokens: &[&str], copied: &[&str]| KeptStep {
+        let step = |seq, token: &str, tokens: &[&str], copied: &[&str]| RetainedStep {
             after: head("e", seq, token),
             tokens: tokens.iter().map(|t| (*t).into()).collect(),
             copied: copied.iter().map(|t| (*t).into()).collect(),

@@ -85,7 +85,7 @@ impl PartialEq for Cell {
 
 impl Eq for Cell {}
 
-/// A value that its column's type cannot hold. Says the type and the mend, never the value.
+/// A value that its column's type cannot hold. Says the type and the remedy, never the value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Mismatch {
     /// Not a 64-bit integer.

@@ -55,7 +55,7 @@ pub enum Stop {
     Immediate,
 }
 
-/// Why there is no cluster; each message ends with the mend.
+/// Why there is no cluster; each message ends with the remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// No server binaries anywhere.
@@ -99,7 +99,7 @@ pub enum ClusterError {
         source: io::Error,
     },
     /// `initdb` or `pg_ctl` ran and failed.
-    #[error("{what} failed: {output}\n--- end of the server's log ---\n{log}\n---\n{mend}")]
+    #[error("{what} failed: {output}\n--- end of the server's log ---\n{log}\n---\n{remedy}")]
     Failed {
         /// Which step.
         what: &'static str,
@@ -108,7 +108,7 @@ pub enum ClusterError {
         /// The end of the server's log.
         log: String,
         /// What to do.
-        mend: &'static str,
+        remedy: &'static str,
     },
 }
 
@@ -294,7 +294,7 @@ impl Cluster {
             what,
             output: text.trim().to_owned(),
             log: self.log(),
-            mend: "mend what the last lines name (a missing library: install its package; \
+            remedy: "mend what the last lines name (a missing library: install its package; \
                    no space or memory: free some), then start again",
         })
     }

@@ -5,7 +5,7 @@
 use super::App;
 use crate::core::error::Result;
 use crate::postgres::Purpose;
-use crate::postgres::books::{progress, resyncs};
+use crate::postgres::books::{progress, rebuilds};
 use crate::sync::{CALL_BUDGET, Worker};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,5 +57,5 @@ async fn rebuild(app: &App) -> Option<Duration> {
 async fn is_waiting(worker: &Worker) -> Result<bool> {
     let client = worker.postgres().pinned(Purpose::Rebuild).await?;
     progress::ensure(&client, worker.queue()).await?;
-    Ok(resyncs::waiting(&client, worker.queue(), worker.schema()).await? > 0)
+    Ok(rebuilds::waiting(&client, worker.queue(), worker.schema()).await? > 0)
 }

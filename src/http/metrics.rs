@@ -5,7 +5,7 @@
 use super::App;
 use crate::operate::status;
 use crate::operate::status::{Status, TableStatus};
-use crate::postgres::books::resyncs::Phase;
+use crate::postgres::books::rebuilds::Phase;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
@@ -106,7 +106,7 @@ fn tables(registry: &mut Registry, status: &Status) {
         }
         family
     };
-    let resync = |of: fn(&crate::postgres::books::resyncs::Report) -> Option<f64>| {
+    let resync = |of: fn(&crate::postgres::books::rebuilds::Report) -> Option<f64>| {
         move |t: &TableStatus| t.resync.as_ref().and_then(of)
     };
     let families = [

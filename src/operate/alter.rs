@@ -10,7 +10,7 @@ use crate::postgres::awake::awake;
 use crate::postgres::books::progress;
 use crate::postgres::capture::{SetupOptions, SetupReport};
 use crate::postgres::drift::recorded::Difference;
-use crate::postgres::drift::{evolve, recorded, shape};
+use crate::postgres::drift::{definition_version, evolve, recorded};
 use crate::postgres::{Client, PgUrl, Purpose, capture, rows};
 use crate::replica::change::{Change, Retired};
 use crate::replica::target::Target;
@@ -186,9 +186,9 @@ async fn alter_replica(sides: &Sides, target: &Target) -> Result<Vec<Change>> {
         }
         let copied: BTreeSet<&str> = changes.iter().filter(|c| c.needs_copy).map(|c| c.table.as_str()).collect();
         let copied: Vec<&str> = copied.into_iter().collect();
-        if !shape::is_reset(&client, queue, &copied).await? {
+        if !definition_version::is_reset(&client, queue, &copied).await? {
             // Committed before: an answer that is lost must not leave a table that nobody fills.
-            shape::reset(&client, queue, &copied).await?;
+            definition_version::reset(&client, queue, &copied).await?;
             client.commit().await?;
             continue;
         }

@@ -26,7 +26,7 @@ const PAGE: i64 = 1_000;
 pub struct Retried {
     /// Marks or messages that are on the queue again.
     pub sent: u64,
-    /// Letters that cannot be tried again, and stay: of a table that schema.json does not name, partly superseded, or
+    /// Dead letters that cannot be tried again, and stay: of a table that schema.json does not name, partly superseded, or
     /// somebody else's.
     pub stay: u64,
 }
@@ -35,9 +35,9 @@ pub struct Retried {
 pub async fn list(worker: &Worker, choice: &Choice, limit: i64) -> Result<Vec<Waiting>> {
     let client = connect(worker).await?;
     rows::begin_waiting(&client, LOOK_PATIENCE).await?;
-    let letters = dead_letters::waiting(&client, worker.queue(), choice, 0, limit).await?;
+    let dead_letters = dead_letters::waiting(&client, worker.queue(), choice, 0, limit).await?;
     client.commit().await?;
-    Ok(letters)
+    Ok(dead_letters)
 }
 
 /// Puts the chosen letters on the queue again; the next drain reads their rows as they are then.

@@ -3,8 +3,8 @@
 
 use crate::core::error::Result;
 use crate::core::schema::Schema;
-use crate::postgres::books::resyncs::Reason;
-use crate::postgres::books::{progress, resyncs};
+use crate::postgres::books::rebuilds::Reason;
+use crate::postgres::books::{progress, rebuilds};
 use crate::postgres::{Purpose, rows};
 use crate::sync::Worker;
 use std::collections::BTreeSet;
@@ -49,7 +49,7 @@ pub async fn request_once(worker: &Worker, names: &[&str], id: Option<&str>) -> 
         client.batch_execute("rollback").await?;
         return Ok(false);
     }
-    resyncs::schedule(&client, worker.queue(), names, Reason::Request, false).await?;
+    rebuilds::schedule(&client, worker.queue(), names, Reason::Request, false).await?;
     client.batch_execute("commit").await?;
     tracing::info!(tables = ?names, "these tables will be rebuilt");
     Ok(true)

@@ -5,8 +5,8 @@ use crate::core::error::{Error, Result};
 use crate::core::position::Head;
 use crate::core::value::Cell;
 use crate::postgres::books::progress::LastSync;
-use crate::postgres::books::resyncs::Phase;
-use crate::postgres::books::{progress, resyncs, verified};
+use crate::postgres::books::rebuilds::Phase;
+use crate::postgres::books::{comparisons, progress, rebuilds};
 use crate::postgres::catalog::Access;
 use crate::postgres::drift::Drift;
 use crate::postgres::{Client, Purpose, catalog, drift, queue};
@@ -43,7 +43,7 @@ pub struct Status {
     pub replica: ReplicaStatus,
     /// Each table of `schema.json`.
     pub tables: BTreeMap<String, TableStatus>,
-    /// What is no longer as it was set up, each with its mend.
+    /// What is no longer as it was set up, each with its remedy.
     pub drift: Vec<Drift>,
     /// Whether `serve` refuses calls because a side is down; only it knows.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -76,10 +76,10 @@ pub struct TableStatus {
     pub problem: Option<String>,
     /// How far its rebuild is or was.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resync: Option<resyncs::Report>,
+    pub resync: Option<rebuilds::Report>,
     /// Since when `verify` has compared every row of it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub verified: Option<verified::Coverage>,
+    pub verified: Option<comparisons::Coverage>,
 }
 
 /// Asks both sides.
@@ -101,14 +101,14 @@ async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
     let queue = worker.queue();
     progress::ensure(&client, queue).await?;
     let sources = catalog::read(&client, worker.schema(), queue).await?.tables;
-    let mut rebuilt: BTreeMap<String, resyncs::Report> =
-        resyncs::reports(&client, queue).await?.into_iter().map(|r| (r.name.clone(), r)).collect();
-    let mut coverage: BTreeMap<String, verified::Coverage> =
-        verified::coverage(&client, queue).await?.into_iter().map(|c| (c.name.clone(), c)).collect();
+    let mut rebuilt: BTreeMap<String, rebuilds::Report> =
+        rebuilds::reports(&client, queue).await?.into_iter().map(|r| (r.name.clone(), r)).collect();
+    let mut coverage: BTreeMap<String, comparisons::Coverage> =
+        comparisons::coverage(&client, queue).await?.into_iter().map(|c| (c.name.clone(), c)).collect();
     let tables = sources.into_iter().map(|(name, source)| {
         let problem = source.access.problem(&source.table);
-        let (resync, verified) = (rebuilt.remove(&name), coverage.remove(&name));
-        (name, TableStatus { captured: source.captured, problem, resync, verified })
+        let (resync, comparisons) = (rebuilt.remove(&name), coverage.remove(&name));
+        (name, TableStatus { captured: source.captured, problem, resync, verified: comparisons })
     });
     Ok(Status {
         drift: drift::check(&client, queue, worker.schema(), there).await?,
@@ -208,7 +208,7 @@ async fn source_reasons(
         let drift = drift::check(&client, worker.queue(), worker.schema(), there).await?;
         reasons.extend(drift.iter().find(|d| d.kind.is_fault()).map(|d| ("schema", d.line())));
     }
-    let waiting = resyncs::reports(&client, worker.queue()).await?;
+    let waiting = rebuilds::reports(&client, worker.queue()).await?;
     if let Some((report, problem)) = waiting.iter().find_map(|r| Some((r, r.problem.as_ref()?))) {
         reasons.insert("resync", format!("{} cannot be rebuilt: {problem}", report.name));
     } else if let Some(report) = waiting.iter().find(|r| r.phase != Phase::Done && HEALED.contains(&r.reason.as_str()))

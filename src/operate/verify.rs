@@ -6,7 +6,7 @@ use crate::core::error::{Error, Result};
 use crate::replica::Replica;
 use crate::replica::target::Target;
 use crate::sync::Worker;
-use crate::sync::compare::Verification;
+use crate::sync::compare::Comparison;
 use crate::sync::compare::report::{Counters, Options, Report};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub async fn verify(worker: &Worker, options: Options, counters: Arc<Counters>) 
             Some(replica)
         }
     };
-    worker.verify(Verification::new(options, target, counters), BUDGET).await
+    worker.verify(Comparison::new(options, target, counters), BUDGET).await
 }
 
 /// No caller waits for it: it goes on until it is done.

@@ -3,7 +3,7 @@
 
 use crate::core::error::{Error, Result};
 use crate::core::message::MarkedKey;
-use crate::core::position::Witness;
+use crate::core::position::Provenance;
 use crate::core::queue_name::QueueName;
 use crate::postgres::Client;
 use futures_util::TryStreamExt;
@@ -209,22 +209,22 @@ fn taken(rows: &[Row]) -> Result<Vec<Taken>> {
 }
 
 /// What the replica's ledger keeps of messages, which are sorted.
-pub fn witness<'a>(messages: impl Iterator<Item = &'a Taken>) -> Witness {
-    Witness::of(messages.map(|m| (m.msg_id, m.text.as_deref())))
+pub fn provenance<'a>(messages: impl Iterator<Item = &'a Taken>) -> Provenance {
+    Provenance::of(messages.map(|m| (m.msg_id, m.text.as_deref())))
 }
 
-/// Whether all messages of `witness` are queued, as they were when it was made.
-pub async fn has(client: &Client, queue: &QueueName, witness: &Witness) -> Result<bool> {
+/// Whether all messages of `provenance` are queued, as they were when it was made.
+pub async fn has(client: &Client, queue: &QueueName, provenance: &Provenance) -> Result<bool> {
     let sql = format!(
         "select msg_id, {BYTES} from (select msg_id, message::pg_catalog.text as message from {} where msg_id = any($1)) q",
         queue.table()
     );
-    let rows = client.query_typed(&sql, &[(&witness.messages, Type::INT8_ARRAY)]).await?;
-    Ok(self::witness(taken(&rows)?.iter()) == *witness)
+    let rows = client.query_typed(&sql, &[(&provenance.messages, Type::INT8_ARRAY)]).await?;
+    Ok(self::provenance(taken(&rows)?.iter()) == *provenance)
 }
 
 /// Makes dead letters of messages that are too large to be fetched, as they are on the server; how many.
-pub async fn bury_large(client: &Client, queue: &QueueName, ids: &[i64], reason: &str) -> Result<u64> {
+pub async fn dead_letter_large(client: &Client, queue: &QueueName, ids: &[i64], reason: &str) -> Result<u64> {
     let letter = "pg_catalog.jsonb_build_object('reason', $2::pg_catalog.text, 'class', 'message', 'msg_id', msg_id, 'message', message)
                   || case when pg_catalog.jsonb_typeof(message->'table') = 'string' then pg_catalog.jsonb_build_object('table', message->'table') else '{}' end";
     // With a reason around it, the largest jsonb that there is would be too large.
@@ -315,7 +315,7 @@ pub async fn counted(client: &Client, queue: &QueueName) -> Result<Option<i64>> 
 /// Dead letters; an estimate where they cannot be counted now. Outside of any transaction.
 pub async fn dead_depth(client: &Client, queue: &QueueName) -> Result<i64> {
     match patiently(count(client, &queue.dead_table()).await)? {
-        Some(letters) => Ok(letters),
+        Some(dead_letters) => Ok(dead_letters),
         None => estimated(client, &queue.dead_table()).await,
     }
 }

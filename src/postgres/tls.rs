@@ -47,7 +47,7 @@ impl PgUrl {
     }
 
     fn chain_verifier(&self, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiServerVerifier>> {
-        let mend = "set sslrootcert in PGMQ_URL to the file of the server's certificate authority";
+        let remedy = "set sslrootcert in PGMQ_URL to the file of the server's certificate authority";
         let mut roots = RootCertStore::empty();
         match self.root_cert.as_deref() {
             None | Some("system") => {
@@ -60,7 +60,7 @@ impl PgUrl {
         }
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
             .build()
-            .map_err(|e| Error::halt(format!("no certificate authority to check Postgres with ({e}): {mend}")))
+            .map_err(|e| Error::halt(format!("no certificate authority to check Postgres with ({e}): {remedy}")))
     }
 }
 

@@ -94,11 +94,11 @@ impl Parameters {
     fn read(pairs: Vec<(String, String)>) -> Result<Self, String> {
         let mut read = Self::default();
         for (key, value) in pairs {
-            if let Some((_, mend)) = REFUSED.iter().find(|(name, _)| *name == key) {
+            if let Some((_, remedy)) = REFUSED.iter().find(|(name, _)| *name == key) {
                 if key == "gssencmode" && value != "require" {
                     continue;
                 }
-                return Err(format!("has {key}, but pgflume {mend}"));
+                return Err(format!("has {key}, but pgflume {remedy}"));
             }
             match key.as_str() {
                 "sslmode" => read.tls = Some(parse_sslmode(&value)?),
@@ -139,7 +139,8 @@ impl Parameters {
 impl PgUrl {
     /// Parses a URL or a key-value string. The error says what is wrong, without the value.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mend = "use postgres://user:password@host:5432/database or key-value pairs such as host=… user=… dbname=…";
+        let remedy =
+            "use postgres://user:password@host:5432/database or key-value pairs such as host=… user=… dbname=…";
         if text.contains(char::is_control) {
             return Err("holds a line break or another control character: copy it again, as one line".into());
         }
@@ -148,17 +149,17 @@ impl PgUrl {
             check_encoding(text)?;
             url_parts(text)
         } else {
-            (String::new(), key_values(text).ok_or_else(|| format!("is not a Postgres URL: {mend}"))?)
+            (String::new(), key_values(text).ok_or_else(|| format!("is not a Postgres URL: {remedy}"))?)
         };
         let parameters = Parameters::read(pairs)?;
         let text = if is_url { url_text(rest, &parameters.kept) } else { key_value_text(&parameters.kept) };
         let mut config: tokio_postgres::Config = text.parse().map_err(|e: tokio_postgres::Error| {
             let cause = std::error::Error::source(&e).map_or("invalid value".into(), ToString::to_string);
             let encode = if is_url { format!("; {ENCODE}") } else { String::new() };
-            format!("is malformed ({cause}): {mend}{encode}")
+            format!("is malformed ({cause}): {remedy}{encode}")
         })?;
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-            return Err(format!("names no host: {mend}"));
+            return Err(format!("names no host: {remedy}"));
         }
         let tls = parameters.tls();
         config.ssl_mode(match tls {

@@ -3,7 +3,7 @@
 
 use super::store::{Rows, Statement};
 use crate::core::error::{Error, Result};
-use crate::core::position::{Entry, Head, Standing, Witness};
+use crate::core::position::{Entry, Head, Provenance, Standing};
 use crate::core::value::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -83,7 +83,7 @@ pub(super) fn entry(row: Vec<Cell>) -> Result<Entry> {
             xid: xid.clone(),
             lsn: lsn.clone(),
             images: from_ranges(images).ok_or_else(|| damaged("_pgflume_ledger"))?,
-            witness: Arc::new(Witness {
+            provenance: Arc::new(Provenance {
                 messages: from_ranges(messages).ok_or_else(|| damaged("_pgflume_ledger"))?,
                 digest: digest.clone(),
             }),
@@ -105,8 +105,8 @@ pub(super) fn record(entry: &Entry, acknowledged: i64) -> [Statement; 2] {
         text(&entry.xid),
         text(&entry.lsn),
         Cell::Text(to_ranges(&entry.images)),
-        Cell::Text(to_ranges(&entry.witness.messages)),
-        text(&entry.witness.digest),
+        Cell::Text(to_ranges(&entry.provenance.messages)),
+        text(&entry.provenance.digest),
     ];
     let prune = "DELETE FROM _pgflume_ledger WHERE seq <= ?1";
     [

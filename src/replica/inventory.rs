@@ -198,15 +198,15 @@ impl Inventory {
 
 fn check_gap(table: &Table, gap: Gap) -> Result<()> {
     let name = &table.name;
-    let mend = "run `pgflume setup` with LIBSQL_URL to rebuild it by schema.json, or start the worker with the schema.json that it was last set up by";
+    let remedy = "run `pgflume setup` with LIBSQL_URL to rebuild it by schema.json, or start the worker with the schema.json that it was last set up by";
     match gap {
         Gap::Type(column, declared) if mangles(table, &column, &declared) && !table.follows(&column) => {
             Err(Error::halt(format!(
-                "the replica's table {name:?} declares the column {column:?} as {declared}, which would turn text into numbers: {mend}"
+                "the replica's table {name:?} declares the column {column:?} as {declared}, which would turn text into numbers: {remedy}"
             )))
         }
         Gap::Key => {
-            Err(Error::halt(format!("the replica's table {name:?} has another primary key than schema.json: {mend}")))
+            Err(Error::halt(format!("the replica's table {name:?} has another primary key than schema.json: {remedy}")))
         }
         Gap::Table | Gap::Column(_) | Gap::Type(..) | Gap::Unique => Ok(()),
     }

@@ -115,7 +115,7 @@ impl Local {
 
     fn opened(path: &Path, flags: i32) -> Result<Self> {
         let _alone = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
-        let mend = |e: Failure| match e.code & 0xff {
+        let remedy = |e: Failure| match e.code & 0xff {
             5 | 6 => classify(e), // somebody else opens or writes it at this moment
             _ => unopened(path, e),
         };
@@ -125,10 +125,10 @@ impl Local {
             pragmas.insert(0, "journal_mode = WAL".to_owned());
             pragmas.push(format!("journal_size_limit = {LOG_BYTES}"));
         }
-        let connection = Connection::open(path, flags).map_err(mend)?;
+        let connection = Connection::open(path, flags).map_err(remedy)?;
         connection.wait_for_locks(BUSY_TIMEOUT);
         for pragma in pragmas {
-            connection.run(&format!("PRAGMA {pragma}"), &[]).map_err(mend)?;
+            connection.run(&format!("PRAGMA {pragma}"), &[]).map_err(remedy)?;
         }
         Ok(Self { connection: Some(Arc::new(Mutex::new(connection))), file: Arc::new(File::opened(path)?) })
     }
@@ -265,7 +265,7 @@ fn classify(failure: Failure) -> Error {
     }
     // The same code stands for a table that is not there and for a value that a function does not take.
     let code = if full & 0xff == 1 && !words::is_of_schema(message) { 20 } else { full & 0xff };
-    let (class, mend) = match code {
+    let (class, remedy) = match code {
         5 | 6 => (Class::Retry, "another process holds the file's lock; it will be tried again"),
         7 | 9 | 10 => (Class::Retry, "it will be tried again"),
         18..=20 => (Class::Reject, "this row does not fit the replica's table"),
@@ -275,7 +275,7 @@ fn classify(failure: Failure) -> Error {
         _ => (Class::Halt, "POST /nuke rebuilds the tables by schema.json"),
     };
     let words = words::shown(message, is_of_trigger);
-    let made = Error::new(class, format!("the replica: {words}: {mend}")).caused_by(failure);
+    let made = Error::new(class, format!("the replica: {words}: {remedy}")).caused_by(failure);
     match code {
         1 => made.of_schema(),
         3 | 8 | 11 | 13 | 14 | 23 | 26 => made.of_side(),
@@ -314,10 +314,10 @@ mod tests {
             (18, Reject, false, "does not fit"),
             (1, Halt, false, "/nuke"),
         ];
-        for (code, class, is_of_side, mend) in cases {
+        for (code, class, is_of_side, remedy) in cases {
             let error = classify(Failure { code, message: "no such table: t".into() });
             assert_eq!((error.class(), error.is_of_side()), (class, is_of_side), "{code}");
-            assert!(error.to_string().contains(mend), "{code}: {error}");
+            assert!(error.to_string().contains(remedy), "{code}: {error}");
         }
     }
 }

@@ -28,12 +28,12 @@ pub(super) fn not_sent(error: reqwest::Error) -> Error {
     }
     // Somebody took the connection and ended it: one without TLS does that to a hello.
     if speaks_tls && HUNG_UP.iter().any(|text| cause.contains(text)) {
-        let mend = "check that it is up, and if it does not speak TLS, write http:// in LIBSQL_URL";
-        return Error::retry(format!("{text}: {mend}"));
+        let remedy = "check that it is up, and if it does not speak TLS, write http:// in LIBSQL_URL";
+        return Error::retry(format!("{text}: {remedy}"));
     }
     if cause.contains("certificate") {
-        let mend = "check LIBSQL_URL, and set SSL_CERT_FILE to its certificate authority if that is a private one";
-        return halt(format!("{text}: {mend}"));
+        let remedy = "check LIBSQL_URL, and set SSL_CERT_FILE to its certificate authority if that is a private one";
+        return halt(format!("{text}: {remedy}"));
     }
     Error::retry(format!("{text}: check LIBSQL_URL and that it is up"))
 }
@@ -135,8 +135,8 @@ fn of_server(failure: &Failure) -> Option<Error> {
         return Some(halt(format!("the libSQL server refuses to write ({code}): check LIBSQL_AUTH_TOKEN")));
     }
     if starts(code, &["SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_CANTOPEN"]) {
-        let mend = "restore it, or make a new one";
-        return Some(halt(format!("the libSQL server cannot read its database ({code}): {mend}")));
+        let remedy = "restore it, or make a new one";
+        return Some(halt(format!("the libSQL server cannot read its database ({code}): {remedy}")));
     }
     let passes = ["SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_INTERRUPT", "SQLITE_IOERR", "PROXY_ERROR"];
     // A transaction that took too long, or more memory than there is.
@@ -177,8 +177,8 @@ fn of_statement(failure: &Failure) -> Error {
         return Error::new(Class::Reject, format!("the libSQL server: {code} ({words})"));
     }
     if is_general || starts(code, &["SQL_PARSE", "ARGS_INVALID"]) {
-        let mend = "the replica's tables differ from schema.json; POST /nuke rebuilds them";
-        return Error::halt(format!("the libSQL server: {code} ({words}): {mend}")).of_schema();
+        let remedy = "the replica's tables differ from schema.json; POST /nuke rebuilds them";
+        return Error::halt(format!("the libSQL server: {code} ({words}): {remedy}")).of_schema();
     }
     unknown(format!("{code} ({words})"))
 }
@@ -210,10 +210,10 @@ mod tests {
             (503, Unknown, "ledger"),
             (504, Unknown, "ledger"),
         ];
-        for (status, class, mend) in cases {
+        for (status, class, remedy) in cases {
             let error = refused(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), b"<html>");
             assert_eq!((error.class(), error.is_of_side()), (class, class == Halt), "{status}");
-            assert!(error.to_string().contains(mend), "{status}: {error}");
+            assert!(error.to_string().contains(remedy), "{status}: {error}");
         }
         let error = refused(StatusCode::BAD_REQUEST, &HeaderMap::new(), b"BLOCKED: reads are blocked");
         assert!(error.class() == Halt && error.to_string().contains("lift the block"), "{error}");
@@ -266,10 +266,10 @@ mod tests {
             ("SQL_PARSE_ERROR", "", Halt, false, "/nuke"),
             ("NEVER_HEARD_OF", "", Unknown, false, "ledger"),
         ];
-        for (code, message, class, is_of_side, mend) in cases {
+        for (code, message, class, is_of_side, remedy) in cases {
             let error = classify(&Failure { code: code.into(), message: message.into() });
             assert_eq!((error.class(), error.is_of_side()), (class, is_of_side), "{code} {message}");
-            assert!(error.to_string().contains(mend), "{code}: {error}");
+            assert!(error.to_string().contains(remedy), "{code}: {error}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a reader hands to the writer.
 
 use crate::core::batch::Item;
-use crate::core::position::Witness;
+use crate::core::position::Provenance;
 use crate::core::schema::Table;
 use crate::postgres::queue::Taken;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub(in crate::sync) struct Chunk {
     /// The messages that it came from.
     pub taken: Arc<Vec<Taken>>,
     /// Those of them that name its keys; for pages of a table the name of the step.
-    pub witness: Arc<Witness>,
+    pub provenance: Arc<Provenance>,
     /// Messages left on the queue.
     pub left: i64,
     /// Whether the queue is empty at the snapshot and this is the last of it.

@@ -17,7 +17,7 @@ const MOST_HALTS: u32 = 2;
 /// Rest after passing failures: short, because nobody says when the side is back.
 const REST: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
-/// Rest while somebody has to act: never longer than a call of cron comes after the mend.
+/// Rest while somebody has to act: never longer than a call of cron comes after the remedy.
 const HALTED_REST: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
 
 /// What a caller is told who comes while another one tries.

@@ -1,6 +1,6 @@
 //! The drain of a comparison: it goes on until every table is compared, and makes way for others between its steps.
 
-use super::compare::Verification;
+use super::compare::Comparison;
 use super::compare::report::Report;
 use super::drained::Drained;
 use super::patience::wait_after;
@@ -14,7 +14,7 @@ const COMPARE_ATTEMPTS: u32 = 12;
 
 impl Worker {
     /// Drains and compares until all is compared; other drains are waited for.
-    pub async fn verify(&self, mut verification: Verification, budget: Duration) -> Result<Report> {
+    pub async fn verify(&self, mut comparison: Comparison, budget: Duration) -> Result<Report> {
         let turn = self.gate.enter();
         if turn.is_none() {
             return Err(Error::retry("a drain is running in this process; try again when it has ended"));
@@ -23,19 +23,19 @@ impl Worker {
         let mut attempt = 1;
         loop {
             let mut done = Drained::default();
-            let before = verification.place();
-            let compared = self.compare(&mut verification, deadline, &mut done).await;
-            if verification.place() != before {
+            let before = comparison.place();
+            let compared = self.compare(&mut comparison, deadline, &mut done).await;
+            if comparison.place() != before {
                 attempt = 1;
             }
             match compared {
                 Ok(()) => {
-                    return match verification.is_done() {
-                        true => Ok(verification.into_report()),
+                    return match comparison.is_done() {
+                        true => Ok(comparison.into_report()),
                         false => Err(Error::retry("the comparison was stopped before its end; run it again")),
                     };
                 }
-                Err(e) if verification.is_lost() => return Err(e),
+                Err(e) if comparison.is_lost() => return Err(e),
                 Err(e) => {
                     let left = deadline.saturating_duration_since(Instant::now());
                     let wait = wait_after(&e, attempt, left).filter(|_| attempt < COMPARE_ATTEMPTS);
@@ -48,11 +48,11 @@ impl Worker {
         }
     }
 
-    async fn compare(&self, verification: &mut Verification, deadline: Instant, done: &mut Drained) -> Result<()> {
+    async fn compare(&self, comparison: &mut Comparison, deadline: Instant, done: &mut Drained) -> Result<()> {
         let mut session = Session::open(self).await?;
-        session.compared = verification.tables().to_vec();
+        session.compared = comparison.tables().to_vec();
         session.lock_compared();
-        let result = self.steps(&mut session, Some(verification), deadline, done).await;
+        let result = self.steps(&mut session, Some(comparison), deadline, done).await;
         if result.is_err() {
             session.abandon().await;
         }

@@ -1,13 +1,13 @@
 //! The drain: step after step until the queue is empty or the call's budget is spent.
 
-use super::compare::Verification;
+use super::compare::Comparison;
 use super::drained::Drained;
 use super::patience::{answered, gap, wait_after};
 use super::session::Session;
 use super::step::Outcome;
 use super::worker::Worker;
 use crate::core::error::{Error, Result};
-use crate::postgres::books::{progress, resyncs};
+use crate::postgres::books::{progress, rebuilds};
 use crate::postgres::queue;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -157,7 +157,7 @@ impl Worker {
             Err(e) => tracing::warn!(error = %e, "what is left on the queue cannot be counted"),
         }
         self.gate.set_queued(done.queued);
-        match answered(resyncs::waiting(&session.client, &self.queue, &self.schema)).await {
+        match answered(rebuilds::waiting(&session.client, &self.queue, &self.schema)).await {
             Ok(waiting) => done.rebuilding = waiting,
             Err(e) => tracing::warn!(error = %e, "the tables that are to be rebuilt cannot be counted"),
         }
@@ -167,7 +167,7 @@ impl Worker {
     pub(in crate::sync) async fn steps(
         &self,
         session: &mut Session<'_>,
-        mut comparison: Option<&mut Verification>,
+        mut comparison: Option<&mut Comparison>,
         deadline: Instant,
         done: &mut Drained,
     ) -> Result<u64> {

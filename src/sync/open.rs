@@ -13,9 +13,9 @@ use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
 use crate::postgres::books::dead_letters::Supersedable;
 use crate::postgres::books::progress;
-use crate::postgres::books::resyncs::{self, Reason};
+use crate::postgres::books::rebuilds::{self, Reason};
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::drift::{self, shape};
+use crate::postgres::drift::{self, definition_version};
 use crate::postgres::{Client, Purpose, rows};
 use crate::replica::inventory::Inventory;
 use crate::replica::{Replica, address};
@@ -28,7 +28,7 @@ impl<'a> Session<'a> {
     /// and indexes, which takes as long as they are large.
     pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
         let Found { client, server, known, replica, address, there } = answered(find(worker)).await?;
-        let Known { watch, fingerprint, schema, sources, shape } = known;
+        let Known { watch, fingerprint, schema, sources, definition_version } = known;
         complete(&client, &worker.queue, &replica, &there, &schema).await?;
         let is_keyed = keys::complete(&client, &worker.queue, &replica, &there, (&schema, &sources)).await?;
         let now = if is_keyed { &answered(replica.inventory()).await? } else { &there };
@@ -49,8 +49,8 @@ impl<'a> Session<'a> {
             aside: Aside::default(),
             server,
             held: BTreeSet::new(),
-            letters: Supersedable::default(),
-            letters_as_of: vec![0, 0],
+            dead_letters: Supersedable::default(),
+            dead_letters_as_of: vec![0, 0],
             pending: Vec::new(),
             stuck: BTreeSet::new(),
             queued: 0,
@@ -63,7 +63,7 @@ impl<'a> Session<'a> {
             watch,
             fingerprint,
             drift,
-            shape,
+            definition_version,
             lacks_columns: there.lacks_columns(&schema),
             created: there.lost_tables(&schema),
             schema,
@@ -127,11 +127,11 @@ async fn schedule_lost(
     if lost.is_empty() {
         return Ok(());
     }
-    let kept = shape::kept(client, queue).await?;
+    let kept = definition_version::kept(client, queue).await?;
     let is_copied = |name: &&String| sources.get(*name).is_some_and(SourceTable::can_be_copied);
     let names: Vec<&str> = lost.intersection(&kept).filter(is_copied).map(String::as_str).collect();
     if !names.is_empty() {
-        resyncs::schedule(client, queue, &names, Reason::Evolve, false).await?;
+        rebuilds::schedule(client, queue, &names, Reason::Evolve, false).await?;
     }
     Ok(())
 }

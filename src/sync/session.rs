@@ -4,14 +4,14 @@ use super::aside::Aside;
 use super::beside::Beside;
 use super::worker::Worker;
 use crate::core::error::Result;
-use crate::core::position::{Head, Witness, new_token};
+use crate::core::position::{Head, Provenance, new_token};
 use crate::core::schema::Schema;
 use crate::postgres::books::dead_letters::Supersedable;
 use crate::postgres::books::progress;
-use crate::postgres::books::resyncs::{self, Resync};
+use crate::postgres::books::rebuilds::{self, Rebuild};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::drift::Drift;
-use crate::postgres::drift::shape::Shape;
+use crate::postgres::drift::definition_version::DefinitionVersion;
 use crate::postgres::drift::watch::Watch;
 use crate::postgres::{Client, queue, rows};
 use crate::replica::Replica;
@@ -44,11 +44,11 @@ pub(super) struct Session<'a> {
     /// Those that are paused which the replica does not take, so that their images stay as well.
     pub(super) held: BTreeSet<String>,
     /// Dead letters that an applied key would supersede.
-    pub(super) letters: Supersedable,
+    pub(super) dead_letters: Supersedable,
     /// How many there were then, and the last one.
-    pub(super) letters_as_of: Vec<i64>,
+    pub(super) dead_letters_as_of: Vec<i64>,
     /// Tables that wait to be rebuilt, as of the last step.
-    pub(super) pending: Vec<Resync>,
+    pub(super) pending: Vec<Rebuild>,
     /// Those of them that cannot be.
     pub(super) stuck: BTreeSet<String>,
     /// Messages left, by count at the start.
@@ -73,8 +73,8 @@ pub(super) struct Session<'a> {
     pub(super) drift: Vec<Drift>,
     /// What is replicated, with the columns that tables follow their source by.
     pub(super) schema: Arc<Schema>,
-    /// The shape that this schema gives the replica.
-    pub(super) shape: Shape,
+    /// The version of the definitions that this schema gives the replica.
+    pub(super) definition_version: DefinitionVersion,
     /// The replica lacks columns of it.
     pub(super) lacks_columns: bool,
     /// Tables that the replica lacked, and that were created empty.
@@ -115,10 +115,10 @@ impl<'a> Session<'a> {
     }
 
     /// Gives the step a name that Postgres has committed: for rows that no message names.
-    pub(super) async fn name_step(&self) -> Result<Arc<Witness>> {
+    pub(super) async fn name_step(&self) -> Result<Arc<Provenance>> {
         let name = new_token();
         progress::name_step(self.other().await?, &self.worker.queue, &name).await?;
-        Ok(Arc::new(Witness::named(name)))
+        Ok(Arc::new(Provenance::named(name)))
     }
 
     /// The second connection.
@@ -136,13 +136,13 @@ impl<'a> Session<'a> {
         tracing::error!(table, "changes of this table wait on the queue: {problem}");
         self.locked.remove(table);
         self.paused.insert(table.to_owned(), problem.to_owned());
-        self.put_off(table, problem).await
+        self.postpone(table, problem).await
     }
 
     /// This table is not rebuilt until somebody acts; said once a drain.
-    pub(super) async fn put_off(&mut self, name: &str, problem: &str) -> Result<()> {
+    pub(super) async fn postpone(&mut self, name: &str, problem: &str) -> Result<()> {
         if self.stuck.insert(name.to_owned()) {
-            resyncs::set_problem(&self.client, &self.worker.queue, name, problem).await?;
+            rebuilds::set_problem(&self.client, &self.worker.queue, name, problem).await?;
             if self.pending.iter().any(|r| r.name == name) {
                 tracing::error!(table = name, "this table cannot be rebuilt: {problem}");
             }

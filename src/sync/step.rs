@@ -3,7 +3,7 @@
 //! on the queue. Taking and reading ([`reader`](crate::sync::take::reader)) run ahead of applying
 //! ([`writer`](crate::sync::apply::writer)) by one batch.
 
-use super::compare::{Finished, Verification};
+use super::compare::{Comparison, Finished};
 use super::drained::Drained;
 use super::locks::is_locked;
 use super::pairing::Ready;
@@ -14,7 +14,7 @@ use crate::core::position::Head;
 use crate::postgres::awake::awake;
 use crate::postgres::books::dead_letters::{DeadLetter, Supersedable, Superseded};
 use crate::postgres::books::progress::Snapshot;
-use crate::postgres::books::{dead_letters, progress, resyncs, retained};
+use crate::postgres::books::{dead_letters, progress, rebuilds, retained};
 use crate::postgres::catalog::SourceTable;
 use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::take::reader::{Ended, Reader, Taking};
@@ -59,7 +59,7 @@ impl Session<'_> {
     /// Runs one step.
     pub(super) async fn step(
         &mut self,
-        comparison: Option<&mut Verification>,
+        comparison: Option<&mut Comparison>,
         deadline: Instant,
         done: &mut Drained,
     ) -> Result<Outcome> {
@@ -87,7 +87,7 @@ impl Session<'_> {
 
     async fn try_step(
         &mut self,
-        mut comparison: Option<&mut Verification>,
+        mut comparison: Option<&mut Comparison>,
         deadline: Instant,
         done: &mut Drained,
     ) -> Result<Outcome> {
@@ -110,7 +110,7 @@ impl Session<'_> {
         self.supersede(&std::mem::take(&mut applied.superseded)).await?;
         let buried = read.large as usize;
         let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
-        dead_letters::bury(&self.client, &self.worker.queue, &dead, &self.letters).await?;
+        dead_letters::dead_letter(&self.client, &self.worker.queue, &dead, &self.dead_letters).await?;
         if !dead.is_empty() {
             failpoint::reach(failpoint::BURIED);
         }
@@ -128,7 +128,7 @@ impl Session<'_> {
         let is_partly = is_partly || !applied.superseded.partly.is_empty();
         self.acknowledge(&snapshot, read, applied, dead.len() + buried, done).await?;
         if is_partly {
-            self.letters_as_of.clear(); // what they lack by now is noted on the letters only
+            self.dead_letters_as_of.clear(); // what they lack by now is noted on the letters only
         }
         log_step!(
             self,
@@ -192,17 +192,20 @@ impl Session<'_> {
                 Ready::Again => return Ok(Begun::Not(Outcome::Again)),
             },
         };
-        if snapshot.shape.as_deref() != Some(self.shape.hash()) || self.lacks_columns || !self.created.is_empty() {
+        if snapshot.definition_version.as_deref() != Some(self.definition_version.hash())
+            || self.lacks_columns
+            || !self.created.is_empty()
+        {
             self.reshape(head).await?;
             return Ok(Begun::Not(Outcome::Again));
         }
-        // Letters that others drop meanwhile do no harm; what is newer has another last id.
-        if self.letters_as_of != snapshot.dead {
-            self.letters = Supersedable::read(&self.client, &self.worker.queue).await?;
-            self.letters_as_of.clone_from(&snapshot.dead);
+        // Dead letters that others drop meanwhile do no harm; what is newer has another last id.
+        if self.dead_letters_as_of != snapshot.dead {
+            self.dead_letters = Supersedable::read(&self.client, &self.worker.queue).await?;
+            self.dead_letters_as_of.clone_from(&snapshot.dead);
         }
         self.pending = match snapshot.is_rebuilding {
-            true => resyncs::pending(&self.client, &self.worker.queue).await?,
+            true => rebuilds::pending(&self.client, &self.worker.queue).await?,
             false => Vec::new(),
         };
         // Another worker's schema.json may have more.
@@ -213,7 +216,7 @@ impl Session<'_> {
     /// Compares, where that is asked for and this step has drained everything.
     async fn compare(
         &mut self,
-        comparison: Option<&mut Verification>,
+        comparison: Option<&mut Comparison>,
         snapshot: &Snapshot,
         read: &Taking,
         applied: Applied,
@@ -261,11 +264,11 @@ impl Session<'_> {
         applied.and_then(|applied| Ok((read?, applied)))
     }
 
-    /// Letters whose keys have newer states.
+    /// Dead letters whose keys have newer states.
     pub(super) async fn supersede(&self, superseded: &Superseded) -> Result<()> {
-        let letters = dead_letters::supersede(&self.client, &self.worker.queue, superseded).await?;
-        if letters > 0 {
-            tracing::info!(letters, "dead letters are superseded: their keys have newer states");
+        let dead_letters = dead_letters::supersede(&self.client, &self.worker.queue, superseded).await?;
+        if dead_letters > 0 {
+            tracing::info!(dead_letters, "dead letters are superseded: their keys have newer states");
         }
         Ok(())
     }
@@ -281,12 +284,12 @@ impl Session<'_> {
     ) -> Result<()> {
         let queue = &self.worker.queue;
         self.supersede(&applied.superseded).await?;
-        dead_letters::bury(&self.client, queue, &applied.dead, &self.letters).await?;
+        dead_letters::dead_letter(&self.client, queue, &applied.dead, &self.dead_letters).await?;
         for resync in &read.rebuilt {
-            resyncs::advance(&self.client, queue, resync).await?;
+            rebuilds::advance(&self.client, queue, resync).await?;
         }
         for name in &read.swept {
-            resyncs::schedule_sweep(&self.client, queue, name).await?;
+            rebuilds::schedule_sweep(&self.client, queue, name).await?;
         }
         if let (Some(window), Some(after), false) =
             (self.worker.retention, &snapshot.progress.head, applied.tokens.is_empty())
@@ -339,7 +342,7 @@ impl Session<'_> {
             }
             match self.sources.get(&name).map(SourceTable::unpageable) {
                 Some(None) => is_new |= self.locked.insert(name),
-                Some(Some(problem)) => self.put_off(&name, &problem).await?,
+                Some(Some(problem)) => self.postpone(&name, &problem).await?,
                 None => drop(self.stuck.insert(name)), // schema.json no longer names it
             }
         }

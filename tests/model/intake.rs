@@ -2,7 +2,7 @@
 
 use super::postgres::{Data, IMAGED, KEYS, Kind, MARKED, Message, NAMES, Phase, Queued, Resync, Row, Rows, Version};
 use pgflume::core::batch::{Batch, Change, ColumnSet, Item, State};
-use pgflume::core::position::Witness;
+use pgflume::core::position::Provenance;
 use pgflume::core::schema::{Schema, Table};
 use pgflume::core::value::{Cell, Key};
 use std::collections::BTreeSet;
@@ -26,20 +26,20 @@ pub struct Chunk {
     pub items: Vec<(usize, usize, Row)>,
     pub images: Vec<i64>,
     /// The messages that name its keys; for a page the name of the step.
-    pub witness: Witness,
+    pub provenance: Provenance,
 }
 
-/// As `queue::witness` makes it, of messages in the order of their ids.
-pub fn witness(group: &[Queued]) -> Witness {
+/// As `queue::provenance` makes it, of messages in the order of their ids.
+pub fn provenance(group: &[Queued]) -> Provenance {
     let texts: Vec<String> = group.iter().map(|m| format!("{:?}", m.message)).collect();
-    Witness::of(group.iter().zip(&texts).map(|(m, text)| (m.id, Some(text.as_str()))))
+    Provenance::of(group.iter().zip(&texts).map(|(m, text)| (m.id, Some(text.as_str()))))
 }
 
 /// Of those messages of a group that name the keys of a batch.
-fn witness_of(group: &[Queued], ids: &[i64]) -> Witness {
+fn witness_of(group: &[Queued], ids: &[i64]) -> Provenance {
     let mut named: Vec<Queued> = group.iter().filter(|m| ids.contains(&m.id)).copied().collect();
     named.sort_unstable_by_key(|m| m.id);
-    witness(&named)
+    provenance(&named)
 }
 
 type Dead = Vec<(usize, usize, Version)>;
@@ -95,13 +95,16 @@ pub fn chunks(snapshot: &Data, group: &[Queued], ends: bool, is_first: bool, dea
     let all: Vec<i64> = group.iter().map(|m| m.id).collect();
     let mut named = witness_of(group, if images.is_empty() { &all } else { &images });
     if !images.is_empty() {
-        chunks.push(Chunk { items: items(&mut batch, snapshot, group), images, witness: named.clone() });
+        chunks.push(Chunk { items: items(&mut batch, snapshot, group), images, provenance: named.clone() });
     }
     if !marking.is_empty() {
         named = witness_of(group, &marking);
     }
-    let chunk =
-        |batch: &mut Batch| Chunk { items: items(batch, snapshot, group), images: Vec::new(), witness: named.clone() };
+    let chunk = |batch: &mut Batch| Chunk {
+        items: items(batch, snapshot, group),
+        images: Vec::new(),
+        provenance: named.clone(),
+    };
     for id in marks {
         let row = snapshot.rows[MARKED][id];
         match row.kind {
@@ -181,7 +184,7 @@ pub fn page(
 
 /// A batch without rows, after the last page: nothing is left.
 pub fn told(name: &str) -> Chunk {
-    Chunk { items: Vec::new(), images: Vec::new(), witness: Witness::named(name.into()) }
+    Chunk { items: Vec::new(), images: Vec::new(), provenance: Provenance::named(name.into()) }
 }
 
 /// Whether the replica's row is what the source's row asks for.

@@ -1,9 +1,9 @@
 //! Postgres, as far as it matters here: committed states in a log of which only the flushed part
 //! survives a crash, transactions, the lock on the progress row.
 
-use super::intake::witness;
+use super::intake::provenance;
 use pgflume::core::position::{Entry, Fate, Head, Identity, Progress};
-use pgflume::core::reconcile::{Here, KeptStep};
+use pgflume::core::reconcile::{Here, RetainedStep};
 use std::rc::Rc;
 
 /// A table that marks feed.
@@ -82,7 +82,7 @@ impl Resync {
 /// What one transaction took off the queue, and where its batches led: rows of `pgflume.kept`.
 #[derive(Debug, Clone)]
 pub struct Kept {
-    pub step: KeptStep,
+    pub step: RetainedStep,
     pub messages: Vec<Queued>,
 }
 
@@ -161,9 +161,9 @@ impl Data {
     }
 
     /// As `kept::steps`.
-    pub fn kept_steps(&self, epoch: &str) -> Vec<KeptStep> {
+    pub fn kept_steps(&self, epoch: &str) -> Vec<RetainedStep> {
         let is_meant = |kept: &&Rc<Kept>| kept.step.after.epoch == epoch && !kept.step.tokens.is_empty();
-        let mut steps: Vec<KeptStep> = self.kept.iter().filter(is_meant).map(|kept| kept.step.clone()).collect();
+        let mut steps: Vec<RetainedStep> = self.kept.iter().filter(is_meant).map(|kept| kept.step.clone()).collect();
         steps.sort_by_key(|step| step.after.seq);
         steps
     }
@@ -199,12 +199,12 @@ impl Data {
     /// As `progress::fates`.
     pub fn fates(&self, entries: &[Entry]) -> Vec<Fate> {
         let is_queued = |e: &Entry| {
-            let is_named = |m: &&Queued| e.witness.messages.contains(&m.id);
+            let is_named = |m: &&Queued| e.provenance.messages.contains(&m.id);
             let there: Vec<Queued> = self.queue.iter().filter(is_named).copied().collect();
-            witness(&there) == *e.witness
+            provenance(&there) == *e.provenance
         };
-        let fate = |e: &Entry| match e.witness.is_empty() {
-            true if self.steps.iter().any(|name| **name == *e.witness.digest) => Fate::Known,
+        let fate = |e: &Entry| match e.provenance.is_empty() {
+            true if self.steps.iter().any(|name| **name == *e.provenance.digest) => Fate::Known,
             false if is_queued(e) => Fate::Queued,
             _ => Fate::Lost,
         };

@@ -7,7 +7,7 @@ use super::postgres::{Data, Failed, Kept, MARKED, NAMES, Opened, Phase, Postgres
 use super::target::{Request, Target};
 use super::world::Names;
 use pgflume::core::position::{Entry, Fate, Head, Standing};
-use pgflume::core::reconcile::{self, Decision, Divergence, KeptStep, Replay};
+use pgflume::core::reconcile::{self, Decision, Divergence, Replay, RetainedStep};
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
@@ -321,8 +321,8 @@ impl Worker {
         let queue = &opened.snapshot.queue;
         let taken: Vec<Queued> = queue.iter().filter(|m| images.contains(&m.id)).copied().collect();
         let tokens = ledger.iter().map(|entry| entry.head.token.clone()).collect();
-        let step = KeptStep { after: from.clone(), tokens, copied: Vec::new() };
-        let is_named = ledger.iter().all(|entry| !entry.witness.is_empty());
+        let step = RetainedStep { after: from.clone(), tokens, copied: Vec::new() };
+        let is_named = ledger.iter().all(|entry| !entry.provenance.is_empty());
         let kept = (around.keeps && is_named).then(|| Kept { step, messages: taken.clone() });
         let address = around.address;
         let committed = around.postgres.commit(&opened, &[], &taken, |data| {
@@ -490,7 +490,7 @@ fn replay(around: &Surroundings, opened: &Opened, head: Option<&Head>) -> Option
 fn fates(mutant: Mutant, snapshot: &Data, ledger: &[Entry]) -> Vec<Fate> {
     let mut fates = snapshot.fates(ledger);
     for (fate, entry) in fates.iter_mut().zip(ledger) {
-        match (mutant, entry.witness.is_empty()) {
+        match (mutant, entry.provenance.is_empty()) {
             (Mutant::NoWitness, false) => *fate = Fate::Queued,
             (Mutant::NoName, true) => *fate = Fate::Known,
             _ => {}
@@ -548,7 +548,7 @@ impl Step {
     fn kept(&self) -> Option<Kept> {
         let after = self.opened.snapshot.progress.head.clone().filter(|_| self.keeps)?;
         let copied = self.copied.iter().cloned().collect();
-        Some(Kept { step: KeptStep { after, tokens: self.tokens.clone(), copied }, messages: self.taken.clone() })
+        Some(Kept { step: RetainedStep { after, tokens: self.tokens.clone(), copied }, messages: self.taken.clone() })
     }
 }
 
@@ -605,7 +605,7 @@ fn read(around: &mut Surroundings, step: &mut Step, dice: u8) {
 /// Sends a batch on, from where the one before led.
 fn send(around: &mut Surroundings, mut step: Box<Step>, chunk: Chunk) -> Place {
     let to = around.names.after(&step.head);
-    if chunk.witness.is_empty() {
+    if chunk.provenance.is_empty() {
         step.copied.extend(chunk.items.iter().map(|&(table, ..)| NAMES[table].to_owned()));
     }
     step.tokens.push(to.token.clone());
@@ -616,7 +616,7 @@ fn send(around: &mut Surroundings, mut step: Box<Step>, chunk: Chunk) -> Place {
         xid: step.opened.xid.to_string(),
         lsn: step.opened.lsn.to_string(),
         images: if lists_images { chunk.images } else { Vec::new() },
-        witness: chunk.witness.into(),
+        provenance: chunk.provenance.into(),
     };
     around.note(|| format!("sends {} after {}: {:?}", brief(&to), step.head.token, chunk.items));
     let (from, acknowledged) = (step.head.clone(), step.acknowledged);

@@ -148,7 +148,7 @@ async fn each_change_of_the_source_is_named_with_its_mend() {
         rig.db.sql(ddl).await;
         let found = one(&rig).await;
         assert_eq!((found.kind, found.column.as_deref()), (kind, column), "{ddl}");
-        assert!(found.problem.contains(problem) && found.mend.contains(mend), "{ddl}: {found:?}");
+        assert!(found.problem.contains(problem) && found.remedy.contains(mend), "{ddl}: {found:?}");
         let reasons = status::unready(&rig.worker).await;
         assert_eq!(reasons.contains_key("schema"), kind.is_fault(), "{ddl}: {reasons:?}");
         rig.db.sql(undo).await;
@@ -298,7 +298,7 @@ async fn a_drop_is_refused_without_allow_drop_and_done_with_it() {
             SIZED.replace(r#"{"items""#, r#"{"more": {"primaryKey": "id", "columns": {"id": "INTEGER"}}, "items""#);
         let rig = restarted(rig(path, &tables, &both).await, ITEMS);
         let found = drift(&rig).await;
-        assert!(found.iter().any(|d| d.table == "more" && d.mend.contains("--allow-drop")), "{found:?}");
+        assert!(found.iter().any(|d| d.table == "more" && d.remedy.contains("--allow-drop")), "{found:?}");
         let refused = setup(&rig, ITEMS).await.unwrap_err().to_string();
         for part in ["nothing was changed", "items.size", "more:", "--allow-drop"] {
             assert!(refused.contains(part), "{refused}");
@@ -373,7 +373,7 @@ async fn a_changed_key_rebuilds_the_table() {
         };
         let rig = rig(path, tables, &json("\"id\"")).await;
         rig.db.sql("alter table t drop constraint t_pkey; alter table t alter id drop not null").await;
-        assert!(one(&rig).await.mend.contains("set primaryKey in schema.json to \"code\""));
+        assert!(one(&rig).await.remedy.contains("set primaryKey in schema.json to \"code\""));
         let edited = restarted(rig, &json("\"code\""));
         setup(&edited, &json("\"code\"")).await.unwrap();
         assert_eq!(edited.rows("SELECT v FROM t ORDER BY 1").await, ["one", "two"], "never empty");

@@ -3,7 +3,7 @@
 use crate::support::{Home, PATHS, Path, schema, show};
 use pgflume::core::batch::{ColumnSet, Item, State};
 use pgflume::core::error::Class;
-use pgflume::core::position::{Entry, Head, Witness};
+use pgflume::core::position::{Entry, Head, Provenance};
 use pgflume::core::schema::{Schema, Table};
 use pgflume::core::value::Cell;
 use pgflume::replica::head::Freshness;
@@ -77,7 +77,7 @@ impl Bench {
             xid: "7".into(),
             lsn: "0/1".into(),
             images: vec![3, 1, 2],
-            witness: Arc::new(Witness::of([(1, Some("{}")), (3, None)].into_iter())),
+            provenance: Arc::new(Provenance::of([(1, Some("{}")), (3, None)].into_iter())),
         };
         let work = Work { range: 0..items.len(), items: Arc::new(items), ..Work::default() };
         let fresh = Freshness { caught_up_at: Some("now".into()), queued: 5 };

@@ -43,7 +43,7 @@ async fn notifications_of_the_queue_fail_no_write_and_are_told() {
     let found = drift(&rig).await;
     assert_eq!(found.len(), 1, "{found:?}");
     assert_eq!(found[0].kind, Kind::Queue);
-    assert!(found[0].mend.contains(&format!("pgmq.disable_notify_insert('{DEFAULT_QUEUE}')")), "{found:?}");
+    assert!(found[0].remedy.contains(&format!("pgmq.disable_notify_insert('{DEFAULT_QUEUE}')")), "{found:?}");
     assert!(status::unready(&rig.worker).await.contains_key("schema"));
     rig.db
         .sql(&format!("select pgmq.disable_notify_insert('{DEFAULT_QUEUE}'); drop owned by {role}; drop role {role}"))
@@ -110,7 +110,7 @@ async fn whatever_is_done_to_the_queue_is_told_with_its_mend() {
         rig.db.sql(&done).await;
         let found = drift(&rig).await;
         let is_told =
-            found.iter().any(|d| d.kind == Kind::Queue && d.problem.contains(problem) && d.mend.contains(mend));
+            found.iter().any(|d| d.kind == Kind::Queue && d.problem.contains(problem) && d.remedy.contains(mend));
         assert!(is_told, "{done}: {found:?}");
         rig.db.sql(&undone).await;
         assert_eq!(drift(&rig).await, [], "{undone}");

@@ -689,7 +689,7 @@ async fn a_source_whose_rows_can_change_unseen_is_drift_that_says_what_to_do() {
         assert_eq!(status::status(&rig.worker).await.unwrap().drift, []);
         rig.db.sql(done).await;
         let drift = status::status(&rig.worker).await.unwrap().drift;
-        let found = drift.iter().find(|d| d.kind == kind && d.problem.contains(problem) && d.mend.contains(mend));
+        let found = drift.iter().find(|d| d.kind == kind && d.problem.contains(problem) && d.remedy.contains(mend));
         assert!(found.is_some(), "{done}: {drift:?}");
         assert!(status::unready(&rig.worker).await.contains_key("schema"), "{done}");
     }

@@ -236,9 +236,9 @@ fn source(name: &str, node: Option<&Node>, path: &str) -> Result<SourceName, Sch
     let Some(node) = node else {
         return Ok(SourceName { schema: "public".into(), table: name.into() });
     };
-    let mend = "must be a schema-qualified table such as \"public.apps\" (quote parts that hold a dot: \"\\\"my.schema\\\".apps\")";
+    let remedy = "must be a schema-qualified table such as \"public.apps\" (quote parts that hold a dot: \"\\\"my.schema\\\".apps\")";
     let Node::String(text) = node else {
-        return wrong(path, mend);
+        return wrong(path, remedy);
     };
     match split_qualified(text) {
         Some((schema, table)) => {
@@ -254,7 +254,7 @@ fn source(name: &str, node: Option<&Node>, path: &str) -> Result<SourceName, Sch
             }
             Ok(SourceName { schema, table })
         }
-        None => wrong(path, mend),
+        None => wrong(path, remedy),
     }
 }
 

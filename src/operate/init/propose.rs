@@ -28,7 +28,7 @@ pub struct Definition {
     pub left_out: Vec<String>,
 }
 
-/// Why a relation cannot be replicated, whatever its columns are; with the mend.
+/// Why a relation cannot be replicated, whatever its columns are; with the remedy.
 pub fn obstacle(relation: &Relation) -> Option<&'static str> {
     match (relation.kind.as_str(), relation.persistence.as_str()) {
         ("v", _) => Some("views; name the table behind one instead"),

@@ -125,12 +125,12 @@ fn nothing_matches(option: &str, pattern: &Pattern, relations: &[Relation]) -> C
         ));
     }
     let near = pattern.near(relations.iter().map(|r| &r.name));
-    let mend = if near.is_empty() {
+    let remedy = if near.is_empty() {
         "no name is like it; names are case-sensitive, and without a pattern init shows what there is".to_owned()
     } else {
         format!("near are {}", near.join(", "))
     };
-    ConfigError(format!("{option} {}: no table of this database matches; {mend}", pattern.text()))
+    ConfigError(format!("{option} {}: no table of this database matches; {remedy}", pattern.text()))
 }
 
 #[cfg(test)]

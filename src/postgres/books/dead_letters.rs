@@ -43,7 +43,7 @@ pub enum Refusal {
 /// A change that waits for somebody to look at it.
 #[derive(Debug, Serialize)]
 pub struct DeadLetter {
-    /// What is wrong, of what, and the mend; no row values but the key.
+    /// What is wrong, of what, and the remedy; no row values but the key.
     pub reason: String,
     /// Which part refused it.
     pub class: Refusal,
@@ -120,11 +120,16 @@ pub fn too_large(most_bytes: i64) -> String {
 
 /// Puts dead letters on their queue, in the step's transaction. A key that waits there for the same reason, as far as
 /// `known` tells, is not told twice.
-pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter], known: &Supersedable) -> Result<()> {
-    if letters.is_empty() {
+pub async fn dead_letter(
+    client: &Client,
+    queue: &QueueName,
+    dead_letters: &[DeadLetter],
+    known: &Supersedable,
+) -> Result<()> {
+    if dead_letters.is_empty() {
         return Ok(());
     }
-    let texts = letters
+    let texts = dead_letters
         .iter()
         .map(serde_json::to_string)
         .collect::<Result<Vec<_>, _>>()
@@ -133,7 +138,7 @@ pub async fn bury(client: &Client, queue: &QueueName, letters: &[DeadLetter], kn
     let like = |(i, letter): (usize, &DeadLetter)| {
         known.of_key(letter).into_iter().map(move |id| (i as i64 + 1, id)).collect::<Vec<_>>()
     };
-    let (places, ids): (Vec<i64>, Vec<i64>) = letters.iter().enumerate().flat_map(like).unzip();
+    let (places, ids): (Vec<i64>, Vec<i64>) = dead_letters.iter().enumerate().flat_map(like).unzip();
     let sql = format!(
         "with known as materialized (
              select k.i, d.message from rows from (pg_catalog.unnest($2::pg_catalog.int8[]), pg_catalog.unnest($3::pg_catalog.int8[])) as k(i, id) join {dead} d on d.msg_id = k.id)
@@ -277,7 +282,7 @@ pub struct Supersedable {
 
 #[derive(Debug, Clone, Default)]
 struct Known {
-    letters: Vec<Tracked>,
+    dead_letters: Vec<Tracked>,
     by_key: BTreeMap<String, BTreeMap<MarkedKey, Vec<usize>>>,
 }
 
@@ -329,7 +334,7 @@ impl Supersedable {
     fn of_key(&self, letter: &DeadLetter) -> Vec<i64> {
         let key: Option<MarkedKey> = letter.key.as_ref().and_then(|key| key.iter().cloned().collect());
         let places = key.and_then(|key| self.known.by_key.get(letter.table.as_deref()?)?.get(&key));
-        places.map_or_else(Vec::new, |places| places.iter().map(|&place| self.known.letters[place].id).collect())
+        places.map_or_else(Vec::new, |places| places.iter().map(|&place| self.known.dead_letters[place].id).collect())
     }
 
     /// Adds a letter that is on its way, under its place among those.
@@ -344,7 +349,7 @@ impl Supersedable {
     pub fn cover(&mut self, table: &str, key: &MarkedKey, newer: Option<i64>) {
         let Some(places) = self.known.by_key.get(table).and_then(|keys| keys.get(key)) else { return };
         for &place in places {
-            let letter = &self.known.letters[place];
+            let letter = &self.known.dead_letters[place];
             let is_older = newer.is_none_or(|newer| letter.msg_id.is_none_or(|id| id < newer));
             if is_older && letter.open.contains(key) {
                 self.covered.entry(place).or_default().insert(key.clone());
@@ -363,7 +368,7 @@ impl Supersedable {
     pub fn superseded(&self) -> Superseded {
         let mut result = Superseded::default();
         for (&place, covered) in &self.covered {
-            let letter = &self.known.letters[place];
+            let letter = &self.known.dead_letters[place];
             match covered.len() == letter.open.len() {
                 true => result.wholly.push(letter.id),
                 false => result.partly.push((letter.id, letter.covered.union(covered).cloned().collect())),
@@ -374,15 +379,15 @@ impl Supersedable {
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.known.letters.is_empty()
+        self.known.dead_letters.is_empty()
     }
 
     /// The letters on their way without those that are superseded.
-    pub fn sift(&self, letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
+    pub fn without_superseded(&self, dead_letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
         let Superseded { wholly, partly } = self.superseded();
         let wholly: BTreeSet<i64> = wholly.into_iter().collect();
         let mut partly: BTreeMap<i64, BTreeSet<MarkedKey>> = partly.into_iter().collect();
-        let kept = letters.into_iter().enumerate().filter(|(i, _)| !wholly.contains(&(*i as i64)));
+        let kept = dead_letters.into_iter().enumerate().filter(|(i, _)| !wholly.contains(&(*i as i64)));
         let narrow = |(i, mut letter): (usize, DeadLetter)| {
             letter.superseded = partly.remove(&(i as i64)).unwrap_or(letter.superseded);
             letter
@@ -402,10 +407,10 @@ impl Known {
     ) {
         let by_key = self.by_key.entry(table.to_owned()).or_default();
         for key in &keys {
-            by_key.entry(key.clone()).or_default().push(self.letters.len());
+            by_key.entry(key.clone()).or_default().push(self.dead_letters.len());
         }
         let open = keys.difference(&covered).cloned().collect();
-        self.letters.push(Tracked { id, msg_id, open, covered });
+        self.dead_letters.push(Tracked { id, msg_id, open, covered });
     }
 }
 

@@ -57,7 +57,7 @@ pub struct Snapshot {
     /// Whether others have taken messages off the queue.
     pub has_losses: bool,
     /// The definitions by which the last worker kept the replica.
-    pub shape: Option<String>,
+    pub definition_version: Option<String>,
 }
 
 /// Creates what is missing beside the queue: bookkeeping and the dead-letter queue.
@@ -116,8 +116,8 @@ const STRANGERS: &str = "PF002";
 
 fn of_strangers(error: &tokio_postgres::Error) -> Error {
     let db = error.as_db_error();
-    let (words, mend) = (db.map_or("", |db| db.message()), db.and_then(|db| db.hint()).unwrap_or_default());
-    Error::halt(format!("{words}; {mend}"))
+    let (words, remedy) = (db.map_or("", |db| db.message()), db.and_then(|db| db.hint()).unwrap_or_default());
+    Error::halt(format!("{words}; {remedy}"))
 }
 
 /// Creates what is missing. What the installations wait for each other by has to be made first, and whoever makes it a
@@ -228,7 +228,7 @@ async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot
         at: row.try_get(10)?,
         calls: row.try_get(11)?,
         is_rebuilding: row.try_get(12)?,
-        shape: row.try_get(14)?,
+        definition_version: row.try_get(14)?,
         has_losses: row.try_get(16)?,
         owner: format!("{system}-{database}/{}/{}", queue.as_str(), row.try_get::<_, &str>(18)?),
         dead: row.try_get(19)?,
@@ -372,13 +372,13 @@ async fn knows_step(client: &Client, queue: &QueueName, name: &str) -> Result<bo
 pub async fn fates(client: &Client, queue: &QueueName, entries: &[Entry]) -> Result<Vec<Fate>> {
     let mut fates: Vec<Fate> = Vec::with_capacity(entries.len());
     for (i, entry) in entries.iter().enumerate() {
-        let witness = &entry.witness;
+        let provenance = &entry.provenance;
         // Batches of one group have the same.
-        fates.push(if i > 0 && *witness == entries[i - 1].witness {
+        fates.push(if i > 0 && *provenance == entries[i - 1].provenance {
             fates[i - 1]
-        } else if witness.is_empty() {
-            if knows_step(client, queue, &witness.digest).await? { Fate::Known } else { Fate::Lost }
-        } else if queue::has(client, queue, witness).await? {
+        } else if provenance.is_empty() {
+            if knows_step(client, queue, &provenance.digest).await? { Fate::Known } else { Fate::Lost }
+        } else if queue::has(client, queue, provenance).await? {
             Fate::Queued
         } else {
             Fate::Lost

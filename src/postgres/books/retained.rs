@@ -5,7 +5,7 @@
 use crate::core::error::Result;
 use crate::core::position::Head;
 use crate::core::queue_name::QueueName;
-use crate::core::reconcile::KeptStep;
+use crate::core::reconcile::RetainedStep;
 use crate::postgres::{Client, queue};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -43,13 +43,13 @@ pub async fn record(
 }
 
 /// The steps that are kept of `epoch`, oldest first.
-pub async fn steps(client: &Client, queue: &QueueName, epoch: &str) -> Result<Vec<KeptStep>> {
+pub async fn steps(client: &Client, queue: &QueueName, epoch: &str) -> Result<Vec<RetainedStep>> {
     let sql = "select after_seq, after_token, tokens, copied from pgflume.kept
                where queue = $1 and epoch = $2 and tokens <> '{}' order by after_seq, id";
     let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT), (&epoch, Type::TEXT)]).await?;
     let step = |row: &tokio_postgres::Row| {
         let after = Head { epoch: epoch.to_owned(), seq: row.try_get(0)?, token: row.try_get(1)? };
-        Ok(KeptStep { after, tokens: row.try_get(2)?, copied: row.try_get(3)? })
+        Ok(RetainedStep { after, tokens: row.try_get(2)?, copied: row.try_get(3)? })
     };
     rows.iter().map(step).collect()
 }

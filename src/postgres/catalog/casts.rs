@@ -26,7 +26,7 @@ pub async fn read(client: &Client, tables: &[u32]) -> Result<Vec<OwnCast>> {
     rows.iter().map(cast).collect()
 }
 
-/// Those that concern `table`: the path of the column, and the problem with the mend.
+/// Those that concern `table`: the path of the column, and the problem with the remedy.
 pub fn problems(table: &Table, casts: &[OwnCast]) -> Vec<(String, String)> {
     let concerns = |cast: &&OwnCast| {
         let position = table.position(&cast.column);

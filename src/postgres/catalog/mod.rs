@@ -90,7 +90,7 @@ impl SourceTable {
         self.captured || self.unpageable().is_none()
     }
 
-    /// Why the whole table cannot be read page by page, with the mend; `None` where it can.
+    /// Why the whole table cannot be read page by page, with the remedy; `None` where it can.
     pub fn unpageable(&self) -> Option<String> {
         let no_index = || {
             let key: Vec<_> = self.table.key_columns().map(|c| c.name.as_str()).collect();
@@ -167,12 +167,12 @@ pub enum Access {
     Forbidden,
     /// It lacks this column.
     Lacks(String),
-    /// Reading it would run somebody's function: the column's path and the problem with the mend.
+    /// Reading it would run somebody's function: the column's path and the problem with the remedy.
     Unsafe(String),
 }
 
 impl Access {
-    /// What is wrong and the mend; `None` where nothing is.
+    /// What is wrong and the remedy; `None` where nothing is.
     pub fn problem(&self, table: &Table) -> Option<String> {
         let source = table.source.quoted();
         match self {

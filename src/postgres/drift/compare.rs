@@ -1,5 +1,5 @@
 //! What was set up against what is there: pure. Takes `schema.json`, the records of `setup`, the catalog and
-//! the replica's inventory; gives drift in words, each with its mend.
+//! the replica's inventory; gives drift in words, each with its remedy.
 
 use super::recorded::{self, Recorded, Records, SourceColumn};
 use super::source::Found;
@@ -24,7 +24,7 @@ pub(super) fn sides(schema: &Schema, records: &Records, found: &BTreeMap<String,
             column: d.column,
             kind: Kind::SchemaChanged,
             problem: format!("differs from the last set-up: {}", d.what),
-            mend: if d.is_drop { SETUP_DROP } else { SETUP }.into(),
+            remedy: if d.is_drop { SETUP_DROP } else { SETUP }.into(),
         })
         .collect();
     for table in schema.tables() {
@@ -50,7 +50,7 @@ pub(super) fn forgotten(schema: &Schema, found: &BTreeMap<String, Found>, captur
             "{} was captured, and Postgres has no record of it any more (pgflume.captured): its changes may be lost",
             table.source.quoted()
         ),
-        mend: "run `pgflume setup`, and the worker copies the table again; or `pgflume nuke`, to go on without capture, once `pgflume teardown` has removed what is left of it".into(),
+        remedy: "run `pgflume setup`, and the worker copies the table again; or `pgflume nuke`, to go on without capture, once `pgflume teardown` has removed what is left of it".into(),
     }
     };
     schema.tables().filter(was).map(drift).collect()
@@ -64,9 +64,9 @@ struct Sides<'a> {
 }
 
 impl Sides<'_> {
-    fn one(&self, kind: Kind, column: Option<&str>, problem: String, mend: impl Into<String>) -> Drift {
+    fn one(&self, kind: Kind, column: Option<&str>, problem: String, remedy: impl Into<String>) -> Drift {
         let (table, column) = (self.table.name.clone(), column.map(str::to_owned));
-        Drift { table, column, kind, problem, mend: mend.into() }
+        Drift { table, column, kind, problem, remedy: remedy.into() }
     }
 
     fn drift(&self) -> Vec<Drift> {
@@ -75,7 +75,7 @@ impl Sides<'_> {
         }
         let dangers = danger::of(self.table, self.recorded, self.found);
         let mut all: Vec<Drift> =
-            dangers.into_iter().map(|(problem, mend)| self.one(Kind::SourceUnsafe, None, problem, mend)).collect();
+            dangers.into_iter().map(|(problem, remedy)| self.one(Kind::SourceUnsafe, None, problem, remedy)).collect();
         if !["r", "p"].contains(&self.found.relkind.as_str()) {
             return all;
         }
@@ -122,7 +122,7 @@ impl Sides<'_> {
 
     fn missing(&self, column: &str) -> Drift {
         let source = self.table.source.quoted();
-        let (problem, mend) = match self.new_name(column) {
+        let (problem, remedy) = match self.new_name(column) {
             Some(now) => (
                 format!("{source} no longer has the column {column:?}: it seems to be called {now:?} now"),
                 format!(
@@ -134,7 +134,7 @@ impl Sides<'_> {
                 "take it out of schema.json and run `pgflume setup --allow-drop`, or add it to the table again".into(),
             ),
         };
-        self.one(Kind::ColumnMissing, Some(column), problem, mend)
+        self.one(Kind::ColumnMissing, Some(column), problem, remedy)
     }
 
     /// The column of the same number, which a rename keeps; else the only new one of the same type.
@@ -184,7 +184,7 @@ impl Sides<'_> {
             return None;
         }
         let source = self.table.source.quoted();
-        let mend = match self.found.keys.first() {
+        let remedy = match self.found.keys.first() {
             Some(now) => {
                 format!("set primaryKey in schema.json to {}, then run `pgflume setup`; or put the key back", list(now))
             }
@@ -194,7 +194,7 @@ impl Sides<'_> {
             ),
         };
         let names: Vec<String> = key.iter().map(|n| (*n).to_owned()).collect();
-        Some(self.one(Kind::KeyChanged, None, format!("no key of {source} is on {} any more", list(&names)), mend))
+        Some(self.one(Kind::KeyChanged, None, format!("no key of {source} is on {} any more", list(&names)), remedy))
     }
 
     fn triggers(&self) -> Option<Drift> {
@@ -241,7 +241,7 @@ pub(super) fn replica(schema: &Schema, records: &Records, there: &Inventory) -> 
                 column: Some(column.clone()),
                 kind: Kind::ReplicaExtra,
                 problem: "the replica still has this column, which is no longer kept up to date".into(),
-                mend: SETUP_DROP.into(),
+                remedy: SETUP_DROP.into(),
             });
         }
     }
@@ -251,7 +251,7 @@ pub(super) fn replica(schema: &Schema, records: &Records, there: &Inventory) -> 
 fn replica_gap(table: &Table, gap: Gap) -> Drift {
     let rebuild = "run `pgflume setup` with LIBSQL_URL, which rebuilds the table";
     let next = "the next drain adds it: run `pgflume sync`, or wait for the next call";
-    let (kind, column, problem, mend) = match gap {
+    let (kind, column, problem, remedy) = match gap {
         Gap::Table => (Kind::ReplicaLacks, None, "the replica does not have the table yet".to_owned(), next),
         Gap::Column(name) => {
             (Kind::ReplicaLacks, Some(name), "the replica does not have the column yet".to_owned(), next)
@@ -270,7 +270,7 @@ fn replica_gap(table: &Table, gap: Gap) -> Drift {
         }
         Gap::Key => (Kind::ReplicaDiffers, None, "the replica's table has another primary key".to_owned(), rebuild),
     };
-    Drift { table: table.name.clone(), column, kind, problem, mend: mend.into() }
+    Drift { table: table.name.clone(), column, kind, problem, remedy: remedy.into() }
 }
 
 fn list(names: &[String]) -> String {

@@ -4,16 +4,16 @@ use super::recorded::Recorded;
 use super::source::Found;
 use crate::core::schema::Table;
 
-/// What is wrong, and the mend.
+/// What is wrong, and the remedy.
 pub(super) fn of(table: &Table, recorded: &Recorded, found: &Found) -> Vec<(String, String)> {
     let source = table.source.quoted();
     if !["r", "p"].contains(&found.relkind.as_str()) {
         let problem = format!("{source} is no table any more: what it shows can change without a mark");
-        let mend = format!(
+        let remedy = format!(
             "set \"source\" of {:?} in schema.json to the table behind it, then run `pgflume setup`",
             table.name
         );
-        return vec![(problem, mend)];
+        return vec![(problem, remedy)];
     }
     let mut all = Vec::new();
     if found.persistence != "p" {

@@ -3,10 +3,10 @@
 
 mod compare;
 mod danger;
+pub mod definition_version;
 pub mod evolve;
 mod queue;
 pub mod recorded;
-pub mod shape;
 pub mod source;
 pub mod traits;
 pub mod watch;
@@ -33,7 +33,8 @@ pub struct Drift {
     /// What is different.
     pub problem: String,
     /// What to do about it.
-    pub mend: String,
+    #[serde(rename = "mend")]
+    pub remedy: String,
 }
 
 /// The kinds of drift.
@@ -76,11 +77,11 @@ impl Kind {
 }
 
 impl Drift {
-    /// Table, problem and mend in one line.
+    /// Table, problem and remedy in one line.
     pub fn line(&self) -> String {
         let column = self.column.as_ref().map(|c| format!(".{c}")).unwrap_or_default();
         // Names of columns and types are those of whoever owns the table.
-        words::clean(&format!("{}{column}: {}: {}", self.table, self.problem, self.mend), words::ERROR_CHARS)
+        words::clean(&format!("{}{column}: {}: {}", self.table, self.problem, self.remedy), words::ERROR_CHARS)
     }
 }
 

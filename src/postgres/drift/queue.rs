@@ -23,12 +23,12 @@ pub(super) async fn check(client: &Client, queue: &QueueName) -> Result<Vec<Drif
         Some(row) => wrong(row, queue)?,
         None => vec![("is gone: every write to a captured table fails".into(), SETUP.into())],
     };
-    let drift = |(problem, mend): (String, String)| Drift {
+    let drift = |(problem, remedy): (String, String)| Drift {
         table: format!("pgmq.{name}"),
         column: None,
         kind: Kind::Queue,
         problem: format!("the queue {problem}"),
-        mend,
+        remedy,
     };
     Ok(found.into_iter().map(drift).collect())
 }
@@ -40,12 +40,12 @@ fn wrong(row: &Row, queue: &QueueName) -> Result<Vec<(String, String)>> {
     let table = queue.table();
     let mut all = Vec::new();
     if persistence != "p" {
-        let mend = format!("run `alter table {table} set logged`, and after a crash `pgflume resync`");
-        all.push(("is unlogged, and loses its marks in a crash".into(), mend));
+        let remedy = format!("run `alter table {table} set logged`, and after a crash `pgflume resync`");
+        all.push(("is unlogged, and loses its marks in a crash".into(), remedy));
     }
     if cache > 1 {
-        let mend = format!("run `alter table {table} alter column msg_id set cache 1`");
-        all.push((format!("hands out its message ids {cache} at a time, out of order"), mend));
+        let remedy = format!("run `alter table {table} alter column msg_id set cache 1`");
+        all.push((format!("hands out its message ids {cache} at a time, out of order"), remedy));
     }
     if !may_insert {
         all.push(("may not be written by pgflume_capture: every write to a captured table fails".into(), SETUP.into()));
@@ -54,16 +54,16 @@ fn wrong(row: &Row, queue: &QueueName) -> Result<Vec<(String, String)>> {
         let problem = format!("lacks {}: what others take off it is not noticed", unguarded.join(" and "));
         all.push((problem, format!("{SETUP}, then `pgflume resync`")));
     }
-    let on = |what: &str, name: &String, mend: String| {
-        (format!("has the {what} {name:?}, which runs in every write to a captured table"), mend)
+    let on = |what: &str, name: &String, remedy: String| {
+        (format!("has the {what} {name:?}, which runs in every write to a captured table"), remedy)
     };
     all.extend(rules.iter().map(|name| on("rule", name, format!("run `drop rule {} on {table}`", quote(name)))));
     all.extend(triggers.iter().map(|name| {
-        let mend = match name == NOTIFY {
+        let remedy = match name == NOTIFY {
             true => format!("run `select pgmq.disable_notify_insert('{}')`", queue.as_str()),
             false => format!("run `drop trigger {} on {table}`", quote(name)),
         };
-        on("trigger", name, mend)
+        on("trigger", name, remedy)
     }));
     Ok(all)
 }

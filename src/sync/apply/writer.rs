@@ -6,7 +6,7 @@ use super::rivals::{self, Written};
 use crate::core::batch::Item;
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::Message;
-use crate::core::position::{Entry, Head, Witness};
+use crate::core::position::{Entry, Head, Provenance};
 use crate::core::value::Cell;
 use crate::core::{failpoint, message};
 use crate::postgres::books::dead_letters::{DeadLetter, Refusal, Supersedable, Superseded};
@@ -25,9 +25,9 @@ use tokio::sync::mpsc::Receiver;
 pub(in crate::sync) struct Writer<'s> {
     session: &'s Session<'s>,
     snapshot: &'s Snapshot,
-    /// Letters that wait, and those of this step, of which newer states may come.
-    letters: Supersedable,
-    own_letters: Supersedable,
+    /// Dead letters that wait, and those of this step, of which newer states may come.
+    dead_letters: Supersedable,
+    own_dead_letters: Supersedable,
     /// When the first row was rejected.
     rejecting_since: Option<Instant>,
     written: Written,
@@ -46,7 +46,7 @@ pub(in crate::sync) struct Applied {
     pub copied: BTreeSet<String>,
     /// Rows that the target does not take.
     pub dead: Vec<DeadLetter>,
-    /// Older letters of keys that were applied now.
+    /// Older dead letters of keys that were applied now.
     pub superseded: Superseded,
     /// Keys written or deleted.
     pub rows: u64,
@@ -79,8 +79,8 @@ impl<'s> Writer<'s> {
         Self {
             session,
             snapshot,
-            letters: session.letters.clone(),
-            own_letters: Supersedable::default(),
+            dead_letters: session.dead_letters.clone(),
+            own_dead_letters: Supersedable::default(),
             rejecting_since: None,
             written: Written::default(),
             report,
@@ -89,8 +89,8 @@ impl<'s> Writer<'s> {
 
     /// What it has done.
     pub fn finish(mut self) -> Applied {
-        self.report.superseded = self.letters.superseded();
-        self.report.dead = self.own_letters.sift(self.report.dead);
+        self.report.superseded = self.dead_letters.superseded();
+        self.report.dead = self.own_dead_letters.without_superseded(self.report.dead);
         self.report
     }
 
@@ -124,7 +124,7 @@ impl<'s> Writer<'s> {
                     .then(|| self.snapshot.at.clone()),
                 queued: chunk.left,
             };
-            match self.write_making_way(&work, listed, &chunk.witness, freshness).await {
+            match self.write_making_way(&work, listed, &chunk.provenance, freshness).await {
                 Err(e) if e.is_of_schema() || is_emptying(&work, &e) => todo.extend(by_table(work, e)?),
                 Err(e) if e.class() == Class::Reject && work.range.len() > 1 => {
                     tracing::warn!(error = %e, batch.rows = work.range.len(), "the target rejects the batch; it is halved");
@@ -143,7 +143,7 @@ impl<'s> Writer<'s> {
                     if self.session.worker.rejected.note(&item.table.name, since.elapsed(), &e)? {
                         todo.reverse();
                     }
-                    self.bury(item, &chunk.taken, &e);
+                    self.dead_letter(item, &chunk.taken, &e);
                     images.retain(|id| !item.images.contains(id));
                 }
                 other => {
@@ -156,7 +156,7 @@ impl<'s> Writer<'s> {
         if !is_recorded {
             let at = (chunk.caught_up && !self.report.has_displaced).then(|| self.snapshot.at.clone());
             let freshness = Freshness { caught_up_at: at, queued: chunk.left };
-            self.write_one(&Work::default(), images, &chunk.witness, &freshness).await?;
+            self.write_one(&Work::default(), images, &chunk.provenance, &freshness).await?;
         }
         Ok(())
     }
@@ -166,10 +166,10 @@ impl<'s> Writer<'s> {
         &mut self,
         work: &Work,
         images: Vec<i64>,
-        witness: &Arc<Witness>,
+        provenance: &Arc<Provenance>,
         mut freshness: Freshness,
     ) -> Result<()> {
-        let error = match self.write_one(work, images.clone(), witness, &freshness).await {
+        let error = match self.write_one(work, images.clone(), provenance, &freshness).await {
             Err(e) if rivals::is_collision(&e) => e,
             other => return other,
         };
@@ -179,7 +179,7 @@ impl<'s> Writer<'s> {
         if !cleared.displaced.is_empty() {
             (self.report.has_displaced, freshness.caught_up_at) = (true, None);
         }
-        self.write_one(&cleared.work, images, witness, &freshness).await?;
+        self.write_one(&cleared.work, images, provenance, &freshness).await?;
         cleared.note(&self.session.worker.displaced);
         Ok(())
     }
@@ -188,7 +188,7 @@ impl<'s> Writer<'s> {
         &mut self,
         work: &Work,
         images: Vec<i64>,
-        witness: &Arc<Witness>,
+        provenance: &Arc<Provenance>,
         freshness: &Freshness,
     ) -> Result<()> {
         let started = Instant::now();
@@ -198,7 +198,7 @@ impl<'s> Writer<'s> {
             xid: self.snapshot.xid.clone(),
             lsn: self.snapshot.lsn.clone(),
             images,
-            witness: witness.clone(),
+            provenance: provenance.clone(),
         };
         failpoint::reach(failpoint::SENT);
         let size = (work.range.len(), work.items().iter().map(Item::bytes).sum());
@@ -210,7 +210,7 @@ impl<'s> Writer<'s> {
         self.session.worker.budget.learn(size, started.elapsed(), applied.as_ref().err());
         applied?;
         failpoint::reach(failpoint::APPLIED);
-        if witness.is_empty() {
+        if provenance.is_empty() {
             let tables = work.emptied.iter().chain(work.items().iter().map(|item| &item.table));
             self.report.copied.extend(tables.map(|table| table.name.clone()));
         }
@@ -218,11 +218,11 @@ impl<'s> Writer<'s> {
         self.written.add(&self.session.replica, work.items());
         work.items().iter().for_each(|item| self.session.worker.displaced.forget(item));
         // What messages name is superseded where they are taken.
-        if witness.is_empty() && !self.letters.is_empty() {
-            work.items().iter().for_each(|item| self.letters.cover_item(item));
+        if provenance.is_empty() && !self.dead_letters.is_empty() {
+            work.items().iter().for_each(|item| self.dead_letters.cover_item(item));
         }
-        if !self.own_letters.is_empty() {
-            work.items().iter().for_each(|item| self.own_letters.cover_item(item));
+        if !self.own_dead_letters.is_empty() {
+            work.items().iter().for_each(|item| self.own_dead_letters.cover_item(item));
         }
         self.report.tokens.push(entry.head.token.clone());
         self.report.head = entry.head;
@@ -249,25 +249,25 @@ impl<'s> Writer<'s> {
     }
 
     /// The one row that the target does not take: its key waits, or for images the messages.
-    fn bury(&mut self, item: &Item, taken: &[Taken], error: &Error) {
+    fn dead_letter(&mut self, item: &Item, taken: &[Taken], error: &Error) {
         tracing::error!(table = item.table.name, error = %error, "the target rejects this row; it becomes a dead letter");
         let (table, problem) = (&item.table.name, error.to_string());
-        self.own_letters.cover_item(item);
+        self.own_dead_letters.cover_item(item);
         self.session.worker.displaced.forget(item);
-        let mut letters = Vec::new();
+        let mut dead_letters = Vec::new();
         if item.images.is_empty() {
             let key = item.key.iter().map(Cell::to_postgres_text).collect();
-            letters.push(DeadLetter::of_key(table, key, Refusal::Target, &problem));
+            dead_letters.push(DeadLetter::of_key(table, key, Refusal::Target, &problem));
         }
         for message in taken.iter().filter(|m| item.images.contains(&m.msg_id)) {
             let keys = match message::parse(message.text.as_deref().unwrap_or_default(), &self.session.schema) {
                 Ok(Message::Image(_, _, keys)) => keys,
                 _ => Vec::new(),
             };
-            letters.push(DeadLetter::of_message(Some(table), keys, message, Refusal::Target, &problem));
+            dead_letters.push(DeadLetter::of_message(Some(table), keys, message, Refusal::Target, &problem));
         }
-        for letter in letters {
-            self.own_letters.watch(self.report.dead.len(), &letter);
+        for letter in dead_letters {
+            self.own_dead_letters.watch(self.report.dead.len(), &letter);
             self.report.dead.push(letter);
         }
     }

@@ -1,9 +1,9 @@
 //! The comparing part of a step: both sides at one snapshot, row by row.
 
-mod excused;
+mod comparison;
+mod exempt;
 mod pages;
 pub mod report;
-mod verification;
 
-pub(super) use verification::Finished;
-pub use verification::Verification;
+pub use comparison::Comparison;
+pub(super) use comparison::Finished;

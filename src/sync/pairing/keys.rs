@@ -5,8 +5,8 @@ use crate::core::error::{Class, Error, Result};
 use crate::core::queue_name::QueueName;
 use crate::core::schema::{Schema, Table, ddl};
 use crate::postgres::Client;
-use crate::postgres::books::resyncs;
-use crate::postgres::books::resyncs::Reason;
+use crate::postgres::books::rebuilds;
+use crate::postgres::books::rebuilds::Reason;
 use crate::postgres::catalog::SourceTable;
 use crate::replica::Replica;
 use crate::replica::inventory::Inventory;
@@ -64,7 +64,7 @@ async fn announce(
             rows = surplus,
             "rows of the replica share their key with a younger one, or have none: they go, and the table is copied again"
         );
-        return resyncs::schedule(client, queue, &[name], Reason::Evolve, false).await;
+        return rebuilds::schedule(client, queue, &[name], Reason::Evolve, false).await;
     }
     tracing::warn!(
         table = name,

@@ -5,7 +5,7 @@ use crate::core::error::Result;
 use crate::core::schema::Schema;
 use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::drift::shape::Shape;
+use crate::postgres::drift::definition_version::DefinitionVersion;
 use crate::postgres::drift::traits::Traits;
 use crate::postgres::drift::watch::Watch;
 use crate::postgres::drift::{evolve, traits};
@@ -23,8 +23,8 @@ pub(in crate::sync) struct Known {
     pub schema: Arc<Schema>,
     /// The tables.
     pub sources: BTreeMap<String, SourceTable>,
-    /// The shape that they give the replica.
-    pub shape: Shape,
+    /// The version of the definitions that they give the replica.
+    pub definition_version: DefinitionVersion,
 }
 
 impl Known {
@@ -37,7 +37,7 @@ impl Known {
         sources.values_mut().for_each(|source| source.most_bytes = worker.row_bytes);
         let schema = lacking::without(schema, &sources);
         let traits: BTreeMap<String, Traits> = traits::read(client, &schema, &worker.queue).await?;
-        let shape = Shape::of(&schema, &sources, &traits)?;
-        Ok(Self { watch, fingerprint, schema, sources, shape })
+        let definition_version = DefinitionVersion::of(&schema, &sources, &traits)?;
+        Ok(Self { watch, fingerprint, schema, sources, definition_version })
     }
 }

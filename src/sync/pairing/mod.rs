@@ -18,8 +18,8 @@ use crate::core::{failpoint, message, reconcile};
 use crate::postgres::awake::awake;
 use crate::postgres::books::dead_letters::Supersedable;
 use crate::postgres::books::progress::Snapshot;
-use crate::postgres::books::resyncs::Reason;
-use crate::postgres::books::{progress, resyncs, retained};
+use crate::postgres::books::rebuilds::Reason;
+use crate::postgres::books::{progress, rebuilds, retained};
 use crate::postgres::queue::Taken;
 use crate::postgres::{Client, Purpose, catalog, queue, rows};
 use crate::replica::inventory::Inventory;
@@ -113,9 +113,9 @@ impl Session<'_> {
                 progress::pair(&self.client, queue, &head, &snapshot.identity, &self.address).await?;
                 match snapshot.progress.refills {
                     // Another worker may have rebuilt tables after the announcement, and a nuke emptied them then.
-                    true => resyncs::restart(&self.client, queue).await?,
+                    true => rebuilds::restart(&self.client, queue).await?,
                     // A nuke that leaves them empty, and was cut short.
-                    false => resyncs::cancel(&self.client, queue).await?,
+                    false => rebuilds::cancel(&self.client, queue).await?,
                 }
                 failpoint::reach(failpoint::PAIRED);
                 self.client.commit().await?;
@@ -177,7 +177,7 @@ impl Session<'_> {
         progress::announce(&self.client, queue, &epoch, &self.address, true).await?;
         progress::note_healing(&self.client, queue, divergence.name()).await?;
         let names: Vec<&str> = self.sources.keys().map(String::as_str).collect();
-        resyncs::schedule(&self.client, queue, &names, Reason::Healed(divergence.name()), false).await?;
+        rebuilds::schedule(&self.client, queue, &names, Reason::Healed(divergence.name()), false).await?;
         self.client.commit().await?;
         failpoint::reach(failpoint::ANNOUNCED);
         tracing::error!(
@@ -219,7 +219,7 @@ impl Session<'_> {
         }
         let messages = retained::put_back(&self.client, queue, &head.epoch, from_seq).await?;
         let copied: Vec<&str> = copied.iter().map(String::as_str).collect();
-        resyncs::schedule(&self.client, queue, &copied, Reason::Healed(Divergence::Behind.name()), false).await?;
+        rebuilds::schedule(&self.client, queue, &copied, Reason::Healed(Divergence::Behind.name()), false).await?;
         progress::advance(&self.client, queue, head, &snapshot.identity, false).await?;
         progress::note_healing(&self.client, queue, "behind, caught up from kept messages").await?;
         progress::forget_compared(&self.client, queue).await?;
@@ -233,20 +233,20 @@ impl Session<'_> {
         Ok(true)
     }
 
-    /// Letters that are older than images which the replica has.
+    /// Dead letters that are older than images which the replica has.
     async fn supersede_by(&self, taken: &[Taken]) -> Result<()> {
-        let mut letters = Supersedable::read(&self.client, &self.worker.queue).await?;
-        if letters.is_empty() {
+        let mut dead_letters = Supersedable::read(&self.client, &self.worker.queue).await?;
+        if dead_letters.is_empty() {
             return Ok(());
         }
         for message in taken {
             if let Ok(Message::Image(table, _, keys)) =
                 message::parse(message.text.as_deref().unwrap_or_default(), &self.schema)
             {
-                keys.iter().for_each(|key| letters.cover(&table.name, key, Some(message.msg_id)));
+                keys.iter().for_each(|key| dead_letters.cover(&table.name, key, Some(message.msg_id)));
             }
         }
-        self.supersede(&letters.superseded()).await
+        self.supersede(&dead_letters.superseded()).await
     }
 
     /// Others have taken messages off the queue: what changed meanwhile can only be found by copying.
@@ -256,7 +256,7 @@ impl Session<'_> {
         // One that cannot be read now waits with its problem.
         let captured = self.sources.values().filter(|s| s.captured);
         let names: Vec<&str> = captured.map(|s| s.table.name.as_str()).collect();
-        resyncs::schedule(&self.client, queue, &names, Reason::Healed(LOSSES), false).await?;
+        rebuilds::schedule(&self.client, queue, &names, Reason::Healed(LOSSES), false).await?;
         progress::note_healing(&self.client, queue, LOSSES).await?;
         self.client.commit().await?;
         tracing::error!(
@@ -305,7 +305,7 @@ impl Session<'_> {
         let messages = taken.len() as u64;
         // Of which tables it has rows that no message names is not known: a replica that falls back behind them is
         // rebuilt.
-        let is_named = ledger.iter().all(|entry| !entry.witness.is_empty());
+        let is_named = ledger.iter().all(|entry| !entry.provenance.is_empty());
         if let Some(window) = self.worker.retention.filter(|_| is_named) {
             let tokens: Vec<String> = ledger.iter().map(|entry| entry.head.token.clone()).collect();
             retained::record(&self.client, queue, from, &tokens, &BTreeSet::new(), window).await?;
@@ -351,7 +351,7 @@ pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     }
     progress::announce(&client, &worker.queue, &epoch, &address, refill).await?;
     // Before the tables are emptied: a nuke that is cut short is finished by a drain, which only pairs.
-    resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, false).await?;
+    rebuilds::schedule(&client, &worker.queue, &refilled, Reason::Nuke, false).await?;
     client.commit().await?;
     failpoint::reach(failpoint::ANNOUNCED);
 
@@ -368,8 +368,8 @@ pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     }
     let head = awake(&client, empty(&replica, worker, &snapshot, epoch)).await?;
     progress::pair(&client, &worker.queue, &head, &snapshot.identity, &address).await?;
-    resyncs::cancel(&client, &worker.queue).await?;
-    resyncs::schedule(&client, &worker.queue, &refilled, Reason::Nuke, true).await?;
+    rebuilds::cancel(&client, &worker.queue).await?;
+    rebuilds::schedule(&client, &worker.queue, &refilled, Reason::Nuke, true).await?;
     failpoint::reach(failpoint::PAIRED);
     client.commit().await?;
     let epoch = head.epoch;

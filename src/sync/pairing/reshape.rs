@@ -6,9 +6,9 @@ use super::known::Known;
 use crate::core::error::{Class, Result};
 use crate::core::failpoint;
 use crate::core::position::Head;
-use crate::postgres::books::resyncs;
-use crate::postgres::books::resyncs::Reason;
-use crate::postgres::drift::shape;
+use crate::postgres::books::rebuilds;
+use crate::postgres::books::rebuilds::Reason;
+use crate::postgres::drift::definition_version;
 use crate::postgres::{Client, drift};
 use crate::replica::change;
 use crate::replica::change::Change;
@@ -25,8 +25,9 @@ impl Session<'_> {
         }
         client.rollback().await?;
         tracing::info!("the catalog has changed: the definitions of the tables are read again");
-        let Known { watch, fingerprint, schema, sources, shape } = Known::read(client, worker).await?;
-        (self.watch, self.fingerprint, self.sources, self.shape) = (watch, fingerprint, sources, shape);
+        let Known { watch, fingerprint, schema, sources, definition_version } = Known::read(client, worker).await?;
+        (self.watch, self.fingerprint, self.sources, self.definition_version) =
+            (watch, fingerprint, sources, definition_version);
         self.head = None; // which tables are captured is told to the replica
         if schema != self.schema {
             self.lacks_columns = self.replica.prepare(&schema).await?.lacks_columns(&schema);
@@ -48,7 +49,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Gives the replica, which stands at `head`, the shape of this worker's definitions. Columns that it lacks are
+    /// Gives the replica, which stands at `head`, the version of this worker's definitions. Columns that it lacks are
     /// added, and nothing else is done then; else, in the step's transaction, tables whose rows were kept by another
     /// definition are copied again. A worker with an older schema.json does the same, so that nothing goes stale unseen.
     pub(in crate::sync) async fn reshape(&mut self, head: Head) -> Result<()> {
@@ -56,14 +57,14 @@ impl Session<'_> {
             return self.alter_replica(head).await;
         }
         let mut outgrown = BTreeMap::new();
-        let kept = shape::kept(&self.client, &self.worker.queue).await?;
+        let kept = definition_version::kept(&self.client, &self.worker.queue).await?;
         for name in self.created.intersection(&kept) {
             outgrown.insert(name.clone(), "the replica no longer had it".to_owned());
         }
-        for grown in self.shape.clone().store(&self.client, &self.worker.queue).await? {
+        for grown in self.definition_version.clone().store(&self.client, &self.worker.queue).await? {
             if grown.is_swept {
                 tracing::warn!(table = grown.table, "rows that are gone are looked for: {}", grown.why);
-                resyncs::schedule_sweep(&self.client, &self.worker.queue, &grown.table).await?;
+                rebuilds::schedule_sweep(&self.client, &self.worker.queue, &grown.table).await?;
             } else {
                 outgrown.insert(grown.table, grown.why);
             }
@@ -142,7 +143,7 @@ impl Session<'_> {
             }
         }
         if !names.is_empty() {
-            resyncs::schedule(client, &self.worker.queue, &names, Reason::Evolve, false).await?;
+            rebuilds::schedule(client, &self.worker.queue, &names, Reason::Evolve, false).await?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What messages say: a reader sorts those it took into images, marked keys and dead letters. No IO.
 
+use super::parsed::{Intake, Parsed};
 use super::reader::Reader;
-use super::said::{Intake, Said};
 use crate::core::message;
 use crate::core::message::{MarkedKey, Message};
 use crate::core::schema::Table;
@@ -19,7 +19,7 @@ pub(in crate::sync) fn is_damaged(key: &MarkedKey) -> bool {
 }
 
 impl Reader<'_> {
-    pub(in crate::sync) fn parse(&self, message: &Taken) -> Said {
+    pub(in crate::sync) fn parse(&self, message: &Taken) -> Parsed {
         match message::parse(message.text.as_deref().unwrap_or("null"), &self.session.schema) {
             Ok(Message::Image(table, _, keys)) if message.is_damaged && !self.session.is_captured(&table.name) => {
                 let reason = "holds a text that is no UTF-8: correct the row".to_owned();
@@ -27,7 +27,7 @@ impl Reader<'_> {
                 Err(message::Problem { table: Some(table.name.clone()), reason, keys })
             }
             Ok(Message::Image(table, _, keys)) if message.is_damaged => Ok(Message::Marks(table, keys)),
-            said => said,
+            parsed => parsed,
         }
     }
 
@@ -39,7 +39,7 @@ impl Reader<'_> {
         let budget = &self.session.worker.budget;
         let (mut count, mut share) = (0, 0.0);
         for message in messages {
-            let more = match self.said.front() {
+            let more = match self.parsed.front() {
                 // What is marked is read after all images.
                 Some(Ok(Message::Image(table, ..)))
                     if !self.session.is_captured(&table.name) && intake.marks_table(&table.name) =>
@@ -55,8 +55,8 @@ impl Reader<'_> {
                 break;
             }
             share += more;
-            let Some(said) = self.said.pop_front() else { break };
-            self.sort(&mut intake, said, message);
+            let Some(parsed) = self.parsed.pop_front() else { break };
+            self.sort(&mut intake, parsed, message);
             count += 1;
         }
         intake.order_keys();
@@ -64,17 +64,17 @@ impl Reader<'_> {
     }
 
     /// Keys that are no UTF-8, of which the message has only a likeness.
-    fn bury_damaged(&mut self, table: &Arc<Table>, keys: Vec<MarkedKey>) {
+    fn dead_letter_damaged(&mut self, table: &Arc<Table>, keys: Vec<MarkedKey>) {
         for key in keys {
-            self.bury(table, &key, Refusal::Value, NO_UTF8_KEY);
+            self.dead_letter(table, &key, Refusal::Value, NO_UTF8_KEY);
         }
     }
 
-    fn sort(&mut self, intake: &mut Intake, said: Said, message: &Taken) {
-        match said {
+    fn sort(&mut self, intake: &mut Intake, parsed: Parsed, message: &Taken) {
+        match parsed {
             Ok(Message::Marks(table, keys)) => {
                 let (damaged, keys) = keys.into_iter().partition(|key| message.is_damaged && is_damaged(key));
-                self.bury_damaged(&table, damaged);
+                self.dead_letter_damaged(&table, damaged);
                 self.supersede(&table, &keys, None);
                 intake.mark(&table, keys, message);
             }
@@ -97,7 +97,7 @@ impl Reader<'_> {
                 let reason = format!("the message {}", problem.reason);
                 let table = problem.table.as_deref();
                 let letter = DeadLetter::of_message(table, problem.keys, message, Refusal::Message, &reason);
-                self.own_letters.watch(self.report.dead.len(), &letter);
+                self.own_dead_letters.watch(self.report.dead.len(), &letter);
                 self.report.dead.push(letter);
             }
         }
@@ -105,9 +105,12 @@ impl Reader<'_> {
 
     /// A newer state of these keys is taken: it is applied, or becomes a letter itself.
     fn supersede(&mut self, table: &Table, keys: &[MarkedKey], newer: Option<i64>) {
-        for letters in [&mut self.letters, &mut self.own_letters].into_iter().filter(|letters| !letters.is_empty()) {
+        for dead_letters in [&mut self.dead_letters, &mut self.own_dead_letters]
+            .into_iter()
+            .filter(|dead_letters| !dead_letters.is_empty())
+        {
             for key in keys {
-                letters.cover(&table.name, key, newer);
+                dead_letters.cover(&table.name, key, newer);
             }
         }
     }

@@ -48,7 +48,7 @@ impl Reader<'_> {
     /// Reads `keys` and puts their rows into the batch; while the rows of one query are put there, Postgres is at
     /// the next. A key that it cannot even compare is found by halving.
     pub(in crate::sync) async fn read(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
-        let quick = self.bury_slow(source, keys);
+        let quick = self.dead_letter_slow(source, keys);
         let keys = quick.as_deref().unwrap_or(keys);
         let client = &self.session.client;
         let may_span = self.session.worker.budget.knows_small(&source.table.name);
@@ -133,7 +133,7 @@ impl Reader<'_> {
                 if fault == Fault::Slow {
                     self.note_slow(source, key)?;
                 }
-                self.bury(&source.table, key, Refusal::Source, &unreadable(&error, fault));
+                self.dead_letter(&source.table, key, Refusal::Source, &unreadable(&error, fault));
             }
             _ if fault == Fault::Slow => todo.parts.extend(keys.chunks(keys.len().div_ceil(SLOW_PARTS)).rev()),
             _ => {
@@ -158,13 +158,13 @@ impl Reader<'_> {
     }
 
     /// Makes dead letters of keys that earlier steps have waited for; the others, if there were any.
-    fn bury_slow(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Option<Vec<MarkedKey>> {
+    fn dead_letter_slow(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Option<Vec<MarkedKey>> {
         let slow = &self.session.worker.slow;
         if slow.is_empty() {
             return None;
         }
         let (late, quick): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| slow.take(&source.table.name, key));
-        late.iter().for_each(|key| self.bury(&source.table, key, Refusal::Source, &too_slow()));
+        late.iter().for_each(|key| self.dead_letter(&source.table, key, Refusal::Source, &too_slow()));
         Some(quick)
     }
 
@@ -200,7 +200,7 @@ impl Reader<'_> {
         let table = &source.table;
         let (key, cells) = match (found.key, found.cells) {
             (Err(unfit), _) | (_, Some(Err(unfit))) => {
-                return self.bury(table, marked, Refusal::Value, &unfit.to_string());
+                return self.dead_letter(table, marked, Refusal::Value, &unfit.to_string());
             }
             (Ok(key), None) => return self.batch.set_gone(table, key),
             (Ok(key), Some(Ok(cells))) => (key, cells),
@@ -213,7 +213,7 @@ impl Reader<'_> {
         self.batch.set_row(table, own, columns, cells);
     }
 
-    pub(in crate::sync) fn bury(&mut self, table: &Arc<Table>, key: &MarkedKey, class: Refusal, problem: &str) {
+    pub(in crate::sync) fn dead_letter(&mut self, table: &Arc<Table>, key: &MarkedKey, class: Refusal, problem: &str) {
         tracing::error!(table = table.name, ?class, problem, "a marked key becomes a dead letter");
         let key = key.iter().cloned().map(Some).collect();
         self.report.dead.push(DeadLetter::of_key(&table.name, key, class, problem));

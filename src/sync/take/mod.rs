@@ -5,7 +5,7 @@ pub(super) mod intake;
 mod marked_rows;
 pub(super) mod page_sizes;
 pub(super) mod pages;
+mod parsed;
 pub(super) mod reader;
-mod said;
 pub(super) mod slow;
 pub(super) mod throttle;

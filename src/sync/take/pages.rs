@@ -10,7 +10,7 @@ use crate::core::error::{Class, Error, Result};
 use crate::core::schema::ColumnType;
 use crate::core::value::{Cell, Key, from_text};
 use crate::postgres::books::dead_letters::Refusal;
-use crate::postgres::books::resyncs::{Phase, Resync};
+use crate::postgres::books::rebuilds::{Phase, Rebuild};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::rows::page;
 use crate::postgres::rows::page::Range;
@@ -48,7 +48,7 @@ impl Reader<'_> {
                 continue;
             }
             if !is_named {
-                self.witness = self.session.name_step().await?;
+                self.provenance = self.session.name_step().await?;
                 is_named = true;
             }
             resync.begin_by(source.ordering());
@@ -66,7 +66,7 @@ impl Reader<'_> {
     }
 
     /// Page after page of one table.
-    async fn rebuild_table(&mut self, source: &SourceTable, mut resync: Resync) -> Result<Resync> {
+    async fn rebuild_table(&mut self, source: &SourceTable, mut resync: Rebuild) -> Result<Rebuild> {
         while resync.is_under_way() {
             let Some(rows) = self.session.worker.throttle.rows() else { break };
             let (started, before) = (Instant::now(), resync.rows);
@@ -104,7 +104,7 @@ impl Reader<'_> {
 
     /// Copies one page. One that Postgres cannot put out is tried with fewer rows, until the row that is
     /// at fault stands alone.
-    async fn copy(&mut self, source: &SourceTable, resync: &mut Resync, most_rows: i64) -> Result<()> {
+    async fn copy(&mut self, source: &SourceTable, resync: &mut Rebuild, most_rows: i64) -> Result<()> {
         if resync.cursor.is_none() {
             resync.estimated = page::size_of(&self.session.client, source).await?.rows;
         }
@@ -131,7 +131,7 @@ impl Reader<'_> {
     async fn narrow_page(
         &mut self,
         source: &SourceTable,
-        resync: &mut Resync,
+        resync: &mut Rebuild,
         rows: i64,
         error: Error,
         since: Instant,
@@ -152,7 +152,7 @@ impl Reader<'_> {
     }
 
     /// Reads a page and sends it; how many rows were looked at.
-    async fn copy_page(&mut self, source: &SourceTable, resync: &mut Resync, rows: i64) -> Result<i64> {
+    async fn copy_page(&mut self, source: &SourceTable, resync: &mut Rebuild, rows: i64) -> Result<i64> {
         let client = &self.session.client;
         client.batch_execute(&limited("savepoint pgflume_read", self.session.worker.statement_time)).await?;
         let after = resync.cursor.as_ref();
@@ -203,7 +203,7 @@ impl Reader<'_> {
     }
 
     /// The next row cannot be read at all: its key waits, and the copy goes on behind it.
-    async fn pass_over(&mut self, source: &SourceTable, resync: &mut Resync, why: &str) -> Result<()> {
+    async fn pass_over(&mut self, source: &SourceTable, resync: &mut Rebuild, why: &str) -> Result<()> {
         let Some(cursor) = page::boundary(&self.session.client, source, resync.cursor.as_ref(), 1).await? else {
             return Err(Error::retry("the row that could not be read is gone; it will be tried again"));
         };
@@ -219,7 +219,7 @@ impl Reader<'_> {
     fn bury_unfit(
         &mut self,
         source: &SourceTable,
-        resync: &mut Resync,
+        resync: &mut Rebuild,
         key: &Vec<String>,
         class: Refusal,
         reason: &str,
@@ -231,12 +231,12 @@ impl Reader<'_> {
                 source.table.name
             )));
         }
-        self.bury(&source.table, key, class, reason);
+        self.dead_letter(&source.table, key, class, reason);
         Ok(())
     }
 
     /// Removes from the replica what the source lacks, one page of the replica's keys.
-    async fn sweep(&mut self, source: &SourceTable, resync: &mut Resync) -> Result<()> {
+    async fn sweep(&mut self, source: &SourceTable, resync: &mut Rebuild) -> Result<()> {
         let table = &source.table;
         let after: Option<Key> = resync.cursor.as_ref().map(|texts| key_of(source, texts));
         if after.is_none() {

@@ -2,17 +2,17 @@
 //! batches to the writer, until the queue is empty at the step's snapshot or the step has had its share; then `pages`
 //! of tables that are rebuilt. Writes nothing.
 
-use super::said::{Intake, Said};
+use super::parsed::{Intake, Parsed};
 use crate::core::batch::{Batch, Item};
 use crate::core::error::{Error, Result};
 use crate::core::failpoint;
 use crate::core::message::MarkedKey;
-use crate::core::position::Witness;
+use crate::core::position::Provenance;
 use crate::core::schema::Table;
 use crate::postgres::books::dead_letters;
 use crate::postgres::books::dead_letters::{DeadLetter, Supersedable, Superseded};
 use crate::postgres::books::progress::Snapshot;
-use crate::postgres::books::resyncs::Resync;
+use crate::postgres::books::rebuilds::Rebuild;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::queue::Taken;
 use crate::postgres::{queue, rows};
@@ -54,11 +54,11 @@ pub(in crate::sync) struct Reader<'s> {
     /// What was taken, for dead letters of images.
     taken: Arc<Vec<Taken>>,
     /// What they say, of those that are still to be handled.
-    pub(in crate::sync) said: VecDeque<Said>,
+    pub(in crate::sync) parsed: VecDeque<Parsed>,
     /// The last id of it.
     taken_to: i64,
     /// The messages that name the keys of the batch in hand, or the name of the step while pages are read.
-    pub(in crate::sync) witness: Arc<Witness>,
+    pub(in crate::sync) provenance: Arc<Provenance>,
     /// What the snapshot saw is on disk.
     is_seen_durable: bool,
     /// A row took too long in this step.
@@ -68,9 +68,9 @@ pub(in crate::sync) struct Reader<'s> {
     has_postponed: bool,
     /// A batch of messages was sent: nothing of an earlier step can reach the replica after it.
     has_fenced: bool,
-    /// Letters that wait, and those of this step, of which newer states may come.
-    pub(in crate::sync) letters: Supersedable,
-    pub(in crate::sync) own_letters: Supersedable,
+    /// Dead letters that wait, and those of this step, of which newer states may come.
+    pub(in crate::sync) dead_letters: Supersedable,
+    pub(in crate::sync) own_dead_letters: Supersedable,
     pub(in crate::sync) report: Taking,
 }
 
@@ -86,7 +86,7 @@ pub(in crate::sync) struct Taking {
     pub dead: Vec<DeadLetter>,
     /// Messages that were too large, and became dead letters on the server.
     pub large: u64,
-    /// Letters whose keys have newer states.
+    /// Dead letters whose keys have newer states.
     pub superseded: Superseded,
     /// Why it stopped taking.
     pub ended: Ended,
@@ -95,7 +95,7 @@ pub(in crate::sync) struct Taking {
     /// Tables that were truncated and filled again.
     pub swept: BTreeSet<String>,
     /// How far the tables are that were rebuilt.
-    pub rebuilt: Vec<Resync>,
+    pub rebuilt: Vec<Rebuild>,
     /// Nothing waits to be rebuilt.
     pub is_whole: bool,
 }
@@ -117,16 +117,16 @@ impl<'s> Reader<'s> {
             patience: Instant::now() + PATIENCE,
             batch: Batch::default(),
             taken: Arc::default(),
-            said: VecDeque::new(),
+            parsed: VecDeque::new(),
             taken_to: i64::MIN,
-            witness: Arc::default(),
+            provenance: Arc::default(),
             is_seen_durable: false,
             has_slow: false,
             postponed: Vec::new(),
             has_postponed: false,
             has_fenced: false,
-            letters: session.letters.clone(),
-            own_letters: Supersedable::default(),
+            dead_letters: session.dead_letters.clone(),
+            own_dead_letters: Supersedable::default(),
             report: Taking {
                 messages: 0,
                 skipped: 0,
@@ -153,8 +153,8 @@ impl<'s> Reader<'s> {
                 self.send_chunk(Vec::new(), Arc::default(), Vec::new(), true).await?;
             }
         }
-        self.report.superseded = self.letters.superseded();
-        self.report.dead = self.own_letters.sift(std::mem::take(&mut self.report.dead));
+        self.report.superseded = self.dead_letters.superseded();
+        self.report.dead = self.own_dead_letters.without_superseded(std::mem::take(&mut self.report.dead));
         Ok(self.report)
     }
 
@@ -173,7 +173,7 @@ impl<'s> Reader<'s> {
         let paused = self.session.waiting();
         loop {
             let queue::Taking { messages, has_more, is_flushed, .. } = self.take(&paused).await?;
-            let (messages, said): (Vec<_>, VecDeque<_>) = messages.into_iter().unzip();
+            let (messages, parsed): (Vec<_>, VecDeque<_>) = messages.into_iter().unzip();
             let Some(last) = messages.last().map(|message| message.msg_id) else {
                 self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
                 if paused.marks.is_empty() {
@@ -185,7 +185,7 @@ impl<'s> Reader<'s> {
             failpoint::reach(failpoint::TAKEN);
             self.taken_to = last;
             self.grow(messages.len() as i64, has_more);
-            (self.taken, self.said) = (Arc::new(messages), said);
+            (self.taken, self.parsed) = (Arc::new(messages), parsed);
             // Before any row is streamed: a query on a connection whose rows wait would wait with them.
             if !self.is_seen_durable {
                 if !is_flushed {
@@ -216,7 +216,7 @@ impl<'s> Reader<'s> {
     }
 
     /// Takes what the step may have next. What is too large to be fetched becomes a dead letter on the server.
-    async fn take(&mut self, paused: &queue::Paused<'_>) -> Result<queue::Taking<Said>> {
+    async fn take(&mut self, paused: &queue::Paused<'_>) -> Result<queue::Taking<Parsed>> {
         let (worker, client) = (self.session.worker, &self.session.client);
         let mut as_bytes = false;
         loop {
@@ -231,7 +231,7 @@ impl<'s> Reader<'s> {
             client.batch_execute("rollback to savepoint pgflume_take; release savepoint pgflume_take").await?;
             if !large.is_empty() {
                 let reason = dead_letters::too_large(worker.row_bytes);
-                let buried = queue::bury_large(client, &worker.queue, &large, &reason).await?;
+                let buried = queue::dead_letter_large(client, &worker.queue, &large, &reason).await?;
                 tracing::error!(messages = ?large, "messages become dead letters: {reason}");
                 self.report.messages += buried;
                 self.report.large += buried;
@@ -239,7 +239,7 @@ impl<'s> Reader<'s> {
         }
     }
 
-    async fn try_take(&mut self, paused: &queue::Paused<'_>, as_bytes: bool) -> Result<queue::Taking<Said>> {
+    async fn try_take(&mut self, paused: &queue::Paused<'_>, as_bytes: bool) -> Result<queue::Taking<Parsed>> {
         let (worker, client) = (self.session.worker, &self.session.client);
         let limit = worker.take_messages.load(Ordering::Relaxed);
         let take = queue::Take {
@@ -324,15 +324,15 @@ impl<'s> Reader<'s> {
             tracing::warn!(table, messages, "skipped: schema.json does not name this table");
             self.report.skipped += messages;
         }
-        let witness = |ids: &[i64]| {
+        let provenance = |ids: &[i64]| {
             let named = messages.iter().filter(|m| ids.binary_search(&m.msg_id).is_ok());
-            Arc::new(queue::witness(named))
+            Arc::new(queue::provenance(named))
         };
         self.batch = intake.batch;
-        self.witness = match (intake.images.is_empty(), intake.marking.is_empty()) {
-            (false, _) => witness(&intake.images),
+        self.provenance = match (intake.images.is_empty(), intake.marking.is_empty()) {
+            (false, _) => provenance(&intake.images),
             // They name no row: the batch fences, or says that nothing is left.
-            (true, true) => Arc::new(queue::witness(messages.iter())),
+            (true, true) => Arc::new(queue::provenance(messages.iter())),
             (true, false) => Arc::default(), // nothing is sent before the marks
         };
         // On their own where marks may fill more than a batch: the ledger has to list all images that are
@@ -342,7 +342,7 @@ impl<'s> Reader<'s> {
             false => self.send(intake.images, false).await.map(|()| Vec::new())?,
         };
         if !intake.marking.is_empty() {
-            self.witness = witness(&intake.marking);
+            self.provenance = provenance(&intake.marking);
         }
         for name in &intake.truncated {
             self.truncate(name).await?;
@@ -423,9 +423,9 @@ impl<'s> Reader<'s> {
         images: Vec<i64>,
         caught_up: bool,
     ) -> Result<()> {
-        let (taken, witness, left) = (self.taken.clone(), self.witness.clone(), self.report.left);
+        let (taken, provenance, left) = (self.taken.clone(), self.provenance.clone(), self.report.left);
         failpoint::reach(failpoint::READ);
-        let chunk = Chunk { emptied, items, images, taken, witness, left, caught_up };
+        let chunk = Chunk { emptied, items, images, taken, provenance, left, caught_up };
         // The writer is gone only if it failed, and then its error is the one to report.
         self.sender.send(chunk).await.map_err(|_| Error::retry("the writer has stopped"))
     }

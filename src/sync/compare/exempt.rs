@@ -20,26 +20,26 @@ const KEYS: usize = 500;
 
 /// The excused keys of one table.
 #[derive(Debug, Default)]
-pub(in crate::sync) struct Excused {
+pub(in crate::sync) struct Exempt {
     /// As SQLite has them.
     keys: BTreeSet<Key>,
     /// As they were marked.
     marked: BTreeSet<MarkedKey>,
 }
 
-impl Excused {
+impl Exempt {
     /// Reads the dead letters of a table.
     pub async fn of(session: &Session<'_>, source: &SourceTable) -> Result<Self> {
-        let mut excused = Self::default();
+        let mut exempt = Self::default();
         let mut doubtful = Vec::new();
         for letter in dead_letters::of_table(&session.client, &session.worker.queue, &source.table.name).await? {
             match letter {
-                Dead::Target(key) => drop(excused.keys.insert(key_of(source, &key))),
+                Dead::Target(key) => drop(exempt.keys.insert(key_of(source, &key))),
                 Dead::Key(key) => doubtful.push(key),
                 Dead::Message(text) => {
                     if let Ok(Message::Image(_, change, marked)) = message::parse(&text, &session.schema) {
-                        excused.keys.extend(change.gone.into_iter().chain(change.row.map(|row| row.0)));
-                        excused.marked.extend(marked);
+                        exempt.keys.extend(change.gone.into_iter().chain(change.row.map(|row| row.0)));
+                        exempt.marked.extend(marked);
                     }
                 }
             }
@@ -47,14 +47,14 @@ impl Excused {
         doubtful.retain(|key| key.len() == source.table.key.len());
         let mut todo: Vec<&[MarkedKey]> = doubtful.chunks(KEYS).collect();
         while let Some(chunk) = todo.pop() {
-            if !excused.add(session, source, chunk).await? {
+            if !exempt.add(session, source, chunk).await? {
                 match chunk {
-                    [key] => drop(excused.marked.insert(key.clone())),
+                    [key] => drop(exempt.marked.insert(key.clone())),
                     _ => todo.extend([&chunk[..chunk.len() / 2], &chunk[chunk.len() / 2..]]),
                 }
             }
         }
-        Ok(excused)
+        Ok(exempt)
     }
 
     /// Whether this key may differ.

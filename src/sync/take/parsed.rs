@@ -7,7 +7,7 @@ use crate::postgres::queue::Taken;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a message says.
-pub(in crate::sync) type Said = Result<Message, message::Problem>;
+pub(in crate::sync) type Parsed = Result<Message, message::Problem>;
 
 /// What a group of messages says.
 #[derive(Default)]

@@ -117,13 +117,13 @@ impl Definition {
 
 /// All tables of a worker.
 #[derive(Debug, Clone)]
-pub struct Shape {
+pub struct DefinitionVersion {
     tables: BTreeMap<String, Definition>,
     hash: String,
 }
 
-impl Shape {
-    /// The shape that a worker with this schema gives the replica.
+impl DefinitionVersion {
+    /// The version of the definitions that a worker with this schema gives the replica.
     pub fn of(
         schema: &Schema,
         sources: &BTreeMap<String, SourceTable>,
@@ -282,17 +282,17 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn shape(json: &str) -> Definition {
+    fn definition_version(json: &str) -> Definition {
         let schema = Schema::parse(json).unwrap();
-        Shape::of(&schema, &BTreeMap::new(), &BTreeMap::new()).unwrap().tables.remove("t").unwrap()
+        DefinitionVersion::of(&schema, &BTreeMap::new(), &BTreeMap::new()).unwrap().tables.remove("t").unwrap()
     }
 
     #[test]
     fn only_what_the_rows_lack_makes_a_table_be_copied_again() {
-        let small = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT"}}}"#);
-        let large = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT", "a": "JSON"}}}"#);
-        let retyped = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT", "a": "TEXT"}}}"#);
-        let filtered = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT"}, "where": "true"}}"#);
+        let small = definition_version(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT"}}}"#);
+        let large = definition_version(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT", "a": "JSON"}}}"#);
+        let retyped = definition_version(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT", "a": "TEXT"}}}"#);
+        let filtered = definition_version(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT"}, "where": "true"}}"#);
         assert!(small.outgrows(&small).is_empty());
         assert!(small.outgrows(&large).is_empty(), "an old worker goes on");
         assert!(large.outgrows(&small)[0].contains("\"a\" is new"));
@@ -303,7 +303,7 @@ mod tests {
     #[test]
     fn a_type_that_cannot_be_seen_is_no_other_type() {
         let typed = |declared: Option<&str>| {
-            let mut one = shape(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT"}}}"#);
+            let mut one = definition_version(r#"{"t": {"primaryKey": "id", "columns": {"id": "TEXT"}}}"#);
             one.columns.values_mut().for_each(|(_, d)| *d = declared.map(str::to_owned));
             one
         };

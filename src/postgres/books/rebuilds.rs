@@ -64,7 +64,7 @@ impl Phase {
 
 /// How far one table is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resync {
+pub struct Rebuild {
     /// The table's name in `schema.json`.
     pub name: String,
     /// What is being done.
@@ -89,7 +89,7 @@ pub struct Resync {
     pub ordered_by: Option<String>,
 }
 
-impl Resync {
+impl Rebuild {
     /// Whether there is something to do that can be done.
     pub fn is_under_way(&self) -> bool {
         matches!(self.phase, Phase::Copy | Phase::Sweep)
@@ -183,12 +183,12 @@ pub async fn cancel(client: &Client, queue: &QueueName) -> Result<()> {
 }
 
 /// What is under way, in the order in which it was asked for.
-pub async fn pending(client: &Client, queue: &QueueName) -> Result<Vec<Resync>> {
+pub async fn pending(client: &Client, queue: &QueueName) -> Result<Vec<Rebuild>> {
     let sql = "select name, phase, cursor, fresh, rows, removed, estimated, busy_ms, problem, unfit, ordered_by from pgflume.resyncs
                where queue = $1 and phase <> 'done' order by requested_at, name";
     let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
     let resync = |row: &tokio_postgres::Row| {
-        Ok(Resync {
+        Ok(Rebuild {
             name: row.try_get(0)?,
             phase: Phase::parse(row.try_get(1)?),
             cursor: row.try_get(2)?,
@@ -214,7 +214,7 @@ pub async fn waiting(client: &Client, queue: &QueueName, schema: &Schema) -> Res
 }
 
 /// Records how far a table is, in the transaction of the step that brought it there.
-pub async fn advance(client: &Client, queue: &QueueName, resync: &Resync) -> Result<()> {
+pub async fn advance(client: &Client, queue: &QueueName, resync: &Rebuild) -> Result<()> {
     let sql =
         "update pgflume.resyncs set phase = $3, cursor = $4, rows = $5, removed = $6, estimated = $7, busy_ms = $8,
                    problem = $9, unfit = $10, ordered_by = $11, started_at = coalesce(started_at, pg_catalog.now()),

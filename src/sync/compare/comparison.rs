@@ -8,16 +8,16 @@ use crate::core::failpoint;
 use crate::core::message::MarkedKey;
 use crate::core::position::Head;
 use crate::core::value::Key;
+use crate::postgres::books::comparisons;
+use crate::postgres::books::comparisons::{Pass, Phase};
 use crate::postgres::books::progress::Snapshot;
-use crate::postgres::books::verified;
-use crate::postgres::books::verified::{Pass, Phase};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::rows::page;
 use crate::replica::compare::KeyRange;
 use crate::replica::{Encoded, Replica};
 use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::chunk::Chunk;
-use crate::sync::compare::excused::Excused;
+use crate::sync::compare::exempt::Exempt;
 use crate::sync::compare::pages::{CHUNK_ROWS, Ends, Part, Share, moved, read_pages};
 use crate::sync::compare::report::{Counters, EXAMPLES, Example, Kind, Options, Report, TableReport};
 use crate::sync::session::Session;
@@ -41,7 +41,7 @@ const CATCH_UP: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A check under way.
-pub struct Verification {
+pub struct Comparison {
     options: Options,
     /// The database to look at in place of the replica.
     target: Option<Replica>,
@@ -75,12 +75,12 @@ struct Here<'a> {
     /// Where the replica is.
     head: &'a Head,
     /// What may differ.
-    excused: &'a Excused,
+    exempt: &'a Exempt,
     /// What is compared with the source.
     target: &'a Replica,
 }
 
-impl Verification {
+impl Comparison {
     /// A check that has not begun.
     pub(crate) fn new(options: Options, target: Option<Replica>, counters: Arc<Counters>) -> Self {
         let mut todo = options.tables.clone();
@@ -197,9 +197,9 @@ impl Verification {
         wait_for(target, session, &applied.head).await?;
         let mut pass = self.begin(session, source).await?;
         self.table(name); // named in the report whatever comes of it
-        let excused = Excused::of(session, source).await?;
+        let exempt = Exempt::of(session, source).await?;
         let mut repairs = Vec::new();
-        let here = Here { session, source, head: &applied.head, excused: &excused, target };
+        let here = Here { session, source, head: &applied.head, exempt: &exempt, target };
         match pass.phase {
             Phase::Compare => self.compare(&here, &mut pass, &mut repairs, share).await?,
             _ => self.sweep(&here, &mut pass, &mut repairs).await?,
@@ -250,7 +250,8 @@ impl Verification {
                 let size = page::size_of(&session.client, source).await?;
                 let rows = size.rows.unwrap_or(size.bytes / ROW_BYTES).max(1_000);
                 self.quota = Some((rows as f64 * share).ceil() as i64);
-                verified::load(&session.client, &session.worker.queue, &source.table.name, &source.ordering()).await?
+                comparisons::load(&session.client, &session.worker.queue, &source.table.name, &source.ordering())
+                    .await?
             }
         };
         self.began = (pass == Pass::default()).then(Instant::now);
@@ -266,9 +267,9 @@ impl Verification {
         let (client, queue) = (&session.client, &session.worker.queue);
         if is_kept && is_whole {
             let seconds = self.began.map(|began| began.elapsed().as_secs_f64());
-            verified::finish(client, queue, name, &pass, seconds).await?;
+            comparisons::finish(client, queue, name, &pass, seconds).await?;
         } else if is_kept {
-            verified::save(client, queue, name, &pass, &source.ordering()).await?;
+            comparisons::save(client, queue, name, &pass, &source.ordering()).await?;
         }
         self.table(name).is_whole |= is_whole;
         if is_whole || self.quota.is_some_and(|quota| quota <= 0) {
@@ -342,7 +343,7 @@ impl Verification {
         let refused = refused.into_iter().map(|key| (texts_of(key).unwrap_or_default(), key.clone()));
         let unfit: Vec<(MarkedKey, Key)> = part.unfit.iter().cloned().chain(refused).collect();
         let matched = (part.items.len() - found.missing.len() - found.refused.len()) as i64;
-        let mut differences = self.note_unfit(source, &unfit, here.excused);
+        let mut differences = self.note_unfit(source, &unfit, here.exempt);
         if ranged.is_some() && found.in_range != matched {
             let expected = part.items.iter().map(|item| &item.key).chain(part.unfit.iter().map(|(_, key)| key));
             let expected: BTreeSet<&Key> = expected.collect();
@@ -360,11 +361,11 @@ impl Verification {
     }
 
     /// Rows that cannot be what they should: excused by a dead letter, or different without one.
-    fn note_unfit(&mut self, source: &SourceTable, unfit: &[(MarkedKey, Key)], excused: &Excused) -> i64 {
+    fn note_unfit(&mut self, source: &SourceTable, unfit: &[(MarkedKey, Key)], exempt: &Exempt) -> i64 {
         let mut differences = 0;
         for (marked, key) in unfit {
             let report = self.table(&source.table.name);
-            if excused.has_marked(marked) || excused.has(key) {
+            if exempt.has_marked(marked) || exempt.has(key) {
                 report.dead += 1;
                 continue;
             }
@@ -412,9 +413,9 @@ impl Verification {
 
     /// Keys at which Postgres fails are never taken for absent: unless a dead letter says so, the table is not compared.
     fn note_doubtful<'k>(&mut self, here: &Here<'_>, keys: impl Iterator<Item = &'k Key>) {
-        let (excused, other): (Vec<&Key>, Vec<&Key>) = keys.partition(|key| here.excused.has(key));
+        let (exempt, other): (Vec<&Key>, Vec<&Key>) = keys.partition(|key| here.exempt.has(key));
         let report = self.table(&here.source.table.name);
-        report.dead += excused.len() as u64;
+        report.dead += exempt.len() as u64;
         report.doubtful += other.len() as u64;
         if report.doubtful > 0 {
             report.problem = Some(format!(
@@ -429,7 +430,7 @@ impl Verification {
         let name = &here.source.table.name;
         let mut differences = 0;
         for (kind, item) in wrong {
-            if here.excused.has(&item.key) {
+            if here.exempt.has(&item.key) {
                 self.table(name).dead += 1;
                 continue;
             }
@@ -486,12 +487,12 @@ async fn wait_for(target: &Replica, session: &Session<'_>, head: &Head) -> Resul
 /// Writes what should be there, as further batches of the step.
 async fn repair(session: &Session<'_>, snapshot: &Snapshot, applied: Applied, items: Vec<Item>) -> Result<Applied> {
     tracing::info!(repair.rows = items.len(), "differences are mended");
-    let witness = session.name_step().await?;
+    let provenance = session.name_step().await?;
     let mut writer = Writer::resume(session, snapshot, applied);
     for items in items.chunks(CHUNK_ROWS) {
-        let (taken, witness, left) = (Arc::default(), witness.clone(), session.queued);
+        let (taken, provenance, left) = (Arc::default(), provenance.clone(), session.queued);
         let items = Arc::new(items.to_vec());
-        let chunk = Chunk { emptied: Vec::new(), items, images: Vec::new(), taken, witness, left, caught_up: false };
+        let chunk = Chunk { emptied: Vec::new(), items, images: Vec::new(), taken, provenance, left, caught_up: false };
         writer.write(chunk, Encoded::default()).await?;
     }
     Ok(writer.finish())
