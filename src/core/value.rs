@@ -108,11 +108,11 @@ pub enum Mismatch {
     Bounds,
 }
 
-/// What `source::expression` gives for a JSON column in place of an array whose lower bounds JSON would
+/// What the SQL for a column gives for a JSON column in place of an array whose lower bounds JSON would
 /// lose. It is no JSON, so no value can be taken for it.
 pub const OTHER_BOUNDS: &str = "!bounds";
 
-/// Converts what Postgres gives as text for a column (see `source::column_expression`).
+/// Converts what Postgres gives as text for a column under pinned settings.
 pub fn from_text(kind: ColumnType, text: &str) -> Result<Cell, Mismatch> {
     match kind {
         ColumnType::Json if text == OTHER_BOUNDS => Err(Mismatch::Bounds),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn text_becomes_what_the_contract_says() {
+    fn text_becomes_what_its_column_says() {
         let digits = "1234567890".repeat(100);
         let cases = [
             (Integer, "9223372036854775807", Ok(Cell::Integer(i64::MAX))),

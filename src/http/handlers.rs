@@ -1,4 +1,4 @@
-//! What each request does. Answers are JSON unless the contract says otherwise; errors say what to do
+//! What each request does. Answers are JSON, but for `/metrics` and `/ok`; errors say what to do
 //! and hold no secret and no row value.
 
 use super::auth::{Caller, Verb};

@@ -1,6 +1,7 @@
-//! Connections to Postgres: URLs as libpq takes them, TLS, and errors with a class. Takes `PGMQ_URL`,
-//! gives a client; holds no SQL of any use case. Works through a transaction pooler: nothing here or
-//! above relies on a session or on named statements.
+//! All that speaks to Postgres. This file opens connections: URLs as libpq takes them, TLS, and errors with a class.
+//! [`catalog`] and [`rows`] read the source, [`queue`] and [`books`] keep what is to be done and what was, [`capture`]
+//! installs, [`drift`] notices what has changed since. Works through a transaction pooler: nothing relies on a session
+//! or on named statements.
 
 pub(crate) mod awake;
 pub mod books;

@@ -1,4 +1,4 @@
-//! All SQL of the queue's messages: take, acknowledge, depth. Takes a client inside (or outside) a step's
+//! SQL of the queue's messages: take, acknowledge, mark, depth. Those that come back are put there by `books`. Takes a client inside (or outside) a step's
 //! transaction; knows nothing of the replica.
 
 use crate::core::error::{Error, Result};

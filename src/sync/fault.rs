@@ -6,7 +6,7 @@ use crate::core::error::Error;
 use std::time::{Duration, Instant};
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-/// How long one statement of a step may run; `source::begin` sets it.
+/// How long one statement of a step may run; `rows::begin` of the wing `postgres` sets it.
 pub(super) const STATEMENT_TIME: Duration = Duration::from_secs(60);
 
 /// How long a part may run of what took [`STATEMENT_TIME`]: only a single row may take that long again.

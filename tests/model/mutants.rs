@@ -1,4 +1,4 @@
-//! Rules that are left out on purpose: the judge has to miss each.
+//! Rules that are left out on purpose: the judge has to notice each.
 
 /// What is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

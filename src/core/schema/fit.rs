@@ -165,7 +165,7 @@ impl Family {
             // Text under pinned settings is how Postgres itself dumps a value.
             ColumnType::Text | ColumnType::Decimal => Lossless,
             ColumnType::Integer => match self {
-                // Of numeric and floats whole numbers arrive, and nothing arrives changed.
+                // Of numeric and floats whole numbers arrive, with another number of zeros behind the point at most.
                 Self::Int | Self::BigInt | Self::Bool | Self::Float | Self::Numeric => Lossless,
                 Self::Text | Self::Json | Self::Jsonb | Self::Foreign => Lossy(NOT_ALL_INTEGERS),
                 Self::Bytes | Self::Printed | Self::Composite => Unfit(NO_NUMBER),

@@ -2,7 +2,7 @@
 
 use super::names::SourceName;
 
-/// How a column is stored in SQLite (contract: "Values in SQLite").
+/// How a column is stored in SQLite (`docs/schema-json.md`, "Types of columns").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ColumnType {
     /// 64-bit integer.

@@ -1,4 +1,5 @@
-//! The books: pgflume's own tables beside the queue. Each file holds all SQL of one of them.
+//! The books: pgflume's own tables beside the queue. Each file holds the SQL of one, or of those that change together; what
+//! was captured, and by which definitions, stands with `drift`.
 
 pub mod comparisons;
 pub mod dead_letters;

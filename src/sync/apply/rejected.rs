@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Rows of a table that are given up on, while it takes others, before it halts: finding each takes some requests,
+/// So many rejected rows of a table that takes others halt it: finding each takes some requests,
 /// and Postgres waits meanwhile.
 const MAX_REJECTED: usize = 1_000;
 

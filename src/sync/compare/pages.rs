@@ -54,7 +54,8 @@ pub(in crate::sync) struct PagesRead {
     pub is_end: bool,
 }
 
-/// Rows of a page while it compares: whoever wants the queue waits for no more than a page to be read and compared.
+/// Rows of a page while it compares: whoever wants the queue waits for a turn to end and then
+/// for no more than a page to be read and compared.
 const PAGE_ROWS: i64 = 4_000;
 
 /// How long a step goes on comparing where nobody else wants the queue: its snapshot holds back vacuum, its locks hold
