@@ -274,10 +274,15 @@ fn has_own_words_of_rows(db: &DbError) -> bool {
     has_own_words(db) && (!is_of_name || is_placed || is_of_rights || is_ended)
 }
 
-/// Whether an error arose within our own functions, or PGMQ's, only.
+/// Whether an error arose within our own functions, or PGMQ's, and their statements only. A line names its function
+/// before anything that a name of somebody else's may hold: their quotes and arguments.
 fn is_own_context(context: &str) -> bool {
     let own = [" inline_code_block ", " pgflume.", " pgmq."];
-    context.lines().all(|line| own.iter().any(|name| line.contains(name)))
+    let is_own = |line: &str| {
+        let named = line.split(['"', '(']).next().unwrap_or_default();
+        own.iter().any(|name| named.contains(name)) || line.starts_with("SQL statement \"")
+    };
+    context.lines().all(is_own)
 }
 
 /// What to do about a Postgres failure.
@@ -386,6 +391,26 @@ mod tests {
             let verdict = verdict(code, words);
             assert_eq!((verdict.class, verdict.is_of_side), (class, is_of_side), "{code} {words}");
             assert!(verdict.remedy.contains(remedy), "{code}: {}", verdict.remedy);
+        }
+    }
+
+    #[test]
+    fn a_strangers_function_is_not_taken_for_ours_by_its_name() {
+        for own in [
+            "PL/pgSQL function pgflume.catalog_state(text[],text[],text,text,text) line 4 at RETURN",
+            "PL/pgSQL-Funktion pgmq.send(text,jsonb) Zeile 5 bei SQL-Anweisung",
+            "SQL statement \"select x\"\nPL/pgSQL function inline_code_block line 3 at EXECUTE",
+        ] {
+            assert!(is_own_context(own), "{own}");
+        }
+        for strange in [
+            "PL/pgSQL function public.\"a pgflume.b\"(integer) line 3 at RAISE",
+            "PL/pgSQL function \"s pgmq.\".f(integer) line 3 at RAISE",
+            "PL/pgSQL function public.f(\" pgflume.t\") line 3 at RAISE",
+            "SQL function \"f pgflume.\" statement 1",
+            "SQL statement \"select pgflume.x()\"\nPL/pgSQL function public.f(integer) line 3 at RAISE",
+        ] {
+            assert!(!is_own_context(strange), "{strange}");
         }
     }
 
