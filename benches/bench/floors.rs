@@ -63,9 +63,9 @@ pub async fn rows(ground: &Ground, table: Table) -> Arc<Vec<Item>> {
     client.batch_execute("rollback").await.unwrap();
     let columns: pgflume::core::batch::ColumnSet = (0..source.table.columns.len()).collect();
     let mut items: Vec<Item> = read
-        .iter()
+        .into_iter()
         .map(|row| {
-            let cells = rows::decode_scan(source, row).unwrap().unwrap();
+            let cells = rows::decode_scan(source, &row.into()).unwrap().unwrap();
             let state = State::Row { columns: columns.clone(), cells: cells.clone(), replace: false };
             Item { table: source.table.clone(), key: vec![cells[0].clone()], state, images: Vec::new() }
         })
@@ -148,5 +148,6 @@ fn value(cell: &Cell) -> libsql::Value {
         Cell::Real(r) => libsql::Value::Real(*r),
         Cell::Text(text) => libsql::Value::Text(text.to_string()),
         Cell::Blob(bytes) => libsql::Value::Blob(bytes.clone()),
+        Cell::Lent(_) => unreachable!("the rows are small"),
     }
 }

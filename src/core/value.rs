@@ -2,6 +2,9 @@
 //! a column under pinned settings or in [`binary`] (marks), or from the JSON that `to_jsonb` made of it (images).
 
 pub mod binary;
+mod lent;
+
+pub use lent::{Lender, Lent};
 
 use crate::core::schema::ColumnType;
 use serde_json::value::RawValue;
@@ -20,6 +23,8 @@ pub enum Cell {
     Text(String),
     /// BLOB.
     Blob(Vec<u8>),
+    /// TEXT or BLOB that stays where it came, because it is large.
+    Lent(Lent),
 }
 
 /// A key: the primary key's cells in `schema.json`'s order.
@@ -33,6 +38,25 @@ impl Cell {
             Self::Integer(_) | Self::Real(_) => 8,
             Self::Text(text) => text.len(),
             Self::Blob(bytes) => bytes.len(),
+            Self::Lent(lent) => lent.bytes().len(),
+        }
+    }
+
+    /// Its text, if it is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Lent(lent) => lent.text(),
+            _ => None,
+        }
+    }
+
+    /// Its bytes, if it is a BLOB.
+    pub fn as_blob(&self) -> Option<&[u8]> {
+        match self {
+            Self::Blob(bytes) => Some(bytes),
+            Self::Lent(lent) if !lent.is_text() => Some(lent.bytes()),
+            _ => None,
         }
     }
 
@@ -44,6 +68,10 @@ impl Cell {
             Self::Real(r) => Some(r.to_string()),
             Self::Text(text) => Some(text.clone()),
             Self::Blob(bytes) => Some(format!("\\x{}", hex::encode(bytes))),
+            Self::Lent(lent) => Some(match lent.text() {
+                Some(text) => text.to_owned(),
+                None => format!("\\x{}", hex::encode(lent.bytes())),
+            }),
         }
     }
 
@@ -54,6 +82,7 @@ impl Cell {
             Self::Real(_) => 2,
             Self::Text(_) => 3,
             Self::Blob(_) => 4,
+            Self::Lent(lent) => 3 + u8::from(!lent.is_text()),
         }
     }
 }
@@ -66,6 +95,7 @@ impl Ord for Cell {
             (Self::Real(a), Self::Real(b)) => a.total_cmp(b),
             (Self::Text(a), Self::Text(b)) => a.cmp(b),
             (Self::Blob(a), Self::Blob(b)) => a.cmp(b),
+            (a, b) if a.rank() == b.rank() => (a.as_text(), a.as_blob()).cmp(&(b.as_text(), b.as_blob())),
             (a, b) => a.rank().cmp(&b.rank()),
         }
     }

@@ -67,9 +67,9 @@ async fn compare_table(client: &Client, replica: &Replica, source: &SourceTable)
 
 async fn read_source(client: &Client, source: &SourceTable) -> Result<BTreeMap<Key, Vec<Cell>>> {
     let rows = client.query_typed(&rows::scan_sql(source), &[]).await?;
-    rows.iter()
+    rows.into_iter()
         .map(|row| {
-            let cells = rows::decode_scan(source, row)?.map_err(|e| Error::halt(e.to_string()))?;
+            let cells = rows::decode_scan(source, &row.into())?.map_err(|e| Error::halt(e.to_string()))?;
             Ok((source.table.key.iter().map(|&i| cells[i].clone()).collect(), cells))
         })
         .collect()

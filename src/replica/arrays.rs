@@ -20,7 +20,7 @@ pub fn is_large(row: &[Cell]) -> bool {
 pub fn row_slots(kinds: &[ColumnType], row: &[Cell]) -> Vec<Cell> {
     let slots = kinds.iter().zip(row).flat_map(|(kind, cell)| {
         let (first, second) = match cell {
-            Cell::Blob(_) if *kind == ColumnType::Blob => (cell.clone(), None),
+            _ if *kind == ColumnType::Blob && cell.as_blob().is_some() => (cell.clone(), None),
             _ => {
                 let (first, second) = statements::slots(*kind, cell);
                 (first.into_owned(), second)
@@ -89,6 +89,7 @@ fn push_json(out: &mut String, cell: &Cell) {
         Cell::Text(text) => push_string(out, text),
         // slots() leaves neither doubles nor bytes.
         Cell::Null | Cell::Real(_) | Cell::Blob(_) => out.push_str("null"),
+        Cell::Lent(lent) => push_string(out, lent.text().unwrap_or_default()),
     }
 }
 

@@ -225,6 +225,10 @@ fn to_protobuf(cell: Cell) -> Value {
             Cell::Real(r) => Kind::Float(r),
             Cell::Text(text) => Kind::Text(text),
             Cell::Blob(bytes) => Kind::Blob(bytes),
+            Cell::Lent(lent) => match lent.text() {
+                Some(text) => Kind::Text(text.to_owned()),
+                None => Kind::Blob(lent.bytes().to_vec()),
+            },
         }),
     }
 }
@@ -253,6 +257,10 @@ fn to_json(cell: &Cell) -> Json {
         Cell::Real(r) => json!({"type": "float", "value": r}),
         Cell::Text(text) => json!({"type": "text", "value": text}),
         Cell::Blob(bytes) => json!({"type": "blob", "base64": STANDARD_NO_PAD.encode(bytes)}),
+        Cell::Lent(lent) => match lent.text() {
+            Some(text) => json!({"type": "text", "value": text}),
+            None => json!({"type": "blob", "base64": STANDARD_NO_PAD.encode(lent.bytes())}),
+        },
     }
 }
 

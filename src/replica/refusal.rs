@@ -1,8 +1,7 @@
 //! Why a libSQL server did not do what it was asked: the class of what it, a proxy, or the way to it says.
 
-use super::head;
 use super::hrana::{Encoding, Failure};
-use super::words;
+use super::{head, words};
 use crate::core::error::{Class, Error};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};

@@ -166,13 +166,10 @@ impl<'v> Running<'_, '_, 'v> {
                 Cell::Null => ffi::sqlite3_bind_null(raw, index),
                 Cell::Integer(i) => ffi::sqlite3_bind_int64(raw, index, *i),
                 Cell::Real(r) => ffi::sqlite3_bind_double(raw, index, *r),
-                Cell::Text(text) => {
-                    let (start, length) = (text.as_ptr().cast(), text.len() as u64);
-                    ffi::sqlite3_bind_text64(raw, index, start, length, None, ffi::SQLITE_UTF8 as u8)
-                }
-                Cell::Blob(bytes) => {
-                    ffi::sqlite3_bind_blob64(raw, index, bytes.as_ptr().cast(), bytes.len() as u64, None)
-                }
+                Cell::Text(text) => bind_text(raw, index, text.as_bytes()),
+                Cell::Blob(bytes) => bind_blob(raw, index, bytes),
+                Cell::Lent(lent) if lent.is_text() => bind_text(raw, index, lent.bytes()),
+                Cell::Lent(lent) => bind_blob(raw, index, lent.bytes()),
             }
         };
         if code == ffi::SQLITE_OK { Ok(()) } else { Err(self.statement.connection.failure()) }
@@ -187,6 +184,25 @@ impl<'v> Running<'_, '_, 'v> {
             _ => Err(self.statement.connection.failure()),
         }
     }
+}
+
+/// Lends a text.
+///
+/// # Safety
+/// The statement is prepared and not running, and the bytes, which are UTF-8, outlive their binding.
+unsafe fn bind_text(raw: *mut ffi::sqlite3_stmt, index: c_int, bytes: &[u8]) -> c_int {
+    let (start, length) = (bytes.as_ptr().cast(), bytes.len() as u64);
+    // SAFETY: as promised by the caller.
+    unsafe { ffi::sqlite3_bind_text64(raw, index, start, length, None, ffi::SQLITE_UTF8 as u8) }
+}
+
+/// Lends bytes.
+///
+/// # Safety
+/// The statement is prepared and not running, and the bytes outlive their binding.
+unsafe fn bind_blob(raw: *mut ffi::sqlite3_stmt, index: c_int, bytes: &[u8]) -> c_int {
+    // SAFETY: as promised by the caller.
+    unsafe { ffi::sqlite3_bind_blob64(raw, index, bytes.as_ptr().cast(), bytes.len() as u64, None) }
 }
 
 impl Drop for Running<'_, '_, '_> {

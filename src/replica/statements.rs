@@ -297,8 +297,10 @@ pub fn slots(kind: ColumnType, cell: &Cell) -> (Cow<'_, Cell>, Option<Cell>) {
             (Cow::Owned(Cell::Integer(mantissa)), Some(exponent.map_or(Cell::Null, Cell::Integer)))
         }
         (ColumnType::Real, other) => (Cow::Borrowed(other), Some(Cell::Null)),
-        (_, Cell::Blob(bytes)) => (Cow::Owned(Cell::Text(hex::encode_upper(bytes))), None),
-        (_, other) => (Cow::Borrowed(other), None),
+        (_, other) => match other.as_blob() {
+            Some(bytes) => (Cow::Owned(Cell::Text(hex::encode_upper(bytes))), None),
+            None => (Cow::Borrowed(other), None),
+        },
     }
 }
 

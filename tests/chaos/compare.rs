@@ -121,5 +121,6 @@ fn cell(cell: &Cell) -> Option<String> {
         Cell::Real(real) => format!("real {real:?}"),
         Cell::Text(text) => format!("text {text}"),
         Cell::Blob(bytes) => format!("blob {}", hex::encode(bytes)),
+        Cell::Lent(_) => panic!("a store lends nothing"),
     })
 }

@@ -209,3 +209,74 @@ async fn a_last_count_that_fails_fails_no_drain() {
     assert_eq!(rig.rows("SELECT count(*) FROM t").await, ["2"]);
     assert_eq!(done.map(|done| done.processed).map_err(|e| e.to_string()), Ok(1));
 }
+
+/// Each kind of column whose large values are not copied, and one that is converted.
+const LENT: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","a":"TEXT","v":"TEXT","b":"BLOB","j":"JSON","s":"JSON","l":"JSON"}}}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_of_each_kind_arrive_whole_and_one_wrong_byte_is_found() {
+    for path in PATHS {
+        let rig = Rig::new(path, schema(LENT)).await;
+        rig.db.sql("create table t (id int primary key, a text, v varchar, b bytea, j jsonb, s json, l text[])").await;
+        set_up(&rig.db.url(), rig.worker.schema()).await;
+        rig.drain().await;
+        // Of three bytes a character, so that no part of it is a text.
+        let long = "repeat('\u{20ac}x\"\\', 300000)";
+        let sql = format!("insert into t (id, a) values (1, {long}), (7, {long}); insert into t (id, v) values (2, {long});
+            insert into t (id, b) values (3, convert_to({long}, 'UTF8')); insert into t (id, j) values (4, to_jsonb({long}));
+            insert into t (id, s) values (5, to_json({long})); insert into t (id, l) values (6, array[repeat('z', 1500000)])");
+        rig.db.sql(&sql).await;
+        let done = rig.drain().await;
+        assert_eq!((done.queued, done.dead), (0, 0), "{path:?} {:?}", rig.db.dead().await);
+        assert_equal(&rig).await;
+        let lengths =
+            "SELECT group_concat(length(coalesce(a, v, b, j, s, l)) || typeof(coalesce(a, v, b, j, s, l))) FROM t";
+        let expected = "1200000text,1200000text,1800000blob,1800002text,1800002text,1500004text,1200000text";
+        assert_eq!(rig.rows(lengths).await, [expected], "{path:?}");
+        // By copy, and by a second mark on top of what is there.
+        pgflume::operate::resync::request(&rig.worker, &["t"]).await.unwrap();
+        rebuilt(&rig).await;
+        rig.db.sql("update t set a = a || 'x', v = v || 'x', b = b || 'x', s = to_json(repeat('y', 1200000))").await;
+        rig.drain().await;
+        assert_equal(&rig).await;
+        let verify = async |repair| {
+            let options = Options { tables: vec!["t".into()], repair, ..Options::default() };
+            verify(&rig.worker, options, Arc::default()).await.unwrap().tables.remove("t").unwrap()
+        };
+        assert_eq!(verify(false).await.differences(), 0, "{path:?}");
+        for (id, wrong) in [
+            (1, "a = substr(a, 1, 600000) || 'y' || substr(a, 600002)"),
+            (3, "b = x'00' || substr(b, 2)"),
+            (5, "s = replace(s, '\"', '''')"),
+        ] {
+            write_by_hand(&rig, &format!("UPDATE t SET {wrong} WHERE id = {id}")).await;
+        }
+        let found = verify(true).await;
+        assert_eq!((found.different, found.repaired), (3, 3), "{path:?} {found:?}");
+        assert_equal(&rig).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_row_costs_no_more_than_three_times_its_size() {
+    let rig = Rig::new(Path::File, schema(LENT)).await;
+    rig.db.sql("create table t (id int primary key, a text, v varchar, b bytea, j jsonb, s json, l text[])").await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    let directory = directory_with(LENT);
+    run(&rig, directory.path(), &["sync"]).await.succeeded();
+    // Just below the limit of 64 MiB; incompressible in the way that Postgres compresses, so that it is read as it is.
+    let (mb, largest) =
+        (64 * 1024 * 1024 / 1_000_000, "(select string_agg(md5(i::text), '') from generate_series(1, 2097100) i)");
+    for (id, column) in [(1, "a"), (2, "b")] {
+        let value = if column == "b" { format!("convert_to({largest}, 'UTF8')") } else { largest.to_owned() };
+        rig.db.sql(&format!("insert into t (id, {column}) values ({id}, {value})")).await;
+        for arguments in [&["sync"][..], &["verify"], &["resync", "t"]] {
+            let done = run(&rig, directory.path(), arguments).await.succeeded();
+            assert!(done.peak_mb <= 3 * mb, "{column} {arguments:?}: {} MB for {mb} MB", done.peak_mb);
+        }
+        assert_eq!(rig.rows(&format!("SELECT length({column}) FROM t WHERE id = {id}")).await, ["67107200"]);
+        rig.db.sql("delete from t").await;
+        run(&rig, directory.path(), &["sync"]).await.succeeded();
+    }
+    assert_eq!(rig.db.dead().await, Vec::<String>::new());
+}

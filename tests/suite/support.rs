@@ -278,6 +278,7 @@ pub fn show(cell: &Cell) -> String {
         Cell::Real(r) => format!("{r:?}"),
         Cell::Text(text) => text.clone(),
         Cell::Blob(bytes) => format!("x'{}'", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+        Cell::Lent(lent) => panic!("a store lends nothing: {lent:?}"),
     }
 }
 

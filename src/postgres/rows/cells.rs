@@ -3,11 +3,13 @@
 use super::expression::selected;
 use super::size;
 use crate::core::error::Result;
-use crate::core::schema::{Column, quote};
-use crate::core::value::binary::from_wire;
-use crate::core::value::{Cell, Mismatch};
+use crate::core::schema::{Column, ColumnType, quote};
+use crate::core::value::binary::{Wire, from_wire};
+use crate::core::value::{Cell, Lender, Lent, Mismatch};
 use crate::postgres::books::dead_letters;
 use crate::postgres::catalog::{SourceColumn, SourceTable};
+use std::ops::Deref;
+use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, Type};
 
@@ -40,13 +42,87 @@ pub(super) fn values(source: &SourceTable) -> impl Iterator<Item = String> + '_ 
     columns.map(value).chain(is_measured.then(|| size::LARGE.to_owned()))
 }
 
+/// A smaller value is copied: what is lent keeps all that came with it.
+const LENT_BYTES: usize = 1024 * 1024;
+
+/// A row as it came. A large one lends its values.
+pub enum SourceRow {
+    /// Of which nothing is lent.
+    Small(Row),
+    /// Which lives as long as what is lent of it.
+    Large(Arc<Row>),
+}
+
+impl From<Row> for SourceRow {
+    fn from(row: Row) -> Self {
+        if row.raw_size_bytes() >= LENT_BYTES { Self::Large(Arc::new(row)) } else { Self::Small(row) }
+    }
+}
+
+impl Deref for SourceRow {
+    type Target = Row;
+
+    fn deref(&self) -> &Row {
+        match self {
+            Self::Small(row) => row,
+            Self::Large(row) => row,
+        }
+    }
+}
+
+impl SourceRow {
+    /// A large value that SQLite gets as it is.
+    fn lent(&self, column: usize, (kind, wire): (ColumnType, Wire), raw: &[u8]) -> Option<Result<Cell, Mismatch>> {
+        let Self::Large(row) = self else { return None };
+        if raw.len() < LENT_BYTES {
+            return None;
+        }
+        let lender = Arc::new(Part { row: row.clone(), column, from: usize::from(wire == Wire::Jsonb) });
+        match wire {
+            Wire::Bytes => Some(Ok(Cell::Lent(Lent::as_blob(lender)))),
+            // A byte for the version, then text.
+            Wire::Jsonb if raw[0] != 1 => Some(Err(Mismatch::Format)),
+            // Others are made of their text.
+            Wire::Text if !matches!(kind, ColumnType::Text | ColumnType::Json | ColumnType::Decimal) => None,
+            Wire::Text | Wire::Plain | Wire::Jsonb => {
+                Some(Lent::as_text(lender).map(Cell::Lent).ok_or(Mismatch::Format))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// One value of a row, from a byte on.
+struct Part {
+    row: Arc<Row>,
+    column: usize,
+    from: usize,
+}
+
+impl Lender for Part {
+    fn bytes(&self) -> &[u8] {
+        let raw = self.row.try_get::<_, Option<Raw<'_>>>(self.column).ok().flatten();
+        raw.and_then(|raw| raw.0.get(self.from..)).unwrap_or_default()
+    }
+}
+
 /// All cells of a row whose values begin at column `first`.
-pub(super) fn cells(source: &SourceTable, row: &Row, first: usize) -> Result<Result<Vec<Cell>, Unfit>> {
+pub(super) fn cells(source: &SourceTable, row: &SourceRow, first: usize) -> Result<Result<Vec<Cell>, Unfit>> {
     let width = source.table.columns.len();
     if row.len() > first + width && row.try_get::<_, Option<bool>>(first + width)? == Some(true) {
         return Ok(Err(Unfit::Large(source.most_bytes)));
     }
-    fit(width, (0..width).map(|position| Ok(cell(source, position, row.try_get(first + position)?))))
+    let cell = |position: usize| {
+        let raw: Option<Raw<'_>> = row.try_get(first + position)?;
+        let lent = raw.as_ref().and_then(|raw| {
+            row.lent(first + position, (source.table.columns[position].kind, source.columns[position].wire), raw.0)
+        });
+        Ok(match lent {
+            Some(lent) => lent.map_err(|mismatch| unfit(source, position, mismatch)),
+            None => cell(source, position, raw),
+        })
+    };
+    fit(width, (0..width).map(cell))
 }
 
 /// Collects `width` cells, or the first that does not fit.
@@ -78,10 +154,13 @@ impl<'a> FromSql<'a> for Raw<'a> {
 }
 
 pub(super) fn cell(source: &SourceTable, position: usize, raw: Option<Raw<'_>>) -> Result<Cell, Unfit> {
-    let column = &source.table.columns[position];
-    let unfit = |mismatch| Unfit::Value { column: column.name.clone(), mismatch };
     match raw {
         None => Ok(Cell::Null),
-        Some(Raw(raw)) => from_wire(column.kind, source.columns[position].wire, raw).map_err(unfit),
+        Some(Raw(raw)) => from_wire(source.table.columns[position].kind, source.columns[position].wire, raw)
+            .map_err(|mismatch| unfit(source, position, mismatch)),
     }
+}
+
+fn unfit(source: &SourceTable, position: usize, mismatch: Mismatch) -> Unfit {
+    Unfit::Value { column: source.table.columns[position].name.clone(), mismatch }
 }

@@ -1,6 +1,6 @@
 //! Rows under marked keys, as they come: by the keys, or as a span of them.
 
-use super::cells::{cell, cells, fit, values};
+use super::cells::{SourceRow, cell, cells, fit, values};
 use super::expression::selected;
 use super::found::Found;
 use super::size;
@@ -11,7 +11,6 @@ use crate::postgres::catalog::SourceTable;
 use crate::postgres::{Client, RowStream};
 use futures_util::TryStreamExt;
 use std::pin::Pin;
-use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 /// Rows as they come, one for each key that is asked for, in any order.
@@ -46,9 +45,9 @@ impl Reading {
     pub async fn next(&mut self, source: &SourceTable) -> Result<Option<Found>> {
         loop {
             let wants_row = !self.is_over && !self.span.as_ref().is_some_and(Span::has_row);
-            let row = if wants_row { self.rows.try_next().await? } else { None };
+            let row = if wants_row { self.rows.try_next().await? } else { None }.map(SourceRow::from);
             self.is_over |= wants_row && row.is_none();
-            self.bytes += row.as_ref().map_or(0, Row::raw_size_bytes);
+            self.bytes += row.as_ref().map_or(0, |row| row.raw_size_bytes());
             let found = match (&mut self.span, row) {
                 (Some(span), row) => span.found(source, row)?,
                 (None, Some(row)) => Some(decode(source, &row)?),
@@ -92,7 +91,7 @@ fn read_sql(source: &SourceTable) -> String {
 }
 
 /// Converts one row of [`read_sql`].
-fn decode(source: &SourceTable, row: &Row) -> Result<Found> {
+fn decode(source: &SourceTable, row: &SourceRow) -> Result<Found> {
     let width = source.table.key.len();
     let position = usize::try_from(row.try_get::<_, i64>(0)? - 1).unwrap_or_default();
     let key = source.table.key.iter().enumerate().map(|(i, &p)| Ok(cell(source, p, row.try_get(1 + i)?)));

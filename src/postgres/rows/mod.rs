@@ -13,7 +13,7 @@ mod size;
 mod span;
 
 pub use begin::{Server, begin, begin_waiting, wait_for};
-pub use cells::Unfit;
+pub use cells::{SourceRow, Unfit};
 pub use expression::expression;
 pub use found::Found;
 pub use marked::{Reading, read};
@@ -25,7 +25,6 @@ use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
 use cells::{cells, values};
 use first::first;
-use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 /// Waits until all WAL up to now is on disk: what the snapshot saw, where a session with
@@ -58,6 +57,6 @@ pub fn scan_sql(source: &SourceTable) -> String {
 }
 
 /// Converts one row of [`scan_sql`].
-pub fn decode_scan(source: &SourceTable, row: &Row) -> Result<Result<Vec<Cell>, Unfit>> {
+pub fn decode_scan(source: &SourceTable, row: &SourceRow) -> Result<Result<Vec<Cell>, Unfit>> {
     cells(source, row, 0)
 }

@@ -1,7 +1,7 @@
 //! Reads a page of a table in the order of its key's index, at the step's snapshot, whatever the key's
 //! types and collations. Takes a client inside the step's transaction; changes nothing.
 
-use super::cells::{Raw, Unfit, cells, values};
+use super::cells::{Raw, SourceRow, Unfit, cells, values};
 use super::expression::expression;
 use super::first::first_row;
 use super::size;
@@ -61,7 +61,7 @@ pub fn wants_boundary(source: &SourceTable) -> bool {
 }
 
 /// Converts one row of [`read`].
-pub fn decode(source: &SourceTable, row: &Row) -> Result<Result<(Key, Vec<Cell>), Unfit>> {
+pub fn decode(source: &SourceTable, row: &SourceRow) -> Result<Result<(Key, Vec<Cell>), Unfit>> {
     let first = if is_plain(source) { 0 } else { source.order.len() };
     let cells = cells(source, row, first)?;
     Ok(cells.map(|cells| (source.table.key.iter().map(|&i| cells[i].clone()).collect(), cells)))

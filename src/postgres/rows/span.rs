@@ -1,7 +1,7 @@
 //! Integer keys that lie close together, as those of a bulk statement do: one scan of their range costs Postgres a
 //! third of as many look-ups. Rows between them that nobody asked for are passed over.
 
-use super::cells::{cells, values};
+use super::cells::{SourceRow, cells, values};
 use super::found::Found;
 use super::size;
 use crate::core::error::Result;
@@ -11,7 +11,6 @@ use crate::core::value::binary::Wire;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::{Client, RowStream};
 use std::pin::Pin;
-use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 /// Fewer keys are not worth a plan of their own.
@@ -24,7 +23,7 @@ const MOST_ROWS_A_KEY: i64 = 2;
 pub struct Span {
     keys: Vec<i64>,
     next: usize,
-    row: Option<Row>,
+    row: Option<SourceRow>,
 }
 
 impl Span {
@@ -50,7 +49,7 @@ impl Span {
     }
 
     /// What is known of the next key when `row` has come, or the end; `None`: the next row is needed.
-    pub fn found(&mut self, source: &SourceTable, row: Option<Row>) -> Result<Option<Found>> {
+    pub fn found(&mut self, source: &SourceTable, row: Option<SourceRow>) -> Result<Option<Found>> {
         if row.is_some() {
             self.row = row;
         }

@@ -7,8 +7,8 @@ use crate::core::message::MarkedKey;
 use crate::core::value::{Cell, Key};
 use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::rows::page;
 use crate::postgres::rows::page::Range;
+use crate::postgres::rows::{SourceRow, page};
 use crate::sync::apply::budget::MOST_BYTES;
 use crate::sync::fault::{Fault, STATEMENT_TIME, limited};
 use crate::sync::session::Session;
@@ -146,7 +146,7 @@ async fn read_page(
     let mut stream = page::read(client, source, range).await?;
     let columns: ColumnSet = (0..source.table.columns.len()).collect();
     let (mut part, mut bytes, mut read, mut last) = (Part::default(), 0, 0, None);
-    while let Some(row) = stream.try_next().await? {
+    while let Some(row) = stream.try_next().await?.map(SourceRow::from) {
         read += 1;
         match page::decode(source, &row)? {
             Ok((key, cells)) => {

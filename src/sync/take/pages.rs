@@ -12,8 +12,8 @@ use crate::core::value::{Cell, Key, from_text};
 use crate::postgres::books::dead_letters::Refusal;
 use crate::postgres::books::rebuilds::{Phase, Rebuild};
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::rows::page;
 use crate::postgres::rows::page::Range;
+use crate::postgres::rows::{SourceRow, page};
 use crate::sync::fault::{Fault, NO_UTF8_KEY, STATEMENT_TIME, limited, unreadable};
 use futures_util::TryStreamExt;
 use std::sync::Arc;
@@ -165,7 +165,7 @@ impl Reader<'_> {
         let mut stream = page::read(client, source, range).await?;
         let columns: ColumnSet = (0..source.table.columns.len()).collect();
         let (mut read, mut bytes, mut items, mut last) = (0, 0, Vec::new(), None);
-        while let Some(row) = stream.try_next().await? {
+        while let Some(row) = stream.try_next().await?.map(SourceRow::from) {
             read += 1;
             match page::decode(source, &row)? {
                 Ok((key, cells)) => {
