@@ -10,8 +10,15 @@ async fn main() -> std::process::ExitCode {
     // drain's time. Here, where the system gives them unasked; an old kernel may not know how.
     #[cfg(target_os = "linux")]
     rustix::thread::disable_transparent_huge_pages(true).ok();
+    pgflume::core::memory::allocator_gives_back_by(give_back);
     let _failpoints = pgflume::core::failpoint::armed();
     // Off the main thread, where each row from Postgres would have to wake it.
     let done = tokio::spawn(pgflume::cli::run()).await;
     done.unwrap_or(std::process::ExitCode::from(101)) // as after any panic
+}
+
+#[expect(unsafe_code, reason = "the allocator's own interface")]
+fn give_back() {
+    // SAFETY: it may be called at any time, by any thread.
+    unsafe { libmimalloc_sys::mi_collect(true) }
 }

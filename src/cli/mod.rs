@@ -49,7 +49,7 @@ enum Command {
     /// Show queue depth, lag, last sync, tables and dead letters
     Status(status::StatusArgs),
     /// Rebuild tables from Postgres while the replica stays readable
-    Rebuild(resync::ResyncArgs),
+    Resync(resync::ResyncArgs),
     /// Empty the replica's tables and pair the queue with it, as POST /nuke does; the next drains fill them
     Nuke(nuke::NukeArgs),
     /// Compare Postgres with the replica, row by row, while writes go on: exit 0 equal, 3 different
@@ -77,7 +77,7 @@ pub async fn run() -> ExitCode {
         Command::Serve(args) => serve::run(args, &cli.options).await,
         Command::Sync(args) => sync::run(args, &cli.options).await,
         Command::Status(args) => status::run(args, &cli.options).await,
-        Command::Rebuild(args) => resync::run(args, &cli.options).await,
+        Command::Resync(args) => resync::run(args, &cli.options).await,
         Command::Nuke(args) => nuke::run(args, &cli.options).await,
         Command::Verify(args) => verify::run(args, &cli.options).await,
         Command::Dead(args) => dead::run(args, &cli.options).await,

@@ -61,8 +61,8 @@ pub struct Options {
     /// from them: 30m, 2days, or 0 for not at all [default: 1h for a remote replica, 0 for a file]
     #[arg(long, env = "RETENTION", value_parser = line, global = true, value_name = "TIME")]
     pub retention: Option<String>,
-    /// A row or message that is larger becomes a dead letter before it is fetched. The worker needs some times as much
-    /// memory: bytes, or with KiB, MiB or GiB behind [default: 64MiB]
+    /// A row or message that is larger becomes a dead letter before it is fetched. The worker needs about three times as
+    /// much memory: bytes, or with KiB, MiB or GiB behind [default: 64MiB]
     #[arg(long, env = "MAX_ROW_BYTES", value_parser = line, global = true, value_name = "BYTES")]
     pub max_row_bytes: Option<String>,
     /// text, or json for machines

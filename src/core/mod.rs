@@ -6,6 +6,7 @@ pub mod batch;
 pub mod config_error;
 pub mod error;
 pub mod failpoint;
+pub mod memory;
 pub mod message;
 pub mod position;
 pub mod queue_name;

@@ -25,7 +25,7 @@ pub enum Verb {
     /// `POST /nuke`
     Nuke,
     /// `POST /resync`
-    Rebuild,
+    Resync,
     /// `GET /status`
     Status,
 }
@@ -35,7 +35,7 @@ impl Verb {
         match self {
             Self::Sync => "sync",
             Self::Nuke => "nuke",
-            Self::Rebuild => "resync",
+            Self::Resync => "resync",
             Self::Status => "status",
         }
     }
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(check(signed(&key, now() + 301, body), body, Verb::Sync), None, "from the future");
         assert_eq!(check(signed(b"wrong", now(), body), body, Verb::Sync), None, "another key");
         assert_eq!(check(signed(&key, now(), ""), "", Verb::Sync), None, "no verb");
-        for verb in [Verb::Sync, Verb::Nuke, Verb::Rebuild, Verb::Status] {
+        for verb in [Verb::Sync, Verb::Nuke, Verb::Resync, Verb::Status] {
             for named in ["sync", "nuke", "resync", "status"] {
                 let body = format!(r#"{{"type":"{named}"}}"#);
                 let opens = check(signed(&key, now(), &body), &body, verb).is_some();

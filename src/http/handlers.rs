@@ -138,7 +138,7 @@ struct ResyncBody {
 }
 
 pub(super) async fn resync(State(app): State<Arc<App>>, request: Request) -> Response {
-    let (caller, body) = match admit(&app, request, Verb::Rebuild).await {
+    let (caller, body) = match admit(&app, request, Verb::Resync).await {
         Ok(admitted) => admitted,
         Err(response) => return *response,
     };

@@ -228,7 +228,6 @@ async fn large_values_of_each_kind_arrive_whole_and_one_wrong_byte_is_found() {
         rig.db.sql(&sql).await;
         let done = rig.drain().await;
         assert_eq!((done.queued, done.dead), (0, 0), "{path:?} {:?}", rig.db.dead().await);
-        assert_equal(&rig).await;
         let lengths =
             "SELECT group_concat(length(coalesce(a, v, b, j, s, l)) || typeof(coalesce(a, v, b, j, s, l))) FROM t";
         let expected = "1200000text,1200000text,1800000blob,1800002text,1800002text,1500004text,1200000text";
@@ -238,7 +237,7 @@ async fn large_values_of_each_kind_arrive_whole_and_one_wrong_byte_is_found() {
         rebuilt(&rig).await;
         rig.db.sql("update t set a = a || 'x', v = v || 'x', b = b || 'x', s = to_json(repeat('y', 1200000))").await;
         rig.drain().await;
-        assert_equal(&rig).await;
+        // In the database: not every server gives so large an answer.
         let verify = async |repair| {
             let options = Options { tables: vec!["t".into()], repair, ..Options::default() };
             verify(&rig.worker, options, Arc::default()).await.unwrap().tables.remove("t").unwrap()
@@ -253,7 +252,7 @@ async fn large_values_of_each_kind_arrive_whole_and_one_wrong_byte_is_found() {
         }
         let found = verify(true).await;
         assert_eq!((found.different, found.repaired), (3, 3), "{path:?} {found:?}");
-        assert_equal(&rig).await;
+        assert_eq!(verify(false).await.differences(), 0, "{path:?}");
     }
 }
 

@@ -114,7 +114,7 @@ fn reason(problem: &str, table: Option<&str>, what: &str, class: Refusal) -> Str
 /// Why a message or a row is not fetched.
 pub fn too_large(most_bytes: i64) -> String {
     format!(
-        "larger than {most_bytes} bytes (MAX_ROW_BYTES): make it smaller, or raise the limit, for which the worker needs about six times as much memory"
+        "larger than {most_bytes} bytes (MAX_ROW_BYTES): make it smaller, or raise the limit, for which the worker needs about three times as much memory"
     )
 }
 

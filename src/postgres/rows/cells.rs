@@ -3,6 +3,7 @@
 use super::expression::selected;
 use super::size;
 use crate::core::error::Result;
+use crate::core::memory;
 use crate::core::schema::{Column, ColumnType, quote};
 use crate::core::value::binary::{Wire, from_wire};
 use crate::core::value::{Cell, Lender, Lent, Mismatch};
@@ -45,6 +46,9 @@ pub(super) fn values(source: &SourceTable) -> impl Iterator<Item = String> + '_ 
 /// A smaller value is copied: what is lent keeps all that came with it.
 const LENT_BYTES: usize = 1024 * 1024;
 
+/// The driver gathers a row in a buffer that doubles, and frees as many bytes on the way as the row has.
+const GATHERED_BYTES: usize = 8 * 1024 * 1024;
+
 /// A row as it came. A large one lends its values.
 pub enum SourceRow {
     /// Of which nothing is lent.
@@ -55,7 +59,11 @@ pub enum SourceRow {
 
 impl From<Row> for SourceRow {
     fn from(row: Row) -> Self {
-        if row.raw_size_bytes() >= LENT_BYTES { Self::Large(Arc::new(row)) } else { Self::Small(row) }
+        let bytes = row.raw_size_bytes();
+        if bytes >= GATHERED_BYTES {
+            memory::give_back();
+        }
+        if bytes >= LENT_BYTES { Self::Large(Arc::new(row)) } else { Self::Small(row) }
     }
 }
 
