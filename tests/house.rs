@@ -57,6 +57,11 @@ fn a_circle_and_a_wrong_arrow_would_be_seen() {
     let known: BTreeSet<String> = ["a", "a::b", "c"].map(str::to_owned).into();
     let text = "use super::{d, b::{E, F as G}};\n/// [`crate::c`]\npub(in crate::c) fn f() { crate::c::g() }\n#[cfg(test)]\nmod tests { use crate::c; }\n";
     assert_eq!(used("a::x", text, &known), ["a", "a::b", "c"].map(str::to_owned).into());
+    assert_eq!(
+        used("a", "pub(super) use crate::c;\nfn f() -> crate::c::T {\n use std::fmt;", &known),
+        ["c".to_owned()].into()
+    );
+    assert_eq!(used("a", "fn f() { b::g() }", &known), ["a::b".to_owned()].into());
     assert_eq!(used("a", "mod b;\npub use b::C;\nuse std::c;\n", &known), ["a::b".to_owned()].into());
 }
 
@@ -88,19 +93,25 @@ fn used(module: &str, text: &str, known: &BTreeSet<String>) -> BTreeSet<String> 
     let mut paths: Vec<String> = Vec::new();
     for statement in text.split(';') {
         let imports = statement.split('\n').skip_while(|l| !l.contains("use ")).collect::<Vec<_>>().join(" ");
-        match imports.trim_start().strip_prefix("pub ").unwrap_or(imports.trim_start()).strip_prefix("use ") {
-            Some(tree) => paths.extend(expanded(tree)),
-            None => paths.extend(named(statement)),
+        let (before, tree) = imports.split_once("use ").unwrap_or((statement, ""));
+        if !tree.is_empty() {
+            paths.extend(expanded(tree));
+            paths.extend(named(&statement[..statement.len() - imports.len()], module, known));
         }
+        paths.extend(named(before, module, known));
     }
     let absolute = paths.iter().filter_map(|path| resolved(module, path, known));
     absolute.filter(|found| found != module).collect()
 }
 
-/// `crate::…` and `super::…` within code.
-fn named(code: &str) -> Vec<String> {
+/// `crate::…`, `super::…` and `child::…` within code.
+fn named(code: &str, module: &str, known: &BTreeSet<String>) -> Vec<String> {
     let is_path = |c: char| c.is_alphanumeric() || c == '_' || c == ':';
-    let words = code.split(|c| !is_path(c)).filter(|w| w.starts_with("crate::") || w.starts_with("super::"));
+    let is_child = |first: &str| known.contains(&format!("{module}::{first}"));
+    let leads = |word: &&str| {
+        word.split_once("::").is_some_and(|(first, _)| ["crate", "super"].contains(&first) || is_child(first))
+    };
+    let words = code.split(|c| !is_path(c)).filter(leads);
     words.filter(|word| !code.contains(&format!("pub(in-{word}"))).map(str::to_owned).collect()
 }
 

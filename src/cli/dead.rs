@@ -1,6 +1,6 @@
 //! `pgflume dead`: what waits for somebody to look at it.
 
-use super::CommandResult;
+use super::outcome::CommandResult;
 use super::output::{Reader, say};
 use crate::config::Options;
 use crate::core::config_error::ConfigError;

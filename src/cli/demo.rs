@@ -1,6 +1,6 @@
 //! `pgflume demo`: see [`crate::demo`].
 
-use super::CommandResult;
+use super::outcome::CommandResult;
 use crate::demo;
 use std::process::ExitCode;
 

@@ -1,6 +1,6 @@
 //! `pgflume init`: arguments and the file that is there → [`crate::operate::init`] → the file, and words.
 
-use super::CommandResult;
+use super::outcome::CommandResult;
 use super::output::{note, print, say};
 use crate::config::Options;
 use crate::core::config_error::ConfigError;

@@ -4,6 +4,7 @@ mod dead;
 mod demo;
 mod init;
 mod nuke;
+mod outcome;
 mod output;
 mod progress;
 mod resync;
@@ -57,9 +58,6 @@ enum Command {
     /// List, show, retry or drop dead letters: changes that could not be understood, read or applied
     Dead(dead::DeadArgs),
 }
-
-/// Whatever a command can fail with; printed once, here.
-type CommandResult = Result<ExitCode, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Runs the command line of this process.
 pub async fn run() -> ExitCode {

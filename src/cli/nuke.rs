@@ -1,6 +1,6 @@
 //! `pgflume nuke`: asks, then [`crate::sync::pairing::nuke`].
 
-use super::CommandResult;
+use super::outcome::CommandResult;
 use super::output::say;
 use crate::config::Options;
 use crate::core::config_error::ConfigError;

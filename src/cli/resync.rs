@@ -1,6 +1,6 @@
 //! `pgflume resync`: asks for tables to be rebuilt, then drains until they are.
 
-use super::CommandResult;
+use super::outcome::CommandResult;
 use super::output::say;
 use super::progress::Progress;
 use crate::config::Options;

@@ -1,6 +1,6 @@
 //! `pgflume serve`: the HTTP worker until SIGTERM or SIGINT.
 
-use super::CommandResult;
+use super::outcome::CommandResult;
 use crate::config::{Options, Signatures, line};
 use crate::core::config_error::ConfigError;
 use crate::core::error::Result;

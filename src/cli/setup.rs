@@ -1,7 +1,7 @@
 //! `pgflume setup`: arguments → [`crate::operate::alter`] for both sides, or the script for Postgres → words on the
 //! terminal.
 
-use super::CommandResult;
+use super::outcome::CommandResult;
 use super::output::print;
 use crate::config::{Options, line, signature};
 use crate::core::config_error::ConfigError;

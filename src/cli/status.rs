@@ -1,6 +1,6 @@
 //! `pgflume status`: how things stand, for people or machines.
 
-use super::CommandResult;
+use super::outcome::CommandResult;
 use super::output::{Reader, say};
 use crate::config::Options;
 use crate::operate::status;

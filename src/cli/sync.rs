@@ -1,6 +1,6 @@
 //! `pgflume sync`: one drain, for system cron or a Kubernetes CronJob.
 
-use super::CommandResult;
+use super::outcome::CommandResult;
 use super::output::say;
 use crate::config::Options;
 use crate::sync::Worker;

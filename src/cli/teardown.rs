@@ -1,6 +1,6 @@
 //! `pgflume teardown`: asks, then [`crate::postgres::capture::teardown`].
 
-use super::CommandResult;
+use super::outcome::CommandResult;
 use super::output::{print, say};
 use crate::config::Options;
 use crate::core::config_error::ConfigError;

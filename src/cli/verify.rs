@@ -1,6 +1,6 @@
 //! `pgflume verify`: compares, and says what differs.
 
-use super::CommandResult;
+use super::outcome::CommandResult;
 use super::output::say;
 use super::progress::Progress;
 use crate::config::Options;

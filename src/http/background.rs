@@ -2,7 +2,7 @@
 //! drain leaves some behind, when somebody asks for a resync, and at the start; ends when nothing is left
 //! that can be done. Where it fails it tries again, as often as the circuit lets it.
 
-use super::App;
+use super::app::App;
 use crate::core::error::Result;
 use crate::postgres::Purpose;
 use crate::postgres::books::{progress, rebuilds};

@@ -1,9 +1,10 @@
 //! What each request does. Answers are JSON, but for `/metrics` and `/ok`; errors say what to do
 //! and hold no secret and no row value.
 
+use super::app::App;
 use super::auth::{Caller, Verb};
 use super::connections::{Occupation, Visit};
-use super::{App, metrics};
+use super::metrics;
 use crate::core::error::{Class, Error};
 use crate::operate::status::Status;
 use crate::operate::{resync, status};

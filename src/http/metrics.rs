@@ -2,7 +2,7 @@
 //! values; the replica is not asked, because hosted libSQL bills requests. Anybody may ask, so the answer is
 //! kept for a while.
 
-use super::App;
+use super::app::App;
 use crate::operate::status;
 use crate::operate::status::{Status, TableStatus};
 use crate::postgres::books::rebuilds::Phase;
@@ -14,10 +14,6 @@ use prometheus_client::registry::Registry;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
-
-/// How long an answer is kept.
-pub(super) const KEPT: Duration = Duration::from_secs(5);
 
 /// The content type of the answer.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -2,6 +2,7 @@
 //! `background` what goes on between them, `metrics` what is counted; `connections` and `body` bound what
 //! comes from outside. Takes a listener and a worker, so that tests run the very same entry on port 0.
 
+mod app;
 pub mod auth;
 mod background;
 mod body;
@@ -10,30 +11,22 @@ mod handlers;
 mod kept;
 mod metrics;
 
-use crate::sync::Worker;
-use auth::Auth;
 use axum::Router;
 use axum::http::{HeaderName, Request, StatusCode};
 use axum::routing::{get, post};
-use body::Bodies;
-use kept::Kept;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::request_id::{MakeRequestUuid, PropagateRequestIdLayer, SetRequestIdLayer};
 use tower_http::timeout::TimeoutLayer;
 use tower_http::trace::TraceLayer;
 
+pub use app::App;
 pub use body::BODY_BYTES;
 
 /// Time for one request: a drain's budget, its last step, and a little.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// How long the answer of `/ready` is kept: a crowd that asks costs both sides no more than one caller.
-const READY_KEPT: Duration = Duration::from_secs(5);
 
 /// Longest part of a request's path that the log shows.
 const PATH_BYTES: usize = 200;
@@ -46,35 +39,6 @@ pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(9);
 
 /// After the step in hand: time for answers to be sent. Whoever has not finished asking is not waited for.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
-
-/// What the handlers share.
-pub struct App {
-    /// Does the work.
-    pub worker: Worker,
-    /// Who may ask for it.
-    pub auth: Auth,
-    /// Tables are left to be rebuilt.
-    go_on: Notify,
-    /// Changes are applied as they come.
-    is_following: bool,
-    bodies: Bodies,
-    metrics: Kept<Option<String>>,
-    ready: Kept<BTreeMap<&'static str, String>>,
-}
-
-impl App {
-    /// A worker behind `auth`.
-    pub fn new(worker: Worker, auth: Auth) -> Self {
-        let (metrics, ready) = (Kept::new(metrics::KEPT), Kept::new(READY_KEPT));
-        Self { worker, auth, go_on: Notify::new(), is_following: false, bodies: Bodies::new(), metrics, ready }
-    }
-
-    /// One that applies changes as they come, too.
-    #[must_use]
-    pub fn following(self) -> Self {
-        Self { is_following: true, ..self }
-    }
-}
 
 /// Follows in a task of its own, for the life of the server.
 async fn follow(app: Arc<App>) {

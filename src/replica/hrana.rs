@@ -1,17 +1,18 @@
 //! Hrana 3 over HTTP, as far as one batch needs it: requests as protobuf or JSON, and what they answer.
 //! The message numbers are those of libSQL's `docs/HRANA_3_SPEC.md`.
 
+mod answer;
 mod budget;
 mod json;
 mod protobuf;
 
+pub use answer::{Failure, Garbled, Outcome};
+
 use crate::core::value::Cell;
-use crate::core::words;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use prost::{Message, Oneof};
 use serde_json::{Value as Json, json};
-use std::collections::HashMap;
 
 /// When a step of a batch runs.
 #[derive(Debug, Clone, Copy)]
@@ -36,42 +37,6 @@ pub struct Step {
     /// Whether its rows are wanted.
     pub want_rows: bool,
 }
-
-/// Longest code of a server's error that is kept, in characters: SQLite's have 40 at most.
-const CODE_CHARS: usize = 64;
-
-/// Longest message, in characters.
-const MESSAGE_CHARS: usize = 1_000;
-
-/// A server's error, in words that may be shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// Like `SQLITE_CONSTRAINT`.
-    pub code: String,
-    /// Its words; may quote SQL.
-    pub message: String,
-}
-
-impl Failure {
-    /// Bounded, and without what could forge a line of the log.
-    pub fn new(code: &str, message: &str) -> Self {
-        Self { code: words::clean(code, CODE_CHARS), message: words::clean(message, MESSAGE_CHARS) }
-    }
-}
-
-/// What became of a batch.
-#[derive(Debug, Default)]
-pub struct Outcome {
-    /// Rows of the steps that ran.
-    pub results: HashMap<u32, Vec<Vec<Cell>>>,
-    /// The first step that failed.
-    pub error: Option<(u32, Failure)>,
-}
-
-/// Why a body is no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the answer is not Hrana: {0}")]
-pub struct Garbled(String);
 
 /// How requests are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -221,7 +221,7 @@ impl Store for Local {
 
 fn read(connection: &Connection, statement: &Statement) -> std::result::Result<Rows, Failure> {
     let mut rows = Rows::new();
-    connection.prepare(&statement.sql)?.rows(&statement.args, |row| rows.push(row.cells()))?;
+    connection.prepare(&statement.sql)?.rows(&statement.args, |row| rows.push(row))?;
     Ok(rows)
 }
 

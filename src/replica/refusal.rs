@@ -16,7 +16,7 @@ pub(super) fn unknown(what: String) -> Error {
 const HUNG_UP: [&str; 3] = ["handshake eof", "Connection reset by peer", "Broken pipe"];
 
 pub(super) fn not_sent(error: reqwest::Error) -> Error {
-    let speaks_tls = error.url().is_some_and(|url| url.scheme() == "https");
+    let is_handshake = error.is_connect() && error.url().is_some_and(|url| url.scheme() == "https");
     let cause = cause(&error.without_url());
     let text = format!("the libSQL server cannot be reached ({cause})");
     // What a server that speaks plain HTTP answers is no TLS.
@@ -26,7 +26,7 @@ pub(super) fn not_sent(error: reqwest::Error) -> Error {
         ));
     }
     // Somebody took the connection and ended it: one without TLS does that to a hello.
-    if speaks_tls && HUNG_UP.iter().any(|text| cause.contains(text)) {
+    if is_handshake && HUNG_UP.iter().any(|text| cause.contains(text)) {
         let remedy = "check that it is up, and if it does not speak TLS, write http:// in LIBSQL_URL";
         return Error::retry(format!("{text}: {remedy}"));
     }

@@ -125,8 +125,8 @@ impl Statement<'_> {
         self.rows(cells, |_| ())
     }
 
-    /// Runs it once with these parameters, and shows each row.
-    pub fn rows(&mut self, cells: &[Cell], mut each: impl FnMut(&Row<'_>)) -> Result<(), Failure> {
+    /// Runs it once with these parameters, and gives each row. Text that is no UTF-8 has what is wrong replaced.
+    pub fn rows(&mut self, cells: &[Cell], mut each: impl FnMut(Vec<Cell>)) -> Result<(), Failure> {
         // Drops the borrowed parameters at the end, whatever happens.
         let running = Running { statement: self, cells: PhantomData };
         let mut index = 0;
@@ -135,7 +135,7 @@ impl Statement<'_> {
             running.bind(index, cell)?;
         }
         while running.step()? {
-            each(&Row { raw: running.statement.raw, row: PhantomData });
+            each(Row { raw: running.statement.raw, row: PhantomData }.cells()?);
         }
         Ok(())
     }
@@ -216,37 +216,36 @@ impl Drop for Running<'_, '_, '_> {
 }
 
 /// The row that a statement stands on.
-pub struct Row<'r> {
+struct Row<'r> {
     raw: NonNull<ffi::sqlite3_stmt>,
     row: PhantomData<&'r ()>,
 }
 
 impl Row<'_> {
-    /// All its cells. Text that is no UTF-8 has what is wrong replaced.
-    pub fn cells(&self) -> Vec<Cell> {
+    fn cells(&self) -> Result<Vec<Cell>, Failure> {
         // SAFETY: the statement stands on a row.
         let width = unsafe { ffi::sqlite3_column_count(self.raw.as_ptr()) };
         (0..width).map(|column| self.cell(column)).collect()
     }
 
-    fn cell(&self, column: c_int) -> Cell {
+    fn cell(&self, column: c_int) -> Result<Cell, Failure> {
         let raw = self.raw.as_ptr();
         // SAFETY: the statement stands on a row that has this column. The bytes are valid until the next call for this
         // column, and are copied before; their length is asked for after the pointer, as it should be.
         unsafe {
-            match ffi::sqlite3_column_type(raw, column) {
+            Ok(match ffi::sqlite3_column_type(raw, column) {
                 ffi::SQLITE_INTEGER => Cell::Integer(ffi::sqlite3_column_int64(raw, column)),
                 ffi::SQLITE_FLOAT => Cell::Real(ffi::sqlite3_column_double(raw, column)),
                 ffi::SQLITE_TEXT => {
                     let start = ffi::sqlite3_column_text(raw, column);
-                    Cell::Text(String::from_utf8_lossy(bytes(raw, column, start)).into_owned())
+                    Cell::Text(String::from_utf8_lossy(bytes(raw, column, start)?).into_owned())
                 }
                 ffi::SQLITE_BLOB => {
                     let start = ffi::sqlite3_column_blob(raw, column);
-                    Cell::Blob(bytes(raw, column, start.cast()).to_vec())
+                    Cell::Blob(bytes(raw, column, start.cast())?.to_vec())
                 }
                 _ => Cell::Null,
-            }
+            })
         }
     }
 }
@@ -256,14 +255,15 @@ impl Row<'_> {
 /// # Safety
 /// `start` is what SQLite gave for this column of the row that the statement stands on, and no other call for it follows
 /// while the bytes are used.
-unsafe fn bytes<'b>(raw: *mut ffi::sqlite3_stmt, column: c_int, start: *const u8) -> &'b [u8] {
-    if start.is_null() {
-        return &[]; // an empty blob
-    }
+unsafe fn bytes<'b>(raw: *mut ffi::sqlite3_stmt, column: c_int, start: *const u8) -> Result<&'b [u8], Failure> {
     // SAFETY: as promised by the caller.
     unsafe {
         let length = usize::try_from(ffi::sqlite3_column_bytes(raw, column)).unwrap_or_default();
-        std::slice::from_raw_parts(start, length)
+        match (start.is_null(), length) {
+            (true, 0) => Ok(&[]), // an empty blob
+            (true, _) => Err(Failure { code: ffi::SQLITE_NOMEM, message: "out of memory".into() }),
+            _ => Ok(std::slice::from_raw_parts(start, length)),
+        }
     }
 }
 
@@ -277,7 +277,7 @@ mod tests {
 
     fn query(connection: &Connection, sql: &str, cells: &[Cell]) -> Result<Vec<Vec<Cell>>, Failure> {
         let mut rows = Vec::new();
-        connection.prepare(sql)?.rows(cells, |row| rows.push(row.cells()))?;
+        connection.prepare(sql)?.rows(cells, |row| rows.push(row))?;
         Ok(rows)
     }
 

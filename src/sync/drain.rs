@@ -176,8 +176,13 @@ impl Worker {
             let calls_here = self.gate.calls();
             let step = Box::pin(session.step(comparison.as_deref_mut(), deadline, done));
             let outcome = tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or_else(|_| Err(hung()))?;
+            if matches!(outcome, Outcome::Took { .. }) {
+                self.circuit.succeeded();
+                self.gate.set_queued(session.queued);
+            }
             let next = match comparison.as_deref() {
                 Some(comparison) if comparison.is_done() => Next::End,
+                Some(_) if matches!(outcome, Outcome::Throttled) => Next::Rest(self.throttle.wait().max(gap())),
                 Some(_) if session.is_wanted().await? => Next::Rest(gap()),
                 Some(_) if matches!(outcome, Outcome::Busy) => Next::Rest(gap()),
                 _ => self.next(session, outcome, calls_here, &mut has_noted).await?,
@@ -190,6 +195,9 @@ impl Worker {
             }
             if !rest.is_zero() {
                 tokio::time::sleep(rest).await;
+                if self.is_to_end() {
+                    return Ok(calls_here);
+                }
             }
         }
     }
@@ -211,11 +219,8 @@ impl Worker {
                 Next::Once
             }
             Outcome::Throttled => Next::Rest(self.throttle.wait()),
-            Outcome::Took { caught_up } => {
-                self.circuit.succeeded();
-                self.gate.set_queued(session.queued);
-                if caught_up && session.ends_caught_up { Next::End } else { Next::Step }
-            }
+            Outcome::Took { caught_up } if caught_up && session.ends_caught_up => Next::End,
+            Outcome::Took { .. } => Next::Step,
             Outcome::Again | Outcome::Empty { .. } if session.waits_for_locks() => Next::Rest(session.aside.rest()),
             Outcome::Again => Next::Step,
             Outcome::Empty { calls } => {

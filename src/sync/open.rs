@@ -57,6 +57,7 @@ impl<'a> Session<'a> {
             beside: Arc::new(Beside::new(&worker.postgres)),
             ends_caught_up: worker.ends_caught_up,
             is_following: false,
+            was_busy: false,
             notes: 0,
             compared: Vec::new(),
             healing: None,

@@ -59,6 +59,8 @@ pub(super) struct Session<'a> {
     pub(super) ends_caught_up: bool,
     /// Changes are applied as they come: what each step does is not worth a line in the log.
     pub(super) is_following: bool,
+    /// Another worker had the queue when the last step began.
+    pub(super) was_busy: bool,
     /// Notes of other workers that found the queue busy, as of the last snapshot.
     pub(super) notes: i64,
     /// What it drains for is to compare these tables; then it waits for those that others have locked.

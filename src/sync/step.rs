@@ -155,29 +155,46 @@ impl Session<'_> {
         if !self.begin_locked().await? {
             return Ok(Begun::Not(Outcome::Again));
         }
-        // One round trip: the second is sent behind the first.
-        let (worker, client) = (self.worker, &self.client);
-        let look = self.watch.look(client, &worker.schema, &worker.queue);
-        let (locked, seen) = futures_util::join!(progress::lock(client, &worker.queue), look);
-        let Some(snapshot) = locked? else {
+        // One round trip: the second is sent behind the first; but for one that failed because another worker had it.
+        let (locked, seen) = {
+            let (worker, client) = (self.worker, &self.client);
+            let locking = progress::lock(client, &worker.queue);
+            if self.was_busy {
+                (locking.await?, None)
+            } else {
+                let look = self.watch.look(client, &worker.schema, &worker.queue);
+                let (locked, seen) = futures_util::join!(locking, look);
+                (locked?, Some(seen))
+            }
+        };
+        self.was_busy = locked.is_none();
+        let Some(snapshot) = locked else {
             self.client.rollback().await?;
             return Ok(Begun::Not(Outcome::Busy));
         };
-        let seen = seen?;
         failpoint::reach(failpoint::LOCKED);
         let (beside, xid) = (self.beside.clone(), snapshot.xid.clone());
         beside.begin();
-        beside.unless_waited_for(&xid, Box::pin(self.go_on_at(snapshot, &seen, done))).await
+        beside.unless_waited_for(&xid, Box::pin(self.go_on_at(snapshot, seen, done))).await
     }
 
     /// Brings both sides to where the step may go on.
-    async fn go_on_at(&mut self, snapshot: Snapshot, seen: &str, done: &mut Drained) -> Result<Begun> {
+    async fn go_on_at(
+        &mut self,
+        snapshot: Snapshot,
+        seen: Option<Result<String>>,
+        done: &mut Drained,
+    ) -> Result<Begun> {
         self.notes = snapshot.calls;
         if snapshot.has_losses {
             self.heal_losses().await?;
             return Ok(Begun::Not(Outcome::Again));
         }
-        if self.has_catalog_changed(seen).await? {
+        let seen = match seen {
+            Some(seen) => seen?,
+            None => self.watch.look(&self.client, &self.worker.schema, &self.worker.queue).await?,
+        };
+        if self.has_catalog_changed(&seen).await? {
             return Ok(Begun::Not(Outcome::Again));
         }
         let is_here = snapshot.progress.address.as_ref() == Some(&self.address);
@@ -268,7 +285,7 @@ impl Session<'_> {
     pub(super) async fn supersede(&self, superseded: &Superseded) -> Result<()> {
         let dead_letters = dead_letters::supersede(&self.client, &self.worker.queue, superseded).await?;
         if dead_letters > 0 {
-            tracing::info!(dead_letters, "dead letters are superseded: their keys have newer states");
+            tracing::info!(letters = dead_letters, "dead letters are superseded: their keys have newer states");
         }
         Ok(())
     }

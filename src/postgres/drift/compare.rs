@@ -1,9 +1,10 @@
 //! What was set up against what is there: pure. Takes `schema.json`, the records of `setup`, the catalog and
 //! the replica's inventory; gives drift in words, each with its remedy.
 
+use super::finding::{Drift, Kind};
 use super::recorded::{self, Recorded, Records, SourceColumn};
 use super::source::Found;
-use super::{Drift, Kind, danger, evolve};
+use super::{danger, evolve};
 use crate::core::schema::{Schema, Table};
 use crate::replica::inventory::{Gap, Inventory};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! The queue against what capturing needs of it: that marks get there and stay, and that nothing else happens in
 //! the writer's transaction. One query; changes nothing.
 
-use super::{Drift, Kind};
+use super::finding::{Drift, Kind};
 use crate::core::error::Result;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::quote;

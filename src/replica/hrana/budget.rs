@@ -1,6 +1,6 @@
 //! What an answer may hold once it is decoded: a byte or two of it can become a hundred in memory.
 
-use super::Garbled;
+use super::answer::Garbled;
 
 /// Cells of one answer; a row counts as two more. An inventory of 100,000 columns, or a page of 100,000 keys of
 /// four columns, are in it.

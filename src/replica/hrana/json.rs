@@ -1,7 +1,7 @@
 //! Answers in JSON. What is not wanted is passed over in the text, and nothing is made of it.
 
+use super::answer::{Failure, Garbled, Outcome};
 use super::budget::Budget;
-use super::{Failure, Garbled, Outcome};
 use crate::core::value::Cell;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;

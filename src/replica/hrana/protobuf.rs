@@ -1,8 +1,8 @@
 //! Answers in protobuf, read field by field from the bytes: nothing is made of what is not wanted. The numbers of
 //! the fields are those of libSQL's `docs/HRANA_3_SPEC.md`.
 
+use super::answer::{Failure, Garbled, Outcome};
 use super::budget::Budget;
-use super::{Failure, Garbled, Outcome};
 use crate::core::value::Cell;
 
 /// The answer's first result, which is the batch's; what follows (of `close`) is passed over.
