@@ -204,7 +204,7 @@ begin
         end if;
     end if;
     execute pg_catalog.format('insert into pgmq.%I (vt, message) values (pg_catalog.clock_timestamp(), $1)',
-            'q_' || coalesce(tg_argv[0], {{image_queue}}))
+            'q_' || coalesce(tg_argv[0], {{ image_queue }}))
         using pg_catalog.jsonb_build_object(
             'record', new_record,
             'old_record', old_record,
@@ -214,7 +214,7 @@ begin
 end
 $body$;
 revoke all on function pgflume.trigger_http_queue_post_to_function_libsql() from public;
-comment on function pgflume.trigger_http_queue_post_to_function_libsql() is {{image_comment}};
+comment on function pgflume.trigger_http_queue_post_to_function_libsql() is {{ image_comment }};
 -- It runs as a role that may add to a queue and nothing else, whoever writes to the table.
 grant create on schema pgflume to pgflume_capture;
 alter function pgflume.trigger_http_queue_post_to_function_libsql() owner to pgflume_capture;

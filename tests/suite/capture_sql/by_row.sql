@@ -25,25 +25,25 @@ begin
         -- would run with our rights.
         if pg_catalog.pg_typeof(new."id")::pg_catalog.oid operator(pg_catalog.=) 1184::pg_catalog.oid
             and pg_catalog.pg_typeof(new."v")::pg_catalog.oid operator(pg_catalog.=) 25::pg_catalog.oid then
-        marked := case
-            when tg_op = 'INSERT' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(new."id"::pg_catalog.text))
-            when tg_op = 'DELETE' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(old."id"::pg_catalog.text))
-            when not (old."id" operator(pg_catalog.=) new."id")
-                then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(old."id"::pg_catalog.text), pg_catalog.jsonb_build_array(new."id"::pg_catalog.text))
-            when case when greatest(pg_catalog.pg_column_size(old."v"), pg_catalog.pg_column_size(new."v")) > 65536 then true else old."v"::pg_catalog.text collate pg_catalog."C" is distinct from new."v"::pg_catalog.text collate pg_catalog."C" end
-            or case when greatest(pg_catalog.pg_column_size(old."j"), pg_catalog.pg_column_size(new."j")) > 65536 then true else row(old."j")::pg_catalog.record operator(pg_catalog.*<>) row(new."j")::pg_catalog.record end
-                then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(new."id"::pg_catalog.text))
-        end;
+            marked := case
+                when tg_op = 'INSERT' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(new."id"::pg_catalog.text))
+                when tg_op = 'DELETE' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(old."id"::pg_catalog.text))
+                when not (old."id" operator(pg_catalog.=) new."id")
+                    then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(old."id"::pg_catalog.text), pg_catalog.jsonb_build_array(new."id"::pg_catalog.text))
+                when case when greatest(pg_catalog.pg_column_size(old."v"), pg_catalog.pg_column_size(new."v")) > 65536 then true else old."v"::pg_catalog.text collate pg_catalog."C" is distinct from new."v"::pg_catalog.text collate pg_catalog."C" end
+                    or case when greatest(pg_catalog.pg_column_size(old."j"), pg_catalog.pg_column_size(new."j")) > 65536 then true else row(old."j")::pg_catalog.record operator(pg_catalog.*<>) row(new."j")::pg_catalog.record end
+                    then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(new."id"::pg_catalog.text))
+            end;
         else
-        marked := case
-            when tg_op = 'INSERT' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', new."id")))
-            when tg_op = 'DELETE' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', old."id")))
-            when not (pg_catalog.format('%s', old."id") collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', new."id") collate pg_catalog."C")
-                then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', old."id")), pg_catalog.jsonb_build_array(pg_catalog.format('%s', new."id")))
-            when case when greatest(pg_catalog.pg_column_size(old."j"), pg_catalog.pg_column_size(new."j")) > 65536 then true else row(old."j")::pg_catalog.record operator(pg_catalog.*<>) row(new."j")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(old."v"), pg_catalog.pg_column_size(new."v")) > 65536 then true else row(old."v")::pg_catalog.record operator(pg_catalog.*<>) row(new."v")::pg_catalog.record end
-                then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', new."id")))
-        end;
+            marked := case
+                when tg_op = 'INSERT' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', new."id")))
+                when tg_op = 'DELETE' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', old."id")))
+                when not (pg_catalog.format('%s', old."id") collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', new."id") collate pg_catalog."C")
+                    then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', old."id")), pg_catalog.jsonb_build_array(pg_catalog.format('%s', new."id")))
+                when case when greatest(pg_catalog.pg_column_size(old."j"), pg_catalog.pg_column_size(new."j")) > 65536 then true else row(old."j")::pg_catalog.record operator(pg_catalog.*<>) row(new."j")::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(old."v"), pg_catalog.pg_column_size(new."v")) > 65536 then true else row(old."v")::pg_catalog.record operator(pg_catalog.*<>) row(new."v")::pg_catalog.record end
+                    then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', new."id")))
+            end;
         end if;
     exception when datatype_mismatch or undefined_column or internal_error
             or undefined_function or ambiguous_function or undefined_object then
@@ -87,7 +87,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."by_row"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_row' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.by_row.row' and g.tgtype = 29
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
@@ -106,7 +107,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."by_row"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_truncate' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.by_row.truncate' and g.tgtype = 32
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;

@@ -26,7 +26,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "day", null::pg_catalog.xid as "notes", null::pg_catalog.xid as "tenant", null::pg_catalog.xid as "v") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "day", null::pg_catalog.xid as "notes", null::pg_catalog.xid as "tenant", null::pg_catalog.xid as "v") m
         cross join lateral (
             select pg_catalog.pg_typeof("day")::pg_catalog.oid operator(pg_catalog.=) 1082::pg_catalog.oid
                 and pg_catalog.pg_typeof("notes")::pg_catalog.oid operator(pg_catalog.=) 25::pg_catalog.oid
@@ -55,7 +56,8 @@ begin
     elsif found_rows operator(pg_catalog.=) 1 then
         -- one row, as most writes: nothing to gather, to number or to join
         insert into pgmq."q_replicate_data_libsql" (vt, message)
-        select pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', 'composite', 'keys', array[array[t."day"::pg_catalog.text, t."tenant"::pg_catalog.text]])
+        select pg_catalog.clock_timestamp(),
+               pg_catalog.jsonb_build_object('v', 1, 'table', 'composite', 'keys', array[array[t."day"::pg_catalog.text, t."tenant"::pg_catalog.text]])
         from new_rows t;
     else
         -- one message for each part of the keys (an array first: it takes a quarter of the memory of jsonb_agg)
@@ -91,7 +93,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "day", null::pg_catalog.xid as "notes", null::pg_catalog.xid as "tenant", null::pg_catalog.xid as "v") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "day", null::pg_catalog.xid as "notes", null::pg_catalog.xid as "tenant", null::pg_catalog.xid as "v") m
         cross join lateral (
             select pg_catalog.pg_typeof("day")::pg_catalog.oid operator(pg_catalog.=) 1082::pg_catalog.oid
                 and pg_catalog.pg_typeof("notes")::pg_catalog.oid operator(pg_catalog.=) 25::pg_catalog.oid
@@ -116,17 +119,19 @@ begin
                 select pg_catalog.format('%s', coalesce(o.k1, n.k1)) as k1, pg_catalog.format('%s', coalesce(o.k2, n.k2)) as k2
                 from (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select true as "notes", true as "v") m
+                    select r.*
+                    from (select true as "notes", true as "v") m
                     cross join lateral (select t."day" as k1, t."tenant" as k2, "notes" as c1, "v" as c2 from old_rows t) r
                 ) o
                 full join (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select false as "notes", false as "v") m
+                    select r.*
+                    from (select false as "notes", false as "v") m
                     cross join lateral (select t."day" as k1, t."tenant" as k2, "notes" as c1, "v" as c2 from new_rows t) r
                 ) n on pg_catalog.format('%s', o.k1) collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', n.k1) collate pg_catalog."C" and pg_catalog.format('%s', o.k2) collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', n.k2) collate pg_catalog."C"
                 where (o.k1 is null or n.k1 is null)
-            or case when greatest(pg_catalog.pg_column_size(o."c1"), pg_catalog.pg_column_size(n."c1")) > 65536 then true else row(o."c1")::pg_catalog.record operator(pg_catalog.*<>) row(n."c1")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c2"), pg_catalog.pg_column_size(n."c2")) > 65536 then true else row(o."c2")::pg_catalog.record operator(pg_catalog.*<>) row(n."c2")::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c1), pg_catalog.pg_column_size(n.c1)) > 65536 then true else row(o.c1)::pg_catalog.record operator(pg_catalog.*<>) row(n.c1)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c2), pg_catalog.pg_column_size(n.c2)) > 65536 then true else row(o.c2)::pg_catalog.record operator(pg_catalog.*<>) row(n.c2)::pg_catalog.record end
             ) r
         ) k
         group by k.part;
@@ -138,16 +143,19 @@ begin
                    case when o.k1 operator(pg_catalog.=) n.k1 and o.k2 operator(pg_catalog.=) n.k2 then array[array[n.k1::pg_catalog.text, n.k2::pg_catalog.text]] else array[array[o.k1::pg_catalog.text, o.k2::pg_catalog.text]] || array[array[n.k1::pg_catalog.text, n.k2::pg_catalog.text]] end)
         from (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select true as "notes", true as "v") m
+                    select r.*
+                    from (select true as "notes", true as "v") m
                     cross join lateral (select t."day" as k1, t."tenant" as k2, "notes" as c1, "v" as c2 from old_rows t) r
-                ) o, (
+                ) o,
+            (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select false as "notes", false as "v") m
+                    select r.*
+                    from (select false as "notes", false as "v") m
                     cross join lateral (select t."day" as k1, t."tenant" as k2, "notes" as c1, "v" as c2 from new_rows t) r
                 ) n
         where not (o.k1 operator(pg_catalog.=) n.k1 and o.k2 operator(pg_catalog.=) n.k2)
-            or o."c2" is distinct from n."c2"
-            or case when greatest(pg_catalog.pg_column_size(o."c1"), pg_catalog.pg_column_size(n."c1")) > 65536 then true else o."c1"::pg_catalog.text collate pg_catalog."C" is distinct from n."c1"::pg_catalog.text collate pg_catalog."C" end;
+            or o.c2 is distinct from n.c2
+            or case when greatest(pg_catalog.pg_column_size(o.c1), pg_catalog.pg_column_size(n.c1)) > 65536 then true else o.c1::pg_catalog.text collate pg_catalog."C" is distinct from n.c1::pg_catalog.text collate pg_catalog."C" end;
     else
         -- one message for each part of the keys (an array first: it takes a quarter of the memory of jsonb_agg)
         insert into pgmq."q_replicate_data_libsql" (vt, message)
@@ -160,17 +168,19 @@ begin
                 select coalesce(o.k1, n.k1)::pg_catalog.text as k1, coalesce(o.k2, n.k2)::pg_catalog.text as k2
                 from (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select true as "notes", true as "v") m
+                    select r.*
+                    from (select true as "notes", true as "v") m
                     cross join lateral (select t."day" as k1, t."tenant" as k2, "notes" as c1, "v" as c2 from old_rows t) r
                 ) o
                 full join (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select false as "notes", false as "v") m
+                    select r.*
+                    from (select false as "notes", false as "v") m
                     cross join lateral (select t."day" as k1, t."tenant" as k2, "notes" as c1, "v" as c2 from new_rows t) r
                 ) n on o.k1 operator(pg_catalog.=) n.k1 and o.k2 operator(pg_catalog.=) n.k2
                 where (o.k1 is null or n.k1 is null)
-            or o."c2" is distinct from n."c2"
-            or case when greatest(pg_catalog.pg_column_size(o."c1"), pg_catalog.pg_column_size(n."c1")) > 65536 then true else o."c1"::pg_catalog.text collate pg_catalog."C" is distinct from n."c1"::pg_catalog.text collate pg_catalog."C" end
+                    or o.c2 is distinct from n.c2
+                    or case when greatest(pg_catalog.pg_column_size(o.c1), pg_catalog.pg_column_size(n.c1)) > 65536 then true else o.c1::pg_catalog.text collate pg_catalog."C" is distinct from n.c1::pg_catalog.text collate pg_catalog."C" end
             ) r
         ) k
         group by k.part;
@@ -195,7 +205,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "day", null::pg_catalog.xid as "notes", null::pg_catalog.xid as "tenant", null::pg_catalog.xid as "v") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "day", null::pg_catalog.xid as "notes", null::pg_catalog.xid as "tenant", null::pg_catalog.xid as "v") m
         cross join lateral (
             select pg_catalog.pg_typeof("day")::pg_catalog.oid operator(pg_catalog.=) 1082::pg_catalog.oid
                 and pg_catalog.pg_typeof("notes")::pg_catalog.oid operator(pg_catalog.=) 25::pg_catalog.oid
@@ -224,7 +235,8 @@ begin
     elsif found_rows operator(pg_catalog.=) 1 then
         -- one row, as most writes: nothing to gather, to number or to join
         insert into pgmq."q_replicate_data_libsql" (vt, message)
-        select pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', 'composite', 'keys', array[array[t."day"::pg_catalog.text, t."tenant"::pg_catalog.text]])
+        select pg_catalog.clock_timestamp(),
+               pg_catalog.jsonb_build_object('v', 1, 'table', 'composite', 'keys', array[array[t."day"::pg_catalog.text, t."tenant"::pg_catalog.text]])
         from old_rows t;
     else
         -- one message for each part of the keys (an array first: it takes a quarter of the memory of jsonb_agg)
@@ -267,13 +279,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."composite"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_insert' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.composite.insert' and g.tgtype = 4
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from 'new_rows'
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from 'new_rows'
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_insert" after insert on "public"."composite"
-    referencing new table as new_rows
+        referencing new table as new_rows
         for each statement execute function pgflume."replicate_data_libsql.public.composite.insert"();
     alter table "public"."composite" enable always trigger "pgflume_replicate_data_libsql_insert";
 end
@@ -287,13 +300,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."composite"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_update' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.composite.update' and g.tgtype = 16
-            and g.tgoldtable is not distinct from 'old_rows' and g.tgnewtable is not distinct from 'new_rows'
+            and g.tgoldtable is not distinct from 'old_rows'
+            and g.tgnewtable is not distinct from 'new_rows'
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_update" after update on "public"."composite"
-    referencing old table as old_rows new table as new_rows
+        referencing old table as old_rows new table as new_rows
         for each statement execute function pgflume."replicate_data_libsql.public.composite.update"();
     alter table "public"."composite" enable always trigger "pgflume_replicate_data_libsql_update";
 end
@@ -307,13 +321,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."composite"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_delete' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.composite.delete' and g.tgtype = 8
-            and g.tgoldtable is not distinct from 'old_rows' and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from 'old_rows'
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_delete" after delete on "public"."composite"
-    referencing old table as old_rows
+        referencing old table as old_rows
         for each statement execute function pgflume."replicate_data_libsql.public.composite.delete"();
     alter table "public"."composite" enable always trigger "pgflume_replicate_data_libsql_delete";
 end
@@ -327,7 +342,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."composite"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_truncate' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.composite.truncate' and g.tgtype = 32
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;

@@ -24,7 +24,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "id") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "id") m
         cross join lateral (
             select pg_catalog.pg_typeof("id")::pg_catalog.oid operator(pg_catalog.=) 20::pg_catalog.oid as is_known
             from new_rows t
@@ -50,7 +51,8 @@ begin
     elsif found_rows operator(pg_catalog.=) 1 then
         -- one row, as most writes: nothing to gather, to number or to join
         insert into pgmq."q_replicate_data_libsql" (vt, message)
-        select pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', 'evolving', 'keys', array[array[t."id"::pg_catalog.text]])
+        select pg_catalog.clock_timestamp(),
+               pg_catalog.jsonb_build_object('v', 1, 'table', 'evolving', 'keys', array[array[t."id"::pg_catalog.text]])
         from new_rows t;
     else
         <<block>>
@@ -98,7 +100,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "id") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "id") m
         cross join lateral (
             select pg_catalog.pg_typeof("id")::pg_catalog.oid operator(pg_catalog.=) 20::pg_catalog.oid as is_known
             from new_rows t
@@ -121,7 +124,7 @@ begin
                 from (select t."id" as k1 from old_rows t) o
                 full join (select t."id" as k1 from new_rows t) n on pg_catalog.format('%s', o.k1) collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', n.k1) collate pg_catalog."C"
                 where (o.k1 is null or n.k1 is null)
-            or true
+                    or true
             ) r
         ) k
         group by k.part;
@@ -131,7 +134,8 @@ begin
         select pg_catalog.clock_timestamp(),
                pg_catalog.jsonb_build_object('v', 1, 'table', 'evolving', 'keys',
                    case when o.k1 operator(pg_catalog.=) n.k1 then array[array[n.k1::pg_catalog.text]] else array[array[o.k1::pg_catalog.text]] || array[array[n.k1::pg_catalog.text]] end)
-        from (select t."id" as k1 from old_rows t) o, (select t."id" as k1 from new_rows t) n
+        from (select t."id" as k1 from old_rows t) o,
+            (select t."id" as k1 from new_rows t) n
         where not (o.k1 operator(pg_catalog.=) n.k1)
             or true;
     else
@@ -147,7 +151,7 @@ begin
                 from (select t."id" as k1 from old_rows t) o
                 full join (select t."id" as k1 from new_rows t) n on o.k1 operator(pg_catalog.=) n.k1
                 where (o.k1 is null or n.k1 is null)
-            or true
+                    or true
             ) r
         ) k
         group by k.part;
@@ -170,7 +174,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "id") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "id") m
         cross join lateral (
             select pg_catalog.pg_typeof("id")::pg_catalog.oid operator(pg_catalog.=) 20::pg_catalog.oid as is_known
             from old_rows t
@@ -196,7 +201,8 @@ begin
     elsif found_rows operator(pg_catalog.=) 1 then
         -- one row, as most writes: nothing to gather, to number or to join
         insert into pgmq."q_replicate_data_libsql" (vt, message)
-        select pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', 'evolving', 'keys', array[array[t."id"::pg_catalog.text]])
+        select pg_catalog.clock_timestamp(),
+               pg_catalog.jsonb_build_object('v', 1, 'table', 'evolving', 'keys', array[array[t."id"::pg_catalog.text]])
         from old_rows t;
     else
         <<block>>
@@ -252,13 +258,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."evolving"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_insert' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.evolving.insert' and g.tgtype = 4
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from 'new_rows'
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from 'new_rows'
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_insert" after insert on "public"."evolving"
-    referencing new table as new_rows
+        referencing new table as new_rows
         for each statement execute function pgflume."replicate_data_libsql.public.evolving.insert"();
     alter table "public"."evolving" enable always trigger "pgflume_replicate_data_libsql_insert";
 end
@@ -272,13 +279,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."evolving"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_update' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.evolving.update' and g.tgtype = 16
-            and g.tgoldtable is not distinct from 'old_rows' and g.tgnewtable is not distinct from 'new_rows'
+            and g.tgoldtable is not distinct from 'old_rows'
+            and g.tgnewtable is not distinct from 'new_rows'
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_update" after update on "public"."evolving"
-    referencing old table as old_rows new table as new_rows
+        referencing old table as old_rows new table as new_rows
         for each statement execute function pgflume."replicate_data_libsql.public.evolving.update"();
     alter table "public"."evolving" enable always trigger "pgflume_replicate_data_libsql_update";
 end
@@ -292,13 +300,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."evolving"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_delete' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.evolving.delete' and g.tgtype = 8
-            and g.tgoldtable is not distinct from 'old_rows' and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from 'old_rows'
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_delete" after delete on "public"."evolving"
-    referencing old table as old_rows
+        referencing old table as old_rows
         for each statement execute function pgflume."replicate_data_libsql.public.evolving.delete"();
     alter table "public"."evolving" enable always trigger "pgflume_replicate_data_libsql_delete";
 end
@@ -312,7 +321,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."evolving"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_truncate' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.evolving.truncate' and g.tgtype = 32
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;

@@ -24,7 +24,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "hidden", null::pg_catalog.xid as "id", null::pg_catalog.xid as "kind", null::pg_catalog.xid as "title") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "hidden", null::pg_catalog.xid as "id", null::pg_catalog.xid as "kind", null::pg_catalog.xid as "title") m
         cross join lateral (
             select pg_catalog.pg_typeof("hidden")::pg_catalog.oid operator(pg_catalog.=) 16::pg_catalog.oid
                 and pg_catalog.pg_typeof("id")::pg_catalog.oid operator(pg_catalog.=) 23::pg_catalog.oid
@@ -53,7 +54,8 @@ begin
     elsif found_rows operator(pg_catalog.=) 1 then
         -- one row, as most writes: nothing to gather, to number or to join
         insert into pgmq."q_replicate_data_libsql" (vt, message)
-        select pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', 'filtered', 'keys', array[array[t."id"::pg_catalog.text]])
+        select pg_catalog.clock_timestamp(),
+               pg_catalog.jsonb_build_object('v', 1, 'table', 'filtered', 'keys', array[array[t."id"::pg_catalog.text]])
         from new_rows t;
     else
         <<block>>
@@ -101,7 +103,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "hidden", null::pg_catalog.xid as "id", null::pg_catalog.xid as "kind", null::pg_catalog.xid as "title") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "hidden", null::pg_catalog.xid as "id", null::pg_catalog.xid as "kind", null::pg_catalog.xid as "title") m
         cross join lateral (
             select pg_catalog.pg_typeof("hidden")::pg_catalog.oid operator(pg_catalog.=) 16::pg_catalog.oid
                 and pg_catalog.pg_typeof("id")::pg_catalog.oid operator(pg_catalog.=) 23::pg_catalog.oid
@@ -126,18 +129,20 @@ begin
                 select pg_catalog.format('%s', coalesce(o.k1, n.k1)) as k1
                 from (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select true as "hidden", true as "kind", true as "title") m
+                    select r.*
+                    from (select true as "hidden", true as "kind", true as "title") m
                     cross join lateral (select t."id" as k1, "hidden" as c1, "kind" as c2, "title" as c3 from old_rows t) r
                 ) o
                 full join (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select false as "hidden", false as "kind", false as "title") m
+                    select r.*
+                    from (select false as "hidden", false as "kind", false as "title") m
                     cross join lateral (select t."id" as k1, "hidden" as c1, "kind" as c2, "title" as c3 from new_rows t) r
                 ) n on pg_catalog.format('%s', o.k1) collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', n.k1) collate pg_catalog."C"
                 where (o.k1 is null or n.k1 is null)
-            or case when greatest(pg_catalog.pg_column_size(o."c1"), pg_catalog.pg_column_size(n."c1")) > 65536 then true else row(o."c1")::pg_catalog.record operator(pg_catalog.*<>) row(n."c1")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c2"), pg_catalog.pg_column_size(n."c2")) > 65536 then true else row(o."c2")::pg_catalog.record operator(pg_catalog.*<>) row(n."c2")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c3"), pg_catalog.pg_column_size(n."c3")) > 65536 then true else row(o."c3")::pg_catalog.record operator(pg_catalog.*<>) row(n."c3")::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c1), pg_catalog.pg_column_size(n.c1)) > 65536 then true else row(o.c1)::pg_catalog.record operator(pg_catalog.*<>) row(n.c1)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c2), pg_catalog.pg_column_size(n.c2)) > 65536 then true else row(o.c2)::pg_catalog.record operator(pg_catalog.*<>) row(n.c2)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c3), pg_catalog.pg_column_size(n.c3)) > 65536 then true else row(o.c3)::pg_catalog.record operator(pg_catalog.*<>) row(n.c3)::pg_catalog.record end
             ) r
         ) k
         group by k.part;
@@ -149,17 +154,20 @@ begin
                    case when o.k1 operator(pg_catalog.=) n.k1 then array[array[n.k1::pg_catalog.text]] else array[array[o.k1::pg_catalog.text]] || array[array[n.k1::pg_catalog.text]] end)
         from (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select true as "hidden", true as "kind", true as "title") m
+                    select r.*
+                    from (select true as "hidden", true as "kind", true as "title") m
                     cross join lateral (select t."id" as k1, "hidden" as c1, "kind" as c2, "title" as c3 from old_rows t) r
-                ) o, (
+                ) o,
+            (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select false as "hidden", false as "kind", false as "title") m
+                    select r.*
+                    from (select false as "hidden", false as "kind", false as "title") m
                     cross join lateral (select t."id" as k1, "hidden" as c1, "kind" as c2, "title" as c3 from new_rows t) r
                 ) n
         where not (o.k1 operator(pg_catalog.=) n.k1)
-            or o."c1" is distinct from n."c1"
-            or case when greatest(pg_catalog.pg_column_size(o."c2"), pg_catalog.pg_column_size(n."c2")) > 65536 then true else o."c2"::pg_catalog.text collate pg_catalog."C" is distinct from n."c2"::pg_catalog.text collate pg_catalog."C" end
-            or case when greatest(pg_catalog.pg_column_size(o."c3"), pg_catalog.pg_column_size(n."c3")) > 65536 then true else o."c3"::pg_catalog.text collate pg_catalog."C" is distinct from n."c3"::pg_catalog.text collate pg_catalog."C" end;
+            or o.c1 is distinct from n.c1
+            or case when greatest(pg_catalog.pg_column_size(o.c2), pg_catalog.pg_column_size(n.c2)) > 65536 then true else o.c2::pg_catalog.text collate pg_catalog."C" is distinct from n.c2::pg_catalog.text collate pg_catalog."C" end
+            or case when greatest(pg_catalog.pg_column_size(o.c3), pg_catalog.pg_column_size(n.c3)) > 65536 then true else o.c3::pg_catalog.text collate pg_catalog."C" is distinct from n.c3::pg_catalog.text collate pg_catalog."C" end;
     else
         -- one message for each part of the keys (an array first: it takes a quarter of the memory of jsonb_agg)
         insert into pgmq."q_replicate_data_libsql" (vt, message)
@@ -172,18 +180,20 @@ begin
                 select coalesce(o.k1, n.k1)::pg_catalog.text as k1
                 from (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select true as "hidden", true as "kind", true as "title") m
+                    select r.*
+                    from (select true as "hidden", true as "kind", true as "title") m
                     cross join lateral (select t."id" as k1, "hidden" as c1, "kind" as c2, "title" as c3 from old_rows t) r
                 ) o
                 full join (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select false as "hidden", false as "kind", false as "title") m
+                    select r.*
+                    from (select false as "hidden", false as "kind", false as "title") m
                     cross join lateral (select t."id" as k1, "hidden" as c1, "kind" as c2, "title" as c3 from new_rows t) r
                 ) n on o.k1 operator(pg_catalog.=) n.k1
                 where (o.k1 is null or n.k1 is null)
-            or o."c1" is distinct from n."c1"
-            or case when greatest(pg_catalog.pg_column_size(o."c2"), pg_catalog.pg_column_size(n."c2")) > 65536 then true else o."c2"::pg_catalog.text collate pg_catalog."C" is distinct from n."c2"::pg_catalog.text collate pg_catalog."C" end
-            or case when greatest(pg_catalog.pg_column_size(o."c3"), pg_catalog.pg_column_size(n."c3")) > 65536 then true else o."c3"::pg_catalog.text collate pg_catalog."C" is distinct from n."c3"::pg_catalog.text collate pg_catalog."C" end
+                    or o.c1 is distinct from n.c1
+                    or case when greatest(pg_catalog.pg_column_size(o.c2), pg_catalog.pg_column_size(n.c2)) > 65536 then true else o.c2::pg_catalog.text collate pg_catalog."C" is distinct from n.c2::pg_catalog.text collate pg_catalog."C" end
+                    or case when greatest(pg_catalog.pg_column_size(o.c3), pg_catalog.pg_column_size(n.c3)) > 65536 then true else o.c3::pg_catalog.text collate pg_catalog."C" is distinct from n.c3::pg_catalog.text collate pg_catalog."C" end
             ) r
         ) k
         group by k.part;
@@ -206,7 +216,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "hidden", null::pg_catalog.xid as "id", null::pg_catalog.xid as "kind", null::pg_catalog.xid as "title") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "hidden", null::pg_catalog.xid as "id", null::pg_catalog.xid as "kind", null::pg_catalog.xid as "title") m
         cross join lateral (
             select pg_catalog.pg_typeof("hidden")::pg_catalog.oid operator(pg_catalog.=) 16::pg_catalog.oid
                 and pg_catalog.pg_typeof("id")::pg_catalog.oid operator(pg_catalog.=) 23::pg_catalog.oid
@@ -235,7 +246,8 @@ begin
     elsif found_rows operator(pg_catalog.=) 1 then
         -- one row, as most writes: nothing to gather, to number or to join
         insert into pgmq."q_replicate_data_libsql" (vt, message)
-        select pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', 'filtered', 'keys', array[array[t."id"::pg_catalog.text]])
+        select pg_catalog.clock_timestamp(),
+               pg_catalog.jsonb_build_object('v', 1, 'table', 'filtered', 'keys', array[array[t."id"::pg_catalog.text]])
         from old_rows t;
     else
         <<block>>
@@ -291,13 +303,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."filtered"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_insert' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.filtered.insert' and g.tgtype = 4
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from 'new_rows'
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from 'new_rows'
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_insert" after insert on "public"."filtered"
-    referencing new table as new_rows
+        referencing new table as new_rows
         for each statement execute function pgflume."replicate_data_libsql.public.filtered.insert"();
     alter table "public"."filtered" enable always trigger "pgflume_replicate_data_libsql_insert";
 end
@@ -311,13 +324,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."filtered"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_update' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.filtered.update' and g.tgtype = 16
-            and g.tgoldtable is not distinct from 'old_rows' and g.tgnewtable is not distinct from 'new_rows'
+            and g.tgoldtable is not distinct from 'old_rows'
+            and g.tgnewtable is not distinct from 'new_rows'
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_update" after update on "public"."filtered"
-    referencing old table as old_rows new table as new_rows
+        referencing old table as old_rows new table as new_rows
         for each statement execute function pgflume."replicate_data_libsql.public.filtered.update"();
     alter table "public"."filtered" enable always trigger "pgflume_replicate_data_libsql_update";
 end
@@ -331,13 +345,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."filtered"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_delete' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.filtered.delete' and g.tgtype = 8
-            and g.tgoldtable is not distinct from 'old_rows' and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from 'old_rows'
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_delete" after delete on "public"."filtered"
-    referencing old table as old_rows
+        referencing old table as old_rows
         for each statement execute function pgflume."replicate_data_libsql.public.filtered.delete"();
     alter table "public"."filtered" enable always trigger "pgflume_replicate_data_libsql_delete";
 end
@@ -351,7 +366,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."filtered"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_truncate' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.filtered.truncate' and g.tgtype = 32
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;

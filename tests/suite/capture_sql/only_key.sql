@@ -25,7 +25,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "feeling") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "feeling") m
         cross join lateral (
             select true as is_known
             from new_rows t
@@ -51,7 +52,8 @@ begin
     elsif found_rows operator(pg_catalog.=) 1 then
         -- one row, as most writes: nothing to gather, to number or to join
         insert into pgmq."q_replicate_data_libsql" (vt, message)
-        select pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', 'only_key', 'keys', array[array[pg_catalog.format('%s', t."feeling")]])
+        select pg_catalog.clock_timestamp(),
+               pg_catalog.jsonb_build_object('v', 1, 'table', 'only_key', 'keys', array[array[pg_catalog.format('%s', t."feeling")]])
         from new_rows t;
     else
         -- one message for each part of the keys (an array first: it takes a quarter of the memory of jsonb_agg)
@@ -86,7 +88,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "feeling") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "feeling") m
         cross join lateral (
             select true as is_known
             from new_rows t
@@ -118,7 +121,8 @@ begin
         select pg_catalog.clock_timestamp(),
                pg_catalog.jsonb_build_object('v', 1, 'table', 'only_key', 'keys',
                    case when pg_catalog.format('%s', o.k1) collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', n.k1) collate pg_catalog."C" then array[array[pg_catalog.format('%s', n.k1)]] else array[array[pg_catalog.format('%s', o.k1)]] || array[array[pg_catalog.format('%s', n.k1)]] end)
-        from (select t."feeling" as k1 from old_rows t) o, (select t."feeling" as k1 from new_rows t) n
+        from (select t."feeling" as k1 from old_rows t) o,
+            (select t."feeling" as k1 from new_rows t) n
         where not (pg_catalog.format('%s', o.k1) collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', n.k1) collate pg_catalog."C");
     else
         -- one message for each part of the keys (an array first: it takes a quarter of the memory of jsonb_agg)
@@ -156,7 +160,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "feeling") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "feeling") m
         cross join lateral (
             select true as is_known
             from old_rows t
@@ -182,7 +187,8 @@ begin
     elsif found_rows operator(pg_catalog.=) 1 then
         -- one row, as most writes: nothing to gather, to number or to join
         insert into pgmq."q_replicate_data_libsql" (vt, message)
-        select pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', 'only_key', 'keys', array[array[pg_catalog.format('%s', t."feeling")]])
+        select pg_catalog.clock_timestamp(),
+               pg_catalog.jsonb_build_object('v', 1, 'table', 'only_key', 'keys', array[array[pg_catalog.format('%s', t."feeling")]])
         from old_rows t;
     else
         -- one message for each part of the keys (an array first: it takes a quarter of the memory of jsonb_agg)
@@ -225,13 +231,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."only_key"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_insert' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.only_key.insert' and g.tgtype = 4
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from 'new_rows'
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from 'new_rows'
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_insert" after insert on "public"."only_key"
-    referencing new table as new_rows
+        referencing new table as new_rows
         for each statement execute function pgflume."replicate_data_libsql.public.only_key.insert"();
     alter table "public"."only_key" enable always trigger "pgflume_replicate_data_libsql_insert";
 end
@@ -245,13 +252,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."only_key"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_update' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.only_key.update' and g.tgtype = 16
-            and g.tgoldtable is not distinct from 'old_rows' and g.tgnewtable is not distinct from 'new_rows'
+            and g.tgoldtable is not distinct from 'old_rows'
+            and g.tgnewtable is not distinct from 'new_rows'
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_update" after update on "public"."only_key"
-    referencing old table as old_rows new table as new_rows
+        referencing old table as old_rows new table as new_rows
         for each statement execute function pgflume."replicate_data_libsql.public.only_key.update"();
     alter table "public"."only_key" enable always trigger "pgflume_replicate_data_libsql_update";
 end
@@ -265,13 +273,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."only_key"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_delete' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.only_key.delete' and g.tgtype = 8
-            and g.tgoldtable is not distinct from 'old_rows' and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from 'old_rows'
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_delete" after delete on "public"."only_key"
-    referencing old table as old_rows
+        referencing old table as old_rows
         for each statement execute function pgflume."replicate_data_libsql.public.only_key.delete"();
     alter table "public"."only_key" enable always trigger "pgflume_replicate_data_libsql_delete";
 end
@@ -285,7 +294,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."only_key"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_truncate' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.only_key.truncate' and g.tgtype = 32
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;

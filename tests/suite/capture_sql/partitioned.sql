@@ -42,23 +42,23 @@ begin
         if pg_catalog.pg_typeof(new."id")::pg_catalog.oid operator(pg_catalog.=) 20::pg_catalog.oid
             and pg_catalog.pg_typeof(new."region")::pg_catalog.oid operator(pg_catalog.=) 25::pg_catalog.oid
             and pg_catalog.pg_typeof(new."v")::pg_catalog.oid operator(pg_catalog.=) 25::pg_catalog.oid then
-        marked := case
-            when tg_op = 'INSERT' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(new."id"::pg_catalog.text, new."region"::pg_catalog.text))
-            when tg_op = 'DELETE' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(old."id"::pg_catalog.text, old."region"::pg_catalog.text))
-            when not (old."id" operator(pg_catalog.=) new."id") or not (old."region"::pg_catalog.text collate pg_catalog."C" operator(pg_catalog.=) new."region"::pg_catalog.text collate pg_catalog."C")
-                then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(old."id"::pg_catalog.text, old."region"::pg_catalog.text), pg_catalog.jsonb_build_array(new."id"::pg_catalog.text, new."region"::pg_catalog.text))
-            when case when greatest(pg_catalog.pg_column_size(old."v"), pg_catalog.pg_column_size(new."v")) > 65536 then true else old."v"::pg_catalog.text collate pg_catalog."C" is distinct from new."v"::pg_catalog.text collate pg_catalog."C" end
-                then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(new."id"::pg_catalog.text, new."region"::pg_catalog.text))
-        end;
+            marked := case
+                when tg_op = 'INSERT' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(new."id"::pg_catalog.text, new."region"::pg_catalog.text))
+                when tg_op = 'DELETE' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(old."id"::pg_catalog.text, old."region"::pg_catalog.text))
+                when not (old."id" operator(pg_catalog.=) new."id") or not (old."region"::pg_catalog.text collate pg_catalog."C" operator(pg_catalog.=) new."region"::pg_catalog.text collate pg_catalog."C")
+                    then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(old."id"::pg_catalog.text, old."region"::pg_catalog.text), pg_catalog.jsonb_build_array(new."id"::pg_catalog.text, new."region"::pg_catalog.text))
+                when case when greatest(pg_catalog.pg_column_size(old."v"), pg_catalog.pg_column_size(new."v")) > 65536 then true else old."v"::pg_catalog.text collate pg_catalog."C" is distinct from new."v"::pg_catalog.text collate pg_catalog."C" end
+                    then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(new."id"::pg_catalog.text, new."region"::pg_catalog.text))
+            end;
         else
-        marked := case
-            when tg_op = 'INSERT' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', new."id"), pg_catalog.format('%s', new."region")))
-            when tg_op = 'DELETE' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', old."id"), pg_catalog.format('%s', old."region")))
-            when not (pg_catalog.format('%s', old."id") collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', new."id") collate pg_catalog."C") or not (pg_catalog.format('%s', old."region") collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', new."region") collate pg_catalog."C")
-                then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', old."id"), pg_catalog.format('%s', old."region")), pg_catalog.jsonb_build_array(pg_catalog.format('%s', new."id"), pg_catalog.format('%s', new."region")))
-            when case when greatest(pg_catalog.pg_column_size(old."v"), pg_catalog.pg_column_size(new."v")) > 65536 then true else row(old."v")::pg_catalog.record operator(pg_catalog.*<>) row(new."v")::pg_catalog.record end
-                then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', new."id"), pg_catalog.format('%s', new."region")))
-        end;
+            marked := case
+                when tg_op = 'INSERT' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', new."id"), pg_catalog.format('%s', new."region")))
+                when tg_op = 'DELETE' then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', old."id"), pg_catalog.format('%s', old."region")))
+                when not (pg_catalog.format('%s', old."id") collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', new."id") collate pg_catalog."C") or not (pg_catalog.format('%s', old."region") collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', new."region") collate pg_catalog."C")
+                    then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', old."id"), pg_catalog.format('%s', old."region")), pg_catalog.jsonb_build_array(pg_catalog.format('%s', new."id"), pg_catalog.format('%s', new."region")))
+                when case when greatest(pg_catalog.pg_column_size(old."v"), pg_catalog.pg_column_size(new."v")) > 65536 then true else row(old."v")::pg_catalog.record operator(pg_catalog.*<>) row(new."v")::pg_catalog.record end
+                    then pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_array(pg_catalog.format('%s', new."id"), pg_catalog.format('%s', new."region")))
+            end;
         end if;
     exception when datatype_mismatch or undefined_column or internal_error
             or undefined_function or ambiguous_function or undefined_object then
@@ -104,7 +104,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."partitioned"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_row' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.partitioned.row' and g.tgtype = 29
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
@@ -123,7 +124,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."partitioned"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_truncate' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.partitioned.truncate' and g.tgtype = 32
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
@@ -142,7 +144,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."partitioned_east"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_truncate' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.partitioned.truncate' and g.tgtype = 32
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
@@ -161,7 +164,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."partitioned_rest"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_truncate' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.partitioned.truncate' and g.tgtype = 32
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;

@@ -25,7 +25,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "slug") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "slug") m
         cross join lateral (
             select pg_catalog.pg_typeof("slug")::pg_catalog.oid operator(pg_catalog.=) 25::pg_catalog.oid as is_known
             from new_rows t
@@ -51,7 +52,8 @@ begin
     elsif found_rows operator(pg_catalog.=) 1 then
         -- one row, as most writes: nothing to gather, to number or to join
         insert into pgmq."q_replicate_data_libsql" (vt, message)
-        select pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', 'text_key', 'keys', array[array[t."slug"::pg_catalog.text]])
+        select pg_catalog.clock_timestamp(),
+               pg_catalog.jsonb_build_object('v', 1, 'table', 'text_key', 'keys', array[array[t."slug"::pg_catalog.text]])
         from new_rows t;
     else
         -- one message for each part of the keys (an array first: it takes a quarter of the memory of jsonb_agg)
@@ -86,7 +88,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "slug") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "slug") m
         cross join lateral (
             select pg_catalog.pg_typeof("slug")::pg_catalog.oid operator(pg_catalog.=) 25::pg_catalog.oid as is_known
             from new_rows t
@@ -108,17 +111,19 @@ begin
                 select pg_catalog.format('%s', coalesce(o.k1, n.k1)) as k1
                 from (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select true as "score", true as "tags") m
+                    select r.*
+                    from (select true as "score", true as "tags") m
                     cross join lateral (select t."slug" as k1, "score" as c1, "tags" as c2 from old_rows t) r
                 ) o
                 full join (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select false as "score", false as "tags") m
+                    select r.*
+                    from (select false as "score", false as "tags") m
                     cross join lateral (select t."slug" as k1, "score" as c1, "tags" as c2 from new_rows t) r
                 ) n on pg_catalog.format('%s', o.k1) collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', n.k1) collate pg_catalog."C"
                 where (o.k1 is null or n.k1 is null)
-            or case when greatest(pg_catalog.pg_column_size(o."c1"), pg_catalog.pg_column_size(n."c1")) > 65536 then true else row(o."c1")::pg_catalog.record operator(pg_catalog.*<>) row(n."c1")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c2"), pg_catalog.pg_column_size(n."c2")) > 65536 then true else row(o."c2")::pg_catalog.record operator(pg_catalog.*<>) row(n."c2")::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c1), pg_catalog.pg_column_size(n.c1)) > 65536 then true else row(o.c1)::pg_catalog.record operator(pg_catalog.*<>) row(n.c1)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c2), pg_catalog.pg_column_size(n.c2)) > 65536 then true else row(o.c2)::pg_catalog.record operator(pg_catalog.*<>) row(n.c2)::pg_catalog.record end
             ) r
         ) k
         group by k.part;
@@ -130,16 +135,19 @@ begin
                    case when o.k1::pg_catalog.text collate pg_catalog."C" operator(pg_catalog.=) n.k1::pg_catalog.text collate pg_catalog."C" then array[array[n.k1::pg_catalog.text]] else array[array[o.k1::pg_catalog.text]] || array[array[n.k1::pg_catalog.text]] end)
         from (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select true as "score", true as "tags") m
+                    select r.*
+                    from (select true as "score", true as "tags") m
                     cross join lateral (select t."slug" as k1, "score" as c1, "tags" as c2 from old_rows t) r
-                ) o, (
+                ) o,
+            (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select false as "score", false as "tags") m
+                    select r.*
+                    from (select false as "score", false as "tags") m
                     cross join lateral (select t."slug" as k1, "score" as c1, "tags" as c2 from new_rows t) r
                 ) n
         where not (o.k1::pg_catalog.text collate pg_catalog."C" operator(pg_catalog.=) n.k1::pg_catalog.text collate pg_catalog."C")
-            or row(o."c1")::pg_catalog.record operator(pg_catalog.*<>) row(n."c1")::pg_catalog.record
-            or case when greatest(pg_catalog.pg_column_size(o."c2"), pg_catalog.pg_column_size(n."c2")) > 65536 then true else row(o."c2")::pg_catalog.record operator(pg_catalog.*<>) row(n."c2")::pg_catalog.record end;
+            or row(o.c1)::pg_catalog.record operator(pg_catalog.*<>) row(n.c1)::pg_catalog.record
+            or case when greatest(pg_catalog.pg_column_size(o.c2), pg_catalog.pg_column_size(n.c2)) > 65536 then true else row(o.c2)::pg_catalog.record operator(pg_catalog.*<>) row(n.c2)::pg_catalog.record end;
     else
         -- one message for each part of the keys (an array first: it takes a quarter of the memory of jsonb_agg)
         insert into pgmq."q_replicate_data_libsql" (vt, message)
@@ -152,17 +160,19 @@ begin
                 select coalesce(o.k1, n.k1)::pg_catalog.text as k1
                 from (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select true as "score", true as "tags") m
+                    select r.*
+                    from (select true as "score", true as "tags") m
                     cross join lateral (select t."slug" as k1, "score" as c1, "tags" as c2 from old_rows t) r
                 ) o
                 full join (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select false as "score", false as "tags") m
+                    select r.*
+                    from (select false as "score", false as "tags") m
                     cross join lateral (select t."slug" as k1, "score" as c1, "tags" as c2 from new_rows t) r
                 ) n on o.k1::pg_catalog.text collate pg_catalog."C" operator(pg_catalog.=) n.k1::pg_catalog.text collate pg_catalog."C"
                 where (o.k1 is null or n.k1 is null)
-            or row(o."c1")::pg_catalog.record operator(pg_catalog.*<>) row(n."c1")::pg_catalog.record
-            or case when greatest(pg_catalog.pg_column_size(o."c2"), pg_catalog.pg_column_size(n."c2")) > 65536 then true else row(o."c2")::pg_catalog.record operator(pg_catalog.*<>) row(n."c2")::pg_catalog.record end
+                    or row(o.c1)::pg_catalog.record operator(pg_catalog.*<>) row(n.c1)::pg_catalog.record
+                    or case when greatest(pg_catalog.pg_column_size(o.c2), pg_catalog.pg_column_size(n.c2)) > 65536 then true else row(o.c2)::pg_catalog.record operator(pg_catalog.*<>) row(n.c2)::pg_catalog.record end
             ) r
         ) k
         group by k.part;
@@ -186,7 +196,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "slug") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "slug") m
         cross join lateral (
             select pg_catalog.pg_typeof("slug")::pg_catalog.oid operator(pg_catalog.=) 25::pg_catalog.oid as is_known
             from old_rows t
@@ -212,7 +223,8 @@ begin
     elsif found_rows operator(pg_catalog.=) 1 then
         -- one row, as most writes: nothing to gather, to number or to join
         insert into pgmq."q_replicate_data_libsql" (vt, message)
-        select pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', 'text_key', 'keys', array[array[t."slug"::pg_catalog.text]])
+        select pg_catalog.clock_timestamp(),
+               pg_catalog.jsonb_build_object('v', 1, 'table', 'text_key', 'keys', array[array[t."slug"::pg_catalog.text]])
         from old_rows t;
     else
         -- one message for each part of the keys (an array first: it takes a quarter of the memory of jsonb_agg)
@@ -255,13 +267,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."text_key"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_insert' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.text_key.insert' and g.tgtype = 4
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from 'new_rows'
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from 'new_rows'
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_insert" after insert on "public"."text_key"
-    referencing new table as new_rows
+        referencing new table as new_rows
         for each statement execute function pgflume."replicate_data_libsql.public.text_key.insert"();
     alter table "public"."text_key" enable always trigger "pgflume_replicate_data_libsql_insert";
 end
@@ -275,13 +288,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."text_key"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_update' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.text_key.update' and g.tgtype = 16
-            and g.tgoldtable is not distinct from 'old_rows' and g.tgnewtable is not distinct from 'new_rows'
+            and g.tgoldtable is not distinct from 'old_rows'
+            and g.tgnewtable is not distinct from 'new_rows'
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_update" after update on "public"."text_key"
-    referencing old table as old_rows new table as new_rows
+        referencing old table as old_rows new table as new_rows
         for each statement execute function pgflume."replicate_data_libsql.public.text_key.update"();
     alter table "public"."text_key" enable always trigger "pgflume_replicate_data_libsql_update";
 end
@@ -295,13 +309,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."text_key"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_delete' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.text_key.delete' and g.tgtype = 8
-            and g.tgoldtable is not distinct from 'old_rows' and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from 'old_rows'
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_delete" after delete on "public"."text_key"
-    referencing old table as old_rows
+        referencing old table as old_rows
         for each statement execute function pgflume."replicate_data_libsql.public.text_key.delete"();
     alter table "public"."text_key" enable always trigger "pgflume_replicate_data_libsql_delete";
 end
@@ -315,7 +330,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."text_key"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_truncate' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.text_key.truncate' and g.tgtype = 32
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;

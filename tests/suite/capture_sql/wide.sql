@@ -24,7 +24,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "a_bool", null::pg_catalog.xid as "a_bytea", null::pg_catalog.xid as "a_char", null::pg_catalog.xid as "a_date", null::pg_catalog.xid as "a_money", null::pg_catalog.xid as "a_name", null::pg_catalog.xid as "a_smallint", null::pg_catalog.xid as "a_text", null::pg_catalog.xid as "a_time", null::pg_catalog.xid as "a_timestamp", null::pg_catalog.xid as "a_timestamptz", null::pg_catalog.xid as "a_uuid", null::pg_catalog.xid as "a_varchar", null::pg_catalog.xid as "id") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "a_bool", null::pg_catalog.xid as "a_bytea", null::pg_catalog.xid as "a_char", null::pg_catalog.xid as "a_date", null::pg_catalog.xid as "a_money", null::pg_catalog.xid as "a_name", null::pg_catalog.xid as "a_smallint", null::pg_catalog.xid as "a_text", null::pg_catalog.xid as "a_time", null::pg_catalog.xid as "a_timestamp", null::pg_catalog.xid as "a_timestamptz", null::pg_catalog.xid as "a_uuid", null::pg_catalog.xid as "a_varchar", null::pg_catalog.xid as "id") m
         cross join lateral (
             select pg_catalog.pg_typeof("a_bool")::pg_catalog.oid operator(pg_catalog.=) 16::pg_catalog.oid
                 and pg_catalog.pg_typeof("a_bytea")::pg_catalog.oid operator(pg_catalog.=) 17::pg_catalog.oid
@@ -63,7 +64,8 @@ begin
     elsif found_rows operator(pg_catalog.=) 1 then
         -- one row, as most writes: nothing to gather, to number or to join
         insert into pgmq."q_replicate_data_libsql" (vt, message)
-        select pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', 'wide', 'keys', array[array[t."id"::pg_catalog.text]])
+        select pg_catalog.clock_timestamp(),
+               pg_catalog.jsonb_build_object('v', 1, 'table', 'wide', 'keys', array[array[t."id"::pg_catalog.text]])
         from new_rows t;
     else
         <<block>>
@@ -111,7 +113,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "a_bool", null::pg_catalog.xid as "a_bytea", null::pg_catalog.xid as "a_char", null::pg_catalog.xid as "a_date", null::pg_catalog.xid as "a_money", null::pg_catalog.xid as "a_name", null::pg_catalog.xid as "a_smallint", null::pg_catalog.xid as "a_text", null::pg_catalog.xid as "a_time", null::pg_catalog.xid as "a_timestamp", null::pg_catalog.xid as "a_timestamptz", null::pg_catalog.xid as "a_uuid", null::pg_catalog.xid as "a_varchar", null::pg_catalog.xid as "id") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "a_bool", null::pg_catalog.xid as "a_bytea", null::pg_catalog.xid as "a_char", null::pg_catalog.xid as "a_date", null::pg_catalog.xid as "a_money", null::pg_catalog.xid as "a_name", null::pg_catalog.xid as "a_smallint", null::pg_catalog.xid as "a_text", null::pg_catalog.xid as "a_time", null::pg_catalog.xid as "a_timestamp", null::pg_catalog.xid as "a_timestamptz", null::pg_catalog.xid as "a_uuid", null::pg_catalog.xid as "a_varchar", null::pg_catalog.xid as "id") m
         cross join lateral (
             select pg_catalog.pg_typeof("a_bool")::pg_catalog.oid operator(pg_catalog.=) 16::pg_catalog.oid
                 and pg_catalog.pg_typeof("a_bytea")::pg_catalog.oid operator(pg_catalog.=) 17::pg_catalog.oid
@@ -146,39 +149,41 @@ begin
                 select pg_catalog.format('%s', coalesce(o.k1, n.k1)) as k1
                 from (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select true as "a_bool", true as "a_bytea", true as "a_char", true as "a_date", true as "a_float4", true as "a_inet", true as "a_interval", true as "a_json", true as "a_jsonb", true as "a_money", true as "a_mood", true as "a_name", true as "a_numeric", true as "a_point", true as "a_range", true as "a_smallint", true as "a_text", true as "a_time", true as "a_timestamp", true as "a_timestamptz", true as "a_uuid", true as "a_varchar", true as "an_array", true as "an_xml") m
+                    select r.*
+                    from (select true as "a_bool", true as "a_bytea", true as "a_char", true as "a_date", true as "a_float4", true as "a_inet", true as "a_interval", true as "a_json", true as "a_jsonb", true as "a_money", true as "a_mood", true as "a_name", true as "a_numeric", true as "a_point", true as "a_range", true as "a_smallint", true as "a_text", true as "a_time", true as "a_timestamp", true as "a_timestamptz", true as "a_uuid", true as "a_varchar", true as "an_array", true as "an_xml") m
                     cross join lateral (select t."id" as k1, "a_bool" as c1, "a_bytea" as c2, "a_char" as c3, "a_date" as c4, "a_float4" as c5, "a_inet" as c6, "a_interval" as c7, "a_json" as c8, "a_jsonb" as c9, "a_money" as c10, "a_mood" as c11, "a_name" as c12, "a_numeric" as c13, "a_point" as c14, "a_range" as c15, "a_smallint" as c16, "a_text" as c17, "a_time" as c18, "a_timestamp" as c19, "a_timestamptz" as c20, "a_uuid" as c21, "a_varchar" as c22, "an_array" as c23, "an_xml" as c24 from old_rows t) r
                 ) o
                 full join (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select false as "a_bool", false as "a_bytea", false as "a_char", false as "a_date", false as "a_float4", false as "a_inet", false as "a_interval", false as "a_json", false as "a_jsonb", false as "a_money", false as "a_mood", false as "a_name", false as "a_numeric", false as "a_point", false as "a_range", false as "a_smallint", false as "a_text", false as "a_time", false as "a_timestamp", false as "a_timestamptz", false as "a_uuid", false as "a_varchar", false as "an_array", false as "an_xml") m
+                    select r.*
+                    from (select false as "a_bool", false as "a_bytea", false as "a_char", false as "a_date", false as "a_float4", false as "a_inet", false as "a_interval", false as "a_json", false as "a_jsonb", false as "a_money", false as "a_mood", false as "a_name", false as "a_numeric", false as "a_point", false as "a_range", false as "a_smallint", false as "a_text", false as "a_time", false as "a_timestamp", false as "a_timestamptz", false as "a_uuid", false as "a_varchar", false as "an_array", false as "an_xml") m
                     cross join lateral (select t."id" as k1, "a_bool" as c1, "a_bytea" as c2, "a_char" as c3, "a_date" as c4, "a_float4" as c5, "a_inet" as c6, "a_interval" as c7, "a_json" as c8, "a_jsonb" as c9, "a_money" as c10, "a_mood" as c11, "a_name" as c12, "a_numeric" as c13, "a_point" as c14, "a_range" as c15, "a_smallint" as c16, "a_text" as c17, "a_time" as c18, "a_timestamp" as c19, "a_timestamptz" as c20, "a_uuid" as c21, "a_varchar" as c22, "an_array" as c23, "an_xml" as c24 from new_rows t) r
                 ) n on pg_catalog.format('%s', o.k1) collate pg_catalog."C" operator(pg_catalog.=) pg_catalog.format('%s', n.k1) collate pg_catalog."C"
                 where (o.k1 is null or n.k1 is null)
-            or case when greatest(pg_catalog.pg_column_size(o."c1"), pg_catalog.pg_column_size(n."c1")) > 65536 then true else row(o."c1")::pg_catalog.record operator(pg_catalog.*<>) row(n."c1")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c2"), pg_catalog.pg_column_size(n."c2")) > 65536 then true else row(o."c2")::pg_catalog.record operator(pg_catalog.*<>) row(n."c2")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c3"), pg_catalog.pg_column_size(n."c3")) > 65536 then true else row(o."c3")::pg_catalog.record operator(pg_catalog.*<>) row(n."c3")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c4"), pg_catalog.pg_column_size(n."c4")) > 65536 then true else row(o."c4")::pg_catalog.record operator(pg_catalog.*<>) row(n."c4")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c5"), pg_catalog.pg_column_size(n."c5")) > 65536 then true else row(o."c5")::pg_catalog.record operator(pg_catalog.*<>) row(n."c5")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c6"), pg_catalog.pg_column_size(n."c6")) > 65536 then true else row(o."c6")::pg_catalog.record operator(pg_catalog.*<>) row(n."c6")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c7"), pg_catalog.pg_column_size(n."c7")) > 65536 then true else row(o."c7")::pg_catalog.record operator(pg_catalog.*<>) row(n."c7")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c8"), pg_catalog.pg_column_size(n."c8")) > 65536 then true else row(o."c8")::pg_catalog.record operator(pg_catalog.*<>) row(n."c8")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c9"), pg_catalog.pg_column_size(n."c9")) > 65536 then true else row(o."c9")::pg_catalog.record operator(pg_catalog.*<>) row(n."c9")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c10"), pg_catalog.pg_column_size(n."c10")) > 65536 then true else row(o."c10")::pg_catalog.record operator(pg_catalog.*<>) row(n."c10")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c11"), pg_catalog.pg_column_size(n."c11")) > 65536 then true else row(o."c11")::pg_catalog.record operator(pg_catalog.*<>) row(n."c11")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c12"), pg_catalog.pg_column_size(n."c12")) > 65536 then true else row(o."c12")::pg_catalog.record operator(pg_catalog.*<>) row(n."c12")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c13"), pg_catalog.pg_column_size(n."c13")) > 65536 then true else row(o."c13")::pg_catalog.record operator(pg_catalog.*<>) row(n."c13")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c14"), pg_catalog.pg_column_size(n."c14")) > 65536 then true else row(o."c14")::pg_catalog.record operator(pg_catalog.*<>) row(n."c14")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c15"), pg_catalog.pg_column_size(n."c15")) > 65536 then true else row(o."c15")::pg_catalog.record operator(pg_catalog.*<>) row(n."c15")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c16"), pg_catalog.pg_column_size(n."c16")) > 65536 then true else row(o."c16")::pg_catalog.record operator(pg_catalog.*<>) row(n."c16")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c17"), pg_catalog.pg_column_size(n."c17")) > 65536 then true else row(o."c17")::pg_catalog.record operator(pg_catalog.*<>) row(n."c17")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c18"), pg_catalog.pg_column_size(n."c18")) > 65536 then true else row(o."c18")::pg_catalog.record operator(pg_catalog.*<>) row(n."c18")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c19"), pg_catalog.pg_column_size(n."c19")) > 65536 then true else row(o."c19")::pg_catalog.record operator(pg_catalog.*<>) row(n."c19")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c20"), pg_catalog.pg_column_size(n."c20")) > 65536 then true else row(o."c20")::pg_catalog.record operator(pg_catalog.*<>) row(n."c20")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c21"), pg_catalog.pg_column_size(n."c21")) > 65536 then true else row(o."c21")::pg_catalog.record operator(pg_catalog.*<>) row(n."c21")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c22"), pg_catalog.pg_column_size(n."c22")) > 65536 then true else row(o."c22")::pg_catalog.record operator(pg_catalog.*<>) row(n."c22")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c23"), pg_catalog.pg_column_size(n."c23")) > 65536 then true else row(o."c23")::pg_catalog.record operator(pg_catalog.*<>) row(n."c23")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c24"), pg_catalog.pg_column_size(n."c24")) > 65536 then true else row(o."c24")::pg_catalog.record operator(pg_catalog.*<>) row(n."c24")::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c1), pg_catalog.pg_column_size(n.c1)) > 65536 then true else row(o.c1)::pg_catalog.record operator(pg_catalog.*<>) row(n.c1)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c2), pg_catalog.pg_column_size(n.c2)) > 65536 then true else row(o.c2)::pg_catalog.record operator(pg_catalog.*<>) row(n.c2)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c3), pg_catalog.pg_column_size(n.c3)) > 65536 then true else row(o.c3)::pg_catalog.record operator(pg_catalog.*<>) row(n.c3)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c4), pg_catalog.pg_column_size(n.c4)) > 65536 then true else row(o.c4)::pg_catalog.record operator(pg_catalog.*<>) row(n.c4)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c5), pg_catalog.pg_column_size(n.c5)) > 65536 then true else row(o.c5)::pg_catalog.record operator(pg_catalog.*<>) row(n.c5)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c6), pg_catalog.pg_column_size(n.c6)) > 65536 then true else row(o.c6)::pg_catalog.record operator(pg_catalog.*<>) row(n.c6)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c7), pg_catalog.pg_column_size(n.c7)) > 65536 then true else row(o.c7)::pg_catalog.record operator(pg_catalog.*<>) row(n.c7)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c8), pg_catalog.pg_column_size(n.c8)) > 65536 then true else row(o.c8)::pg_catalog.record operator(pg_catalog.*<>) row(n.c8)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c9), pg_catalog.pg_column_size(n.c9)) > 65536 then true else row(o.c9)::pg_catalog.record operator(pg_catalog.*<>) row(n.c9)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c10), pg_catalog.pg_column_size(n.c10)) > 65536 then true else row(o.c10)::pg_catalog.record operator(pg_catalog.*<>) row(n.c10)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c11), pg_catalog.pg_column_size(n.c11)) > 65536 then true else row(o.c11)::pg_catalog.record operator(pg_catalog.*<>) row(n.c11)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c12), pg_catalog.pg_column_size(n.c12)) > 65536 then true else row(o.c12)::pg_catalog.record operator(pg_catalog.*<>) row(n.c12)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c13), pg_catalog.pg_column_size(n.c13)) > 65536 then true else row(o.c13)::pg_catalog.record operator(pg_catalog.*<>) row(n.c13)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c14), pg_catalog.pg_column_size(n.c14)) > 65536 then true else row(o.c14)::pg_catalog.record operator(pg_catalog.*<>) row(n.c14)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c15), pg_catalog.pg_column_size(n.c15)) > 65536 then true else row(o.c15)::pg_catalog.record operator(pg_catalog.*<>) row(n.c15)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c16), pg_catalog.pg_column_size(n.c16)) > 65536 then true else row(o.c16)::pg_catalog.record operator(pg_catalog.*<>) row(n.c16)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c17), pg_catalog.pg_column_size(n.c17)) > 65536 then true else row(o.c17)::pg_catalog.record operator(pg_catalog.*<>) row(n.c17)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c18), pg_catalog.pg_column_size(n.c18)) > 65536 then true else row(o.c18)::pg_catalog.record operator(pg_catalog.*<>) row(n.c18)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c19), pg_catalog.pg_column_size(n.c19)) > 65536 then true else row(o.c19)::pg_catalog.record operator(pg_catalog.*<>) row(n.c19)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c20), pg_catalog.pg_column_size(n.c20)) > 65536 then true else row(o.c20)::pg_catalog.record operator(pg_catalog.*<>) row(n.c20)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c21), pg_catalog.pg_column_size(n.c21)) > 65536 then true else row(o.c21)::pg_catalog.record operator(pg_catalog.*<>) row(n.c21)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c22), pg_catalog.pg_column_size(n.c22)) > 65536 then true else row(o.c22)::pg_catalog.record operator(pg_catalog.*<>) row(n.c22)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c23), pg_catalog.pg_column_size(n.c23)) > 65536 then true else row(o.c23)::pg_catalog.record operator(pg_catalog.*<>) row(n.c23)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c24), pg_catalog.pg_column_size(n.c24)) > 65536 then true else row(o.c24)::pg_catalog.record operator(pg_catalog.*<>) row(n.c24)::pg_catalog.record end
             ) r
         ) k
         group by k.part;
@@ -190,38 +195,41 @@ begin
                    case when o.k1 operator(pg_catalog.=) n.k1 then array[array[n.k1::pg_catalog.text]] else array[array[o.k1::pg_catalog.text]] || array[array[n.k1::pg_catalog.text]] end)
         from (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select true as "a_bool", true as "a_bytea", true as "a_char", true as "a_date", true as "a_float4", true as "a_inet", true as "a_interval", true as "a_json", true as "a_jsonb", true as "a_money", true as "a_mood", true as "a_name", true as "a_numeric", true as "a_point", true as "a_range", true as "a_smallint", true as "a_text", true as "a_time", true as "a_timestamp", true as "a_timestamptz", true as "a_uuid", true as "a_varchar", true as "an_array", true as "an_xml") m
+                    select r.*
+                    from (select true as "a_bool", true as "a_bytea", true as "a_char", true as "a_date", true as "a_float4", true as "a_inet", true as "a_interval", true as "a_json", true as "a_jsonb", true as "a_money", true as "a_mood", true as "a_name", true as "a_numeric", true as "a_point", true as "a_range", true as "a_smallint", true as "a_text", true as "a_time", true as "a_timestamp", true as "a_timestamptz", true as "a_uuid", true as "a_varchar", true as "an_array", true as "an_xml") m
                     cross join lateral (select t."id" as k1, "a_bool" as c1, "a_bytea" as c2, "a_char" as c3, "a_date" as c4, "a_float4" as c5, "a_inet" as c6, "a_interval" as c7, "a_json" as c8, "a_jsonb" as c9, "a_money" as c10, "a_mood" as c11, "a_name" as c12, "a_numeric" as c13, "a_point" as c14, "a_range" as c15, "a_smallint" as c16, "a_text" as c17, "a_time" as c18, "a_timestamp" as c19, "a_timestamptz" as c20, "a_uuid" as c21, "a_varchar" as c22, "an_array" as c23, "an_xml" as c24 from old_rows t) r
-                ) o, (
+                ) o,
+            (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select false as "a_bool", false as "a_bytea", false as "a_char", false as "a_date", false as "a_float4", false as "a_inet", false as "a_interval", false as "a_json", false as "a_jsonb", false as "a_money", false as "a_mood", false as "a_name", false as "a_numeric", false as "a_point", false as "a_range", false as "a_smallint", false as "a_text", false as "a_time", false as "a_timestamp", false as "a_timestamptz", false as "a_uuid", false as "a_varchar", false as "an_array", false as "an_xml") m
+                    select r.*
+                    from (select false as "a_bool", false as "a_bytea", false as "a_char", false as "a_date", false as "a_float4", false as "a_inet", false as "a_interval", false as "a_json", false as "a_jsonb", false as "a_money", false as "a_mood", false as "a_name", false as "a_numeric", false as "a_point", false as "a_range", false as "a_smallint", false as "a_text", false as "a_time", false as "a_timestamp", false as "a_timestamptz", false as "a_uuid", false as "a_varchar", false as "an_array", false as "an_xml") m
                     cross join lateral (select t."id" as k1, "a_bool" as c1, "a_bytea" as c2, "a_char" as c3, "a_date" as c4, "a_float4" as c5, "a_inet" as c6, "a_interval" as c7, "a_json" as c8, "a_jsonb" as c9, "a_money" as c10, "a_mood" as c11, "a_name" as c12, "a_numeric" as c13, "a_point" as c14, "a_range" as c15, "a_smallint" as c16, "a_text" as c17, "a_time" as c18, "a_timestamp" as c19, "a_timestamptz" as c20, "a_uuid" as c21, "a_varchar" as c22, "an_array" as c23, "an_xml" as c24 from new_rows t) r
                 ) n
         where not (o.k1 operator(pg_catalog.=) n.k1)
-            or o."c1" is distinct from n."c1"
-            or o."c4" is distinct from n."c4"
-            or o."c10" is distinct from n."c10"
-            or o."c16" is distinct from n."c16"
-            or o."c18" is distinct from n."c18"
-            or o."c19" is distinct from n."c19"
-            or o."c20" is distinct from n."c20"
-            or o."c21" is distinct from n."c21"
-            or o."c12"::pg_catalog.text collate pg_catalog."C" is distinct from n."c12"::pg_catalog.text collate pg_catalog."C"
-            or row(o."c5")::pg_catalog.record operator(pg_catalog.*<>) row(n."c5")::pg_catalog.record
-            or row(o."c6")::pg_catalog.record operator(pg_catalog.*<>) row(n."c6")::pg_catalog.record
-            or row(o."c7")::pg_catalog.record operator(pg_catalog.*<>) row(n."c7")::pg_catalog.record
-            or row(o."c11")::pg_catalog.record operator(pg_catalog.*<>) row(n."c11")::pg_catalog.record
-            or case when greatest(pg_catalog.pg_column_size(o."c2"), pg_catalog.pg_column_size(n."c2")) > 65536 then true else o."c2" is distinct from n."c2" end
-            or case when greatest(pg_catalog.pg_column_size(o."c3"), pg_catalog.pg_column_size(n."c3")) > 65536 then true else o."c3"::pg_catalog.text collate pg_catalog."C" is distinct from n."c3"::pg_catalog.text collate pg_catalog."C" end
-            or case when greatest(pg_catalog.pg_column_size(o."c17"), pg_catalog.pg_column_size(n."c17")) > 65536 then true else o."c17"::pg_catalog.text collate pg_catalog."C" is distinct from n."c17"::pg_catalog.text collate pg_catalog."C" end
-            or case when greatest(pg_catalog.pg_column_size(o."c22"), pg_catalog.pg_column_size(n."c22")) > 65536 then true else o."c22"::pg_catalog.text collate pg_catalog."C" is distinct from n."c22"::pg_catalog.text collate pg_catalog."C" end
-            or case when greatest(pg_catalog.pg_column_size(o."c8"), pg_catalog.pg_column_size(n."c8")) > 65536 then true else row(o."c8")::pg_catalog.record operator(pg_catalog.*<>) row(n."c8")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c9"), pg_catalog.pg_column_size(n."c9")) > 65536 then true else row(o."c9")::pg_catalog.record operator(pg_catalog.*<>) row(n."c9")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c13"), pg_catalog.pg_column_size(n."c13")) > 65536 then true else row(o."c13")::pg_catalog.record operator(pg_catalog.*<>) row(n."c13")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c14"), pg_catalog.pg_column_size(n."c14")) > 65536 then true else row(o."c14")::pg_catalog.record operator(pg_catalog.*<>) row(n."c14")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c15"), pg_catalog.pg_column_size(n."c15")) > 65536 then true else row(o."c15")::pg_catalog.record operator(pg_catalog.*<>) row(n."c15")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c23"), pg_catalog.pg_column_size(n."c23")) > 65536 then true else row(o."c23")::pg_catalog.record operator(pg_catalog.*<>) row(n."c23")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c24"), pg_catalog.pg_column_size(n."c24")) > 65536 then true else row(o."c24")::pg_catalog.record operator(pg_catalog.*<>) row(n."c24")::pg_catalog.record end;
+            or o.c1 is distinct from n.c1
+            or o.c4 is distinct from n.c4
+            or o.c10 is distinct from n.c10
+            or o.c16 is distinct from n.c16
+            or o.c18 is distinct from n.c18
+            or o.c19 is distinct from n.c19
+            or o.c20 is distinct from n.c20
+            or o.c21 is distinct from n.c21
+            or o.c12::pg_catalog.text collate pg_catalog."C" is distinct from n.c12::pg_catalog.text collate pg_catalog."C"
+            or row(o.c5)::pg_catalog.record operator(pg_catalog.*<>) row(n.c5)::pg_catalog.record
+            or row(o.c6)::pg_catalog.record operator(pg_catalog.*<>) row(n.c6)::pg_catalog.record
+            or row(o.c7)::pg_catalog.record operator(pg_catalog.*<>) row(n.c7)::pg_catalog.record
+            or row(o.c11)::pg_catalog.record operator(pg_catalog.*<>) row(n.c11)::pg_catalog.record
+            or case when greatest(pg_catalog.pg_column_size(o.c2), pg_catalog.pg_column_size(n.c2)) > 65536 then true else o.c2 is distinct from n.c2 end
+            or case when greatest(pg_catalog.pg_column_size(o.c3), pg_catalog.pg_column_size(n.c3)) > 65536 then true else o.c3::pg_catalog.text collate pg_catalog."C" is distinct from n.c3::pg_catalog.text collate pg_catalog."C" end
+            or case when greatest(pg_catalog.pg_column_size(o.c17), pg_catalog.pg_column_size(n.c17)) > 65536 then true else o.c17::pg_catalog.text collate pg_catalog."C" is distinct from n.c17::pg_catalog.text collate pg_catalog."C" end
+            or case when greatest(pg_catalog.pg_column_size(o.c22), pg_catalog.pg_column_size(n.c22)) > 65536 then true else o.c22::pg_catalog.text collate pg_catalog."C" is distinct from n.c22::pg_catalog.text collate pg_catalog."C" end
+            or case when greatest(pg_catalog.pg_column_size(o.c8), pg_catalog.pg_column_size(n.c8)) > 65536 then true else row(o.c8)::pg_catalog.record operator(pg_catalog.*<>) row(n.c8)::pg_catalog.record end
+            or case when greatest(pg_catalog.pg_column_size(o.c9), pg_catalog.pg_column_size(n.c9)) > 65536 then true else row(o.c9)::pg_catalog.record operator(pg_catalog.*<>) row(n.c9)::pg_catalog.record end
+            or case when greatest(pg_catalog.pg_column_size(o.c13), pg_catalog.pg_column_size(n.c13)) > 65536 then true else row(o.c13)::pg_catalog.record operator(pg_catalog.*<>) row(n.c13)::pg_catalog.record end
+            or case when greatest(pg_catalog.pg_column_size(o.c14), pg_catalog.pg_column_size(n.c14)) > 65536 then true else row(o.c14)::pg_catalog.record operator(pg_catalog.*<>) row(n.c14)::pg_catalog.record end
+            or case when greatest(pg_catalog.pg_column_size(o.c15), pg_catalog.pg_column_size(n.c15)) > 65536 then true else row(o.c15)::pg_catalog.record operator(pg_catalog.*<>) row(n.c15)::pg_catalog.record end
+            or case when greatest(pg_catalog.pg_column_size(o.c23), pg_catalog.pg_column_size(n.c23)) > 65536 then true else row(o.c23)::pg_catalog.record operator(pg_catalog.*<>) row(n.c23)::pg_catalog.record end
+            or case when greatest(pg_catalog.pg_column_size(o.c24), pg_catalog.pg_column_size(n.c24)) > 65536 then true else row(o.c24)::pg_catalog.record operator(pg_catalog.*<>) row(n.c24)::pg_catalog.record end;
     else
         -- one message for each part of the keys (an array first: it takes a quarter of the memory of jsonb_agg)
         insert into pgmq."q_replicate_data_libsql" (vt, message)
@@ -234,39 +242,41 @@ begin
                 select coalesce(o.k1, n.k1)::pg_catalog.text as k1
                 from (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select true as "a_bool", true as "a_bytea", true as "a_char", true as "a_date", true as "a_float4", true as "a_inet", true as "a_interval", true as "a_json", true as "a_jsonb", true as "a_money", true as "a_mood", true as "a_name", true as "a_numeric", true as "a_point", true as "a_range", true as "a_smallint", true as "a_text", true as "a_time", true as "a_timestamp", true as "a_timestamptz", true as "a_uuid", true as "a_varchar", true as "an_array", true as "an_xml") m
+                    select r.*
+                    from (select true as "a_bool", true as "a_bytea", true as "a_char", true as "a_date", true as "a_float4", true as "a_inet", true as "a_interval", true as "a_json", true as "a_jsonb", true as "a_money", true as "a_mood", true as "a_name", true as "a_numeric", true as "a_point", true as "a_range", true as "a_smallint", true as "a_text", true as "a_time", true as "a_timestamp", true as "a_timestamptz", true as "a_uuid", true as "a_varchar", true as "an_array", true as "an_xml") m
                     cross join lateral (select t."id" as k1, "a_bool" as c1, "a_bytea" as c2, "a_char" as c3, "a_date" as c4, "a_float4" as c5, "a_inet" as c6, "a_interval" as c7, "a_json" as c8, "a_jsonb" as c9, "a_money" as c10, "a_mood" as c11, "a_name" as c12, "a_numeric" as c13, "a_point" as c14, "a_range" as c15, "a_smallint" as c16, "a_text" as c17, "a_time" as c18, "a_timestamp" as c19, "a_timestamptz" as c20, "a_uuid" as c21, "a_varchar" as c22, "an_array" as c23, "an_xml" as c24 from old_rows t) r
                 ) o
                 full join (
                     -- a column that was dropped or renamed since setup: its name finds these, which differ
-                    select r.* from (select false as "a_bool", false as "a_bytea", false as "a_char", false as "a_date", false as "a_float4", false as "a_inet", false as "a_interval", false as "a_json", false as "a_jsonb", false as "a_money", false as "a_mood", false as "a_name", false as "a_numeric", false as "a_point", false as "a_range", false as "a_smallint", false as "a_text", false as "a_time", false as "a_timestamp", false as "a_timestamptz", false as "a_uuid", false as "a_varchar", false as "an_array", false as "an_xml") m
+                    select r.*
+                    from (select false as "a_bool", false as "a_bytea", false as "a_char", false as "a_date", false as "a_float4", false as "a_inet", false as "a_interval", false as "a_json", false as "a_jsonb", false as "a_money", false as "a_mood", false as "a_name", false as "a_numeric", false as "a_point", false as "a_range", false as "a_smallint", false as "a_text", false as "a_time", false as "a_timestamp", false as "a_timestamptz", false as "a_uuid", false as "a_varchar", false as "an_array", false as "an_xml") m
                     cross join lateral (select t."id" as k1, "a_bool" as c1, "a_bytea" as c2, "a_char" as c3, "a_date" as c4, "a_float4" as c5, "a_inet" as c6, "a_interval" as c7, "a_json" as c8, "a_jsonb" as c9, "a_money" as c10, "a_mood" as c11, "a_name" as c12, "a_numeric" as c13, "a_point" as c14, "a_range" as c15, "a_smallint" as c16, "a_text" as c17, "a_time" as c18, "a_timestamp" as c19, "a_timestamptz" as c20, "a_uuid" as c21, "a_varchar" as c22, "an_array" as c23, "an_xml" as c24 from new_rows t) r
                 ) n on o.k1 operator(pg_catalog.=) n.k1
                 where (o.k1 is null or n.k1 is null)
-            or o."c1" is distinct from n."c1"
-            or o."c4" is distinct from n."c4"
-            or o."c10" is distinct from n."c10"
-            or o."c16" is distinct from n."c16"
-            or o."c18" is distinct from n."c18"
-            or o."c19" is distinct from n."c19"
-            or o."c20" is distinct from n."c20"
-            or o."c21" is distinct from n."c21"
-            or o."c12"::pg_catalog.text collate pg_catalog."C" is distinct from n."c12"::pg_catalog.text collate pg_catalog."C"
-            or row(o."c5")::pg_catalog.record operator(pg_catalog.*<>) row(n."c5")::pg_catalog.record
-            or row(o."c6")::pg_catalog.record operator(pg_catalog.*<>) row(n."c6")::pg_catalog.record
-            or row(o."c7")::pg_catalog.record operator(pg_catalog.*<>) row(n."c7")::pg_catalog.record
-            or row(o."c11")::pg_catalog.record operator(pg_catalog.*<>) row(n."c11")::pg_catalog.record
-            or case when greatest(pg_catalog.pg_column_size(o."c2"), pg_catalog.pg_column_size(n."c2")) > 65536 then true else o."c2" is distinct from n."c2" end
-            or case when greatest(pg_catalog.pg_column_size(o."c3"), pg_catalog.pg_column_size(n."c3")) > 65536 then true else o."c3"::pg_catalog.text collate pg_catalog."C" is distinct from n."c3"::pg_catalog.text collate pg_catalog."C" end
-            or case when greatest(pg_catalog.pg_column_size(o."c17"), pg_catalog.pg_column_size(n."c17")) > 65536 then true else o."c17"::pg_catalog.text collate pg_catalog."C" is distinct from n."c17"::pg_catalog.text collate pg_catalog."C" end
-            or case when greatest(pg_catalog.pg_column_size(o."c22"), pg_catalog.pg_column_size(n."c22")) > 65536 then true else o."c22"::pg_catalog.text collate pg_catalog."C" is distinct from n."c22"::pg_catalog.text collate pg_catalog."C" end
-            or case when greatest(pg_catalog.pg_column_size(o."c8"), pg_catalog.pg_column_size(n."c8")) > 65536 then true else row(o."c8")::pg_catalog.record operator(pg_catalog.*<>) row(n."c8")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c9"), pg_catalog.pg_column_size(n."c9")) > 65536 then true else row(o."c9")::pg_catalog.record operator(pg_catalog.*<>) row(n."c9")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c13"), pg_catalog.pg_column_size(n."c13")) > 65536 then true else row(o."c13")::pg_catalog.record operator(pg_catalog.*<>) row(n."c13")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c14"), pg_catalog.pg_column_size(n."c14")) > 65536 then true else row(o."c14")::pg_catalog.record operator(pg_catalog.*<>) row(n."c14")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c15"), pg_catalog.pg_column_size(n."c15")) > 65536 then true else row(o."c15")::pg_catalog.record operator(pg_catalog.*<>) row(n."c15")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c23"), pg_catalog.pg_column_size(n."c23")) > 65536 then true else row(o."c23")::pg_catalog.record operator(pg_catalog.*<>) row(n."c23")::pg_catalog.record end
-            or case when greatest(pg_catalog.pg_column_size(o."c24"), pg_catalog.pg_column_size(n."c24")) > 65536 then true else row(o."c24")::pg_catalog.record operator(pg_catalog.*<>) row(n."c24")::pg_catalog.record end
+                    or o.c1 is distinct from n.c1
+                    or o.c4 is distinct from n.c4
+                    or o.c10 is distinct from n.c10
+                    or o.c16 is distinct from n.c16
+                    or o.c18 is distinct from n.c18
+                    or o.c19 is distinct from n.c19
+                    or o.c20 is distinct from n.c20
+                    or o.c21 is distinct from n.c21
+                    or o.c12::pg_catalog.text collate pg_catalog."C" is distinct from n.c12::pg_catalog.text collate pg_catalog."C"
+                    or row(o.c5)::pg_catalog.record operator(pg_catalog.*<>) row(n.c5)::pg_catalog.record
+                    or row(o.c6)::pg_catalog.record operator(pg_catalog.*<>) row(n.c6)::pg_catalog.record
+                    or row(o.c7)::pg_catalog.record operator(pg_catalog.*<>) row(n.c7)::pg_catalog.record
+                    or row(o.c11)::pg_catalog.record operator(pg_catalog.*<>) row(n.c11)::pg_catalog.record
+                    or case when greatest(pg_catalog.pg_column_size(o.c2), pg_catalog.pg_column_size(n.c2)) > 65536 then true else o.c2 is distinct from n.c2 end
+                    or case when greatest(pg_catalog.pg_column_size(o.c3), pg_catalog.pg_column_size(n.c3)) > 65536 then true else o.c3::pg_catalog.text collate pg_catalog."C" is distinct from n.c3::pg_catalog.text collate pg_catalog."C" end
+                    or case when greatest(pg_catalog.pg_column_size(o.c17), pg_catalog.pg_column_size(n.c17)) > 65536 then true else o.c17::pg_catalog.text collate pg_catalog."C" is distinct from n.c17::pg_catalog.text collate pg_catalog."C" end
+                    or case when greatest(pg_catalog.pg_column_size(o.c22), pg_catalog.pg_column_size(n.c22)) > 65536 then true else o.c22::pg_catalog.text collate pg_catalog."C" is distinct from n.c22::pg_catalog.text collate pg_catalog."C" end
+                    or case when greatest(pg_catalog.pg_column_size(o.c8), pg_catalog.pg_column_size(n.c8)) > 65536 then true else row(o.c8)::pg_catalog.record operator(pg_catalog.*<>) row(n.c8)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c9), pg_catalog.pg_column_size(n.c9)) > 65536 then true else row(o.c9)::pg_catalog.record operator(pg_catalog.*<>) row(n.c9)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c13), pg_catalog.pg_column_size(n.c13)) > 65536 then true else row(o.c13)::pg_catalog.record operator(pg_catalog.*<>) row(n.c13)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c14), pg_catalog.pg_column_size(n.c14)) > 65536 then true else row(o.c14)::pg_catalog.record operator(pg_catalog.*<>) row(n.c14)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c15), pg_catalog.pg_column_size(n.c15)) > 65536 then true else row(o.c15)::pg_catalog.record operator(pg_catalog.*<>) row(n.c15)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c23), pg_catalog.pg_column_size(n.c23)) > 65536 then true else row(o.c23)::pg_catalog.record operator(pg_catalog.*<>) row(n.c23)::pg_catalog.record end
+                    or case when greatest(pg_catalog.pg_column_size(o.c24), pg_catalog.pg_column_size(n.c24)) > 65536 then true else row(o.c24)::pg_catalog.record operator(pg_catalog.*<>) row(n.c24)::pg_catalog.record end
             ) r
         ) k
         group by k.part;
@@ -289,7 +299,8 @@ begin
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows
     from (
-        select g.is_known from (select null::pg_catalog.xid as "a_bool", null::pg_catalog.xid as "a_bytea", null::pg_catalog.xid as "a_char", null::pg_catalog.xid as "a_date", null::pg_catalog.xid as "a_money", null::pg_catalog.xid as "a_name", null::pg_catalog.xid as "a_smallint", null::pg_catalog.xid as "a_text", null::pg_catalog.xid as "a_time", null::pg_catalog.xid as "a_timestamp", null::pg_catalog.xid as "a_timestamptz", null::pg_catalog.xid as "a_uuid", null::pg_catalog.xid as "a_varchar", null::pg_catalog.xid as "id") m
+        select g.is_known
+        from (select null::pg_catalog.xid as "a_bool", null::pg_catalog.xid as "a_bytea", null::pg_catalog.xid as "a_char", null::pg_catalog.xid as "a_date", null::pg_catalog.xid as "a_money", null::pg_catalog.xid as "a_name", null::pg_catalog.xid as "a_smallint", null::pg_catalog.xid as "a_text", null::pg_catalog.xid as "a_time", null::pg_catalog.xid as "a_timestamp", null::pg_catalog.xid as "a_timestamptz", null::pg_catalog.xid as "a_uuid", null::pg_catalog.xid as "a_varchar", null::pg_catalog.xid as "id") m
         cross join lateral (
             select pg_catalog.pg_typeof("a_bool")::pg_catalog.oid operator(pg_catalog.=) 16::pg_catalog.oid
                 and pg_catalog.pg_typeof("a_bytea")::pg_catalog.oid operator(pg_catalog.=) 17::pg_catalog.oid
@@ -328,7 +339,8 @@ begin
     elsif found_rows operator(pg_catalog.=) 1 then
         -- one row, as most writes: nothing to gather, to number or to join
         insert into pgmq."q_replicate_data_libsql" (vt, message)
-        select pg_catalog.clock_timestamp(), pg_catalog.jsonb_build_object('v', 1, 'table', 'wide', 'keys', array[array[t."id"::pg_catalog.text]])
+        select pg_catalog.clock_timestamp(),
+               pg_catalog.jsonb_build_object('v', 1, 'table', 'wide', 'keys', array[array[t."id"::pg_catalog.text]])
         from old_rows t;
     else
         <<block>>
@@ -384,13 +396,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."wide"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_insert' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.wide.insert' and g.tgtype = 4
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from 'new_rows'
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from 'new_rows'
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_insert" after insert on "public"."wide"
-    referencing new table as new_rows
+        referencing new table as new_rows
         for each statement execute function pgflume."replicate_data_libsql.public.wide.insert"();
     alter table "public"."wide" enable always trigger "pgflume_replicate_data_libsql_insert";
 end
@@ -404,13 +417,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."wide"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_update' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.wide.update' and g.tgtype = 16
-            and g.tgoldtable is not distinct from 'old_rows' and g.tgnewtable is not distinct from 'new_rows'
+            and g.tgoldtable is not distinct from 'old_rows'
+            and g.tgnewtable is not distinct from 'new_rows'
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_update" after update on "public"."wide"
-    referencing old table as old_rows new table as new_rows
+        referencing old table as old_rows new table as new_rows
         for each statement execute function pgflume."replicate_data_libsql.public.wide.update"();
     alter table "public"."wide" enable always trigger "pgflume_replicate_data_libsql_update";
 end
@@ -424,13 +438,14 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."wide"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_delete' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.wide.delete' and g.tgtype = 8
-            and g.tgoldtable is not distinct from 'old_rows' and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from 'old_rows'
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
     end if;
     create or replace trigger "pgflume_replicate_data_libsql_delete" after delete on "public"."wide"
-    referencing old table as old_rows
+        referencing old table as old_rows
         for each statement execute function pgflume."replicate_data_libsql.public.wide.delete"();
     alter table "public"."wide" enable always trigger "pgflume_replicate_data_libsql_delete";
 end
@@ -444,7 +459,8 @@ begin
         join pg_catalog.pg_namespace n on n.oid = p.pronamespace
         where g.tgrelid = '"public"."wide"'::pg_catalog.regclass and g.tgname = 'pgflume_replicate_data_libsql_truncate' and g.tgenabled = 'A'
             and n.nspname = 'pgflume' and p.proname = 'replicate_data_libsql.public.wide.truncate' and g.tgtype = 32
-            and g.tgoldtable is not distinct from null and g.tgnewtable is not distinct from null
+            and g.tgoldtable is not distinct from null
+            and g.tgnewtable is not distinct from null
             and g.tgqual is null and pg_catalog.cardinality(g.tgattr::pg_catalog.int2[]) = 0
     ) then
         return;
