@@ -1,3 +1,4 @@
+{# The first question of a statement trigger: how many rows, none, one or more, and are their types known? #}
     -- Of the types of setup still? With another type a cast or an operator may be its owner's function, which would
     -- run with our rights. A column that is gone finds its name in m.
     select pg_catalog.bool_and(r.is_known), pg_catalog.count(*) into is_known, found_rows

@@ -1,5 +1,6 @@
 {# The body of the row trigger. #}
-{% macro marks(key) %}
+{# What is marked, compared as the types of the columns are or as if they were any. #}
+{% macro compared(key) %}
             marked := case
                 when tg_op = 'INSERT' then pg_catalog.jsonb_build_array({{ key.new }})
                 when tg_op = 'DELETE' then pg_catalog.jsonb_build_array({{ key.old }})
@@ -18,9 +19,9 @@ begin
         -- Of the types of setup still? With another type a cast or an operator may be its owner's function, which
         -- would run with our rights.
         if {{ table.known | join("\n            and ") or "true" }} then
-{{ marks(table.as_typed) }}
+{{ compared(table.as_typed) }}
         else
-{{ marks(table.of_any_types) }}
+{{ compared(table.of_any_types) }}
         end if;
     exception when datatype_mismatch or undefined_column or internal_error
             or undefined_function or ambiguous_function or undefined_object then

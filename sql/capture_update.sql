@@ -1,5 +1,6 @@
 {# The body of the statement trigger for updates. #}
 {% from "capture_marks.sql" import marks %}
+{# The old or the new rows: the key as k1, k2, ..., the watched columns as c1, c2, ... #}
 {% macro side(table, transition, missing) %}
 {% if table.watched %}
 (
@@ -12,6 +13,7 @@
 (select {{ table.columns | join(", ") }} from {{ transition }} t)
 {%- endif %}
 {% endmacro %}
+{# The keys of all that the statement changed, compared as the types of the columns are or as if they were any. #}
 {% macro changed_rows(table, key) %}
                 -- keys that are on one side only, and keys whose row differs in what is replicated
                 select {{ key.either | join(", ") }}

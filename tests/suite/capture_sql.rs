@@ -80,10 +80,10 @@ async fn what_is_installed_for_a_table_is_what_the_files_say() {
 fn captures(script: &str) -> BTreeMap<String, String> {
     let steps = script.split("\n-- ======== ").filter_map(|step| step.strip_prefix("capture of "));
     let capture = |step: &str| {
-        let name: String = step.split(" by ").next().unwrap().split('.').nth(1).unwrap().to_owned();
-        let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_").trim_matches('_').to_owned();
+        let name = step.split(" by ").next().unwrap().split('.').nth(1).unwrap();
+        let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
         let sql = step.split_once(BEGINNING).unwrap().1.split_once(END).unwrap().0;
-        (name, sql.to_owned())
+        (words.collect::<Vec<_>>().join("_"), sql.to_owned())
     };
     steps.map(capture).collect()
 }

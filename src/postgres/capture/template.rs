@@ -3,7 +3,9 @@
 
 use crate::core::error::{Error, Result};
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::ValueKind;
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// What other templates include.
@@ -15,7 +17,7 @@ const SHARED: [(&str, &str); 2] = [
 /// The template with these values. A name that is not among them is an error; so is, where debug assertions are on, a
 /// value that the template has no use for.
 pub fn fill(template: &str, values: Value) -> Result<String> {
-    filled(template, &values).map_err(|e| Error::halt(format!("a template of SQL: {e:#}; this is a bug of pgflume")))
+    filled(template, &values).map_err(|e| Error::halt(format!("a template of SQL: {e}; this is a bug of pgflume")))
 }
 
 fn filled(template: &str, values: &Value) -> std::result::Result<String, minijinja::Error> {
@@ -37,27 +39,37 @@ fn environment<'a>() -> std::result::Result<Environment<'a>, minijinja::Error> {
     Ok(environment)
 }
 
-/// The values that neither the template names nor what it includes, those within lists and maps too.
+/// The values that neither the template names nor what it includes; within lists and maps: those that neither reads as
+/// an attribute of anything.
 fn unused<'a>(environment: &Environment<'a>, template: &'a str, values: &Value) -> Vec<String> {
     let included = SHARED.iter().filter(|(name, _)| template.contains(&format!("\"{name}\"")));
     let texts: Vec<&'a str> = std::iter::once(template).chain(included.map(|(_, text)| *text)).collect();
     let parsed = texts.iter().filter_map(|text| environment.template_from_str(text).ok());
-    let named: Vec<String> = parsed.flat_map(|t| t.undeclared_variables(false)).collect();
-    let names = |map: &Value| map.try_iter().into_iter().flatten().map(|name| name.to_string()).collect::<Vec<_>>();
-    let mut found: Vec<String> = names(values).into_iter().filter(|name| !named.contains(name)).collect();
-    let mut inner: Vec<Value> = names(values).iter().filter_map(|name| values.get_attr(name).ok()).collect();
+    let named: BTreeSet<String> = parsed.flat_map(|t| t.undeclared_variables(false)).collect();
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let attributes = texts.iter().flat_map(|text| text.split('.').skip(1));
+    let attributes: BTreeSet<&str> = attributes.filter_map(|rest| rest.split(|c| !is_word(c)).next()).collect();
+    let (mut found, mut inner) = (Vec::new(), Vec::new());
+    for (name, value) in entries(values) {
+        found.extend((!named.contains(&name)).then_some(name));
+        inner.push(value);
+    }
     while let Some(value) = inner.pop() {
-        match value.kind() {
-            minijinja::value::ValueKind::Map => {
-                let is_unused = |name: &String| !texts.iter().any(|text| text.contains(&format!(".{name}")));
-                found.extend(names(&value).into_iter().filter(is_unused));
-                inner.extend(names(&value).iter().filter_map(|name| value.get_attr(name).ok()));
-            }
-            minijinja::value::ValueKind::Seq => inner.extend(value.try_iter().into_iter().flatten()),
-            _ => {}
+        for (name, value) in entries(&value) {
+            found.extend((!attributes.contains(name.as_str())).then_some(name));
+            inner.push(value);
+        }
+        if value.kind() == ValueKind::Seq {
+            inner.extend(value.try_iter().into_iter().flatten());
         }
     }
     found
+}
+
+/// Of a map.
+fn entries(map: &Value) -> Vec<(String, Value)> {
+    let names = (map.kind() == ValueKind::Map).then(|| map.try_iter().ok()).flatten().into_iter().flatten();
+    names.filter_map(|name| Some((name.to_string(), map.get_item(&name).ok()?))).collect()
 }
 
 /// A string literal that means the same whatever `standard_conforming_strings` is: function bodies are
@@ -96,6 +108,16 @@ pub fn shown(name: &str) -> String {
 mod tests {
     use super::*;
     use minijinja::context;
+
+    #[test]
+    fn all_sql_is_a_template() {
+        let folder = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/sql")).unwrap();
+        for path in folder.map(|entry| entry.unwrap().path()) {
+            let sql = std::fs::read_to_string(&path).unwrap();
+            let wrong = environment().unwrap().template_from_str(&sql).err().map(|e| e.to_string());
+            assert_eq!(wrong, None, "{}", path.display());
+        }
+    }
 
     #[test]
     fn values_are_not_looked_into() {
