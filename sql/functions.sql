@@ -1,3 +1,28 @@
+{# A setting: Vault's secret of that name, else the row of pgflume.settings. Null if it was never set. #}
+{% macro setting(name) %}
+create or replace function pgflume.get_{{ name }}() returns pg_catalog.text
+language plpgsql stable security definer set search_path = ''
+as $body$
+declare
+    found_value pg_catalog.text;
+begin
+    if exists (
+        select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+        where n.nspname = 'vault' and c.relname = 'decrypted_secrets' and pg_catalog.has_schema_privilege(n.oid, 'usage')
+            -- not just anybody's view of that name
+            and exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
+    ) then
+        execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
+            into found_value using '{{ name }}';
+    end if;
+    if found_value is null then
+        select s.value into found_value from pgflume.settings s where s.name = '{{ name }}';
+    end if;
+    return found_value;
+end
+$body$;
+revoke all on function pgflume.get_{{ name }}() from public;
+{%- endmacro %}
 -- The functions around the queue, under the names of the original migration. Nobody but their owner may
 -- call them: two of them know the secret.
 
@@ -9,52 +34,10 @@ create table if not exists pgflume.settings (
 revoke all on table pgflume.settings from public;
 
 -- Where cron posts: Vault's secret libsql_sync_url, else pgflume.settings. Null if it was never set.
-create or replace function pgflume.get_libsql_sync_url() returns pg_catalog.text
-language plpgsql stable security definer set search_path = ''
-as $body$
-declare
-    found_value pg_catalog.text;
-begin
-    if exists (
-        select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = 'vault' and c.relname = 'decrypted_secrets' and pg_catalog.has_schema_privilege(n.oid, 'usage')
-            -- not just anybody's view of that name
-            and exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
-    ) then
-        execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
-            into found_value using 'libsql_sync_url';
-    end if;
-    if found_value is null then
-        select s.value into found_value from pgflume.settings s where s.name = 'libsql_sync_url';
-    end if;
-    return found_value;
-end
-$body$;
-revoke all on function pgflume.get_libsql_sync_url() from public;
+{{ setting("libsql_sync_url") }}
 
 -- The secret that the worker expects: Vault's libsql_webhook_signature, else pgflume.settings.
-create or replace function pgflume.get_libsql_webhook_signature() returns pg_catalog.text
-language plpgsql stable security definer set search_path = ''
-as $body$
-declare
-    found_value pg_catalog.text;
-begin
-    if exists (
-        select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-        where n.nspname = 'vault' and c.relname = 'decrypted_secrets' and pg_catalog.has_schema_privilege(n.oid, 'usage')
-            -- not just anybody's view of that name
-            and exists (select from pg_catalog.pg_roles o where o.oid = c.relowner and (o.rolsuper or o.rolname = current_user))
-    ) then
-        execute 'select s.decrypted_secret from vault.decrypted_secrets s where s.name = $1 limit 1'
-            into found_value using 'libsql_webhook_signature';
-    end if;
-    if found_value is null then
-        select s.value into found_value from pgflume.settings s where s.name = 'libsql_webhook_signature';
-    end if;
-    return found_value;
-end
-$body$;
-revoke all on function pgflume.get_libsql_webhook_signature() from public;
+{{ setting("libsql_webhook_signature") }}
 
 -- What cron runs: one post to the worker, which drains the queue by itself.
 create or replace function pgflume.process_libsql_replication_batch() returns pg_catalog.void
@@ -204,7 +187,7 @@ begin
         end if;
     end if;
     execute pg_catalog.format('insert into pgmq.%I (vt, message) values (pg_catalog.clock_timestamp(), $1)',
-            'q_' || coalesce(tg_argv[0], {{image_queue}}))
+            'q_' || coalesce(tg_argv[0], {{ image_queue }}))
         using pg_catalog.jsonb_build_object(
             'record', new_record,
             'old_record', old_record,
@@ -214,7 +197,7 @@ begin
 end
 $body$;
 revoke all on function pgflume.trigger_http_queue_post_to_function_libsql() from public;
-comment on function pgflume.trigger_http_queue_post_to_function_libsql() is {{image_comment}};
+comment on function pgflume.trigger_http_queue_post_to_function_libsql() is {{ image_comment }};
 -- It runs as a role that may add to a queue and nothing else, whoever writes to the table.
 grant create on schema pgflume to pgflume_capture;
 alter function pgflume.trigger_http_queue_post_to_function_libsql() owner to pgflume_capture;

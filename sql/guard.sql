@@ -34,23 +34,23 @@ begin
     end if;
     foreach name in array array['pgflume_deleted', 'pgflume_changed', 'pgflume_truncated'] loop
         if exists (select from pg_catalog.pg_trigger
-                   where tgrelid = {{queue_text}}::pg_catalog.regclass and tgname = name and tgenabled = 'A') then
+                   where tgrelid = {{ queue_text }}::pg_catalog.regclass and tgname = name and tgenabled = 'A') then
             continue;
         end if;
-        execute pg_catalog.format('drop trigger if exists %I on {{queue}}', name);
+        execute pg_catalog.format('drop trigger if exists %I on {{ queue }}', name);
         if name = 'pgflume_deleted' then
-            create trigger pgflume_deleted after delete on {{queue}} for each row
+            create trigger pgflume_deleted after delete on {{ queue }} for each row
                 when (pg_catalog.current_setting('pgflume.takes', true) is distinct from pg_catalog.pg_current_xact_id()::pg_catalog.text)
-                execute function pgflume.note_loss({{queue_name}});
+                execute function pgflume.note_loss({{ queue_name }});
         elsif name = 'pgflume_changed' then
             -- PGMQ itself writes when a message may be read, and how often it was
-            create trigger pgflume_changed after update of msg_id, message on {{queue}} for each row
-                execute function pgflume.note_loss({{queue_name}});
+            create trigger pgflume_changed after update of msg_id, message on {{ queue }} for each row
+                execute function pgflume.note_loss({{ queue_name }});
         else
-            create trigger pgflume_truncated after truncate on {{queue}} for each statement
-                execute function pgflume.note_loss({{queue_name}});
+            create trigger pgflume_truncated after truncate on {{ queue }} for each statement
+                execute function pgflume.note_loss({{ queue_name }});
         end if;
-        execute pg_catalog.format('alter table {{queue}} enable always trigger %I', name);
+        execute pg_catalog.format('alter table {{ queue }} enable always trigger %I', name);
     end loop;
 end
 $guard$;

@@ -6,10 +6,10 @@ declare
 begin
     loop
         begin
-            lock table {{on}} in {{mode}} mode nowait;
+            lock table {{ on }} in {{ mode }} mode nowait;
             exit;
         exception when lock_not_available then
-            if pg_catalog.clock_timestamp() > begun + interval '{{ms}} ms' then
+            if pg_catalog.clock_timestamp() > begun + interval '{{ ms }} ms' then
                 raise;
             end if;
         end;

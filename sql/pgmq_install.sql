@@ -1,5 +1,5 @@
 -- PGMQ, if it is not here: the extension where the server offers it and lets us, else PGMQ's own SQL.
-do {{outer}}
+do {{ outer }}
 declare
     given pg_catalog.text;
 begin
@@ -14,7 +14,7 @@ begin
         end;
     end if;
     if pg_catalog.to_regprocedure('pgmq.create(text)') is null then
-        execute {{pgmq}};
+        execute {{ pgmq }};
     end if;
     -- What default privileges have given to others. PGMQ's own grants (pg_monitor may look) stay.
     for given in
@@ -41,4 +41,4 @@ begin
         execute given;
     end loop;
 end
-{{outer}};
+{{ outer }};

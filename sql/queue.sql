@@ -5,11 +5,11 @@ declare
     before pg_catalog.oid[] := array(select c.oid from pg_catalog.pg_class c
         join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'pgmq');
 begin
-    if pg_catalog.to_regclass({{queue_text}}) is null then
-        perform pgmq.create({{queue_name}});
+    if pg_catalog.to_regclass({{ queue_text }}) is null then
+        perform pgmq.create({{ queue_name }});
     end if;
-    if pg_catalog.to_regclass({{dead_text}}) is null then
-        perform pgmq.create({{dead_name}});
+    if pg_catalog.to_regclass({{ dead_text }}) is null then
+        perform pgmq.create({{ dead_name }});
     end if;
     -- What default privileges have given to others. Who is to send by hand is granted that by somebody.
     for given in

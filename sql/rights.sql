@@ -1,14 +1,14 @@
 -- What the two roles may do with this queue and these tables, and nothing else.
 grant usage on schema pgmq to pgflume_capture, pgflume_worker;
-grant insert on {{queue}} to pgflume_capture;
+grant insert on {{ queue }} to pgflume_capture;
 -- insert: the worker puts back what a replica lost, and dead letters that are tried again
-grant select, insert, delete on {{queue}} to pgflume_worker;
-revoke update on {{queue}} from pgflume_worker;
-grant select, insert, delete on {{dead}} to pgflume_worker;
+grant select, insert, delete on {{ queue }} to pgflume_worker;
+revoke update on {{ queue }} from pgflume_worker;
+grant select, insert, delete on {{ dead }} to pgflume_worker;
 -- the last id that the queue gave out
 do $sequence$
 begin
-    execute pg_catalog.format('grant select on sequence %s to pgflume_worker', pg_catalog.pg_get_serial_sequence({{queue_text}}, 'msg_id'));
+    execute pg_catalog.format('grant select on sequence %s to pgflume_worker', pg_catalog.pg_get_serial_sequence({{ queue_text }}, 'msg_id'));
 end
 $sequence$;
 -- PGMQ's notifications write there in the transaction of whoever adds to the queue: switched on, they must not make
@@ -62,21 +62,21 @@ grant select, insert, update on pgflume.shapes to pgflume_worker;
 -- Without effect until somebody turns on row-level security for the queue (some consoles do).
 do $policies$
 begin
-    if not exists (select from pg_catalog.pg_policy where polrelid = {{queue_text}}::pg_catalog.regclass and polname = 'pgflume_capture') then
-        create policy pgflume_capture on {{queue}} for insert to pgflume_capture with check (true);
+    if not exists (select from pg_catalog.pg_policy where polrelid = {{ queue_text }}::pg_catalog.regclass and polname = 'pgflume_capture') then
+        create policy pgflume_capture on {{ queue }} for insert to pgflume_capture with check (true);
     end if;
 end
 $policies$;
 
 -- The source tables. The whole table, not single columns: the worker also locks it against DDL.
-{{sources}}
+{{ sources }}
 
 -- A mark that cannot be written fails the user's write, so make sure now that it can.
 do $check$
 begin
     if not pg_catalog.has_schema_privilege('pgflume_capture', 'pgmq', 'usage')
-        or not pg_catalog.has_table_privilege('pgflume_capture', {{queue_text}}, 'insert') then
-        raise exception 'pgflume_capture could not be given its rights on %', {{queue_text}}
+        or not pg_catalog.has_table_privilege('pgflume_capture', {{ queue_text }}, 'insert') then
+        raise exception 'pgflume_capture could not be given its rights on %', {{ queue_text }}
             using errcode = 'PF001', hint = 'run setup as the owner of schema pgmq and of the queue';
     end if;
 end

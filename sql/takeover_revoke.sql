@@ -1,1 +1,1 @@
-revoke execute on function {{function}} from {{grantees}} cascade;
+revoke execute on function {{ function }} from {{ grantees }} cascade;

@@ -5,6 +5,7 @@
 mod borrowed_types;
 mod bounds;
 mod capture;
+mod capture_sql;
 mod chain;
 mod command;
 mod corpus;

@@ -1,6 +1,6 @@
 //! What was found in Postgres, from which the steps of a set-up are made.
 
-use super::render::Source;
+use super::source::Source;
 use crate::core::schema::SourceName;
 use std::fmt;
 

@@ -2,9 +2,10 @@
 //! tables are looked at in `tables`. Reads only.
 
 use super::facts::{Exposed, Facts, Forgotten, Inspected, Server};
+use super::names::function_prefix;
 use super::options::SetupOptions;
-use super::render;
 use super::run::failed;
+use super::source::by_source;
 use super::tables::Finding;
 use super::template::shown;
 use crate::core::error::{Error, Result};
@@ -32,7 +33,7 @@ pub async fn inspect(client: &Client, schema: &Schema, queue: &QueueName, option
     refuse_server(&server, &mut refusals);
     let queue_has_rls = queues(client, &server, queue, &mut refusals, &mut warnings).await?;
     let mut sources = Vec::new();
-    for ((schema_name, table), tables) in render::by_source(schema.tables()) {
+    for ((schema_name, table), tables) in by_source(schema.tables()) {
         let name = SourceName { schema: schema_name, table };
         let mut found =
             Finding { client, queue, options, name: &name, refusals: &mut refusals, warnings: &mut warnings };
@@ -181,7 +182,7 @@ async fn queue_table(
 
 /// Tables that this queue captures and `schema.json` does not name. Left alone: it may be the wrong file.
 async fn forgotten(client: &Client, queue: &QueueName, sources: &[Inspected]) -> Result<Vec<Forgotten>> {
-    let prefix = render::function_prefix(queue);
+    let prefix = function_prefix(queue);
     let rows = client.query_typed(include_str!("../../../sql/teardown_triggers.sql"), &[(&prefix, Type::TEXT)]).await?;
     let mut found = Vec::new();
     for row in rows {

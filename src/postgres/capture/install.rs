@@ -25,7 +25,7 @@ pub async fn setup(
     let client = postgres.pinned(Purpose::Setup).await?;
     let facts = inspect::inspect(&client, schema, queue, options).await?;
     let mut report = SetupReport::new(&facts, queue, options);
-    for step in plan::steps(&facts, queue, options) {
+    for step in plan::steps(&facts, queue, options)? {
         if step.is_done {
             report.unchanged.push(step.title);
             continue;
@@ -51,7 +51,7 @@ pub async fn setup(
 pub async fn plan(postgres: &PgUrl, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<Vec<String>> {
     let client = postgres.pinned(Purpose::Setup).await?;
     let facts = inspect::inspect(&client, schema, queue, options).await?;
-    let steps = plan::steps(&facts, queue, options).into_iter();
+    let steps = plan::steps(&facts, queue, options)?.into_iter();
     Ok(steps.filter(|step| !step.is_done && !step.is_routine).map(|step| step.title).collect())
 }
 
@@ -60,7 +60,7 @@ pub async fn print(postgres: &PgUrl, schema: &Schema, queue: &QueueName, options
     let client = postgres.pinned(Purpose::Setup).await?;
     let facts = inspect::inspect(&client, schema, queue, options).await?;
     let report = SetupReport::new(&facts, queue, options);
-    Ok(script(&plan::steps(&facts, queue, options), &report, &facts))
+    Ok(script(&plan::steps(&facts, queue, options)?, &report, &facts))
 }
 
 fn script(steps: &[Step], report: &SetupReport, facts: &Facts) -> String {

@@ -3,8 +3,9 @@
 //! transaction that is rolled back.
 
 use super::facts::Inspected;
+use super::names::Event;
 use super::options::SetupOptions;
-use super::render::{Event, Source, Target};
+use super::source::{Source, Target};
 use super::template::shown;
 use super::types::SourceColumn;
 use super::uses::{self, Uses};
@@ -273,7 +274,7 @@ impl Finding<'_> {
             .await?;
         let found = rows.iter().map(takeover::Found::read).collect::<Result<Vec<_>>>()?;
         let has_rows = self.has_rows(&oids).await?;
-        Ok(takeover::compare(source, self.queue, &found, has_rows))
+        takeover::compare(source, self.queue, &found, has_rows)
     }
 
     /// By its size: a SELECT would have Postgres evaluate expressions of its owner's as whoever installs.

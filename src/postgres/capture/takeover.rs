@@ -2,7 +2,10 @@
 //! way, and what the original migration left, its functions that give the secret away included.
 
 use super::facts::{Exposed, Inspected, Leftover};
-use super::render::{Event, Function, Source, function_name};
+use super::functions::Function;
+use super::names::{Event, function_name};
+use super::source::Source;
+use super::triggers::Trigger;
 use super::types::Pin;
 use crate::core::error::Result;
 use crate::core::queue_name::QueueName;
@@ -84,9 +87,11 @@ impl Exposed {
 }
 
 /// Sorts what was found on a source and its partitions.
-pub fn compare(source: Source, queue: &QueueName, found: &[Found], has_rows: bool) -> Inspected {
-    let functions: BTreeMap<String, (Function, String)> =
-        source.functions(queue).into_iter().map(|f| (f.name.clone(), (f.clone(), sha256_hex(&f.body)))).collect();
+pub fn compare(source: Source, queue: &QueueName, found: &[Found], has_rows: bool) -> Result<Inspected> {
+    let functions: BTreeMap<String, (Function, String)> = Function::all(&source, queue)?
+        .into_iter()
+        .map(|f| (f.name.clone(), (f.clone(), sha256_hex(&f.body))))
+        .collect();
     let in_place = |on: &SourceName, event: Event, function: &str| {
         let wanted = functions.get(function);
         let name = event.trigger(queue);
@@ -94,7 +99,7 @@ pub fn compare(source: Source, queue: &QueueName, found: &[Found], has_rows: boo
     };
     let clones =
         source.partitions.iter().all(|p| in_place(p, Event::Row, &function_name(queue, &source.name, Event::Row)));
-    let is_captured = clones && source.triggers(queue).iter().all(|t| in_place(&t.on, t.event, &t.function));
+    let is_captured = clones && Trigger::all(&source, queue).iter().all(|t| in_place(&t.on, t.event, &t.function));
     let wanted: Vec<String> = source.events().iter().map(|e| e.trigger(queue)).collect();
     let fires = |event: Event| {
         let name = event.trigger(queue);
@@ -104,12 +109,12 @@ pub fn compare(source: Source, queue: &QueueName, found: &[Found], has_rows: boo
         && fires(Event::Truncate);
     let obsolete = found.iter().filter(|f| f.is_ours() && !f.is_clone && !wanted.contains(&f.trigger));
     let leftovers = found.iter().filter(|f| !f.is_ours() && !f.trigger.starts_with("pgflume_"));
-    Inspected {
+    Ok(Inspected {
         is_captured,
         obsolete: obsolete.map(|f| (f.on.clone(), f.trigger.clone())).collect(),
         leftovers: leftovers.map(|f| Leftover { on: f.on.clone(), trigger: f.trigger.clone() }).collect(),
         is_watched,
         has_rows,
         source,
-    }
+    })
 }

@@ -1,13 +1,15 @@
 //! Takes back what `setup` made for one queue, and what all queues share once none is left.
 
+use super::names::function_prefix;
 use super::plan::Step;
-use super::render::{drop_trigger, function_prefix};
 use super::run::run;
 use super::template::{fill, shown, text};
+use super::triggers::drop_trigger;
 use crate::core::error::{Error, Result};
 use crate::core::queue_name::QueueName;
 use crate::core::schema::SourceName;
 use crate::postgres::{Client, PgUrl, Purpose};
+use minijinja::context;
 use std::fmt;
 use tokio_postgres::types::Type;
 
@@ -75,7 +77,7 @@ pub async fn teardown(postgres: &PgUrl, queue: &QueueName, options: TeardownOpti
     let found = inspect(&client, queue).await?;
     refuse(&found, options)?;
     let mut report = TeardownReport::default();
-    for step in steps(&found, queue, options) {
+    for step in steps(&found, queue, options)? {
         run(&client, &step.title, &step.transaction()).await?;
         if step.title != ROLES {
             report.done.push(step.title);
@@ -154,20 +156,18 @@ fn refuse(found: &Found, options: TeardownOptions) -> Result<()> {
     )))
 }
 
-fn steps(found: &Found, queue: &QueueName, options: TeardownOptions) -> Vec<Step> {
-    let mut steps: Vec<_> = found.tables.iter().map(table).collect();
+fn steps(found: &Found, queue: &QueueName, options: TeardownOptions) -> Result<Vec<Step>> {
+    let mut steps = found.tables.iter().map(table).collect::<Result<Vec<_>>>()?;
     let mut step = |title: &str, sql: String| {
         if !sql.is_empty() {
             steps.push(Step::new(title, sql));
         }
     };
     step("its capture functions", found.functions.iter().map(|f| format!("drop function {f};\n")).collect());
-    step("its rights on the queue", rights(found, queue));
+    step("its rights on the queue", rights(found, queue)?);
     if found.has_progress {
-        step(
-            "its bookkeeping",
-            fill(include_str!("../../../sql/teardown_progress.sql"), &[("queue_name", &text(queue.as_str()))]),
-        );
+        let values = context! { queue_name => text(queue.as_str()) };
+        step("its bookkeeping", fill(include_str!("../../../sql/teardown_progress.sql"), values)?);
     }
     if options.drop_queue {
         let drop = |there: bool, name: &str| {
@@ -187,30 +187,32 @@ fn steps(found: &Found, queue: &QueueName, options: TeardownOptions) -> Vec<Step
         );
         step(ROLES, include_str!("../../../sql/teardown_roles.sql").to_owned());
     }
-    steps
+    Ok(steps)
 }
 
-fn table(captured: &Captured) -> Step {
+fn table(captured: &Captured) -> Result<Step> {
     let on = captured.on.quoted();
     let mut sql = format!("lock table {on} in access exclusive mode;\n");
     for trigger in &captured.triggers {
-        sql.push_str(&drop_trigger(&captured.on, trigger));
+        sql.push_str(&drop_trigger(&captured.on, trigger)?);
     }
     if captured.is_last {
         sql.push_str(&format!("revoke all on {on} from pgflume_worker;\n"));
     }
-    Step::new(format!("the capture of {}", shown(&on)), sql)
+    Ok(Step::new(format!("the capture of {}", shown(&on)), sql))
 }
 
-fn rights(found: &Found, queue: &QueueName) -> String {
+fn rights(found: &Found, queue: &QueueName) -> Result<String> {
     let mut sql = String::new();
     if found.has_queue {
-        sql.push_str(&fill(include_str!("../../../sql/teardown_queue_rights.sql"), &[("queue", &queue.table())]));
+        let values = context! { queue => queue.table() };
+        sql.push_str(&fill(include_str!("../../../sql/teardown_queue_rights.sql"), values)?);
     }
     if found.has_dead {
-        sql.push_str(&fill(include_str!("../../../sql/teardown_dead_rights.sql"), &[("dead", &queue.dead_table())]));
+        let values = context! { dead => queue.dead_table() };
+        sql.push_str(&fill(include_str!("../../../sql/teardown_dead_rights.sql"), values)?);
     }
-    sql
+    Ok(sql)
 }
 
 async fn roles(client: &Client) -> Result<Vec<String>> {

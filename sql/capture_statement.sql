@@ -1,5 +1,0 @@
-
-begin
-{{statements}}
-    return null;
-end
