@@ -104,10 +104,14 @@ async fn changes_of_a_table_that_waits_neither_hold_up_others_nor_keep_it_busy()
         rig.db.sql("select pg_stat_clear_snapshot()").await;
         rig.db.one(transactions).await.parse().unwrap()
     };
-    let before = count().await;
-    tokio::time::sleep(Duration::from_secs(3)).await; // a stretch to count in
-    let spent = count().await - before;
-    assert!(spent < 400, "{spent} transactions in three seconds");
+    // Postgres counts late, and the catalog is read again after the change: only what goes on is a loop.
+    let mut spent = Vec::new();
+    while spent.last().is_none_or(|spent| *spent >= 400) {
+        assert!(spent.len() < 4, "{spent:?} transactions, each in three seconds");
+        let before = count().await;
+        tokio::time::sleep(Duration::from_secs(3)).await; // a stretch to count in
+        spent.push(count().await - before);
+    }
     rig.db.sql("alter table t rename column w to v").await;
     arrives(&rig, "SELECT v FROM t", "waits").await;
 }
