@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pgflume::replica::hrana::{Encoding, Failure, Outcome};
 use pgflume::core::value::Cell;
+use pgflume::replica::hrana::{Encoding, Failure, Outcome};
 use serde_json::{Value, json};
 
 /// The largest number of a step that is written as a JSON array: its length is a step's number.
