@@ -7,7 +7,7 @@
 # What it learns stays in fuzz/corpus, what crashes in fuzz/artifacts; neither is committed.
 set -euo pipefail
 
-# cargo-fuzz passes the same; only its sanitizer of memory needs a nightly, and there is no unsafe code here.
+# cargo-fuzz passes the same; only its sanitizer of memory needs a nightly, and nothing that is fuzzed has unsafe code.
 COVERAGE="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
   -Cllvm-args=-sanitizer-coverage-trace-compares"

@@ -48,6 +48,7 @@ fn json_text(outcome: &Outcome) -> String {
         Cell::Real(r) => json!({"type": "float", "value": r}),
         Cell::Text(text) => json!({"type": "text", "value": text}),
         Cell::Blob(bytes) => json!({"type": "blob", "base64": base64(bytes)}),
+        Cell::Lent(_) => unreachable!("an answer lends nothing"),
     };
     let result = |step| match outcome.results.get(&step) {
         Some(rows) => {
@@ -100,6 +101,7 @@ fn value(cell: &Cell) -> Vec<u8> {
         Cell::Real(r) => [&[3 << 3 | 1], r.to_le_bytes().as_slice()].concat(),
         Cell::Text(text) => field(4, text.as_bytes()),
         Cell::Blob(bytes) => field(5, bytes),
+        Cell::Lent(_) => unreachable!("an answer lends nothing"),
     }
 }
 
