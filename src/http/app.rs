@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// How long an answer is kept.
+/// How long the answer of `/metrics` is kept.
 const METRICS_KEPT: Duration = Duration::from_secs(5);
 
 /// How long the answer of `/ready` is kept: a crowd that asks costs both sides no more than one caller.

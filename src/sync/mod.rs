@@ -1,6 +1,7 @@
-//! The drain: step after step until the queue is empty or the call's budget is spent. Knows the order
-//! of things, and nothing of how any of them is done. `step` is one of them, [`pairing`] what comes
-//! before the first.
+//! How the replica is kept fresh: the order of things, and nothing of how any of them is done. A [`Worker`] is what one
+//! process knows. `drain`, `follow` and `comparing` run steps until there is nothing left, for as long as the process
+//! lives, or until all is compared; `open` begins a session, [`pairing`] brings both sides together, `step` is one
+//! transaction: `take` reads, `apply` writes, [`compare`] looks whether both are equal.
 
 /// A line in the log for each step, unless there may be a hundred of them a second.
 macro_rules! log_step {

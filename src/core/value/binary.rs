@@ -9,7 +9,7 @@ use tokio_postgres::types::Type;
 /// How a column's values come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wire {
-    /// As the text of `source::expression`.
+    /// As the text that the SQL for the column gives.
     Text,
     /// As they are: text.
     Plain,

@@ -142,8 +142,8 @@ impl DefinitionVersion {
         &self.hash
     }
 
-    /// Makes this the shape of the replica, in the caller's transaction, which holds the single flight. The
-    /// tables whose rows have to be brought up to date, and why.
+    /// Makes this the version by which the replica is kept, in the caller's transaction, which holds the single
+    /// flight. The tables whose rows have to be brought up to date, and why.
     pub async fn store(mut self, client: &Client, queue: &QueueName) -> Result<Vec<Outgrown>> {
         let before = read(client, queue).await?;
         let mut outgrown = Vec::new();

@@ -18,7 +18,7 @@ use std::time::Instant;
 /// Marked keys read at once.
 const KEYS: usize = 500;
 
-/// The excused keys of one table.
+/// The exempt keys of one table.
 #[derive(Debug, Default)]
 pub(in crate::sync) struct Exempt {
     /// As SQLite has them.
