@@ -33,13 +33,6 @@ impl Backoff {
     }
 }
 
-/// A random number from 0 to 1.
-pub fn fraction() -> f64 {
-    let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
-    // The low bits: the upper ones hold the version.
-    f64::from(random as u16 & 0xfff) / f64::from(0xfff_u16)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,12 +47,5 @@ mod tests {
             assert_eq!(BACKOFF.wait(failures, 0.0), Duration::ZERO);
             assert_eq!((BACKOFF.rest(failures, 0.0), BACKOFF.rest(failures, 1.0)), (bound / 2, bound));
         }
-    }
-
-    #[test]
-    fn fractions_are_spread_between_nothing_and_one() {
-        let all: Vec<f64> = (0..10_000).map(|_| fraction()).collect();
-        let mean = all.iter().sum::<f64>() / all.len() as f64;
-        assert!(all.iter().all(|f| (0.0..=1.0).contains(f)) && (0.45..0.55).contains(&mean), "{mean}");
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod backoff;
 pub mod batch;
+pub mod chance;
 pub mod config_error;
 pub mod error;
 pub mod failpoint;

@@ -18,13 +18,13 @@ pub struct Head {
 
 impl Head {
     /// The start of a new epoch.
-    pub fn start(epoch: String) -> Self {
-        Self { epoch, seq: 0, token: new_token() }
+    pub fn start(epoch: String, token: String) -> Self {
+        Self { epoch, seq: 0, token }
     }
 
     /// The next position.
-    pub fn next(&self) -> Self {
-        Self { epoch: self.epoch.clone(), seq: self.seq + 1, token: new_token() }
+    pub fn next(&self, token: String) -> Self {
+        Self { epoch: self.epoch.clone(), seq: self.seq + 1, token }
     }
 }
 
@@ -37,11 +37,6 @@ pub struct Standing {
     pub owner: Option<String>,
     /// Tables that had triggers which mark their changes: one that has none by now has lost them.
     pub captured: BTreeSet<String>,
-}
-
-/// A random name for an epoch or a batch.
-pub fn new_token() -> String {
-    uuid::Uuid::new_v4().simple().to_string()
 }
 
 /// One applied batch as the ledger keeps it.

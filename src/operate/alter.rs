@@ -2,7 +2,7 @@
 //! go unasked, then done. Takes both sides and the new definition; gives a plan or a report. Copies no row:
 //! the worker does, once the definition has changed.
 
-use crate::core::error::{Error, Result};
+use crate::core::error::{Cause, Error, Result};
 use crate::core::failpoint;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
@@ -20,7 +20,6 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_postgres::error::SqlState;
 
 /// How long a change of the replica waits for the step that is running.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -178,7 +177,8 @@ async fn alter_replica(sides: &Sides, target: &Target) -> Result<Vec<Change>> {
     for _ in 0..TRIES {
         hold(&client, queue).await?;
         let there = replica.inventory().await?;
-        pairing::look(&client, queue, &address::of(target), Some((&replica, &there))).await?;
+        let snapshot = progress::look(&client, queue).await?;
+        pairing::look(&snapshot, &address::of(target), Some((&replica, &there))).await?;
         let mut changes = change::plan(&there, &schema, &retired);
         let head = replica.head().await?;
         if head.is_none() {
@@ -194,7 +194,7 @@ async fn alter_replica(sides: &Sides, target: &Target) -> Result<Vec<Change>> {
         }
         if let Some(head) = head.filter(|_| !changes.is_empty()) {
             let statements = changes.iter().flat_map(|c| c.statements.clone()).collect();
-            awake(&client, replica.alter(&head, statements)).await?;
+            awake(|| client.pulse(), replica.alter(&head, statements)).await?;
             failpoint::reach(failpoint::ALTERED);
         }
         if sides.wanted.allow_drop {
@@ -214,8 +214,8 @@ async fn alter_replica(sides: &Sides, target: &Target) -> Result<Vec<Change>> {
 /// Takes the single flight, waiting for the step that is running.
 async fn hold(client: &Client, queue: &QueueName) -> Result<()> {
     rows::begin_waiting(client, PATIENCE).await?;
-    progress::wait_for_lock(client, queue).await.map_err(|e| match e.sql_state() {
-        Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry("a step takes too long; run setup again when it has ended"),
+    progress::wait_for_lock(client, queue).await.map_err(|e| match e.cause() {
+        Some(Cause::Locked) => Error::retry("a step takes too long; run setup again when it has ended"),
         _ => e,
     })
 }

@@ -1,7 +1,7 @@
 //! What is done with dead letters: shown, tried again, dropped. A letter that is tried again is a mark where the
 //! row can be read from Postgres, and its message otherwise.
 
-use crate::core::error::{Error, Result};
+use crate::core::error::{Cause, Error, Result};
 use crate::core::message;
 use crate::postgres::books::dead_letters::{Choice, Waiting};
 use crate::postgres::books::{dead_letters, progress};
@@ -10,7 +10,6 @@ use crate::postgres::{Client, Purpose, catalog, rows};
 use crate::sync::Worker;
 use std::collections::BTreeMap;
 use std::time::Duration;
-use tokio_postgres::error::SqlState;
 
 /// How long to wait for a step that is running: what it applies may supersede a letter.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -93,8 +92,8 @@ pub async fn drop_letters(worker: &Worker, choice: &Choice) -> Result<u64> {
 }
 
 fn busy(error: Error) -> Error {
-    match error.sql_state() {
-        Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry("a drain is running; try again when it has ended"),
+    match error.cause() {
+        Some(Cause::Locked) => Error::retry("a drain is running; try again when it has ended"),
         _ => error,
     }
 }

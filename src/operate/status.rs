@@ -194,7 +194,11 @@ async fn source_reasons(
     let sources = catalog::read(&client, worker.schema(), worker.queue()).await?.tables;
     if let Some(seen) = seen {
         let (replica, address) = (seen.as_ref().map(|(r, there)| (r, there)), address::of(worker.target()));
-        match pairing::look(&client, worker.queue(), &address, replica).await {
+        let looked = match progress::look(&client, worker.queue()).await {
+            Ok(snapshot) => pairing::look(&snapshot, &address, replica).await,
+            Err(e) => Err(e),
+        };
+        match looked {
             Ok(None) => {}
             Ok(Some(divergence)) => drop(reasons.insert("target", format!("{divergence}; the next drain heals it"))),
             Err(e) => drop(reasons.insert("target", e.to_string())),

@@ -105,10 +105,10 @@ pub struct Take<'a> {
 }
 
 /// What was taken.
-#[derive(Debug)]
-pub struct Taking<T> {
-    /// The messages, sorted by id, and what was made of each.
-    pub messages: Vec<(Taken, T)>,
+#[derive(Debug, Default)]
+pub struct Taking {
+    /// The messages, in any order.
+    pub messages: Vec<Taken>,
     /// Whether more could be taken at this snapshot.
     pub has_more: bool,
     /// Whether all WAL up to the position is on disk. Where standbys have to have it too, only a commit tells.
@@ -119,12 +119,12 @@ pub struct Taking<T> {
 
 /// Takes the oldest messages by deleting them, whatever their visibility timeout, at most [`TAKE_BYTES`]. `read` is
 /// called with each while Postgres is at the next.
-pub async fn take<T>(
+pub async fn take(
     client: &Client,
     queue: &QueueName,
     take: Take<'_>,
-    mut read: impl FnMut(&Taken) -> T,
-) -> Result<Taking<T>> {
+    mut read: impl FnMut(&Taken) + Send,
+) -> Result<Taking> {
     let paused = take.paused;
     let sql = take_sql(queue, &take);
     let parameters = [
@@ -139,7 +139,7 @@ pub async fn take<T>(
     ];
     let parameters: [(&(dyn ToSql + Sync), Type); 8] = parameters;
     let mut rows = std::pin::pin!(client.query_typed_raw(&sql, parameters).await?);
-    let mut taking = Taking { messages: Vec::new(), has_more: false, is_flushed: false, large: Vec::new() };
+    let mut taking = Taking::default();
     while let Some(row) = rows.try_next().await? {
         let message = match take.as_bytes {
             true => Taken::of(row.try_get(0)?, row.try_get(1)?),
@@ -148,11 +148,10 @@ pub async fn take<T>(
         if taking.messages.is_empty() {
             taking.large = row.try_get::<_, Option<_>>(4)?.unwrap_or_default();
         }
-        let made = read(&message);
-        taking.messages.push((message, made));
+        read(&message);
+        taking.messages.push(message);
         (taking.has_more, taking.is_flushed) = (row.try_get(2)?, row.try_get(3)?);
     }
-    taking.messages.sort_unstable_by_key(|(message, _)| message.msg_id); // RETURNING has no order
     Ok(taking)
 }
 

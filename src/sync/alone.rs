@@ -2,26 +2,22 @@
 //! one waits for.
 
 use crate::core::error::{Error, Result};
-use crate::core::queue_name::QueueName;
 use crate::postgres::awake::awake;
-use crate::postgres::books::progress;
-use crate::postgres::{Client, rows};
+use crate::postgres::link::Link;
 use std::time::Duration;
-use tokio_postgres::error::SqlState;
 
 /// How long to wait for the step of another worker before tables or indexes are made.
 const MAKING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Does `work` under the single flight.
-pub(super) async fn alone<T>(client: &Client, queue: &QueueName, work: impl Future<Output = Result<T>>) -> Result<T> {
-    rows::begin_waiting(client, MAKING_PATIENCE).await?;
-    progress::wait_for_lock(client, queue).await.map_err(|e| match e.sql_state() {
-        Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry(
+pub(super) async fn alone<T>(link: &dyn Link, work: impl Future<Output = Result<T>>) -> Result<T> {
+    link.begin_waiting(MAKING_PATIENCE).await?;
+    if !link.wait_for_flight().await? {
+        return Err(Error::retry(
             "the replica lacks tables or indexes, and another worker's step takes long; it will be tried again",
-        ),
-        _ => e,
-    })?;
-    let made = awake(client, work).await?;
-    client.commit().await?;
+        ));
+    }
+    let made = awake(|| link.pulse(), work).await?;
+    link.commit().await?;
     Ok(made)
 }

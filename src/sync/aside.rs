@@ -1,7 +1,8 @@
 //! Tables that others have locked: left aside, asked for again after a rest, and told of when it takes long.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Rest before a table that was left aside is asked for again, at first; it doubles.
 const FIRST_REST: Duration = Duration::from_millis(50);

@@ -3,29 +3,29 @@
 //! one takes its locks behind theirs.
 
 use crate::core::error::{Error, Result};
-use crate::postgres::{Client, PgUrl, Purpose};
+use crate::postgres::Purpose;
+use crate::postgres::link::{Connect, Link};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::OnceCell;
-use tokio_postgres::types::Type;
 
 /// Between two looks, and before the first: most steps are over by then. Whoever is seen twice waits for too long.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The second connection of a session, opened when it is first needed.
 pub(super) struct Beside<'a> {
-    postgres: &'a PgUrl,
-    client: OnceCell<Client>,
+    source: &'a dyn Connect,
+    link: OnceCell<Box<dyn Link>>,
     is_waited_for: AtomicBool,
 }
 
 impl<'a> Beside<'a> {
-    pub fn new(postgres: &'a PgUrl) -> Self {
-        Self { postgres, client: OnceCell::new(), is_waited_for: AtomicBool::new(false) }
+    pub fn new(source: &'a dyn Connect) -> Self {
+        Self { source, link: OnceCell::new(), is_waited_for: AtomicBool::new(false) }
     }
 
-    pub async fn client(&self) -> Result<&Client> {
-        self.client.get_or_try_init(|| self.postgres.pinned(Purpose::Beside)).await
+    pub async fn link(&self) -> Result<&dyn Link> {
+        Ok(self.link.get_or_try_init(|| self.source.connect(Purpose::Beside)).await?.as_ref())
     }
 
     /// A step begins.
@@ -65,8 +65,6 @@ impl<'a> Beside<'a> {
     }
 
     async fn look(&self, xid: &str) -> Result<bool> {
-        let sql = include_str!("../../sql/waited_for.sql");
-        let row = self.client().await?.query_typed_one(sql, &[(&xid, Type::TEXT)]).await?;
-        Ok(row.try_get(0)?)
+        self.link().await?.is_waited_for(xid).await
     }
 }

@@ -1,12 +1,14 @@
 //! Stops hammering a side that is down. After some failures in a row it opens: calls are refused at once, until a
 //! rest is over; then one of them tries, and its success closes it. Knows errors and times, asks nobody.
 
-use crate::core::backoff::{Backoff, fraction};
+use crate::core::backoff::Backoff;
+use crate::core::chance::Chance;
 use crate::core::error::{Class, Error, Result};
 use serde::Serialize;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
 
 /// Failed drains in a row after which a side is taken for down: fewer is a restart or a lost connection.
 const MOST_FAILURES: u32 = 5;
@@ -25,7 +27,10 @@ const TRIAL: Duration = Duration::from_secs(1);
 
 /// Refuses calls while a side is down.
 #[derive(Debug, Default)]
-pub struct Circuit(Mutex<State>);
+pub struct Circuit {
+    state: Mutex<State>,
+    chance: Chance,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -92,6 +97,11 @@ pub struct Leave<'a> {
 }
 
 impl Circuit {
+    /// A closed one. Its rests have a random length.
+    pub fn new(chance: Chance) -> Self {
+        Self { state: Mutex::default(), chance }
+    }
+
     /// Leave to call, or the refusal with the last failure and the time to come back.
     pub fn enter(&self) -> Result<Leave<'_>> {
         let mut state = self.state();
@@ -135,7 +145,7 @@ impl Circuit {
             || state.failures >= MOST_FAILURES
             || state.halts >= MOST_HALTS
         {
-            state.rest(error);
+            state.rest(error, self.chance.fraction());
         }
     }
 
@@ -155,17 +165,17 @@ impl Circuit {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
     /// Opens, or rests once more.
-    fn rest(&mut self, error: &Error) {
+    fn rest(&mut self, error: &Error, fraction: f64) {
         let rests = self.open.as_ref().map_or(0, |open| open.rests) + 1;
         let rest = if error.class() == Class::Halt { HALTED_REST } else { REST };
         // A server that names a time is not asked before it.
-        let wait = rest.rest(rests, fraction()).max(error.retry_after().unwrap_or_default());
+        let wait = rest.rest(rests, fraction).max(error.retry_after().unwrap_or_default());
         tracing::error!(
             circuit = "open",
             wait_ms = wait.as_millis() as u64,

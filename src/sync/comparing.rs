@@ -7,7 +7,8 @@ use super::patience::wait_after;
 use super::session::Session;
 use super::worker::Worker;
 use crate::core::error::{Error, Result};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Tries of a comparison without any progress; a page that cannot be read takes some to be narrowed down.
 const COMPARE_ATTEMPTS: u32 = 12;
@@ -38,7 +39,7 @@ impl Worker {
                 Err(e) if comparison.is_lost() => return Err(e),
                 Err(e) => {
                     let left = deadline.saturating_duration_since(Instant::now());
-                    let wait = wait_after(&e, attempt, left).filter(|_| attempt < COMPARE_ATTEMPTS);
+                    let wait = wait_after(&e, attempt, left, &self.chance).filter(|_| attempt < COMPARE_ATTEMPTS);
                     let Some(wait) = wait else { return Err(e) };
                     tracing::warn!(error = %e, attempt, "the comparison was interrupted and goes on");
                     tokio::time::sleep(wait).await;

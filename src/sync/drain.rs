@@ -7,11 +7,10 @@ use super::session::Session;
 use super::step::Outcome;
 use super::worker::Worker;
 use crate::core::error::{Error, Result};
-use crate::postgres::books::{progress, rebuilds};
-use crate::postgres::queue;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 /// How long one call of `/sync` may drain.
 pub const CALL_BUDGET: Duration = Duration::from_secs(25);
@@ -113,7 +112,7 @@ impl Worker {
                 Err(e) => {
                     let left = budget.saturating_sub(started.elapsed());
                     if attempt < ATTEMPTS
-                        && let Some(wait) = wait_after(&e, attempt, left)
+                        && let Some(wait) = wait_after(&e, attempt, left, &self.chance)
                     {
                         tracing::warn!(error = %e, attempt, "the drain failed and is tried again");
                         tokio::time::sleep(wait).await;
@@ -129,7 +128,7 @@ impl Worker {
     /// One connection's worth of steps.
     async fn attempt(&self, deadline: Instant, done: &mut Drained) -> Result<u64> {
         let mut session = Session::open(self).await?;
-        done.queued = answered(queue::depth(&session.client, &self.queue)).await?;
+        done.queued = answered(session.link.depth()).await?;
         self.gate.set_queued(done.queued);
         session.queued = done.queued;
         let result = self.steps(&mut session, None, deadline, done).await;
@@ -152,12 +151,12 @@ impl Worker {
     async fn count_left(&self, session: &Session<'_>, done: &mut Drained) {
         done.queued = session.queued;
         done.rebuilding = session.pending.len() as u64;
-        match answered(queue::counted(&session.client, &self.queue)).await {
+        match answered(session.link.counted()).await {
             Ok(counted) => done.queued = counted.unwrap_or(session.queued),
             Err(e) => tracing::warn!(error = %e, "what is left on the queue cannot be counted"),
         }
         self.gate.set_queued(done.queued);
-        match answered(rebuilds::waiting(&session.client, &self.queue, &self.schema)).await {
+        match answered(session.link.rebuilding()).await {
             Ok(waiting) => done.rebuilding = waiting,
             Err(e) => tracing::warn!(error = %e, "the tables that are to be rebuilt cannot be counted"),
         }
@@ -182,9 +181,11 @@ impl Worker {
             }
             let next = match comparison.as_deref() {
                 Some(comparison) if comparison.is_done() => Next::End,
-                Some(_) if matches!(outcome, Outcome::Throttled) => Next::Rest(self.throttle.wait().max(gap())),
-                Some(_) if session.is_wanted().await? => Next::Rest(gap()),
-                Some(_) if matches!(outcome, Outcome::Busy) => Next::Rest(gap()),
+                Some(_) if matches!(outcome, Outcome::Throttled) => {
+                    Next::Rest(self.throttle.wait().max(gap(&self.chance)))
+                }
+                Some(_) if session.is_wanted().await? => Next::Rest(gap(&self.chance)),
+                Some(_) if matches!(outcome, Outcome::Busy) => Next::Rest(gap(&self.chance)),
                 _ => self.next(session, outcome, calls_here, &mut has_noted).await?,
             };
             done.busy |= matches!(next, Next::GiveUp);
@@ -214,7 +215,7 @@ impl Worker {
             Outcome::Busy if *has_noted => Next::GiveUp,
             Outcome::Busy => {
                 // The other drain reads notes after its last step: either it sees this one, or its lock is free now.
-                progress::wake(&session.client, &self.queue).await?;
+                session.link.wake().await?;
                 *has_noted = true;
                 Next::Once
             }
@@ -224,8 +225,7 @@ impl Worker {
             Outcome::Again | Outcome::Empty { .. } if session.waits_for_locks() => Next::Rest(session.aside.rest()),
             Outcome::Again => Next::Step,
             Outcome::Empty { calls } => {
-                let is_noticed =
-                    progress::calls(&session.client, &self.queue).await? != calls || self.gate.calls() != calls_here;
+                let is_noticed = session.link.calls().await? != calls || self.gate.calls() != calls_here;
                 if is_noticed { Next::Step } else { Next::End }
             }
         })

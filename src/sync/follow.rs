@@ -3,15 +3,14 @@
 //! NOTIFY in each commit would make writers wait for each other (`docs/performance.md`).
 
 use super::session::Session;
-use crate::core::backoff::fraction;
 use crate::core::error::{Class, Result};
-use crate::postgres::queue;
 use crate::sync::drain::CALL_BUDGET;
 use crate::sync::drained::{Drained, Totals};
 use crate::sync::patience::{BACK_OFF, answered};
 use crate::sync::worker::Worker;
 use std::sync::PoisonError;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Wait before the next look when the last one found something.
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
@@ -107,7 +106,8 @@ impl Worker {
             let Err(e) = tried else { continue };
             failures += 1;
             // Somebody has to act first: no hurry.
-            let rest = BACK_OFF.rest(if e.class() == Class::Halt { u32::MAX } else { failures }, fraction());
+            let rest =
+                BACK_OFF.rest(if e.class() == Class::Halt { u32::MAX } else { failures }, self.chance.fraction());
             tokio::time::sleep(e.retry_after().unwrap_or_default().max(rest)).await;
         }
     }
@@ -136,8 +136,7 @@ impl Worker {
         while opened.elapsed() < lifetime(session) && !self.is_stopping() {
             let is_due = Instant::now() >= due;
             // Not while a nuke waits for its turn.
-            let is_wanted =
-                !self.is_to_end() && (is_due || answered(queue::peek(&session.client, &self.queue)).await?);
+            let is_wanted = !self.is_to_end() && (is_due || answered(session.link.peek()).await?);
             let turn = if is_wanted { self.gate.try_enter() } else { None };
             let Some(turn) = turn else {
                 if !is_wanted {
@@ -147,7 +146,7 @@ impl Worker {
                 continue;
             };
             if is_due {
-                session.queued = answered(queue::depth(&session.client, &self.queue)).await?;
+                session.queued = answered(session.link.depth()).await?;
                 self.gate.set_queued(session.queued);
                 due = Instant::now() + WHOLE_STEP;
             }

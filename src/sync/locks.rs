@@ -4,13 +4,10 @@
 
 use super::aside::PATIENCE;
 use super::session::Session;
-use crate::core::error::{Error, Result};
-use crate::postgres::catalog::SourceTable;
-use crate::postgres::{queue, rows};
+use crate::core::error::{Cause, Error, Result};
+use crate::postgres::link::Begun;
 use std::collections::BTreeMap;
-use std::time::Instant;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
+use tokio::time::Instant;
 
 /// Tries in one step to get all locks at once, each after a wait for the table that was locked.
 const TRIES: u32 = 3;
@@ -28,28 +25,22 @@ impl Session<'_> {
         let begun_at = Instant::now();
         let mut tries = 0;
         while tries < TRIES {
-            let locks: Vec<&SourceTable> = self.locked.iter().filter_map(|name| self.sources.get(name)).collect();
-            // One round trip: the second is sent behind the first.
-            let holding = queue::hold(&self.client, &self.worker.queue);
-            let (begun, held) = futures_util::join!(rows::begin(&self.client, &locks, self.server), holding);
-            match (begun, held) {
-                (Ok(()), Ok(())) => {
+            match self.link.begin(&self.locked_sources()).await {
+                Ok(Begun::Locked) => {
                     self.aside.take_back(&self.locked);
                     return Ok(true);
                 }
-                (Ok(()), Err(e)) if is_locked(&e) => {
-                    self.client.rollback().await?;
-                    let free = queue::wait_for(&self.client, &self.worker.queue, self.server.lock_wait).await;
+                Ok(Begun::QueueTaken) => {
+                    let is_free = self.link.wait_for_queue().await?;
                     if begun_at.elapsed() > PATIENCE {
-                        return free.map(|()| false);
+                        return if is_free { Ok(false) } else { Err(queue_locked()) };
                     }
-                    free.or_else(unless_locked)?;
                 }
-                (Err(e), _) if is_locked(&e) => {
+                Ok(Begun::TableTaken) => {
                     self.give_way().await?;
                     tries += 1;
                 }
-                (Err(e), _) | (_, Err(e)) => return Err(self.unlockable(e).await?),
+                Err(e) => return Err(self.unlockable(e).await?),
             }
         }
         Ok(false)
@@ -67,17 +58,14 @@ impl Session<'_> {
         self.paused.iter().map(|(name, problem)| (name.clone(), problem.clone())).chain(late).collect()
     }
 
-    /// Lets go of everything, and waits for a moment for what others have locked. What they keep is left aside.
+    /// Waits for a moment for what others have locked. What they keep is left aside.
     async fn give_way(&mut self) -> Result<()> {
-        self.client.rollback().await?;
         for name in self.blocked().await? {
             let Some(source) = self.sources.get(&name) else { continue };
-            let free = rows::wait_for(&self.client, source, self.server.lock_wait).await;
-            if free.as_ref().is_err_and(is_locked) {
+            if !self.link.wait_for_table(source).await? {
                 self.locked.remove(&name);
                 self.aside.put(&name);
             }
-            free.or_else(unless_locked)?;
         }
         for table in self.aside.untold() {
             tracing::warn!(table, "changes of this table wait on the queue: {LOCKED}");
@@ -88,7 +76,7 @@ impl Session<'_> {
     /// The step met a lock within its transaction, of an index that is being rebuilt, say, or of a message that another
     /// consumer has read: whether to begin again, without the tables that are locked.
     pub(super) async fn leave_locked_aside(&mut self) -> Result<bool> {
-        self.client.rollback().await?;
+        self.link.rollback().await?;
         let blocked = self.blocked().await?;
         for table in &blocked {
             self.locked.remove(table);
@@ -96,44 +84,38 @@ impl Session<'_> {
         }
         let is_worth_a_try = !blocked.is_empty() || self.aside.is_worth_a_try();
         if is_worth_a_try && blocked.is_empty() {
-            tokio::time::sleep(self.server.lock_wait).await;
+            tokio::time::sleep(self.link.lock_wait()).await;
         }
         Ok(is_worth_a_try)
     }
 
     /// Those tables of this step that others have locked against readers, or are about to.
     async fn blocked(&self) -> Result<Vec<String>> {
-        let locked: Vec<&SourceTable> = self.locked.iter().filter_map(|name| self.sources.get(name)).collect();
-        let oids: Vec<u32> = locked.iter().map(|source| source.oid).collect();
-        let sql = include_str!("../../sql/locked_tables.sql");
-        let rows = self.client.query_typed(sql, &[(&oids, Type::OID_ARRAY)]).await?;
-        let found = rows.iter().map(|row| Ok(row.try_get::<_, u32>(0)?)).collect::<Result<Vec<_>>>()?;
-        let is_found = |source: &&SourceTable| found.contains(&source.oid);
-        Ok(locked.into_iter().filter(is_found).map(|source| source.table.name.clone()).collect())
+        self.link.blocked(&self.locked_sources()).await
     }
 
     /// Finds the table that cannot be locked at all, so that the others can go on.
     async fn unlockable(&self, error: Error) -> Result<Error> {
-        if error.sql_state().is_none() {
+        if error.cause().is_none() {
             return Ok(error);
         }
-        self.client.rollback().await?;
+        self.link.rollback().await?;
         for name in &self.locked {
             let Some(source) = self.sources.get(name) else { continue };
-            match rows::wait_for(&self.client, source, self.server.lock_wait).await {
-                Err(e) if !is_locked(&e) => return Ok(e.of_table(name)),
-                _ => {}
+            if let Err(e) = self.link.wait_for_table(source).await {
+                return Ok(e.of_table(name));
             }
         }
         Ok(error)
     }
 }
 
-/// Whether somebody else has a lock that was needed.
-pub(super) fn is_locked(error: &Error) -> bool {
-    error.sql_state() == Some(&SqlState::LOCK_NOT_AVAILABLE)
+fn queue_locked() -> Error {
+    Error::retry("another session keeps a lock on the queue's table that shuts writers out (see pg_locks); it will be tried again, and nothing is lost")
+        .of_postgres("55P03", Cause::Locked)
 }
 
-fn unless_locked(error: Error) -> Result<()> {
-    if is_locked(&error) { Ok(()) } else { Err(error) }
+/// Whether somebody else has a lock that was needed.
+pub(super) fn is_locked(error: &Error) -> bool {
+    error.cause() == Some(Cause::Locked)
 }

@@ -13,6 +13,7 @@ macro_rules! log_step {
 mod alone;
 mod apply;
 mod aside;
+mod attempt;
 mod beside;
 mod chunk;
 pub mod circuit;

@@ -3,42 +3,39 @@
 use super::alone::alone;
 use super::aside::Aside;
 use super::beside::Beside;
-use super::pairing::known::Known;
 use super::pairing::{self, foreign, keys, lacking};
 use super::patience::answered;
 use super::session::Session;
 use super::worker::Worker;
 use crate::core::error::Result;
-use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
 use crate::postgres::books::dead_letters::Supersedable;
-use crate::postgres::books::progress;
-use crate::postgres::books::rebuilds::{self, Reason};
+use crate::postgres::books::rebuilds::Reason;
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::drift::{self, definition_version};
-use crate::postgres::{Client, Purpose, rows};
+use crate::postgres::link::{Known, Link};
+use crate::postgres::{Purpose, drift};
 use crate::replica::inventory::Inventory;
 use crate::replica::{Replica, address};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 impl<'a> Session<'a> {
     /// Connects to both sides and creates what is missing on either. All of it has a limit but the making of tables
     /// and indexes, which takes as long as they are large.
     pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
-        let Found { client, server, known, replica, address, there } = answered(find(worker)).await?;
-        let Known { watch, fingerprint, schema, sources, definition_version } = known;
-        complete(&client, &worker.queue, &replica, &there, &schema).await?;
-        let is_keyed = keys::complete(&client, &worker.queue, &replica, &there, (&schema, &sources)).await?;
+        let Found { link, known, replica, address, there } = answered(find(worker)).await?;
+        let Known { fingerprint, schema, sources, definition_version } = known;
+        complete(link.as_ref(), &replica, &there, &schema).await?;
+        let is_keyed = keys::complete(link.as_ref(), &replica, &there, (&schema, &sources)).await?;
         let now = if is_keyed { &answered(replica.inventory()).await? } else { &there };
-        let drift = answered(drift::check(&client, &worker.queue, &worker.schema, Some(now))).await?;
+        let drift = answered(link.drift(Some(now))).await?;
         drift::warn(&drift);
         let locked = sources.values().filter(|s| s.is_marked());
         let locked = locked.map(|s| s.table.name.clone()).collect();
         Ok(Self {
             worker,
-            client,
+            link,
             replica,
             address,
             has_moved: false,
@@ -47,21 +44,19 @@ impl<'a> Session<'a> {
             locked,
             paused: lacking::told(&sources),
             aside: Aside::default(),
-            server,
             held: BTreeSet::new(),
             dead_letters: Supersedable::default(),
             dead_letters_as_of: vec![0, 0],
             pending: Vec::new(),
             stuck: BTreeSet::new(),
             queued: 0,
-            beside: Arc::new(Beside::new(&worker.postgres)),
+            beside: Arc::new(Beside::new(worker.source.as_ref())),
             ends_caught_up: worker.ends_caught_up,
             is_following: false,
             was_busy: false,
             notes: 0,
             compared: Vec::new(),
             healing: None,
-            watch,
             fingerprint,
             drift,
             definition_version,
@@ -75,8 +70,7 @@ impl<'a> Session<'a> {
 
 /// Both sides, as a drain finds them.
 struct Found {
-    client: Client,
-    server: rows::Server,
+    link: Box<dyn Link>,
     known: Known,
     replica: Replica,
     address: String,
@@ -84,55 +78,47 @@ struct Found {
 }
 
 async fn find(worker: &Worker) -> Result<Found> {
-    let queue = &worker.queue;
-    let client = worker.postgres.pinned(Purpose::Step).await?;
-    let server = rows::Server::ask(&client).await?;
-    progress::ensure(&client, queue).await?;
-    let known = Known::read(&client, worker).await?;
+    let link = worker.source.connect(Purpose::Step).await?;
+    link.ensure().await?;
+    let known = link.known().await?;
     let address = address::of(&worker.target);
     if worker.target.is_missing() {
-        pairing::look(&client, queue, &address, None).await?;
+        pairing::look(&link.look().await?, &address, None).await?;
     }
     let replica = Replica::open(&worker.target).await?;
     let there = replica.inventory().await?;
-    pairing::look(&client, queue, &address, Some((&replica, &there))).await?;
+    // In this order: what is acknowledged is in the replica already.
+    pairing::look(&link.look().await?, &address, Some((&replica, &there))).await?;
     foreign::refuse(worker, &replica, &there, &known.schema).await?;
-    schedule_lost(&client, queue, &there.lost_tables(&known.schema), &known.sources).await?;
-    Ok(Found { client, server, known, replica, address, there })
+    schedule_lost(link.as_ref(), &there.lost_tables(&known.schema), &known.sources).await?;
+    Ok(Found { link, known, replica, address, there })
 }
 
 /// Makes what the replica lacks, under the single flight: an index of a large table takes long, and a server takes a
 /// transaction away that another one waits for.
-async fn complete(
-    client: &Client,
-    queue: &QueueName,
-    replica: &Replica,
-    there: &Inventory,
-    schema: &Schema,
-) -> Result<()> {
+async fn complete(link: &dyn Link, replica: &Replica, there: &Inventory, schema: &Schema) -> Result<()> {
     if replica.lacks(there, schema)?.is_empty() {
         return replica.complete(there, schema).await;
     }
-    alone(client, queue, replica.prepare(schema)).await?;
+    alone(link, replica.prepare(schema)).await?;
     Ok(())
 }
 
 /// Tables that somebody dropped in the replica: before they are made again, and look as if nothing were
 /// missing, their copy is asked for.
 async fn schedule_lost(
-    client: &Client,
-    queue: &QueueName,
+    link: &dyn Link,
     lost: &BTreeSet<String>,
     sources: &BTreeMap<String, SourceTable>,
 ) -> Result<()> {
     if lost.is_empty() {
         return Ok(());
     }
-    let kept = definition_version::kept(client, queue).await?;
+    let kept = link.recorded_definitions().await?;
     let is_copied = |name: &&String| sources.get(*name).is_some_and(SourceTable::can_be_copied);
     let names: Vec<&str> = lost.intersection(&kept).filter(is_copied).map(String::as_str).collect();
     if !names.is_empty() {
-        rebuilds::schedule(client, queue, &names, Reason::Evolve, false).await?;
+        link.schedule(&names, Reason::Evolve, false).await?;
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! How long is waited: for an answer, and before the next try.
 
-use crate::core::backoff::{Backoff, fraction};
+use crate::core::backoff::Backoff;
+use crate::core::chance::Chance;
 use crate::core::error::{Class, Error, Result};
 use std::time::Duration;
 
@@ -14,18 +15,18 @@ pub(super) const BACK_OFF: Backoff = Backoff::new(Duration::from_millis(200), Du
 const MOST_WAIT: Duration = Duration::from_secs(5);
 
 /// A short wait of random length, so that two who wait do not meet again and again.
-pub(super) fn gap() -> Duration {
-    Duration::from_millis(2) + Duration::from_millis(15).mul_f64(fraction())
+pub(super) fn gap(chance: &Chance) -> Duration {
+    Duration::from_millis(2) + Duration::from_millis(15).mul_f64(chance.fraction())
 }
 
 /// How long to wait before the next try; `None` where none is worth it: somebody has to act first, no time is
 /// left, or the other side wants to be left alone for longer than a caller should wait.
-pub(super) fn wait_after(error: &Error, attempt: u32, left: Duration) -> Option<Duration> {
+pub(super) fn wait_after(error: &Error, attempt: u32, left: Duration, chance: &Chance) -> Option<Duration> {
     if !matches!(error.class(), Class::Retry | Class::Unknown) || left.is_zero() {
         return None;
     }
     let asked = error.retry_after().unwrap_or_default();
-    (asked <= MOST_WAIT.min(left)).then(|| BACK_OFF.wait(attempt, fraction()).max(asked).min(left))
+    (asked <= MOST_WAIT.min(left)).then(|| BACK_OFF.wait(attempt, chance.fraction()).max(asked).min(left))
 }
 
 /// Gives up on what does not answer.

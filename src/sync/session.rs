@@ -3,26 +3,26 @@
 use super::aside::Aside;
 use super::beside::Beside;
 use super::worker::Worker;
-use crate::core::error::Result;
-use crate::core::position::{Head, Provenance, new_token};
+use crate::core::error::{Error, Result};
+use crate::core::position::{Head, Provenance};
 use crate::core::schema::Schema;
 use crate::postgres::books::dead_letters::Supersedable;
-use crate::postgres::books::progress;
-use crate::postgres::books::rebuilds::{self, Rebuild};
+use crate::postgres::books::rebuilds::Rebuild;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::drift::Drift;
 use crate::postgres::drift::definition_version::DefinitionVersion;
-use crate::postgres::drift::watch::Watch;
-use crate::postgres::{Client, queue, rows};
+use crate::postgres::link::Link;
+use crate::postgres::queue;
 use crate::replica::Replica;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// What one drain holds: its connections, and what it knows of both sides.
 pub(super) struct Session<'a> {
     pub(super) worker: &'a Worker,
-    pub(super) client: Client,
+    pub(super) link: Box<dyn Link>,
     pub(super) replica: Replica,
     /// Where it is.
     pub(super) address: String,
@@ -39,8 +39,6 @@ pub(super) struct Session<'a> {
     pub(super) paused: BTreeMap<String, String>,
     /// Tables that others have locked, for now.
     pub(super) aside: Aside,
-    /// What of the source's server decides how a step begins.
-    pub(super) server: rows::Server,
     /// Those that are paused which the replica does not take, so that their images stay as well.
     pub(super) held: BTreeSet<String>,
     /// Dead letters that an applied key would supersede.
@@ -67,9 +65,7 @@ pub(super) struct Session<'a> {
     pub(super) compared: Vec<String>,
     /// The epoch that this drain has announced to heal the two sides.
     pub(super) healing: Option<String>,
-    /// How to see whether the catalog has changed.
-    pub(super) watch: Watch,
-    /// What it gave before `sources` was read.
+    /// The catalog's before `sources` was read.
     pub(super) fingerprint: String,
     /// What has drifted, as far as the log has been told.
     pub(super) drift: Vec<Drift>,
@@ -86,7 +82,7 @@ pub(super) struct Session<'a> {
 impl<'a> Session<'a> {
     /// Gives everything back at once; if the connection is gone, Postgres does so by itself.
     pub(super) async fn abandon(&self) {
-        let rollback = tokio::time::timeout(Duration::from_secs(2), self.client.rollback());
+        let rollback = tokio::time::timeout(Duration::from_secs(2), self.link.rollback());
         if !matches!(rollback.await, Ok(Ok(()))) {
             tracing::debug!("the connection is gone; Postgres rolls its transaction back");
         }
@@ -118,19 +114,30 @@ impl<'a> Session<'a> {
 
     /// Gives the step a name that Postgres has committed: for rows that no message names.
     pub(super) async fn name_step(&self) -> Result<Arc<Provenance>> {
-        let name = new_token();
-        progress::name_step(self.other().await?, &self.worker.queue, &name).await?;
+        let name = self.worker.chance.token();
+        self.other().await?.name_step(&name).await?;
         Ok(Arc::new(Provenance::named(name)))
     }
 
     /// The second connection.
-    pub(super) async fn other(&self) -> Result<&Client> {
-        self.beside.client().await
+    pub(super) async fn other(&self) -> Result<&dyn Link> {
+        self.beside.link().await
+    }
+
+    /// Waits until all that the step's snapshot saw is on disk, where a session with `synchronous_commit = off` may have
+    /// committed what a crash could still undo.
+    pub(super) async fn ensure_durable(&self) -> Result<()> {
+        let position = self.link.wal_position().await?;
+        self.other().await?.flush().await?;
+        match self.link.is_flushed(&position).await? {
+            true => Ok(()),
+            false => Err(Error::retry("Postgres has not flushed its WAL yet; it will be tried again")),
+        }
     }
 
     /// Whether another worker has found the queue busy since this step began, and waits for its turn.
     pub(super) async fn is_wanted(&self) -> Result<bool> {
-        Ok(progress::calls(self.other().await?, &self.worker.queue).await? != self.notes)
+        Ok(self.other().await?.calls().await? != self.notes)
     }
 
     /// Marks of this table stay queued; said once a drain.
@@ -144,7 +151,7 @@ impl<'a> Session<'a> {
     /// This table is not rebuilt until somebody acts; said once a drain.
     pub(super) async fn postpone(&mut self, name: &str, problem: &str) -> Result<()> {
         if self.stuck.insert(name.to_owned()) {
-            rebuilds::set_problem(&self.client, &self.worker.queue, name, problem).await?;
+            self.link.set_problem(name, problem).await?;
             if self.pending.iter().any(|r| r.name == name) {
                 tracing::error!(table = name, "this table cannot be rebuilt: {problem}");
             }

@@ -8,18 +8,18 @@ use super::drained::Drained;
 use super::locks::is_locked;
 use super::pairing::Ready;
 use super::session::Session;
-use crate::core::error::Result;
+use crate::core::error::{Cause, Result};
 use crate::core::failpoint;
 use crate::core::position::Head;
 use crate::postgres::awake::awake;
-use crate::postgres::books::dead_letters::{DeadLetter, Supersedable, Superseded};
+use crate::postgres::books::dead_letters::{DeadLetter, Superseded};
 use crate::postgres::books::progress::Snapshot;
-use crate::postgres::books::{dead_letters, progress, rebuilds, retained};
 use crate::postgres::catalog::SourceTable;
 use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::take::reader::{Ended, Reader, Taking};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Batches that are read and not yet being applied: each may hold `budget::MOST_BYTES`.
 const READ_AHEAD: usize = 1;
@@ -64,8 +64,8 @@ impl Session<'_> {
         done: &mut Drained,
     ) -> Result<Outcome> {
         match self.try_step(comparison, deadline, done).await {
-            Err(e) if e.wants_new_snapshot() => {
-                self.client.rollback().await?;
+            Err(e) if e.cause() == Some(Cause::Overtaken) => {
+                self.link.rollback().await?;
                 Ok(Outcome::Again)
             }
             Err(e) if is_locked(&e) => match self.leave_locked_aside().await? {
@@ -74,7 +74,7 @@ impl Session<'_> {
             },
             Err(e) => {
                 let Some(table) = e.table().map(str::to_owned) else { return Err(e) };
-                self.client.rollback().await?;
+                self.link.rollback().await?;
                 if e.is_of_target() {
                     self.held.insert(table.clone());
                 }
@@ -96,11 +96,11 @@ impl Session<'_> {
             Begun::At(snapshot, head) => (snapshot, head),
             Begun::Not(outcome) => return Ok(outcome),
         };
-        let running = Box::pin(awake(&self.client, self.run(&snapshot, head, deadline)));
+        let running = Box::pin(awake(|| self.link.pulse(), self.run(&snapshot, head, deadline)));
         let (mut read, mut applied) = self.beside.unless_waited_for(&snapshot.xid, running).await?;
         if let Ended::Unprepared(tables) = read.ended {
             // What was applied stays in the replica's ledger; the next step acknowledges it.
-            self.client.rollback().await?;
+            self.link.rollback().await?;
             self.prepare_to_read(tables).await?;
             return Ok(Outcome::Again);
         }
@@ -110,7 +110,7 @@ impl Session<'_> {
         self.supersede(&std::mem::take(&mut applied.superseded)).await?;
         let buried = read.large as usize;
         let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
-        dead_letters::dead_letter(&self.client, &self.worker.queue, &dead, &self.dead_letters).await?;
+        self.link.dead_letter(&dead, &self.dead_letters).await?;
         if !dead.is_empty() {
             failpoint::reach(failpoint::BURIED);
         }
@@ -157,19 +157,17 @@ impl Session<'_> {
         }
         // One round trip: the second is sent behind the first; but for one that failed because another worker had it.
         let (locked, seen) = {
-            let (worker, client) = (self.worker, &self.client);
-            let locking = progress::lock(client, &worker.queue);
+            let locking = self.link.lock();
             if self.was_busy {
                 (locking.await?, None)
             } else {
-                let look = self.watch.look(client, &worker.schema, &worker.queue);
-                let (locked, seen) = futures_util::join!(locking, look);
+                let (locked, seen) = futures_util::join!(locking, self.link.fingerprint());
                 (locked?, Some(seen))
             }
         };
         self.was_busy = locked.is_none();
         let Some(snapshot) = locked else {
-            self.client.rollback().await?;
+            self.link.rollback().await?;
             return Ok(Begun::Not(Outcome::Busy));
         };
         failpoint::reach(failpoint::LOCKED);
@@ -192,7 +190,7 @@ impl Session<'_> {
         }
         let seen = match seen {
             Some(seen) => seen?,
-            None => self.watch.look(&self.client, &self.worker.schema, &self.worker.queue).await?,
+            None => self.link.fingerprint().await?,
         };
         if self.has_catalog_changed(&seen).await? {
             return Ok(Begun::Not(Outcome::Again));
@@ -218,11 +216,11 @@ impl Session<'_> {
         }
         // Dead letters that others drop meanwhile do no harm; what is newer has another last id.
         if self.dead_letters_as_of != snapshot.dead {
-            self.dead_letters = Supersedable::read(&self.client, &self.worker.queue).await?;
+            self.dead_letters = self.link.supersedable().await?;
             self.dead_letters_as_of.clone_from(&snapshot.dead);
         }
         self.pending = match snapshot.is_rebuilding {
-            true => rebuilds::pending(&self.client, &self.worker.queue).await?,
+            true => self.link.pending().await?,
             false => Vec::new(),
         };
         // Another worker's schema.json may have more.
@@ -241,7 +239,7 @@ impl Session<'_> {
         let is_ready = read.has_taken_all && !applied.has_displaced && self.is_rebuilt(read) && !self.aside.is_any();
         match comparison {
             Some(comparison) if is_ready => {
-                awake(&self.client, Box::pin(comparison.run(self, snapshot, applied))).await
+                awake(|| self.link.pulse(), Box::pin(comparison.run(self, snapshot, applied))).await
             }
             _ => Ok(Finished { applied, has_saved: false }),
         }
@@ -255,7 +253,7 @@ impl Session<'_> {
         is_comparing: bool,
     ) -> Result<Outcome> {
         self.aside.met_none();
-        self.client.rollback().await?;
+        self.link.rollback().await?;
         Ok(match self.prepare_to_rebuild().await? {
             true => Outcome::Again,
             false if is_throttled => Outcome::Throttled,
@@ -283,7 +281,7 @@ impl Session<'_> {
 
     /// Dead letters whose keys have newer states.
     pub(super) async fn supersede(&self, superseded: &Superseded) -> Result<()> {
-        let dead_letters = dead_letters::supersede(&self.client, &self.worker.queue, superseded).await?;
+        let dead_letters = self.link.supersede(superseded).await?;
         if dead_letters > 0 {
             tracing::info!(letters = dead_letters, "dead letters are superseded: their keys have newer states");
         }
@@ -299,23 +297,22 @@ impl Session<'_> {
         dead: usize,
         done: &mut Drained,
     ) -> Result<()> {
-        let queue = &self.worker.queue;
         self.supersede(&applied.superseded).await?;
-        dead_letters::dead_letter(&self.client, queue, &applied.dead, &self.dead_letters).await?;
+        self.link.dead_letter(&applied.dead, &self.dead_letters).await?;
         for resync in &read.rebuilt {
-            rebuilds::advance(&self.client, queue, resync).await?;
+            self.link.record_rebuild(resync).await?;
         }
         for name in &read.swept {
-            rebuilds::schedule_sweep(&self.client, queue, name).await?;
+            self.link.schedule_sweep(name).await?;
         }
         if let (Some(window), Some(after), false) =
             (self.worker.retention, &snapshot.progress.head, applied.tokens.is_empty())
         {
-            retained::record(&self.client, queue, after, &applied.tokens, &applied.copied, window).await?;
+            self.link.retain(after, &applied.tokens, &applied.copied, window).await?;
         }
-        progress::advance(&self.client, queue, &applied.head, &snapshot.identity, read.is_caught_up()).await?;
+        self.link.advance(&applied.head, &snapshot.identity, read.is_caught_up()).await?;
         failpoint::reach(failpoint::ADVANCED);
-        self.client.commit().await?;
+        self.link.commit().await?;
         failpoint::reach(failpoint::COMMITTED);
         self.worker.rejected.end_step();
         self.worker.slow.end_step();

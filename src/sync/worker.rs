@@ -11,9 +11,11 @@ use super::take::page_sizes::PageSizes;
 use super::take::slow::SlowKeys;
 use super::take::throttle::Throttle;
 use crate::config::Config;
+use crate::core::chance::Chance;
 use crate::core::error::Error;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
+use crate::postgres::link::{Connect, Pg};
 use crate::postgres::{PgUrl, queue};
 use crate::replica::target::Target;
 use std::collections::BTreeMap;
@@ -24,6 +26,10 @@ use std::time::Duration;
 /// A worker: what it replicates, from where, to where.
 pub struct Worker {
     pub(in crate::sync) postgres: PgUrl,
+    /// How a step comes to it.
+    pub(in crate::sync) source: Arc<dyn Connect>,
+    /// Where tokens and waits of random length come from.
+    pub(in crate::sync) chance: Chance,
     pub(in crate::sync) target: Target,
     pub(in crate::sync) schema: Arc<Schema>,
     pub(in crate::sync) queue: QueueName,
@@ -59,9 +65,18 @@ pub struct Worker {
 impl Worker {
     /// A worker for `config`; connects to nothing yet.
     pub fn new(config: Config) -> Self {
+        let Config { postgres, schema, queue, row_bytes, .. } = &config;
+        let (url, schema, queue) = (postgres.clone(), schema.clone(), queue.clone());
+        let source = Arc::new(Pg { url, schema, queue, row_bytes: *row_bytes });
+        Self::over(config, source, Chance::default())
+    }
+
+    /// The same over any source, and with these random numbers: for a simulator.
+    pub fn over(config: Config, source: Arc<dyn Connect>, chance: Chance) -> Self {
         let Config { postgres, target, schema, queue, rows_per_second, retention, row_bytes, adopt } = config;
         Self {
             postgres,
+            source,
             target,
             schema,
             queue,
@@ -80,7 +95,8 @@ impl Worker {
             totals: Mutex::default(),
             failure: Mutex::default(),
             paused: Mutex::default(),
-            circuit: Circuit::default(),
+            circuit: Circuit::new(chance.clone()),
+            chance,
             ends_caught_up: false,
             retention: Some(retention).filter(|window| !window.is_zero()),
             adopt,

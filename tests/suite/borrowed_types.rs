@@ -2,6 +2,7 @@
 //! nobody's cast.
 
 use crate::support::{Db, Home, Path, Rig, config, schema};
+use futures_util::TryStreamExt;
 use pgflume::core::error::Error;
 use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::postgres::PgUrl;
@@ -344,9 +345,9 @@ async fn a_cast_made_between_the_look_and_the_read_is_not_run() {
     let source = catalog.tables.get("k").unwrap();
     client.begin("", "").await.unwrap();
     let keys = ["a", "b"].map(|k| vec![k.to_owned()]);
-    let mut reading = pgflume::postgres::rows::read(&client, source, &keys, true).await.unwrap();
+    let mut reading = Box::pin(pgflume::postgres::rows::read(&client, source, &keys, true).await.unwrap());
     let mut rows = 0;
-    while let Some(found) = reading.next(source).await.unwrap() {
+    while let Some(found) = reading.try_next().await.unwrap() {
         assert!(found.cells.unwrap().is_ok());
         rows += 1;
     }

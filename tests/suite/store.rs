@@ -2,6 +2,7 @@
 
 use crate::support::{Home, PATHS, Path, schema, show};
 use pgflume::core::batch::{ColumnSet, Item, State};
+use pgflume::core::chance::Chance;
 use pgflume::core::error::Class;
 use pgflume::core::position::{Entry, Head, Provenance};
 use pgflume::core::schema::{Schema, Table};
@@ -24,6 +25,10 @@ struct Bench {
     _home: Home,
 }
 
+fn token() -> String {
+    Chance::default().token()
+}
+
 async fn every_store() -> Vec<(String, Bench)> {
     let mut all = Vec::new();
     for path in PATHS {
@@ -39,7 +44,7 @@ async fn every_store() -> Vec<(String, Bench)> {
             };
             let schema = schema(TABLES);
             replica.prepare(&schema).await.unwrap();
-            let head = Head::start("e".into());
+            let head = Head::start("e".into(), token());
             replica.reset(None, &head, "us", None).await.unwrap();
             all.push((format!("{path:?} {encoding:?}"), Bench { replica, head, schema, _home: home }));
         }
@@ -64,7 +69,7 @@ impl Bench {
     }
 
     async fn apply(&mut self, items: Vec<Item>) -> pgflume::core::error::Result<()> {
-        let to = self.head.next();
+        let to = self.head.next(token());
         self.apply_from(&self.head.clone(), &to, items).await?;
         self.head = to;
         Ok(())
@@ -285,7 +290,7 @@ async fn a_batch_from_any_other_head_changes_nothing() {
         ];
         for from in others {
             let items = vec![bench.row("t", vec![Cell::Integer(1), text("wrong")])];
-            let error = bench.apply_from(&from, &from.next(), items).await.unwrap_err();
+            let error = bench.apply_from(&from, &from.next(token()), items).await.unwrap_err();
             assert_eq!(error.class(), Class::Unknown, "{name}: {error}");
         }
         assert_eq!(bench.replica.head().await.unwrap(), Some(now.clone()), "{name}");
@@ -297,15 +302,18 @@ async fn a_batch_from_any_other_head_changes_nothing() {
             "{name}"
         );
         assert_eq!(bench.rows("SELECT caught_up_at, queued FROM _pgflume_freshness").await, ["now|5"], "{name}");
-        let wrong =
-            bench.replica.reset(Some(&start), &Head::start("n".into()), "us", Some(&bench.schema)).await.unwrap_err();
+        let wrong = bench
+            .replica
+            .reset(Some(&start), &Head::start("n".into(), token()), "us", Some(&bench.schema))
+            .await
+            .unwrap_err();
         assert_eq!(wrong.class(), Class::Unknown, "{name}: {wrong}");
         assert_eq!(
-            bench.replica.reset(None, &Head::start("n".into()), "us", None).await.unwrap_err().class(),
+            bench.replica.reset(None, &Head::start("n".into(), token()), "us", None).await.unwrap_err().class(),
             Class::Unknown,
             "{name}"
         );
-        bench.replica.reset(Some(&now), &Head::start("n".into()), "us", Some(&bench.schema)).await.unwrap();
+        bench.replica.reset(Some(&now), &Head::start("n".into(), token()), "us", Some(&bench.schema)).await.unwrap();
         assert_eq!(bench.rows("SELECT count(*) FROM t").await, ["0"], "{name}");
     }
 }

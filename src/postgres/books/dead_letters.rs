@@ -296,6 +296,21 @@ struct Tracked {
     covered: BTreeSet<MarkedKey>,
 }
 
+/// A letter as far as newer states of its keys would supersede it.
+#[derive(Debug, Clone)]
+pub struct Covering {
+    /// Its id.
+    pub id: i64,
+    /// The id that its message had in the queue.
+    pub msg_id: Option<i64>,
+    /// The table.
+    pub table: String,
+    /// The keys that it concerns.
+    pub keys: BTreeSet<MarkedKey>,
+    /// Those that have a newer state.
+    pub covered: BTreeSet<MarkedKey>,
+}
+
 /// What became of letters.
 #[derive(Debug, Default)]
 pub struct Superseded {
@@ -315,7 +330,7 @@ impl Supersedable {
              order by msg_id limit $1",
             queue.dead_table()
         );
-        let mut found = Known::default();
+        let mut letters = Vec::new();
         for row in client.query_typed(&sql, &[(&SUPERSEDABLE, Type::INT8)]).await? {
             let texts = |i: usize| Ok::<_, Error>(row.try_get::<_, Option<&str>>(i)?.map(str::to_owned));
             let (msg_id, table, keys, covered) = (texts(1)?, texts(2)?, texts(3)?, texts(4)?);
@@ -325,9 +340,16 @@ impl Supersedable {
             };
             let covered = covered.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
             let msg_id = msg_id.and_then(|id| id.parse().ok());
-            found.add(row.try_get(0)?, msg_id, &table.unwrap_or_default(), keys, covered);
+            letters.push(Covering { id: row.try_get(0)?, msg_id, table: table.unwrap_or_default(), keys, covered });
         }
-        Ok(Self { known: Arc::new(found), covered: BTreeMap::new() })
+        Ok(Self::of(letters))
+    }
+
+    /// These letters.
+    pub fn of(letters: impl IntoIterator<Item = Covering>) -> Self {
+        let mut known = Known::default();
+        letters.into_iter().for_each(|letter| known.add(letter));
+        Self { known: Arc::new(known), covered: BTreeMap::new() }
     }
 
     /// The letters of the very key that `letter` is of.
@@ -342,7 +364,8 @@ impl Supersedable {
         let key: Option<MarkedKey> = letter.key.iter().flatten().cloned().collect();
         let keys = letter.keys.iter().cloned().chain(key.filter(|key| !key.is_empty())).collect();
         let table = letter.table.as_deref().unwrap_or_default();
-        Arc::make_mut(&mut self.known).add(place as i64, letter.msg_id, table, keys, BTreeSet::new());
+        let (id, msg_id, table) = (place as i64, letter.msg_id, table.to_owned());
+        Arc::make_mut(&mut self.known).add(Covering { id, msg_id, table, keys, covered: BTreeSet::new() });
     }
 
     /// There is a newer state of this key: of the message `newer`, or, without, the row as it is.
@@ -397,15 +420,9 @@ impl Supersedable {
 }
 
 impl Known {
-    fn add(
-        &mut self,
-        id: i64,
-        msg_id: Option<i64>,
-        table: &str,
-        keys: BTreeSet<MarkedKey>,
-        covered: BTreeSet<MarkedKey>,
-    ) {
-        let by_key = self.by_key.entry(table.to_owned()).or_default();
+    fn add(&mut self, letter: Covering) {
+        let Covering { id, msg_id, table, keys, covered } = letter;
+        let by_key = self.by_key.entry(table).or_default();
         for key in &keys {
             by_key.entry(key.clone()).or_default().push(self.dead_letters.len());
         }

@@ -1,7 +1,7 @@
 //! All SQL of `pgflume.progress`, the row beside the queue whose lock is the single flight: how far the replica
 //! is, as acknowledged, and what this Postgres is. Takes a client; knows nothing of messages.
 
-use crate::core::error::{Error, Result};
+use crate::core::error::{Cause, Error, Result};
 use crate::core::position::{Entry, Fate, Head, Identity, Progress};
 use crate::core::queue_name::QueueName;
 use crate::postgres::installing::{SCHEMA, guarded};
@@ -86,8 +86,8 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
     }
     if !has_progress {
         let bookkeeping = include_str!("../../../sql/bookkeeping.sql");
-        create(client, bookkeeping).await.map_err(|e| match e.sql_state() {
-            Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Error::halt(
+        create(client, bookkeeping).await.map_err(|e| match e.sqlstate() {
+            Some("42501") => Error::halt(
                 "this version keeps more in Postgres than the last one, and this role may not make it: run `pgflume setup` of this version as the owner",
             ),
             _ => e,
@@ -159,7 +159,7 @@ fn exclusively(sql: &str) -> String {
 /// Takes the single flight: the snapshot with the progress row locked, or `None` if somebody has it.
 pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>> {
     match read(client, queue, "for update nowait").await {
-        Err(e) if e.sql_state() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(None),
+        Err(e) if e.cause() == Some(Cause::Locked) => Ok(None),
         other => other.map(Some),
     }
 }

@@ -288,8 +288,7 @@ impl Finding<'_> {
 /// Syntax, names, types, mutability; not a missing right or a lock.
 fn blames_the_condition(error: &Error) -> bool {
     error
-        .sql_state()
-        .map(tokio_postgres::error::SqlState::code)
+        .sqlstate()
         .is_some_and(|code| code != "42501" && ["42", "22", "0A"].iter().any(|class| code.starts_with(class)))
 }
 

@@ -33,7 +33,9 @@ pub async fn among_texts(
 ) -> Result<Vec<usize>> {
     // One walk through the table for all of them.
     client.batch_execute("set local enable_seqscan = on; set local enable_hashjoin = on").await?;
-    positions(client, &texts_sql(source, filtered), source, keys).await
+    let found = positions(client, &texts_sql(source, filtered), source, keys).await?;
+    client.batch_execute("set local enable_seqscan = off; set local enable_hashjoin = off").await?;
+    Ok(found)
 }
 
 /// Fails with a data error where Postgres cannot even read `key` as one: then no row can have it.

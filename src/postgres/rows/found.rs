@@ -10,6 +10,8 @@ pub struct Found {
     pub position: usize,
     /// The key as SQLite has it.
     pub key: Result<Key, Unfit>,
+    /// Bytes that Postgres sent for it.
+    pub bytes: usize,
     /// The cells of the row under it, if there is one; its own key may be written differently.
     pub cells: Option<Result<Vec<Cell>, Unfit>>,
 }

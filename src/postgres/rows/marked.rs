@@ -9,24 +9,31 @@ use crate::core::error::Result;
 use crate::core::message::MarkedKey;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::{Client, RowStream};
-use futures_util::TryStreamExt;
+use futures_util::Stream;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use tokio_postgres::types::{ToSql, Type};
 
 /// Rows as they come, one for each key that is asked for, in any order.
-pub struct Reading {
+struct Marked<'a> {
+    source: &'a SourceTable,
     rows: Pin<Box<RowStream>>,
     span: Option<Span>,
     is_over: bool,
-    /// Bytes of the rows so far.
-    pub bytes: usize,
+    /// Bytes of rows of which nothing was told yet.
+    bytes: usize,
 }
 
 /// Starts reading the rows under `keys`.
 ///
 /// With `may_span`, keys that lie close together are read as one range: rows between them that nobody asked for are
 /// read, too, and what is wrong with one of them is an error.
-pub async fn read(client: &Client, source: &SourceTable, keys: &[MarkedKey], may_span: bool) -> Result<Reading> {
+pub async fn read<'a>(
+    client: &Client,
+    source: &'a SourceTable,
+    keys: &[MarkedKey],
+    may_span: bool,
+) -> Result<impl Stream<Item = Result<Found>> + Send + use<'a>> {
     let span = if may_span { Span::of(source, keys) } else { None };
     let rows = match &span {
         Some(span) => span.read(client, source).await?,
@@ -37,24 +44,28 @@ pub async fn read(client: &Client, source: &SourceTable, keys: &[MarkedKey], may
             Box::pin(client.query_typed_raw(&read_sql(source), parameters.collect::<Vec<_>>()).await?)
         }
     };
-    Ok(Reading { rows, span, is_over: false, bytes: 0 })
+    Ok(Marked { source, rows, span, is_over: false, bytes: 0 })
 }
 
-impl Reading {
-    /// The next key; `None` after the last.
-    pub async fn next(&mut self, source: &SourceTable) -> Result<Option<Found>> {
+impl Stream for Marked<'_> {
+    type Item = Result<Found>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             let wants_row = !self.is_over && !self.span.as_ref().is_some_and(Span::has_row);
-            let row = if wants_row { self.rows.try_next().await? } else { None }.map(SourceRow::from);
+            let row = if wants_row { ready!(self.rows.as_mut().poll_next(context)).transpose()? } else { None };
+            let row = row.map(SourceRow::from);
             self.is_over |= wants_row && row.is_none();
             self.bytes += row.as_ref().map_or(0, |row| row.raw_size_bytes());
+            let source = self.source;
             let found = match (&mut self.span, row) {
                 (Some(span), row) => span.found(source, row)?,
                 (None, Some(row)) => Some(decode(source, &row)?),
                 (None, None) => None,
             };
             if found.is_some() || self.is_over {
-                return Ok(found);
+                let bytes = std::mem::take(&mut self.bytes);
+                return Poll::Ready(found.map(|found| Ok(Found { bytes, ..found })));
             }
         }
     }
@@ -101,5 +112,5 @@ fn decode(source: &SourceTable, row: &SourceRow) -> Result<Found> {
         Some(_) => Some(cells(source, row, 2 + width)?),
         None => None,
     };
-    Ok(Found { position, key, cells })
+    Ok(Found { position, key, bytes: 0, cells })
 }

@@ -12,14 +12,14 @@ pub mod page;
 mod size;
 mod span;
 
-pub use begin::{Server, begin, begin_waiting, wait_for};
+pub use begin::{LONGEST_LOCK_WAIT, Server, begin, begin_waiting, wait_for};
 pub use cells::{SourceRow, Unfit};
 pub use expression::expression;
 pub use found::Found;
-pub use marked::{Reading, read};
+pub use marked::read;
 pub use size::note_large;
 
-use crate::core::error::{Error, Result};
+use crate::core::error::Result;
 use crate::core::value::Cell;
 use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
@@ -27,18 +27,22 @@ use cells::{cells, values};
 use first::first;
 use tokio_postgres::types::Type;
 
-/// Waits until all WAL up to now is on disk: what the snapshot saw, where a session with
-/// `synchronous_commit = off` may have committed what a crash could still undo. `other` is a second connection
-/// that can commit, and so flush.
-pub async fn ensure_durable(client: &Client, other: &Client) -> Result<()> {
-    let lsn: String = first(client, "select pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text", &[]).await?;
+/// All WAL up to now.
+pub async fn wal_position(client: &Client) -> Result<String> {
+    first(client, "select pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text", &[]).await
+}
+
+/// Commits, and so flushes all WAL up to now: a session with `synchronous_commit = off` may have committed what a crash
+/// could still undo.
+pub async fn flush(client: &Client) -> Result<()> {
     let flush = "set local synchronous_commit = on; select pg_catalog.pg_logical_emit_message(true, 'pgflume', '')";
-    other.batch_execute(flush).await?;
+    Ok(client.batch_execute(flush).await?)
+}
+
+/// Whether WAL is on disk up to there.
+pub async fn is_flushed(client: &Client, position: &str) -> Result<bool> {
     let flushed = "select pg_catalog.pg_current_wal_flush_lsn() >= $1::pg_catalog.text::pg_catalog.pg_lsn";
-    if first(client, flushed, &[(&lsn, Type::TEXT)]).await? {
-        return Ok(());
-    }
-    Err(Error::retry("Postgres has not flushed its WAL yet; it will be tried again"))
+    first(client, flushed, &[(&position, Type::TEXT)]).await
 }
 
 /// Whether the table has no row that is replicated, at this snapshot.

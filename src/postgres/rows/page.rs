@@ -10,8 +10,11 @@ use crate::core::schema::{ColumnType, quote};
 use crate::core::value::binary::Wire;
 use crate::core::value::{Cell, Key};
 use crate::postgres::catalog::SourceTable;
+use crate::postgres::error::of_rows;
 use crate::postgres::{Client, RowStream};
+use futures_util::Stream;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -20,17 +23,75 @@ pub type Cursor = Vec<String>;
 
 /// Which rows to read: those after one key, up to another, at most so many.
 #[derive(Debug, Clone, Copy)]
-pub struct Range<'a> {
+struct Range<'a> {
     /// The last key that is not wanted; `None`: from the start.
-    pub after: Option<&'a Cursor>,
+    after: Option<&'a Cursor>,
     /// The last key that is wanted; `None`: to the end.
-    pub up_to: Option<&'a Cursor>,
+    up_to: Option<&'a Cursor>,
     /// Most rows.
-    pub rows: i64,
+    rows: i64,
 }
 
-/// Starts reading the rows of a range that are replicated, in the order of the key's index.
-pub async fn read(client: &Client, source: &SourceTable, range: Range<'_>) -> Result<Pin<Box<RowStream>>> {
+/// Starts reading a page: the next rows after a place, at most `rows` of the table's, in the order of the key's index.
+pub async fn read<'a>(
+    client: &Client,
+    source: &'a SourceTable,
+    after: Option<&Cursor>,
+    rows: i64,
+) -> Result<PageReader<'a>> {
+    let boundary = if wants_boundary(source) { boundary(client, source, after, rows).await? } else { None };
+    let stream = within(client, source, Range { after, up_to: boundary.as_ref(), rows }).await?;
+    Ok(PageReader { source, stream, rows, read: 0, after: after.cloned(), boundary, last: None, is_over: false })
+}
+
+/// A page as it comes.
+pub struct PageReader<'a> {
+    source: &'a SourceTable,
+    stream: Pin<Box<RowStream>>,
+    rows: i64,
+    read: i64,
+    after: Option<Cursor>,
+    boundary: Option<Cursor>,
+    last: Option<SourceRow>,
+    is_over: bool,
+}
+
+impl Stream for PageReader<'_> {
+    type Item = Result<Result<(Key, Vec<Cell>), Unfit>>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let row = match ready!(self.stream.as_mut().poll_next(context)) {
+            Some(Ok(row)) => SourceRow::from(row),
+            Some(Err(e)) => return Poll::Ready(Some(Err(of_rows(e.into())))),
+            None => {
+                self.is_over = true;
+                return Poll::Ready(None);
+            }
+        };
+        let decoded = decode(self.source, &row);
+        (self.read, self.last) = (self.read + 1, Some(row));
+        Poll::Ready(Some(decoded))
+    }
+}
+
+impl PageReader<'_> {
+    /// The place of the row that came last, or when all have come, the place behind which the next page begins.
+    pub fn place(&self) -> Result<Option<Cursor>> {
+        match (&self.boundary, &self.last) {
+            (Some(boundary), _) if self.is_over => Ok(Some(boundary.clone())),
+            (_, Some(row)) => cursor(self.source, row).map(Some),
+            (_, None) => Ok(self.after.clone()),
+        }
+    }
+
+    /// Whether the table ends with it, when all have come.
+    pub fn is_last(&self) -> bool {
+        if wants_boundary(self.source) { self.boundary.is_none() } else { self.read < self.rows }
+    }
+}
+
+/// Starts reading the rows of a range that are replicated.
+async fn within(client: &Client, source: &SourceTable, range: Range<'_>) -> Result<Pin<Box<RowStream>>> {
     let table = &source.table;
     let filter = table.filter.as_ref().map(|f| format!("(\n{f}\n)"));
     let select: Vec<_> = places(source).into_iter().chain(values(source)).collect();
@@ -56,19 +117,19 @@ pub async fn boundary(
 }
 
 /// Whether [`boundary`] is worth its second look at the index.
-pub fn wants_boundary(source: &SourceTable) -> bool {
+fn wants_boundary(source: &SourceTable) -> bool {
     source.table.filter.is_some() && compares_rows(source)
 }
 
-/// Converts one row of [`read`].
-pub fn decode(source: &SourceTable, row: &SourceRow) -> Result<Result<(Key, Vec<Cell>), Unfit>> {
+/// Converts one row of [`within`].
+fn decode(source: &SourceTable, row: &SourceRow) -> Result<Result<(Key, Vec<Cell>), Unfit>> {
     let first = if is_plain(source) { 0 } else { source.order.len() };
     let cells = cells(source, row, first)?;
     Ok(cells.map(|cells| (source.table.key.iter().map(|&i| cells[i].clone()).collect(), cells)))
 }
 
-/// The place of one row of [`read`].
-pub fn cursor(source: &SourceTable, row: &Row) -> Result<Cursor> {
+/// The place of one row of [`within`].
+fn cursor(source: &SourceTable, row: &Row) -> Result<Cursor> {
     if is_plain(source) {
         let text = |i: usize, raw: Option<Raw<'_>>| raw.and_then(|raw| source.columns[i].wire.key_text(raw.0));
         source.order.iter().map(|&i| Ok(text(i, row.try_get(i)?).unwrap_or_default())).collect()

@@ -56,7 +56,8 @@ impl Span {
         let key = |position: usize| Ok(vec![Cell::Integer(self.keys[position])]);
         let Some(row) = &self.row else {
             let position = self.next;
-            let found = (position < self.keys.len()).then(|| Found { position, key: key(position), cells: None });
+            let found =
+                (position < self.keys.len()).then(|| Found { position, key: key(position), bytes: 0, cells: None });
             self.next += 1;
             return Ok(found);
         };
@@ -67,14 +68,14 @@ impl Span {
         };
         if self.keys.get(self.next).is_some_and(|key| *key < id) {
             self.next += 1;
-            return Ok(Some(Found { position: self.next - 1, key: key(self.next - 1), cells: None }));
+            return Ok(Some(Found { position: self.next - 1, key: key(self.next - 1), bytes: 0, cells: None }));
         }
         self.next += usize::from(self.keys.get(self.next) == Some(&id));
         let Some(position) = self.next.checked_sub(1).filter(|position| self.keys[*position] == id) else {
             self.row = None;
             return Ok(None);
         };
-        let found = Found { position, key: key(position), cells: Some(cells(source, row, 0)?) };
+        let found = Found { position, key: key(position), bytes: 0, cells: Some(cells(source, row, 0)?) };
         self.row = None;
         Ok(Some(found))
     }

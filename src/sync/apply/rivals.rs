@@ -8,7 +8,6 @@ use crate::core::error::{Class, Error, Result};
 use crate::core::message;
 use crate::core::schema::Table;
 use crate::core::value::{Cell, Key};
-use crate::postgres::books::dead_letters;
 use crate::replica::{Replica, Work};
 use crate::sync::session::Session;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -138,5 +137,5 @@ async fn mark(session: &Session<'_>, displaced: &[(Arc<Table>, Key, Key)]) -> Re
             "rows of the replica have values of its own primary key that are other rows' by now: they make way, and are read again"
         );
     }
-    dead_letters::send_again(session.other().await?, &session.worker.queue, &messages).await
+    session.other().await?.send_again(&messages).await
 }

@@ -18,8 +18,8 @@ use crate::sync::chunk::Chunk;
 use crate::sync::session::Session;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::sync::mpsc::Receiver;
+use tokio::time::Instant;
 
 /// Applies.
 pub(in crate::sync) struct Writer<'s> {
@@ -193,7 +193,7 @@ impl<'s> Writer<'s> {
     ) -> Result<()> {
         let started = Instant::now();
         let entry = Entry {
-            head: self.report.head.next(),
+            head: self.report.head.next(self.session.worker.chance.token()),
             parent: self.report.head.token.clone(),
             xid: self.snapshot.xid.clone(),
             lsn: self.snapshot.lsn.clone(),

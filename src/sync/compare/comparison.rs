@@ -8,7 +8,6 @@ use crate::core::failpoint;
 use crate::core::message::MarkedKey;
 use crate::core::position::Head;
 use crate::core::value::Key;
-use crate::postgres::books::comparisons;
 use crate::postgres::books::comparisons::{Pass, Phase};
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::catalog::SourceTable;
@@ -25,8 +24,9 @@ use crate::sync::take::absent::{Absent, absent};
 use crate::sync::take::pages::{SWEEP_KEYS, key_of, texts_of};
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Bytes of a row of a table that was never analyzed: a guess on the small side, so that a sample is not too small.
 const ROW_BYTES: i64 = 50;
@@ -247,11 +247,10 @@ impl Comparison {
         let pass = match self.options.sample {
             None => Pass::default(),
             Some(share) => {
-                let size = page::size_of(&session.client, source).await?;
+                let size = session.link.size(source).await?;
                 let rows = size.rows.unwrap_or(size.bytes / ROW_BYTES).max(1_000);
                 self.quota = Some((rows as f64 * share).ceil() as i64);
-                comparisons::load(&session.client, &session.worker.queue, &source.table.name, &source.ordering())
-                    .await?
+                session.link.comparison(&source.table.name, &source.ordering()).await?
             }
         };
         self.began = (pass == Pass::default()).then(Instant::now);
@@ -264,12 +263,11 @@ impl Comparison {
         let name = &source.table.name;
         let is_whole = pass.phase == Phase::Done;
         let is_kept = self.options.target.is_none() && (is_whole || self.options.sample.is_some());
-        let (client, queue) = (&session.client, &session.worker.queue);
         if is_kept && is_whole {
             let seconds = self.began.map(|began| began.elapsed().as_secs_f64());
-            comparisons::finish(client, queue, name, &pass, seconds).await?;
+            session.link.finish_comparison(name, &pass, seconds).await?;
         } else if is_kept {
-            comparisons::save(client, queue, name, &pass, &source.ordering()).await?;
+            session.link.record_comparison(name, &pass, &source.ordering()).await?;
         }
         self.table(name).is_whole |= is_whole;
         if is_whole || self.quota.is_some_and(|quota| quota <= 0) {

@@ -5,15 +5,12 @@ use crate::core::error::Result;
 use crate::core::message;
 use crate::core::message::{MarkedKey, Message};
 use crate::core::value::Key;
-use crate::postgres::books::dead_letters;
 use crate::postgres::books::dead_letters::Dead;
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::rows;
-use crate::sync::fault::{Fault, STATEMENT_TIME, limited};
 use crate::sync::session::Session;
 use crate::sync::take::pages::key_of;
+use futures_util::TryStreamExt;
 use std::collections::BTreeSet;
-use std::time::Instant;
 
 /// Marked keys read at once.
 const KEYS: usize = 500;
@@ -32,7 +29,7 @@ impl Exempt {
     pub async fn of(session: &Session<'_>, source: &SourceTable) -> Result<Self> {
         let mut exempt = Self::default();
         let mut doubtful = Vec::new();
-        for letter in dead_letters::of_table(&session.client, &session.worker.queue, &source.table.name).await? {
+        for letter in session.link.letters_of(&source.table.name).await? {
             match letter {
                 Dead::Target(key) => drop(exempt.keys.insert(key_of(source, &key))),
                 Dead::Key(key) => doubtful.push(key),
@@ -69,34 +66,12 @@ impl Exempt {
 
     /// Adds those whose rows do not fit; `false` where Postgres cannot read one of them.
     async fn add(&mut self, session: &Session<'_>, source: &SourceTable, keys: &[MarkedKey]) -> Result<bool> {
-        let limit = session.worker.statement_time;
-        session.client.batch_execute(&limited("savepoint pgflume_read", limit)).await?;
-        let since = Instant::now();
-        let found: Result<Vec<_>> = async {
-            let (mut reading, mut all) = (rows::read(&session.client, source, keys, false).await?, Vec::new());
-            while let Some(found) = reading.next(source).await? {
-                all.push(found);
-            }
-            Ok(all)
+        let reading = async { session.link.read(source, keys, false).await?.try_collect::<Vec<_>>().await };
+        let Ok(found) = session.attempt(source, reading).await? else { return Ok(false) };
+        for row in found.into_iter().filter(|f| matches!(f.cells, Some(Err(_))) || f.key.is_err()) {
+            self.marked.extend(keys.get(row.position).cloned());
+            self.keys.extend(row.key.ok());
         }
-        .await;
-        match found {
-            Ok(found) => {
-                session.client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
-                for row in found.into_iter().filter(|f| matches!(f.cells, Some(Err(_))) || f.key.is_err()) {
-                    self.marked.extend(keys.get(row.position).cloned());
-                    self.keys.extend(row.key.ok());
-                }
-                Ok(true)
-            }
-            Err(e) => match Fault::of(&e, since, limit) {
-                Fault::Row | Fault::Slow => {
-                    session.client.batch_execute("rollback to savepoint pgflume_read").await?;
-                    Ok(false)
-                }
-                Fault::Table => Err(e.of_rows().of_table(&source.table.name)),
-                Fault::Other => Err(e.of_rows()),
-            },
-        }
+        Ok(true)
     }
 }

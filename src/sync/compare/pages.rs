@@ -5,17 +5,15 @@ use crate::core::batch::{ColumnSet, Item, State};
 use crate::core::error::{Error, Result};
 use crate::core::message::MarkedKey;
 use crate::core::value::{Cell, Key};
-use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::rows::page::Range;
-use crate::postgres::rows::{SourceRow, page};
+use crate::postgres::rows::page;
 use crate::sync::apply::budget::MOST_BYTES;
-use crate::sync::fault::{Fault, STATEMENT_TIME, limited};
 use crate::sync::session::Session;
 use crate::sync::take::pages::key_of;
 use futures_util::TryStreamExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// Rows compared by one request.
 pub(in crate::sync) const CHUNK_ROWS: usize = 10_000;
@@ -94,29 +92,19 @@ pub(in crate::sync) async fn read_pages(
     share: Share,
     sender: mpsc::Sender<Part>,
 ) -> Result<PagesRead> {
-    let client = &session.client;
     let sizes = &session.worker.page_sizes;
     let mut all = PagesRead::default();
     loop {
         let started = Instant::now();
-        let rows = sizes.of(client, source).await?.min((quota - all.rows).max(1)).min(PAGE_ROWS);
+        let rows = sizes.of(session.link.as_ref(), source).await?.min((quota - all.rows).max(1)).min(PAGE_ROWS);
         let mut page = PagesRead { cursor: cursor.clone(), ..PagesRead::default() };
-        match read_page(session, source, rows, &sender, &mut page).await {
+        match session.attempt(source, read_page(session, source, rows, &sender, &mut page)).await? {
             Ok(()) if !page.is_end && (2..PAGE_ROWS).contains(&rows) => sizes.tune(source, rows, started.elapsed()),
             Ok(()) => {}
-            Err(e) => {
-                match Fault::of(&e, started, session.worker.statement_time) {
-                    Fault::Row | Fault::Slow => {}
-                    Fault::Table => return Err(e.of_rows().of_table(&source.table.name)),
-                    Fault::Other => return Err(e.of_rows()),
-                }
-                client.batch_execute("rollback to savepoint pgflume_read").await?;
-                if rows == 1 {
-                    sizes.forget(source);
-                    page = pass_over(client, source, cursor.as_ref(), &sender).await?;
-                } else {
-                    sizes.set(source, rows / 4); // it goes on behind what was sent of the page
-                }
+            Err(_) if rows > 1 => sizes.set(source, rows / 4), // it goes on behind what was sent of the page
+            Err(_) => {
+                sizes.forget(source);
+                page = pass_over(session, source, cursor.as_ref(), &sender).await?;
             }
         }
         all.rows += page.rows;
@@ -135,44 +123,29 @@ async fn read_page(
     sender: &mpsc::Sender<Part>,
     done: &mut PagesRead,
 ) -> Result<()> {
-    let client = &session.client;
-    client.batch_execute(&limited("savepoint pgflume_read", session.worker.statement_time)).await?;
     let after = done.cursor.clone();
-    let boundary = match page::wants_boundary(source) {
-        true => page::boundary(client, source, after.as_ref(), rows).await?,
-        false => None,
-    };
-    let range = Range { after: after.as_ref(), up_to: boundary.as_ref(), rows };
-    let mut stream = page::read(client, source, range).await?;
+    let mut page = session.link.page(source, after.as_ref(), rows).await?;
     let columns: ColumnSet = (0..source.table.columns.len()).collect();
-    let (mut part, mut bytes, mut read, mut last) = (Part::default(), 0, 0, None);
-    while let Some(row) = stream.try_next().await?.map(SourceRow::from) {
+    let (mut part, mut bytes, mut read) = (Part::default(), 0, 0);
+    while let Some(row) = page.try_next().await? {
         read += 1;
-        match page::decode(source, &row)? {
+        match row {
             Ok((key, cells)) => {
                 bytes += cells.iter().map(Cell::bytes).sum::<usize>();
                 let state = State::Row { columns: columns.clone(), cells, replace: false };
                 part.items.push(Item { table: source.table.clone(), key, state, images: Vec::new() });
             }
-            Err(_) => part.unfit.push(unfit_key(source, &page::cursor(source, &row)?)),
+            Err(_) => part.unfit.push(unfit_key(source, &page.place()?.unwrap_or_default())),
         }
         // Only a row that fits may end a part: the next one begins behind it.
         let is_full = part.items.len() >= CHUNK_ROWS || bytes >= MOST_BYTES;
         if is_full && part.unfit.is_empty() {
             send(sender, std::mem::take(&mut part)).await?;
-            (done.rows, done.cursor) = (read, Some(page::cursor(source, &row)?));
+            (done.rows, done.cursor) = (read, page.place()?);
             bytes = 0;
         }
-        last = Some(row);
     }
-    drop(stream);
-    client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
-    let is_end = if page::wants_boundary(source) { boundary.is_none() } else { read < rows };
-    let cursor = match (boundary, last) {
-        (Some(boundary), _) => Some(boundary),
-        (None, Some(row)) => Some(page::cursor(source, &row)?),
-        (None, None) => after,
-    };
+    let (cursor, is_end) = (page.place()?, page.is_last());
     part.ends = match &cursor {
         Some(cursor) if !is_end => Ends::At(key_of(source, &page::marked(source, cursor))),
         _ => Ends::Table,
@@ -184,12 +157,12 @@ async fn read_page(
 
 /// The next row cannot be read at all.
 async fn pass_over(
-    client: &Client,
+    session: &Session<'_>,
     source: &SourceTable,
     after: Option<&Vec<String>>,
     sender: &mpsc::Sender<Part>,
 ) -> Result<PagesRead> {
-    let Some(cursor) = page::boundary(client, source, after, 1).await? else { return Err(moved()) };
+    let Some(cursor) = session.link.next_place(source, after).await? else { return Err(moved()) };
     let unfit = unfit_key(source, &cursor);
     let ends = Ends::At(unfit.1.clone());
     send(sender, Part { items: Vec::new(), unfit: vec![unfit], ends }).await?;

@@ -2,22 +2,19 @@
 //! the first batch. Where rows have to go for its sake, the table is copied again where it can be.
 
 use crate::core::error::{Class, Error, Result};
-use crate::core::queue_name::QueueName;
 use crate::core::schema::{Schema, Table, ddl};
-use crate::postgres::Client;
-use crate::postgres::books::rebuilds;
 use crate::postgres::books::rebuilds::Reason;
 use crate::postgres::catalog::SourceTable;
+use crate::postgres::link::Link;
 use crate::replica::Replica;
 use crate::replica::inventory::Inventory;
 use crate::sync::alone::alone;
 use std::collections::BTreeMap;
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Makes what is missing, and drops what another key has left. Whether anything was done.
 pub(in crate::sync) async fn complete(
-    client: &Client,
-    queue: &QueueName,
+    link: &dyn Link,
     replica: &Replica,
     there: &Inventory,
     (schema, sources): (&Schema, &BTreeMap<String, SourceTable>),
@@ -29,10 +26,10 @@ pub(in crate::sync) async fn complete(
     for table in there.keyless(schema) {
         let surplus = replica.count_surplus(table).await?;
         if surplus > 0 {
-            announce(client, queue, table, sources.get(&table.name), surplus).await?;
+            announce(link, table, sources.get(&table.name), surplus).await?;
         }
     }
-    alone(client, queue, make_all(replica, schema)).await?;
+    alone(link, make_all(replica, schema)).await?;
     Ok(true)
 }
 
@@ -50,13 +47,7 @@ async fn make_all(replica: &Replica, schema: &Schema) -> Result<()> {
 }
 
 /// Asks for the copy before rows go: an answer that is lost must not leave a gap that nobody fills.
-async fn announce(
-    client: &Client,
-    queue: &QueueName,
-    table: &Table,
-    source: Option<&SourceTable>,
-    surplus: i64,
-) -> Result<()> {
+async fn announce(link: &dyn Link, table: &Table, source: Option<&SourceTable>, surplus: i64) -> Result<()> {
     let name = table.name.as_str();
     if source.is_some_and(SourceTable::can_be_copied) {
         tracing::warn!(
@@ -64,7 +55,7 @@ async fn announce(
             rows = surplus,
             "rows of the replica share their key with a younger one, or have none: they go, and the table is copied again"
         );
-        return rebuilds::schedule(client, queue, &[name], Reason::Evolve, false).await;
+        return link.schedule(&[name], Reason::Evolve, false).await;
     }
     tracing::warn!(
         table = name,

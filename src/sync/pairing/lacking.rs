@@ -1,20 +1,8 @@
 //! Columns that `schema.json` names and a table that can be looked at does not have: mistyped, or dropped. The
 //! replica does not get them, because nobody would take them away again; a captured table waits.
 
-use crate::core::schema::Schema;
 use crate::postgres::catalog::SourceTable;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-
-/// The definition that the replica gets.
-pub(in crate::sync) fn without(schema: Arc<Schema>, sources: &BTreeMap<String, SourceTable>) -> Arc<Schema> {
-    let lacking: BTreeMap<String, Vec<String>> = sources
-        .iter()
-        .filter(|(_, source)| !source.lacking.is_empty())
-        .map(|(name, source)| (name.clone(), source.lacking.clone()))
-        .collect();
-    if lacking.is_empty() { schema } else { Arc::new(schema.without(&lacking)) }
-}
 
 /// Says which, and gives the captured tables among them, which wait, each with its problem.
 pub(in crate::sync) fn told(sources: &BTreeMap<String, SourceTable>) -> BTreeMap<String, String> {

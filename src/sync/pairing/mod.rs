@@ -4,24 +4,21 @@
 
 pub(super) mod foreign;
 pub(super) mod keys;
-pub(super) mod known;
 pub(super) mod lacking;
 mod reshape;
 
 use crate::core::error::{Class, Error, Result};
 use crate::core::message::Message;
-use crate::core::position::{Head, Standing, new_token};
-use crate::core::queue_name::QueueName;
+use crate::core::position::{Head, Standing};
 use crate::core::reconcile::{Decision, Divergence, Here, Obstacle, Replay};
 use crate::core::schema::Schema;
 use crate::core::{failpoint, message, reconcile};
+use crate::postgres::Purpose;
 use crate::postgres::awake::awake;
-use crate::postgres::books::dead_letters::Supersedable;
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::books::rebuilds::Reason;
-use crate::postgres::books::{progress, rebuilds, retained};
+use crate::postgres::link::Link;
 use crate::postgres::queue::Taken;
-use crate::postgres::{Client, Purpose, catalog, queue, rows};
 use crate::replica::inventory::Inventory;
 use crate::replica::{Replica, address};
 use crate::sync::drained::Drained;
@@ -30,7 +27,6 @@ use crate::sync::worker::Worker;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio_postgres::error::SqlState;
 
 /// How long `/nuke` waits for a drain that is running.
 const RESET_PATIENCE: Duration = Duration::from_secs(20);
@@ -48,14 +44,12 @@ pub(in crate::sync) enum Ready {
 
 /// Refuses a replica that is not this queue's before anything of it is changed, and says what a step would heal. What
 /// is found without the lock may be over by the time that it is read; a step looks again under it.
+/// `snapshot` was taken before: what is acknowledged in it is in the replica already.
 pub(crate) async fn look(
-    client: &Client,
-    queue: &QueueName,
+    snapshot: &Snapshot,
     address: &str,
     replica: Option<(&Replica, &Inventory)>,
 ) -> Result<Option<Divergence>> {
-    // In this order: what is acknowledged is in the replica already.
-    let snapshot = progress::look(client, queue).await?;
     let here = snapshot.here(address);
     let read = |is_plain| standing(replica, is_plain);
     let decided = |there: &Standing| reconcile::decide_on(&snapshot.progress, here, there);
@@ -102,6 +96,10 @@ impl Snapshot {
 }
 
 impl Session<'_> {
+    fn start(&self, epoch: String) -> Head {
+        Head::start(epoch, self.worker.chance.token())
+    }
+
     /// Compares the acknowledged position with the replica's and acts on the difference.
     pub(in crate::sync) async fn agree(&mut self, snapshot: &Snapshot, done: &mut Drained) -> Result<Ready> {
         let there = self.replica.standing().await?;
@@ -109,16 +107,15 @@ impl Session<'_> {
             Decision::GoOn(head) => self.go_on(snapshot, head, &there).await,
             Decision::Pair => self.pair(snapshot, there.head.as_ref()).await,
             Decision::Adopt(head) => {
-                let queue = &self.worker.queue;
-                progress::pair(&self.client, queue, &head, &snapshot.identity, &self.address).await?;
+                self.link.pair(&head, &snapshot.identity, &self.address).await?;
                 match snapshot.progress.refills {
                     // Another worker may have rebuilt tables after the announcement, and a nuke emptied them then.
-                    true => rebuilds::restart(&self.client, queue).await?,
+                    true => self.link.restart_rebuilds().await?,
                     // A nuke that leaves them empty, and was cut short.
-                    false => rebuilds::cancel(&self.client, queue).await?,
+                    false => self.link.cancel_rebuilds().await?,
                 }
                 failpoint::reach(failpoint::PAIRED);
-                self.client.commit().await?;
+                self.link.commit().await?;
                 tracing::info!(epoch = head.epoch, "the queue is paired with the replica");
                 Ok(Ready::Again)
             }
@@ -143,7 +140,7 @@ impl Session<'_> {
         }
         let remembered = snapshot.progress.address.as_ref();
         if remembered != Some(&self.address) {
-            progress::move_to(&self.client, &self.worker.queue, &self.address).await?;
+            self.link.move_to(&self.address).await?;
             if remembered.is_some() && !std::mem::replace(&mut self.has_moved, true) {
                 tracing::warn!("the replica is at another address than before; nothing that it has was lost");
             }
@@ -162,9 +159,9 @@ impl Session<'_> {
             return Ok(Ready::Again);
         }
         if let Some(epoch) = self.healing.clone().filter(|epoch| snapshot.progress.next_epoch.as_ref() == Some(epoch)) {
-            self.replica.reset(head, &Head::start(epoch), &snapshot.owner, None).await?;
+            self.replica.reset(head, &self.start(epoch), &snapshot.owner, None).await?;
             failpoint::reach(failpoint::RESET);
-            self.client.rollback().await?;
+            self.link.rollback().await?;
             return Ok(Ready::Again);
         }
         if !self.sources.values().any(|s| s.unpageable().is_none()) {
@@ -173,12 +170,12 @@ impl Session<'_> {
         if reconcile::is_half_nuked(&snapshot.progress, head) {
             return self.finish_nuke(snapshot, head).await;
         }
-        let (queue, epoch) = (&self.worker.queue, new_token());
-        progress::announce(&self.client, queue, &epoch, &self.address, true).await?;
-        progress::note_healing(&self.client, queue, divergence.name()).await?;
+        let epoch = self.worker.chance.token();
+        self.link.announce(&epoch, &self.address, true).await?;
+        self.link.note_healing(divergence.name()).await?;
         let names: Vec<&str> = self.sources.keys().map(String::as_str).collect();
-        rebuilds::schedule(&self.client, queue, &names, Reason::Healed(divergence.name()), false).await?;
-        self.client.commit().await?;
+        self.link.schedule(&names, Reason::Healed(divergence.name()), false).await?;
+        self.link.commit().await?;
         failpoint::reach(failpoint::ANNOUNCED);
         tracing::error!(
             divergence = divergence.name(),
@@ -193,17 +190,17 @@ impl Session<'_> {
     /// it: it is at the first one's epoch, which nobody remembers.
     async fn finish_nuke(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<Ready> {
         let Some(epoch) = snapshot.progress.next_epoch.clone() else { return Ok(Ready::Again) };
-        let to = Head::start(epoch);
+        let to = self.start(epoch);
         let work = self.replica.reset(head, &to, &snapshot.owner, Some(&self.schema));
-        awake(&self.client, work).await?;
+        awake(|| self.link.pulse(), work).await?;
         failpoint::reach(failpoint::RESET);
-        self.client.rollback().await?;
+        self.link.rollback().await?;
         Ok(Ready::Again)
     }
 
     async fn refuse(&self, divergence: Divergence, obstacle: Obstacle) -> Result<Error> {
         // Whoever lost the single flight meanwhile has compared an old position with a new one.
-        self.client.batch_execute("select 1").await?;
+        self.link.ping().await?;
         Ok(refusal(divergence, obstacle))
     }
 
@@ -211,19 +208,18 @@ impl Session<'_> {
     /// put back on the queue, and the progress back to where the replica is.
     async fn replay(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<bool> {
         let (Some(head), Some(acknowledged)) = (head, &snapshot.progress.head) else { return Ok(false) };
-        let queue = &self.worker.queue;
-        let kept = retained::steps(&self.client, queue, &head.epoch).await?;
+        let kept = self.link.retained(&head.epoch).await?;
         let Some(Replay { from_seq, copied }) = reconcile::replay(head, acknowledged, &kept) else { return Ok(false) };
-        if !retained::can_put_back(&self.client, queue, &head.epoch, from_seq).await? {
+        if !self.link.can_put_back(&head.epoch, from_seq).await? {
             return Ok(false);
         }
-        let messages = retained::put_back(&self.client, queue, &head.epoch, from_seq).await?;
+        let messages = self.link.put_back(&head.epoch, from_seq).await?;
         let copied: Vec<&str> = copied.iter().map(String::as_str).collect();
-        rebuilds::schedule(&self.client, queue, &copied, Reason::Healed(Divergence::Behind.name()), false).await?;
-        progress::advance(&self.client, queue, head, &snapshot.identity, false).await?;
-        progress::note_healing(&self.client, queue, "behind, caught up from kept messages").await?;
-        progress::forget_compared(&self.client, queue).await?;
-        self.client.commit().await?;
+        self.link.schedule(&copied, Reason::Healed(Divergence::Behind.name()), false).await?;
+        self.link.advance(head, &snapshot.identity, false).await?;
+        self.link.note_healing("behind, caught up from kept messages").await?;
+        self.link.forget_compared().await?;
+        self.link.commit().await?;
         tracing::error!(
             batches = acknowledged.seq - head.seq,
             messages,
@@ -235,7 +231,7 @@ impl Session<'_> {
 
     /// Dead letters that are older than images which the replica has.
     async fn supersede_by(&self, taken: &[Taken]) -> Result<()> {
-        let mut dead_letters = Supersedable::read(&self.client, &self.worker.queue).await?;
+        let mut dead_letters = self.link.supersedable().await?;
         if dead_letters.is_empty() {
             return Ok(());
         }
@@ -251,14 +247,13 @@ impl Session<'_> {
 
     /// Others have taken messages off the queue: what changed meanwhile can only be found by copying.
     pub(in crate::sync) async fn heal_losses(&self) -> Result<()> {
-        let queue = &self.worker.queue;
-        let losses = progress::take_losses(&self.client, queue).await?;
+        let losses = self.link.take_losses().await?;
         // One that cannot be read now waits with its problem.
         let captured = self.sources.values().filter(|s| s.captured);
         let names: Vec<&str> = captured.map(|s| s.table.name.as_str()).collect();
-        rebuilds::schedule(&self.client, queue, &names, Reason::Healed(LOSSES), false).await?;
-        progress::note_healing(&self.client, queue, LOSSES).await?;
-        self.client.commit().await?;
+        self.link.schedule(&names, Reason::Healed(LOSSES), false).await?;
+        self.link.note_healing(LOSSES).await?;
+        self.link.commit().await?;
         tracing::error!(
             ?losses,
             tables = names.len(),
@@ -271,14 +266,14 @@ impl Session<'_> {
     async fn pair(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<Ready> {
         match &snapshot.progress.next_epoch {
             None => {
-                progress::announce(&self.client, &self.worker.queue, &new_token(), &self.address, true).await?;
-                self.client.commit().await?;
+                self.link.announce(&self.worker.chance.token(), &self.address, true).await?;
+                self.link.commit().await?;
                 failpoint::reach(failpoint::ANNOUNCED);
             }
             Some(epoch) => {
-                self.replica.reset(head, &Head::start(epoch.clone()), &snapshot.owner, None).await?;
+                self.replica.reset(head, &self.start(epoch.clone()), &snapshot.owner, None).await?;
                 failpoint::reach(failpoint::RESET);
-                self.client.rollback().await?;
+                self.link.rollback().await?;
             }
         }
         Ok(Ready::Again)
@@ -294,13 +289,12 @@ impl Session<'_> {
         done: &mut Drained,
     ) -> Result<Result<Ready, Divergence>> {
         let ledger = self.replica.ledger_between(from, to).await?;
-        let fates = progress::fates(&self.client, &self.worker.queue, &ledger).await?;
+        let fates = self.link.fates(&ledger).await?;
         if let Err(divergence) = reconcile::ahead(from, to, &ledger, &fates) {
             return Ok(Err(divergence));
         }
         let images: Vec<i64> = ledger.iter().flat_map(|entry| entry.images.iter().copied()).collect();
-        let queue = &self.worker.queue;
-        let taken = queue::acknowledge(&self.client, queue, &images, self.worker.keeps()).await?;
+        let taken = self.link.acknowledge(&images, self.worker.keeps()).await?;
         self.supersede_by(&taken).await?;
         let messages = taken.len() as u64;
         // Of which tables it has rows that no message names is not known: a replica that falls back behind them is
@@ -308,12 +302,12 @@ impl Session<'_> {
         let is_named = ledger.iter().all(|entry| !entry.provenance.is_empty());
         if let Some(window) = self.worker.retention.filter(|_| is_named) {
             let tokens: Vec<String> = ledger.iter().map(|entry| entry.head.token.clone()).collect();
-            retained::record(&self.client, queue, from, &tokens, &BTreeSet::new(), window).await?;
+            self.link.retain(from, &tokens, &BTreeSet::new(), window).await?;
         }
-        progress::advance(&self.client, queue, to, &snapshot.identity, false).await?;
-        progress::move_to(&self.client, queue, &self.address).await?;
+        self.link.advance(to, &snapshot.identity, false).await?;
+        self.link.move_to(&self.address).await?;
         failpoint::reach(failpoint::LATE);
-        self.client.commit().await?;
+        self.link.commit().await?;
         done.processed += messages;
         tracing::warn!(
             batches = ledger.len(),
@@ -333,45 +327,42 @@ pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     let replica = Replica::open(&worker.target).await?;
     let address = address::of(&worker.target);
     foreign::refuse(worker, &replica, &replica.inventory().await?, &worker.schema).await?;
-    let client = worker.postgres.pinned(Purpose::Nuke).await?;
-    progress::ensure(&client, &worker.queue).await?;
-    let sources = match refill {
-        true => catalog::read(&client, &worker.schema, &worker.queue).await?.tables,
-        false => BTreeMap::new(),
-    };
+    let link = worker.source.connect(Purpose::Nuke).await?;
+    link.ensure().await?;
+    let sources = if refill { link.known().await?.sources } else { BTreeMap::new() };
     let refilled: Vec<&str> =
         sources.values().filter(|s| s.unpageable().is_none()).map(|s| s.table.name.as_str()).collect();
-    let epoch = new_token();
-    locked(worker, &client).await?;
+    let epoch = worker.chance.token();
+    locked(worker, link.as_ref()).await?;
     if let Some(id) = request
-        && progress::is_redeemed(&client, id).await?
+        && link.is_redeemed(id).await?
     {
-        client.rollback().await?;
+        link.rollback().await?;
         return Ok(Nuked::Replayed);
     }
-    progress::announce(&client, &worker.queue, &epoch, &address, refill).await?;
+    link.announce(&epoch, &address, refill).await?;
     // Before the tables are emptied: a nuke that is cut short is finished by a drain, which only pairs.
-    rebuilds::schedule(&client, &worker.queue, &refilled, Reason::Nuke, false).await?;
-    client.commit().await?;
+    link.schedule(&refilled, Reason::Nuke, false).await?;
+    link.commit().await?;
     failpoint::reach(failpoint::ANNOUNCED);
 
-    let snapshot = locked(worker, &client).await?;
+    let snapshot = locked(worker, link.as_ref()).await?;
     if snapshot.progress.next_epoch.as_deref() != Some(epoch.as_str()) {
         return Err(Error::retry("another nuke came in between; try again"));
     }
     // In the transaction that ends with the nuke: one that fails may be tried again with the same id.
     if let Some(id) = request
-        && !progress::redeem(&client, id).await?
+        && !link.redeem(id).await?
     {
-        client.rollback().await?;
+        link.rollback().await?;
         return Ok(Nuked::Replayed);
     }
-    let head = awake(&client, empty(&replica, worker, &snapshot, epoch)).await?;
-    progress::pair(&client, &worker.queue, &head, &snapshot.identity, &address).await?;
-    rebuilds::cancel(&client, &worker.queue).await?;
-    rebuilds::schedule(&client, &worker.queue, &refilled, Reason::Nuke, true).await?;
+    let head = awake(|| link.pulse(), empty(&replica, worker, &snapshot, epoch)).await?;
+    link.pair(&head, &snapshot.identity, &address).await?;
+    link.cancel_rebuilds().await?;
+    link.schedule(&refilled, Reason::Nuke, true).await?;
     failpoint::reach(failpoint::PAIRED);
-    client.commit().await?;
+    link.commit().await?;
     let epoch = head.epoch;
     tracing::warn!(epoch, ?refilled, "the replica was nuked: its tables are empty and follow schema.json");
     Ok(Nuked::Done)
@@ -388,7 +379,7 @@ async fn empty(replica: &Replica, worker: &Worker, snapshot: &Snapshot, epoch: S
         }
         other => other?,
     };
-    let head = Head::start(epoch);
+    let head = Head::start(epoch, worker.chance.token());
     replica.reset(from.as_ref(), &head, &snapshot.owner, Some(&worker.schema)).await?;
     failpoint::reach(failpoint::RESET);
     Ok(head)
@@ -416,14 +407,10 @@ pub enum Nuked {
 }
 
 /// Begins a transaction that holds the single flight, waiting for a drain to end.
-async fn locked(worker: &Worker, client: &Client) -> Result<Snapshot> {
+async fn locked(worker: &Worker, link: &dyn Link) -> Result<Snapshot> {
     let _waiting = waiting(worker);
-    rows::begin_waiting(client, RESET_PATIENCE).await?;
-    progress::wait_for_lock(client, &worker.queue).await.map_err(|e| match e.sql_state() {
-        Some(&SqlState::LOCK_NOT_AVAILABLE) => Error::retry("a drain is running; try again when it has ended"),
-        _ => e,
-    })?;
-    let snapshot = progress::lock(client, &worker.queue).await?;
+    link.begin_waiting(RESET_PATIENCE).await?;
+    let snapshot = if link.wait_for_flight().await? { link.lock().await? } else { None };
     snapshot.ok_or_else(|| Error::retry("a drain is running; try again when it has ended"))
 }
 

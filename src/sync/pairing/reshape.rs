@@ -2,14 +2,12 @@
 //! kept by another definition than this worker's. The latter gets the columns that it lacks, and the tables
 //! concerned are copied again. Drops nothing.
 
-use super::known::Known;
 use crate::core::error::{Class, Result};
 use crate::core::failpoint;
 use crate::core::position::Head;
-use crate::postgres::books::rebuilds;
 use crate::postgres::books::rebuilds::Reason;
-use crate::postgres::drift::definition_version;
-use crate::postgres::{Client, drift};
+use crate::postgres::drift;
+use crate::postgres::link::{Known, Link};
 use crate::replica::change;
 use crate::replica::change::Change;
 use crate::sync::alone::alone;
@@ -19,15 +17,13 @@ use std::collections::BTreeMap;
 impl Session<'_> {
     /// Whether DDL came since the catalog was read, by what the step has `seen` of it; then it has been read again.
     pub(in crate::sync) async fn has_catalog_changed(&mut self, seen: &str) -> Result<bool> {
-        let (worker, client) = (self.worker, &self.client);
         if seen == self.fingerprint {
             return Ok(false);
         }
-        client.rollback().await?;
+        self.link.rollback().await?;
         tracing::info!("the catalog has changed: the definitions of the tables are read again");
-        let Known { watch, fingerprint, schema, sources, definition_version } = Known::read(client, worker).await?;
-        (self.watch, self.fingerprint, self.sources, self.definition_version) =
-            (watch, fingerprint, sources, definition_version);
+        let Known { fingerprint, schema, sources, definition_version } = self.link.known().await?;
+        (self.fingerprint, self.sources, self.definition_version) = (fingerprint, sources, definition_version);
         self.head = None; // which tables are captured is told to the replica
         if schema != self.schema {
             self.lacks_columns = self.replica.prepare(&schema).await?.lacks_columns(&schema);
@@ -43,7 +39,7 @@ impl Session<'_> {
     /// Says in the log what has drifted since it was last told. What the replica has is left out: nobody but this
     /// worker alters it.
     async fn tell_drift(&mut self) -> Result<()> {
-        let drift = drift::check(&self.client, &self.worker.queue, &self.worker.schema, None).await?;
+        let drift = self.link.drift(None).await?;
         drift::warn(drift.iter().filter(|one| !self.drift.contains(one)));
         self.drift = drift;
         Ok(())
@@ -57,20 +53,20 @@ impl Session<'_> {
             return self.alter_replica(head).await;
         }
         let mut outgrown = BTreeMap::new();
-        let kept = definition_version::kept(&self.client, &self.worker.queue).await?;
+        let kept = self.link.recorded_definitions().await?;
         for name in self.created.intersection(&kept) {
             outgrown.insert(name.clone(), "the replica no longer had it".to_owned());
         }
-        for grown in self.definition_version.clone().store(&self.client, &self.worker.queue).await? {
+        for grown in self.link.record_definitions(&self.definition_version).await? {
             if grown.is_swept {
                 tracing::warn!(table = grown.table, "rows that are gone are looked for: {}", grown.why);
-                rebuilds::schedule_sweep(&self.client, &self.worker.queue, &grown.table).await?;
+                self.link.schedule_sweep(&grown.table).await?;
             } else {
                 outgrown.insert(grown.table, grown.why);
             }
         }
-        self.copy_again(&self.client, &outgrown).await?;
-        self.client.commit().await?;
+        self.copy_again(self.link.as_ref(), &outgrown).await?;
+        self.link.commit().await?;
         self.created.clear();
         self.head = Some(head);
         Ok(())
@@ -79,8 +75,8 @@ impl Session<'_> {
     /// Adds the columns that the replica lacks, in place of the step: that may take long, and nobody's table is held
     /// meanwhile.
     async fn alter_replica(&mut self, head: Head) -> Result<()> {
-        self.client.rollback().await?;
-        let refused = alone(&self.client, &self.worker.queue, self.add_columns(&head)).await?;
+        self.link.rollback().await?;
+        let refused = alone(self.link.as_ref(), self.add_columns(&head)).await?;
         for (table, problem) in refused {
             self.held.insert(table.clone());
             self.pause(&table, &problem).await?;
@@ -125,7 +121,7 @@ impl Session<'_> {
         Ok(refused)
     }
 
-    async fn copy_again(&self, client: &Client, outgrown: &BTreeMap<String, String>) -> Result<()> {
+    async fn copy_again(&self, link: &dyn Link, outgrown: &BTreeMap<String, String>) -> Result<()> {
         let mut names = Vec::new();
         for (name, why) in outgrown {
             match self.sources.get(name).and_then(|source| source.unpageable()) {
@@ -143,7 +139,7 @@ impl Session<'_> {
             }
         }
         if !names.is_empty() {
-            rebuilds::schedule(client, &self.worker.queue, &names, Reason::Evolve, false).await?;
+            link.schedule(&names, Reason::Evolve, false).await?;
         }
         Ok(())
     }

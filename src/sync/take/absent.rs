@@ -4,12 +4,9 @@
 use crate::core::error::Result;
 use crate::core::value::Key;
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::rows::absent as absence;
-use crate::sync::fault::{Fault, limited};
 use crate::sync::session::Session;
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::time::Instant;
 
 /// Positions among the keys that were asked for.
 #[derive(Debug, Default)]
@@ -31,13 +28,13 @@ pub(in crate::sync) async fn absent(
     let mut todo: Vec<Range<usize>> = std::iter::once(0..texts.len()).collect();
     while let Some(range) = todo.pop().filter(|range| !range.is_empty()) {
         let part = &texts[range.clone()];
-        match tried(session, source, absence::among(&session.client, source, part)).await? {
+        match session.attempt(source, session.link.absent(source, part)).await?.ok() {
             Some(gone) => found.gone.extend(gone.into_iter().map(|i| range.start + i)),
             None if range.len() > 1 => {
                 let middle = range.start + range.len() / 2;
                 todo.extend([middle..range.end, range.start..middle]);
             }
-            None => match tried(session, source, absence::try_key(&session.client, source, &part[0])).await? {
+            None => match session.attempt(source, session.link.try_key(source, &part[0])).await?.ok() {
                 Some(()) => found.doubtful.push(range.start),
                 None => refused.push(range.start),
             },
@@ -61,8 +58,8 @@ async fn look_for_texts(
             break;
         }
         let keys: Vec<_> = places.iter().map(|&place| texts[place].clone()).collect();
-        let look = absence::among_texts(&session.client, source, &keys, filtered);
-        let Some(gone) = tried(session, source, look).await? else {
+        let look = session.link.absent_by_text(source, &keys, filtered);
+        let Ok(gone) = session.attempt(source, look).await? else {
             found.doubtful.append(&mut places);
             break;
         };
@@ -72,25 +69,4 @@ async fn look_for_texts(
     }
     found.gone.sort_unstable();
     Ok(())
-}
-
-/// What a look gave; `None` where it failed at a key or at a row, or took too long. It leaves no setting behind.
-async fn tried<T>(
-    session: &Session<'_>,
-    source: &SourceTable,
-    look: impl Future<Output = Result<T>>,
-) -> Result<Option<T>> {
-    let (client, limit) = (&session.client, session.worker.statement_time);
-    client.batch_execute(&limited("savepoint pgflume_read", limit)).await?;
-    let since = Instant::now();
-    let found = match look.await {
-        Ok(found) => Some(found),
-        Err(e) => match Fault::of(&e, since, limit) {
-            Fault::Row | Fault::Slow => None,
-            Fault::Table => return Err(e.of_rows().of_table(&source.table.name)),
-            Fault::Other => return Err(e.of_rows()),
-        },
-    };
-    client.batch_execute("rollback to savepoint pgflume_read; release savepoint pgflume_read").await?;
-    Ok(found)
 }

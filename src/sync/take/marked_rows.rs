@@ -8,11 +8,13 @@ use crate::core::message::MarkedKey;
 use crate::core::schema::Table;
 use crate::postgres::books::dead_letters::{DeadLetter, Refusal};
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::rows::Reading;
-use crate::postgres::{Client, rows};
-use crate::sync::fault::{Fault, PART_TIME, STATEMENT_TIME, limited, too_slow, unreadable};
+use crate::postgres::link::{Link, Reading, Savepoint};
+use crate::postgres::rows::Found;
+use crate::sync::fault::{Fault, PART_TIME, too_slow, unreadable};
+use futures_util::TryStreamExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Parts of a query that took too long: each may take its time again.
 const SLOW_PARTS: usize = 8;
@@ -20,19 +22,19 @@ const SLOW_PARTS: usize = 8;
 /// A query that was sent, and its rows or its failure.
 struct Asked<'k> {
     keys: &'k [MarkedKey],
-    rows: Result<Reading>,
+    rows: Result<Reading<'k>>,
     since: Instant,
 }
 
 /// Sends the query for `keys`, if there are any.
 async fn ask<'k>(
-    client: &Client,
-    source: &SourceTable,
+    link: &'k dyn Link,
+    source: &'k SourceTable,
     keys: Option<&'k [MarkedKey]>,
     may_span: bool,
 ) -> Option<Asked<'k>> {
     let (keys, since) = (keys?, Instant::now());
-    Some(Asked { keys, rows: rows::read(client, source, keys, may_span).await, since })
+    Some(Asked { keys, rows: link.read(source, keys, may_span).await, since })
 }
 
 /// What is still to be read of a table's marked keys, and how.
@@ -44,19 +46,19 @@ struct Todo<'k> {
     is_narrowing: bool,
 }
 
-impl Reader<'_> {
+impl<'s> Reader<'s> {
     /// Reads `keys` and puts their rows into the batch; while the rows of one query are put there, Postgres is at
     /// the next. A key that it cannot even compare is found by halving.
     pub(in crate::sync) async fn read(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
         let quick = self.dead_letter_slow(source, keys);
         let keys = quick.as_deref().unwrap_or(keys);
-        let client = &self.session.client;
+        let session = self.session;
+        let link = session.link.as_ref();
         let may_span = self.session.worker.budget.knows_small(&source.table.name);
         let mut todo = Todo { parts: vec![keys], may_span, is_narrowing: false };
         let first = self.cut(source, &mut todo.parts);
-        let open = limited("savepoint pgflume_read", self.session.worker.statement_time);
-        let (opened, mut asked) =
-            futures_util::join!(client.batch_execute(&open), ask(client, source, first, may_span));
+        let opening = link.savepoint(Savepoint::Read, Some(session.worker.statement_time));
+        let (opened, mut asked) = futures_util::join!(opening, ask(link, source, first, may_span));
         opened?;
         while let Some(Asked { keys, rows, since }) = asked.take() {
             // Only where it is known how large rows are.
@@ -64,7 +66,7 @@ impl Reader<'_> {
             let is_ahead = self.session.worker.budget.knows(&source.table.name) && !todo.is_narrowing && !is_late;
             let ahead = if is_ahead { self.cut(source, &mut todo.parts) } else { None };
             let (done, next) =
-                futures_util::join!(self.put_all(source, keys, rows), ask(client, source, ahead, todo.may_span));
+                futures_util::join!(self.put_all(source, keys, rows), ask(link, source, ahead, todo.may_span));
             match done {
                 Ok(()) => asked = next,
                 Err(e) => {
@@ -77,8 +79,7 @@ impl Reader<'_> {
                 asked = self.ask_next(source, &mut todo).await?;
             }
         }
-        client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
-        Ok(())
+        link.release(Savepoint::Read).await
     }
 
     /// Whether the step has had its time: then the keys that are left are put aside.
@@ -92,13 +93,17 @@ impl Reader<'_> {
     }
 
     /// The next query, with as much time as its keys are given.
-    async fn ask_next<'k>(&self, source: &SourceTable, todo: &mut Todo<'k>) -> Result<Option<Asked<'k>>> {
-        let client = &self.session.client;
+    async fn ask_next<'k>(&self, source: &'k SourceTable, todo: &mut Todo<'k>) -> Result<Option<Asked<'k>>>
+    where
+        's: 'k,
+    {
+        let session = self.session;
+        let link = session.link.as_ref();
         let next = self.cut(source, &mut todo.parts);
         if let (true, Some(keys)) = (todo.is_narrowing, next) {
-            client.batch_execute(&limited("select", self.time_for(keys, true))).await?;
+            link.limit(self.time_for(keys, true)).await?;
         }
-        Ok(ask(client, source, next, todo.may_span).await)
+        Ok(ask(link, source, next, todo.may_span).await)
     }
 
     fn time_for(&self, keys: &[MarkedKey], is_narrowing: bool) -> Duration {
@@ -116,12 +121,11 @@ impl Reader<'_> {
         error: Error,
         since: Instant,
     ) -> Result<()> {
-        let client = &self.session.client;
         let fault = Fault::of(&error, since, self.time_for(keys, todo.is_narrowing));
         match fault {
-            Fault::Other => return Err(error.of_rows()),
-            Fault::Table if !todo.may_span => return Err(error.of_rows().of_table(&source.table.name)),
-            _ => client.batch_execute("rollback to savepoint pgflume_read").await?,
+            Fault::Other => return Err(error),
+            Fault::Table if !todo.may_span => return Err(error.of_table(&source.table.name)),
+            _ => self.session.link.rollback_to(Savepoint::Read).await?,
         }
         if std::mem::take(&mut todo.may_span) {
             todo.parts.push(keys);
@@ -178,13 +182,13 @@ impl Reader<'_> {
         Some(keys)
     }
 
-    async fn put_all(&mut self, source: &SourceTable, keys: &[MarkedKey], reading: Result<Reading>) -> Result<()> {
+    async fn put_all(&mut self, source: &SourceTable, keys: &[MarkedKey], reading: Result<Reading<'_>>) -> Result<()> {
         let columns: ColumnSet = (0..source.table.columns.len()).collect();
         let mut reading = reading?;
-        let mut rows = 0;
+        let (mut rows, mut bytes) = (0, 0);
         let limits = self.session.worker.budget.limits();
-        while let Some(found) = reading.next(source).await? {
-            rows += 1;
+        while let Some(found) = reading.try_next().await? {
+            (rows, bytes) = (rows + 1, bytes + found.bytes);
             let marked =
                 keys.get(found.position).ok_or_else(|| Error::retry("Postgres gave a row that was not asked for"))?;
             self.put(source, &columns, marked, found);
@@ -192,11 +196,11 @@ impl Reader<'_> {
                 self.send(Vec::new(), false).await?;
             }
         }
-        self.session.worker.budget.read(&source.table.name, rows, reading.bytes);
+        self.session.worker.budget.read(&source.table.name, rows, bytes);
         Ok(())
     }
 
-    fn put(&mut self, source: &SourceTable, columns: &ColumnSet, marked: &MarkedKey, found: rows::Found) {
+    fn put(&mut self, source: &SourceTable, columns: &ColumnSet, marked: &MarkedKey, found: Found) {
         let table = &source.table;
         let (key, cells) = match (found.key, found.cells) {
             (Err(unfit), _) | (_, Some(Err(unfit))) => {

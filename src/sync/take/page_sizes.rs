@@ -2,9 +2,8 @@
 //! beside a step and long beside a round trip.
 
 use crate::core::error::Result;
-use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::rows::page;
+use crate::postgres::link::Link;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -55,12 +54,12 @@ pub(in crate::sync) struct PageSizes(Mutex<BTreeMap<String, Pages>>);
 
 impl PageSizes {
     /// Rows of the next page.
-    pub async fn of(&self, client: &Client, source: &SourceTable) -> Result<i64> {
+    pub async fn of(&self, link: &dyn Link, source: &SourceTable) -> Result<i64> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&source.table.name).copied();
         if let Some(pages) = known {
             return Ok(pages.rows);
         }
-        let size = page::size_of(client, source).await?;
+        let size = link.size(source).await?;
         let row_bytes = size.rows.map_or(0, |rows| size.bytes / rows.max(1)).max(1);
         let rows = (FIRST_BYTES / row_bytes).clamp(LEAST_ROWS, FIRST_ROWS);
         self.set(source, rows);

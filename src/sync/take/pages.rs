@@ -12,12 +12,12 @@ use crate::core::value::{Cell, Key, from_text};
 use crate::postgres::books::dead_letters::Refusal;
 use crate::postgres::books::rebuilds::{Phase, Rebuild};
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::rows::page::Range;
-use crate::postgres::rows::{SourceRow, page};
-use crate::sync::fault::{Fault, NO_UTF8_KEY, STATEMENT_TIME, limited, unreadable};
+use crate::postgres::rows::page;
+use crate::sync::attempt::Unreadable;
+use crate::sync::fault::{Fault, NO_UTF8_KEY, unreadable};
 use futures_util::TryStreamExt;
 use std::sync::Arc;
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Rows of one libSQL transaction of a page.
 const BATCH_ROWS: usize = 10_000;
@@ -106,75 +106,49 @@ impl Reader<'_> {
     /// at fault stands alone.
     async fn copy(&mut self, source: &SourceTable, resync: &mut Rebuild, most_rows: i64) -> Result<()> {
         if resync.cursor.is_none() {
-            resync.estimated = page::size_of(&self.session.client, source).await?.rows;
+            resync.estimated = self.session.link.size(source).await?.rows;
         }
         let sizes = &self.session.worker.page_sizes;
-        let rows = sizes.of(&self.session.client, source).await?.min(most_rows);
+        let rows = sizes.of(self.session.link.as_ref(), source).await?.min(most_rows);
         let started = Instant::now();
         let (unfit, dead) = (resync.unfit, self.report.dead.len());
-        match self.copy_page(source, resync, rows).await {
+        match self.session.attempt(source, self.copy_page(source, resync, rows)).await? {
             Ok(copied) => {
                 if copied == rows {
                     sizes.tune(source, rows, started.elapsed());
                 }
                 Ok(())
             }
-            Err(e) => {
+            Err(Unreadable { fault, error }) => {
                 resync.unfit = unfit;
                 self.report.dead.truncate(dead);
-                self.narrow_page(source, resync, rows, e, started).await
+                if rows > 1 {
+                    // Smaller ones, until the row at fault stands alone.
+                    sizes.set(source, rows / if fault == Fault::Slow { SLOW_PARTS } else { 2 });
+                    return Ok(());
+                }
+                self.pass_over(source, resync, &unreadable(&error, fault)).await
             }
         }
     }
 
-    /// A page could not be read: the next one is smaller, or the row at fault stands alone and is passed over.
-    async fn narrow_page(
-        &mut self,
-        source: &SourceTable,
-        resync: &mut Rebuild,
-        rows: i64,
-        error: Error,
-        since: Instant,
-    ) -> Result<()> {
-        let fault = Fault::of(&error, since, self.session.worker.statement_time);
-        match fault {
-            Fault::Other => return Err(error.of_rows()),
-            Fault::Table => return Err(error.of_rows().of_table(&source.table.name)),
-            Fault::Row | Fault::Slow => {}
-        }
-        self.session.client.batch_execute("rollback to savepoint pgflume_read").await?;
-        if rows > 1 {
-            let share = if fault == Fault::Slow { SLOW_PARTS } else { 2 };
-            self.session.worker.page_sizes.set(source, rows / share);
-            return Ok(());
-        }
-        self.pass_over(source, resync, &unreadable(&error, fault)).await
-    }
-
     /// Reads a page and sends it; how many rows were looked at.
     async fn copy_page(&mut self, source: &SourceTable, resync: &mut Rebuild, rows: i64) -> Result<i64> {
-        let client = &self.session.client;
-        client.batch_execute(&limited("savepoint pgflume_read", self.session.worker.statement_time)).await?;
-        let after = resync.cursor.as_ref();
-        let boundary = match page::wants_boundary(source) {
-            true => page::boundary(client, source, after, rows).await?,
-            false => None,
-        };
-        let range = Range { after, up_to: boundary.as_ref(), rows };
         let limits = self.session.worker.budget.limits();
-        let mut stream = page::read(client, source, range).await?;
+        let after = resync.cursor.clone();
+        let mut page = self.session.link.page(source, after.as_ref(), rows).await?;
         let columns: ColumnSet = (0..source.table.columns.len()).collect();
-        let (mut read, mut bytes, mut items, mut last) = (0, 0, Vec::new(), None);
-        while let Some(row) = stream.try_next().await?.map(SourceRow::from) {
+        let (mut read, mut bytes, mut items) = (0, 0, Vec::new());
+        while let Some(row) = page.try_next().await? {
             read += 1;
-            match page::decode(source, &row)? {
+            match row {
                 Ok((key, cells)) => {
                     bytes += cells.iter().map(Cell::bytes).sum::<usize>();
                     let state = State::Row { columns: columns.clone(), cells, replace: false };
                     items.push(Item { table: source.table.clone(), key, state, images: Vec::new() });
                 }
                 Err(unfit) => {
-                    let key = page::marked(source, &page::cursor(source, &row)?);
+                    let key = page::marked(source, &page.place()?.unwrap_or_default());
                     self.bury_unfit(source, resync, &key, Refusal::Value, &unfit.to_string())?;
                 }
             }
@@ -182,17 +156,10 @@ impl Reader<'_> {
                 self.send_items(std::mem::take(&mut items)).await?;
                 bytes = 0;
             }
-            last = Some(row);
         }
-        drop(stream);
-        client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
         self.send_items(items).await?;
-        let is_end = if page::wants_boundary(source) { boundary.is_none() } else { read < rows };
-        resync.cursor = match (boundary, last) {
-            (Some(boundary), _) => Some(boundary),
-            (None, Some(row)) => Some(page::cursor(source, &row)?),
-            (None, None) => resync.cursor.take(),
-        };
+        let is_end = page.is_last();
+        resync.cursor = page.place()?;
         resync.rows += read;
         self.session.worker.throttle.count(if is_end { read } else { rows });
         if is_end {
@@ -204,7 +171,7 @@ impl Reader<'_> {
 
     /// The next row cannot be read at all: its key waits, and the copy goes on behind it.
     async fn pass_over(&mut self, source: &SourceTable, resync: &mut Rebuild, why: &str) -> Result<()> {
-        let Some(cursor) = page::boundary(&self.session.client, source, resync.cursor.as_ref(), 1).await? else {
+        let Some(cursor) = self.session.link.next_place(source, resync.cursor.as_ref()).await? else {
             return Err(Error::retry("the row that could not be read is gone; it will be tried again"));
         };
         let key = page::marked(source, &cursor);

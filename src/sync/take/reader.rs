@@ -4,7 +4,7 @@
 
 use super::parsed::{Intake, Parsed};
 use crate::core::batch::{Batch, Item};
-use crate::core::error::{Error, Result};
+use crate::core::error::{Cause, Error, Result};
 use crate::core::failpoint;
 use crate::core::message::MarkedKey;
 use crate::core::position::Provenance;
@@ -14,17 +14,17 @@ use crate::postgres::books::dead_letters::{DeadLetter, Supersedable, Superseded}
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::books::rebuilds::Rebuild;
 use crate::postgres::catalog::SourceTable;
+use crate::postgres::link::Savepoint;
+use crate::postgres::queue;
 use crate::postgres::queue::Taken;
-use crate::postgres::{queue, rows};
 use crate::sync::chunk::Chunk;
-use crate::sync::fault::{Fault, STATEMENT_TIME, limited};
 use crate::sync::session::Session;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::mpsc::Sender;
-use tokio_postgres::error::SqlState;
+use tokio::time::Instant;
 
 /// How long a step goes on taking: its snapshot holds back vacuum, its locks hold back DDL.
 const STEP_TIME: Duration = Duration::from_secs(2);
@@ -169,11 +169,10 @@ impl<'s> Reader<'s> {
     }
 
     async fn take_all(&mut self) -> Result<()> {
-        let client = &self.session.client;
+        let link = self.session.link.as_ref();
         let paused = self.session.waiting();
         loop {
-            let queue::Taking { messages, has_more, is_flushed, .. } = self.take(&paused).await?;
-            let (messages, parsed): (Vec<_>, VecDeque<_>) = messages.into_iter().unzip();
+            let (queue::Taking { messages, has_more, is_flushed, .. }, parsed) = self.take(&paused).await?;
             let Some(last) = messages.last().map(|message| message.msg_id) else {
                 self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
                 if paused.marks.is_empty() {
@@ -189,18 +188,17 @@ impl<'s> Reader<'s> {
             // Before any row is streamed: a query on a connection whose rows wait would wait with them.
             if !self.is_seen_durable {
                 if !is_flushed {
-                    rows::ensure_durable(client, self.session.other().await?).await?;
+                    self.session.ensure_durable().await?;
                 }
                 self.is_seen_durable = true;
                 failpoint::reach(failpoint::DURABLE);
             }
             // What is paused may be all that is left, or nothing.
-            let is_empty =
-                !has_more && (paused.marks.is_empty() || !queue::has_any(client, &self.session.worker.queue).await?);
+            let is_empty = !has_more && (paused.marks.is_empty() || !link.has_any().await?);
             if !self.groups(is_empty).await? {
                 return Ok(());
             }
-            client.batch_execute("release savepoint pgflume_take").await?;
+            link.release(Savepoint::Take).await?;
             if self.has_postponed {
                 return Ok(());
             }
@@ -215,23 +213,24 @@ impl<'s> Reader<'s> {
         }
     }
 
-    /// Takes what the step may have next. What is too large to be fetched becomes a dead letter on the server.
-    async fn take(&mut self, paused: &queue::Paused<'_>) -> Result<queue::Taking<Parsed>> {
-        let (worker, client) = (self.session.worker, &self.session.client);
+    /// Takes what the step may have next, in order, and what it says. What is too large to be fetched becomes a dead
+    /// letter on the server.
+    async fn take(&mut self, paused: &queue::Paused<'_>) -> Result<(queue::Taking, VecDeque<Parsed>)> {
+        let (worker, link) = (self.session.worker, self.session.link.as_ref());
         let mut as_bytes = false;
         loop {
             let taken = self.try_take(paused, as_bytes).await;
-            let is_no_utf8 = |e: &Error| e.sql_state() == Some(&SqlState::CHARACTER_NOT_IN_REPERTOIRE);
             let large = match taken {
-                Err(e) if !as_bytes && is_no_utf8(&e) => Vec::new(),
-                Ok(taking) if !taking.large.is_empty() => taking.large,
+                Err(e) if !as_bytes && e.cause() == Some(Cause::NoUtf8) => Vec::new(),
+                Ok((taking, _)) if !taking.large.is_empty() => taking.large,
                 taken => return taken,
             };
             as_bytes |= large.is_empty();
-            client.batch_execute("rollback to savepoint pgflume_take; release savepoint pgflume_take").await?;
+            link.rollback_to(Savepoint::Take).await?;
+            link.release(Savepoint::Take).await?;
             if !large.is_empty() {
                 let reason = dead_letters::too_large(worker.row_bytes);
-                let buried = queue::dead_letter_large(client, &worker.queue, &large, &reason).await?;
+                let buried = link.dead_letter_large(&large, &reason).await?;
                 tracing::error!(messages = ?large, "messages become dead letters: {reason}");
                 self.report.messages += buried;
                 self.report.large += buried;
@@ -239,8 +238,12 @@ impl<'s> Reader<'s> {
         }
     }
 
-    async fn try_take(&mut self, paused: &queue::Paused<'_>, as_bytes: bool) -> Result<queue::Taking<Parsed>> {
-        let (worker, client) = (self.session.worker, &self.session.client);
+    async fn try_take(
+        &mut self,
+        paused: &queue::Paused<'_>,
+        as_bytes: bool,
+    ) -> Result<(queue::Taking, VecDeque<Parsed>)> {
+        let (worker, link) = (self.session.worker, self.session.link.as_ref());
         let limit = worker.take_messages.load(Ordering::Relaxed);
         let take = queue::Take {
             after: self.taken_to,
@@ -251,20 +254,22 @@ impl<'s> Reader<'s> {
             as_bytes,
             most_bytes: worker.row_bytes,
         };
+        let mut parsed = Vec::new();
+        let mut read = |message: &Taken| parsed.push((message.msg_id, self.parse(message)));
+        let tables = self.session.locked_sources();
         // One round trip: what comes after is sent behind the first.
-        let savepoint = client.batch_execute("savepoint pgflume_take");
-        let (savepoint, taken, measured) = futures_util::join!(
-            savepoint,
-            queue::take(client, &worker.queue, take, |m| self.parse(m)),
-            rows::note_large(client, self.session.locked_sources())
-        );
-        savepoint?;
-        if taken.as_ref().is_err_and(|e| e.sql_state() == Some(&SqlState::QUERY_CANCELED)) {
+        let opening = link.savepoint(Savepoint::Take, None);
+        let (opened, taken, measured) = futures_util::join!(opening, link.take(take, &mut read), link.measure(&tables));
+        opened?;
+        if taken.as_ref().is_err_and(|e| e.cause() == Some(Cause::Cancelled)) {
             worker.take_messages.store((limit / 8).max(1), Ordering::Relaxed); // too many large ones to look at
         }
-        let taken = taken?;
+        let mut taken = taken?;
         measured?;
-        Ok(taken)
+        // Those who take give no order.
+        taken.messages.sort_unstable_by_key(|message| message.msg_id);
+        parsed.sort_unstable_by_key(|(msg_id, _)| *msg_id);
+        Ok((taken, parsed.into_iter().map(|(_, parsed)| parsed).collect()))
     }
 
     /// Asks for more next time while messages are small, for less where the bytes were the limit.
@@ -306,14 +311,14 @@ impl<'s> Reader<'s> {
 
     /// Puts back on the queue what was taken last, but for `handled`.
     async fn give_back(&mut self, handled: &[Taken]) -> Result<()> {
-        let (worker, client) = (self.session.worker, &self.session.client);
+        let (worker, link) = (self.session.worker, self.session.link.as_ref());
         let ids: Vec<i64> = handled.iter().map(|message| message.msg_id).collect();
         tracing::info!(
             messages.handled = ids.len(),
             "the step has had its time; the rest of the messages is given back"
         );
-        client.batch_execute("rollback to savepoint pgflume_take").await?;
-        queue::acknowledge(client, &worker.queue, &ids, worker.keeps()).await?;
+        link.rollback_to(Savepoint::Take).await?;
+        link.acknowledge(&ids, worker.keeps()).await?;
         worker.take_messages.store((ids.len() as i64).max(1), Ordering::Relaxed);
         Ok(())
     }
@@ -363,7 +368,7 @@ impl<'s> Reader<'s> {
             return Ok(());
         }
         tracing::info!(table, keys = keys.len(), "the step has had its time; the rest of the keys is marked again");
-        self.report.left += queue::mark(&self.session.client, &self.session.worker.queue, table, &keys).await?;
+        self.report.left += self.session.link.mark(table, &keys).await?;
         self.has_postponed = true;
         Ok(())
     }
@@ -384,23 +389,8 @@ impl<'s> Reader<'s> {
 
     /// Whether the source has no row. Where looking fails at one there are some.
     async fn is_empty(&self, source: &SourceTable) -> Result<bool> {
-        let client = &self.session.client;
-        let limit = self.session.worker.statement_time;
-        client.batch_execute(&limited("savepoint pgflume_read", limit)).await?;
-        let since = Instant::now();
-        let is_empty = match rows::is_empty(client, source).await {
-            Ok(is_empty) => is_empty,
-            Err(e) => match Fault::of(&e, since, limit) {
-                Fault::Row | Fault::Slow => false,
-                Fault::Table => return Err(e.of_rows().of_table(&source.table.name)),
-                Fault::Other => return Err(e.of_rows()),
-            },
-        };
-        if !is_empty {
-            client.batch_execute("rollback to savepoint pgflume_read").await?;
-        }
-        client.batch_execute(&limited("release savepoint pgflume_read", STATEMENT_TIME)).await?;
-        Ok(is_empty)
+        let looked = self.session.attempt(source, self.session.link.is_empty(source)).await?;
+        Ok(looked.unwrap_or(false))
     }
 
     /// Sends the batch in hand, and lists the images that it holds.

@@ -1,7 +1,8 @@
 //! Bounds how many rows a second rebuilding reads, so that a snapshot leaves the source to its users.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// How much is saved up before it is spent on a page.
 const SPAN: Duration = Duration::from_millis(250);

@@ -1,0 +1,17 @@
+//! The seam between a step and its Postgres: what [`sync`](crate::sync) asks of the source and of the books beside its
+//! queue. [`Source`] reads, [`Journal`] keeps; one connection is both, so that what is read and what is acknowledged
+//! are of one transaction. [`Pg`] is the real one; a simulator has one in memory. Both pass `tests/suite/link.rs`.
+//!
+//! No type of the driver shows here: errors have their [`Cause`](crate::core::error::Cause), values are cells.
+
+mod connect;
+mod journal;
+mod known;
+mod pg;
+mod source;
+
+pub use connect::{Connect, Link};
+pub use journal::{Begun, Books, Flight, Journal, Queue, ReadsMessage, Savepoint, Transaction};
+pub use known::Known;
+pub use pg::Pg;
+pub use source::{Page, Pages, Reading, Source};
