@@ -4,6 +4,8 @@
 pub mod casts;
 pub mod columns;
 
+mod plain;
+
 use crate::core::error::Result;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::{ColumnType, Schema, Table};
@@ -35,7 +37,7 @@ pub struct SourceTable {
     /// Whether it is partitioned.
     pub is_partitioned: bool,
     /// The columns, in the order of `table.columns`; empty unless readable.
-    pub columns: Vec<SourceColumn>,
+    pub(crate) columns: Vec<SourceColumn>,
     /// The key's columns (positions in `columns`) in the order of the index that pages are read by; empty
     /// where no index identifies rows by them.
     pub order: Vec<usize>,
@@ -190,7 +192,7 @@ impl Access {
 
 /// One column as Postgres has it.
 #[derive(Debug, Clone)]
-pub struct SourceColumn {
+pub(crate) struct SourceColumn {
     /// The type under its domains, as SQL that casts text into it: a row is there whatever a domain asks by now, and
     /// what it asks may be somebody's function.
     pub cast: String,

@@ -142,29 +142,77 @@ impl DefinitionVersion {
         &self.hash
     }
 
-    /// Makes this the version by which the replica is kept, in the caller's transaction, which holds the single
-    /// flight. The tables whose rows have to be brought up to date, and why.
-    pub async fn store(mut self, client: &Client, queue: &QueueName) -> Result<Vec<Outgrown>> {
-        let before = read(client, queue).await?;
+    /// What is recorded of it, for the next version.
+    pub fn recorded(&self) -> Recorded {
+        Recorded(self.tables.clone())
+    }
+
+    /// This version as the successor of what was recorded `before`, and the tables whose rows have to be brought up to
+    /// date, with the reasons. `is_forgotten`: something was recorded, and is no longer known. `filled`: those of
+    /// [`attached`](Self::attached) that have rows.
+    pub fn succeed(
+        mut self,
+        before: &Recorded,
+        is_forgotten: bool,
+        filled: &BTreeSet<u32>,
+    ) -> (Recorded, Vec<Outgrown>) {
         let mut outgrown = Vec::new();
-        if before.is_empty() && has_stored(client, queue).await? {
+        if is_forgotten {
             let why = || "by which definition its rows were kept is no longer known".to_owned();
             outgrown.extend(self.tables.keys().filter_map(|name| Outgrown::of(name, vec![why()], &[])));
         }
+        // Partitions that came without rows are left out: what was written since then has marks.
+        let counts = |change: &traits::Change| match change.effect {
+            Effect::CopyUnlessEmpty(oid) => filled.contains(&oid),
+            Effect::Copy | Effect::Sweep => true,
+        };
         for (name, definition) in &mut self.tables {
-            let Some(before) = before.get(name) else { continue };
-            let why = definition.outgrows(before);
-            let changes = counting(client, definition.changes(before)).await?;
-            outgrown.extend(Outgrown::of(name, why, &changes));
+            let Some(before) = before.0.get(name) else { continue };
+            let changes: Vec<_> = definition.changes(before).into_iter().filter(counts).collect();
+            outgrown.extend(Outgrown::of(name, definition.outgrows(before), &changes));
             definition.remember(before);
         }
-        for name in before.keys().filter(|name| !self.tables.contains_key(*name)).cloned().collect::<Vec<_>>() {
-            self.tables.insert(name, Definition::default()); // kept by nobody from now on
+        for name in before.0.keys() {
+            self.tables.entry(name.clone()).or_default(); // the others are kept by nobody from now on
         }
-        write(client, queue, &self.tables).await?;
+        (Recorded(self.tables), outgrown)
+    }
+
+    /// Partitions that came since `before`.
+    fn attached(&self, before: &Recorded) -> Vec<u32> {
+        let changes =
+            |(name, before)| self.tables.get(name).map(|d: &Definition| d.changes(before)).unwrap_or_default();
+        let oid = |change: traits::Change| match change.effect {
+            Effect::CopyUnlessEmpty(oid) => Some(oid),
+            Effect::Copy | Effect::Sweep => None,
+        };
+        before.0.iter().flat_map(changes).filter_map(oid).collect()
+    }
+
+    /// Makes this the version by which the replica is kept, in the caller's transaction, which holds the single
+    /// flight. The tables whose rows have to be brought up to date, and why.
+    pub async fn store(self, client: &Client, queue: &QueueName) -> Result<Vec<Outgrown>> {
+        let before = read(client, queue).await?;
+        let is_forgotten = before.0.is_empty() && has_stored(client, queue).await?;
+        let filled = filled(client, self.attached(&before)).await?;
+        let hash = self.hash.clone();
+        let (now, outgrown) = self.succeed(&before, is_forgotten, &filled);
+        write(client, queue, &now).await?;
         let sql = "update pgflume.progress set shape = $2 where queue = $1";
-        client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&self.hash, Type::TEXT)]).await?;
+        client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&hash, Type::TEXT)]).await?;
         Ok(outgrown)
+    }
+}
+
+/// The definitions by which the replica's rows are kept, as they are recorded.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recorded(BTreeMap<String, Definition>);
+
+impl Recorded {
+    /// The tables whose rows the replica has.
+    pub fn kept(&self) -> BTreeSet<String> {
+        let is_kept = |(_, definition): &(&String, &Definition)| **definition != Definition::default();
+        self.0.iter().filter(is_kept).map(|(name, _)| name.clone()).collect()
     }
 }
 
@@ -191,27 +239,15 @@ impl Outgrown {
     }
 }
 
-/// Leaves out partitions that came without rows: what was written since then has marks.
-async fn counting(client: &Client, changes: Vec<traits::Change>) -> Result<Vec<traits::Change>> {
-    let attached: Vec<u32> = changes
-        .iter()
-        .filter_map(|change| match change.effect {
-            Effect::CopyUnlessEmpty(oid) => Some(oid),
-            Effect::Copy | Effect::Sweep => None,
-        })
-        .collect();
+/// Those of these partitions that have rows.
+async fn filled(client: &Client, attached: Vec<u32>) -> Result<BTreeSet<u32>> {
     if attached.is_empty() {
-        return Ok(changes);
+        return Ok(BTreeSet::new());
     }
     let sql = "select o from pg_catalog.unnest($1::pg_catalog.oid[]) as u(o)
                where pg_catalog.pg_relation_size(o::pg_catalog.regclass) > 0";
     let rows = client.query_typed(sql, &[(&attached, Type::OID_ARRAY)]).await?;
-    let filled: BTreeSet<u32> = rows.iter().map(|row| Ok(row.try_get(0)?)).collect::<Result<_>>()?;
-    let counts = |change: &traits::Change| match change.effect {
-        Effect::CopyUnlessEmpty(oid) => filled.contains(&oid),
-        Effect::Copy | Effect::Sweep => true,
-    };
-    Ok(changes.into_iter().filter(counts).collect())
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }
 
 fn text<T: Serialize>(value: &T) -> Result<String> {
@@ -224,7 +260,7 @@ async fn has_stored(client: &Client, queue: &QueueName) -> Result<bool> {
     Ok(!client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?.is_empty())
 }
 
-async fn read(client: &Client, queue: &QueueName) -> Result<BTreeMap<String, Definition>> {
+async fn read(client: &Client, queue: &QueueName) -> Result<Recorded> {
     let sql = "select name, definition::pg_catalog.text from pgflume.shapes where queue = $1";
     let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
     let definition = |row: &tokio_postgres::Row| {
@@ -232,18 +268,17 @@ async fn read(client: &Client, queue: &QueueName) -> Result<BTreeMap<String, Def
         // What cannot be read is as good as nothing: the table is copied again.
         Ok((row.try_get(0)?, serde_json::from_str(&text).unwrap_or_default()))
     };
-    rows.iter().map(definition).collect()
+    rows.iter().map(definition).collect::<Result<_>>().map(Recorded)
 }
 
 /// The tables whose rows the replica had.
 pub async fn kept(client: &Client, queue: &QueueName) -> Result<BTreeSet<String>> {
-    let rows = read(client, queue).await?.into_iter();
-    Ok(rows.filter(|(_, definition)| *definition != Definition::default()).map(|(name, _)| name).collect())
+    Ok(read(client, queue).await?.kept())
 }
 
-async fn write(client: &Client, queue: &QueueName, tables: &BTreeMap<String, Definition>) -> Result<()> {
-    let names: Vec<&str> = tables.keys().map(String::as_str).collect();
-    let texts = tables.values().map(text).collect::<Result<Vec<_>>>()?;
+async fn write(client: &Client, queue: &QueueName, recorded: &Recorded) -> Result<()> {
+    let names: Vec<&str> = recorded.0.keys().map(String::as_str).collect();
+    let texts = recorded.0.values().map(text).collect::<Result<Vec<_>>>()?;
     let sql = "insert into pgflume.shapes as s (queue, name, definition)
                select $1, n, d::pg_catalog.jsonb from rows from (pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as u(n, d)
                on conflict (queue, name) do update set definition = excluded.definition

@@ -12,7 +12,7 @@ pub(super) fn selected(kind: ColumnType, column: &SourceColumn, reference: &str)
 }
 
 /// The SQL that gives a column's value as the text that `value::from_text` takes.
-pub fn expression(kind: ColumnType, column: &SourceColumn, reference: &str) -> String {
+pub(crate) fn expression(kind: ColumnType, column: &SourceColumn, reference: &str) -> String {
     match (kind, &column.base) {
         (ColumnType::Json, base) if *base != Type::JSON && *base != Type::JSONB => {
             let json = format!("pg_catalog.to_jsonb({})::pg_catalog.text", json_source(column, reference));
