@@ -206,6 +206,7 @@ impl Bench {
             Target::Remote { url, token } => {
                 command.env("LIBSQL_URL", url).env("LIBSQL_AUTH_TOKEN", token.as_ref().unwrap().expose())
             }
+            Target::Given(_) => unreachable!(),
         };
         let schema = std::env::temp_dir().join(format!("pgflume-bench-{}.json", std::process::id()));
         std::fs::write(&schema, SCHEMA).unwrap();
@@ -354,6 +355,7 @@ async fn open(target: &Target) -> Box<dyn Store> {
     match target {
         Target::File(path) => Box::new(Local::open(path).await.unwrap()),
         Target::Remote { url, token } => Box::new(Remote::new(url, token.clone()).unwrap()),
+        Target::Given(_) => unreachable!(),
     }
 }
 

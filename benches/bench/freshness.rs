@@ -98,6 +98,7 @@ pub async fn follow_by(ground: &Ground, target: &Target, definition: &str) -> Fo
     let (url, token) = match target {
         Target::File(path) => (path.display().to_string(), None),
         Target::Remote { url, token } => (url.clone(), token.clone()),
+        Target::Given(_) => unreachable!(),
     };
     let port = pgflume::demo::postgres::free_port().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
@@ -126,6 +127,7 @@ pub async fn reader(target: &Target) -> Box<dyn Store> {
     match target {
         Target::File(path) => Box::new(Local::open(path).await.unwrap()),
         Target::Remote { url, token } => Box::new(Remote::new(url, token.clone()).unwrap()),
+        Target::Given(_) => unreachable!(),
     }
 }
 

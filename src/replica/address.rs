@@ -11,6 +11,7 @@ pub fn of(target: &Target) -> String {
     let place = match target {
         Target::File(path) => format!("file {}", file(path).display()),
         Target::Remote { url, .. } => format!("server {}", server(url)),
+        Target::Given(given) => format!("given {}", given.name()),
     };
     hex::encode(&Sha256::digest(place)[..16])
 }
@@ -64,6 +65,21 @@ mod tests {
         for url in ["https://db2.example.org", "https://db.example.org:8443", "https://db.example.org/other"] {
             assert_ne!(address(url), one, "{url}");
         }
+    }
+
+    #[test]
+    fn a_given_database_has_the_address_of_its_name() {
+        use crate::replica::{memory::Memory, target::Given};
+        use std::sync::Arc;
+        let given = |name: &str| Target::Given(Given::new(name, Arc::new(Memory::new().unwrap())));
+        let one = given("one");
+        assert_eq!(
+            (of(&one), &one, format!("{one:?}")),
+            (of(&given("one")), &one.clone(), r#"Given(Given("one"))"#.into())
+        );
+        assert_ne!(one, given("one"), "another database of that name");
+        assert_ne!(of(&one), of(&given("two")));
+        assert_ne!(of(&one), address("file:one"));
     }
 
     #[test]

@@ -1,16 +1,18 @@
-//! The replica: a libSQL database, near or far. [`Store`] is the seam with its two implementations
-//! ([`local`], [`remote`]); [`Replica`] is what the use cases see: prepare, head, apply, alter, reset.
-//! Knows nothing of Postgres or the queue.
+//! The replica: a libSQL database, near or far. [`Store`] is the seam with its implementations
+//! ([`local`], [`remote`], and [`memory`] for tests); [`Replica`] is what the use cases see: prepare, head,
+//! apply, alter, reset. Knows nothing of Postgres or the queue.
 
 pub mod address;
 mod arrays;
 pub mod change;
 pub mod compare;
+mod engine;
 pub mod head;
 pub mod hrana;
 pub mod inventory;
 mod keyed;
 pub mod local;
+pub mod memory;
 mod refusal;
 pub mod remote;
 mod sqlite;
@@ -31,7 +33,7 @@ use inventory::Inventory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-pub use store::{Encoded, Rows, Statement, Store, Work};
+pub use store::{Encoded, Opener, Rows, Statement, Store, Work};
 
 /// Values that are looked for at once.
 const HELD_VALUES: usize = 2_000;
@@ -48,11 +50,13 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Opens the replica at `target`. A file is created if it does not exist; a server is not asked yet.
+    /// Opens the replica at `target`. A file is created if it does not exist; a server is not asked yet; a
+    /// store that is given is opened by whoever gives it.
     pub async fn open(target: &Target) -> Result<Self> {
         let store: Box<dyn Store> = match target {
             Target::File(path) => Box::new(local::Local::open(path).await?),
             Target::Remote { url, token } => Box::new(remote::Remote::new(url, token.clone())?),
+            Target::Given(given) => given.open().await?,
         };
         Ok(Self::on(store))
     }
@@ -61,7 +65,7 @@ impl Replica {
     pub async fn existing(target: &Target) -> Result<Option<Self>> {
         match target {
             Target::File(path) => Ok(local::Local::open_existing(path).await?.map(|store| Self::on(Box::new(store)))),
-            Target::Remote { .. } => Self::open(target).await.map(Some),
+            Target::Remote { .. } | Target::Given(_) => Self::open(target).await.map(Some),
         }
     }
 

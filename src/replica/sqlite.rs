@@ -6,7 +6,7 @@
 use crate::core::value::Cell;
 use futures_executor::block_on;
 use libsql::ffi;
-use std::ffi::{CStr, CString, c_char, c_int};
+use std::ffi::{CStr, CString, c_char, c_int, c_uint};
 use std::marker::PhantomData;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -82,6 +82,40 @@ impl Connection {
         }
     }
 
+    /// A copy of the whole database, as a file would hold it. Fails where memory is short.
+    pub fn image(&self) -> Result<Vec<u8>, Failure> {
+        let mut length = 0;
+        // SAFETY: the connection is open; the name ends with NUL; `length` may be written to. What comes back is a copy
+        // of so many bytes that is ours, and is freed once after it was copied.
+        unsafe {
+            let start = ffi::sqlite3_serialize(self.0.as_ptr(), c"main".as_ptr(), &mut length, 0);
+            let image = NonNull::new(start).ok_or_else(out_of_memory)?;
+            let length = usize::try_from(length).unwrap_or_default();
+            let copy = std::slice::from_raw_parts(image.as_ptr(), length).to_vec();
+            ffi::sqlite3_free(image.as_ptr().cast());
+            Ok(copy)
+        }
+    }
+
+    /// Puts the database of an image in the place of the one that was open: from here on it is in memory. No statement
+    /// of the old one lives on, as it would borrow the connection. Where it fails, the connection is of no more use: the
+    /// image is no database, memory is short, or what was open is damaged or in a transaction.
+    pub fn restore(&mut self, image: &[u8]) -> Result<(), Failure> {
+        self.deserialize(image)?;
+        // The image was not looked at so far.
+        self.run("PRAGMA schema_version", &[])
+    }
+
+    fn deserialize(&mut self, image: &[u8]) -> Result<(), Failure> {
+        let flags = (ffi::SQLITE_DESERIALIZE_FREEONCLOSE | ffi::SQLITE_DESERIALIZE_RESIZEABLE) as c_uint;
+        let (bytes, copy) = (image.len() as i64, copied(image)?);
+        // SAFETY: the connection is open and has no statement; the name ends with NUL. The copy has so many bytes, is
+        // SQLite's own memory, and is SQLite's to free from here on, also where this fails.
+        let code =
+            unsafe { ffi::sqlite3_deserialize(self.0.as_ptr(), c"main".as_ptr(), copy.as_ptr(), bytes, bytes, flags) };
+        if code == ffi::SQLITE_OK { Ok(()) } else { Err(Failure { code, ..self.failure() }) }
+    }
+
     /// Why the last call failed.
     fn failure(&self) -> Failure {
         // SAFETY: the connection is open; the message is valid until the next call, and is copied before.
@@ -99,6 +133,20 @@ impl Drop for Connection {
         // SAFETY: nothing uses it any more, as statements borrow it.
         unsafe { ffi::sqlite3_close_v2(self.0.as_ptr()) };
     }
+}
+
+/// The bytes in memory that SQLite can free.
+fn copied(bytes: &[u8]) -> Result<NonNull<u8>, Failure> {
+    // SAFETY: it may be called at any time. No bytes at all would give null.
+    let start = unsafe { ffi::sqlite3_malloc64(bytes.len().max(1) as u64) };
+    let start = NonNull::new(start.cast::<u8>()).ok_or_else(out_of_memory)?;
+    // SAFETY: there is room for all of them, and it is new.
+    unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), start.as_ptr(), bytes.len()) };
+    Ok(start)
+}
+
+fn out_of_memory() -> Failure {
+    Failure { code: ffi::SQLITE_NOMEM, message: "out of memory".into() }
 }
 
 fn misuse(message: &str) -> Failure {
@@ -261,7 +309,7 @@ unsafe fn bytes<'b>(raw: *mut ffi::sqlite3_stmt, column: c_int, start: *const u8
         let length = usize::try_from(ffi::sqlite3_column_bytes(raw, column)).unwrap_or_default();
         match (start.is_null(), length) {
             (true, 0) => Ok(&[]), // an empty blob
-            (true, _) => Err(Failure { code: ffi::SQLITE_NOMEM, message: "out of memory".into() }),
+            (true, _) => Err(out_of_memory()),
             _ => Ok(std::slice::from_raw_parts(start, length)),
         }
     }

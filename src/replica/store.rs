@@ -85,3 +85,10 @@ pub trait Store: Send + Sync {
         Encoded::default()
     }
 }
+
+/// Opens stores of one database, for a replica that lies where no URL leads.
+#[async_trait]
+pub trait Opener: Send + Sync {
+    /// A store of it. Its failures have the classes of a [`Store`]'s.
+    async fn open(&self) -> Result<Box<dyn Store>>;
+}

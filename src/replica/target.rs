@@ -1,8 +1,11 @@
 //! `LIBSQL_URL` and its token → [`Target`]. No IO.
 
+use super::store::{Opener, Store};
 use crate::core::config_error::{ConfigError, plain, wrong};
 use crate::core::secret::Secret;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Marks are small, and a server that fails over loses seconds (Bunny Database: up to 10 s or 4,096 frames).
@@ -20,7 +23,48 @@ pub enum Target {
         /// `LIBSQL_AUTH_TOKEN`.
         token: Option<Secret>,
     },
+    /// Stores that the caller opens, which no `LIBSQL_URL` asks for.
+    Given(Given),
 }
+
+/// Stores of one database that a caller gives, and its name, which stands for the place where it is.
+#[derive(Clone)]
+pub struct Given {
+    name: String,
+    opener: Arc<dyn Opener>,
+}
+
+impl Given {
+    /// Two databases that one queue may meet must not have the same name.
+    pub fn new(name: impl Into<String>, opener: Arc<dyn Opener>) -> Self {
+        Self { name: name.into(), opener }
+    }
+
+    /// What the caller called it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Opens a store. Fails as its opener does.
+    pub async fn open(&self) -> crate::core::error::Result<Box<dyn Store>> {
+        self.opener.open().await
+    }
+}
+
+impl fmt::Debug for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Given").field(&self.name).finish()
+    }
+}
+
+/// Only what was cloned is the same: another opener of that name may open anything.
+impl PartialEq for Given {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && Arc::ptr_eq(&self.opener, &other.opener)
+    }
+}
+
+impl Eq for Given {}
 
 impl Target {
     /// Whether it is a file that does not exist: whoever only looks does not make it.
@@ -31,7 +75,8 @@ impl Target {
     /// How long messages are kept for it where nothing else is asked for.
     pub fn default_retention(&self) -> Duration {
         match self {
-            Self::File(_) => Duration::ZERO,
+            // Who gives a store knows what it can lose, and asks for something else where that is not enough.
+            Self::File(_) | Self::Given(_) => Duration::ZERO,
             Self::Remote { .. } => REMOTE_RETENTION,
         }
     }

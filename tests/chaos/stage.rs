@@ -151,6 +151,7 @@ impl Stage {
         Ok(match &self.target {
             Target::File(path) => Box::new(Local::open(path).await?),
             Target::Remote { url, token } => Box::new(Remote::new(url, token.clone())?),
+            Target::Given(given) => given.open().await?,
         })
     }
 

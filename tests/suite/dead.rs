@@ -40,6 +40,7 @@ fn dead(rig: &Rig, arguments: &[&str]) -> (bool, String) {
         Target::Remote { url, token } => {
             command.env("LIBSQL_URL", url).env("LIBSQL_AUTH_TOKEN", token.unwrap().expose())
         }
+        Target::Given(_) => unreachable!(),
     };
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);

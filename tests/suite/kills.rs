@@ -323,6 +323,7 @@ impl Stage {
         let (url, token) = match self.rig.home.target() {
             Target::File(path) => (path.display().to_string(), None),
             Target::Remote { url, token } => (url, token),
+            Target::Given(_) => unreachable!(),
         };
         command.envs(token.map(|token| ("LIBSQL_AUTH_TOKEN", token.expose().to_owned())));
         // On one path the even ones keep messages, on the other the odd ones.

@@ -102,6 +102,7 @@ pub async fn write_by_hand(rig: &Rig, sql: &str) {
     let store: Box<dyn Store> = match rig.home.target() {
         pgflume::replica::target::Target::File(path) => Box::new(Local::open(&path).await.unwrap()),
         pgflume::replica::target::Target::Remote { url, token } => Box::new(Remote::new(&url, token).unwrap()),
+        pgflume::replica::target::Target::Given(_) => unreachable!(),
     };
     store.write(Work { before: vec![sql.to_owned().into()], ..Work::default() }).await.unwrap();
 }
@@ -308,6 +309,7 @@ async fn a_worker_killed_ten_times_goes_on_where_it_was_and_a_reader_sees_no_row
                 pgflume::replica::target::Target::Remote { url, token } => {
                     command.env("LIBSQL_URL", url).env("LIBSQL_AUTH_TOKEN", token.unwrap().expose())
                 }
+                pgflume::replica::target::Target::Given(_) => unreachable!(),
             };
             // So slow that ten kills fit in.
             command.env("SNAPSHOT_ROWS_PER_SECOND", "4000").env("RUST_LOG", "off");

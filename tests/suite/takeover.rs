@@ -52,6 +52,7 @@ impl Scene {
             Target::Remote { url, token } => {
                 command.env("LIBSQL_URL", url).env("LIBSQL_AUTH_TOKEN", token.unwrap().expose())
             }
+            Target::Given(_) => unreachable!(),
         };
         command
     }

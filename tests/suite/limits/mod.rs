@@ -56,6 +56,7 @@ pub async fn run(rig: &Rig, directory: &Path, arguments: &[&str]) -> Run {
             let token = token.map(|t| t.expose().to_owned()).unwrap_or_default();
             command.env("LIBSQL_URL", url).env("LIBSQL_AUTH_TOKEN", token)
         }
+        Target::Given(_) => unreachable!(),
     };
     tokio::task::spawn_blocking(move || watched(command)).await.unwrap()
 }

@@ -1,0 +1,120 @@
+//! What a store of SQLite's runs on its open connection: a statement, or a transaction of prepared statements. It knows
+//! nothing of where the database lies, so that a file and memory cannot differ in what they do.
+
+use super::sqlite::{Connection, Failure};
+use super::store::{Rows, Statement, Work};
+use super::{head, statements, words};
+use crate::core::error::{Class, Error, Result};
+
+/// What `RAISE` in a trigger gives, whatever its words (SQLITE_CONSTRAINT_TRIGGER).
+const CONSTRAINT_TRIGGER: i32 = 1811;
+
+/// Runs one statement and gives its rows. Fails as [`classify`] says.
+pub fn query(connection: &Connection, statement: &Statement) -> Result<Rows> {
+    rows(connection, statement).map_err(classify)
+}
+
+fn rows(connection: &Connection, statement: &Statement) -> std::result::Result<Rows, Failure> {
+    let mut rows = Rows::new();
+    connection.prepare(&statement.sql)?.rows(&statement.args, |row| rows.push(row))?;
+    Ok(rows)
+}
+
+/// Runs one `BEGIN IMMEDIATE … COMMIT`. Fails as [`classify`] says, with nothing written, and as `Unknown` where it
+/// could not be rolled back.
+pub fn write(connection: &Connection, work: &Work) -> Result<()> {
+    connection.run("BEGIN IMMEDIATE", &[]).map_err(classify)?;
+    let Err(error) = apply(connection, work).and_then(|()| connection.run("COMMIT", &[])) else { return Ok(()) };
+    if !connection.is_autocommit() {
+        connection
+            .run("ROLLBACK", &[])
+            .map_err(|e| Error::unknown(format!("the replica could not roll back: {}", e.message)))?;
+    }
+    Err(classify(error))
+}
+
+fn apply(connection: &Connection, work: &Work) -> std::result::Result<(), Failure> {
+    run_all(connection, &work.before)?;
+    for table in &work.emptied {
+        connection.run(&statements::empty(table), &[])?;
+    }
+    for group in statements::deletes(work.items()) {
+        let mut statement = connection.prepare(&statements::delete_key(group.table))?;
+        group.keys.iter().try_for_each(|key| statement.run(key))?;
+    }
+    for group in statements::upserts(work.items()) {
+        let mut statement = connection.prepare(&statements::upsert_row(group.table, group.columns))?;
+        group.rows.iter().try_for_each(|row| statement.run(row))?;
+    }
+    run_all(connection, &work.after)
+}
+
+fn run_all(connection: &Connection, statements: &[Statement]) -> std::result::Result<(), Failure> {
+    statements.iter().try_for_each(|statement| connection.run(&statement.sql, &statement.args))
+}
+
+/// The class of a SQLite result code (<https://sqlite.org/rescode.html>); the transaction was rolled back.
+pub fn classify(failure: Failure) -> Error {
+    let Failure { code: full, ref message } = failure;
+    let is_of_trigger = full == CONSTRAINT_TRIGGER;
+    if head::is_fence(message) && !is_of_trigger {
+        return head::fenced();
+    }
+    // The same code stands for a table that is not there and for a value that a function does not take.
+    let code = if full & 0xff == 1 && !words::is_of_schema(message) { 20 } else { full & 0xff };
+    let (class, remedy) = match code {
+        5 | 6 => (Class::Retry, "another process holds the file's lock; it will be tried again"),
+        7 | 9 | 10 => (Class::Retry, "it will be tried again"),
+        18..=20 => (Class::Reject, "this row does not fit the replica's table"),
+        13 => (Class::Halt, "the disk is full: make room"),
+        3 | 8 | 14 | 23 => (Class::Halt, "check the rights of the file and its directory"),
+        11 | 26 => (Class::Halt, "the file is damaged or no SQLite database: move it away, then POST /nuke"),
+        _ => (Class::Halt, "POST /nuke rebuilds the tables by schema.json"),
+    };
+    let words = words::shown(message, is_of_trigger);
+    let made = Error::new(class, format!("the replica: {words}: {remedy}")).caused_by(failure);
+    match code {
+        1 => made.of_schema(),
+        3 | 8 | 11 | 13 | 14 | 23 | 26 => made.of_side(),
+        _ => made,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_a_function_does_not_take_is_the_rows_matter_and_a_triggers_words_are_not_shown() {
+        let error = classify(Failure { code: 1, message: "malformed JSON".into() });
+        assert!(error.class() == Class::Reject && !error.is_of_schema(), "{error}");
+        let forged = "NOT NULL constraint failed: _pgflume_head.seq alice";
+        let error = classify(Failure { code: CONSTRAINT_TRIGGER, message: forged.into() });
+        assert!(error.class() == Class::Reject && !error.to_string().contains("alice"), "{error}");
+    }
+
+    #[test]
+    fn each_result_code_has_its_class_and_mend() {
+        use Class::{Halt, Reject, Retry};
+        let cases = [
+            (5, Retry, false, "tried again"),
+            (6, Retry, false, "tried again"),
+            (5 | 2 << 8, Retry, false, "tried again"), // SQLITE_BUSY_SNAPSHOT
+            (7, Retry, false, "tried again"),
+            (10, Retry, false, "tried again"),
+            (8, Halt, true, "rights"),
+            (14, Halt, true, "rights"),
+            (13, Halt, true, "make room"),
+            (11, Halt, true, "move it away"),
+            (26, Halt, true, "move it away"),
+            (19, Reject, false, "does not fit"),
+            (18, Reject, false, "does not fit"),
+            (1, Halt, false, "/nuke"),
+        ];
+        for (code, class, is_of_side, remedy) in cases {
+            let error = classify(Failure { code, message: "no such table: t".into() });
+            assert_eq!((error.class(), error.is_of_side()), (class, is_of_side), "{code}");
+            assert!(error.to_string().contains(remedy), "{code}: {error}");
+        }
+    }
+}
