@@ -1,5 +1,6 @@
-//! Named places of a step at which tests stop the process. Nothing in a released binary: the crate `fail`
-//! does something only where its feature `failpoints` is on, as it is for tests.
+//! Named places of a step at which tests stop the process, and rules that they leave out to see that it is noticed.
+//! Nothing in a released binary: the crate `fail` does something only where its feature `failpoints` is on, as it is for
+//! tests.
 //!
 //! `FAILPOINTS="applied=2*off->return"` ends the process without unwinding when it comes to `applied` for the
 //! third time; `return(500)` in place of `return` lets it stall there for so many milliseconds. Both are told.
@@ -65,4 +66,97 @@ pub fn reach(name: &'static str) {
             std::thread::sleep(std::time::Duration::from_millis(ms));
         }
     });
+}
+
+/// A rule of the step that a test may leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// A replica that is ahead is believed only if its ledger says that nothing but an acknowledgement was lost.
+    Ledger,
+    /// One worker at a time.
+    SingleFlight,
+    /// The replica writes only from the position, of its epoch, that a batch was made for.
+    Epoch,
+    /// Messages are acknowledged when they are applied.
+    AcknowledgeLast,
+    /// Images are applied in the order of their ids.
+    ImagesInOrder,
+    /// How far a copy is, is recorded with the step that applies its page.
+    CursorWithPage,
+    /// Dead letters are written in the step's transaction.
+    LettersWithStep,
+    /// What a step has no time for is given back.
+    GiveBack,
+    /// Marks of a table that cannot be read stay.
+    MarksWait,
+    /// What the replica shows is on Postgres' disk.
+    DurableFirst,
+    /// Both sides are compared at a snapshot of which all is applied.
+    CompareWhenDrained,
+    /// A nuke begins a new epoch.
+    NewEpoch,
+    /// What others took off the queue is copied again.
+    Losses,
+    /// A step whose messages name no row still sends a batch, which fences what is on its way.
+    EmptyBatch,
+    /// The ledger says which images a batch had.
+    ImagesListed,
+    /// An epoch that is adopted begins its rebuilds anew.
+    RestartRebuilds,
+    /// What is retained is taken again only if it leads to what was acknowledged.
+    RetainedChain,
+}
+
+impl Rule {
+    /// All of them.
+    pub const ALL: [Self; 17] = [
+        Self::Ledger,
+        Self::SingleFlight,
+        Self::Epoch,
+        Self::AcknowledgeLast,
+        Self::ImagesInOrder,
+        Self::CursorWithPage,
+        Self::LettersWithStep,
+        Self::GiveBack,
+        Self::MarksWait,
+        Self::DurableFirst,
+        Self::CompareWhenDrained,
+        Self::NewEpoch,
+        Self::Losses,
+        Self::EmptyBatch,
+        Self::ImagesListed,
+        Self::RestartRebuilds,
+        Self::RetainedChain,
+    ];
+
+    /// Its fail point.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ledger => "without ledger",
+            Self::SingleFlight => "without single flight",
+            Self::Epoch => "without epoch",
+            Self::AcknowledgeLast => "without acknowledging last",
+            Self::ImagesInOrder => "without order of images",
+            Self::CursorWithPage => "without cursor in the step",
+            Self::LettersWithStep => "without letters in the step",
+            Self::GiveBack => "without giving back",
+            Self::MarksWait => "without waiting marks",
+            Self::DurableFirst => "without durability",
+            Self::CompareWhenDrained => "without draining before comparing",
+            Self::NewEpoch => "without a new epoch",
+            Self::Losses => "without losses",
+            Self::EmptyBatch => "without empty batches",
+            Self::ImagesListed => "without listed images",
+            Self::RestartRebuilds => "without restarted rebuilds",
+            Self::RetainedChain => "without the chain of what is retained",
+        }
+    }
+
+    /// Whether it holds. In a released binary it does.
+    #[inline]
+    pub fn holds(self) -> bool {
+        let _unused_without_the_feature = self;
+        fail::fail_point!(self.name(), |_| false);
+        true
+    }
 }

@@ -3,6 +3,7 @@
 
 use super::store::{Rows, Statement};
 use crate::core::error::{Error, Result};
+use crate::core::failpoint::Rule;
 use crate::core::position::{Entry, Head, Provenance, Standing};
 use crate::core::value::Cell;
 use std::collections::BTreeSet;
@@ -186,9 +187,13 @@ pub(super) fn create() -> Vec<Statement> {
 /// Compare-and-set. Where the head is not `from`, the subquery is NULL and NOT NULL fails the
 /// transaction: the one error that works inside a batch that cannot look at its own results.
 pub(super) fn advance(from: &Head, to: &Head) -> Statement {
-    let sql = "INSERT INTO _pgflume_head (id, epoch, seq, token) VALUES (1, ?1, \
+    let mut sql = "INSERT INTO _pgflume_head (id, epoch, seq, token) VALUES (1, ?1, \
                (SELECT ?4 FROM _pgflume_head WHERE id = 1 AND epoch = ?1 AND seq = ?2 AND token = ?3), ?5) \
-               ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, token = excluded.token";
+               ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, token = excluded.token"
+        .to_owned();
+    if !Rule::Epoch.holds() {
+        sql = sql.replace("epoch = ?1 AND seq = ?2 AND token = ?3", "seq = ?2");
+    }
     Statement::new(
         sql,
         vec![

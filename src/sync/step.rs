@@ -9,7 +9,7 @@ use super::locks::is_locked;
 use super::pairing::Ready;
 use super::session::Session;
 use crate::core::error::{Cause, Result};
-use crate::core::failpoint;
+use crate::core::failpoint::{self, Rule};
 use crate::core::position::Head;
 use crate::postgres::awake::awake;
 use crate::postgres::books::dead_letters::{DeadLetter, Superseded};
@@ -110,7 +110,8 @@ impl Session<'_> {
         self.supersede(&std::mem::take(&mut applied.superseded)).await?;
         let buried = read.large as usize;
         let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
-        self.link.dead_letter(&dead, &self.dead_letters).await?;
+        let link = if Rule::LettersWithStep.holds() { self.link.as_ref() } else { self.other().await? };
+        link.dead_letter(&dead, &self.dead_letters).await?;
         if !dead.is_empty() {
             failpoint::reach(failpoint::BURIED);
         }
@@ -157,7 +158,9 @@ impl Session<'_> {
         }
         // One round trip: the second is sent behind the first; but for one that failed because another worker had it.
         let (locked, seen) = {
-            let locking = self.link.lock();
+            let locking = async {
+                if Rule::SingleFlight.holds() { self.link.lock().await } else { self.link.look().await.map(Some) }
+            };
             if self.was_busy {
                 (locking.await?, None)
             } else {
@@ -184,7 +187,7 @@ impl Session<'_> {
         done: &mut Drained,
     ) -> Result<Begun> {
         self.notes = snapshot.calls;
-        if snapshot.has_losses {
+        if snapshot.has_losses && Rule::Losses.holds() {
             self.heal_losses().await?;
             return Ok(Begun::Not(Outcome::Again));
         }
@@ -236,7 +239,8 @@ impl Session<'_> {
         read: &Taking,
         applied: Applied,
     ) -> Result<Finished> {
-        let is_ready = read.has_taken_all && !applied.has_displaced && self.is_rebuilt(read) && !self.aside.is_any();
+        let is_drained = read.has_taken_all || !Rule::CompareWhenDrained.holds();
+        let is_ready = is_drained && !applied.has_displaced && self.is_rebuilt(read) && !self.aside.is_any();
         match comparison {
             Some(comparison) if is_ready => {
                 awake(|| self.link.pulse(), Box::pin(comparison.run(self, snapshot, applied))).await
@@ -271,9 +275,15 @@ impl Session<'_> {
 
     /// Reads and applies side by side.
     async fn run(&self, snapshot: &Snapshot, head: Head, deadline: Instant) -> Result<(Taking, Applied)> {
-        let (sender, receiver) = mpsc::channel(READ_AHEAD);
+        let is_right = Rule::AcknowledgeLast.holds();
+        let (sender, receiver) = mpsc::channel(if is_right { READ_AHEAD } else { 1 << 16 });
         let reader = Reader::new(self, snapshot, sender, deadline);
         let writer = Writer::new(self, snapshot, head);
+        if !is_right {
+            let read = reader.run().await?;
+            self.link.commit().await?;
+            return Ok((read, writer.run(receiver).await?));
+        }
         // A failed writer makes the reader fail too: its own error is the one to report.
         let (applied, read) = futures_util::join!(Box::pin(writer.run(receiver)), Box::pin(reader.run()));
         applied.and_then(|applied| Ok((read?, applied)))

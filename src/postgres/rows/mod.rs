@@ -14,7 +14,6 @@ mod span;
 
 pub use begin::{LONGEST_LOCK_WAIT, Server, begin, begin_waiting, wait_for};
 pub use cells::{SourceRow, Unfit};
-pub(crate) use expression::expression;
 pub use found::Found;
 pub use marked::read;
 pub use size::note_large;

@@ -5,6 +5,7 @@
 use super::rivals::{self, Written};
 use crate::core::batch::Item;
 use crate::core::error::{Class, Error, Result};
+use crate::core::failpoint::Rule;
 use crate::core::message::Message;
 use crate::core::position::{Entry, Head, Provenance};
 use crate::core::value::Cell;
@@ -197,7 +198,7 @@ impl<'s> Writer<'s> {
             parent: self.report.head.token.clone(),
             xid: self.snapshot.xid.clone(),
             lsn: self.snapshot.lsn.clone(),
-            images,
+            images: if Rule::ImagesListed.holds() { images } else { Vec::new() },
             provenance: provenance.clone(),
         };
         failpoint::reach(failpoint::SENT);

@@ -7,6 +7,7 @@ use super::intake::is_damaged;
 use super::reader::Reader;
 use crate::core::batch::{ColumnSet, Item, State};
 use crate::core::error::{Class, Error, Result};
+use crate::core::failpoint::Rule;
 use crate::core::schema::ColumnType;
 use crate::core::value::{Cell, Key, from_text};
 use crate::postgres::books::dead_letters::Refusal;
@@ -80,6 +81,9 @@ impl Reader<'_> {
                 }
                 tracing::error!(table = resync.name, "this table cannot be rebuilt: {e}");
                 (resync.phase, resync.problem) = (Phase::Failed, Some(e.to_string()));
+            }
+            if !Rule::CursorWithPage.holds() {
+                self.session.other().await?.record_rebuild(&resync).await?;
             }
             let limited = self.session.worker.throttle.time_of(resync.rows - before);
             resync.busy_ms += started.elapsed().max(limited).as_millis() as i64;

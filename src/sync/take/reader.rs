@@ -5,7 +5,7 @@
 use super::parsed::{Intake, Parsed};
 use crate::core::batch::{Batch, Item};
 use crate::core::error::{Cause, Error, Result};
-use crate::core::failpoint;
+use crate::core::failpoint::{self, Rule};
 use crate::core::message::MarkedKey;
 use crate::core::position::Provenance;
 use crate::core::schema::Table;
@@ -187,7 +187,7 @@ impl<'s> Reader<'s> {
             (self.taken, self.parsed) = (Arc::new(messages), parsed);
             // Before any row is streamed: a query on a connection whose rows wait would wait with them.
             if !self.is_seen_durable {
-                if !is_flushed {
+                if !is_flushed && Rule::DurableFirst.holds() {
                     self.session.ensure_durable().await?;
                 }
                 self.is_seen_durable = true;
@@ -267,8 +267,10 @@ impl<'s> Reader<'s> {
         let mut taken = taken?;
         measured?;
         // Those who take give no order.
-        taken.messages.sort_unstable_by_key(|message| message.msg_id);
-        parsed.sort_unstable_by_key(|(msg_id, _)| *msg_id);
+        if Rule::ImagesInOrder.holds() {
+            taken.messages.sort_unstable_by_key(|message| message.msg_id);
+            parsed.sort_unstable_by_key(|(msg_id, _)| *msg_id);
+        }
         Ok((taken, parsed.into_iter().map(|(_, parsed)| parsed).collect()))
     }
 
@@ -288,7 +290,10 @@ impl<'s> Reader<'s> {
         let taken = self.taken.clone();
         let mut rest = &taken[..];
         while !rest.is_empty() {
-            let (intake, messages) = self.intake(rest);
+            let (mut intake, messages) = self.intake(rest);
+            if !Rule::MarksWait.holds() {
+                intake.marks.retain(|table, _| !self.session.paused.contains_key(table));
+            }
             let marked = intake.marks.keys().chain(&intake.truncated);
             let unprepared: Vec<_> = marked.filter(|name| !self.session.locked.contains(*name)).cloned().collect();
             if !unprepared.is_empty() {
@@ -317,6 +322,9 @@ impl<'s> Reader<'s> {
             messages.handled = ids.len(),
             "the step has had its time; the rest of the messages is given back"
         );
+        if !Rule::GiveBack.holds() {
+            return Ok(());
+        }
         link.rollback_to(Savepoint::Take).await?;
         link.acknowledge(&ids, worker.keeps()).await?;
         worker.take_messages.store((ids.len() as i64).max(1), Ordering::Relaxed);
@@ -397,7 +405,7 @@ impl<'s> Reader<'s> {
     pub(in crate::sync) async fn send(&mut self, images: Vec<i64>, ends_group: bool) -> Result<()> {
         let caught_up = ends_group && self.report.left == 0 && self.report.is_whole;
         // Without rows too: a late request may bring some of these messages, which are gone by then.
-        let fences = ends_group && !self.has_fenced;
+        let fences = ends_group && !self.has_fenced && Rule::EmptyBatch.holds();
         if self.batch.is_empty() && images.is_empty() && !caught_up && !fences {
             return Ok(());
         }
