@@ -69,7 +69,7 @@ pub struct Error {
     message: String,
     scope: Scope,
     /// What Postgres said, if it did: the SQLSTATE and what it stands for.
-    postgres: Option<(String, Cause)>,
+    postgres: Option<(Box<str>, Cause)>,
     /// When it may be tried again, where somebody said so.
     retry_after: Option<Duration>,
     #[source]
@@ -131,7 +131,7 @@ impl Error {
     /// Postgres said it, under this SQLSTATE.
     #[must_use]
     pub fn of_postgres(self, sqlstate: &str, cause: Cause) -> Self {
-        Self { postgres: Some((sqlstate.to_owned(), cause)), ..self }
+        Self { postgres: Some((sqlstate.into(), cause)), ..self }
     }
 
     fn with(self, scope: Scope) -> Self {
@@ -214,7 +214,7 @@ impl Error {
 
     /// The SQLSTATE, if Postgres said it.
     pub fn sqlstate(&self) -> Option<&str> {
-        self.postgres.as_ref().map(|(sqlstate, _)| sqlstate.as_str())
+        self.postgres.as_ref().map(|(sqlstate, _)| &**sqlstate)
     }
 
     /// What stands behind it, if Postgres said it.

@@ -137,8 +137,8 @@ impl Worker {
             return result;
         }
         self.count_left(&session, done).await;
-        done.stuck = session.stuck.clone();
-        let paused = session.all_paused();
+        done.stuck = session.tables.stuck();
+        let paused = session.tables.problems();
         done.paused = paused.keys().cloned().collect();
         *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
         if done.busy {
@@ -222,7 +222,7 @@ impl Worker {
             Outcome::Throttled => Next::Rest(self.throttle.wait()),
             Outcome::Took { caught_up } if caught_up && session.ends_caught_up => Next::End,
             Outcome::Took { .. } => Next::Step,
-            Outcome::Again | Outcome::Empty { .. } if session.waits_for_locks() => Next::Rest(session.aside.rest()),
+            Outcome::Again | Outcome::Empty { .. } if session.waits_for_locks() => Next::Rest(session.tables.rest()),
             Outcome::Again => Next::Step,
             Outcome::Empty { calls } => {
                 let is_noticed = session.link.calls().await? != calls || self.gate.calls() != calls_here;

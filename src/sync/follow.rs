@@ -132,7 +132,7 @@ impl Worker {
         let opened = Instant::now();
         let mut due = opened;
         let mut pace = Pace::fresh();
-        let lifetime = |session: &Session<'_>| if session.paused.is_empty() { SESSION_TIME } else { PAUSED_TIME };
+        let lifetime = |session: &Session<'_>| if !session.tables.is_any_paused() { SESSION_TIME } else { PAUSED_TIME };
         while opened.elapsed() < lifetime(session) && !self.is_stopping() {
             let is_due = Instant::now() >= due;
             // Not while a nuke waits for its turn.
@@ -159,7 +159,7 @@ impl Worker {
             all.add(&did, false);
             result?;
             self.note_failure(None);
-            *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.all_paused();
+            *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.tables.problems();
             if !done.busy {
                 self.circuit.succeeded(); // of a side that another worker has to find out about, nothing is known
             }
@@ -172,7 +172,7 @@ impl Worker {
                 continue;
             }
             pace.busy = 0;
-            match done.batches == 0 && !is_due && !session.aside.is_any() {
+            match done.batches == 0 && !is_due && !session.tables.is_any_aside() {
                 true => pace.wait_in_vain(begun.elapsed()).await,
                 false => pace.wait().await,
             }

@@ -2,32 +2,27 @@
 //! wait is as long as Postgres takes to look for deadlocks. Whoever closes a circle of waits is ended by Postgres; a
 //! step that holds nothing is in no circle. A table that others keep is left aside, and the rest goes on without it.
 
-use super::aside::PATIENCE;
 use super::session::Session;
+use super::tables::PATIENCE;
 use crate::core::error::{Cause, Error, Result};
 use crate::postgres::link::Begun;
-use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 /// Tries in one step to get all locks at once, each after a wait for the table that was locked.
 const TRIES: u32 = 3;
 
-/// Why a table waits.
-const LOCKED: &str = "another session keeps a lock on it that shuts readers out (see pg_locks); its changes follow when that ends, and nothing is lost";
-
 impl Session<'_> {
     /// Begins a step's transaction with the locks of all tables that it may read and of the queue, at once or not at
     /// all. Whether it could.
     pub(super) async fn begin_locked(&mut self) -> Result<bool> {
-        for table in self.aside.due() {
-            self.locked.insert(table);
-        }
         let begun_at = Instant::now();
         let mut tries = 0;
         while tries < TRIES {
-            match self.link.begin(&self.locked_sources()).await {
+            let wanted = self.wanted_sources();
+            match self.link.begin(&wanted).await {
                 Ok(Begun::Locked) => {
-                    self.aside.take_back(&self.locked);
+                    let names: Vec<String> = wanted.iter().map(|source| source.table.name.clone()).collect();
+                    self.tables.locked(&names);
                     return Ok(true);
                 }
                 Ok(Begun::QueueTaken) => {
@@ -49,13 +44,7 @@ impl Session<'_> {
     /// Whether a drain that finds nothing else to do waits for tables that others have locked: a comparison as long as
     /// it may, others for a while, and following looks again in any case.
     pub(super) fn waits_for_locks(&self) -> bool {
-        self.aside.is_any() && !self.is_following && (!self.compared.is_empty() || self.aside.is_fresh())
-    }
-
-    /// Tables whose changes stay on the queue, and why.
-    pub(super) fn all_paused(&self) -> BTreeMap<String, String> {
-        let late = self.aside.late().map(|name| (name.clone(), LOCKED.to_owned()));
-        self.paused.iter().map(|(name, problem)| (name.clone(), problem.clone())).chain(late).collect()
+        self.tables.is_any_aside() && !self.is_following && (!self.compared.is_empty() || self.tables.is_any_fresh())
     }
 
     /// Waits for a moment for what others have locked. What they keep is left aside.
@@ -63,13 +52,10 @@ impl Session<'_> {
         for name in self.blocked().await? {
             let Some(source) = self.sources.get(&name) else { continue };
             if !self.link.wait_for_table(source).await? {
-                self.locked.remove(&name);
-                self.aside.put(&name);
+                self.tables.put_aside(&name);
             }
         }
-        for table in self.aside.untold() {
-            tracing::warn!(table, "changes of this table wait on the queue: {LOCKED}");
-        }
+        self.tables.tell_late();
         Ok(())
     }
 
@@ -78,11 +64,8 @@ impl Session<'_> {
     pub(super) async fn leave_locked_aside(&mut self) -> Result<bool> {
         self.link.rollback().await?;
         let blocked = self.blocked().await?;
-        for table in &blocked {
-            self.locked.remove(table);
-            self.aside.put(table);
-        }
-        let is_worth_a_try = !blocked.is_empty() || self.aside.is_worth_a_try();
+        blocked.iter().for_each(|table| self.tables.put_aside(table));
+        let is_worth_a_try = !blocked.is_empty() || self.tables.is_worth_a_try();
         if is_worth_a_try && blocked.is_empty() {
             tokio::time::sleep(self.link.lock_wait()).await;
         }
@@ -91,7 +74,7 @@ impl Session<'_> {
 
     /// Those tables of this step that others have locked against readers, or are about to.
     async fn blocked(&self) -> Result<Vec<String>> {
-        self.link.blocked(&self.locked_sources()).await
+        self.link.blocked(&self.wanted_sources()).await
     }
 
     /// Finds the table that cannot be locked at all, so that the others can go on.
@@ -100,10 +83,9 @@ impl Session<'_> {
             return Ok(error);
         }
         self.link.rollback().await?;
-        for name in &self.locked {
-            let Some(source) = self.sources.get(name) else { continue };
+        for source in self.wanted_sources() {
             if let Err(e) = self.link.wait_for_table(source).await {
-                return Ok(e.of_table(name));
+                return Ok(e.of_table(&source.table.name));
             }
         }
         Ok(error)

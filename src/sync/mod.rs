@@ -12,7 +12,6 @@ macro_rules! log_step {
 
 mod alone;
 mod apply;
-mod aside;
 mod attempt;
 mod beside;
 mod chunk;
@@ -30,6 +29,7 @@ pub mod pairing;
 mod patience;
 mod session;
 mod step;
+mod tables;
 mod take;
 mod worker;
 

@@ -1,11 +1,11 @@
 //! How a drain begins: connects to both sides, creates what is missing on either, and reads what it has to know.
 
 use super::alone::alone;
-use super::aside::Aside;
 use super::beside::Beside;
 use super::pairing::{self, foreign, keys, lacking};
 use super::patience::answered;
 use super::session::Session;
+use super::tables::Tables;
 use super::worker::Worker;
 use crate::core::error::Result;
 use crate::core::schema::Schema;
@@ -31,8 +31,14 @@ impl<'a> Session<'a> {
         let now = if is_keyed { &answered(replica.inventory()).await? } else { &there };
         let drift = answered(link.drift(Some(now))).await?;
         drift::warn(&drift);
-        let locked = sources.values().filter(|s| s.is_marked());
-        let locked = locked.map(|s| s.table.name.clone()).collect();
+        let mut tables = Tables::default();
+        for source in sources.values().filter(|source| source.is_marked()) {
+            tables.read(&source.table.name);
+        }
+        for (table, problem) in lacking::told(&sources) {
+            tables.pause(&table, &problem, false);
+        }
+        tables.create(there.lost_tables(&schema));
         Ok(Self {
             worker,
             link,
@@ -41,14 +47,10 @@ impl<'a> Session<'a> {
             has_moved: false,
             head: None,
             seen: Instant::now(),
-            locked,
-            paused: lacking::told(&sources),
-            aside: Aside::default(),
-            held: BTreeSet::new(),
+            tables,
             dead_letters: Supersedable::default(),
             dead_letters_as_of: vec![0, 0],
             pending: Vec::new(),
-            stuck: BTreeSet::new(),
             queued: 0,
             beside: Arc::new(Beside::new(worker.source.as_ref())),
             ends_caught_up: worker.ends_caught_up,
@@ -61,7 +63,6 @@ impl<'a> Session<'a> {
             drift,
             definition_version,
             lacks_columns: there.lacks_columns(&schema),
-            created: there.lost_tables(&schema),
             schema,
             sources,
         })

@@ -1,7 +1,7 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
-use super::aside::Aside;
 use super::beside::Beside;
+use super::tables::Tables;
 use super::worker::Worker;
 use crate::core::error::{Error, Result};
 use crate::core::failpoint::Rule;
@@ -34,22 +34,14 @@ pub(super) struct Session<'a> {
     pub(super) head: Option<Head>,
     /// When it last answered.
     pub(super) seen: Instant,
-    /// Tables whose rows steps read, and which they lock before their snapshot.
-    pub(super) locked: BTreeSet<String>,
-    /// Tables whose marks stay queued, and why.
-    pub(super) paused: BTreeMap<String, String>,
-    /// Tables that others have locked, for now.
-    pub(super) aside: Aside,
-    /// Those that are paused which the replica does not take, so that their images stay as well.
-    pub(super) held: BTreeSet<String>,
+    /// What each table is doing.
+    pub(super) tables: Tables,
     /// Dead letters that an applied key would supersede.
     pub(super) dead_letters: Supersedable,
     /// How many there were then, and the last one.
     pub(super) dead_letters_as_of: Vec<i64>,
     /// Tables that wait to be rebuilt, as of the last step.
     pub(super) pending: Vec<Rebuild>,
-    /// Those of them that cannot be.
-    pub(super) stuck: BTreeSet<String>,
     /// Messages left, by count at the start.
     pub(super) queued: i64,
     /// A second connection, which can commit while the step's transaction is open.
@@ -76,8 +68,6 @@ pub(super) struct Session<'a> {
     pub(super) definition_version: DefinitionVersion,
     /// The replica lacks columns of it.
     pub(super) lacks_columns: bool,
-    /// Tables that the replica lacked, and that were created empty.
-    pub(super) created: BTreeSet<String>,
 }
 
 impl<'a> Session<'a> {
@@ -94,9 +84,9 @@ impl<'a> Session<'a> {
         self.sources.get(table).is_some_and(SourceTable::is_marked)
     }
 
-    /// The tables that are locked.
-    pub(super) fn locked_sources(&self) -> Vec<&SourceTable> {
-        self.locked.iter().filter_map(|name| self.sources.get(name)).collect()
+    /// The tables that a step locks.
+    pub(super) fn wanted_sources(&self) -> Vec<&SourceTable> {
+        self.tables.wanted().filter_map(|name| self.sources.get(name)).collect()
     }
 
     /// What stays on the queue.
@@ -104,16 +94,19 @@ impl<'a> Session<'a> {
         if !Rule::MarksWait.holds() {
             return queue::Paused::default();
         }
-        let marks: Vec<&str> = self.paused.keys().map(String::as_str).chain(self.aside.names()).collect();
-        let stays = |table: &&str| self.is_captured(table) || self.held.contains(*table);
+        let marks: Vec<&str> = self.tables.waiting().collect();
+        let stays = |table: &&str| self.is_captured(table) || self.tables.is_refused_by_target(table);
         let images = marks.iter().copied().filter(stays).collect();
         queue::Paused { marks, images }
     }
 
     /// Locks the tables that are compared.
     pub(super) fn lock_compared(&mut self) {
-        let is_readable = |name: &&String| self.sources.get(*name).is_some_and(|s| s.unpageable().is_none());
-        self.locked.extend(self.compared.iter().filter(is_readable).cloned());
+        for name in &self.compared {
+            if self.sources.get(name).is_some_and(|source| source.unpageable().is_none()) {
+                self.tables.read(name);
+            }
+        }
     }
 
     /// Gives the step a name that Postgres has committed: for rows that no message names.
@@ -144,17 +137,21 @@ impl<'a> Session<'a> {
         Ok(self.other().await?.calls().await? != self.notes)
     }
 
-    /// Marks of this table stay queued; said once a drain.
-    pub(super) async fn pause(&mut self, table: &str, problem: &str) -> Result<()> {
+    /// The tables whose rows are read by marks.
+    pub(super) fn marked(&self) -> BTreeSet<String> {
+        self.sources.values().filter(|s| s.is_marked()).map(|s| s.table.name.clone()).collect()
+    }
+
+    /// Marks of this table stay queued, and where the target does not take it, its images; said once a drain.
+    pub(super) async fn pause(&mut self, table: &str, problem: &str, is_of_target: bool) -> Result<()> {
         tracing::error!(table, "changes of this table wait on the queue: {problem}");
-        self.locked.remove(table);
-        self.paused.insert(table.to_owned(), problem.to_owned());
+        self.tables.pause(table, problem, is_of_target);
         self.postpone(table, problem).await
     }
 
     /// This table is not rebuilt until somebody acts; said once a drain.
     pub(super) async fn postpone(&mut self, name: &str, problem: &str) -> Result<()> {
-        if self.stuck.insert(name.to_owned()) {
+        if self.tables.stick(name) {
             self.link.set_problem(name, problem).await?;
             if self.pending.iter().any(|r| r.name == name) {
                 tracing::error!(table = name, "this table cannot be rebuilt: {problem}");

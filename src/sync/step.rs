@@ -75,10 +75,7 @@ impl Session<'_> {
             Err(e) => {
                 let Some(table) = e.table().map(str::to_owned) else { return Err(e) };
                 self.link.rollback().await?;
-                if e.is_of_target() {
-                    self.held.insert(table.clone());
-                }
-                self.pause(&table, &e.to_string()).await?;
+                self.pause(&table, &e.to_string(), e.is_of_target()).await?;
                 Ok(Outcome::Again)
             }
             other => other,
@@ -212,7 +209,7 @@ impl Session<'_> {
         };
         if snapshot.definition_version.as_deref() != Some(self.definition_version.hash())
             || self.lacks_columns
-            || !self.created.is_empty()
+            || self.tables.created().next().is_some()
         {
             self.reshape(head).await?;
             return Ok(Begun::Not(Outcome::Again));
@@ -240,7 +237,7 @@ impl Session<'_> {
         applied: Applied,
     ) -> Result<Finished> {
         let is_drained = read.has_taken_all || !Rule::CompareWhenDrained.holds();
-        let is_ready = is_drained && !applied.has_displaced && self.is_rebuilt(read) && !self.aside.is_any();
+        let is_ready = is_drained && !applied.has_displaced && self.is_rebuilt(read) && !self.tables.is_any_aside();
         match comparison {
             Some(comparison) if is_ready => {
                 awake(|| self.link.pulse(), Box::pin(comparison.run(self, snapshot, applied))).await
@@ -256,7 +253,7 @@ impl Session<'_> {
         is_throttled: bool,
         is_comparing: bool,
     ) -> Result<Outcome> {
-        self.aside.met_none();
+        self.tables.met_none();
         self.link.rollback().await?;
         Ok(match self.prepare_to_rebuild().await? {
             true => Outcome::Again,
@@ -269,7 +266,7 @@ impl Session<'_> {
     /// Whether no table is under way that can be rebuilt: only then is it worth comparing.
     fn is_rebuilt(&self, read: &Taking) -> bool {
         let is_done = |name: &str| read.rebuilt.iter().any(|r| r.name == name && !r.is_under_way());
-        self.pending.iter().all(|r| self.stuck.contains(&r.name) || !r.is_under_way() || is_done(&r.name))
+        self.pending.iter().all(|r| self.tables.is_stuck(&r.name) || !r.is_under_way() || is_done(&r.name))
             && read.swept.is_empty()
     }
 
@@ -326,7 +323,7 @@ impl Session<'_> {
         failpoint::reach(failpoint::COMMITTED);
         self.worker.rejected.end_step();
         self.worker.slow.end_step();
-        self.aside.met_none();
+        self.tables.met_none();
         self.queued = read.left;
         self.head = Some(applied.head);
         self.seen = Instant::now();
@@ -343,8 +340,10 @@ impl Session<'_> {
         for name in tables {
             let problem = self.sources.get(&name).and_then(|s| s.access.problem(&s.table));
             match problem {
-                None => drop(self.locked.insert(name)),
-                Some(problem) => self.pause(&name, &problem).await?,
+                None => {
+                    self.tables.read(&name);
+                }
+                Some(problem) => self.pause(&name, &problem, false).await?,
             }
         }
         Ok(())
@@ -357,17 +356,18 @@ impl Session<'_> {
         for resync in self.pending.clone() {
             let name = resync.name.clone();
             if !resync.is_under_way() {
-                self.stuck.insert(name);
+                self.tables.stick(&name);
                 continue;
             }
-            let waits = self.stuck.contains(&name) || self.paused.contains_key(&name) || self.aside.has(&name);
-            if self.locked.contains(&name) || waits {
+            if self.tables.is_stuck(&name) || !self.tables.is_idle(&name) {
                 continue;
             }
             match self.sources.get(&name).map(SourceTable::unpageable) {
-                Some(None) => is_new |= self.locked.insert(name),
+                Some(None) => is_new |= self.tables.read(&name),
                 Some(Some(problem)) => self.postpone(&name, &problem).await?,
-                None => drop(self.stuck.insert(name)), // schema.json no longer names it
+                None => {
+                    self.tables.stick(&name);
+                } // schema.json no longer names it
             }
         }
         Ok(is_new)

@@ -169,7 +169,7 @@ impl Comparison {
                 self.give_up(&name, problem);
                 continue;
             }
-            if !session.locked.contains(&name) {
+            if !session.tables.is_read(&name) {
                 return Err(Error::retry("a table was altered while it was compared; it is compared again"));
             }
             let (after, saved) = self.part(session, source, looked_at, snapshot, applied, share).await?;
@@ -224,10 +224,10 @@ impl Comparison {
 
     fn problem(&self, session: &Session<'_>, source: &SourceTable) -> Option<String> {
         let name = &source.table.name;
-        if session.paused.contains_key(name) {
+        if session.tables.is_paused(name) {
             return Some("its marks wait, see the log: mend that first".into());
         }
-        let waits = session.pending.iter().any(|r| r.name == *name) && session.stuck.contains(name);
+        let waits = session.pending.iter().any(|r| r.name == *name) && session.tables.is_stuck(name);
         if waits {
             return Some("it waits to be rebuilt, see `pgflume status`: mend that first".into());
         }

@@ -29,9 +29,8 @@ impl Session<'_> {
             self.lacks_columns = self.replica.prepare(&schema).await?.lacks_columns(&schema);
             self.schema = schema;
         }
-        self.locked = self.sources.values().filter(|s| s.is_marked()).map(|s| s.table.name.clone()).collect();
+        self.tables.read_only(&self.marked());
         self.lock_compared();
-        self.locked.retain(|name| !self.paused.contains_key(name));
         self.tell_drift().await?;
         Ok(true)
     }
@@ -54,8 +53,8 @@ impl Session<'_> {
         }
         let mut outgrown = BTreeMap::new();
         let kept = self.link.recorded_definitions().await?;
-        for name in self.created.intersection(&kept) {
-            outgrown.insert(name.clone(), "the replica no longer had it".to_owned());
+        for name in self.tables.created().filter(|name| kept.contains(*name)) {
+            outgrown.insert(name.to_owned(), "the replica no longer had it".to_owned());
         }
         for grown in self.link.record_definitions(&self.definition_version).await? {
             if grown.is_swept {
@@ -67,7 +66,7 @@ impl Session<'_> {
         }
         self.copy_again(self.link.as_ref(), &outgrown).await?;
         self.link.commit().await?;
-        self.created.clear();
+        self.tables.forget_created();
         self.head = Some(head);
         Ok(())
     }
@@ -78,8 +77,7 @@ impl Session<'_> {
         self.link.rollback().await?;
         let refused = alone(self.link.as_ref(), self.add_columns(&head)).await?;
         for (table, problem) in refused {
-            self.held.insert(table.clone());
-            self.pause(&table, &problem).await?;
+            self.pause(&table, &problem, true).await?;
         }
         self.lacks_columns = false;
         self.head = Some(head);
@@ -90,7 +88,7 @@ impl Session<'_> {
     async fn add_columns(&self, head: &Head) -> Result<BTreeMap<String, String>> {
         let mut outgrown = BTreeMap::new();
         let mut additions = change::additions(&self.replica.inventory().await?, &self.schema);
-        additions.retain(|added| !self.held.contains(&added.table));
+        additions.retain(|added| !self.tables.is_refused_by_target(&added.table));
         for added in &additions {
             tracing::info!(table = added.table, "the replica changes: {}", added.what);
             if added.needs_copy {

@@ -96,7 +96,7 @@ impl Reader<'_> {
 
     fn may_rebuild(&self, source: &SourceTable) -> bool {
         let name = &source.table.name;
-        let is_prepared = self.session.locked.contains(name) && !self.session.stuck.contains(name);
+        let is_prepared = self.session.tables.is_read(name) && !self.session.tables.is_stuck(name);
         is_prepared && (source.is_marked() || self.report.has_taken_all)
     }
 

@@ -256,7 +256,7 @@ impl<'s> Reader<'s> {
         };
         let mut parsed = Vec::new();
         let mut read = |message: &Taken| parsed.push((message.msg_id, self.parse(message)));
-        let tables = self.session.locked_sources();
+        let tables = self.session.wanted_sources();
         // One round trip: what comes after is sent behind the first.
         let opening = link.savepoint(Savepoint::Take, None);
         let (opened, taken, measured) = futures_util::join!(opening, link.take(take, &mut read), link.measure(&tables));
@@ -292,10 +292,10 @@ impl<'s> Reader<'s> {
         while !rest.is_empty() {
             let (mut intake, messages) = self.intake(rest);
             if !Rule::MarksWait.holds() {
-                intake.marks.retain(|table, _| !self.session.paused.contains_key(table));
+                intake.marks.retain(|table, _| !self.session.tables.is_paused(table));
             }
             let marked = intake.marks.keys().chain(&intake.truncated);
-            let unprepared: Vec<_> = marked.filter(|name| !self.session.locked.contains(*name)).cloned().collect();
+            let unprepared: Vec<_> = marked.filter(|name| !self.session.tables.is_read(name)).cloned().collect();
             if !unprepared.is_empty() {
                 self.report.ended = Ended::Unprepared(unprepared);
                 return Ok(false);
