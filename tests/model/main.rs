@@ -6,6 +6,7 @@
 
 mod intake;
 mod judge;
+mod memory;
 mod mutants;
 mod postgres;
 mod schedule;

@@ -353,7 +353,7 @@ impl Supersedable {
     }
 
     /// The letters of the very key that `letter` is of.
-    fn of_key(&self, letter: &DeadLetter) -> Vec<i64> {
+    pub fn of_key(&self, letter: &DeadLetter) -> Vec<i64> {
         let key: Option<MarkedKey> = letter.key.as_ref().and_then(|key| key.iter().cloned().collect());
         let places = key.and_then(|key| self.known.by_key.get(letter.table.as_deref()?)?.get(&key));
         places.map_or_else(Vec::new, |places| places.iter().map(|&place| self.known.dead_letters[place].id).collect())

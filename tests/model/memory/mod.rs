@@ -1,0 +1,11 @@
+//! A Postgres in memory: what the seam asks of one, over a small transactional store, with applications that write, DDL
+//! and faults. Deterministic: no real time, no chance. It passes the rules of `tests/seam`, as the real one does.
+
+mod books;
+pub mod engine;
+pub mod link;
+pub mod postgres;
+mod queue;
+mod source;
+pub mod tables;
+pub mod writer;
