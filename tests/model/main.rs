@@ -10,6 +10,8 @@ mod memory;
 mod mutants;
 mod postgres;
 mod schedule;
+#[path = "../seam/mod.rs"]
+mod seam;
 mod target;
 mod worker;
 mod world;

@@ -28,6 +28,7 @@ mod kills;
 mod letters;
 mod liars;
 mod limits;
+mod link;
 mod locked;
 mod marks;
 mod migrations;
@@ -40,6 +41,8 @@ mod quick_start;
 mod recovery;
 mod replica_keys;
 mod restores;
+#[path = "../seam/mod.rs"]
+mod seam;
 mod security;
 mod setup;
 mod snapshot;

@@ -2,6 +2,7 @@
 //! and faults. Deterministic: no real time, no chance. It passes the rules of `tests/seam`, as the real one does.
 
 mod books;
+mod conformance;
 pub mod engine;
 pub mod link;
 pub mod postgres;

@@ -47,7 +47,14 @@ pub enum Restored {
 }
 
 /// A lock that another session holds until this is dropped.
-pub struct Held(#[expect(dead_code, reason = "held, not used")] Session<Value>);
+pub struct Held(Session<Value>);
+
+impl Held {
+    /// Lets go.
+    pub fn release(self) {
+        self.0.rollback();
+    }
+}
 
 impl Postgres {
     /// One with the tables of `schema`, whose changes are marked where they are `captured`, and else sent as images.
