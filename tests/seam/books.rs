@@ -7,6 +7,10 @@ use pgflume::postgres::books::dead_letters::{Dead, DeadLetter, Refusal, Supersed
 use pgflume::postgres::books::rebuilds::{Phase, Reason, Rebuild};
 use pgflume::postgres::queue::Taken;
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// So that two times differ.
+const MOMENT: Duration = Duration::from_millis(1);
 
 fn key(key: &str) -> MarkedKey {
     vec![key.to_owned()]
@@ -125,6 +129,7 @@ pub async fn rebuilds_are_asked_for_and_recorded(bench: &impl Bench) {
     let link = &worker.link;
     link.schedule(&["w", "w"], Reason::Request, true).await.unwrap();
     link.commit().await.unwrap();
+    tokio::time::sleep(MOMENT).await;
     assert!(worker.step().await.is_rebuilding);
     link.schedule(&["t"], Reason::Evolve, false).await.unwrap();
     let names: Vec<_> = pending(&worker).await.into_iter().map(|rebuild| rebuild.name).collect();
@@ -138,6 +143,7 @@ pub async fn rebuilds_are_asked_for_and_recorded(bench: &impl Bench) {
     link.record_rebuild(&Rebuild { name: "unknown".into(), ..far.clone() }).await.unwrap();
     assert_eq!((pending(&worker).await.len(), link.rebuilding().await.unwrap()), (1, 1));
     link.commit().await.unwrap();
+    tokio::time::sleep(MOMENT).await;
     worker.step().await;
     link.schedule(&["w"], Reason::Nuke, false).await.unwrap();
     let again = pending(&worker).await.remove(1);

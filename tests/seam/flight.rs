@@ -31,7 +31,7 @@ pub async fn the_snapshot_is_taken_behind_the_locks(bench: &impl Bench) {
     let after = worker.step().await;
     assert!(after.xid.parse::<u64>().unwrap() > before.xid.parse::<u64>().unwrap());
     assert_eq!((after.identity, after.owner), (before.identity, before.owner));
-    assert!(after.at > before.at, "{} {}", after.at, before.at);
+    assert!(after.at >= before.at, "{} {}", after.at, before.at);
 }
 
 pub async fn who_waits_for_locks_sees_what_is_committed_meanwhile(bench: &impl Bench) {
@@ -362,7 +362,7 @@ pub async fn past_epochs_are_remembered(bench: &impl Bench) {
     for i in 0..110 {
         past = pair(format!("{i}")).await;
     }
-    assert_eq!((past.len(), past[0].as_str(), past[past.len() - 1].as_str()), (99, "10", "108"));
+    assert_eq!((past.len(), past[0].as_str(), past[past.len() - 1].as_str()), (100, "9", "108"));
 }
 
 pub async fn a_request_is_redeemed_once(bench: &impl Bench) {

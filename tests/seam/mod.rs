@@ -182,7 +182,7 @@ pub fn schema() -> Arc<Schema> {
 }
 
 /// A connection that knows the catalog.
-struct Worker {
+pub struct Worker {
     link: Box<dyn Link>,
     known: Known,
 }

@@ -105,7 +105,11 @@ impl Application for Session {
 
     async fn delete_message(&mut self, id: i64) {
         assert!(
-            self.0.query_one("select pgmq.delete($1, $2)", &[&DEFAULT_QUEUE, &id]).await.unwrap().get::<_, bool>(0)
+            self.0
+                .query_one("select pgmq.delete($1, $2::bigint)", &[&DEFAULT_QUEUE, &id])
+                .await
+                .unwrap()
+                .get::<_, bool>(0)
         );
     }
 

@@ -2,8 +2,11 @@
 //! and faults. Deterministic: no real time, no chance. It passes the rules of `tests/seam`, as the real one does.
 
 mod books;
+#[cfg(test)]
 mod conformance;
 pub mod engine;
+#[cfg(test)]
+mod faults;
 pub mod link;
 pub mod postgres;
 mod queue;

@@ -5,9 +5,8 @@ use pgflume::core::schema::{Column, ColumnType, Table};
 use pgflume::core::value::Cell;
 use pgflume::postgres::books::rebuilds::Rebuild;
 use pgflume::postgres::drift::definition_version::Recorded;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,17 +117,23 @@ pub struct Message {
 
 #[derive(Deserialize)]
 struct Head<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "there")]
     v: Option<&'a RawValue>,
     #[serde(borrow)]
-    table: Option<Cow<'a, str>>,
+    table: Option<&'a RawValue>,
+}
+
+/// A member that is there, be it null.
+fn there<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(deserializer).map(Some)
 }
 
 impl Message {
     pub fn new(text: Option<String>) -> Self {
         let head = text.as_deref().and_then(|text| serde_json::from_str::<Head<'_>>(text).ok());
         let has_version = head.as_ref().is_some_and(|head| head.v.is_some());
-        let table = head.and_then(|head| head.table.map(Cow::into_owned));
+        let name = |raw: &RawValue| serde_json::from_str(raw.get()).unwrap_or_else(|_| raw.get().to_owned());
+        let table = head.and_then(|head| head.table.map(name));
         Self { text, table, has_version }
     }
 
