@@ -1,6 +1,6 @@
 //! The seam between a step and its Postgres: what [`sync`](crate::sync) asks of the source and of the books beside its
 //! queue. [`Source`] reads, [`Journal`] keeps; one connection is both, so that what is read and what is acknowledged
-//! are of one transaction. [`Pg`] is the real one; a simulator has one in memory. Both pass `tests/suite/link.rs`.
+//! are of one transaction. [`Pg`] is the real one; a simulator has one in memory. Both keep to `tests/seam`.
 //!
 //! No type of the driver shows here: errors have their [`Cause`](crate::core::error::Cause), values are cells.
 

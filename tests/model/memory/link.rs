@@ -46,7 +46,7 @@ const PAST_EPOCHS: usize = 98;
 /// What lies between a worker and the server. An error is a connection that is lost: before the statement ran, or after.
 #[async_trait]
 pub trait Network: Send + Sync {
-    /// A statement is on its way.
+    /// A statement is on its way. The next one of its connection comes behind it.
     async fn request(&self, purpose: Purpose, call: &'static str) -> Result<()>;
 
     /// Its answer is.
@@ -196,10 +196,10 @@ impl Connection {
 
     /// Runs a statement as it is, in its turn.
     async fn control<T>(&self, call: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let turn = self.turn.lock().await;
         if let Some(network) = &self.memory.network {
             self.unless_lost(network.request(self.purpose, call).await)?;
         }
-        let turn = self.turn.lock().await;
         let done = if self.session.is_gone() { Err(lost()) } else { work.await };
         drop(turn);
         if let Some(network) = &self.memory.network {
