@@ -177,6 +177,37 @@ async fn a_row_at_which_an_expression_of_the_replica_fails_becomes_a_letter() {
     }
 }
 
+/// Longer than a step goes on with what it took: what is left of it is marked again, but not all of it for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_among_close_keys_that_takes_longer_than_a_step_has_is_found() {
+    bad_row_is_found("pg_catalog.pg_sleep(60)").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_among_close_keys_that_fails_when_a_step_has_had_its_time_is_found() {
+    bad_row_is_found("pg_catalog.pg_sleep(5.1); perform v / v").await;
+}
+
+async fn bad_row_is_found(look: &str) {
+    let make = format!(
+        "create function check_v(v int) returns bool immutable language plpgsql as $$
+         begin if v = 0 then perform {look}; end if; return true; end $$; {MAKE}"
+    );
+    let rig = set_up_with(&tables("public.check_v(v)"), &make).await;
+    let worker = Worker::new(config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone()));
+    let worker = worker.reading_within(Duration::from_millis(5500));
+    // From here on it knows that rows are small, and reads close keys as one range.
+    rig.db.sql("update t set v = 3").await;
+    worker.drain(BUDGET).await.unwrap();
+    rig.db.sql("update t set v = case when id = 5 then 0 else 2 end").await;
+    until("it is a letter", async || {
+        worker.drain(BUDGET).await.unwrap();
+        rig.db.dead().await.len() == 1 && rig.db.queued().await == 0
+    })
+    .await;
+    assert_eq!(rig.rows("SELECT count(*) FROM t WHERE v = 2").await, ["39"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_take_too_long_are_waited_for_once_and_the_others_arrive() {
     let make = format!(

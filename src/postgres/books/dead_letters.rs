@@ -454,8 +454,8 @@ pub enum Dead {
     Key(Vec<String>),
     /// A key as the target has it, which refused its row.
     Target(Vec<String>),
-    /// A whole message.
-    Message(String),
+    /// A whole message, and the keys that it concerns where it cannot be understood.
+    Message(String, Vec<MarkedKey>),
 }
 
 /// All dead letters that tell a key of `table`.
@@ -463,7 +463,8 @@ pub async fn of_table(client: &Client, queue: &QueueName, table: &str) -> Result
     let sql = format!(
         "select message->>'class' = 'target', case when pg_catalog.pg_column_size(message) <= {LETTER_BYTES} then message->>'message' end,
                 array(select coalesce(k, '') from pg_catalog.jsonb_array_elements_text(
-                    case when pg_catalog.jsonb_typeof(message->'key') = 'array' then message->'key' else '[]' end) k)
+                    case when pg_catalog.jsonb_typeof(message->'key') = 'array' then message->'key' else '[]' end) k),
+                message->>'keys'
          from {} where message->>'table' = $1 and (pg_catalog.jsonb_typeof(message->'key') = 'array' or message ? 'message')",
         queue.dead_table()
     );
@@ -471,7 +472,10 @@ pub async fn of_table(client: &Client, queue: &QueueName, table: &str) -> Result
     let dead = |row: &tokio_postgres::Row| {
         let (is_target, message): (Option<bool>, Option<String>) = (row.try_get(0)?, row.try_get(1)?);
         Ok(match (message, is_target) {
-            (Some(text), _) => Dead::Message(text),
+            (Some(text), _) => {
+                let keys = row.try_get::<_, Option<&str>>(3)?.and_then(|keys| serde_json::from_str(keys).ok());
+                Dead::Message(text, keys.unwrap_or_default())
+            }
             (None, Some(true)) => Dead::Target(row.try_get(2)?),
             (None, _) => Dead::Key(row.try_get(2)?),
         })

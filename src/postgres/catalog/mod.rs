@@ -68,7 +68,7 @@ impl SourceTable {
         self.captured && self.access == Access::Readable
     }
 
-    /// The column, as it is compared with a value of [`SourceColumn::cast`].
+    /// The column, as it is compared with a value of `SourceColumn::cast`.
     pub fn compared(&self, position: usize) -> String {
         let (column, name) = (&self.columns[position], crate::core::schema::quote(&self.table.columns[position].name));
         if column.is_domain { format!("t.{name}::{}", column.cast) } else { format!("t.{name}") }

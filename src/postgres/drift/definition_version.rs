@@ -149,7 +149,7 @@ impl DefinitionVersion {
 
     /// This version as the successor of what was recorded `before`, and the tables whose rows have to be brought up to
     /// date, with the reasons. `is_forgotten`: something was recorded, and is no longer known. `filled`: those of
-    /// [`attached`](Self::attached) that have rows.
+    /// the partitions that came which have rows.
     pub fn succeed(
         mut self,
         before: &Recorded,

@@ -4,4 +4,5 @@ pub(super) mod budget;
 pub(super) mod displaced;
 pub(super) mod rejected;
 mod rivals;
+mod taken_again;
 pub(super) mod writer;

@@ -3,9 +3,9 @@
 //! dead letter. Knows nothing of Postgres but what the ledger keeps.
 
 use super::rivals::{self, Written};
+use super::taken_again::TakenAgain;
 use crate::core::batch::Item;
 use crate::core::error::{Class, Error, Result};
-use crate::core::failpoint::Rule;
 use crate::core::message::Message;
 use crate::core::position::{Entry, Head, Provenance};
 use crate::core::value::Cell;
@@ -32,6 +32,7 @@ pub(in crate::sync) struct Writer<'s> {
     /// When the first row was rejected.
     rejecting_since: Option<Instant>,
     written: Written,
+    taken_again: TakenAgain,
     report: Applied,
 }
 
@@ -84,6 +85,7 @@ impl<'s> Writer<'s> {
             own_dead_letters: Supersedable::default(),
             rejecting_since: None,
             written: Written::default(),
+            taken_again: TakenAgain::default(),
             report,
         }
     }
@@ -108,9 +110,10 @@ impl<'s> Writer<'s> {
 
     /// Writes a chunk, in parts if it must be. Its images are listed with the last part.
     pub async fn write(&mut self, chunk: Chunk, encoded: Encoded) -> Result<()> {
-        let mut images = chunk.images;
-        let range = 0..chunk.items.len();
-        let mut todo = vec![Work { items: chunk.items, range, encoded, ..Work::default() }];
+        let (mut images, items) = (chunk.images, chunk.items);
+        self.taken_again.spread(&items, &mut images);
+        let range = 0..items.len();
+        let mut todo = vec![Work { items: items.clone(), range, encoded, ..Work::default() }];
         // On its own where rows follow: no row that is rejected may take it along.
         if !chunk.emptied.is_empty() {
             let empty = Work { emptied: chunk.emptied, ..Work::default() };
@@ -145,7 +148,8 @@ impl<'s> Writer<'s> {
                         todo.reverse();
                     }
                     self.dead_letter(item, &chunk.taken, &e);
-                    images.retain(|id| !item.images.contains(id));
+                    self.taken_again.reject(item);
+                    self.taken_again.spread(&items, &mut images);
                 }
                 other => {
                     other?;
@@ -198,7 +202,7 @@ impl<'s> Writer<'s> {
             parent: self.report.head.token.clone(),
             xid: self.snapshot.xid.clone(),
             lsn: self.snapshot.lsn.clone(),
-            images: if Rule::ImagesListed.holds() { images } else { Vec::new() },
+            images,
             provenance: provenance.clone(),
         };
         failpoint::reach(failpoint::SENT);
@@ -260,7 +264,9 @@ impl<'s> Writer<'s> {
             let key = item.key.iter().map(Cell::to_postgres_text).collect();
             dead_letters.push(DeadLetter::of_key(table, key, Refusal::Target, &problem));
         }
-        for message in taken.iter().filter(|m| item.images.contains(&m.msg_id)) {
+        // A message may have two keys, and both be rejected.
+        let is_told = |id: i64| self.report.dead.iter().any(|letter| letter.msg_id == Some(id));
+        for message in taken.iter().filter(|m| item.images.contains(&m.msg_id) && !is_told(m.msg_id)) {
             let keys = match message::parse(message.text.as_deref().unwrap_or_default(), &self.session.schema) {
                 Ok(Message::Image(_, _, keys)) => keys,
                 _ => Vec::new(),

@@ -82,7 +82,7 @@ struct Here<'a> {
 
 impl Comparison {
     /// A check that has not begun.
-    pub(crate) fn new(options: Options, target: Option<Replica>, counters: Arc<Counters>) -> Self {
+    pub fn new(options: Options, target: Option<Replica>, counters: Arc<Counters>) -> Self {
         let mut todo = options.tables.clone();
         todo.reverse();
         let (pass, quota) = (None, None);
@@ -194,7 +194,7 @@ impl Comparison {
         share: Share,
     ) -> Result<(Applied, bool)> {
         let name = &source.table.name;
-        wait_for(target, session, &applied.head).await?;
+        wait_for(target, session, &applied.head, self.options.target.is_none()).await?;
         let mut pass = self.begin(session, source).await?;
         self.table(name); // named in the report whatever comes of it
         let exempt = Exempt::of(session, source).await?;
@@ -463,11 +463,19 @@ fn gone_item(source: &SourceTable, key: Key) -> Item {
     Item { table: source.table.clone(), key, state: State::Gone, images: Vec::new() }
 }
 
-/// Whoever compares waits until the database that it reads has come to the replica's position, which does
-/// not move meanwhile.
-async fn wait_for(target: &Replica, session: &Session<'_>, head: &Head) -> Result<()> {
+/// Whoever compares waits until the database that it reads has come to the replica's position, which does not move
+/// meanwhile; but for one whose transaction is gone, while another worker goes on.
+async fn wait_for(target: &Replica, session: &Session<'_>, head: &Head, is_replica: bool) -> Result<()> {
     let began = Instant::now();
-    while target.head_read().await?.as_ref() != Some(head) {
+    loop {
+        let there = target.head_read().await?;
+        if there.as_ref() == Some(head) {
+            return Ok(());
+        }
+        let is_beyond = there.is_some_and(|there| there.epoch == head.epoch && there.seq > head.seq);
+        if is_replica && (is_beyond || began.elapsed() > CATCH_UP) {
+            return Err(moved());
+        }
         if began.elapsed() > CATCH_UP {
             return Err(Error::halt(format!(
                 "the database to verify is not at the replica's position after {} s: is it a read replica of it, and does it follow?",
@@ -479,7 +487,6 @@ async fn wait_for(target: &Replica, session: &Session<'_>, head: &Head) -> Resul
         }
         tokio::time::sleep(LOOK_AGAIN).await;
     }
-    Ok(())
 }
 
 /// Writes what should be there, as further batches of the step.

@@ -7,6 +7,7 @@ use crate::core::message::{MarkedKey, Message};
 use crate::core::value::Key;
 use crate::postgres::books::dead_letters::Dead;
 use crate::postgres::catalog::SourceTable;
+use crate::postgres::rows::Found;
 use crate::sync::session::Session;
 use crate::sync::take::pages::key_of;
 use futures_util::TryStreamExt;
@@ -28,30 +29,46 @@ impl Exempt {
     /// Reads the dead letters of a table.
     pub async fn of(session: &Session<'_>, source: &SourceTable) -> Result<Self> {
         let mut exempt = Self::default();
-        let mut doubtful = Vec::new();
+        let (mut doubtful, mut of_images) = (Vec::new(), Vec::new());
         for letter in session.link.letters_of(&source.table.name).await? {
             match letter {
                 Dead::Target(key) => drop(exempt.keys.insert(key_of(source, &key))),
                 Dead::Key(key) => doubtful.push(key),
-                Dead::Message(text) => {
+                Dead::Message(text, keys) => {
                     if let Ok(Message::Image(_, change, marked)) = message::parse(&text, &session.schema) {
                         exempt.keys.extend(change.gone.into_iter().chain(change.row.map(|row| row.0)));
                         exempt.marked.extend(marked);
+                    } else {
+                        of_images.extend(keys);
                     }
                 }
             }
         }
-        doubtful.retain(|key| key.len() == source.table.key.len());
-        let mut todo: Vec<&[MarkedKey]> = doubtful.chunks(KEYS).collect();
+        exempt.look(session, source, doubtful, false).await?;
+        exempt.look(session, source, of_images, true).await?;
+        Ok(exempt)
+    }
+
+    /// Adds those keys whose rows cannot be what they should, by a look at them. `or_gone`: also those that have none,
+    /// because what took it away may be what waits.
+    async fn look(
+        &mut self,
+        session: &Session<'_>,
+        source: &SourceTable,
+        mut keys: Vec<MarkedKey>,
+        or_gone: bool,
+    ) -> Result<()> {
+        keys.retain(|key| key.len() == source.table.key.len());
+        let mut todo: Vec<&[MarkedKey]> = keys.chunks(KEYS).collect();
         while let Some(chunk) = todo.pop() {
-            if !exempt.add(session, source, chunk).await? {
+            if !self.add(session, source, chunk, or_gone).await? {
                 match chunk {
-                    [key] => drop(exempt.marked.insert(key.clone())),
+                    [key] => drop(self.marked.insert(key.clone())),
                     _ => todo.extend([&chunk[..chunk.len() / 2], &chunk[chunk.len() / 2..]]),
                 }
             }
         }
-        Ok(exempt)
+        Ok(())
     }
 
     /// Whether this key may differ.
@@ -65,10 +82,17 @@ impl Exempt {
     }
 
     /// Adds those whose rows do not fit; `false` where Postgres cannot read one of them.
-    async fn add(&mut self, session: &Session<'_>, source: &SourceTable, keys: &[MarkedKey]) -> Result<bool> {
+    async fn add(
+        &mut self,
+        session: &Session<'_>,
+        source: &SourceTable,
+        keys: &[MarkedKey],
+        or_gone: bool,
+    ) -> Result<bool> {
         let reading = async { session.link.read(source, keys, false).await?.try_collect::<Vec<_>>().await };
         let Ok(found) = session.attempt(source, reading).await? else { return Ok(false) };
-        for row in found.into_iter().filter(|f| matches!(f.cells, Some(Err(_))) || f.key.is_err()) {
+        let is_exempt = |f: &Found| matches!(f.cells, Some(Err(_))) || f.key.is_err() || or_gone && f.cells.is_none();
+        for row in found.into_iter().filter(is_exempt) {
             self.marked.extend(keys.get(row.position).cloned());
             self.keys.extend(row.key.ok());
         }

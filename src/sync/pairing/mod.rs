@@ -110,7 +110,6 @@ impl Session<'_> {
             Decision::Adopt(head) => {
                 self.link.pair(&head, &snapshot.identity, &self.address).await?;
                 match snapshot.progress.refills {
-                    true if !Rule::RestartRebuilds.holds() => {}
                     // Another worker may have rebuilt tables after the announcement, and a nuke emptied them then.
                     true => self.link.restart_rebuilds().await?,
                     // A nuke that leaves them empty, and was cut short.
@@ -334,8 +333,8 @@ pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     let link = worker.source.connect(Purpose::Nuke).await?;
     link.ensure().await?;
     let sources = if refill { link.known().await?.sources } else { BTreeMap::new() };
-    let refilled: Vec<&str> =
-        sources.values().filter(|s| s.unpageable().is_none()).map(|s| s.table.name.as_str()).collect();
+    // A captured one that cannot be read now waits with its problem.
+    let refilled: Vec<&str> = sources.values().filter(|s| s.can_be_copied()).map(|s| s.table.name.as_str()).collect();
     let mut epoch = worker.chance.token();
     let snapshot = locked(worker, link.as_ref()).await?;
     if let Some(head) = snapshot.progress.head.filter(|_| !Rule::NewEpoch.holds()) {

@@ -44,6 +44,8 @@ struct Todo<'k> {
     may_span: bool,
     /// Something takes too long: parts are given less time, and nothing is asked ahead.
     is_narrowing: bool,
+    /// A row is looked for that is at fault: giving up would only begin the search anew.
+    is_searching: bool,
 }
 
 impl<'s> Reader<'s> {
@@ -55,7 +57,7 @@ impl<'s> Reader<'s> {
         let session = self.session;
         let link = session.link.as_ref();
         let may_span = self.session.worker.budget.knows_small(&source.table.name);
-        let mut todo = Todo { parts: vec![keys], may_span, is_narrowing: false };
+        let mut todo = Todo { parts: vec![keys], may_span, is_narrowing: false, is_searching: false };
         let first = self.cut(source, &mut todo.parts);
         let opening = link.savepoint(Savepoint::Read, Some(session.worker.statement_time));
         let (opened, mut asked) = futures_util::join!(opening, ask(link, source, first, may_span));
@@ -84,8 +86,7 @@ impl<'s> Reader<'s> {
 
     /// Whether the step has had its time: then the keys that are left are put aside.
     fn postpone(&mut self, todo: &mut Todo<'_>) -> bool {
-        // While a row is looked for that is at fault, giving up would only begin the search anew.
-        if !self.is_late() || todo.is_narrowing || todo.parts.is_empty() {
+        if !self.is_late() || todo.is_searching || todo.parts.is_empty() {
             return false;
         }
         self.postponed.extend(todo.parts.drain(..).rev().flatten().cloned());
@@ -127,11 +128,12 @@ impl<'s> Reader<'s> {
             Fault::Table if !todo.may_span => return Err(error.of_table(&source.table.name)),
             _ => self.session.link.rollback_to(Savepoint::Read).await?,
         }
+        todo.is_narrowing |= fault == Fault::Slow;
+        todo.is_searching = true;
         if std::mem::take(&mut todo.may_span) {
             todo.parts.push(keys);
             return Ok(());
         }
-        todo.is_narrowing |= fault == Fault::Slow;
         match keys {
             [key] => {
                 if fault == Fault::Slow {

@@ -405,7 +405,7 @@ impl<'s> Reader<'s> {
     pub(in crate::sync) async fn send(&mut self, images: Vec<i64>, ends_group: bool) -> Result<()> {
         let caught_up = ends_group && self.report.left == 0 && self.report.is_whole;
         // Without rows too: a late request may bring some of these messages, which are gone by then.
-        let fences = ends_group && !self.has_fenced && Rule::EmptyBatch.holds();
+        let fences = ends_group && !self.has_fenced;
         if self.batch.is_empty() && images.is_empty() && !caught_up && !fences {
             return Ok(());
         }
