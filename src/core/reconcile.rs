@@ -1,7 +1,6 @@
 //! Compares what Postgres acknowledged with where the replica is, and decides. Pure: the step asks,
 //! acts, and asks again. Whatever is not certainly harmless stops with a reason; nothing is guessed.
 
-use super::failpoint::Rule;
 use super::position::{Entry, Fate, Head, Identity, Progress, Standing};
 use std::collections::BTreeSet;
 
@@ -264,8 +263,7 @@ pub struct Replay {
 pub fn replay(head: &Head, acknowledged: &Head, kept: &[RetainedStep]) -> Option<Replay> {
     let first = kept.iter().position(|step| step.after.epoch == head.epoch && step.passes(head))?;
     let steps = &kept[first..];
-    let is_next = |two: &[RetainedStep]| two[0].end() == (two[1].after.seq, two[1].after.token.as_str());
-    let is_whole = steps.windows(2).all(is_next) || !Rule::RetainedChain.holds();
+    let is_whole = steps.windows(2).all(|two| two[0].end() == (two[1].after.seq, two[1].after.token.as_str()));
     let is_ours = head.epoch == acknowledged.epoch;
     let reaches = steps.last().is_some_and(|last| last.end() == (acknowledged.seq, acknowledged.token.as_str()));
     let replay = || Replay {

@@ -89,8 +89,12 @@ impl Connection {
         // of so many bytes that is ours, and is freed once after it was copied.
         unsafe {
             let start = ffi::sqlite3_serialize(self.0.as_ptr(), c"main".as_ptr(), &mut length, 0);
-            let image = NonNull::new(start).ok_or_else(out_of_memory)?;
             let length = usize::try_from(length).unwrap_or_default();
+            let image = match NonNull::new(start) {
+                Some(image) => image,
+                None if length == 0 => return Ok(Vec::new()), // a database without a page
+                None => return Err(out_of_memory()),
+            };
             let copy = std::slice::from_raw_parts(image.as_ptr(), length).to_vec();
             ffi::sqlite3_free(image.as_ptr().cast());
             Ok(copy)

@@ -1,155 +1,125 @@
-//! A model of the step: workers, queue, ledger and replica as state machines, driven through random
-//! schedules of faults, and judged after each action. The decisions are the product's own.
+//! The very code of the step, in a simulator: workers, applications, faults and DDL on one thread with paused time, over
+//! a Postgres and a libSQL in memory, judged after each write to the replica and when all has come to rest.
 //!
-//! `MODEL_SCHEDULES` and `MODEL_SEED` set how many schedules run, and with which the first begins.
+//! `MODEL_SCHEDULES` or `MODEL_SECONDS` set how many schedules run, `MODEL_SEED` with which they begin, and
+//! `MODEL_LENGTH` how many times as long as usual each is. A schedule that fails is told with its trace; the same seed
+//! gives the same again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
-mod intake;
-mod judge;
 mod memory;
-mod mutants;
-mod postgres;
-mod schedule;
 #[path = "../seam/mod.rs"]
 mod seam;
-mod target;
-mod worker;
-mod world;
+mod sim;
 
-use mutants::Mutant;
-use std::sync::atomic::{AtomicBool, Ordering};
+use pgflume::core::failpoint::Rule;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 const THREADS: u64 = 2;
+
+/// A rule that is left out is left out for the whole process: one search at a time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// The first failing seed of `from..to`, in steps of the number of threads.
-fn first_failing(from: u64, to: u64, mutant: Mutant, stop: &AtomicBool) -> Option<u64> {
-    let fails = |seed: &u64| schedule::run(&schedule::generate(*seed), mutant).is_err();
-    let seeds = (from..to).step_by(THREADS as usize);
-    let found = seeds.take_while(|_| !stop.load(Ordering::Relaxed)).find(fails);
-    if found.is_some() {
-        stop.store(true, Ordering::Relaxed);
+/// What a search came to.
+#[derive(Default)]
+struct Search {
+    schedules: AtomicU64,
+    steps: AtomicU64,
+    stop: AtomicBool,
+    failed: Mutex<Option<(u64, String)>>,
+}
+
+impl Search {
+    /// Every `THREADS`th seed from `from` on, until `to`, `end` or one that fails.
+    fn thread(&self, from: u64, to: u64, end: Option<Instant>) {
+        for seed in (from..to).step_by(THREADS as usize) {
+            if self.stop.load(Ordering::Relaxed) || end.is_some_and(|end| Instant::now() >= end) {
+                return;
+            }
+            let outcome = sim::run(seed, false);
+            self.schedules.fetch_add(1, Ordering::Relaxed);
+            self.steps.fetch_add(outcome.steps, Ordering::Relaxed);
+            if let Some(violation) = outcome.violation {
+                self.stop.store(true, Ordering::Relaxed);
+                let mut failed = self.failed.lock().unwrap();
+                if failed.as_ref().is_none_or(|(first, _)| seed < *first) {
+                    *failed = Some((seed, violation));
+                }
+            }
+        }
     }
-    found
 }
 
-fn search(mutant: Mutant) -> Option<u64> {
-    // A mutant may take longer: the search for it ends where it is caught.
-    let default = if mutant == Mutant::None { 200_000 } else { 2_000_000 };
-    let (from, schedules) = (setting("MODEL_SEED", 0), setting("MODEL_SCHEDULES", default));
-    let stop = AtomicBool::new(false);
+fn search(schedules: u64, end: Option<Instant>) -> Search {
+    let from = setting("MODEL_SEED", 0);
+    sim::LENGTH.store(setting("MODEL_LENGTH", 1) as u32, Ordering::Relaxed);
+    let search = Search::default();
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS)
-            .map(|thread| {
-                scope.spawn({
-                    let stop = &stop;
-                    move || first_failing(from + thread, from + schedules, mutant, stop)
-                })
-            })
-            .collect();
-        threads.into_iter().filter_map(|thread| thread.join().expect("the model itself fails")).min()
-    })
+        for thread in 0..THREADS {
+            let search = &search;
+            scope.spawn(move || search.thread(from + thread, from + schedules, end));
+        }
+    });
+    search
 }
 
-/// The trace of a failing schedule, made short.
-fn explain(seed: u64, mutant: Mutant) -> String {
-    let actions = schedule::shrink(&schedule::generate(seed), mutant);
-    format!("MODEL_SEED={seed}, made short:\n{}", schedule::tell(&actions, mutant))
+fn explain(seed: u64) -> String {
+    let outcome = sim::run(seed, true);
+    format!("make simulate SEED={seed} SCHEDULES=1\n\n{}\n{:?}", outcome.trace.join("\n"), outcome.violation)
+}
+
+/// Schedules of a run.
+const SCHEDULES: u64 = 50_000;
+
+/// Those within which a rule that is left out has to be noticed.
+const MOST: u64 = 20_000;
+
+/// The rules of the step, each left out in turn: the judge has to notice.
+#[test]
+fn a_rule_that_is_left_out_is_noticed() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let wanted = std::env::var("MODEL_RULE").unwrap_or_default();
+    let mut missed = Vec::new();
+    for rule in Rule::ALL.into_iter().filter(|rule| format!("{rule:?}").contains(&wanted)) {
+        fail::cfg(rule.name(), "return").unwrap();
+        let began = Instant::now();
+        let found = search(setting("MODEL_SCHEDULES", MOST), None);
+        fail::remove(rule.name());
+        let (schedules, took) = (found.schedules.into_inner(), began.elapsed().as_secs_f64());
+        match found.failed.into_inner().unwrap() {
+            Some((_, violation)) => println!("{rule:?}: after {schedules} schedules, {took:.1} s: {violation}"),
+            None => missed.push(rule),
+        }
+    }
+    assert!(missed.is_empty(), "nobody notices that these are left out: {missed:?}");
 }
 
 #[test]
 fn no_schedule_breaks_a_rule() {
-    if let Some(seed) = search(Mutant::None) {
-        panic!("{}", explain(seed, Mutant::None));
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let began = Instant::now();
+    let seconds = setting("MODEL_SECONDS", 0);
+    let end = (seconds > 0).then(|| began + Duration::from_secs(seconds));
+    let found = search(setting("MODEL_SCHEDULES", if end.is_some() { u64::MAX >> 1 } else { SCHEDULES }), end);
+    let (schedules, steps) = (found.schedules.into_inner(), found.steps.into_inner());
+    let took = began.elapsed().as_secs_f64();
+    println!("{schedules} schedules, {steps} steps in {took:.1} s: {:.0} schedules a second", schedules as f64 / took);
+    if let Some((seed, violation)) = found.failed.into_inner().unwrap() {
+        panic!("{violation}\n{}", explain(seed));
     }
 }
 
-/// The judge must miss the rule that was left out.
-fn is_caught(mutant: Mutant) {
-    let from = setting("MODEL_SEED", 0);
-    let seed = search(mutant).unwrap_or_else(|| panic!("{mutant:?} is not caught: the model is too weak"));
-    println!("{mutant:?} is caught after {} schedules. {}", seed - from + 1, explain(seed, mutant));
-}
-
+/// A failure can be had again.
 #[test]
-fn a_replica_that_is_ahead_is_not_believed() {
-    is_caught(Mutant::NoLedger);
-}
-
-#[test]
-fn two_workers_may_not_drain_at_once() {
-    is_caught(Mutant::NoLock);
-}
-
-#[test]
-fn a_write_needs_the_head_that_it_was_made_for() {
-    is_caught(Mutant::NoFence);
-}
-
-#[test]
-fn acknowledging_comes_last() {
-    is_caught(Mutant::AcknowledgesFirst);
-}
-
-#[test]
-fn images_need_their_order() {
-    is_caught(Mutant::UnsortedImages);
-}
-
-#[test]
-fn what_is_applied_is_flushed_before() {
-    is_caught(Mutant::NotDurable);
-}
-
-#[test]
-fn a_page_is_read_at_its_own_step() {
-    is_caught(Mutant::OldPage);
-}
-
-#[test]
-fn images_that_were_applied_are_not_taken_again() {
-    is_caught(Mutant::NoImageList);
-}
-
-#[test]
-fn an_epoch_that_is_adopted_begins_its_rebuilds_anew() {
-    is_caught(Mutant::NoRestart);
-}
-
-#[test]
-fn a_batch_is_acknowledged_late_only_while_its_messages_are_queued() {
-    is_caught(Mutant::NoWitness);
-}
-
-#[test]
-fn a_page_is_acknowledged_late_only_where_its_step_is_known() {
-    is_caught(Mutant::NoName);
-}
-
-#[test]
-fn what_is_kept_has_to_lead_to_what_was_acknowledged() {
-    is_caught(Mutant::NoChain);
-}
-
-#[test]
-fn what_is_put_back_has_its_ids() {
-    is_caught(Mutant::NewIds);
-}
-
-#[test]
-fn a_step_without_rows_fences_what_is_on_its_way() {
-    is_caught(Mutant::NoEmptyBatch);
-}
-
-#[test]
-fn what_others_took_is_copied() {
-    is_caught(Mutant::NoLosses);
-}
-
-#[test]
-fn a_queue_is_not_taken_along_to_an_empty_replica_somewhere_else() {
-    is_caught(Mutant::NoAddress);
+fn a_seed_gives_the_same_schedule_again() {
+    for seed in 0..300 {
+        let (once, again) = (sim::run(seed, true).trace, sim::run(seed, true).trace);
+        let differs = once.iter().zip(&again).find(|(a, b)| a != b);
+        assert!(differs.is_none() && once.len() == again.len(), "seed {seed}: {differs:#?}");
+    }
 }

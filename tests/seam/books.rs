@@ -90,7 +90,7 @@ pub async fn letters_of_a_table_tell_keys(bench: &impl Bench) {
     let tell = |dead: &Dead| match dead {
         Dead::Key(key) => format!("key {key:?}"),
         Dead::Target(key) => format!("target {key:?}"),
-        Dead::Message(text) => text.clone(),
+        Dead::Message(text, _) => text.clone(),
     };
     let mut told: Vec<_> = worker.link.letters_of("t").await.unwrap().iter().map(tell).collect();
     told.sort_unstable();

@@ -210,7 +210,10 @@ fn dead_of(letter: &Json, table: &str) -> Option<Dead> {
     }
     let key = || key.into_iter().flatten().map(text_of).collect();
     Some(match message.filter(|message| !message.is_null()) {
-        Some(message) => Dead::Message(text_of(message)),
+        Some(message) => {
+            let keys = letter.get("keys").and_then(|keys| serde_json::from_value(keys.clone()).ok());
+            Dead::Message(text_of(message), keys.unwrap_or_default())
+        }
         None if letter.get("class").and_then(Json::as_str) == Some("target") => Dead::Target(key()),
         None => Dead::Key(key()),
     })

@@ -150,11 +150,6 @@ impl Drop for Running<'_> {
 }
 
 impl Connection {
-    /// What `Engine::end` takes.
-    pub fn id(&self) -> u64 {
-        self.session.id()
-    }
-
     fn local(&self) -> MutexGuard<'_, Local> {
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -157,13 +157,6 @@ impl Postgres {
         writer.commit(true)
     }
 
-    /// Truncates a table in a transaction of its own.
-    pub async fn truncate(&self, table: &str) -> Result<u64, Failure> {
-        let mut writer = self.writer();
-        writer.truncate(table).await?;
-        writer.commit(true)
-    }
-
     /// Puts a message on the queue in a transaction of its own; its id.
     pub async fn send(&self, text: Option<&str>) -> Result<i64, Failure> {
         let mut writer = self.writer();
@@ -340,11 +333,6 @@ impl Postgres {
         self.at(PROGRESS, u64::MAX).pop()
     }
 
-    /// Rebuilds, done ones too.
-    pub fn resyncs(&self) -> Vec<Arc<Resync>> {
-        self.at(RESYNCS, u64::MAX)
-    }
-
     /// What others took off the queue.
     pub fn losses(&self) -> Vec<Arc<Loss>> {
         self.at(LOSSES, u64::MAX)
@@ -353,11 +341,6 @@ impl Postgres {
     /// The newest commit.
     pub fn now(&self) -> u64 {
         self.engine().now()
-    }
-
-    /// Forgets versions that nobody sees; commits before `oldest` cannot be read or restored any more.
-    pub fn prune(&self, oldest: u64) {
-        self.engine().prune_before(oldest);
     }
 }
 

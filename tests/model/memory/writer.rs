@@ -2,9 +2,7 @@
 
 use super::engine::{Failure, Isolation, Key, Lock, Session, Wait};
 use super::postgres::Postgres;
-use super::tables::{
-    Access, LOSSES, Loss, Message, QUEUE, Reading, Row, Stored, Value, decoded, encoded, number, numbered, rows_of,
-};
+use super::tables::{Access, LOSSES, Loss, Message, QUEUE, Reading, Row, Stored, Value, encoded, numbered, rows_of};
 use pgflume::core::message::{MarkedKey, mark_of};
 use pgflume::core::schema::{ColumnType, Table};
 use pgflume::core::value::Cell;
@@ -148,12 +146,6 @@ impl Writer {
         self.access().update(QUEUE, &numbered(id), |_: &mut Message| {}).await
     }
 
-    /// Empties the queue.
-    pub async fn truncate_queue(&mut self) -> Result<(), Failure> {
-        self.session.truncate(QUEUE, self.wait).await?;
-        self.note_loss("TRUNCATE").await
-    }
-
     async fn note_loss(&mut self, how: &str) -> Result<(), Failure> {
         if std::mem::replace(&mut self.has_noted, true) {
             return Ok(());
@@ -172,11 +164,6 @@ impl Writer {
     /// Rows of a table as it sees them.
     pub fn rows(&self, table: &str) -> Result<Vec<Arc<Row>>, Failure> {
         Ok(self.access().scan(&rows_of(table))?.into_iter().map(|(_, row)| row).collect())
-    }
-
-    /// Ids of the messages that it sees.
-    pub fn messages(&self) -> Result<Vec<i64>, Failure> {
-        Ok(self.session.scan(QUEUE)?.iter().map(|(key, _)| number(key)).collect())
     }
 
     /// Commits; under which number. Asynchronously, a crash may still lose it.
@@ -215,11 +202,4 @@ fn record_of(table: &Table, row: &Row) -> serde_json::Value {
         Some((column.name.clone(), value))
     };
     row.cells.iter().enumerate().filter_map(value).collect::<serde_json::Map<_, _>>().into()
-}
-
-/// The keys of a table as texts, for who wants to choose one.
-pub fn keys(postgres: &Postgres, table: &str) -> Vec<Vec<String>> {
-    let definition = postgres.table(table);
-    let rows = postgres.engine().committed(&rows_of(table));
-    rows.iter().map(|(key, _)| decoded(definition, key)).collect()
 }

@@ -153,6 +153,7 @@ impl Flight for Faulty {
     async fn lock(&self) -> Result<Option<Snapshot>> {
         let locked = self.call("lock", self.link.lock()).await?;
         self.process.has_flight.store(locked.is_some(), Ordering::Relaxed);
+        self.process.world.steps.fetch_add(u64::from(locked.is_some()), Ordering::Relaxed);
         Ok(locked)
     }
 

@@ -4,6 +4,8 @@ use super::process::Process;
 use super::world::World;
 use async_trait::async_trait;
 use pgflume::core::error::{Error, Result};
+use pgflume::core::position::Head;
+use pgflume::core::value::Cell;
 use pgflume::replica::memory::Memory;
 use pgflume::replica::{Opener, Rows, Statement, Store, Work};
 use std::sync::Arc;
@@ -24,6 +26,22 @@ struct Remote {
     memory: Memory,
 }
 
+impl Remote {
+    /// What the tables are is asked at the beginning of each drain, and takes half of all time; it changes seldom.
+    async fn answer(&self, statement: Statement) -> Result<Rows> {
+        if !statement.sql.contains("sqlite_master") {
+            return self.memory.query(statement).await;
+        }
+        let known = self.process.world.tables.lock().unwrap().clone();
+        if let Some(rows) = known {
+            return Ok(rows);
+        }
+        let rows = self.memory.query(statement).await?;
+        *self.process.world.tables.lock().unwrap() = Some(rows.clone());
+        Ok(rows)
+    }
+}
+
 fn unanswered(_took_effect: bool) -> Error {
     Error::retry("the replica does not answer")
 }
@@ -35,10 +53,31 @@ fn unknown(took_effect: bool) -> Error {
     }
 }
 
+/// The position that a write was made for: what its first statement compares.
+fn made_from(work: &Work) -> Option<Head> {
+    match &work.before.first()?.args[..] {
+        [Cell::Text(epoch), Cell::Integer(seq), Cell::Text(token), Cell::Integer(_), Cell::Text(_)] => {
+            Some(Head { epoch: epoch.clone(), seq: *seq, token: token.clone() })
+        }
+        _ => None,
+    }
+}
+
 /// A write arrives.
 pub async fn arrive(world: &World, memory: &Memory, work: Work) -> Result<()> {
+    let (makes_tables, from) = (work.is_long, made_from(&work));
+    let before = world.head();
     let done = memory.write(work).await;
+    if makes_tables {
+        *world.tables.lock().unwrap() = None;
+    }
     if done.is_ok() {
+        if from.is_some() && from != before {
+            world.violate(format!("a batch is written that was made from {from:?}, and the replica was at {before:?}"));
+        }
+        if world.mood.bad != 0 && makes_tables {
+            world.poison();
+        }
         world.judge_replica();
     }
     done
@@ -47,7 +86,7 @@ pub async fn arrive(world: &World, memory: &Memory, work: Work) -> Result<()> {
 #[async_trait]
 impl Store for Remote {
     async fn query(&self, statement: Statement) -> Result<Rows> {
-        self.process.act("query", unanswered, self.memory.query(statement)).await
+        self.process.act("query", unanswered, self.answer(statement)).await
     }
 
     async fn read(&self, statement: Statement) -> Result<Rows> {
@@ -67,6 +106,12 @@ impl Store for Remote {
                 false => self.process.end().await,
             };
         }
-        self.process.act("write", unknown, arrive(&world, &self.memory, work)).await
+        let writing = async {
+            if !world.mood.pace.is_zero() && !world.is_quiet() {
+                tokio::time::sleep(world.mood.pace).await;
+            }
+            arrive(&world, &self.memory, work).await
+        };
+        self.process.act("write", unknown, writing).await
     }
 }

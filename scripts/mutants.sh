@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Changes one expression of the code at a time and asks whether the unit tests and 2,000 schedules of the simulator
+# notice (cargo-mutants). A sample: every so many-th of all changes, some forty, which take about an hour.
+#
+#   mutants.sh [K/N]    the K-th of N samples (0/60)
+#
+# The score and what lives is printed, and stays in target/mutants.out. docs/reliability.md has the last run's.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+program=$(scripts/install-parts.sh mutants)
+shard=${1:-0/60}
+# The parts that the order of a step depends on, without what only tests use.
+places=(src/core src/sync src/replica src/postgres/books)
+
+export MODEL_SCHEDULES=${MODEL_SCHEDULES:-2000}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$root/target/mutants}
+arguments=()
+for place in "${places[@]}"; do arguments+=(--file "$place/**/*.rs"); done
+status=0
+"$program" mutants "${arguments[@]}" --exclude src/core/failpoint.rs \
+  --shard "$shard" --sharding round-robin --output target --timeout 180 --build-timeout 900 --no-shuffle --colors never \
+  -- --locked --lib --test model -- --skip a_rule_that_is_left_out || status=$?
+# 2: some live; 3: some took too long, which is noticed too.
+case $status in 0 | 2 | 3) ;; *) exit "$status" ;; esac
+count() { grep -c . "target/mutants.out/$1.txt" || true; }
+echo "mutants: $(count caught) noticed, $(count timeout) by taking too long, $(count missed) live, $(count unviable) do not compile"
