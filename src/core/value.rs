@@ -1,4 +1,4 @@
-//! The only place where a Postgres value becomes a SQLite value: from the text that Postgres gives for
+//! The place where a Postgres value becomes a SQLite value: from the text that Postgres gives for
 //! a column under pinned settings or in [`binary`] (marks), or from the JSON that `to_jsonb` made of it (images).
 
 pub mod binary;

@@ -70,7 +70,12 @@ fn search(schedules: u64, end: Option<Instant>) -> Search {
 
 fn explain(seed: u64) -> String {
     let outcome = sim::run(seed, true);
-    format!("make simulate SEED={seed} SCHEDULES=1\n\n{}\n{:?}", outcome.trace.join("\n"), outcome.violation)
+    let length = sim::LENGTH.load(Ordering::Relaxed);
+    format!(
+        "make simulate SEED={seed} SCHEDULES=1 LENGTH={length}\n{}\n{:?}",
+        outcome.trace.join("\n"),
+        outcome.violation
+    )
 }
 
 /// Schedules of a run.

@@ -1,4 +1,4 @@
-//! The replica behind a network: libSQL in memory, whose requests may arrive late, twice or never.
+//! The replica behind a network: libSQL in memory, whose requests may arrive late or never.
 
 use super::process::Process;
 use super::world::World;
