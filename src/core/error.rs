@@ -217,6 +217,11 @@ impl Error {
         self.postgres.as_ref().map(|(sqlstate, _)| &**sqlstate)
     }
 
+    /// Whether somebody else has a lock that was needed.
+    pub fn is_locked(&self) -> bool {
+        self.sqlstate() == Some("55P03")
+    }
+
     /// What stands behind it, if Postgres said it.
     pub fn cause(&self) -> Option<Cause> {
         self.postgres.as_ref().map(|(_, cause)| *cause)

@@ -2,7 +2,7 @@
 //! go unasked, then done. Takes both sides and the new definition; gives a plan or a report. Copies no row:
 //! the worker does, once the definition has changed.
 
-use crate::core::error::{Cause, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::failpoint;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
@@ -214,9 +214,9 @@ async fn alter_replica(sides: &Sides, target: &Target) -> Result<Vec<Change>> {
 /// Takes the single flight, waiting for the step that is running.
 async fn hold(client: &Client, queue: &QueueName) -> Result<()> {
     rows::begin_waiting(client, PATIENCE).await?;
-    progress::wait_for_lock(client, queue).await.map_err(|e| match e.cause() {
-        Some(Cause::Locked) => Error::retry("a step takes too long; run setup again when it has ended"),
-        _ => e,
+    progress::wait_for_lock(client, queue).await.map_err(|e| match e.is_locked() {
+        true => Error::retry("a step takes too long; run setup again when it has ended"),
+        false => e,
     })
 }
 

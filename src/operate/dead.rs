@@ -1,7 +1,7 @@
 //! What is done with dead letters: shown, tried again, dropped. A letter that is tried again is a mark where the
 //! row can be read from Postgres, and its message otherwise.
 
-use crate::core::error::{Cause, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::message;
 use crate::postgres::books::dead_letters::{Choice, Waiting};
 use crate::postgres::books::{dead_letters, progress};
@@ -92,9 +92,9 @@ pub async fn drop_letters(worker: &Worker, choice: &Choice) -> Result<u64> {
 }
 
 fn busy(error: Error) -> Error {
-    match error.cause() {
-        Some(Cause::Locked) => Error::retry("a drain is running; try again when it has ended"),
-        _ => error,
+    match error.is_locked() {
+        true => Error::retry("a drain is running; try again when it has ended"),
+        false => error,
     }
 }
 

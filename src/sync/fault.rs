@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// How long one statement of a step may run.
-pub(super) const STATEMENT_TIME: Duration = Duration::from_secs(60);
+pub(super) use crate::postgres::rows::STATEMENT_TIME;
 
 /// How long a part may run of what took [`STATEMENT_TIME`]: only a single row may take that long again.
 pub(super) const PART_TIME: Duration = Duration::from_secs(8);

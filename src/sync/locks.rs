@@ -49,7 +49,7 @@ impl Session<'_> {
 
     /// Waits for a moment for what others have locked. What they keep is left aside.
     async fn give_way(&mut self) -> Result<()> {
-        for name in self.blocked().await? {
+        for name in self.link.blocked(&self.wanted_sources()).await? {
             let Some(source) = self.sources.get(&name) else { continue };
             if !self.link.wait_for_table(source).await? {
                 self.tables.put_aside(&name);
@@ -63,18 +63,13 @@ impl Session<'_> {
     /// consumer has read: whether to begin again, without the tables that are locked.
     pub(super) async fn leave_locked_aside(&mut self) -> Result<bool> {
         self.link.rollback().await?;
-        let blocked = self.blocked().await?;
+        let blocked = self.link.blocked(&self.read_sources()).await?;
         blocked.iter().for_each(|table| self.tables.put_aside(table));
         let is_worth_a_try = !blocked.is_empty() || self.tables.is_worth_a_try();
         if is_worth_a_try && blocked.is_empty() {
             tokio::time::sleep(self.link.lock_wait()).await;
         }
         Ok(is_worth_a_try)
-    }
-
-    /// Those tables of this step that others have locked against readers, or are about to.
-    async fn blocked(&self) -> Result<Vec<String>> {
-        self.link.blocked(&self.wanted_sources()).await
     }
 
     /// Finds the table that cannot be locked at all, so that the others can go on.
@@ -95,9 +90,4 @@ impl Session<'_> {
 fn queue_locked() -> Error {
     Error::retry("another session keeps a lock on the queue's table that shuts writers out (see pg_locks); it will be tried again, and nothing is lost")
         .of_postgres("55P03", Cause::Locked)
-}
-
-/// Whether somebody else has a lock that was needed.
-pub(super) fn is_locked(error: &Error) -> bool {
-    error.cause() == Some(Cause::Locked)
 }

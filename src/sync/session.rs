@@ -84,7 +84,12 @@ impl<'a> Session<'a> {
         self.sources.get(table).is_some_and(SourceTable::is_marked)
     }
 
-    /// The tables that a step locks.
+    /// The tables that this step has locked.
+    pub(super) fn read_sources(&self) -> Vec<&SourceTable> {
+        self.sources.values().filter(|source| self.tables.is_read(&source.table.name)).collect()
+    }
+
+    /// The tables that the next step locks.
     pub(super) fn wanted_sources(&self) -> Vec<&SourceTable> {
         self.tables.wanted().filter_map(|name| self.sources.get(name)).collect()
     }

@@ -5,7 +5,6 @@
 
 use super::compare::{Comparison, Finished};
 use super::drained::Drained;
-use super::locks::is_locked;
 use super::pairing::Ready;
 use super::session::Session;
 use crate::core::error::{Cause, Result};
@@ -68,7 +67,7 @@ impl Session<'_> {
                 self.link.rollback().await?;
                 Ok(Outcome::Again)
             }
-            Err(e) if is_locked(&e) => match self.leave_locked_aside().await? {
+            Err(e) if e.is_locked() => match self.leave_locked_aside().await? {
                 true => Ok(Outcome::Again),
                 false => Err(e),
             },

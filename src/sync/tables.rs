@@ -244,3 +244,32 @@ impl Tables {
         self.tables.values_mut().for_each(|table| table.is_created = false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_table_that_is_left_aside_is_wanted_after_its_rest_and_read_when_it_is_locked() {
+        let mut tables = Tables::default();
+        let wanted = |tables: &Tables| tables.wanted().map(str::to_owned).collect::<Vec<_>>();
+        assert!(tables.read("a") && tables.read("b") && !tables.read("a"));
+        tables.put_aside("a");
+        assert_eq!((wanted(&tables), tables.rest()), (vec!["b".to_owned()], FIRST_REST));
+        tokio::time::advance(FIRST_REST).await;
+        assert_eq!(wanted(&tables), ["a", "b"]);
+        assert!(!tables.is_read("a") && tables.waiting().eq(["a"]), "until a step has its lock, nobody touches it");
+        tables.put_aside("a");
+        assert_eq!(tables.rest(), FIRST_REST * 2, "longer each time");
+        assert!(tables.problems().is_empty() && tables.is_any_fresh());
+        tokio::time::advance(PATIENCE).await;
+        assert!(tables.problems().contains_key("a") && !tables.is_any_fresh());
+        tables.locked(&["a".to_owned()]);
+        assert!(tables.is_read("a") && !tables.is_any_aside());
+        tables.pause("a", "no", true);
+        tables.pause("a", "still no", false);
+        assert!(tables.is_refused_by_target("a") && !tables.read("a") && wanted(&tables) == ["b"]);
+        tables.read_only(&["a".to_owned(), "c".to_owned()].into());
+        assert!(tables.is_paused("a") && tables.is_idle("b") && tables.is_read("c"));
+    }
+}

@@ -1,7 +1,7 @@
 //! All SQL of `pgflume.progress`, the row beside the queue whose lock is the single flight: how far the replica
 //! is, as acknowledged, and what this Postgres is. Takes a client; knows nothing of messages.
 
-use crate::core::error::{Cause, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::position::{Entry, Fate, Head, Identity, Progress};
 use crate::core::queue_name::QueueName;
 use crate::postgres::installing::{SCHEMA, guarded};
@@ -159,7 +159,7 @@ fn exclusively(sql: &str) -> String {
 /// Takes the single flight: the snapshot with the progress row locked, or `None` if somebody has it.
 pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>> {
     match read(client, queue, "for update nowait").await {
-        Err(e) if e.cause() == Some(Cause::Locked) => Ok(None),
+        Err(e) if e.is_locked() => Ok(None),
         other => other.map(Some),
     }
 }

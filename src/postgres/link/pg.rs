@@ -4,7 +4,7 @@ use super::connect::{Connect, Link};
 use super::journal::{Begun, Books, Flight, Queue, ReadsMessage, Savepoint, Transaction};
 use super::known::{self, Known};
 use super::source::{Page, Pages, Reading, Source};
-use crate::core::error::{Cause, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::message::MarkedKey;
 use crate::core::position::{Entry, Fate, Head, Identity};
 use crate::core::queue_name::QueueName;
@@ -32,9 +32,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio_postgres::types::Type;
-
-/// How long one statement of a step may run; [`rows::begin`] sets it.
-const STATEMENT_TIME: Duration = Duration::from_secs(60);
 
 /// One queue in one Postgres, and what is replicated of it.
 #[derive(Clone)]
@@ -76,7 +73,7 @@ impl Connection {
 /// Whether a lock came.
 fn unless_locked(waited: Result<()>) -> Result<bool> {
     match waited {
-        Err(e) if e.cause() == Some(Cause::Locked) => Ok(false),
+        Err(e) if e.is_locked() => Ok(false),
         waited => waited.map(|()| true),
     }
 }
@@ -133,7 +130,7 @@ impl Transaction for Connection {
 
     async fn release(&self, name: Savepoint) -> Result<()> {
         let sql = format!("release savepoint {}", name_of(name));
-        let sql = if name == Savepoint::Read { limited(&sql, STATEMENT_TIME) } else { sql };
+        let sql = if name == Savepoint::Read { limited(&sql, rows::STATEMENT_TIME) } else { sql };
         Ok(self.client.batch_execute(&sql).await?)
     }
 

@@ -12,6 +12,9 @@ pub const LONGEST_LOCK_WAIT: Duration = Duration::from_millis(200);
 /// What part of `deadlock_timeout` that is.
 const SHARE_OF_DEADLOCK_TIMEOUT: u32 = 4;
 
+/// How long one statement of a step may run.
+pub const STATEMENT_TIME: Duration = Duration::from_secs(60);
+
 /// Longest wait for a lock within a step, which holds its tables.
 const WAIT_WITHIN: Duration = Duration::from_millis(10);
 
@@ -45,7 +48,8 @@ impl Server {
 /// All locks at once, or an error (55P03). Whatever waits later in the transaction waits hardly at all: it
 /// holds these, and whoever closes a circle of waits is ended by a deadlock.
 pub async fn begin(client: &Client, tables: &[&SourceTable], server: Server) -> Result<()> {
-    let mut sql = format!("{SETTINGS}; set local lock_timeout = {}", WAIT_WITHIN.as_millis());
+    let (lock_wait, time) = (WAIT_WITHIN.as_millis(), STATEMENT_TIME.as_millis());
+    let mut sql = format!("{SETTINGS}; set local lock_timeout = {lock_wait}; set local statement_timeout = {time}");
     if server.restricts_kinds {
         sql.push_str("; set local restrict_nonsystem_relation_kind = 'view, foreign-table'");
     }
@@ -73,7 +77,6 @@ pub async fn begin_waiting(client: &Client, patience: Duration) -> Result<()> {
 const SETTINGS: &str = "set local pgflume.step = on;
 set local synchronous_commit = on;
 set local row_security = off;
-set local statement_timeout = '60s';
 set local timezone = 'UTC';
 set local datestyle = 'ISO, YMD';
 set local intervalstyle = 'postgres';

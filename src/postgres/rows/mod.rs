@@ -12,7 +12,7 @@ pub mod page;
 mod size;
 mod span;
 
-pub use begin::{LONGEST_LOCK_WAIT, Server, begin, begin_waiting, wait_for};
+pub use begin::{LONGEST_LOCK_WAIT, STATEMENT_TIME, Server, begin, begin_waiting, wait_for};
 pub use cells::{SourceRow, Unfit};
 pub use found::Found;
 pub use marked::read;

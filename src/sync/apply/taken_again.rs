@@ -22,11 +22,15 @@ impl TakenAgain {
         }
     }
 
-    /// Of a batch of `items`, takes all that belong to them out of `images`.
-    pub fn spread(&mut self, items: &[Item], images: &mut Vec<i64>) {
-        if self.keys.is_empty() {
-            return;
+    /// The `images` of a batch of `items` but for those.
+    pub fn without(&mut self, items: &[Item], images: &[i64]) -> Vec<i64> {
+        if !self.keys.is_empty() {
+            self.spread(items);
         }
+        images.iter().copied().filter(|id| !self.images.contains(id)).collect()
+    }
+
+    fn spread(&mut self, items: &[Item]) {
         loop {
             let known = self.images.len();
             for item in items.iter().filter(|item| !item.images.is_empty()) {
@@ -39,7 +43,6 @@ impl TakenAgain {
                 break;
             }
         }
-        images.retain(|id| !self.images.contains(id));
     }
 
     fn add(&mut self, item: &Item) {
@@ -67,9 +70,8 @@ mod tests {
         };
         let mut again = TakenAgain::default();
         let listed = |again: &mut TakenAgain, items: &[Item]| {
-            let mut images: Vec<i64> = items.iter().flat_map(|item| item.images.clone()).collect();
-            again.spread(items, &mut images);
-            images
+            let images: Vec<i64> = items.iter().flat_map(|item| item.images.clone()).collect();
+            again.without(items, &images)
         };
         let first = [item(1, &[10, 11]), item(2, &[11, 12]), item(3, &[12]), item(4, &[13])];
         assert_eq!(listed(&mut again, &first).len(), 6, "nothing was rejected");

@@ -110,8 +110,7 @@ impl<'s> Writer<'s> {
 
     /// Writes a chunk, in parts if it must be. Its images are listed with the last part.
     pub async fn write(&mut self, chunk: Chunk, encoded: Encoded) -> Result<()> {
-        let (mut images, items) = (chunk.images, chunk.items);
-        self.taken_again.spread(&items, &mut images);
+        let (images, items) = (chunk.images, chunk.items);
         let range = 0..items.len();
         let mut todo = vec![Work { items: items.clone(), range, encoded, ..Work::default() }];
         // On its own where rows follow: no row that is rejected may take it along.
@@ -122,7 +121,7 @@ impl<'s> Writer<'s> {
         let mut is_recorded = false;
         while let Some(work) = todo.pop() {
             let is_last = todo.is_empty();
-            let listed = if is_last { images.clone() } else { Vec::new() };
+            let listed = if is_last { self.taken_again.without(&items, &images) } else { Vec::new() };
             let freshness = Freshness {
                 caught_up_at: (is_last && chunk.caught_up && !self.report.has_displaced)
                     .then(|| self.snapshot.at.clone()),
@@ -149,7 +148,6 @@ impl<'s> Writer<'s> {
                     }
                     self.dead_letter(item, &chunk.taken, &e);
                     self.taken_again.reject(item);
-                    self.taken_again.spread(&items, &mut images);
                 }
                 other => {
                     other?;
@@ -161,6 +159,7 @@ impl<'s> Writer<'s> {
         if !is_recorded {
             let at = (chunk.caught_up && !self.report.has_displaced).then(|| self.snapshot.at.clone());
             let freshness = Freshness { caught_up_at: at, queued: chunk.left };
+            let images = self.taken_again.without(&items, &images);
             self.write_one(&Work::default(), images, &chunk.provenance, &freshness).await?;
         }
         Ok(())

@@ -86,7 +86,7 @@ impl<'s> Reader<'s> {
 
     /// Whether the step has had its time: then the keys that are left are put aside.
     fn postpone(&mut self, todo: &mut Todo<'_>) -> bool {
-        if !self.is_late() || todo.is_searching || todo.parts.is_empty() {
+        if !self.is_late() || todo.is_searching || todo.is_narrowing || todo.parts.is_empty() {
             return false;
         }
         self.postponed.extend(todo.parts.drain(..).rev().flatten().cloned());
@@ -129,7 +129,8 @@ impl<'s> Reader<'s> {
             _ => self.session.link.rollback_to(Savepoint::Read).await?,
         }
         todo.is_narrowing |= fault == Fault::Slow;
-        todo.is_searching = true;
+        // A range may have failed at a row that nobody asked for.
+        todo.is_searching |= !todo.may_span || self.is_late();
         if std::mem::take(&mut todo.may_span) {
             todo.parts.push(keys);
             return Ok(());
@@ -140,6 +141,7 @@ impl<'s> Reader<'s> {
                     self.note_slow(source, key)?;
                 }
                 self.dead_letter(&source.table, key, Refusal::Source, &unreadable(&error, fault));
+                todo.is_searching = false; // what is left may wait
             }
             _ if fault == Fault::Slow => todo.parts.extend(keys.chunks(keys.len().div_ceil(SLOW_PARTS)).rev()),
             _ => {

@@ -256,12 +256,12 @@ impl<'s> Reader<'s> {
         };
         let mut parsed = Vec::new();
         let mut read = |message: &Taken| parsed.push((message.msg_id, self.parse(message)));
-        let tables = self.session.wanted_sources();
+        let tables = self.session.read_sources();
         // One round trip: what comes after is sent behind the first.
         let opening = link.savepoint(Savepoint::Take, None);
         let (opened, taken, measured) = futures_util::join!(opening, link.take(take, &mut read), link.measure(&tables));
         opened?;
-        if taken.as_ref().is_err_and(|e| e.cause() == Some(Cause::Cancelled)) {
+        if taken.as_ref().is_err_and(|e| e.sqlstate() == Some("57014")) {
             worker.take_messages.store((limit / 8).max(1), Ordering::Relaxed); // too many large ones to look at
         }
         let mut taken = taken?;
