@@ -53,6 +53,13 @@ fn image(id: u32, v: &str) -> String {
     format!(r#"{{"type":"UPDATE","table":"t","record":{{"id":{id},"v":"{v}"}},"old_record":{{"id":{id}}}}}"#)
 }
 
+async fn with_nothing_but_its_role(rig: &Rig) -> Worker {
+    let role = format!("worker_{}", rig.db.name);
+    rig.db.sql(&format!("create role {role} login; grant pgflume_worker to {role}")).await;
+    let url = rig.db.url().replace("postgres@", &format!("{role}@"));
+    Worker::new(config(&url, rig.home.target(), schema(TABLES)))
+}
+
 async fn verified(rig: &Rig) -> Report {
     let options = Options { tables: vec!["t".to_owned()], ..Options::default() };
     verify(&rig.second_worker(), options, Arc::default()).await.unwrap()
@@ -263,10 +270,7 @@ async fn a_loss_is_remembered_for_a_table_that_cannot_be_read_just_then() {
     rig.db.sql(&format!("{MAKE}; insert into t values (1, 'a')")).await;
     set_up(&rig.db.url(), rig.worker.schema()).await;
     rebuilt(&rig).await;
-    let role = format!("worker_{}", rig.db.name);
-    rig.db.sql(&format!("create role {role} login; grant pgflume_worker to {role}")).await;
-    let url = rig.db.url().replace("postgres@", &format!("{role}@"));
-    let worker = Worker::new(config(&url, rig.home.target(), schema(TABLES)));
+    let worker = with_nothing_but_its_role(&rig).await;
     rig.db.sql("revoke select on t from pgflume_worker; update t set v = 'b'; insert into t values (2, 'c')").await;
     worker.drain(BUDGET).await.unwrap();
     rig.db.sql("select pgmq.purge_queue('replicate_data_libsql')").await;
@@ -282,10 +286,7 @@ async fn a_nuke_fills_a_captured_table_that_cannot_be_read_just_then_when_it_can
     rig.db.sql(&format!("{MAKE}; insert into t values (1, 'a')")).await;
     set_up(&rig.db.url(), rig.worker.schema()).await;
     rebuilt(&rig).await;
-    let role = format!("worker_{}", rig.db.name);
-    rig.db.sql(&format!("create role {role} login; grant pgflume_worker to {role}")).await;
-    let url = rig.db.url().replace("postgres@", &format!("{role}@"));
-    let worker = Worker::new(config(&url, rig.home.target(), schema(TABLES)));
+    let worker = with_nothing_but_its_role(&rig).await;
     rig.db.sql("revoke select on t from pgflume_worker").await;
     pairing::nuke(&worker, None, true).await.unwrap();
     let done = worker.drain(BUDGET).await.unwrap();
