@@ -154,6 +154,10 @@ impl Flight for Faulty {
         let locked = self.call("lock", self.link.lock()).await?;
         self.process.has_flight.store(locked.is_some(), Ordering::Relaxed);
         self.process.world.steps.fetch_add(u64::from(locked.is_some()), Ordering::Relaxed);
+        if self.process.world.goes_round() {
+            self.process.world.violate("steps follow each other without an end".into());
+            return self.process.end().await;
+        }
         Ok(locked)
     }
 
@@ -239,6 +243,8 @@ impl Flight for Faulty {
 #[async_trait]
 impl Queue for Faulty {
     async fn take(&self, take: Take<'_>, read: &mut ReadsMessage<'_>) -> Result<Taking> {
+        // As where messages are large.
+        let take = Take { limit: take.limit.min(self.process.world.mood.takes), ..take };
         self.call("take", self.link.take(take, read)).await
     }
 

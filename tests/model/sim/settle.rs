@@ -21,16 +21,24 @@ impl World {
         self.quieten().await;
         let process = Process::new(self.clone(), 0);
         let worker = self.worker(&process);
+        tokio::select! {
+            biased;
+            () = process.death() => {}
+            () = self.come_to_rest(&worker) => {}
+        }
+    }
+
+    async fn come_to_rest(&self, worker: &Worker) {
         for _ in 0..DRAINS {
             let drained = worker.drain(Duration::from_secs(100_000)).await;
             self.tell(|| format!("all is quiet: {drained:?}"));
             match drained {
-                Ok(done) if is_quiet(&done) => return self.compare(&worker).await,
+                Ok(done) if is_quiet(&done) => return self.compare(worker).await,
                 Ok(_) => {}
                 Err(e) if e.class() == Class::Halt => {
                     self.hear("a drain", &e);
                     // What the message says.
-                    let nuked = pairing::nuke(&worker, None, true).await;
+                    let nuked = pairing::nuke(worker, None, true).await;
                     self.tell(|| format!("nuke: {nuked:?}"));
                 }
                 Err(e) => self.tell(|| format!("a drain: {e}")),

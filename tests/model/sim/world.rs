@@ -43,6 +43,9 @@ static SCHEMA: LazyLock<Arc<Schema>> = LazyLock::new(|| Arc::new(Schema::parse(T
 /// How many times as long as usual a schedule is.
 pub static LENGTH: AtomicU32 = AtomicU32::new(1);
 
+/// More steps than any schedule of the usual length has.
+const MOST_STEPS: u64 = 3_000;
+
 /// Names of the tables.
 pub const NAMES: [&str; 3] = ["a", "b", "c"];
 
@@ -67,6 +70,8 @@ pub struct Mood {
     pub late: u64,
     /// How long each takes.
     pub pace: Duration,
+    /// Most messages that are taken at once.
+    pub takes: i64,
     time: Duration,
     processes: usize,
     writers: usize,
@@ -93,7 +98,8 @@ impl Mood {
         Self {
             faults: dice.of(&[0, 40, 150, 400]),
             late: dice.of(&[0, 0, 20, 60]),
-            pace: millis(&[0, 0, 0, 0, 0, 0, 300, 3000]),
+            pace: millis(&[0, 0, 0, 0, 300, 1500, 3000]),
+            takes: dice.of(&[1000, 1000, 1000, 2, 1]),
             time: millis(&[40, 40, 150, 150, 500, 1500]) * LENGTH.load(Ordering::Relaxed),
             processes: dice.of(&[1, 1, 2, 3]),
             writers: dice.of(&[1, 2, 3]),
@@ -164,6 +170,11 @@ impl World {
     /// Whether nothing goes wrong any more.
     pub fn is_quiet(&self) -> bool {
         self.is_quiet.load(Ordering::Relaxed)
+    }
+
+    /// Whether there were more steps than a schedule can have.
+    pub fn goes_round(&self) -> bool {
+        self.steps.load(Ordering::Relaxed) > MOST_STEPS * u64::from(LENGTH.load(Ordering::Relaxed))
     }
 
     pub fn become_quiet(&self) {
@@ -296,7 +307,7 @@ impl World {
                 let followed = tokio::time::timeout(following, worker.follow()).await;
                 self.tell(|| format!("followed: {followed:?}"));
             }
-            2 => self.verify(worker).await,
+            2 | 22 | 23 => self.verify(worker).await,
             3..5 if self.mood.nukes => {
                 self.judge.lock().unwrap().is_nuked = true;
                 let nuked = pairing::nuke(worker, None, true).await;
