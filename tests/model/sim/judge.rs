@@ -112,8 +112,9 @@ impl Judge {
         let (is_back, was) = ((commit, version) < *newest, newest.1);
         *newest = (commit, version).max(*newest);
         // Images of a batch that is being split may come twice, one after the other; and a mark is read as the row is,
-        // whatever images of it wait.
-        let may_repeat = table == "c" && self.repeats_images;
+        // whatever images of it wait. A nuke empties the table and leaves the queue as it is: what was applied and not
+        // acknowledged is applied again from the start.
+        let may_repeat = table == "c" && (self.repeats_images || self.is_nuked);
         if is_back && !self.is_provoked && !may_repeat {
             self.violate(format!("{table} {key} goes back from version {was} to {version}"));
         }
