@@ -4,7 +4,6 @@ use crate::core::error::{Cause, Error};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How long one statement of a step may run.
 pub(super) use crate::postgres::rows::STATEMENT_TIME;
 
 /// How long a part may run of what took [`STATEMENT_TIME`]: only a single row may take that long again.

@@ -21,8 +21,11 @@ impl Session<'_> {
             let wanted = self.wanted_sources();
             match self.link.begin(&wanted).await {
                 Ok(Begun::Locked) => {
-                    let names: Vec<String> = wanted.iter().map(|source| source.table.name.clone()).collect();
-                    self.tables.locked(&names);
+                    // The others are read already.
+                    if self.tables.is_any_aside() {
+                        let names: Vec<String> = wanted.iter().map(|source| source.table.name.clone()).collect();
+                        self.tables.locked(&names);
+                    }
                     return Ok(true);
                 }
                 Ok(Begun::QueueTaken) => {

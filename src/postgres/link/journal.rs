@@ -51,7 +51,8 @@ pub trait Transaction: Send + Sync {
     /// Begins one that sees what is committed while it waits, for locks up to `patience`.
     async fn begin_waiting(&self, patience: Duration) -> Result<()>;
 
-    /// Ends it; durable when this returns. An error may mean that it was committed.
+    /// Ends it; durable when this returns, unless a statement failed in it and was not gone back from: Postgres then
+    /// rolls back without a word. An error may mean that it was committed.
     async fn commit(&self) -> Result<()>;
 
     /// Gives it up; nothing where there is none.
