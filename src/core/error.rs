@@ -1,29 +1,57 @@
-//! The four classes of failure. The class is decided where the error arises, because only there is it
-//! known whether anything was applied; whoever catches it decides by the class alone.
+//! What may go wrong, as one enum. The kind is decided where the error arises, because only there is it known whether
+//! anything was applied; whoever catches it decides by the kind alone.
 
 use crate::core::words;
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-/// What the caller should do about a failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+/// What a failure is about, and so what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorKind {
     /// Nothing was applied; the same thing may simply be tried again.
     Retry,
     /// It is not known whether it was applied: read the replica's head, then go on from what it says.
     Unknown,
+    /// As [`Unknown`](Self::Unknown), and it took long, or more memory than there was: a smaller request may pass.
+    Overload,
+    /// Somebody else has a lock that was needed, and it was not waited for: nothing was applied.
+    Locked,
+    /// Somebody else was quicker: nothing was applied, and a new snapshot is needed.
+    Overtaken,
+    /// The target takes no request of that size: split; where a row stands alone it is [`Row`](Self::Row).
+    TooLarge,
     /// The target cannot take this row, and never will: split, then dead-letter it.
-    Reject,
-    /// Going on would not help (credentials, quota, a missing table, a replaced database): keep
-    /// everything where it is and tell the operator what to do.
+    Row,
+    /// The target lacks a table or a column that the statement names, or it differs: split by table.
+    Schema,
+    /// This table cannot be read, or takes nothing: its changes wait, others can go on without it.
+    Table {
+        /// Its name in `schema.json`.
+        name: String,
+        /// Who has trouble with it.
+        side: Side,
+    },
+    /// The whole source or target, until somebody acts (credentials, quota, a full disk): whatever is tried there fails
+    /// in the same way.
+    Side,
+    /// Somebody has to act, and both sides answer: keep everything where it is and say what to do.
     Halt,
+}
+
+/// One of the two that are kept equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Postgres.
+    Source,
+    /// libSQL.
+    Target,
 }
 
 /// Longest time that a server may ask for before it is tried again: it may be wrong.
 const MOST_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// What stands behind a failure of Postgres, as far as a step decides by it.
+/// What Postgres fails at while rows are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// A row that was read, or something that a function raised at it.
@@ -32,42 +60,19 @@ pub enum Cause {
     Table,
     /// The statement was cancelled: by its limit, or by somebody.
     Cancelled,
-    /// Somebody else has a lock that was needed (55P03).
-    Locked,
-    /// Somebody else was quicker: a new snapshot is needed (40001, 40P01).
-    Overtaken,
     /// A text is no UTF-8.
     NoUtf8,
-    /// None of these: connections, resources, rights.
+    /// None of these: connections, resources, rights, locks.
     Other,
 }
 
-/// How far a failure reaches.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-enum Scope {
-    /// Nobody knows.
-    #[default]
-    Any,
-    /// The request: a smaller one might have passed.
-    Size,
-    /// The whole source or target: whatever is tried there fails in the same way.
-    Side,
-    /// A table or column that the target lacks.
-    Schema,
-    /// This table, which the source cannot give; others can go on without it.
-    Table(String),
-    /// This table, of which the target takes nothing: none of its messages may be taken.
-    TargetTable(String),
-}
-
-/// A failure with its class. The message is for operators: it ends with the remedy and holds neither
+/// A failure with its kind. The message is for operators: it ends with the remedy and holds neither
 /// secrets nor row values.
 #[derive(thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
-    class: Class,
+    kind: ErrorKind,
     message: String,
-    scope: Scope,
     /// What Postgres said, if it did: the SQLSTATE and what it stands for.
     postgres: Option<(Box<str>, Cause)>,
     /// When it may be tried again, where somebody said so.
@@ -79,11 +84,10 @@ pub struct Error {
 /// Without the cause: Postgres' DETAIL holds row values.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { class, message, scope, postgres, retry_after, source: _ } = self;
+        let Self { kind, message, postgres, retry_after, source: _ } = self;
         f.debug_struct("Error")
-            .field("class", class)
+            .field("kind", kind)
             .field("message", message)
-            .field("scope", scope)
             .field("postgres", postgres)
             .field("retry_after", retry_after)
             .finish_non_exhaustive()
@@ -94,31 +98,36 @@ impl fmt::Debug for Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error of `class`.
-    pub fn new(class: Class, message: impl Into<String>) -> Self {
+    /// An error of this kind.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         // Names and words from outside are in many of them.
         let message = words::clean_list(&message.into(), words::ERROR_CHARS);
-        Self { class, message, scope: Scope::Any, postgres: None, retry_after: None, source: None }
+        Self { kind, message, postgres: None, retry_after: None, source: None }
     }
 
     /// Nothing was applied; try again.
     pub fn retry(message: impl Into<String>) -> Self {
-        Self::new(Class::Retry, message)
+        Self::new(ErrorKind::Retry, message)
     }
 
     /// The outcome is unknown.
     pub fn unknown(message: impl Into<String>) -> Self {
-        Self::new(Class::Unknown, message)
+        Self::new(ErrorKind::Unknown, message)
     }
 
     /// The row cannot be applied.
     pub fn reject(message: impl Into<String>) -> Self {
-        Self::new(Class::Reject, message)
+        Self::new(ErrorKind::Row, message)
+    }
+
+    /// The whole source or target refuses until somebody acts.
+    pub fn side(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Side, message)
     }
 
     /// Somebody has to act.
     pub fn halt(message: impl Into<String>) -> Self {
-        Self::new(Class::Halt, message)
+        Self::new(ErrorKind::Halt, message)
     }
 
     /// Keeps the cause for whoever wants to look at its type; it is never printed.
@@ -134,38 +143,17 @@ impl Error {
         Self { postgres: Some((sqlstate.into(), cause)), ..self }
     }
 
-    fn with(self, scope: Scope) -> Self {
-        Self { scope, ..self }
-    }
-
-    /// Concerns this table of the source only: others can go on without it.
+    /// Concerns this table only, of which this side has trouble: others can go on without it.
     #[must_use]
-    pub fn of_table(self, table: &str) -> Self {
-        self.with(Scope::Table(table.to_owned()))
+    pub fn of_table(self, name: &str, side: Side) -> Self {
+        Self { kind: ErrorKind::Table { name: name.to_owned(), side }, ..self }
     }
 
-    /// The target cannot take changes of this table: none of its messages may be taken.
-    #[must_use]
-    pub fn of_target_table(self, table: &str) -> Self {
-        self.with(Scope::TargetTable(table.to_owned()))
-    }
-
-    /// A smaller request might have passed.
-    #[must_use]
-    pub fn of_size(self) -> Self {
-        self.with(Scope::Size)
-    }
-
-    /// Concerns the whole source or target: whatever is tried there fails in the same way.
+    /// Concerns the whole source or target, if somebody has to act at all.
     #[must_use]
     pub fn of_side(self) -> Self {
-        self.with(Scope::Side)
-    }
-
-    /// The target lacks a table or a column that the statement names.
-    #[must_use]
-    pub fn of_schema(self) -> Self {
-        self.with(Scope::Schema)
+        let kind = if self.needs_operator() { ErrorKind::Side } else { self.kind };
+        Self { kind, ..self }
     }
 
     /// Not to be tried again before so much time has passed.
@@ -179,37 +167,25 @@ impl Error {
         self.retry_after
     }
 
-    /// Whether a smaller request might have passed.
-    pub fn is_of_size(&self) -> bool {
-        self.scope == Scope::Size
+    /// What it is about, which decides what happens next.
+    pub fn kind(&self) -> &ErrorKind {
+        &self.kind
     }
 
-    /// Whether it concerns the whole source or target.
-    pub fn is_of_side(&self) -> bool {
-        self.scope == Scope::Side
+    /// Whether it may pass by itself.
+    pub fn is_passing(&self) -> bool {
+        use ErrorKind::{Locked, Overload, Overtaken, Retry, Unknown};
+        matches!(self.kind, Retry | Unknown | Overload | Locked | Overtaken)
     }
 
-    /// Whether the target lacks a table or a column.
-    pub fn is_of_schema(&self) -> bool {
-        self.scope == Scope::Schema
+    /// Whether the target took none of the rows that it was given because of one of them, or of their number.
+    pub fn is_rejection(&self) -> bool {
+        matches!(self.kind, ErrorKind::Row | ErrorKind::TooLarge)
     }
 
-    /// Whether it is the target that has trouble with its table.
-    pub fn is_of_target(&self) -> bool {
-        matches!(self.scope, Scope::TargetTable(_))
-    }
-
-    /// The one table that it concerns.
-    pub fn table(&self) -> Option<&str> {
-        match &self.scope {
-            Scope::Table(table) | Scope::TargetTable(table) => Some(table),
-            _ => None,
-        }
-    }
-
-    /// The class that decides what happens next.
-    pub fn class(&self) -> Class {
-        self.class
+    /// Whether somebody has to act before it can succeed.
+    pub fn needs_operator(&self) -> bool {
+        !self.is_passing() && !self.is_rejection()
     }
 
     /// The SQLSTATE, if Postgres said it.
@@ -219,7 +195,7 @@ impl Error {
 
     /// Whether somebody else has a lock that was needed.
     pub fn is_locked(&self) -> bool {
-        self.sqlstate() == Some("55P03")
+        self.kind == ErrorKind::Locked
     }
 
     /// What stands behind it, if Postgres said it.

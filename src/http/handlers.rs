@@ -5,7 +5,7 @@ use super::app::App;
 use super::auth::{Caller, Verb};
 use super::connections::{Occupation, Visit};
 use super::metrics;
-use crate::core::error::{Class, Error};
+use crate::core::error::{Error, Result};
 use crate::operate::status::Status;
 use crate::operate::{resync, status};
 use crate::sync::pairing::Nuked;
@@ -60,7 +60,7 @@ fn replayed() -> Response {
 }
 
 fn failure(error: &Error) -> Response {
-    let usual = if error.class() == Class::Halt { HALT_AFTER } else { RETRY_AFTER };
+    let usual = if error.needs_operator() { HALT_AFTER } else { RETRY_AFTER };
     let after = error.retry_after().map_or(usual, |wait| wait.as_secs_f64().ceil().max(1.0) as u16);
     let mut response = refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string());
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after));

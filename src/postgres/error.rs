@@ -1,6 +1,6 @@
 //! What Postgres' errors mean, by their SQLSTATE and by where they arose; without words that may quote a row. No IO.
 
-use crate::core::error::{Cause, Class, Error};
+use crate::core::error::{Cause, Error, ErrorKind};
 use crate::core::words;
 use tokio_postgres::error::{DbError, ErrorPosition, Severity, SqlState};
 
@@ -20,10 +20,6 @@ pub(super) fn of_rows(error: Error) -> Error {
 fn cause(db: &DbError) -> Cause {
     match db.code() {
         _ if is_raised(db) => Cause::Row,
-        code if *code == SqlState::LOCK_NOT_AVAILABLE => Cause::Locked,
-        code if *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED => {
-            Cause::Overtaken
-        }
         code if *code == SqlState::CHARACTER_NOT_IN_REPERTOIRE => Cause::NoUtf8,
         _ if is_of_connection(db) => Cause::Other,
         code if *code == SqlState::QUERY_CANCELED => Cause::Cancelled,
@@ -112,40 +108,55 @@ fn is_own_context(context: &str) -> bool {
     context.lines().all(is_own)
 }
 
+/// Where nobody has to do anything.
+const AGAIN: &str = "it will be tried again, nothing is lost";
+
 /// What to do about a Postgres failure.
 struct Verdict {
-    class: Class,
-    is_of_side: bool,
+    kind: ErrorKind,
     remedy: &'static str,
+}
+
+impl Verdict {
+    fn retry(remedy: &'static str) -> Self {
+        Self { kind: ErrorKind::Retry, remedy }
+    }
+
+    fn halt(remedy: &'static str) -> Self {
+        Self { kind: ErrorKind::Halt, remedy }
+    }
+
+    fn side(remedy: &'static str) -> Self {
+        Self { kind: ErrorKind::Side, remedy }
+    }
 }
 
 /// By SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
 fn verdict(code: &str, words: &str) -> Verdict {
-    let of_side = |remedy| Verdict { class: Class::Halt, is_of_side: true, remedy };
-    let halt = |remedy| Verdict { class: Class::Halt, is_of_side: false, remedy };
-    let retry = |remedy| Verdict { class: Class::Retry, is_of_side: false, remedy };
     match code {
-        "28000" | "28P01" => of_side("it refused the login: check the user and password in PGMQ_URL"),
-        "3D000" => of_side("check the database name in PGMQ_URL"),
-        "22P05" => halt(
+        "28000" | "28P01" => Verdict::side("it refused the login: check the user and password in PGMQ_URL"),
+        "3D000" => Verdict::side("check the database name in PGMQ_URL"),
+        "22P05" => Verdict::halt(
             "the database's encoding lacks a character of what it was sent: use only characters that it has in \
              schema.json and in the names of tables and columns",
         ),
         "25006" => {
-            of_side("it is read-only: name the primary in PGMQ_URL, or switch default_transaction_read_only off")
+            Verdict::side("it is read-only: name the primary in PGMQ_URL, or switch default_transaction_read_only off")
         }
-        "53100" => of_side("its disk is full: make room; everything stays queued"),
-        "53300" => retry("raise max_connections or the role's limit, or use a pooler; it will be tried again"),
-        "55000" => of_side("name the primary in PGMQ_URL, and a database that takes connections"),
-        "XX001" | "XX002" => halt("its data is damaged: see its log and mend it, nothing is lost"),
-        "42501" if words.contains("for database") => of_side("grant the worker's role CONNECT on the database"),
-        "42501" => halt(
+        "53100" => Verdict::side("its disk is full: make room; everything stays queued"),
+        "53300" => Verdict::retry("raise max_connections or the role's limit, or use a pooler; it will be tried again"),
+        "55000" => Verdict::side("name the primary in PGMQ_URL, and a database that takes connections"),
+        "XX001" | "XX002" => Verdict::halt("its data is damaged: see its log and mend it, nothing is lost"),
+        "42501" if words.contains("for database") => Verdict::side("grant the worker's role CONNECT on the database"),
+        "42501" => Verdict::halt(
             "grant the worker's role what it needs (see `pgflume setup --print`), \
              and BYPASSRLS if the table has row-level security",
         ),
-        c if c.starts_with("42") || c.starts_with("3F") => halt("run `pgflume setup`"),
+        c if c.starts_with("42") || c.starts_with("3F") => Verdict::halt("run `pgflume setup`"),
         c if c.starts_with("08") || c == "XX000" => of_pooler(words),
-        _ => retry("it will be tried again, nothing is lost"),
+        "55P03" => Verdict { kind: ErrorKind::Locked, remedy: AGAIN },
+        "40001" | "40P01" => Verdict { kind: ErrorKind::Overtaken, remedy: AGAIN },
+        _ => Verdict::retry(AGAIN),
     }
 }
 
@@ -153,21 +164,19 @@ fn verdict(code: &str, words: &str) -> Verdict {
 fn of_pooler(words: &str) -> Verdict {
     let words = words.to_lowercase();
     let has = |parts: &[&str]| parts.iter().any(|part| words.contains(part));
-    let of_side = |remedy| Verdict { class: Class::Halt, is_of_side: true, remedy };
-    let retry = |remedy| Verdict { class: Class::Retry, is_of_side: false, remedy };
     if has(&["no more connections", "connections exceeded", "max client", "too many"]) {
-        retry("raise the pooler's limit of clients; it will be tried again")
+        Verdict::retry("raise the pooler's limit of clients; it will be tried again")
     } else if has(&["no such user", "authentication failed", "auth failed", "login failed", "not found"]) {
-        of_side("the pooler has no such login: check the user and password in PGMQ_URL, and the pooler's own")
+        Verdict::side("the pooler has no such login: check the user and password in PGMQ_URL, and the pooler's own")
     } else if has(&["no such database", "does not exist"]) {
-        of_side("check the database name in PGMQ_URL and in the pooler")
+        Verdict::side("check the database name in PGMQ_URL and in the pooler")
     } else {
-        retry("it will be tried again, nothing is lost")
+        Verdict::retry(AGAIN)
     }
 }
 
-/// Postgres errors: what a new try cannot remedy is `Halt`, the rest is `Retry`, because a Postgres
-/// transaction that failed has changed nothing.
+/// Postgres errors: what a new try cannot remedy is [`ErrorKind::Side`] or [`ErrorKind::Halt`]; the rest passes,
+/// because a Postgres transaction that failed has changed nothing.
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
         let code = error.code().map(|c| c.code().to_owned()).unwrap_or_default();
@@ -175,9 +184,8 @@ impl From<tokio_postgres::Error> for Error {
         let words = db.filter(|db| has_own_words(db)).map(DbError::message).unwrap_or_default();
         // What a function raises may have any code.
         let code = if db.is_some_and(is_raised) { "" } else { &code };
-        let Verdict { class, is_of_side, remedy } = verdict(code, words);
-        let made = Self::new(class, format!("Postgres: {}; {remedy}", describe(&error, has_own_words)));
-        let made = if is_of_side { made.of_side() } else { made };
+        let Verdict { kind, remedy } = verdict(code, words);
+        let made = Self::new(kind, format!("Postgres: {}; {remedy}", describe(&error, has_own_words)));
         let made = match db {
             Some(db) => made.of_postgres(db.code().code(), cause(db)),
             None => made,
@@ -192,35 +200,37 @@ mod tests {
 
     #[test]
     fn each_sqlstate_has_its_class_and_mend() {
-        use Class::{Halt, Retry};
+        use ErrorKind::{Halt, Locked, Overtaken, Retry, Side};
         let cases = [
-            ("28P01", "password authentication failed for user \"x\"", Halt, true, "PGMQ_URL"),
-            ("28000", "no pg_hba.conf entry", Halt, true, "PGMQ_URL"),
-            ("3D000", "database \"x\" does not exist", Halt, true, "database name"),
-            ("42501", "permission denied for database \"x\"", Halt, true, "CONNECT"),
-            ("42501", "permission denied for table x", Halt, false, "setup --print"),
-            ("42P01", "relation \"x\" does not exist", Halt, false, "pgflume setup"),
-            ("3F000", "schema \"x\" does not exist", Halt, false, "pgflume setup"),
-            ("25006", "cannot execute UPDATE in a read-only transaction", Halt, true, "primary"),
-            ("55000", "database \"x\" is not currently accepting connections", Halt, true, "takes connections"),
-            ("22P05", "has no equivalent in encoding \"LATIN1\"", Halt, false, "encoding lacks"),
-            ("53100", "could not extend file", Halt, true, "make room"),
-            ("53200", "out of memory", Retry, false, "tried again"),
-            ("53300", "sorry, too many clients already", Retry, false, "max_connections"),
-            ("57P01", "terminating connection due to administrator command", Retry, false, "tried again"),
-            ("57P02", "terminating connection because of crash", Retry, false, "tried again"),
-            ("57P03", "the database system is starting up", Retry, false, "tried again"),
-            ("57014", "canceling statement due to statement timeout", Retry, false, "tried again"),
-            ("40001", "could not serialize access", Retry, false, "tried again"),
-            ("08006", "connection failure", Retry, false, "tried again"),
-            ("XX000", "cache lookup failed", Retry, false, "tried again"),
-            ("XX001", "invalid page in block 1", Halt, false, "damaged"),
-            ("58030", "could not read block", Retry, false, "tried again"),
-            ("", "", Retry, false, "tried again"),
+            ("28P01", "password authentication failed for user \"x\"", Side, "PGMQ_URL"),
+            ("28000", "no pg_hba.conf entry", Side, "PGMQ_URL"),
+            ("3D000", "database \"x\" does not exist", Side, "database name"),
+            ("42501", "permission denied for database \"x\"", Side, "CONNECT"),
+            ("42501", "permission denied for table x", Halt, "setup --print"),
+            ("42P01", "relation \"x\" does not exist", Halt, "pgflume setup"),
+            ("3F000", "schema \"x\" does not exist", Halt, "pgflume setup"),
+            ("25006", "cannot execute UPDATE in a read-only transaction", Side, "primary"),
+            ("55000", "database \"x\" is not currently accepting connections", Side, "takes connections"),
+            ("22P05", "has no equivalent in encoding \"LATIN1\"", Halt, "encoding lacks"),
+            ("53100", "could not extend file", Side, "make room"),
+            ("53200", "out of memory", Retry, "tried again"),
+            ("53300", "sorry, too many clients already", Retry, "max_connections"),
+            ("57P01", "terminating connection due to administrator command", Retry, "tried again"),
+            ("57P02", "terminating connection because of crash", Retry, "tried again"),
+            ("57P03", "the database system is starting up", Retry, "tried again"),
+            ("57014", "canceling statement due to statement timeout", Retry, "tried again"),
+            ("55P03", "could not obtain lock on row", Locked, "tried again"),
+            ("40P01", "deadlock detected", Overtaken, "tried again"),
+            ("40001", "could not serialize access", Overtaken, "tried again"),
+            ("08006", "connection failure", Retry, "tried again"),
+            ("XX000", "cache lookup failed", Retry, "tried again"),
+            ("XX001", "invalid page in block 1", Halt, "damaged"),
+            ("58030", "could not read block", Retry, "tried again"),
+            ("", "", Retry, "tried again"),
         ];
-        for (code, words, class, is_of_side, remedy) in cases {
+        for (code, words, kind, remedy) in cases {
             let verdict = verdict(code, words);
-            assert_eq!((verdict.class, verdict.is_of_side), (class, is_of_side), "{code} {words}");
+            assert_eq!(verdict.kind, kind, "{code} {words}");
             assert!(verdict.remedy.contains(remedy), "{code}: {}", verdict.remedy);
         }
     }
@@ -247,7 +257,7 @@ mod tests {
 
     #[test]
     fn poolers_are_told_by_their_words() {
-        use Class::{Halt, Retry};
+        use ErrorKind::{Retry, Side};
         let cases = [
             ("no more connections allowed (max_client_conn)", Retry, "limit of clients"),
             ("client connections exceeded (max_db_client_connections)", Retry, "limit of clients"),
@@ -259,20 +269,20 @@ mod tests {
             ("server login has been failing, cached error: connect failed (server_login_retry)", Retry, "tried again"),
             (
                 "server login has been failing, cached error: password authentication failed for user \"x\" (server_login_retry)",
-                Halt,
+                Side,
                 "password",
             ),
-            ("server login has been failing, cached error: database \"x\" does not exist", Halt, "database name"),
-            ("no such user: x", Halt, "password"),
-            ("no such database: x", Halt, "database name"),
-            ("SASL authentication failed", Halt, "password"),
-            ("Tenant or user not found", Halt, "password"),
-            ("(ENOTFOUND) tenant/user postgres.x not found", Halt, "password"),
+            ("server login has been failing, cached error: database \"x\" does not exist", Side, "database name"),
+            ("no such user: x", Side, "password"),
+            ("no such database: x", Side, "database name"),
+            ("SASL authentication failed", Side, "password"),
+            ("Tenant or user not found", Side, "password"),
+            ("(ENOTFOUND) tenant/user postgres.x not found", Side, "password"),
         ];
-        for (words, class, remedy) in cases {
+        for (words, kind, remedy) in &cases {
             for code in ["08P01", "XX000"] {
                 let verdict = verdict(code, words);
-                assert_eq!((verdict.class, verdict.is_of_side), (class, class == Halt), "{words}");
+                assert_eq!(verdict.kind, *kind, "{words}");
                 assert!(verdict.remedy.contains(remedy), "{words}: {}", verdict.remedy);
             }
         }

@@ -73,9 +73,9 @@ fn not_connected(error: tokio_postgres::Error) -> Error {
     let text = format!("Postgres cannot be reached: {error}{cause}");
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     let made = if has(&["invalid configuration", "authentication error"]) {
-        Error::halt(format!("{text}; check the user and password in PGMQ_URL")).of_side()
+        Error::side(format!("{text}; check the user and password in PGMQ_URL"))
     } else if has(&["certificate", "does not support TLS"]) {
-        Error::halt(format!("{text}; check sslmode and sslrootcert in PGMQ_URL")).of_side()
+        Error::side(format!("{text}; check sslmode and sslrootcert in PGMQ_URL"))
     } else {
         Error::retry(format!("{text}; check PGMQ_URL and that the server is up"))
     };

@@ -6,7 +6,7 @@ use super::arrays::{arrays, is_large, row_slots};
 use super::store::Statement;
 use super::{Replica, statements};
 use crate::core::batch::{Item, State};
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::position::Head;
 use crate::core::schema::{Table, ddl, quote};
 use crate::core::value::{Cell, Key};
@@ -51,7 +51,7 @@ impl Replica {
         while let Some((positions, statement)) = todo.pop() {
             let rows = match self.at(head, statement).await {
                 // The database does not even take the values: one by one, for the sake of the others.
-                Err(e) if e.class() == Class::Reject => {
+                Err(e) if e.is_rejection() => {
                     match positions[..] {
                         [position] => found.refused.push(position),
                         _ => todo.extend(positions.iter().map(|&i| (vec![i], single(table, &items[i])))),

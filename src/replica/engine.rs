@@ -4,7 +4,7 @@
 use super::sqlite::{Connection, Failure};
 use super::store::{Rows, Statement, Work};
 use super::{head, statements, words};
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, ErrorKind, Result};
 
 /// What `RAISE` in a trigger gives, whatever its words (SQLITE_CONSTRAINT_TRIGGER).
 const CONSTRAINT_TRIGGER: i32 = 1811;
@@ -62,22 +62,18 @@ pub fn classify(failure: Failure) -> Error {
     }
     // The same code stands for a table that is not there and for a value that a function does not take.
     let code = if full & 0xff == 1 && !words::is_of_schema(message) { 20 } else { full & 0xff };
-    let (class, remedy) = match code {
-        5 | 6 => (Class::Retry, "another process holds the file's lock; it will be tried again"),
-        7 | 9 | 10 => (Class::Retry, "it will be tried again"),
-        18..=20 => (Class::Reject, "this row does not fit the replica's table"),
-        13 => (Class::Halt, "the disk is full: make room"),
-        3 | 8 | 14 | 23 => (Class::Halt, "check the rights of the file and its directory"),
-        11 | 26 => (Class::Halt, "the file is damaged or no SQLite database: move it away, then POST /nuke"),
-        _ => (Class::Halt, "POST /nuke rebuilds the tables by schema.json"),
+    let (kind, remedy) = match code {
+        5 | 6 => (ErrorKind::Retry, "another process holds the file's lock; it will be tried again"),
+        7 | 9 | 10 => (ErrorKind::Retry, "it will be tried again"),
+        18..=20 => (ErrorKind::Row, "this row does not fit the replica's table"),
+        13 => (ErrorKind::Side, "the disk is full: make room"),
+        3 | 8 | 14 | 23 => (ErrorKind::Side, "check the rights of the file and its directory"),
+        11 | 26 => (ErrorKind::Side, "the file is damaged or no SQLite database: move it away, then POST /nuke"),
+        1 => (ErrorKind::Schema, "POST /nuke rebuilds the tables by schema.json"),
+        _ => (ErrorKind::Halt, "POST /nuke rebuilds the tables by schema.json"),
     };
     let words = words::shown(message, is_of_trigger);
-    let made = Error::new(class, format!("the replica: {words}: {remedy}")).caused_by(failure);
-    match code {
-        1 => made.of_schema(),
-        3 | 8 | 11 | 13 | 14 | 23 | 26 => made.of_side(),
-        _ => made,
-    }
+    Error::new(kind, format!("the replica: {words}: {remedy}")).caused_by(failure)
 }
 
 #[cfg(test)]
@@ -87,33 +83,33 @@ mod tests {
     #[test]
     fn a_value_that_a_function_does_not_take_is_the_rows_matter_and_a_triggers_words_are_not_shown() {
         let error = classify(Failure { code: 1, message: "malformed JSON".into() });
-        assert!(error.class() == Class::Reject && !error.is_of_schema(), "{error}");
+        assert!(error.kind() == &ErrorKind::Row, "{error}");
         let forged = "NOT NULL constraint failed: _pgflume_head.seq alice";
         let error = classify(Failure { code: CONSTRAINT_TRIGGER, message: forged.into() });
-        assert!(error.class() == Class::Reject && !error.to_string().contains("alice"), "{error}");
+        assert!(error.kind() == &ErrorKind::Row && !error.to_string().contains("alice"), "{error}");
     }
 
     #[test]
     fn each_result_code_has_its_class_and_mend() {
-        use Class::{Halt, Reject, Retry};
+        use ErrorKind::{Retry, Row, Schema, Side};
         let cases = [
-            (5, Retry, false, "tried again"),
-            (6, Retry, false, "tried again"),
-            (5 | 2 << 8, Retry, false, "tried again"), // SQLITE_BUSY_SNAPSHOT
-            (7, Retry, false, "tried again"),
-            (10, Retry, false, "tried again"),
-            (8, Halt, true, "rights"),
-            (14, Halt, true, "rights"),
-            (13, Halt, true, "make room"),
-            (11, Halt, true, "move it away"),
-            (26, Halt, true, "move it away"),
-            (19, Reject, false, "does not fit"),
-            (18, Reject, false, "does not fit"),
-            (1, Halt, false, "/nuke"),
+            (5, Retry, "tried again"),
+            (6, Retry, "tried again"),
+            (5 | 2 << 8, Retry, "tried again"), // SQLITE_BUSY_SNAPSHOT
+            (7, Retry, "tried again"),
+            (10, Retry, "tried again"),
+            (8, Side, "rights"),
+            (14, Side, "rights"),
+            (13, Side, "make room"),
+            (11, Side, "move it away"),
+            (26, Side, "move it away"),
+            (19, Row, "does not fit"),
+            (18, Row, "does not fit"),
+            (1, Schema, "/nuke"),
         ];
-        for (code, class, is_of_side, remedy) in cases {
+        for (code, kind, remedy) in cases {
             let error = classify(Failure { code, message: "no such table: t".into() });
-            assert_eq!((error.class(), error.is_of_side()), (class, is_of_side), "{code}");
+            assert_eq!(error.kind(), &kind, "{code}");
             assert!(error.to_string().contains(remedy), "{code}: {error}");
         }
     }

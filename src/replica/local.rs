@@ -189,11 +189,10 @@ fn directory(path: &Path) -> &Path {
 }
 
 fn unopened(path: &Path, why: impl std::fmt::Display) -> Error {
-    Error::halt(format!(
+    Error::side(format!(
         "the replica {} cannot be opened ({why}): check the path and its rights in LIBSQL_URL",
         path.display()
     ))
-    .of_side()
 }
 
 #[async_trait]

@@ -77,7 +77,7 @@ impl Opener for Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::error::Class;
+    use crate::core::error::ErrorKind;
     use crate::core::value::Cell;
     use futures_util::FutureExt as _;
 
@@ -106,11 +106,15 @@ mod tests {
     fn a_transaction_is_written_whole_or_not_at_all_and_waits_for_nothing() {
         let store = with_one();
         let error = write(&store, &["INSERT INTO t VALUES (2)", "INSERT INTO t VALUES (1)"]).unwrap_err();
-        assert_eq!((error.class(), numbers(&store)), (Class::Reject, vec![1]));
+        assert_eq!((error.kind(), numbers(&store)), (&ErrorKind::Row, vec![1]));
         let opened = store.open().now_or_never().unwrap().unwrap();
         opened.query("INSERT INTO t VALUES (3)".to_owned().into()).now_or_never().unwrap().unwrap();
         assert_eq!(numbers(&store.clone()), [1, 3], "all stores of one database see the same");
-        assert_eq!(run(&Memory::new().unwrap(), "SELECT * FROM t").unwrap_err().class(), Class::Halt, "and only they");
+        assert_eq!(
+            run(&Memory::new().unwrap(), "SELECT * FROM t").unwrap_err().kind(),
+            &ErrorKind::Schema,
+            "and only they"
+        );
     }
 
     #[test]
@@ -143,7 +147,7 @@ mod tests {
         log[18..20].fill(2); // of a file that keeps a log
         for bytes in [&b"no database"[..], &[7; 8192], &one[..50], &log] {
             let error = store.restore(bytes).unwrap_err();
-            assert_eq!((error.class(), numbers(&store)), (Class::Halt, vec![1]), "{error}");
+            assert_eq!((error.kind(), numbers(&store)), (&ErrorKind::Halt, vec![1]), "{error}");
         }
         store.restore(&[]).unwrap();
         assert!(run(&store, "SELECT 1 FROM t").is_err(), "nothing at all is an empty database");

@@ -327,12 +327,11 @@ impl Replica {
         match self.head().await? {
             Some(head) if head == *to => Ok(()),
             Some(head) if head.epoch == to.epoch && head.seq > to.seq => Err(head::fenced()),
-            other => Err(Error::halt(format!(
+            other => Err(Error::side(format!(
                 "the replica says that it committed batch {}, and has not kept it ({}): what answers at LIBSQL_URL is no libSQL database, or one that loses writes; nothing was taken off the queue",
                 to.seq,
                 other.map_or("it has no head".to_owned(), |head| format!("its head is at batch {}", head.seq))
-            ))
-            .of_side()),
+            ))),
         }
     }
 

@@ -2,13 +2,17 @@
 
 use super::hrana::{Encoding, Failure};
 use super::{head, words};
-use crate::core::error::{Class, Error};
+use crate::core::error::{Error, ErrorKind};
 use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use std::time::{Duration, SystemTime};
 
 pub(super) fn unknown(what: String) -> Error {
-    Error::unknown(format!("the libSQL server: {what}; whether the batch was applied is read from its ledger"))
+    unclear(ErrorKind::Unknown, what)
+}
+
+fn unclear(kind: ErrorKind, what: String) -> Error {
+    Error::new(kind, format!("the libSQL server: {what}; whether the batch was applied is read from its ledger"))
 }
 
 /// How the causes read when a server ends the connection during the handshake: rustls' words, and those of the
@@ -41,7 +45,7 @@ pub(super) fn not_answered(error: reqwest::Error) -> Error {
     if error.is_connect() || error.is_builder() {
         return not_sent(error);
     }
-    unknown(format!("no answer ({})", cause(&error.without_url()))).of_size()
+    unclear(ErrorKind::Overload, format!("no answer ({})", cause(&error.without_url())))
 }
 
 /// The innermost cause: reqwest's own text says little.
@@ -64,11 +68,16 @@ pub(super) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> E
         }
         404 => halt("the libSQL server knows no such database: check LIBSQL_URL".to_owned()),
         400 if String::from_utf8_lossy(body).contains("BLOCKED") => blocked(),
-        413 => Error::reject(format!("the libSQL server takes no request of that size (HTTP {status}): raise its limit, or make the row smaller, then mark the key again")).of_size(),
+        413 => Error::new(
+            ErrorKind::TooLarge,
+            format!(
+                "the libSQL server takes no request of that size (HTTP {status}): raise its limit, or make the row smaller, then mark the key again"
+            ),
+        ),
         408 | 425 | 429 => busy(status, headers),
         300..=499 => halt(format!("LIBSQL_URL does not answer as a libSQL server (HTTP {status}): check it")),
         503 => after(unknown(format!("it failed (HTTP {status})")), headers),
-        _ => unknown(format!("it failed (HTTP {status})")).of_size(),
+        _ => unclear(ErrorKind::Overload, format!("it failed (HTTP {status})")),
     }
 }
 
@@ -95,7 +104,7 @@ fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
 
 /// Somebody has to act, and whatever is sent there fails until then.
 pub(super) fn halt(text: String) -> Error {
-    Error::halt(text).of_side()
+    Error::side(text)
 }
 
 fn blocked() -> Error {
@@ -140,11 +149,12 @@ fn of_server(failure: &Failure) -> Option<Error> {
     let passes = ["SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_INTERRUPT", "SQLITE_IOERR", "PROXY_ERROR"];
     // A transaction that took too long, or more memory than there is.
     let is_long = starts(code, &["TRANSACTION", "STREAM_EXPIRED", "SQLITE_NOMEM"]);
-    let error = Error::retry(format!("the libSQL server: {code}; it will be tried again"));
-    match is_long {
-        true => Some(error.of_size()),
-        false => starts(code, &passes).then_some(error),
-    }
+    let kind = match is_long {
+        true => ErrorKind::Overload,
+        false if starts(code, &passes) => ErrorKind::Retry,
+        false => return None,
+    };
+    Some(Error::new(kind, format!("the libSQL server: {code}; it will be tried again")))
 }
 
 /// What is too large.
@@ -173,11 +183,11 @@ fn of_statement(failure: &Failure) -> Error {
     };
     let is_general = starts(code, &["SQLITE_UNKNOWN", "SQLITE_ERROR"]);
     if is_of_row(code) || is_general && !words::is_of_schema(message) {
-        return Error::new(Class::Reject, format!("the libSQL server: {code} ({words})"));
+        return Error::reject(format!("the libSQL server: {code} ({words})"));
     }
     if is_general || starts(code, &["SQL_PARSE", "ARGS_INVALID"]) {
         let remedy = "the replica's tables differ from schema.json; POST /nuke rebuilds them";
-        return Error::halt(format!("the libSQL server: {code} ({words}): {remedy}")).of_schema();
+        return Error::new(ErrorKind::Schema, format!("the libSQL server: {code} ({words}): {remedy}"));
     }
     unknown(format!("{code} ({words})"))
 }
@@ -194,80 +204,68 @@ mod tests {
 
     #[test]
     fn each_status_has_its_class_and_mend() {
-        use Class::{Halt, Reject, Retry, Unknown};
+        use ErrorKind::{Overload, Retry, Side, TooLarge, Unknown};
         let cases = [
-            (401, Halt, "LIBSQL_AUTH_TOKEN"),
-            (403, Halt, "LIBSQL_AUTH_TOKEN"),
-            (404, Halt, "LIBSQL_URL"),
-            (302, Halt, "LIBSQL_URL"),
-            (400, Halt, "LIBSQL_URL"),
+            (401, Side, "LIBSQL_AUTH_TOKEN"),
+            (403, Side, "LIBSQL_AUTH_TOKEN"),
+            (404, Side, "LIBSQL_URL"),
+            (302, Side, "LIBSQL_URL"),
+            (400, Side, "LIBSQL_URL"),
             (408, Retry, "tried again"),
             (429, Retry, "tried again"),
-            (413, Reject, "raise its limit"),
-            (500, Unknown, "ledger"),
-            (502, Unknown, "ledger"),
+            (413, TooLarge, "raise its limit"),
+            (500, Overload, "ledger"),
+            (502, Overload, "ledger"),
             (503, Unknown, "ledger"),
-            (504, Unknown, "ledger"),
+            (504, Overload, "ledger"),
         ];
-        for (status, class, remedy) in cases {
+        for (status, kind, remedy) in cases {
             let error = refused(StatusCode::from_u16(status).unwrap(), &HeaderMap::new(), b"<html>");
-            assert_eq!((error.class(), error.is_of_side()), (class, class == Halt), "{status}");
+            assert_eq!(error.kind(), &kind, "{status}");
             assert!(error.to_string().contains(remedy), "{status}: {error}");
         }
         let error = refused(StatusCode::BAD_REQUEST, &HeaderMap::new(), b"BLOCKED: reads are blocked");
-        assert!(error.class() == Halt && error.to_string().contains("lift the block"), "{error}");
+        assert!(error.kind() == &Side && error.to_string().contains("lift the block"), "{error}");
     }
 
     #[test]
     fn each_code_has_its_class_and_mend() {
-        use Class::{Halt, Reject, Retry, Unknown};
+        use ErrorKind::{Overload, Retry, Row, Schema, Side, Unknown};
         let cases = [
-            ("SQLITE_BUSY", "database is locked", Retry, false, "tried again"),
-            ("SQLITE_LOCKED_SHAREDCACHE", "", Retry, false, "tried again"),
-            ("SQLITE_IOERR_WRITE", "", Retry, false, "tried again"),
-            ("TRANSACTION_TIMEOUT", "", Retry, false, "tried again"),
-            ("PROXY_ERROR", "", Retry, false, "tried again"),
-            ("BLOCKED", "Operation was blocked", Halt, true, "lift the block"),
-            ("SQLITE_UNKNOWN", "BLOCKED: writes are blocked", Halt, true, "lift the block"),
-            ("SQLITE_UNKNOWN", "Operation was blocked: quota", Halt, true, "lift the block"),
-            (
-                "SQLITE_CONSTRAINT_CHECK",
-                "SQLite error: CHECK constraint failed: v <> 'BLOCKED'",
-                Reject,
-                false,
-                "CHECK",
-            ),
-            ("SQLITE_UNKNOWN", "SQLite error: CHECK constraint failed: v <> 'BLOCKED'", Reject, false, "CHECK"),
-            ("SQLITE_UNKNOWN", "SQLite error: UNIQUE constraint failed: BLOCKED.v", Reject, false, "UNIQUE"),
-            ("SQLITE_CONSTRAINT_TRIGGER", "BLOCKED: _pgflume_head.seq too big", Reject, false, "trigger"),
-            ("SQLITE_UNKNOWN", "SQLite error: no such table: BLOCKED", Halt, false, "/nuke"),
-            ("SQLITE_UNKNOWN", "SQLite error: malformed JSON", Reject, false, "not shown"),
-            ("SQLITE_FULL", "database or disk is full", Halt, true, "size limit"),
-            ("SQLITE_AUTH", "", Halt, true, "LIBSQL_AUTH_TOKEN"),
-            ("AUTH_JWT_EXPIRED", "", Halt, true, "LIBSQL_AUTH_TOKEN"),
-            ("SQLITE_READONLY", "", Halt, true, "LIBSQL_AUTH_TOKEN"),
-            ("SQLITE_CORRUPT", "malformed", Halt, true, "restore"),
-            ("SQLITE_NOTADB", "", Halt, true, "restore"),
-            ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed", Reject, false, "CONSTRAINT"),
-            ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed: state <> 'BLOCKED'", Reject, false, "CONSTRAINT"),
-            ("SQLITE_MISMATCH", "datatype mismatch", Reject, false, "MISMATCH"),
-            ("ARGS_INVALID", "string or blob too big", Reject, false, "smaller"),
-            (
-                "SQLITE_CONSTRAINT",
-                "SQLite error: UNIQUE constraint failed: t.v",
-                Reject,
-                false,
-                "UNIQUE constraint failed)",
-            ),
-            ("SQLITE_CONSTRAINT", "SQLite error: BLOCKED", Reject, false, "not shown"),
-            ("SQLITE_TOOBIG", "string or blob too big", Reject, false, "smaller"),
-            ("SQLITE_UNKNOWN", "no such table: t", Halt, false, "/nuke"),
-            ("SQL_PARSE_ERROR", "", Halt, false, "/nuke"),
-            ("NEVER_HEARD_OF", "", Unknown, false, "ledger"),
+            ("SQLITE_BUSY", "database is locked", Retry, "tried again"),
+            ("SQLITE_LOCKED_SHAREDCACHE", "", Retry, "tried again"),
+            ("SQLITE_IOERR_WRITE", "", Retry, "tried again"),
+            ("TRANSACTION_TIMEOUT", "", Overload, "tried again"),
+            ("PROXY_ERROR", "", Retry, "tried again"),
+            ("BLOCKED", "Operation was blocked", Side, "lift the block"),
+            ("SQLITE_UNKNOWN", "BLOCKED: writes are blocked", Side, "lift the block"),
+            ("SQLITE_UNKNOWN", "Operation was blocked: quota", Side, "lift the block"),
+            ("SQLITE_CONSTRAINT_CHECK", "SQLite error: CHECK constraint failed: v <> 'BLOCKED'", Row, "CHECK"),
+            ("SQLITE_UNKNOWN", "SQLite error: CHECK constraint failed: v <> 'BLOCKED'", Row, "CHECK"),
+            ("SQLITE_UNKNOWN", "SQLite error: UNIQUE constraint failed: BLOCKED.v", Row, "UNIQUE"),
+            ("SQLITE_CONSTRAINT_TRIGGER", "BLOCKED: _pgflume_head.seq too big", Row, "trigger"),
+            ("SQLITE_UNKNOWN", "SQLite error: no such table: BLOCKED", Schema, "/nuke"),
+            ("SQLITE_UNKNOWN", "SQLite error: malformed JSON", Row, "not shown"),
+            ("SQLITE_FULL", "database or disk is full", Side, "size limit"),
+            ("SQLITE_AUTH", "", Side, "LIBSQL_AUTH_TOKEN"),
+            ("AUTH_JWT_EXPIRED", "", Side, "LIBSQL_AUTH_TOKEN"),
+            ("SQLITE_READONLY", "", Side, "LIBSQL_AUTH_TOKEN"),
+            ("SQLITE_CORRUPT", "malformed", Side, "restore"),
+            ("SQLITE_NOTADB", "", Side, "restore"),
+            ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed", Row, "CONSTRAINT"),
+            ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed: state <> 'BLOCKED'", Row, "CONSTRAINT"),
+            ("SQLITE_MISMATCH", "datatype mismatch", Row, "MISMATCH"),
+            ("ARGS_INVALID", "string or blob too big", Row, "smaller"),
+            ("SQLITE_CONSTRAINT", "SQLite error: UNIQUE constraint failed: t.v", Row, "UNIQUE constraint failed)"),
+            ("SQLITE_CONSTRAINT", "SQLite error: BLOCKED", Row, "not shown"),
+            ("SQLITE_TOOBIG", "string or blob too big", Row, "smaller"),
+            ("SQLITE_UNKNOWN", "no such table: t", Schema, "/nuke"),
+            ("SQL_PARSE_ERROR", "", Schema, "/nuke"),
+            ("NEVER_HEARD_OF", "", Unknown, "ledger"),
         ];
-        for (code, message, class, is_of_side, remedy) in cases {
+        for (code, message, kind, remedy) in cases {
             let error = classify(&Failure { code: code.into(), message: message.into() });
-            assert_eq!((error.class(), error.is_of_side()), (class, is_of_side), "{code} {message}");
+            assert_eq!(error.kind(), &kind, "{code} {message}");
             assert!(error.to_string().contains(remedy), "{code}: {error}");
         }
     }

@@ -2,7 +2,7 @@
 
 use super::fault::Fault;
 use super::session::Session;
-use crate::core::error::{Error, Result};
+use crate::core::error::{Error, Result, Side};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::link::Savepoint;
 use tokio::time::Instant;
@@ -33,7 +33,7 @@ impl Session<'_> {
                     self.link.rollback_to(Savepoint::Read).await?;
                     Err(Unreadable { fault, error })
                 }
-                Fault::Table => return Err(error.of_table(&source.table.name)),
+                Fault::Table => return Err(error.of_table(&source.table.name, Side::Source)),
                 Fault::Other => return Err(error),
             },
         };

@@ -3,7 +3,7 @@
 
 use crate::core::backoff::Backoff;
 use crate::core::chance::Chance;
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, ErrorKind, Result};
 use serde::Serialize;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -47,7 +47,7 @@ struct Open {
     /// Rests in a row.
     rests: u32,
     until: Instant,
-    class: Class,
+    kind: ErrorKind,
     why: String,
     is_tried: bool,
 }
@@ -118,7 +118,7 @@ impl Circuit {
             left.as_secs_f64().ceil(),
             open.why
         );
-        Err(Error::new(open.class, text).come_back_after(left))
+        Err(Error::new(open.kind.clone(), text).come_back_after(left))
     }
 
     /// Both sides work.
@@ -132,14 +132,19 @@ impl Circuit {
 
     /// A drain failed.
     pub fn failed(&self, error: &Error) {
-        let is_halt = error.class() == Class::Halt;
-        if error.class() == Class::Reject || (is_halt && !error.is_of_side()) {
+        let is_refused = match error.kind() {
+            ErrorKind::Retry | ErrorKind::Unknown | ErrorKind::Overload | ErrorKind::Locked | ErrorKind::Overtaken => {
+                false
+            }
+            ErrorKind::Side => true,
             // Somebody has to act, but both sides answer.
-            return self.succeeded();
-        }
+            ErrorKind::TooLarge | ErrorKind::Row | ErrorKind::Schema | ErrorKind::Table { .. } | ErrorKind::Halt => {
+                return self.succeeded();
+            }
+        };
         let mut state = self.state();
         state.failures += 1;
-        state.halts = if is_halt { state.halts + 1 } else { 0 };
+        state.halts = if is_refused { state.halts + 1 } else { 0 };
         if state.open.is_some()
             || error.retry_after().is_some()
             || state.failures >= MOST_FAILURES
@@ -173,7 +178,7 @@ impl State {
     /// Opens, or rests once more.
     fn rest(&mut self, error: &Error, fraction: f64) {
         let rests = self.open.as_ref().map_or(0, |open| open.rests) + 1;
-        let rest = if error.class() == Class::Halt { HALTED_REST } else { REST };
+        let rest = if error.needs_operator() { HALTED_REST } else { REST };
         // A server that names a time is not asked before it.
         let wait = rest.rest(rests, fraction).max(error.retry_after().unwrap_or_default());
         tracing::error!(
@@ -186,7 +191,7 @@ impl State {
             since: self.open.as_ref().map_or_else(SystemTime::now, |open| open.since),
             rests,
             until: Instant::now() + wait,
-            class: error.class(),
+            kind: error.kind().clone(),
             why: error.to_string(),
             is_tried: false,
         });
@@ -206,13 +211,14 @@ impl Drop for Leave<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::error::Side;
 
     fn down() -> Error {
         Error::retry("it is down")
     }
 
     fn refused() -> Error {
-        Error::halt("the token is refused").of_side()
+        Error::side("the token is refused")
     }
 
     /// Lets the rest pass.
@@ -228,7 +234,7 @@ mod tests {
 
     #[test]
     fn failures_in_a_row_open_it_and_others_do_not() {
-        let one_table = || Error::halt("this table").of_table("t");
+        let one_table = || Error::halt("this table").of_table("t", Side::Target);
         let cases: [(&str, Vec<Option<Error>>, bool); 7] = [
             ("four", (0..4).map(|_| Some(down())).collect(), false),
             ("five", (0..5).map(|_| Some(down())).collect(), true),
@@ -253,7 +259,7 @@ mod tests {
         let circuit = Circuit::default();
         (0..5).for_each(|_| circuit.failed(&down()));
         let error = circuit.enter().err().unwrap();
-        assert_eq!(error.class(), Class::Retry);
+        assert_eq!(error.kind(), &ErrorKind::Retry);
         assert!(error.to_string().contains("it is down"), "{error}");
         assert!(error.retry_after().is_some_and(|after| after <= Duration::from_secs(1)));
         age(&circuit);
@@ -279,7 +285,7 @@ mod tests {
             let circuit = Circuit::default();
             (0..5).for_each(|_| circuit.failed(&error()));
             let mut bound: f64 = first;
-            if error().class() == Class::Retry {
+            if error().kind() == &ErrorKind::Retry {
                 assert!((0.4..=bound).contains(&rest_of(&circuit)));
             }
             for _ in 0..10 {

@@ -32,7 +32,7 @@ impl Fault {
             Some(Cause::Row | Cause::NoUtf8) => Self::Row,
             Some(Cause::Table) => Self::Table,
             Some(Cause::Cancelled) if since.elapsed() + MARGIN >= limit => Self::Slow,
-            Some(Cause::Cancelled | Cause::Locked | Cause::Overtaken | Cause::Other) | None => Self::Other,
+            Some(Cause::Cancelled | Cause::Other) | None => Self::Other,
         }
     }
 }

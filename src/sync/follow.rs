@@ -3,7 +3,7 @@
 //! NOTIFY in each commit would make writers wait for each other (`docs/performance.md`).
 
 use super::session::Session;
-use crate::core::error::{Class, Result};
+use crate::core::error::Result;
 use crate::sync::drain::CALL_BUDGET;
 use crate::sync::drained::{Drained, Totals};
 use crate::sync::patience::{BACK_OFF, answered};
@@ -106,8 +106,7 @@ impl Worker {
             let Err(e) = tried else { continue };
             failures += 1;
             // Somebody has to act first: no hurry.
-            let rest =
-                BACK_OFF.rest(if e.class() == Class::Halt { u32::MAX } else { failures }, self.chance.fraction());
+            let rest = BACK_OFF.rest(if e.needs_operator() { u32::MAX } else { failures }, self.chance.fraction());
             tokio::time::sleep(e.retry_after().unwrap_or_default().max(rest)).await;
         }
     }

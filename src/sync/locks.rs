@@ -4,7 +4,7 @@
 
 use super::session::Session;
 use super::tables::PATIENCE;
-use crate::core::error::{Cause, Error, Result};
+use crate::core::error::{Error, ErrorKind, Result, Side};
 use crate::postgres::link::Begun;
 use tokio::time::Instant;
 
@@ -83,7 +83,10 @@ impl Session<'_> {
         self.link.rollback().await?;
         for source in self.wanted_sources() {
             if let Err(e) = self.link.wait_for_table(source).await {
-                return Ok(e.of_table(&source.table.name));
+                return Ok(match e.kind() {
+                    ErrorKind::Locked | ErrorKind::Overtaken => e,
+                    _ => e.of_table(&source.table.name, Side::Source),
+                });
             }
         }
         Ok(error)
@@ -91,6 +94,8 @@ impl Session<'_> {
 }
 
 fn queue_locked() -> Error {
-    Error::retry("another session keeps a lock on the queue's table that shuts writers out (see pg_locks); it will be tried again, and nothing is lost")
-        .of_postgres("55P03", Cause::Locked)
+    Error::new(
+        ErrorKind::Locked,
+        "another session keeps a lock on the queue's table that shuts writers out (see pg_locks); it will be tried again, and nothing is lost",
+    )
 }

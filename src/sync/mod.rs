@@ -23,6 +23,7 @@ mod drained;
 mod fault;
 mod follow;
 mod gate;
+mod halving;
 mod locks;
 mod open;
 pub mod pairing;

@@ -7,7 +7,7 @@ use super::patience::answered;
 use super::session::Session;
 use super::tables::Tables;
 use super::worker::Worker;
-use crate::core::error::Result;
+use crate::core::error::{Result, Side};
 use crate::core::schema::Schema;
 use crate::postgres::books::dead_letters::Supersedable;
 use crate::postgres::books::rebuilds::Reason;
@@ -36,7 +36,7 @@ impl<'a> Session<'a> {
             tables.read(&source.table.name);
         }
         for (table, problem) in lacking::told(&sources) {
-            tables.pause(&table, &problem, false);
+            tables.pause(&table, &problem, Side::Source);
         }
         tables.create(there.lost_tables(&schema));
         Ok(Self {

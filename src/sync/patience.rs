@@ -2,7 +2,7 @@
 
 use crate::core::backoff::Backoff;
 use crate::core::chance::Chance;
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, Result};
 use std::time::Duration;
 
 /// Time for Postgres and the replica to answer before and after the steps.
@@ -22,7 +22,7 @@ pub(super) fn gap(chance: &Chance) -> Duration {
 /// How long to wait before the next try; `None` where none is worth it: somebody has to act first, no time is
 /// left, or the other side wants to be left alone for longer than a caller should wait.
 pub(super) fn wait_after(error: &Error, attempt: u32, left: Duration, chance: &Chance) -> Option<Duration> {
-    if !matches!(error.class(), Class::Retry | Class::Unknown) || left.is_zero() {
+    if !error.is_passing() || left.is_zero() {
         return None;
     }
     let asked = error.retry_after().unwrap_or_default();

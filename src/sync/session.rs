@@ -3,7 +3,7 @@
 use super::beside::Beside;
 use super::tables::Tables;
 use super::worker::Worker;
-use crate::core::error::{Error, Result};
+use crate::core::error::{Error, Result, Side};
 use crate::core::failpoint::Rule;
 use crate::core::position::{Head, Provenance};
 use crate::core::schema::Schema;
@@ -148,9 +148,9 @@ impl<'a> Session<'a> {
     }
 
     /// Marks of this table stay queued, and where the target does not take it, its images; said once a drain.
-    pub(super) async fn pause(&mut self, table: &str, problem: &str, is_of_target: bool) -> Result<()> {
+    pub(super) async fn pause(&mut self, table: &str, problem: &str, side: Side) -> Result<()> {
         tracing::error!(table, "changes of this table wait on the queue: {problem}");
-        self.tables.pause(table, problem, is_of_target);
+        self.tables.pause(table, problem, side);
         self.postpone(table, problem).await
     }
 

@@ -7,7 +7,7 @@ use super::compare::{Comparison, Finished};
 use super::drained::Drained;
 use super::pairing::Ready;
 use super::session::Session;
-use crate::core::error::{Cause, Result};
+use crate::core::error::{ErrorKind, Result, Side};
 use crate::core::failpoint::{self, Rule};
 use crate::core::position::Head;
 use crate::postgres::awake::awake;
@@ -62,23 +62,28 @@ impl Session<'_> {
         deadline: Instant,
         done: &mut Drained,
     ) -> Result<Outcome> {
-        match self.try_step(comparison, deadline, done).await {
-            Err(e) if e.cause() == Some(Cause::Overtaken) => {
+        let error = match self.try_step(comparison, deadline, done).await {
+            Err(error) => error,
+            done => return done,
+        };
+        match error.kind() {
+            ErrorKind::Overtaken => self.link.rollback().await?,
+            ErrorKind::Locked if self.leave_locked_aside().await? => {}
+            ErrorKind::Table { name, side } => {
                 self.link.rollback().await?;
-                Ok(Outcome::Again)
+                self.pause(name, &error.to_string(), *side).await?;
             }
-            Err(e) if e.is_locked() => match self.leave_locked_aside().await? {
-                true => Ok(Outcome::Again),
-                false => Err(e),
-            },
-            Err(e) => {
-                let Some(table) = e.table().map(str::to_owned) else { return Err(e) };
-                self.link.rollback().await?;
-                self.pause(&table, &e.to_string(), e.is_of_target()).await?;
-                Ok(Outcome::Again)
-            }
-            other => other,
+            ErrorKind::Locked
+            | ErrorKind::Retry
+            | ErrorKind::Unknown
+            | ErrorKind::Overload
+            | ErrorKind::TooLarge
+            | ErrorKind::Row
+            | ErrorKind::Schema
+            | ErrorKind::Side
+            | ErrorKind::Halt => return Err(error),
         }
+        Ok(Outcome::Again)
     }
 
     async fn try_step(
@@ -342,7 +347,7 @@ impl Session<'_> {
                 None => {
                     self.tables.read(&name);
                 }
-                Some(problem) => self.pause(&name, &problem, false).await?,
+                Some(problem) => self.pause(&name, &problem, Side::Source).await?,
             }
         }
         Ok(())

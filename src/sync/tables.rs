@@ -1,6 +1,7 @@
 //! What each table is doing in a drain: read, left aside because others have locked it, or waiting for somebody to act.
 //! No IO.
 
+use crate::core::error::Side;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,8 +31,8 @@ enum Doing {
     /// Its marks wait, and why.
     Paused {
         problem: String,
-        /// It is the replica that does not take it: its images wait, too.
-        is_of_target: bool,
+        /// Where the replica does not take it, its images wait, too.
+        side: Side,
     },
 }
 
@@ -178,9 +179,9 @@ impl Tables {
     }
 
     /// Its marks wait until somebody acts, and where it is the replica that does not take it, its images.
-    pub fn pause(&mut self, name: &str, problem: &str, is_of_target: bool) {
-        let is_of_target = is_of_target || self.is_refused_by_target(name);
-        self.table(name).doing = Doing::Paused { problem: problem.to_owned(), is_of_target };
+    pub fn pause(&mut self, name: &str, problem: &str, side: Side) {
+        let side = if self.is_refused_by_target(name) { Side::Target } else { side };
+        self.table(name).doing = Doing::Paused { problem: problem.to_owned(), side };
     }
 
     /// Whether it is paused.
@@ -195,7 +196,7 @@ impl Tables {
 
     /// Whether the replica does not take it.
     pub fn is_refused_by_target(&self, name: &str) -> bool {
-        matches!(self.doing(name), Doing::Paused { is_of_target: true, .. })
+        matches!(self.doing(name), Doing::Paused { side: Side::Target, .. })
     }
 
     /// Those whose marks are not taken: paused, or left aside.
@@ -266,8 +267,8 @@ mod tests {
         assert!(tables.problems().contains_key("a") && !tables.is_any_fresh());
         tables.locked(&["a".to_owned()]);
         assert!(tables.is_read("a") && !tables.is_any_aside());
-        tables.pause("a", "no", true);
-        tables.pause("a", "still no", false);
+        tables.pause("a", "no", Side::Target);
+        tables.pause("a", "still no", Side::Source);
         assert!(tables.is_refused_by_target("a") && !tables.read("a") && wanted(&tables) == ["b"]);
         tables.read_only(&["a".to_owned(), "c".to_owned()].into());
         assert!(tables.is_paused("a") && tables.is_idle("b") && tables.is_read("c"));

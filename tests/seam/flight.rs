@@ -1,7 +1,7 @@
 //! Transactions, locks, the single flight and where the replica is.
 
 use super::{Bench, LONG, Place, SHORT, Worker, fault, head, put, send, until};
-use pgflume::core::error::Cause;
+use pgflume::core::error::{Cause, ErrorKind};
 use pgflume::core::position::Head;
 use pgflume::postgres::link::{Begun, Savepoint};
 use std::time::Duration;
@@ -106,7 +106,7 @@ pub async fn a_step_that_was_overtaken_says_so(bench: &impl Bench) {
     other.link.advance(&head(1), &snapshot.identity, true).await.unwrap();
     other.link.commit().await.unwrap();
     let overtaken = one.link.lock().await.unwrap_err();
-    assert_eq!(fault(&overtaken), ("40001", Some(Cause::Overtaken)));
+    assert_eq!((overtaken.sqlstate(), overtaken.kind()), (Some("40001"), &ErrorKind::Overtaken));
     one.link.rollback().await.unwrap();
     assert_eq!(one.step().await.progress.head, Some(head(1)));
 }

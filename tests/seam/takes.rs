@@ -1,7 +1,7 @@
 //! Messages: taking, giving back, keeping and putting back.
 
-use super::{Bench, LONG, Place, Take, Worker, fault, head, ids, put, send};
-use pgflume::core::error::Cause;
+use super::{Bench, LONG, Place, Take, Worker, head, ids, put, send};
+use pgflume::core::error::ErrorKind;
 use pgflume::core::message::mark_of;
 use pgflume::core::position::{Entry, Fate, Provenance};
 use pgflume::postgres::link::Savepoint;
@@ -168,7 +168,7 @@ pub async fn a_message_that_somebody_deleted_overtakes(bench: &impl Bench) {
     application.commit().await;
     assert_eq!(worker.take_as(&Paused::default(), |take| Take { limit: 1, ..take }).await.unwrap().messages.len(), 1);
     let overtaken = worker.take_as(&Paused::default(), |take| take).await.unwrap_err();
-    assert_eq!(fault(&overtaken), ("40001", Some(Cause::Overtaken)));
+    assert_eq!((overtaken.sqlstate(), overtaken.kind()), (Some("40001"), &ErrorKind::Overtaken));
     worker.link.rollback().await.unwrap();
     assert_eq!(worker.queued().await, [first]);
 }
@@ -181,7 +181,7 @@ pub async fn a_message_that_somebody_has_read_overtakes(bench: &impl Bench) {
     application.touch_message(id).await;
     application.commit().await;
     let overtaken = worker.link.acknowledge(&[id], false).await.unwrap_err();
-    assert_eq!(fault(&overtaken), ("40001", Some(Cause::Overtaken)));
+    assert_eq!((overtaken.sqlstate(), overtaken.kind()), (Some("40001"), &ErrorKind::Overtaken));
     worker.link.rollback().await.unwrap();
     assert_eq!(worker.queued().await, [id], "it is taken whether or not it is hidden");
     assert!(!worker.link.look().await.unwrap().has_losses);
@@ -194,7 +194,7 @@ pub async fn a_message_that_somebody_holds_is_locked(bench: &impl Bench) {
     application.delete_message(id).await;
     worker.step().await;
     let locked = worker.take_as(&Paused::default(), |take| take).await.unwrap_err();
-    assert_eq!(fault(&locked), ("55P03", Some(Cause::Locked)));
+    assert_eq!((locked.sqlstate(), locked.kind()), (Some("55P03"), &ErrorKind::Locked));
     application.rollback().await;
     worker.link.rollback().await.unwrap();
     assert_eq!(worker.queued().await, [id]);
@@ -299,7 +299,7 @@ pub async fn the_queue_is_counted(bench: &impl Bench) {
     assert!(application.lock(Place::Queue, LONG).await);
     assert_eq!((worker.link.counted().await.unwrap(), worker.link.depth().await.unwrap()), (None, 1));
     let locked = worker.link.peek().await.unwrap_err();
-    assert_eq!(fault(&locked), ("55P03", Some(Cause::Locked)));
+    assert_eq!((locked.sqlstate(), locked.kind()), (Some("55P03"), &ErrorKind::Locked));
     application.rollback().await;
     assert_eq!(counted().await.1, 2);
 }

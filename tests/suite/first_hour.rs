@@ -2,6 +2,7 @@
 //! pipes that end early, exit codes that scripts go by.
 
 use crate::support::{Db, Home, Path, Rig, Server, config, schema, until};
+use pgflume::core::error::ErrorKind;
 use pgflume::replica::target::Target;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
@@ -223,17 +224,17 @@ fn libsql_urls_of_a_server_without_tls_say_http() {
     let resets = answering(|mut stream| assert!(matches!(stream.read(&mut [0]), Ok(1))));
     let sqld = crate::parts::Sqld::start(crate::parts::SqldOptions::default());
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    for (url, class) in [
-        (format!("https://{plain}"), Some(pgflume::core::error::Class::Halt)),
+    for (url, kind) in [
+        (format!("https://{plain}"), Some(ErrorKind::Side)),
         (sqld.url().replace("http://", "https://"), None),
-        (format!("https://{closes}"), Some(pgflume::core::error::Class::Retry)),
-        (format!("https://{resets}"), Some(pgflume::core::error::Class::Retry)),
+        (format!("https://{closes}"), Some(ErrorKind::Retry)),
+        (format!("https://{resets}"), Some(ErrorKind::Retry)),
     ] {
         let remote = pgflume::replica::remote::Remote::new(&url, None).unwrap();
         let asked = pgflume::replica::Statement::new("SELECT 1", vec![]);
         let error = runtime.block_on(pgflume::replica::Store::read(&remote, asked)).unwrap_err();
         assert!(error.to_string().contains("http://"), "{error}");
-        assert!(class.is_none_or(|class| class == error.class()), "{error:?}");
+        assert!(kind.is_none_or(|kind| &kind == error.kind()), "{error:?}");
     }
 }
 

@@ -4,7 +4,7 @@
 use crate::support::{Home, PATHS, Path, schema, show};
 use pgflume::core::batch::{ColumnSet, Item, State};
 use pgflume::core::chance::Chance;
-use pgflume::core::error::Class;
+use pgflume::core::error::ErrorKind;
 use pgflume::core::position::{Entry, Head, Provenance};
 use pgflume::core::schema::{Schema, Table};
 use pgflume::core::value::Cell;
@@ -283,7 +283,7 @@ async fn large_rows_go_through_and_one_too_large_for_the_server_is_rejected_alon
         if name.starts_with("Sqld") {
             let items = vec![bench.row("t", vec![Cell::Integer(3), text(&"x".repeat(6_000_000))])];
             let error = bench.apply(items).await.unwrap_err();
-            assert_eq!(error.class(), Class::Reject, "{name}: {error}");
+            assert_eq!(error.kind(), &ErrorKind::Row, "{name}: {error}");
         }
     }
 }
@@ -304,7 +304,7 @@ async fn a_batch_from_any_other_head_changes_nothing() {
         for from in others {
             let items = vec![bench.row("t", vec![Cell::Integer(1), text("wrong")])];
             let error = bench.apply_from(&from, &from.next(token()), items).await.unwrap_err();
-            assert_eq!(error.class(), Class::Unknown, "{name}: {error}");
+            assert_eq!(error.kind(), &ErrorKind::Unknown, "{name}: {error}");
         }
         assert_eq!(bench.replica.head().await.unwrap(), Some(now.clone()), "{name}");
         assert_eq!(bench.rows("SELECT a FROM t").await, ["right"], "{name}");
@@ -320,10 +320,10 @@ async fn a_batch_from_any_other_head_changes_nothing() {
             .reset(Some(&start), &Head::start("n".into(), token()), "us", Some(&bench.schema))
             .await
             .unwrap_err();
-        assert_eq!(wrong.class(), Class::Unknown, "{name}: {wrong}");
+        assert_eq!(wrong.kind(), &ErrorKind::Unknown, "{name}: {wrong}");
         assert_eq!(
-            bench.replica.reset(None, &Head::start("n".into(), token()), "us", None).await.unwrap_err().class(),
-            Class::Unknown,
+            bench.replica.reset(None, &Head::start("n".into(), token()), "us", None).await.unwrap_err().kind(),
+            &ErrorKind::Unknown,
             "{name}"
         );
         bench.replica.reset(Some(&now), &Head::start("n".into(), token()), "us", Some(&bench.schema)).await.unwrap();
@@ -339,7 +339,7 @@ async fn a_batch_with_one_bad_row_writes_nothing_and_is_rejected() {
             bench.row("c", vec![text("k"), Cell::Null, text("NULL in a key")]),
         ];
         let error = bench.apply(items).await.unwrap_err();
-        assert_eq!(error.class(), Class::Reject, "{name}: {error}");
+        assert_eq!(error.kind(), &ErrorKind::Row, "{name}: {error}");
         assert_eq!(bench.rows("SELECT count(*) FROM t").await, ["0"], "{name}");
         assert_eq!(bench.replica.head().await.unwrap().as_ref(), Some(&bench.head), "{name}");
     }
@@ -367,12 +367,7 @@ async fn keys_are_paged_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_or_read_only_token_pauses_and_a_dead_server_is_retried() {
     let Home::Sqld(mut sqld) = Home::new(Path::Sqld) else { unreachable!() };
-    for (token, class) in [
-        (None, Class::Halt),
-        (Some("nonsense".to_owned()), Class::Halt),
-        (Some(sqld.token_expired()), Class::Halt),
-        (Some(sqld.token_ro()), Class::Halt),
-    ] {
+    for token in [None, Some("nonsense".to_owned()), Some(sqld.token_expired()), Some(sqld.token_ro())] {
         let remote = Replica::open(&Target::Remote {
             url: sqld.url(),
             token: token.clone().map(pgflume::core::secret::Secret::new),
@@ -380,10 +375,10 @@ async fn a_wrong_or_read_only_token_pauses_and_a_dead_server_is_retried() {
         .await
         .unwrap();
         let error = remote.prepare(&schema(TABLES)).await.unwrap_err();
-        assert_eq!(error.class(), class, "{error}");
+        assert_eq!(error.kind(), &ErrorKind::Side, "{error}");
         assert!(token.is_none_or(|t| !error.to_string().contains(&t)));
     }
     sqld.kill();
     let remote = Replica::open(&Target::Remote { url: sqld.url(), token: None }).await.unwrap();
-    assert_eq!(remote.prepare(&schema(TABLES)).await.unwrap_err().class(), Class::Retry);
+    assert_eq!(remote.prepare(&schema(TABLES)).await.unwrap_err().kind(), &ErrorKind::Retry);
 }

@@ -2,7 +2,7 @@
 //! or that the target gave up on, makes the next ones smaller; they grow back slowly. Kept for the life of a
 //! worker. No IO.
 
-use crate::core::error::Error;
+use crate::core::error::{Error, ErrorKind};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -86,7 +86,7 @@ impl Budget {
     pub fn learn(&self, (rows, bytes): (usize, usize), took: Duration, error: Option<&Error>) {
         match error {
             None => self.applied(rows, bytes, took),
-            Some(e) if e.is_of_size() => self.failed(rows, bytes, took),
+            Some(e) if matches!(e.kind(), ErrorKind::Overload | ErrorKind::TooLarge) => self.failed(rows, bytes, took),
             Some(_) => {}
         }
     }

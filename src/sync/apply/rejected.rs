@@ -2,7 +2,7 @@
 //! the life of a worker. No IO.
 
 use crate::core::batch::{Item, State};
-use crate::core::error::{Error, Result};
+use crate::core::error::{Error, Result, Side};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -55,7 +55,7 @@ impl Rejected {
         Err(Error::halt(format!(
             "the replica does not take {what} of table {table:?} ({error}): correct the replica's table, or run `pgflume setup` with LIBSQL_URL, or POST /nuke; its changes wait on the queue"
         ))
-        .of_target_table(table))
+        .of_table(table, Side::Target))
     }
 
     /// These were taken. A deleted key tells nothing.
@@ -89,6 +89,7 @@ impl Rejected {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::error::ErrorKind;
 
     fn reject(rejected: &Rejected, rows: usize, seconds: u64) -> Vec<Result<bool>> {
         (0..rows).map(|_| rejected.note("t", Duration::from_secs(seconds), &Error::reject("no"))).collect()
@@ -102,7 +103,11 @@ mod tests {
             rejected.end_step();
         }
         let error = reject(&rejected, 1, 0).remove(0).unwrap_err();
-        assert!(error.is_of_target() && error.table() == Some("t") && error.to_string().contains("any row"), "{error}");
+        assert!(
+            error.kind() == &ErrorKind::Table { name: "t".into(), side: Side::Target }
+                && error.to_string().contains("any row"),
+            "{error}"
+        );
         assert!(reject(&rejected, 1, 0)[0].is_err(), "until it takes one");
     }
 

@@ -4,7 +4,7 @@
 
 use super::displaced::Displaced;
 use crate::core::batch::{Item, State};
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::message;
 use crate::core::schema::Table;
 use crate::core::value::{Cell, Key};
@@ -61,7 +61,7 @@ impl Cleared {
 
 /// Whether a row has a value that another row of the replica has.
 pub(in crate::sync) fn is_collision(error: &Error) -> bool {
-    error.class() == Class::Reject && error.to_string().contains("UNIQUE constraint failed")
+    error.is_rejection() && error.to_string().contains("UNIQUE constraint failed")
 }
 
 /// `work`, with what stands in its way removed first; `None` if nothing does that may.

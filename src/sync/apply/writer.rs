@@ -5,9 +5,9 @@
 use super::rivals::{self, Written};
 use super::taken_again::TakenAgain;
 use crate::core::batch::Item;
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, ErrorKind, Result, Side};
 use crate::core::message::Message;
-use crate::core::position::{Entry, Head, Provenance};
+use crate::core::position::{Entry, Head};
 use crate::core::value::Cell;
 use crate::core::{failpoint, message};
 use crate::postgres::books::dead_letters::{DeadLetter, Refusal, Supersedable, Superseded};
@@ -16,9 +16,9 @@ use crate::postgres::queue::Taken;
 use crate::replica::head::Freshness;
 use crate::replica::{Encoded, Work, head};
 use crate::sync::chunk::Chunk;
+use crate::sync::halving::halves;
 use crate::sync::session::Session;
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::Instant;
 
@@ -110,124 +110,96 @@ impl<'s> Writer<'s> {
 
     /// Writes a chunk, in parts if it must be. Its images are listed with the last part.
     pub async fn write(&mut self, chunk: Chunk, encoded: Encoded) -> Result<()> {
-        let (images, items) = (chunk.images, chunk.items);
-        let range = 0..items.len();
-        let mut todo = vec![Work { items: items.clone(), range, encoded, ..Work::default() }];
-        // On its own where rows follow: no row that is rejected may take it along.
-        if !chunk.emptied.is_empty() {
-            let empty = Work { emptied: chunk.emptied, ..Work::default() };
-            if todo[0].range.is_empty() { todo[0] = empty } else { todo.push(empty) }
-        }
+        let mut todo = parts_of(&chunk, encoded);
         let mut is_recorded = false;
         while let Some(work) = todo.pop() {
             let is_last = todo.is_empty();
-            let listed = if is_last { self.taken_again.without(&items, &images) } else { Vec::new() };
-            let freshness = Freshness {
-                caught_up_at: (is_last && chunk.caught_up && !self.report.has_displaced)
-                    .then(|| self.snapshot.at.clone()),
-                queued: chunk.left,
-            };
-            match self.write_making_way(&work, listed, &chunk.provenance, freshness).await {
-                Err(e) if e.is_of_schema() || is_emptying(&work, &e) => todo.extend(by_table(work, e)?),
-                Err(e) if e.class() == Class::Reject && work.range.len() > 1 => {
-                    tracing::warn!(error = %e, batch.rows = work.range.len(), "the target rejects the batch; it is halved");
-                    let halves = halves(work);
-                    // Where it took nothing so far, the bad rows may just have the lowest keys.
-                    if self.session.worker.rejected.is_doubtful() {
-                        todo.extend(halves)
-                    } else {
-                        todo.extend(halves.into_iter().rev())
-                    }
-                }
-                Err(e) if e.class() == Class::Reject && work.range.len() == 1 => {
-                    let item = &work.items()[0];
-                    self.check_target().await?;
-                    let since = *self.rejecting_since.get_or_insert_with(Instant::now);
-                    if self.session.worker.rejected.note(&item.table.name, since.elapsed(), &e)? {
-                        todo.reverse();
-                    }
-                    self.dead_letter(item, &chunk.taken, &e);
-                    self.taken_again.reject(item);
-                }
-                other => {
-                    other?;
-                    is_recorded = is_last;
-                }
+            match self.write_making_way(&work, &chunk, is_last).await {
+                Ok(()) => is_recorded = is_last,
+                Err(error) => self.go_on_after(error, work, &chunk, &mut todo).await?,
             }
         }
         // The last row was rejected: what is applied has to be in the ledger all the same.
         if !is_recorded {
-            let at = (chunk.caught_up && !self.report.has_displaced).then(|| self.snapshot.at.clone());
-            let freshness = Freshness { caught_up_at: at, queued: chunk.left };
-            let images = self.taken_again.without(&items, &images);
-            self.write_one(&Work::default(), images, &chunk.provenance, &freshness).await?;
+            self.write_part(&Work::default(), &chunk, true).await?;
         }
         Ok(())
     }
 
+    /// Cuts what the target did not take; a row that stands alone becomes a dead letter.
+    async fn go_on_after(&mut self, error: Error, work: Work, chunk: &Chunk, todo: &mut Vec<Work>) -> Result<()> {
+        let is_emptying = !work.emptied.is_empty();
+        match error.kind() {
+            ErrorKind::Schema => todo.extend(by_table(work, error)?),
+            ErrorKind::Row | ErrorKind::TooLarge if is_emptying => todo.extend(by_table(work, error)?),
+            ErrorKind::Row | ErrorKind::TooLarge if work.range.len() > 1 => self.halve(&error, work, todo),
+            ErrorKind::Row | ErrorKind::TooLarge if work.range.len() == 1 => {
+                self.reject(&error, &work.items()[0], chunk, todo).await?;
+            }
+            ErrorKind::Row
+            | ErrorKind::TooLarge
+            | ErrorKind::Retry
+            | ErrorKind::Unknown
+            | ErrorKind::Overload
+            | ErrorKind::Locked
+            | ErrorKind::Overtaken
+            | ErrorKind::Table { .. }
+            | ErrorKind::Side
+            | ErrorKind::Halt => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn halve(&self, error: &Error, work: Work, todo: &mut Vec<Work>) {
+        tracing::warn!(error = %error, batch.rows = work.range.len(), "the target rejects the batch; it is halved");
+        let [left, right] = halves(&work.range).map(|range| Work { range, ..work.clone() });
+        // Where it took nothing so far, the bad rows may just have the lowest keys.
+        match self.session.worker.rejected.is_doubtful() {
+            true => todo.extend([left, right]),
+            false => todo.extend([right, left]),
+        }
+    }
+
+    async fn reject(&mut self, error: &Error, item: &Item, chunk: &Chunk, todo: &mut [Work]) -> Result<()> {
+        self.check_target().await?;
+        let since = *self.rejecting_since.get_or_insert_with(Instant::now);
+        if self.session.worker.rejected.note(&item.table.name, since.elapsed(), error)? {
+            todo.reverse();
+        }
+        self.dead_letter(item, &chunk.taken, error);
+        self.taken_again.reject(item);
+        Ok(())
+    }
+
     /// Writes it; where it collides with rows that are to change themselves, once more with those out of the way.
-    async fn write_making_way(
-        &mut self,
-        work: &Work,
-        images: Vec<i64>,
-        provenance: &Arc<Provenance>,
-        mut freshness: Freshness,
-    ) -> Result<()> {
-        let error = match self.write_one(work, images.clone(), provenance, &freshness).await {
+    async fn write_making_way(&mut self, work: &Work, chunk: &Chunk, is_last: bool) -> Result<()> {
+        let error = match self.write_part(work, chunk, is_last).await {
             Err(e) if rivals::is_collision(&e) => e,
             other => return other,
         };
         let Some(cleared) = Box::pin(rivals::make_way(self.session, &self.written, work)).await? else {
             return Err(error);
         };
-        if !cleared.displaced.is_empty() {
-            (self.report.has_displaced, freshness.caught_up_at) = (true, None);
-        }
-        self.write_one(&cleared.work, images, provenance, &freshness).await?;
+        self.report.has_displaced |= !cleared.displaced.is_empty();
+        self.write_part(&cleared.work, chunk, is_last).await?;
         cleared.note(&self.session.worker.displaced);
         Ok(())
     }
 
-    async fn write_one(
-        &mut self,
-        work: &Work,
-        images: Vec<i64>,
-        provenance: &Arc<Provenance>,
-        freshness: &Freshness,
-    ) -> Result<()> {
+    /// One libSQL transaction. The last one of a chunk says what the chunk brings the replica to.
+    async fn write_part(&mut self, work: &Work, chunk: &Chunk, is_last: bool) -> Result<()> {
         let started = Instant::now();
-        let entry = Entry {
-            head: self.report.head.next(self.session.worker.chance.token()),
-            parent: self.report.head.token.clone(),
-            xid: self.snapshot.xid.clone(),
-            lsn: self.snapshot.lsn.clone(),
-            images,
-            provenance: provenance.clone(),
-        };
+        let entry = self.entry(chunk, is_last);
+        let is_caught_up = is_last && chunk.caught_up && !self.report.has_displaced;
+        let freshness = Freshness { caught_up_at: is_caught_up.then(|| self.snapshot.at.clone()), queued: chunk.left };
         failpoint::reach(failpoint::SENT);
         let size = (work.range.len(), work.items().iter().map(Item::bytes).sum());
-        let applied = self
-            .session
-            .replica
-            .apply(&self.report.head, &entry, self.report.acknowledged, freshness, work.clone())
-            .await;
+        let (replica, head) = (&self.session.replica, &self.report.head);
+        let applied = replica.apply(head, &entry, self.report.acknowledged, &freshness, work.clone()).await;
         self.session.worker.budget.learn(size, started.elapsed(), applied.as_ref().err());
         applied?;
         failpoint::reach(failpoint::APPLIED);
-        if provenance.is_empty() {
-            let tables = work.emptied.iter().chain(work.items().iter().map(|item| &item.table));
-            self.report.copied.extend(tables.map(|table| table.name.clone()));
-        }
-        self.session.worker.rejected.took(work.items());
-        self.written.add(&self.session.replica, work.items());
-        work.items().iter().for_each(|item| self.session.worker.displaced.forget(item));
-        // What messages name is superseded where they are taken.
-        if provenance.is_empty() && !self.dead_letters.is_empty() {
-            work.items().iter().for_each(|item| self.dead_letters.cover_item(item));
-        }
-        if !self.own_dead_letters.is_empty() {
-            work.items().iter().for_each(|item| self.own_dead_letters.cover_item(item));
-        }
+        self.note(work, chunk.provenance.is_empty());
         self.report.tokens.push(entry.head.token.clone());
         self.report.head = entry.head;
         self.report.rows += work.range.len() as u64;
@@ -241,6 +213,36 @@ impl<'s> Writer<'s> {
             "batch applied"
         );
         Ok(())
+    }
+
+    /// What the ledger keeps of the next batch.
+    fn entry(&mut self, chunk: &Chunk, is_last: bool) -> Entry {
+        Entry {
+            head: self.report.head.next(self.session.worker.chance.token()),
+            parent: self.report.head.token.clone(),
+            xid: self.snapshot.xid.clone(),
+            lsn: self.snapshot.lsn.clone(),
+            images: if is_last { self.taken_again.without(&chunk.items, &chunk.images) } else { Vec::new() },
+            provenance: chunk.provenance.clone(),
+        }
+    }
+
+    /// This is in the replica now.
+    fn note(&mut self, work: &Work, is_unnamed: bool) {
+        if is_unnamed {
+            let tables = work.emptied.iter().chain(work.items().iter().map(|item| &item.table));
+            self.report.copied.extend(tables.map(|table| table.name.clone()));
+        }
+        self.session.worker.rejected.took(work.items());
+        self.written.add(&self.session.replica, work.items());
+        work.items().iter().for_each(|item| self.session.worker.displaced.forget(item));
+        // What messages name is superseded where they are taken.
+        if is_unnamed && !self.dead_letters.is_empty() {
+            work.items().iter().for_each(|item| self.dead_letters.cover_item(item));
+        }
+        if !self.own_dead_letters.is_empty() {
+            work.items().iter().for_each(|item| self.own_dead_letters.cover_item(item));
+        }
     }
 
     /// A failure counts against a row only while the target works.
@@ -286,21 +288,14 @@ async fn receive(session: &Session<'_>, chunks: &mut Receiver<Chunk>) -> Option<
     Some((chunk, encoded))
 }
 
-/// Both halves.
-fn halves(work: Work) -> [Work; 2] {
-    let middle = work.range.start + work.range.len() / 2;
-    split(work, middle)
-}
-
-fn split(work: Work, at: usize) -> [Work; 2] {
-    let left = Work { range: work.range.start..at, ..work.clone() };
-    let right = Work { range: at..work.range.end, ..work };
-    [left, right]
-}
-
-/// Whether the target does not let a table be emptied.
-fn is_emptying(work: &Work, error: &Error) -> bool {
-    error.class() == Class::Reject && !work.emptied.is_empty()
+/// All of a chunk; what is emptied on its own where rows follow: no row that is rejected may take it along.
+fn parts_of(chunk: &Chunk, encoded: Encoded) -> Vec<Work> {
+    let rows = Work { items: chunk.items.clone(), range: 0..chunk.items.len(), encoded, ..Work::default() };
+    if chunk.emptied.is_empty() {
+        return vec![rows];
+    }
+    let emptied = Work { emptied: chunk.emptied.clone(), ..Work::default() };
+    if rows.range.is_empty() { vec![emptied] } else { vec![rows, emptied] }
 }
 
 /// The tables are not what they should be: parts of one table each, or the error where it is one already.
@@ -310,19 +305,20 @@ fn by_table(work: Work, error: Error) -> Result<Vec<Work>> {
     match (border, &work.emptied[..]) {
         (Some(border), _) => {
             let at = work.range.start + border;
-            Ok(split(work, at).into())
+            let [left, right] = [work.range.start..at, at..work.range.end].map(|range| Work { range, ..work.clone() });
+            Ok(vec![left, right])
         }
         (None, [_, _, ..]) => {
             Ok(work.emptied.iter().map(|t| Work { emptied: vec![t.clone()], ..Work::default() }).collect())
         }
-        (None, [table]) if error.class() == Class::Reject => Err(Error::halt(format!(
+        (None, [table]) if error.is_rejection() => Err(Error::halt(format!(
             "the replica does not let its table {:?} be emptied ({error}): correct the replica's table (a trigger?); its changes wait on the queue",
             table.name
         ))
-        .of_target_table(&table.name)),
-        (None, [table]) => Err(error.of_target_table(&table.name)),
+        .of_table(&table.name, Side::Target)),
+        (None, [table]) => Err(error.of_table(&table.name, Side::Target)),
         (None, []) => match items.first() {
-            Some(item) => Err(error.of_target_table(&item.table.name)),
+            Some(item) => Err(error.of_table(&item.table.name, Side::Target)),
             None => Err(error),
         },
     }

@@ -8,6 +8,7 @@ use crate::core::value::Key;
 use crate::postgres::books::dead_letters::Dead;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::rows::Found;
+use crate::sync::halving::Search;
 use crate::sync::session::Session;
 use crate::sync::take::pages::key_of;
 use futures_util::TryStreamExt;
@@ -59,13 +60,12 @@ impl Exempt {
         or_gone: bool,
     ) -> Result<()> {
         keys.retain(|key| key.len() == source.table.key.len());
-        let mut todo: Vec<&[MarkedKey]> = keys.chunks(KEYS).collect();
-        while let Some(chunk) = todo.pop() {
-            if !self.add(session, source, chunk, or_gone).await? {
-                match chunk {
-                    [key] => drop(self.marked.insert(key.clone())),
-                    _ => todo.extend([&chunk[..chunk.len() / 2], &chunk[chunk.len() / 2..]]),
-                }
+        let mut search = Search::of(keys.len(), KEYS);
+        while let Some(part) = search.take(KEYS) {
+            match self.add(session, source, &keys[part.clone()], or_gone).await? {
+                true => {}
+                false if part.len() > 1 => search.halve(&part),
+                false => drop(self.marked.insert(keys[part.start].clone())),
             }
         }
         Ok(())

@@ -24,11 +24,10 @@ pub(in crate::sync) async fn refuse(
     for table in schema.tables() {
         let Some(columns) = there.tables.get(&table.name.to_lowercase()) else { continue };
         if !is_capgos(table, columns) && has_rows(replica, table).await? {
-            return Err(Error::halt(format!(
+            return Err(Error::side(format!(
                 "the replica has a table {:?} with rows in it, and pgflume has never written there: name another database in LIBSQL_URL, or let it be taken over with --adopt (the rows of Postgres replace those)",
                 table.name
-            ))
-            .of_side());
+            )));
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Gives tables of the replica that declare another key than `schema.json`'s the unique index over it: once, before
 //! the first batch. Where rows have to go for its sake, the table is copied again where it can be.
 
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::schema::{Schema, Table, ddl};
 use crate::postgres::books::rebuilds::Reason;
 use crate::postgres::catalog::SourceTable;
@@ -67,11 +67,9 @@ async fn announce(link: &dyn Link, table: &Table, source: Option<&SourceTable>, 
 
 async fn make(replica: &Replica, there: &Inventory, table: &Table) -> Result<()> {
     let started = Instant::now();
-    replica.make_key(there, table).await.map_err(|e| match e.class() {
-        Class::Reject => {
-            Error::retry(format!("the unique index over the key of {:?} could not be made: {e}", table.name))
-        }
-        _ => e,
+    replica.make_key(there, table).await.map_err(|e| match e.is_rejection() {
+        true => Error::retry(format!("the unique index over the key of {:?} could not be made: {e}", table.name)),
+        false => e,
     })?;
     let key: Vec<_> = table.key_columns().map(|c| c.name.as_str()).collect();
     tracing::info!(

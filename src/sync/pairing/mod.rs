@@ -7,7 +7,7 @@ pub(super) mod keys;
 pub(super) mod lacking;
 mod reshape;
 
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::failpoint::Rule;
 use crate::core::message::Message;
 use crate::core::position::{Head, Standing};
@@ -83,11 +83,10 @@ async fn standing(replica: Option<(&Replica, &Inventory)>, is_plain: bool) -> Re
 
 fn refusal(divergence: Divergence, obstacle: Obstacle) -> Error {
     match obstacle {
-        Obstacle::NothingReadable => Error::halt(format!("{divergence}; {obstacle}")),
+        Obstacle::NothingReadable => Error::side(format!("{divergence}; {obstacle}")),
         // What it is not is said already.
-        _ => Error::halt(format!("nothing was taken and nothing was changed: {obstacle}")),
+        _ => Error::side(format!("nothing was taken and nothing was changed: {obstacle}")),
     }
-    .of_side()
 }
 
 impl Snapshot {
@@ -378,7 +377,7 @@ pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
 async fn empty(replica: &Replica, worker: &Worker, snapshot: &Snapshot, epoch: String) -> Result<Head> {
     replica.prepare(&Schema::default()).await?;
     let from = match replica.head().await {
-        Err(e) if e.class() == Class::Halt => {
+        Err(e) if e.needs_operator() => {
             tracing::warn!(error = %e, "the replica's bookkeeping is made anew");
             replica.forget().await?;
             None

@@ -2,7 +2,7 @@
 //! kept by another definition than this worker's. The latter gets the columns that it lacks, and the tables
 //! concerned are copied again. Drops nothing.
 
-use crate::core::error::{Class, Result};
+use crate::core::error::{ErrorKind, Result, Side};
 use crate::core::failpoint;
 use crate::core::position::Head;
 use crate::postgres::books::rebuilds::Reason;
@@ -77,7 +77,7 @@ impl Session<'_> {
         self.link.rollback().await?;
         let refused = alone(self.link.as_ref(), self.add_columns(&head)).await?;
         for (table, problem) in refused {
-            self.pause(&table, &problem, true).await?;
+            self.pause(&table, &problem, Side::Target).await?;
         }
         self.lacks_columns = false;
         self.head = Some(head);
@@ -110,7 +110,7 @@ impl Session<'_> {
         let mut refused = BTreeMap::new();
         for (table, statements) in by_table {
             match self.replica.alter(head, statements).await {
-                Err(e) if matches!(e.class(), Class::Reject | Class::Halt) && !e.is_of_side() => {
+                Err(e) if !e.is_passing() && e.kind() != &ErrorKind::Side => {
                     refused.insert(table, format!("the replica's table cannot follow its source: {e}"));
                 }
                 done => done?,

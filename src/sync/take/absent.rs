@@ -4,9 +4,9 @@
 use crate::core::error::Result;
 use crate::core::value::Key;
 use crate::postgres::catalog::SourceTable;
+use crate::sync::halving::Search;
 use crate::sync::session::Session;
 use std::collections::BTreeSet;
-use std::ops::Range;
 
 /// Positions among the keys that were asked for.
 #[derive(Debug, Default)]
@@ -25,15 +25,12 @@ pub(in crate::sync) async fn absent(
 ) -> Result<Absent> {
     let texts: Vec<Vec<String>> = keys.iter().map(|(_, texts)| texts.clone()).collect();
     let (mut found, mut refused) = (Absent::default(), Vec::new());
-    let mut todo: Vec<Range<usize>> = std::iter::once(0..texts.len()).collect();
-    while let Some(range) = todo.pop().filter(|range| !range.is_empty()) {
+    let mut search = Search::of(texts.len(), usize::MAX);
+    while let Some(range) = search.take(usize::MAX) {
         let part = &texts[range.clone()];
         match session.attempt(source, session.link.absent(source, part)).await?.ok() {
             Some(gone) => found.gone.extend(gone.into_iter().map(|i| range.start + i)),
-            None if range.len() > 1 => {
-                let middle = range.start + range.len() / 2;
-                todo.extend([middle..range.end, range.start..middle]);
-            }
+            None if range.len() > 1 => search.halve(&range),
             None => match session.attempt(source, session.link.try_key(source, &part[0])).await?.ok() {
                 Some(()) => found.doubtful.push(range.start),
                 None => refused.push(range.start),

@@ -3,7 +3,7 @@
 
 use super::reader::Reader;
 use crate::core::batch::ColumnSet;
-use crate::core::error::{Error, Result};
+use crate::core::error::{Error, Result, Side};
 use crate::core::message::MarkedKey;
 use crate::core::schema::Table;
 use crate::postgres::books::dead_letters::{DeadLetter, Refusal};
@@ -11,7 +11,9 @@ use crate::postgres::catalog::SourceTable;
 use crate::postgres::link::{Link, Reading, Savepoint};
 use crate::postgres::rows::Found;
 use crate::sync::fault::{Fault, PART_TIME, too_slow, unreadable};
+use crate::sync::halving::Search;
 use futures_util::TryStreamExt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,25 +23,28 @@ const SLOW_PARTS: usize = 8;
 
 /// A query that was sent, and its rows or its failure.
 struct Asked<'k> {
-    keys: &'k [MarkedKey],
+    part: Range<usize>,
     rows: Result<Reading<'k>>,
     since: Instant,
 }
 
-/// Sends the query for `keys`, if there are any.
+/// Sends the query for this part of `keys`, if there is one.
 async fn ask<'k>(
     link: &'k dyn Link,
     source: &'k SourceTable,
-    keys: Option<&'k [MarkedKey]>,
+    keys: &'k [MarkedKey],
+    part: Option<Range<usize>>,
     may_span: bool,
 ) -> Option<Asked<'k>> {
-    let (keys, since) = (keys?, Instant::now());
-    Some(Asked { keys, rows: link.read(source, keys, may_span).await, since })
+    let (part, since) = (part?, Instant::now());
+    let rows = link.read(source, &keys[part.clone()], may_span).await;
+    Some(Asked { part, rows, since })
 }
 
 /// What is still to be read of a table's marked keys, and how.
 struct Todo<'k> {
-    parts: Vec<&'k [MarkedKey]>,
+    keys: &'k [MarkedKey],
+    search: Search,
     /// Until a row that nobody asked for is in the way, perhaps.
     may_span: bool,
     /// Something takes too long: parts are given less time, and nothing is asked ahead.
@@ -57,24 +62,25 @@ impl<'s> Reader<'s> {
         let session = self.session;
         let link = session.link.as_ref();
         let may_span = self.session.worker.budget.knows_small(&source.table.name);
-        let mut todo = Todo { parts: vec![keys], may_span, is_narrowing: false, is_searching: false };
-        let first = self.cut(source, &mut todo.parts);
+        let search = Search::of(keys.len(), usize::MAX);
+        let mut todo = Todo { keys, search, may_span, is_narrowing: false, is_searching: false };
+        let first = self.next_part(source, &mut todo);
         let opening = link.savepoint(Savepoint::Read, Some(session.worker.statement_time));
-        let (opened, mut asked) = futures_util::join!(opening, ask(link, source, first, may_span));
+        let (opened, mut asked) = futures_util::join!(opening, ask(link, source, keys, first, may_span));
         opened?;
-        while let Some(Asked { keys, rows, since }) = asked.take() {
+        while let Some(Asked { part, rows, since }) = asked.take() {
             // Only where it is known how large rows are.
             let is_late = self.is_late();
             let is_ahead = self.session.worker.budget.knows(&source.table.name) && !todo.is_narrowing && !is_late;
-            let ahead = if is_ahead { self.cut(source, &mut todo.parts) } else { None };
-            let (done, next) =
-                futures_util::join!(self.put_all(source, keys, rows), ask(link, source, ahead, todo.may_span));
+            let ahead = if is_ahead { self.next_part(source, &mut todo) } else { None };
+            let next = ask(link, source, keys, ahead.clone(), todo.may_span);
+            let (done, next) = futures_util::join!(self.put_all(source, &keys[part.clone()], rows), next);
             match done {
                 Ok(()) => asked = next,
                 Err(e) => {
                     drop(next);
-                    todo.parts.extend(ahead);
-                    self.narrow(source, &mut todo, keys, e, since).await?;
+                    ahead.into_iter().for_each(|part| todo.search.again(part));
+                    self.narrow(source, &mut todo, part, e, since).await?;
                 }
             }
             if asked.is_none() && !self.postpone(&mut todo) {
@@ -86,10 +92,10 @@ impl<'s> Reader<'s> {
 
     /// Whether the step has had its time: then the keys that are left are put aside.
     fn postpone(&mut self, todo: &mut Todo<'_>) -> bool {
-        if !self.is_late() || todo.is_searching || todo.is_narrowing || todo.parts.is_empty() {
+        if !self.is_late() || todo.is_searching || todo.is_narrowing || todo.search.is_done() {
             return false;
         }
-        self.postponed.extend(todo.parts.drain(..).rev().flatten().cloned());
+        self.postponed.extend(todo.search.leave().map(|i| todo.keys[i].clone()));
         true
     }
 
@@ -100,42 +106,42 @@ impl<'s> Reader<'s> {
     {
         let session = self.session;
         let link = session.link.as_ref();
-        let next = self.cut(source, &mut todo.parts);
-        if let (true, Some(keys)) = (todo.is_narrowing, next) {
-            link.limit(self.time_for(keys, true)).await?;
+        let next = self.next_part(source, todo);
+        if let (true, Some(part)) = (todo.is_narrowing, &next) {
+            link.limit(self.time_for(part.len(), true)).await?;
         }
-        Ok(ask(link, source, next, todo.may_span).await)
+        Ok(ask(link, source, todo.keys, next, todo.may_span).await)
     }
 
-    fn time_for(&self, keys: &[MarkedKey], is_narrowing: bool) -> Duration {
+    fn time_for(&self, keys: usize, is_narrowing: bool) -> Duration {
         let most = self.session.worker.statement_time;
-        if is_narrowing && keys.len() > 1 { most.min(PART_TIME) } else { most }
+        if is_narrowing && keys > 1 { most.min(PART_TIME) } else { most }
     }
 
-    /// Reading `keys` failed: they are read again in smaller parts, until the one at fault stands alone and becomes a
+    /// Reading a part of the keys failed: they are read again in smaller parts, until the one at fault stands alone and becomes a
     /// dead letter; an error where none of them is at fault.
-    async fn narrow<'k>(
+    async fn narrow(
         &mut self,
         source: &SourceTable,
-        todo: &mut Todo<'k>,
-        keys: &'k [MarkedKey],
+        todo: &mut Todo<'_>,
+        part: Range<usize>,
         error: Error,
         since: Instant,
     ) -> Result<()> {
-        let fault = Fault::of(&error, since, self.time_for(keys, todo.is_narrowing));
+        let fault = Fault::of(&error, since, self.time_for(part.len(), todo.is_narrowing));
         match fault {
             Fault::Other => return Err(error),
-            Fault::Table if !todo.may_span => return Err(error.of_table(&source.table.name)),
+            Fault::Table if !todo.may_span => return Err(error.of_table(&source.table.name, Side::Source)),
             _ => self.session.link.rollback_to(Savepoint::Read).await?,
         }
         todo.is_narrowing |= fault == Fault::Slow;
         // A range may have failed at a row that nobody asked for.
         todo.is_searching |= !todo.may_span || self.is_late();
         if std::mem::take(&mut todo.may_span) {
-            todo.parts.push(keys);
+            todo.search.again(part);
             return Ok(());
         }
-        match keys {
+        match &todo.keys[part.clone()] {
             [key] => {
                 if fault == Fault::Slow {
                     self.note_slow(source, key)?;
@@ -143,11 +149,8 @@ impl<'s> Reader<'s> {
                 self.dead_letter(&source.table, key, Refusal::Source, &unreadable(&error, fault));
                 todo.is_searching = false; // what is left may wait
             }
-            _ if fault == Fault::Slow => todo.parts.extend(keys.chunks(keys.len().div_ceil(SLOW_PARTS)).rev()),
-            _ => {
-                let (left, right) = keys.split_at(keys.len() / 2);
-                todo.parts.extend([right, left]);
-            }
+            keys if fault == Fault::Slow => todo.search.put_back(part, keys.len().div_ceil(SLOW_PARTS)),
+            _ => todo.search.halve(&part),
         }
         Ok(())
     }
@@ -160,7 +163,7 @@ impl<'s> Reader<'s> {
             return Err(Error::halt(format!(
                 "several rows take longer than {seconds} s each to be read: make them or `where` cheaper; each becomes a dead letter, step by step"
             ))
-            .of_table(&source.table.name));
+            .of_table(&source.table.name, Side::Source));
         }
         Ok(())
     }
@@ -177,13 +180,8 @@ impl<'s> Reader<'s> {
     }
 
     /// As many keys as one query may read.
-    fn cut<'k>(&self, source: &SourceTable, todo: &mut Vec<&'k [MarkedKey]>) -> Option<&'k [MarkedKey]> {
-        let part = todo.pop().filter(|part| !part.is_empty())?;
-        let (keys, rest) = part.split_at(part.len().min(self.session.worker.budget.query_keys(&source.table.name)));
-        if !rest.is_empty() {
-            todo.push(rest);
-        }
-        Some(keys)
+    fn next_part(&self, source: &SourceTable, todo: &mut Todo<'_>) -> Option<Range<usize>> {
+        todo.search.take(self.session.worker.budget.query_keys(&source.table.name))
     }
 
     async fn put_all(&mut self, source: &SourceTable, keys: &[MarkedKey], reading: Result<Reading<'_>>) -> Result<()> {

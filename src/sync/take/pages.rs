@@ -6,7 +6,7 @@ use super::absent::{Absent, absent};
 use super::intake::is_damaged;
 use super::reader::Reader;
 use crate::core::batch::{ColumnSet, Item, State};
-use crate::core::error::{Class, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::failpoint::Rule;
 use crate::core::schema::ColumnType;
 use crate::core::value::{Cell, Key, from_text};
@@ -76,7 +76,7 @@ impl Reader<'_> {
                 _ => self.sweep(source, &mut resync).await,
             };
             if let Err(e) = done {
-                if e.class() != Class::Reject {
+                if !e.is_rejection() {
                     return Err(e);
                 }
                 tracing::error!(table = resync.name, "this table cannot be rebuilt: {e}");

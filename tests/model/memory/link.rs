@@ -7,7 +7,7 @@ use super::tables::{
     REDEEMED, RESYNCS, Resync, STEPS, Value, Verified, WAKEUP, named, number, numbered, only, rows_of,
 };
 use async_trait::async_trait;
-use pgflume::core::error::{Cause, Error, Result};
+use pgflume::core::error::{Cause, Error, ErrorKind, Result};
 use pgflume::core::position::{Entry, Fate, Head, Identity, Progress};
 use pgflume::core::queue_name::QueueName;
 use pgflume::postgres::Purpose;
@@ -117,15 +117,16 @@ pub struct Connection {
 /// What Postgres says when a statement failed so.
 pub(super) fn said(failure: Failure) -> Error {
     match failure {
-        Failure::Locked => of_code("55P03", Cause::Locked),
-        Failure::Conflict => of_code("40001", Cause::Overtaken),
-        Failure::Aborted => of_code("25P02", Cause::Other),
+        Failure::Locked => of_code(ErrorKind::Locked, "55P03", Cause::Other),
+        Failure::Conflict => of_code(ErrorKind::Overtaken, "40001", Cause::Other),
+        Failure::Aborted => of_code(ErrorKind::Retry, "25P02", Cause::Other),
         Failure::Gone => lost(),
     }
 }
 
-fn of_code(code: &str, cause: Cause) -> Error {
-    Error::retry(format!("Postgres: SQLSTATE {code}; it will be tried again, nothing is lost")).of_postgres(code, cause)
+fn of_code(kind: ErrorKind, code: &str, cause: Cause) -> Error {
+    let text = format!("Postgres: SQLSTATE {code}; it will be tried again, nothing is lost");
+    Error::new(kind, text).of_postgres(code, cause)
 }
 
 fn lost() -> Error {
@@ -178,7 +179,7 @@ impl Connection {
                 Err(failure) => Err(said(failure)),
             },
             // Nobody waits for longer for an answer.
-            Err(e) if e.cause() == Some(Cause::Locked) => {
+            Err(e) if e.is_locked() => {
                 self.memory.postgres.engine().end(self.session.id());
                 Err(lost())
             }
@@ -242,7 +243,7 @@ impl Connection {
     pub(super) fn raise(&self, code: &str, cause: Cause) -> Error {
         match self.session.abort_with(Failure::Conflict) {
             Failure::Gone => lost(),
-            _ => of_code(code, cause),
+            _ => of_code(ErrorKind::Retry, code, cause),
         }
     }
 
@@ -534,7 +535,7 @@ impl Flight for Connection {
             self.snapshot().await
         };
         match self.run("lock", lock).await {
-            Err(e) if e.cause() == Some(Cause::Locked) => Ok(None),
+            Err(e) if e.is_locked() => Ok(None),
             done => done.map(Some),
         }
     }
@@ -556,7 +557,7 @@ impl Flight for Connection {
     async fn wait_for_flight(&self) -> Result<bool> {
         let wait = async { self.session.lock_row(PROGRESS, &only(), self.wait()).await.map_err(said) };
         match self.run("wait_for_flight", wait).await {
-            Err(e) if e.cause() == Some(Cause::Locked) => Ok(false),
+            Err(e) if e.is_locked() => Ok(false),
             done => done.map(|_| true),
         }
     }

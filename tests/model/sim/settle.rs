@@ -3,7 +3,6 @@
 use super::process::Process;
 use super::world::{MARKED, NAMES, POISON, World};
 use crate::memory::tables::{Letter, Reading, Row};
-use pgflume::core::error::Class;
 use pgflume::core::value::Cell;
 use pgflume::sync::compare::Comparison;
 use pgflume::sync::compare::report::Options;
@@ -35,7 +34,7 @@ impl World {
             match drained {
                 Ok(done) if is_quiet(&done) => return self.compare(worker).await,
                 Ok(_) => {}
-                Err(e) if e.class() == Class::Halt => {
+                Err(e) if e.needs_operator() => {
                     self.hear("a drain", &e);
                     // What the message says.
                     let nuked = pairing::nuke(worker, None, true).await;

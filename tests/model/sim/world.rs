@@ -12,7 +12,7 @@ use crate::memory::tables::{Reading, Row};
 use futures_util::FutureExt;
 use pgflume::config::Config;
 use pgflume::core::chance::Chance;
-use pgflume::core::error::{Class, Error};
+use pgflume::core::error::Error;
 use pgflume::core::message::mark_of;
 use pgflume::core::position::Head;
 use pgflume::core::queue_name::QueueName;
@@ -274,7 +274,7 @@ impl World {
     pub fn hear(&self, what: &str, error: &Error) {
         self.tell(|| format!("{what}: {error}"));
         let may_halt = |judge: &Judge| judge.may_diverge() || judge.is_tampered;
-        if error.class() == Class::Halt && !may_halt(&self.judge.lock().unwrap()) {
+        if error.needs_operator() && !may_halt(&self.judge.lock().unwrap()) {
             self.violate(format!("nobody has touched either side, and {what} halts: {error}"));
         }
     }
