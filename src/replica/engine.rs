@@ -53,7 +53,7 @@ fn run_all(connection: &Connection, statements: &[Statement]) -> std::result::Re
     statements.iter().try_for_each(|statement| connection.run(&statement.sql, &statement.args))
 }
 
-/// The class of a SQLite result code (<https://sqlite.org/rescode.html>); the transaction was rolled back.
+/// The kind of a SQLite result code (<https://sqlite.org/rescode.html>); the transaction was rolled back.
 pub fn classify(failure: Failure) -> Error {
     let Failure { code: full, ref message } = failure;
     let is_of_trigger = full == CONSTRAINT_TRIGGER;

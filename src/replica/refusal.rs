@@ -1,4 +1,4 @@
-//! Why a libSQL server did not do what it was asked: the class of what it, a proxy, or the way to it says.
+//! Why a libSQL server did not do what it was asked: the kind of what it, a proxy, or the way to it says.
 
 use super::hrana::{Encoding, Failure};
 use super::{head, words};
@@ -111,7 +111,7 @@ fn blocked() -> Error {
     halt("the libSQL server blocks writes (quota or administrator): lift the block; everything stays queued".to_owned())
 }
 
-/// The class of a Hrana error code. The message may quote SQL, never parameters.
+/// The kind of a Hrana error code. The message may quote SQL, never parameters.
 pub(super) fn classify(failure: &Failure) -> Error {
     let (code, message) = (failure.code.as_str(), failure.message.as_str());
     if head::is_fence(message) && !code.ends_with("_TRIGGER") {

@@ -89,6 +89,6 @@ pub trait Store: Send + Sync {
 /// Opens stores of one database, for a replica that lies where no URL leads.
 #[async_trait]
 pub trait Opener: Send + Sync {
-    /// A store of it. Its failures have the classes of a [`Store`]'s.
+    /// A store of it. Its failures have the kinds of a [`Store`]'s.
     async fn open(&self) -> Result<Box<dyn Store>>;
 }

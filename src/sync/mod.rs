@@ -18,6 +18,7 @@ mod chunk;
 pub mod circuit;
 pub mod compare;
 mod comparing;
+mod dead_letters;
 mod drain;
 mod drained;
 mod fault;

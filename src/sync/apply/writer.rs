@@ -10,12 +10,13 @@ use crate::core::message::Message;
 use crate::core::position::{Entry, Head};
 use crate::core::value::Cell;
 use crate::core::{failpoint, message};
-use crate::postgres::books::dead_letters::{DeadLetter, Refusal, Supersedable, Superseded};
+use crate::postgres::books::dead_letters::{DeadLetter, Refusal, Superseded};
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::queue::Taken;
 use crate::replica::head::Freshness;
 use crate::replica::{Encoded, Work, head};
 use crate::sync::chunk::Chunk;
+use crate::sync::dead_letters::DeadLetters;
 use crate::sync::halving::halves;
 use crate::sync::session::Session;
 use std::collections::BTreeSet;
@@ -26,9 +27,7 @@ use tokio::time::Instant;
 pub(in crate::sync) struct Writer<'s> {
     session: &'s Session<'s>,
     snapshot: &'s Snapshot,
-    /// Dead letters that wait, and those of this step, of which newer states may come.
-    dead_letters: Supersedable,
-    own_dead_letters: Supersedable,
+    dead_letters: DeadLetters,
     /// When the first row was rejected.
     rejecting_since: Option<Instant>,
     written: Written,
@@ -81,8 +80,7 @@ impl<'s> Writer<'s> {
         Self {
             session,
             snapshot,
-            dead_letters: session.dead_letters.clone(),
-            own_dead_letters: Supersedable::default(),
+            dead_letters: DeadLetters::new(session.dead_letters.clone()),
             rejecting_since: None,
             written: Written::default(),
             taken_again: TakenAgain::default(),
@@ -92,8 +90,7 @@ impl<'s> Writer<'s> {
 
     /// What it has done.
     pub fn finish(mut self) -> Applied {
-        self.report.superseded = self.dead_letters.superseded();
-        self.report.dead = self.own_dead_letters.without_superseded(self.report.dead);
+        (self.report.dead, self.report.superseded) = self.dead_letters.finish();
         self.report
     }
 
@@ -237,12 +234,10 @@ impl<'s> Writer<'s> {
         self.written.add(&self.session.replica, work.items());
         work.items().iter().for_each(|item| self.session.worker.displaced.forget(item));
         // What messages name is superseded where they are taken.
-        if is_unnamed && !self.dead_letters.is_empty() {
-            work.items().iter().for_each(|item| self.dead_letters.cover_item(item));
+        if is_unnamed {
+            self.dead_letters.cover_waiting(work.items());
         }
-        if !self.own_dead_letters.is_empty() {
-            work.items().iter().for_each(|item| self.own_dead_letters.cover_item(item));
-        }
+        self.dead_letters.cover_own(work.items());
     }
 
     /// A failure counts against a row only while the target works.
@@ -258,25 +253,23 @@ impl<'s> Writer<'s> {
     fn dead_letter(&mut self, item: &Item, taken: &[Taken], error: &Error) {
         tracing::error!(table = item.table.name, error = %error, "the target rejects this row; it becomes a dead letter");
         let (table, problem) = (&item.table.name, error.to_string());
-        self.own_dead_letters.cover_item(item);
+        self.dead_letters.cover_own(std::slice::from_ref(item));
         self.session.worker.displaced.forget(item);
-        let mut dead_letters = Vec::new();
         if item.images.is_empty() {
             let key = item.key.iter().map(Cell::to_postgres_text).collect();
-            dead_letters.push(DeadLetter::of_key(table, key, Refusal::Target, &problem));
+            self.dead_letters.add_supersedable(DeadLetter::of_key(table, key, Refusal::Target, &problem));
         }
         // A message may have two keys, and both be rejected.
-        let is_told = |id: i64| self.report.dead.iter().any(|letter| letter.msg_id == Some(id));
-        for message in taken.iter().filter(|m| item.images.contains(&m.msg_id) && !is_told(m.msg_id)) {
+        for message in taken.iter().filter(|m| item.images.contains(&m.msg_id)) {
+            if self.dead_letters.has_message(message.msg_id) {
+                continue;
+            }
             let keys = match message::parse(message.text.as_deref().unwrap_or_default(), &self.session.schema) {
                 Ok(Message::Image(_, _, keys)) => keys,
                 _ => Vec::new(),
             };
-            dead_letters.push(DeadLetter::of_message(Some(table), keys, message, Refusal::Target, &problem));
-        }
-        for letter in dead_letters {
-            self.own_dead_letters.watch(self.report.dead.len(), &letter);
-            self.report.dead.push(letter);
+            let letter = DeadLetter::of_message(Some(table), keys, message, Refusal::Target, &problem);
+            self.dead_letters.add_supersedable(letter);
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The rows of marked keys: a reader asks Postgres for some while it puts those of the last query into the batch,
 //! and finds a key that cannot be read by halving. Writes nothing.
 
+use super::intake::of_marked;
 use super::reader::Reader;
 use crate::core::batch::ColumnSet;
 use crate::core::error::{Error, Result, Side};
 use crate::core::message::MarkedKey;
 use crate::core::schema::Table;
-use crate::postgres::books::dead_letters::{DeadLetter, Refusal};
+use crate::postgres::books::dead_letters::Refusal;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::link::{Link, Reading, Savepoint};
 use crate::postgres::rows::Found;
@@ -220,8 +221,6 @@ impl<'s> Reader<'s> {
     }
 
     pub(in crate::sync) fn dead_letter(&mut self, table: &Arc<Table>, key: &MarkedKey, class: Refusal, problem: &str) {
-        tracing::error!(table = table.name, ?class, problem, "a marked key becomes a dead letter");
-        let key = key.iter().cloned().map(Some).collect();
-        self.report.dead.push(DeadLetter::of_key(&table.name, key, class, problem));
+        self.dead_letters.add(of_marked(table, key, class, problem));
     }
 }

@@ -115,7 +115,7 @@ impl Reader<'_> {
         let sizes = &self.session.worker.page_sizes;
         let rows = sizes.of(self.session.link.as_ref(), source).await?.min(most_rows);
         let started = Instant::now();
-        let (unfit, dead) = (resync.unfit, self.report.dead.len());
+        let (unfit, dead) = (resync.unfit, self.dead_letters.count());
         match self.session.attempt(source, self.copy_page(source, resync, rows)).await? {
             Ok(copied) => {
                 if copied == rows {
@@ -125,7 +125,7 @@ impl Reader<'_> {
             }
             Err(Unreadable { fault, error }) => {
                 resync.unfit = unfit;
-                self.report.dead.truncate(dead);
+                self.dead_letters.truncate(dead);
                 if rows > 1 {
                     // Smaller ones, until the row at fault stands alone.
                     sizes.set(source, rows / if fault == Fault::Slow { SLOW_PARTS } else { 2 });

@@ -1,27 +1,25 @@
-//! The taking half of a step: takes messages, sorts them (`intake`), reads what they mark (`marked_rows`), and sends
-//! batches to the writer, until the queue is empty at the step's snapshot or the step has had its share; then `pages`
-//! of tables that are rebuilt. Writes nothing.
+//! The taking half of a step, in four stages: takes messages (`taking`), cuts them into groups (`hand`), sorts each
+//! (`intake`), reads what it marks (`marked_rows`), and sends chunks to the writer, until the queue is empty at the
+//! step's snapshot or the step has had its share; then `pages` of tables that are rebuilt. Writes nothing.
 
-use super::parsed::{Intake, Parsed};
+use super::hand::{Group, Hand};
 use crate::core::batch::{Batch, Item};
-use crate::core::error::{Cause, Error, Result};
+use crate::core::error::{Error, Result};
 use crate::core::failpoint::{self, Rule};
 use crate::core::message::MarkedKey;
 use crate::core::position::Provenance;
 use crate::core::schema::Table;
-use crate::postgres::books::dead_letters;
-use crate::postgres::books::dead_letters::{DeadLetter, Supersedable, Superseded};
+use crate::postgres::books::dead_letters::{DeadLetter, Superseded};
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::books::rebuilds::Rebuild;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::link::Savepoint;
-use crate::postgres::queue;
 use crate::postgres::queue::Taken;
 use crate::sync::chunk::Chunk;
+use crate::sync::dead_letters::DeadLetters;
 use crate::sync::session::Session;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc::Sender;
 use tokio::time::Instant;
@@ -45,7 +43,7 @@ pub(in crate::sync) enum Ended {
 /// Takes and reads.
 pub(in crate::sync) struct Reader<'s> {
     pub(in crate::sync) session: &'s Session<'s>,
-    snapshot: &'s Snapshot,
+    pub(super) snapshot: &'s Snapshot,
     sender: Sender<Chunk>,
     deadline: Instant,
     /// When what is left of the messages in hand is given back.
@@ -53,10 +51,8 @@ pub(in crate::sync) struct Reader<'s> {
     pub(in crate::sync) batch: Batch,
     /// What was taken, for dead letters of images.
     taken: Arc<Vec<Taken>>,
-    /// What they say, of those that are still to be handled.
-    pub(in crate::sync) parsed: VecDeque<Parsed>,
     /// The last id of it.
-    taken_to: i64,
+    pub(super) taken_to: i64,
     /// The messages that name the keys of the batch in hand, or the name of the step while pages are read.
     pub(in crate::sync) provenance: Arc<Provenance>,
     /// What the snapshot saw is on disk.
@@ -68,9 +64,7 @@ pub(in crate::sync) struct Reader<'s> {
     has_postponed: bool,
     /// A batch of messages was sent: nothing of an earlier step can reach the replica after it.
     has_fenced: bool,
-    /// Dead letters that wait, and those of this step, of which newer states may come.
-    pub(in crate::sync) dead_letters: Supersedable,
-    pub(in crate::sync) own_dead_letters: Supersedable,
+    pub(in crate::sync) dead_letters: DeadLetters,
     pub(in crate::sync) report: Taking,
 }
 
@@ -117,7 +111,6 @@ impl<'s> Reader<'s> {
             patience: Instant::now() + PATIENCE,
             batch: Batch::default(),
             taken: Arc::default(),
-            parsed: VecDeque::new(),
             taken_to: i64::MIN,
             provenance: Arc::default(),
             is_seen_durable: false,
@@ -125,8 +118,7 @@ impl<'s> Reader<'s> {
             postponed: Vec::new(),
             has_postponed: false,
             has_fenced: false,
-            dead_letters: session.dead_letters.clone(),
-            own_dead_letters: Supersedable::default(),
+            dead_letters: DeadLetters::new(session.dead_letters.clone()),
             report: Taking {
                 messages: 0,
                 skipped: 0,
@@ -153,8 +145,7 @@ impl<'s> Reader<'s> {
                 self.send_chunk(Vec::new(), Arc::default(), Vec::new(), true).await?;
             }
         }
-        self.report.superseded = self.dead_letters.superseded();
-        self.report.dead = self.own_dead_letters.without_superseded(std::mem::take(&mut self.report.dead));
+        (self.report.dead, self.report.superseded) = self.dead_letters.finish();
         Ok(self.report)
     }
 
@@ -168,194 +159,92 @@ impl<'s> Reader<'s> {
         Instant::now() >= self.patience || self.session.beside.is_waited_for()
     }
 
+    /// Takes and handles what there is, as much as the step has time for.
     async fn take_all(&mut self) -> Result<()> {
         let link = self.session.link.as_ref();
         let paused = self.session.waiting();
         loop {
-            let (queue::Taking { messages, has_more, is_flushed, .. }, parsed) = self.take(&paused).await?;
-            let Some(last) = messages.last().map(|message| message.msg_id) else {
-                self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
-                if paused.marks.is_empty() {
-                    self.report.left = 0; // whatever was estimated
-                }
+            let hand = self.take(&paused).await?;
+            let Some(last) = hand.messages.last() else {
                 self.report.has_taken_all = true;
+                if paused.marks.is_empty() {
+                    (self.report.ended, self.report.left) = (Ended::Drained, 0); // whatever was estimated
+                }
                 return Ok(());
             };
             failpoint::reach(failpoint::TAKEN);
-            self.taken_to = last;
-            self.grow(messages.len() as i64, has_more);
-            (self.taken, self.parsed) = (Arc::new(messages), parsed);
-            // Before any row is streamed: a query on a connection whose rows wait would wait with them.
-            if !self.is_seen_durable {
-                if !is_flushed && Rule::DurableFirst.holds() {
-                    self.session.ensure_durable().await?;
-                }
-                self.is_seen_durable = true;
-                failpoint::reach(failpoint::DURABLE);
-            }
+            self.taken_to = last.msg_id;
+            self.grow(&hand);
+            self.taken = hand.messages.clone();
+            self.ensure_durable(hand.is_flushed).await?;
             // What is paused may be all that is left, or nothing.
-            let is_empty = !has_more && (paused.marks.is_empty() || !link.has_any().await?);
-            if !self.groups(is_empty).await? {
+            let is_empty = !hand.has_more && (paused.marks.is_empty() || !link.has_any().await?);
+            if !self.handle(hand, is_empty).await? {
                 return Ok(());
             }
             link.release(Savepoint::Take).await?;
-            if self.has_postponed {
-                return Ok(());
+            if is_empty && !self.has_postponed {
+                (self.report.ended, self.report.has_taken_all) = (Ended::Drained, true);
             }
-            if is_empty {
-                self.report.ended = Ended::Drained;
-                self.report.has_taken_all = true;
-                return Ok(());
-            }
-            if self.is_over() {
+            if is_empty || self.has_postponed || self.is_over() {
                 return Ok(());
             }
         }
     }
 
-    /// Takes what the step may have next, in order, and what it says. What is too large to be fetched becomes a dead
-    /// letter on the server.
-    async fn take(&mut self, paused: &queue::Paused<'_>) -> Result<(queue::Taking, VecDeque<Parsed>)> {
-        let (worker, link) = (self.session.worker, self.session.link.as_ref());
-        let mut as_bytes = false;
-        loop {
-            let taken = self.try_take(paused, as_bytes).await;
-            let large = match taken {
-                Err(e) if !as_bytes && e.cause() == Some(Cause::NoUtf8) => Vec::new(),
-                Ok((taking, _)) if !taking.large.is_empty() => taking.large,
-                taken => return taken,
-            };
-            as_bytes |= large.is_empty();
-            link.rollback_to(Savepoint::Take).await?;
-            link.release(Savepoint::Take).await?;
-            if !large.is_empty() {
-                let reason = dead_letters::too_large(worker.row_bytes);
-                let buried = link.dead_letter_large(&large, &reason).await?;
-                tracing::error!(messages = ?large, "messages become dead letters: {reason}");
-                self.report.messages += buried;
-                self.report.large += buried;
-            }
+    /// Once, before any row is streamed: a query on a connection whose rows wait would wait with them.
+    async fn ensure_durable(&mut self, is_flushed: bool) -> Result<()> {
+        if std::mem::replace(&mut self.is_seen_durable, true) {
+            return Ok(());
         }
-    }
-
-    async fn try_take(
-        &mut self,
-        paused: &queue::Paused<'_>,
-        as_bytes: bool,
-    ) -> Result<(queue::Taking, VecDeque<Parsed>)> {
-        let (worker, link) = (self.session.worker, self.session.link.as_ref());
-        let limit = worker.take_messages.load(Ordering::Relaxed);
-        let take = queue::Take {
-            after: self.taken_to,
-            paused,
-            limit,
-            keeps: worker.keeps(),
-            lsn: &self.snapshot.lsn,
-            as_bytes,
-            most_bytes: worker.row_bytes,
-        };
-        let mut parsed = Vec::new();
-        let mut read = |message: &Taken| parsed.push((message.msg_id, self.parse(message)));
-        let tables = self.session.read_sources();
-        // One round trip: what comes after is sent behind the first.
-        let opening = link.savepoint(Savepoint::Take, None);
-        let (opened, taken, measured) = futures_util::join!(opening, link.take(take, &mut read), link.measure(&tables));
-        opened?;
-        if taken.as_ref().is_err_and(|e| e.sqlstate() == Some("57014")) {
-            worker.take_messages.store((limit / 8).max(1), Ordering::Relaxed); // too many large ones to look at
+        if !is_flushed && Rule::DurableFirst.holds() {
+            self.session.ensure_durable().await?;
         }
-        let mut taken = taken?;
-        measured?;
-        // Those who take give no order.
-        if Rule::ImagesInOrder.holds() {
-            taken.messages.sort_unstable_by_key(|message| message.msg_id);
-            parsed.sort_unstable_by_key(|(msg_id, _)| *msg_id);
-        }
-        Ok((taken, parsed.into_iter().map(|(_, parsed)| parsed).collect()))
-    }
-
-    /// Asks for more next time while messages are small, for less where the bytes were the limit.
-    fn grow(&self, taken: i64, has_more: bool) {
-        let asked = self.session.worker.take_messages.load(Ordering::Relaxed);
-        if taken < asked && !has_more {
-            return; // there were no more
-        }
-        let next = if taken < asked { taken * 2 } else { asked * 4 };
-        self.session.worker.take_messages.store(next.clamp(16, queue::TAKE_MESSAGES), Ordering::Relaxed);
+        failpoint::reach(failpoint::DURABLE);
+        Ok(())
     }
 
     /// Handles what was taken, in one group or more; whether the reader goes on. What a slow target leaves no
     /// time for is given back.
-    async fn groups(&mut self, is_empty: bool) -> Result<bool> {
-        let taken = self.taken.clone();
-        let mut rest = &taken[..];
-        while !rest.is_empty() {
-            let (mut intake, messages) = self.intake(rest);
+    async fn handle(&mut self, mut hand: Hand, is_empty: bool) -> Result<bool> {
+        while let Some(mut group) = hand.next_group(self.session, &mut self.dead_letters) {
             if !Rule::MarksWait.holds() {
-                intake.marks.retain(|table, _| !self.session.tables.is_paused(table));
+                group.intake.marks.retain(|table, _| !self.session.tables.is_paused(table));
             }
-            let marked = intake.marks.keys().chain(&intake.truncated);
-            let unprepared: Vec<_> = marked.filter(|name| !self.session.tables.is_read(name)).cloned().collect();
+            let unprepared = self.unprepared(&group);
             if !unprepared.is_empty() {
                 self.report.ended = Ended::Unprepared(unprepared);
                 return Ok(false);
             }
-            let group;
-            (group, rest) = rest.split_at(messages);
-            log_step!(self.session, batch.messages = messages, batch.images = intake.images.len(), "messages read");
+            let (messages, images) = (group.messages().len(), group.intake.images.len());
+            log_step!(self.session, batch.messages = messages, batch.images = images, "messages read");
             self.report.messages += messages as u64;
-            self.report.left = if is_empty { rest.len() as i64 } else { (self.report.left - messages as i64).max(1) };
-            self.group(intake, group).await?;
-            if !rest.is_empty() && self.is_late() {
-                self.give_back(&taken[..taken.len() - rest.len()]).await?;
+            self.report.left = if is_empty { hand.left() as i64 } else { (self.report.left - messages as i64).max(1) };
+            self.group(group).await?;
+            if hand.left() > 0 && self.is_late() {
+                self.give_back(&hand).await?;
                 return Ok(false);
             }
         }
         Ok(true)
     }
 
-    /// Puts back on the queue what was taken last, but for `handled`.
-    async fn give_back(&mut self, handled: &[Taken]) -> Result<()> {
-        let (worker, link) = (self.session.worker, self.session.link.as_ref());
-        let ids: Vec<i64> = handled.iter().map(|message| message.msg_id).collect();
-        tracing::info!(
-            messages.handled = ids.len(),
-            "the step has had its time; the rest of the messages is given back"
-        );
-        if !Rule::GiveBack.holds() {
-            return Ok(());
-        }
-        link.rollback_to(Savepoint::Take).await?;
-        link.acknowledge(&ids, worker.keeps()).await?;
-        worker.take_messages.store((ids.len() as i64).max(1), Ordering::Relaxed);
-        Ok(())
+    /// Tables that it marks and that are not locked.
+    fn unprepared(&self, group: &Group) -> Vec<String> {
+        let marked = group.intake.marks.keys().chain(&group.intake.truncated);
+        marked.filter(|name| !self.session.tables.is_read(name)).cloned().collect()
     }
 
     /// Reads what one group of messages marks, and sends it all.
-    async fn group(&mut self, intake: Intake, messages: &[Taken]) -> Result<()> {
-        for (table, messages) in &intake.skipped {
+    async fn group(&mut self, mut group: Group) -> Result<()> {
+        for (table, messages) in &group.intake.skipped {
             tracing::warn!(table, messages, "skipped: schema.json does not name this table");
             self.report.skipped += messages;
         }
-        let provenance = |ids: &[i64]| {
-            let named = messages.iter().filter(|m| ids.binary_search(&m.msg_id).is_ok());
-            Arc::new(queue::provenance(named))
-        };
-        self.batch = intake.batch;
-        self.provenance = match (intake.images.is_empty(), intake.marking.is_empty()) {
-            (false, _) => provenance(&intake.images),
-            // They name no row: the batch fences, or says that nothing is left.
-            (true, true) => Arc::new(queue::provenance(messages.iter())),
-            (true, false) => Arc::default(), // nothing is sent before the marks
-        };
-        // On their own where marks may fill more than a batch: the ledger has to list all images that are
-        // applied, or they are taken again without those that came after them.
-        let images = match intake.marks.is_empty() && intake.truncated.is_empty() {
-            true => intake.images,
-            false => self.send(intake.images, false).await.map(|()| Vec::new())?,
-        };
+        let images = self.images(&mut group).await?;
+        let intake = &group.intake;
         if !intake.marking.is_empty() {
-            self.provenance = provenance(&intake.marking);
+            self.provenance = group.provenance(&intake.marking);
         }
         for name in &intake.truncated {
             self.truncate(name).await?;
@@ -367,6 +256,26 @@ impl<'s> Reader<'s> {
             }
         }
         self.send(images, true).await
+    }
+
+    /// Puts the images of a group into the batch; those that are not sent yet.
+    async fn images(&mut self, group: &mut Group) -> Result<Vec<i64>> {
+        self.batch = std::mem::take(&mut group.intake.batch);
+        let intake = &group.intake;
+        self.provenance = match (intake.images.is_empty(), intake.marking.is_empty()) {
+            (false, _) => group.provenance(&intake.images),
+            // They name no row: the batch fences, or says that nothing is left.
+            (true, true) => group.whole_provenance(),
+            (true, false) => Arc::default(), // nothing is sent before the marks
+        };
+        let images = intake.images.clone();
+        if intake.marks.is_empty() && intake.truncated.is_empty() {
+            return Ok(images);
+        }
+        // On their own where marks may fill more than a batch: the ledger has to list all images that are
+        // applied, or they are taken again without those that came after them.
+        self.send(images, false).await?;
+        Ok(Vec::new())
     }
 
     /// A message may mark more than a step has time for: what is left of it is a message of its own.
