@@ -1,7 +1,7 @@
 //! Copies a table into a local file and into a real sqld, and compares both sides; in the same run the
 //! floor: the same pages read by COPY and written by prepared inserts, with no checks. Prints rows a second
 //! as medians and ratios. Then the bar: 2,000,000 rows copied while eight writers change them, by a worker
-//! that is killed ten times, watched by a reader, verified, damaged by one bit, and mended under load.
+//! that is killed ten times, watched by a reader, verified, damaged by one bit, and repaired under load.
 //!
 //! `cargo bench --bench snapshot` (2,000,000 rows, 5 runs), `-- --quick` (300,000, 3 runs).
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking")]
@@ -281,7 +281,7 @@ impl Bench {
         let report = verify(&worker, repair, Arc::default()).await.unwrap();
         let items = &report.tables["items"];
         assert!(items.different == 1 && items.repaired == 1 && items.missing + items.extra == 0, "{report:?}");
-        println!("    one damaged value found in {:?} and mended under load", items.examples[0].columns);
+        println!("    one damaged value found in {:?} and repaired under load", items.examples[0].columns);
         let report = verify(&worker, options.clone(), Arc::default()).await.unwrap();
         assert!(report.is_equal(), "{report:?}");
         stop.store(true, Ordering::Relaxed);

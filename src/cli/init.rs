@@ -64,7 +64,7 @@ pub(super) async fn run(args: InitArgs, options: &Options) -> CommandResult {
 
 fn broken(path: &Path, place: &str, problem: &str) -> ConfigError {
     ConfigError(format!(
-        "{}: {place} {problem}; the file was left alone: mend it, or write another with --output",
+        "{}: {place} {problem}; the file was left alone: fix it, or write another with --output",
         path.display()
     ))
 }

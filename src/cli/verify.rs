@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) struct VerifyArgs {
     /// Names in schema.json [default: all of them]
     tables: Vec<String>,
-    /// Write what should be there; exit 0 if everything was mended
+    /// Write what should be there; exit 0 if everything was repaired
     #[arg(long, conflicts_with = "target")]
     repair: bool,
     /// Compare only this share of each table, such as 5%, and go on there the next time
@@ -89,7 +89,7 @@ fn print(name: &str, table: &TableReport) -> std::io::Result<()> {
     let verdict = if table.differences() == 0 { "equal" } else { "DIFFERENT" };
     let part = if table.is_whole { "" } else { ", a part of the table" };
     say(format_args!(
-        "{name}: {verdict}, {} rows compared{part}: {} different, {} missing, {} extra; {} of them mended; {} among the dead letters",
+        "{name}: {verdict}, {} rows compared{part}: {} different, {} missing, {} extra; {} of them repaired; {} among the dead letters",
         table.rows, table.different, table.missing, table.extra, table.repaired, table.dead
     ))?;
     for example in &table.examples {

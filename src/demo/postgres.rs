@@ -294,7 +294,7 @@ impl Cluster {
             what,
             output: text.trim().to_owned(),
             log: self.log(),
-            remedy: "mend what the last lines name (a missing library: install its package; \
+            remedy: "fix what the last lines name (a missing library: install its package; \
                    no space or memory: free some), then start again",
         })
     }

@@ -137,7 +137,7 @@ fn verdict(code: &str, words: &str) -> Verdict {
         "53100" => of_side("its disk is full: make room; everything stays queued"),
         "53300" => retry("raise max_connections or the role's limit, or use a pooler; it will be tried again"),
         "55000" => of_side("name the primary in PGMQ_URL, and a database that takes connections"),
-        "XX001" | "XX002" => halt("its data is damaged: see its log and mend it, nothing is lost"),
+        "XX001" | "XX002" => halt("its data is damaged: see its log and repair it, nothing is lost"),
         "42501" if words.contains("for database") => of_side("grant the worker's role CONNECT on the database"),
         "42501" => halt(
             "grant the worker's role what it needs (see `pgflume setup --print`), \
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_sqlstate_has_its_class_and_mend() {
+    fn each_sqlstate_has_its_class_and_remedy() {
         use Class::{Halt, Retry};
         let cases = [
             ("28P01", "password authentication failed for user \"x\"", Halt, true, "PGMQ_URL"),

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn each_result_code_has_its_class_and_mend() {
+    fn each_result_code_has_its_class_and_remedy() {
         use Class::{Halt, Reject, Retry};
         let cases = [
             (5, Retry, false, "tried again"),

@@ -193,7 +193,7 @@ mod tests {
     use reqwest::header::HeaderValue;
 
     #[test]
-    fn each_status_has_its_class_and_mend() {
+    fn each_status_has_its_class_and_remedy() {
         use Class::{Halt, Reject, Retry, Unknown};
         let cases = [
             (401, Halt, "LIBSQL_AUTH_TOKEN"),
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn each_code_has_its_class_and_mend() {
+    fn each_code_has_its_class_and_remedy() {
         use Class::{Halt, Reject, Retry, Unknown};
         let cases = [
             ("SQLITE_BUSY", "database is locked", Retry, false, "tried again"),

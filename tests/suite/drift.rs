@@ -84,9 +84,9 @@ async fn nothing_has_drifted_after_a_set_up_and_without_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_change_of_the_source_is_named_with_its_mend() {
+async fn each_change_of_the_source_is_named_with_its_remedy() {
     let rig = rig(Path::File, TABLE, SIZED).await;
-    for (ddl, kind, column, problem, mend, undo) in [
+    for (ddl, kind, column, problem, remedy, undo) in [
         (
             "alter table items add extra timestamptz",
             Kind::ColumnAdded,
@@ -148,7 +148,7 @@ async fn each_change_of_the_source_is_named_with_its_mend() {
         rig.db.sql(ddl).await;
         let found = one(&rig).await;
         assert_eq!((found.kind, found.column.as_deref()), (kind, column), "{ddl}");
-        assert!(found.problem.contains(problem) && found.remedy.contains(mend), "{ddl}: {found:?}");
+        assert!(found.problem.contains(problem) && found.remedy.contains(remedy), "{ddl}: {found:?}");
         let reasons = status::unready(&rig.worker).await;
         assert_eq!(reasons.contains_key("schema"), kind.is_fault(), "{ddl}: {reasons:?}");
         rig.db.sql(undo).await;

@@ -36,7 +36,7 @@ async fn circuit(server: &Server) -> Value {
     answer.json()["circuit"].clone()
 }
 
-/// The side is mended: the first call that is let through delivers everything.
+/// The side is repaired: the first call that is let through delivers everything.
 async fn delivers(server: &Server, db: &Db, what: &str) {
     until(what, async || circuit(server).await["state"] != "open").await;
     let answer = server.sync().await;
@@ -60,7 +60,7 @@ fn signal(sqld: &Sqld, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_refuses_stops_the_drain_and_goes_on_when_it_is_mended() {
+async fn a_target_that_refuses_stops_the_drain_and_goes_on_when_it_is_repaired() {
     let (db, sqld) = (Db::new().await, Sqld::start(SqldOptions::default()));
     let right = || target(sqld.url(), sqld.token_rw());
     serve(&db, right()).await.sync().await;

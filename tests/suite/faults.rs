@@ -106,7 +106,7 @@ async fn whatever_code_a_function_raises_it_is_the_matter_of_its_row() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_is_gone_or_may_not_be_called_pauses_its_table_only() {
     let rig = set_up_with(&tables("public.check_v(v)"), &format!("{}; {MAKE}", raising("ABC01"))).await;
-    for (breaks, mends) in [
+    for (breaks, fixes) in [
         (
             "create or replace function check_v(v int) returns bool immutable language plpgsql as 'begin return exists (select from nowhere where x = v); end'",
             raising("P0001"),
@@ -123,7 +123,7 @@ async fn a_function_that_is_gone_or_may_not_be_called_pauses_its_table_only() {
             assert!(done.paused.contains("t") && done.paused.len() == 1, "{done:?}");
             assert_eq!(other(&rig).await, [rig.db.one("select max(v) from other").await]);
         }
-        rig.db.sql(&mends).await;
+        rig.db.sql(&fixes).await;
         rebuilt(&rig).await;
         assert_equal(&rig).await;
     }

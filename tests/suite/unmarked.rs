@@ -605,7 +605,7 @@ async fn a_look_at_the_queue_by_pgmq_is_no_loss() {
     assert_eq!(rig.db.one("select reason from pgflume.resyncs").await, "setup");
 }
 
-/// The worker looks while it is so, and again when setup has mended it: what came in between has no mark.
+/// The worker looks while it is so, and again when setup has fixed it: what came in between has no mark.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capture_that_was_tampered_with_is_drift_and_setup_has_the_table_copied() {
     const UPDATE: &str = "pgflume.\"replicate_data_libsql.public.t0.update\"";
@@ -662,7 +662,7 @@ async fn a_database_that_quotes_all_names_drifts_from_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_whose_rows_can_change_unseen_is_drift_that_says_what_to_do() {
     const CHILD: &str = "create table above (id int not null, v int, w text); alter table t0 inherit above";
-    for (done, kind, problem, mend) in [
+    for (done, kind, problem, remedy) in [
         ("alter table t0 set unlogged", Kind::SourceUnsafe, "unlogged", "set logged"),
         ("create table c () inherits (t0)", Kind::SourceUnsafe, "inheritance children", "no inherit"),
         (CHILD, Kind::SourceUnsafe, "through the table above it", "pgflume setup"),
@@ -689,7 +689,7 @@ async fn a_source_whose_rows_can_change_unseen_is_drift_that_says_what_to_do() {
         assert_eq!(status::status(&rig.worker).await.unwrap().drift, []);
         rig.db.sql(done).await;
         let drift = status::status(&rig.worker).await.unwrap().drift;
-        let found = drift.iter().find(|d| d.kind == kind && d.problem.contains(problem) && d.remedy.contains(mend));
+        let found = drift.iter().find(|d| d.kind == kind && d.problem.contains(problem) && d.remedy.contains(remedy));
         assert!(found.is_some(), "{done}: {drift:?}");
         assert!(status::unready(&rig.worker).await.contains_key("schema"), "{done}");
     }

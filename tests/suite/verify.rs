@@ -1,4 +1,4 @@
-//! Both sides compared while writes go on; differences found, shown and mended.
+//! Both sides compared while writes go on; differences found, shown and repaired.
 
 use crate::parts::{Sqld, SqldOptions};
 use crate::snapshot::{KEYS, TABLES, assert_equal, rebuilt, write_by_hand};
@@ -22,7 +22,7 @@ async fn verified(rig: &Rig, options: Options) -> Report {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_difference_under_every_kind_of_key_is_found_and_mended() {
+async fn every_kind_of_difference_under_every_kind_of_key_is_found_and_repaired() {
     for path in PATHS {
         let rig = Rig::new(path, schema(KEYS)).await;
         rig.db.sql(TABLES).await;

@@ -32,9 +32,9 @@ pub async fn setup(
         }
         match (run(&client, &step.title, &step.transaction()).await, step.need) {
             (Ok(()), _) => report.done.push(step.title),
-            (Err(error), Need::Optional(mend)) => {
+            (Err(error), Need::Optional(remedy)) => {
                 let (title, text) = (format!("{}: ", step.title), error.to_string());
-                report.warn(format!("{title}{}; {mend}", text.strip_prefix(&title).unwrap_or(&text)));
+                report.warn(format!("{title}{}; {remedy}", text.strip_prefix(&title).unwrap_or(&text)));
             }
             (Err(error), Need::Required) => return Err(error),
         }

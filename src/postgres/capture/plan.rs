@@ -272,12 +272,12 @@ fn record(facts: &Facts, queue: &QueueName) -> Result<String> {
 /// Only a superuser may make an event trigger; without it added columns are seen with the next call.
 fn evolve_trigger(facts: &Facts) -> Option<Step> {
     let evolves = facts.sources.iter().flat_map(|s| &s.source.targets).any(|t| t.table.evolve);
-    let mend = "added columns are seen with the worker's next call instead";
+    let remedy = "added columns are seen with the worker's next call instead";
     let step = Step::routine(
         "the event trigger for tables that follow their source",
         include_str!("../../../sql/evolve_trigger.sql"),
     );
-    (evolves && facts.server.superuser).then_some(Step { need: Need::Optional(mend), ..step })
+    (evolves && facts.server.superuser).then_some(Step { need: Need::Optional(remedy), ..step })
 }
 
 fn cron(facts: &Facts, options: &SetupOptions) -> Result<Option<Step>> {
@@ -291,6 +291,6 @@ fn cron(facts: &Facts, options: &SetupOptions) -> Result<Option<Step>> {
         schedule => text(options.schedule.as_deref().unwrap_or(DEFAULT_SCHEDULE)),
     };
     let sql = fill(include_str!("../../../sql/cron.sql"), values)?;
-    let mend = "let an administrator create the extension pg_cron and grant usage on schema cron to this role, then run setup again; or let the system's cron run `pgflume sync`";
-    Ok(Some(Step { need: Need::Optional(mend), ..Step::routine("the cron job process_libsql_replication", sql) }))
+    let remedy = "let an administrator create the extension pg_cron and grant usage on schema cron to this role, then run setup again; or let the system's cron run `pgflume sync`";
+    Ok(Some(Step { need: Need::Optional(remedy), ..Step::routine("the cron job process_libsql_replication", sql) }))
 }

@@ -1,5 +1,5 @@
 //! The comparing part of a step: after the queue is drained and all of it is applied, pages of the source
-//! at the step's snapshot are compared with the replica, in both directions. Differences may be mended in
+//! at the step's snapshot are compared with the replica, in both directions. Differences may be repaired in
 //! the same step. Goes on from step to step until every table is compared.
 
 use crate::core::batch::{Item, State};
@@ -129,7 +129,7 @@ impl Comparison {
         self.report.tables.entry(name.to_owned()).or_default()
     }
 
-    /// Compares what the step's time allows; where the replica is after what was mended. A failure leaves
+    /// Compares what the step's time allows; where the replica is after what was repaired. A failure leaves
     /// the check where it was.
     pub(in crate::sync) async fn run(
         &mut self,
@@ -183,7 +183,7 @@ impl Comparison {
         Ok(Finished { applied, has_saved })
     }
 
-    /// Compares, and mends, as much of one table as the time allows.
+    /// Compares, and repairs, as much of one table as the time allows.
     async fn part(
         &mut self,
         session: &Session<'_>,
@@ -225,11 +225,11 @@ impl Comparison {
     fn problem(&self, session: &Session<'_>, source: &SourceTable) -> Option<String> {
         let name = &source.table.name;
         if session.tables.is_paused(name) {
-            return Some("its marks wait, see the log: mend that first".into());
+            return Some("its marks wait, see the log: fix that first".into());
         }
         let waits = session.pending.iter().any(|r| r.name == *name) && session.tables.is_stuck(name);
         if waits {
-            return Some("it waits to be rebuilt, see `pgflume status`: mend that first".into());
+            return Some("it waits to be rebuilt, see `pgflume status`: fix that first".into());
         }
         source.unpageable()
     }
@@ -423,7 +423,7 @@ impl Comparison {
         }
     }
 
-    /// Counts what is wrong, shows the first of it, and leaves it to be mended. Dead letters stand aside.
+    /// Counts what is wrong, shows the first of it, and leaves it to be repaired. Dead letters stand aside.
     async fn note(&mut self, here: &Here<'_>, wrong: Vec<(Kind, Item)>, repairs: &mut Vec<Item>) -> Result<i64> {
         let name = &here.source.table.name;
         let mut differences = 0;
@@ -491,7 +491,7 @@ async fn wait_for(target: &Replica, session: &Session<'_>, head: &Head, is_repli
 
 /// Writes what should be there, as further batches of the step.
 async fn repair(session: &Session<'_>, snapshot: &Snapshot, applied: Applied, items: Vec<Item>) -> Result<Applied> {
-    tracing::info!(repair.rows = items.len(), "differences are mended");
+    tracing::info!(repair.rows = items.len(), "differences are repaired");
     let provenance = session.name_step().await?;
     let mut writer = Writer::resume(session, snapshot, applied);
     for items in items.chunks(CHUNK_ROWS) {

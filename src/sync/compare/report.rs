@@ -51,7 +51,7 @@ pub struct TableReport {
     /// Keys of the replica at which Postgres fails.
     #[serde(skip)]
     pub doubtful: u64,
-    /// Differences that were mended.
+    /// Differences that were repaired.
     pub repaired: u64,
     /// Whether the whole table was compared: not so by a sample.
     pub is_whole: bool,
