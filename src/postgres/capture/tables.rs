@@ -272,7 +272,7 @@ impl Finding<'_> {
                 &[(&oids, Type::OID_ARRAY), (&names, Type::TEXT_ARRAY)],
             )
             .await?;
-        let found = rows.iter().map(takeover::Found::read).collect::<Result<Vec<_>>>()?;
+        let found = rows.iter().map(takeover::ExistingTrigger::read).collect::<Result<Vec<_>>>()?;
         let has_rows = self.has_rows(&oids).await?;
         takeover::compare(source, self.queue, &found, has_rows)
     }

@@ -41,7 +41,7 @@ impl fmt::Display for TeardownReport {
     }
 }
 
-struct Found {
+struct Installed {
     has_schema: bool,
     others: bool,
     functions: Vec<String>,
@@ -102,7 +102,7 @@ pub async fn teardown(postgres: &PgUrl, queue: &QueueName, options: TeardownOpti
     Ok(report)
 }
 
-async fn inspect(client: &Client, queue: &QueueName) -> Result<Found> {
+async fn inspect(client: &Client, queue: &QueueName) -> Result<Installed> {
     let (prefix, name) = (function_prefix(queue), queue.as_str());
     let row = client
         .query_typed_one(
@@ -119,7 +119,7 @@ async fn inspect(client: &Client, queue: &QueueName) -> Result<Found> {
             is_last: row.try_get(3)?,
         })
     };
-    let mut found = Found {
+    let mut found = Installed {
         has_schema: row.try_get(0)?,
         others: row.try_get(1)?,
         functions: row.try_get(2)?,
@@ -139,7 +139,7 @@ async fn inspect(client: &Client, queue: &QueueName) -> Result<Found> {
 }
 
 /// Triggers that would make every write fail once their function or their queue is gone.
-fn refuse(found: &Found, options: TeardownOptions) -> Result<()> {
+fn refuse(found: &Installed, options: TeardownOptions) -> Result<()> {
     let mut blockers = Vec::new();
     if !found.others || options.drop_queue {
         blockers.extend(found.image_triggers.iter());
@@ -156,7 +156,7 @@ fn refuse(found: &Found, options: TeardownOptions) -> Result<()> {
     )))
 }
 
-fn steps(found: &Found, queue: &QueueName, options: TeardownOptions) -> Result<Vec<Step>> {
+fn steps(found: &Installed, queue: &QueueName, options: TeardownOptions) -> Result<Vec<Step>> {
     let mut steps = found.tables.iter().map(table).collect::<Result<Vec<_>>>()?;
     let mut step = |title: &str, sql: String| {
         if !sql.is_empty() {
@@ -202,7 +202,7 @@ fn table(captured: &Captured) -> Result<Step> {
     Ok(Step::new(format!("the capture of {}", shown(&on)), sql))
 }
 
-fn rights(found: &Found, queue: &QueueName) -> Result<String> {
+fn rights(found: &Installed, queue: &QueueName) -> Result<String> {
     let mut sql = String::new();
     if found.has_queue {
         let values = context! { queue => queue.table() };

@@ -3,7 +3,7 @@
 
 use super::finding::{Drift, Kind};
 use super::recorded::{self, Recorded, Records, SourceColumn};
-use super::source::Found;
+use super::source::CurrentTable;
 use super::{danger, evolve};
 use crate::core::schema::{Schema, Table};
 use crate::replica::inventory::{Gap, Inventory};
@@ -17,7 +17,7 @@ const SETUP_DROP: &str =
     "name it again in schema.json, or run `pgflume setup --allow-drop` to drop it from the replica";
 
 /// The sides that Postgres and `schema.json` make up.
-pub(super) fn sides(schema: &Schema, records: &Records, found: &BTreeMap<String, Found>) -> Vec<Drift> {
+pub(super) fn sides(schema: &Schema, records: &Records, found: &BTreeMap<String, CurrentTable>) -> Vec<Drift> {
     let mut drift: Vec<Drift> = recorded::differences(schema, records)
         .into_iter()
         .map(|d| Drift {
@@ -38,7 +38,11 @@ pub(super) fn sides(schema: &Schema, records: &Records, found: &BTreeMap<String,
 
 /// Tables that were captured, as their triggers or the replica (`captured`) say, where Postgres has no record of any
 /// set-up: the schema `pgflume`, its records or the capture were removed.
-pub(super) fn forgotten(schema: &Schema, found: &BTreeMap<String, Found>, captured: &BTreeSet<String>) -> Vec<Drift> {
+pub(super) fn forgotten(
+    schema: &Schema,
+    found: &BTreeMap<String, CurrentTable>,
+    captured: &BTreeSet<String>,
+) -> Vec<Drift> {
     let was = |table: &&std::sync::Arc<Table>| {
         captured.contains(&table.name) || found.get(&table.name).is_some_and(|found| !found.triggers.is_empty())
     };
@@ -61,7 +65,7 @@ pub(super) fn forgotten(schema: &Schema, found: &BTreeMap<String, Found>, captur
 struct Sides<'a> {
     table: &'a Table,
     recorded: &'a Recorded,
-    found: &'a Found,
+    found: &'a CurrentTable,
 }
 
 impl Sides<'_> {

@@ -9,7 +9,7 @@ use crate::core::schema::Table;
 use crate::postgres::books::dead_letters::{DeadLetter, Refusal};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::link::{Link, Reading, Savepoint};
-use crate::postgres::rows::Found;
+use crate::postgres::rows::MarkedRow;
 use crate::sync::fault::{Fault, PART_TIME, too_slow, unreadable};
 use futures_util::TryStreamExt;
 use std::sync::Arc;
@@ -204,7 +204,7 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    fn put(&mut self, source: &SourceTable, columns: &ColumnSet, marked: &MarkedKey, found: Found) {
+    fn put(&mut self, source: &SourceTable, columns: &ColumnSet, marked: &MarkedKey, found: MarkedRow) {
         let table = &source.table;
         let (key, cells) = match (found.key, found.cells) {
             (Err(unfit), _) | (_, Some(Err(unfit))) => {
