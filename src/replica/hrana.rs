@@ -142,12 +142,12 @@ struct Stmt {
 
 #[derive(Clone, PartialEq, Message)]
 struct Value {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5")]
-    value: Option<Kind>,
+    #[prost(oneof = "ValueKind", tags = "1, 2, 3, 4, 5")]
+    value: Option<ValueKind>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
-enum Kind {
+enum ValueKind {
     #[prost(message, tag = "1")]
     Null(Empty),
     #[prost(sint64, tag = "2")]
@@ -185,14 +185,14 @@ fn protobuf_request(steps: Vec<Step>) -> PipelineRequest {
 fn to_protobuf(cell: Cell) -> Value {
     Value {
         value: Some(match cell {
-            Cell::Null => Kind::Null(Empty {}),
-            Cell::Integer(i) => Kind::Integer(i),
-            Cell::Real(r) => Kind::Float(r),
-            Cell::Text(text) => Kind::Text(text),
-            Cell::Blob(bytes) => Kind::Blob(bytes),
+            Cell::Null => ValueKind::Null(Empty {}),
+            Cell::Integer(i) => ValueKind::Integer(i),
+            Cell::Real(r) => ValueKind::Float(r),
+            Cell::Text(text) => ValueKind::Text(text),
+            Cell::Blob(bytes) => ValueKind::Blob(bytes),
             Cell::Lent(lent) => match lent.text() {
-                Some(text) => Kind::Text(text.to_owned()),
-                None => Kind::Blob(lent.bytes().to_vec()),
+                Some(text) => ValueKind::Text(text.to_owned()),
+                None => ValueKind::Blob(lent.bytes().to_vec()),
             },
         }),
     }

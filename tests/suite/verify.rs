@@ -8,7 +8,7 @@ use pgflume::core::secret::Secret;
 use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
 use pgflume::replica::target::Target;
-use pgflume::sync::compare::report::{Kind, Options, Report};
+use pgflume::sync::compare::report::{DifferenceKind, Options, Report};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -52,7 +52,10 @@ async fn every_kind_of_difference_under_every_kind_of_key_is_found_and_repaired(
                 _ => (1, 1, 0),
             };
             assert_eq!((table.different, table.missing, table.extra), expected, "{path:?} {name}: {table:?}");
-            assert!(table.examples.iter().all(|e| e.kind != Kind::Different || e.columns == ["v"]), "{table:?}");
+            assert!(
+                table.examples.iter().all(|e| e.kind != DifferenceKind::Different || e.columns == ["v"]),
+                "{table:?}"
+            );
         }
         let report = verified(&rig, Options { repair: true, ..Options::default() }).await;
         assert!(report.is_equal() && report.tables["ints"].repaired == 5, "{report:?}");

@@ -12,7 +12,7 @@ pub mod source;
 pub mod traits;
 pub mod watch;
 
-pub use finding::{Drift, Kind};
+pub use finding::{Drift, DriftKind};
 
 use crate::core::error::Result;
 use crate::core::queue_name::QueueName;

@@ -18,7 +18,7 @@ use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::chunk::Chunk;
 use crate::sync::compare::exempt::Exempt;
 use crate::sync::compare::pages::{CHUNK_ROWS, Ends, Part, Share, moved, read_pages};
-use crate::sync::compare::report::{Counters, EXAMPLES, Example, Kind, Options, Report, TableReport};
+use crate::sync::compare::report::{Counters, DifferenceKind, EXAMPLES, Example, Options, Report, TableReport};
 use crate::sync::session::Session;
 use crate::sync::take::absent::{Absent, absent};
 use crate::sync::take::pages::{SWEEP_KEYS, key_of, texts_of};
@@ -334,9 +334,9 @@ impl Comparison {
         let source = here.source;
         let ranged = source.sorts_alike().then_some(range);
         let found = here.target.compare(&source.table, &part.items, ranged, here.head).await?.ok_or_else(moved)?;
-        let mut wrong: Vec<(Kind, Item)> = Vec::new();
-        wrong.extend(found.missing.iter().map(|&i| (Kind::Missing, part.items[i].clone())));
-        wrong.extend(found.different.iter().map(|&i| (Kind::Different, part.items[i].clone())));
+        let mut wrong: Vec<(DifferenceKind, Item)> = Vec::new();
+        wrong.extend(found.missing.iter().map(|&i| (DifferenceKind::Missing, part.items[i].clone())));
+        wrong.extend(found.different.iter().map(|&i| (DifferenceKind::Different, part.items[i].clone())));
         let refused: Vec<_> = found.refused.iter().map(|&i| &part.items[i].key).collect();
         let refused = refused.into_iter().map(|key| (texts_of(key).unwrap_or_default(), key.clone()));
         let unfit: Vec<(MarkedKey, Key)> = part.unfit.iter().cloned().chain(refused).collect();
@@ -351,7 +351,7 @@ impl Comparison {
             self.table(&source.table.name).extra += beyond as u64;
             differences += beyond;
             let extra = keys.into_iter().filter(|key| !expected.contains(key));
-            wrong.extend(extra.map(|key| (Kind::Extra, gone_item(source, key))));
+            wrong.extend(extra.map(|key| (DifferenceKind::Extra, gone_item(source, key))));
         }
         differences += self.note(here, wrong, repairs).await?;
         self.counters.add(part.items.len() as u64, differences as u64);
@@ -370,7 +370,7 @@ impl Comparison {
             differences += 1;
             report.different += 1;
             if report.examples.len() < EXAMPLES {
-                report.examples.push(Example { key: marked.clone(), kind: Kind::Unfit, columns: Vec::new() });
+                report.examples.push(Example { key: marked.clone(), kind: DifferenceKind::Unfit, columns: Vec::new() });
             }
         }
         differences
@@ -397,7 +397,7 @@ impl Comparison {
         let Absent { gone, doubtful } = absent(here.session, source, &known).await?;
         self.note_doubtful(here, doubtful.iter().map(|&i| &known[i].0));
         let gone = gone.into_iter().map(|i| known[i].0.clone());
-        let wrong = gone.chain(nobodys).map(|key| (Kind::Extra, gone_item(source, key))).collect();
+        let wrong = gone.chain(nobodys).map(|key| (DifferenceKind::Extra, gone_item(source, key))).collect();
         let differences = self.note(here, wrong, repairs).await?;
         self.counters.add(0, differences as u64);
         pass.different += differences;
@@ -424,7 +424,12 @@ impl Comparison {
     }
 
     /// Counts what is wrong, shows the first of it, and leaves it to be repaired. Dead letters stand aside.
-    async fn note(&mut self, here: &Here<'_>, wrong: Vec<(Kind, Item)>, repairs: &mut Vec<Item>) -> Result<i64> {
+    async fn note(
+        &mut self,
+        here: &Here<'_>,
+        wrong: Vec<(DifferenceKind, Item)>,
+        repairs: &mut Vec<Item>,
+    ) -> Result<i64> {
         let name = &here.source.table.name;
         let mut differences = 0;
         for (kind, item) in wrong {
@@ -435,12 +440,13 @@ impl Comparison {
             differences += 1;
             let report = self.table(name);
             match kind {
-                Kind::Different | Kind::Unfit => report.different += 1,
-                Kind::Missing => report.missing += 1,
-                Kind::Extra => report.extra += 1,
+                DifferenceKind::Different | DifferenceKind::Unfit => report.different += 1,
+                DifferenceKind::Missing => report.missing += 1,
+                DifferenceKind::Extra => report.extra += 1,
             }
             if report.examples.len() < EXAMPLES {
-                let columns = if kind == Kind::Different { self.columns(here, &item).await? } else { Vec::new() };
+                let columns =
+                    if kind == DifferenceKind::Different { self.columns(here, &item).await? } else { Vec::new() };
                 let key = texts_of(&item.key).unwrap_or_default();
                 self.table(name).examples.push(Example { key, kind, columns });
             }

@@ -75,7 +75,7 @@ pub struct Example {
     /// The key, as text.
     pub key: Vec<String>,
     /// What is wrong.
-    pub kind: Kind,
+    pub kind: DifferenceKind,
     /// The columns that differ.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
@@ -84,7 +84,7 @@ pub struct Example {
 /// What is wrong with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum DifferenceKind {
     /// The replica has it otherwise.
     Different,
     /// The replica does not have it.
