@@ -3,7 +3,7 @@
 use super::outcome::CommandResult;
 use super::output::say;
 use super::progress::Progress;
-use crate::config::Options;
+use crate::config::GlobalOptions;
 use crate::core::config_error::ConfigError;
 use crate::operate::resync;
 use crate::postgres::Purpose;
@@ -28,7 +28,7 @@ pub(super) struct ResyncArgs {
     detach: bool,
 }
 
-pub(super) async fn run(args: ResyncArgs, options: &Options) -> CommandResult {
+pub(super) async fn run(args: ResyncArgs, options: &GlobalOptions) -> CommandResult {
     let worker = Worker::new(options.config()?).ending_caught_up();
     let schema = worker.schema().clone();
     let names = resync::tables(&schema, &args.tables).map_err(|e| ConfigError(e.to_string()))?;

@@ -2,7 +2,7 @@
 
 use super::outcome::CommandResult;
 use super::output::{Reader, say};
-use crate::config::Options;
+use crate::config::GlobalOptions;
 use crate::operate::status;
 use crate::operate::status::Status;
 use crate::postgres::books::comparisons::Coverage;
@@ -24,7 +24,7 @@ pub(super) struct StatusArgs {
 /// Between two prints of `--watch`.
 const WATCH: Duration = Duration::from_secs(2);
 
-pub(super) async fn run(args: StatusArgs, options: &Options) -> CommandResult {
+pub(super) async fn run(args: StatusArgs, options: &GlobalOptions) -> CommandResult {
     let worker = Worker::new(options.config()?);
     loop {
         let status = status::status(&worker).await?;

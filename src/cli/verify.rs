@@ -3,11 +3,11 @@
 use super::outcome::CommandResult;
 use super::output::say;
 use super::progress::Progress;
-use crate::config::Options;
+use crate::config::GlobalOptions;
 use crate::core::config_error::ConfigError;
 use crate::operate::{resync, verify};
 use crate::sync::Worker;
-use crate::sync::compare::report::{self, Counters, Report, TableReport};
+use crate::sync::compare::report::{Counters, Report, TableReport, VerifyOptions};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,10 +44,10 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(super) async fn run(args: VerifyArgs, options: &Options) -> CommandResult {
+pub(super) async fn run(args: VerifyArgs, options: &GlobalOptions) -> CommandResult {
     let worker = Worker::new(options.config()?);
     let tables = resync::tables(worker.schema(), &args.tables).map_err(|e| ConfigError(e.to_string()))?;
-    let wanted = report::Options {
+    let wanted = VerifyOptions {
         tables: tables.into_iter().map(str::to_owned).collect(),
         repair: args.repair,
         sample: args.sample,

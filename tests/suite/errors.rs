@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
 use pgflume::core::queue_name::DEFAULT_QUEUE;
 use pgflume::core::secret::Secret;
-use pgflume::demo::postgres::{Cluster, Options, Stop};
+use pgflume::demo::postgres::{Cluster, ClusterOptions, Stop};
 use pgflume::postgres::PgUrl;
 use pgflume::replica::target::Target;
 use serde_json::Value;
@@ -373,8 +373,9 @@ async fn a_file_that_another_process_holds_is_waited_for() {
 pub async fn strict() -> (&'static Cluster, Db) {
     let settings = [("fsync", "off"), ("max_connections", "20")];
     let settings = settings.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    let cluster: &'static Cluster =
-        Box::leak(Box::new(Cluster::start(Options { bin_dir: None, settings, ..Options::default() }).unwrap()));
+    let cluster: &'static Cluster = Box::leak(Box::new(
+        Cluster::start(ClusterOptions { bin_dir: None, settings, ..ClusterOptions::default() }).unwrap(),
+    ));
     let db = Db::named("strict".into(), cluster, "template1").await;
     db.sql(include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"))).await;
     db.sql(&format!("select pgmq.create('{DEFAULT_QUEUE}')")).await;

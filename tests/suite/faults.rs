@@ -8,7 +8,7 @@ use pgflume::core::queue_name::DEFAULT_QUEUE;
 use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
 use pgflume::sync::Worker;
-use pgflume::sync::compare::report::Options;
+use pgflume::sync::compare::report::VerifyOptions;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,7 +99,9 @@ async fn whatever_code_a_function_raises_it_is_the_matter_of_its_row() {
     pgflume::operate::resync::request(&rig.worker, &["t"]).await.unwrap();
     rebuilt(&rig).await;
     let tables = vec!["t".to_owned(), "other".to_owned()];
-    let report = verify(&rig.second_worker(), Options { tables, ..Options::default() }, Arc::default()).await.unwrap();
+    let report = verify(&rig.second_worker(), VerifyOptions { tables, ..VerifyOptions::default() }, Arc::default())
+        .await
+        .unwrap();
     assert!(report.is_equal() && report.tables["t"].dead == 3, "{report:?}");
 }
 
@@ -241,7 +243,8 @@ async fn rows_that_take_too_long_are_waited_for_once_and_the_others_arrive() {
     pgflume::operate::resync::request(&worker, &["t"]).await.unwrap();
     until("copied", async || worker.drain(BUDGET).await.unwrap().rebuilding == 0).await;
     let tables = vec!["t".to_owned()];
-    let report = verify(&quick(&rig), Options { tables, ..Options::default() }, Arc::default()).await.unwrap();
+    let report =
+        verify(&quick(&rig), VerifyOptions { tables, ..VerifyOptions::default() }, Arc::default()).await.unwrap();
     assert!(report.is_equal() && report.tables["t"].dead == 1, "{report:?}");
 }
 

@@ -9,7 +9,7 @@ use pgflume::operate::status::status;
 use pgflume::operate::verify::verify;
 use pgflume::postgres::books::dead_letters::Choice;
 use pgflume::replica::target::Target;
-use pgflume::sync::compare::report::{Options, Report};
+use pgflume::sync::compare::report::{Report, VerifyOptions};
 use pgflume::sync::{Worker, pairing};
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -61,7 +61,7 @@ async fn with_nothing_but_its_role(rig: &Rig) -> Worker {
 }
 
 async fn verified(rig: &Rig) -> Report {
-    let options = Options { tables: vec!["t".to_owned()], ..Options::default() };
+    let options = VerifyOptions { tables: vec!["t".to_owned()], ..VerifyOptions::default() };
     verify(&rig.second_worker(), options, Arc::default()).await.unwrap()
 }
 

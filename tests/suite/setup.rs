@@ -5,7 +5,7 @@ use crate::support::{Db, schema};
 use pgflume::core::error::Error;
 use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::core::secret::Secret;
-use pgflume::demo::postgres::{Cluster, Options};
+use pgflume::demo::postgres::{Cluster, ClusterOptions};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{self, SetupOptions, SetupReport, TeardownOptions};
 use std::process::{Command, Stdio};
@@ -390,9 +390,12 @@ async fn it_works_through_a_transaction_pooler() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owner_of_a_database_needs_no_superuser() {
     let bin_dir = std::env::var_os("PGFLUME_TEST_PG").map(Into::into);
-    let cluster =
-        Cluster::start(Options { bin_dir, settings: vec![("fsync".into(), "off".into())], ..Options::default() })
-            .unwrap();
+    let cluster = Cluster::start(ClusterOptions {
+        bin_dir,
+        settings: vec![("fsync".into(), "off".into())],
+        ..ClusterOptions::default()
+    })
+    .unwrap();
     let admin = PgUrl::parse(&cluster.url("postgres")).unwrap().connect().await.unwrap();
     for sql in
         ["create role installer login createrole", "create role stranger login", "create database shop owner installer"]
@@ -600,7 +603,7 @@ async fn row_triggers_that_send_images_can_be_had() {
 async fn a_teardown_leaves_nothing_and_other_queues_alone() {
     let settings = [("fsync", "off"), ("shared_preload_libraries", "pg_cron"), ("cron.database_name", "postgres")];
     let settings = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
-    let cluster = Cluster::start(Options { bin_dir: None, settings, ..Options::default() }).unwrap();
+    let cluster = Cluster::start(ClusterOptions { bin_dir: None, settings, ..ClusterOptions::default() }).unwrap();
     let url = PgUrl::parse(&cluster.url("postgres")).unwrap();
     let client = url.connect().await.unwrap();
     client.batch_execute(SHOP).await.unwrap();
@@ -643,7 +646,7 @@ async fn a_teardown_leaves_nothing_and_other_queues_alone() {
 async fn a_take_over_replaces_the_cron_job_and_nothing_else_does() {
     let settings = [("fsync", "off"), ("shared_preload_libraries", "pg_cron"), ("cron.database_name", "postgres")];
     let settings = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
-    let cluster = Cluster::start(Options { bin_dir: None, settings, ..Options::default() }).unwrap();
+    let cluster = Cluster::start(ClusterOptions { bin_dir: None, settings, ..ClusterOptions::default() }).unwrap();
     let url = PgUrl::parse(&cluster.url("postgres")).unwrap();
     let client = url.connect().await.unwrap();
     client

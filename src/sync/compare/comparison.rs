@@ -18,7 +18,7 @@ use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::chunk::Chunk;
 use crate::sync::compare::exempt::Exempt;
 use crate::sync::compare::pages::{CHUNK_ROWS, Ends, Part, Share, moved, read_pages};
-use crate::sync::compare::report::{Counters, DifferenceKind, EXAMPLES, Example, Options, Report, TableReport};
+use crate::sync::compare::report::{Counters, DifferenceKind, EXAMPLES, Example, Report, TableReport, VerifyOptions};
 use crate::sync::session::Session;
 use crate::sync::take::absent::{Absent, absent};
 use crate::sync::take::pages::{SWEEP_KEYS, key_of, texts_of};
@@ -42,7 +42,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A check under way.
 pub struct Comparison {
-    options: Options,
+    options: VerifyOptions,
     /// The database to look at in place of the replica.
     target: Option<Replica>,
     counters: Arc<Counters>,
@@ -82,7 +82,7 @@ struct Here<'a> {
 
 impl Comparison {
     /// A check that has not begun.
-    pub fn new(options: Options, target: Option<Replica>, counters: Arc<Counters>) -> Self {
+    pub fn new(options: VerifyOptions, target: Option<Replica>, counters: Arc<Counters>) -> Self {
         let mut todo = options.tables.clone();
         todo.reverse();
         let (pass, quota) = (None, None);

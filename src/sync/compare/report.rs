@@ -10,7 +10,7 @@ pub const EXAMPLES: usize = 5;
 
 /// What to compare, and what to do about it.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct VerifyOptions {
     /// Names in `schema.json`.
     pub tables: Vec<String>,
     /// Write what should be there.
