@@ -6,7 +6,7 @@ use crate::config::GlobalOptions;
 use crate::operate::status;
 use crate::operate::status::Status;
 use crate::postgres::books::comparisons::Coverage;
-use crate::postgres::books::rebuilds::{Phase, Report};
+use crate::postgres::books::rebuilds::{Phase, RebuildReport};
 use crate::sync::Worker;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -71,7 +71,7 @@ fn text(status: &Status) -> String {
     lines.join("\n")
 }
 
-fn resync(report: &Report) -> String {
+fn resync(report: &RebuildReport) -> String {
     let of = report.estimated_rows.map(|rows| format!(" of about {rows}")).unwrap_or_default();
     let rate = report.rows_per_second.map(|rate| format!(", {rate:.0} rows/s")).unwrap_or_default();
     let eta = report.eta_seconds.map(|s| format!(", {s:.0} s to go")).unwrap_or_default();

@@ -7,7 +7,7 @@ use crate::config::GlobalOptions;
 use crate::core::config_error::ConfigError;
 use crate::operate::{resync, verify};
 use crate::sync::Worker;
-use crate::sync::compare::report::{Counters, Report, TableReport, VerifyOptions};
+use crate::sync::compare::report::{Counters, TableReport, VerifyOptions, VerifyReport};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -56,7 +56,7 @@ pub(super) async fn run(args: VerifyArgs, options: &GlobalOptions) -> CommandRes
     let counters = Arc::new(Counters::default());
     let report = tokio::select! {
         report = verify::verify(&worker, wanted, counters.clone()) => report?,
-        () = watch(&counters) => Report::default(),
+        () = watch(&counters) => VerifyReport::default(),
     };
     if args.json {
         say(serde_json::to_string_pretty(&report)?)?;

@@ -102,7 +102,7 @@ fn tables(registry: &mut Registry, status: &Status) {
         }
         family
     };
-    let resync = |of: fn(&crate::postgres::books::rebuilds::Report) -> Option<f64>| {
+    let resync = |of: fn(&crate::postgres::books::rebuilds::RebuildReport) -> Option<f64>| {
         move |t: &TableStatus| t.resync.as_ref().and_then(of)
     };
     let families = [

@@ -54,7 +54,7 @@ struct Open {
 
 /// How the circuit stands; the fields but the first are there unless it is closed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct CircuitReport {
     /// `closed`, `open`, or `half-open` when the rest is over and nothing has succeeded yet.
     pub state: &'static str,
     /// Since when it is not closed.
@@ -68,7 +68,7 @@ pub struct Report {
     pub reason: Option<String>,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for CircuitReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.state)?;
         if let (Some(since), Some(seconds), Some(reason)) = (&self.since, self.next_try_seconds, &self.reason) {
@@ -78,7 +78,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl CircuitReport {
     /// Whether calls are refused.
     pub fn is_open(&self) -> bool {
         self.state == "open"
@@ -150,13 +150,13 @@ impl Circuit {
     }
 
     /// How it stands.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> CircuitReport {
         let state = self.state();
         let Some(open) = &state.open else {
-            return Report { state: "closed", since: None, next_try_seconds: None, reason: None };
+            return CircuitReport { state: "closed", since: None, next_try_seconds: None, reason: None };
         };
         let left = open.until.saturating_duration_since(Instant::now());
-        Report {
+        CircuitReport {
             state: if left.is_zero() { "half-open" } else { "open" },
             since: Some(humantime::format_rfc3339_seconds(open.since).to_string()),
             next_try_seconds: Some(left.as_secs_f64()),

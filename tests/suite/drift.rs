@@ -4,7 +4,7 @@
 use crate::support::{Db, Home, PATHS, Path, Rig, SECRET, Server, config, schema};
 use pgflume::core::error::Error;
 use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
-use pgflume::operate::alter::{self, Report, Sides};
+use pgflume::operate::alter::{self, AlterReport, Sides};
 use pgflume::operate::status;
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{self, SetupOptions};
@@ -32,12 +32,12 @@ fn sides(rig: &Rig, json: &str, allow_drop: bool) -> Sides {
     }
 }
 
-async fn setup_with(sides: &Sides) -> Result<Report, Error> {
+async fn setup_with(sides: &Sides) -> Result<AlterReport, Error> {
     let plan = alter::plan(sides).await?;
     alter::apply(sides, plan).await
 }
 
-async fn setup(rig: &Rig, json: &str) -> Result<Report, Error> {
+async fn setup(rig: &Rig, json: &str) -> Result<AlterReport, Error> {
     setup_with(&sides(rig, json, false)).await
 }
 

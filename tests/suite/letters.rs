@@ -9,7 +9,7 @@ use pgflume::operate::status::status;
 use pgflume::operate::verify::verify;
 use pgflume::postgres::books::dead_letters::Choice;
 use pgflume::replica::target::Target;
-use pgflume::sync::compare::report::{Report, VerifyOptions};
+use pgflume::sync::compare::report::{VerifyOptions, VerifyReport};
 use pgflume::sync::{Worker, pairing};
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -60,7 +60,7 @@ async fn with_nothing_but_its_role(rig: &Rig) -> Worker {
     Worker::new(config(&url, rig.home.target(), schema(TABLES)))
 }
 
-async fn verified(rig: &Rig) -> Report {
+async fn verified(rig: &Rig) -> VerifyReport {
     let options = VerifyOptions { tables: vec!["t".to_owned()], ..VerifyOptions::default() };
     verify(&rig.second_worker(), options, Arc::default()).await.unwrap()
 }

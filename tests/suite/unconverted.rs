@@ -5,10 +5,10 @@ use crate::snapshot::{assert_equal, rebuilt, write_by_hand};
 use crate::support::{PATHS, Path, Rig, schema};
 use crate::volume::set_up;
 use pgflume::operate::verify::verify;
-use pgflume::sync::compare::report::{Report, VerifyOptions};
+use pgflume::sync::compare::report::{VerifyOptions, VerifyReport};
 use std::sync::Arc;
 
-async fn verified(rig: &Rig, repair: bool) -> Report {
+async fn verified(rig: &Rig, repair: bool) -> VerifyReport {
     let tables = rig.worker.schema().tables().map(|t| t.name.clone()).collect();
     verify(&rig.second_worker(), VerifyOptions { tables, repair, ..VerifyOptions::default() }, Arc::default())
         .await

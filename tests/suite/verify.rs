@@ -8,11 +8,11 @@ use pgflume::core::secret::Secret;
 use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
 use pgflume::replica::target::Target;
-use pgflume::sync::compare::report::{DifferenceKind, Report, VerifyOptions};
+use pgflume::sync::compare::report::{DifferenceKind, VerifyOptions, VerifyReport};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-async fn verified(rig: &Rig, options: VerifyOptions) -> Report {
+async fn verified(rig: &Rig, options: VerifyOptions) -> VerifyReport {
     let tables = if options.tables.is_empty() {
         rig.worker.schema().tables().map(|t| t.name.clone()).collect()
     } else {

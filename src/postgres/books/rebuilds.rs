@@ -106,7 +106,7 @@ impl Rebuild {
 
 /// One table's rebuild, for `status`.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct RebuildReport {
     /// The table's name in `schema.json`.
     #[serde(skip)]
     pub name: String,
@@ -247,7 +247,7 @@ pub async fn set_problem(client: &Client, queue: &QueueName, name: &str, problem
 }
 
 /// Every table that is or was rebuilt.
-pub async fn reports(client: &Client, queue: &QueueName) -> Result<Vec<Report>> {
+pub async fn reports(client: &Client, queue: &QueueName) -> Result<Vec<RebuildReport>> {
     let sql = "select name, phase, reason, problem, rows, removed, estimated, busy_ms,
                       pg_catalog.to_jsonb(requested_at) #>> '{}', pg_catalog.to_jsonb(finished_at) #>> '{}'
                from pgflume.resyncs where queue = $1 order by name";
@@ -256,7 +256,7 @@ pub async fn reports(client: &Client, queue: &QueueName) -> Result<Vec<Report>> 
         let (phase, copied, estimated): (Phase, i64, Option<i64>) =
             (Phase::parse(row.try_get(1)?), row.try_get(4)?, row.try_get(6)?);
         let rate = rate(copied, row.try_get(7)?);
-        Ok(Report {
+        Ok(RebuildReport {
             name: row.try_get(0)?,
             phase,
             reason: row.try_get(2)?,

@@ -18,7 +18,9 @@ use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::chunk::Chunk;
 use crate::sync::compare::exempt::Exempt;
 use crate::sync::compare::pages::{CHUNK_ROWS, Ends, Part, Share, moved, read_pages};
-use crate::sync::compare::report::{Counters, DifferenceKind, EXAMPLES, Example, Report, TableReport, VerifyOptions};
+use crate::sync::compare::report::{
+    Counters, DifferenceKind, EXAMPLES, Example, TableReport, VerifyOptions, VerifyReport,
+};
 use crate::sync::session::Session;
 use crate::sync::take::absent::{Absent, absent};
 use crate::sync::take::pages::{SWEEP_KEYS, key_of, texts_of};
@@ -55,7 +57,7 @@ pub struct Comparison {
     began: Option<Instant>,
     /// Rows that the sample still has for the table in hand.
     quota: Option<i64>,
-    report: Report,
+    report: VerifyReport,
     /// A step is at it, or was given up while it was.
     is_in_hand: bool,
 }
@@ -95,7 +97,7 @@ impl Comparison {
             ordering: String::new(),
             began: None,
             quota,
-            report: Report::default(),
+            report: VerifyReport::default(),
             is_in_hand: false,
         }
     }
@@ -121,7 +123,7 @@ impl Comparison {
     }
 
     /// What was found.
-    pub(in crate::sync) fn into_report(self) -> Report {
+    pub(in crate::sync) fn into_report(self) -> VerifyReport {
         self.report
     }
 

@@ -23,12 +23,12 @@ pub struct VerifyOptions {
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct VerifyReport {
     /// By table.
     pub tables: BTreeMap<String, TableReport>,
 }
 
-impl Report {
+impl VerifyReport {
     /// Whether every row that was compared is what it should be, or is now.
     pub fn is_equal(&self) -> bool {
         self.tables.values().all(|t| t.problem.is_none() && t.differences() == t.repaired)

@@ -25,7 +25,7 @@ use pgflume::replica::memory::Memory;
 use pgflume::replica::target::{Given, Target};
 use pgflume::replica::{Rows, Statement, Store, Work};
 use pgflume::sync::compare::Comparison;
-use pgflume::sync::compare::report::{Report, VerifyOptions};
+use pgflume::sync::compare::report::{VerifyOptions, VerifyReport};
 use pgflume::sync::{Worker, pairing};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -348,7 +348,7 @@ impl World {
         }
     }
 
-    fn judge_report(&self, report: &Report) {
+    fn judge_report(&self, report: &VerifyReport) {
         for (name, table) in &report.tables {
             if table.problem.is_none() && table.differences() > 0 {
                 self.violate(format!("nobody has touched the replica, and {name} is said to differ: {table:?}"));
