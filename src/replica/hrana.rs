@@ -27,7 +27,7 @@ pub enum When {
 
 /// One step of a batch.
 #[derive(Debug, Clone)]
-pub struct Step {
+pub struct BatchStep {
     /// Its condition.
     pub when: When,
     /// Its SQL.
@@ -57,7 +57,7 @@ impl Encoding {
     }
 
     /// The body of a request that runs `steps` as one batch on a fresh stream and closes it.
-    pub fn encode(self, steps: Vec<Step>) -> Vec<u8> {
+    pub fn encode(self, steps: Vec<BatchStep>) -> Vec<u8> {
         match self {
             Self::Protobuf => protobuf_request(steps).encode_to_vec(),
             Self::Json => json_request(&steps).to_string().into_bytes(),
@@ -105,11 +105,11 @@ struct BatchRequest {
 #[derive(Clone, PartialEq, Message)]
 struct BatchSteps {
     #[prost(message, repeated, tag = "1")]
-    steps: Vec<BatchStep>,
+    steps: Vec<StepMessage>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct BatchStep {
+struct StepMessage {
     #[prost(message, optional, tag = "1")]
     condition: Option<Condition>,
     #[prost(message, optional, tag = "2")]
@@ -160,7 +160,7 @@ enum ValueKind {
     Blob(Vec<u8>),
 }
 
-fn protobuf_request(steps: Vec<Step>) -> PipelineRequest {
+fn protobuf_request(steps: Vec<BatchStep>) -> PipelineRequest {
     let condition = |when| match when {
         When::Always => None,
         When::Ok(step) => Some(Condition { cond: Some(Cond::StepOk(step)) }),
@@ -169,7 +169,7 @@ fn protobuf_request(steps: Vec<Step>) -> PipelineRequest {
             Some(Condition { cond: Some(Cond::Not(Box::new(ok))) })
         }
     };
-    let steps = steps.into_iter().map(|step| BatchStep {
+    let steps = steps.into_iter().map(|step| StepMessage {
         condition: condition(step.when),
         stmt: Some(Stmt {
             sql: Some(step.sql),
@@ -198,7 +198,7 @@ fn to_protobuf(cell: Cell) -> Value {
     }
 }
 
-fn json_request(steps: &[Step]) -> Json {
+fn json_request(steps: &[BatchStep]) -> Json {
     let steps: Vec<Json> = steps
         .iter()
         .map(|step| {

@@ -3,7 +3,7 @@
 use super::facts::Facts;
 use super::inspect;
 use super::options::SetupOptions;
-use super::plan::{self, Need, Step};
+use super::plan::{self, Need, PlanStep};
 use super::report::SetupReport;
 use super::run::run;
 use crate::core::error::{Error, Result};
@@ -63,7 +63,7 @@ pub async fn print(postgres: &PgUrl, schema: &Schema, queue: &QueueName, options
     Ok(script(&plan::steps(&facts, queue, options)?, &report, &facts))
 }
 
-fn script(steps: &[Step], report: &SetupReport, facts: &Facts) -> String {
+fn script(steps: &[PlanStep], report: &SetupReport, facts: &Facts) -> String {
     let mut text = include_str!("../../../sql/script_head.sql").to_owned();
     for warning in report.warnings() {
         text.push_str(&format!("-- Warning: {warning}\n"));

@@ -1,7 +1,7 @@
 //! Takes back what `setup` made for one queue, and what all queues share once none is left.
 
 use super::names::function_prefix;
-use super::plan::Step;
+use super::plan::PlanStep;
 use super::run::run;
 use super::template::{fill, shown, text};
 use super::triggers::drop_trigger;
@@ -156,11 +156,11 @@ fn refuse(found: &Installed, options: TeardownOptions) -> Result<()> {
     )))
 }
 
-fn steps(found: &Installed, queue: &QueueName, options: TeardownOptions) -> Result<Vec<Step>> {
+fn steps(found: &Installed, queue: &QueueName, options: TeardownOptions) -> Result<Vec<PlanStep>> {
     let mut steps = found.tables.iter().map(table).collect::<Result<Vec<_>>>()?;
     let mut step = |title: &str, sql: String| {
         if !sql.is_empty() {
-            steps.push(Step::new(title, sql));
+            steps.push(PlanStep::new(title, sql));
         }
     };
     step("its capture functions", found.functions.iter().map(|f| format!("drop function {f};\n")).collect());
@@ -190,7 +190,7 @@ fn steps(found: &Installed, queue: &QueueName, options: TeardownOptions) -> Resu
     Ok(steps)
 }
 
-fn table(captured: &Captured) -> Result<Step> {
+fn table(captured: &Captured) -> Result<PlanStep> {
     let on = captured.on.quoted();
     let mut sql = format!("lock table {on} in access exclusive mode;\n");
     for trigger in &captured.triggers {
@@ -199,7 +199,7 @@ fn table(captured: &Captured) -> Result<Step> {
     if captured.is_last {
         sql.push_str(&format!("revoke all on {on} from pgflume_worker;\n"));
     }
-    Ok(Step::new(format!("the capture of {}", shown(&on)), sql))
+    Ok(PlanStep::new(format!("the capture of {}", shown(&on)), sql))
 }
 
 fn rights(found: &Installed, queue: &QueueName) -> Result<String> {
