@@ -28,12 +28,12 @@ const TRIAL: Duration = Duration::from_secs(1);
 /// Refuses calls while a side is down.
 #[derive(Debug, Default)]
 pub struct Circuit {
-    state: Mutex<State>,
+    state: Mutex<CircuitState>,
     chance: Chance,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct CircuitState {
     /// Failed drains in a row.
     failures: u32,
     /// Those at the end of them of class `Halt`.
@@ -127,7 +127,7 @@ impl Circuit {
         if state.open.is_some() {
             tracing::info!(circuit = "closed", "both sides answer again");
         }
-        *state = State::default();
+        *state = CircuitState::default();
     }
 
     /// A drain failed.
@@ -164,12 +164,12 @@ impl Circuit {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CircuitState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl CircuitState {
     /// Opens, or rests once more.
     fn rest(&mut self, error: &Error, fraction: f64) {
         let rests = self.open.as_ref().map_or(0, |open| open.rests) + 1;

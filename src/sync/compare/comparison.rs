@@ -2,7 +2,7 @@
 //! at the step's snapshot are compared with the replica, in both directions. Differences may be repaired in
 //! the same step. Goes on from step to step until every table is compared.
 
-use crate::core::batch::{Item, State};
+use crate::core::batch::{Item, RowState};
 use crate::core::error::{Error, Result};
 use crate::core::failpoint;
 use crate::core::message::MarkedKey;
@@ -468,7 +468,7 @@ impl Comparison {
 }
 
 fn gone_item(source: &SourceTable, key: Key) -> Item {
-    Item { table: source.table.clone(), key, state: State::Gone, images: Vec::new() }
+    Item { table: source.table.clone(), key, state: RowState::Gone, images: Vec::new() }
 }
 
 /// Whoever compares waits until the database that it reads has come to the replica's position, which does not move

@@ -5,7 +5,7 @@
 use super::absent::{Absent, absent};
 use super::intake::is_damaged;
 use super::reader::Reader;
-use crate::core::batch::{ColumnSet, Item, State};
+use crate::core::batch::{ColumnSet, Item, RowState};
 use crate::core::error::{Class, Error, Result};
 use crate::core::failpoint::Rule;
 use crate::core::schema::ColumnType;
@@ -148,7 +148,7 @@ impl Reader<'_> {
             match row {
                 Ok((key, cells)) => {
                     bytes += cells.iter().map(Cell::bytes).sum::<usize>();
-                    let state = State::Row { columns: columns.clone(), cells, replace: false };
+                    let state = RowState::Row { columns: columns.clone(), cells, replace: false };
                     items.push(Item { table: source.table.clone(), key, state, images: Vec::new() });
                 }
                 Err(unfit) => {
@@ -225,7 +225,7 @@ impl Reader<'_> {
             tracing::warn!(table = resync.name, keys, "Postgres fails at keys that the replica has; they stay");
         }
         resync.removed += gone.len() as i64;
-        let item = |key: Key| Item { table: table.clone(), key, state: State::Gone, images: Vec::new() };
+        let item = |key: Key| Item { table: table.clone(), key, state: RowState::Gone, images: Vec::new() };
         resync.cursor = known.last().map(|(_, texts)| texts.clone());
         self.send_items(gone.into_iter().map(|i| item(known[i].0.clone())).collect()).await?;
         if is_short || known.is_empty() {
