@@ -5,7 +5,7 @@ use super::functions::Function;
 use super::names::{Event, function_name, trigger_prefix};
 use super::options::SetupOptions;
 use super::run::LOCK_TIMEOUT_MS;
-use super::source::{Source, Target};
+use super::source::{ReplicatedTable, Source};
 use super::template::{dollar_quoted, dollar_tag, fill, shown, text};
 use super::triggers::{Trigger, capture_state, drop_trigger};
 use crate::core::error::Result;
@@ -250,7 +250,7 @@ fn release(forgotten: &Forgotten) -> Result<PlanStep> {
 
 /// What was captured, to tell later what has changed since.
 fn record(facts: &Facts, queue: &QueueName) -> Result<String> {
-    let one = |source: &Source, target: &Target| {
+    let one = |source: &Source, target: &ReplicatedTable| {
         let events: Vec<&str> = source.events().iter().map(|e| e.name()).collect();
         let table = &target.table;
         let definition = Definition { calls: target.uses.called.clone(), ..Definition::of(table, &events) };
