@@ -15,7 +15,7 @@ use crate::postgres::books::dead_letters::{DeadLetter, Superseded};
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::catalog::SourceTable;
 use crate::sync::apply::writer::{Applied, Writer};
-use crate::sync::take::reader::{Ended, Reader, Taking};
+use crate::sync::take::reader::{Ended, Reader, ReaderReport};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -232,7 +232,7 @@ impl Session<'_> {
         &mut self,
         comparison: Option<&mut Comparison>,
         snapshot: &Snapshot,
-        read: &Taking,
+        read: &ReaderReport,
         applied: Applied,
     ) -> Result<Finished> {
         let is_drained = read.has_taken_all || !Rule::CompareWhenDrained.holds();
@@ -263,14 +263,14 @@ impl Session<'_> {
     }
 
     /// Whether no table is under way that can be rebuilt: only then is it worth comparing.
-    fn is_rebuilt(&self, read: &Taking) -> bool {
+    fn is_rebuilt(&self, read: &ReaderReport) -> bool {
         let is_done = |name: &str| read.rebuilt.iter().any(|r| r.name == name && !r.is_under_way());
         self.pending.iter().all(|r| self.tables.is_stuck(&r.name) || !r.is_under_way() || is_done(&r.name))
             && read.swept.is_empty()
     }
 
     /// Reads and applies side by side.
-    async fn run(&self, snapshot: &Snapshot, head: Head, deadline: Instant) -> Result<(Taking, Applied)> {
+    async fn run(&self, snapshot: &Snapshot, head: Head, deadline: Instant) -> Result<(ReaderReport, Applied)> {
         let is_right = Rule::AcknowledgeLast.holds();
         let (sender, receiver) = mpsc::channel(if is_right { READ_AHEAD } else { 1 << 16 });
         let reader = Reader::new(self, snapshot, sender, deadline);
@@ -298,7 +298,7 @@ impl Session<'_> {
     async fn acknowledge(
         &mut self,
         snapshot: &Snapshot,
-        read: Taking,
+        read: ReaderReport,
         applied: Applied,
         dead: usize,
         done: &mut Drained,

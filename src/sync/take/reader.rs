@@ -71,11 +71,11 @@ pub(in crate::sync) struct Reader<'s> {
     /// Dead letters that wait, and those of this step, of which newer states may come.
     pub(in crate::sync) dead_letters: Supersedable,
     pub(in crate::sync) own_dead_letters: Supersedable,
-    pub(in crate::sync) report: Taking,
+    pub(in crate::sync) report: ReaderReport,
 }
 
 /// What a reader has done.
-pub(in crate::sync) struct Taking {
+pub(in crate::sync) struct ReaderReport {
     /// Messages taken.
     pub messages: u64,
     /// Of those, for tables that are not replicated.
@@ -100,7 +100,7 @@ pub(in crate::sync) struct Taking {
     pub is_whole: bool,
 }
 
-impl Taking {
+impl ReaderReport {
     /// Whether the replica equals the source at the step's snapshot.
     pub fn is_caught_up(&self) -> bool {
         matches!(self.ended, Ended::Drained) && self.is_whole
@@ -127,7 +127,7 @@ impl<'s> Reader<'s> {
             has_fenced: false,
             dead_letters: session.dead_letters.clone(),
             own_dead_letters: Supersedable::default(),
-            report: Taking {
+            report: ReaderReport {
                 messages: 0,
                 skipped: 0,
                 left: session.queued,
@@ -144,7 +144,7 @@ impl<'s> Reader<'s> {
     }
 
     /// Reads to the end, and tells the writer so by dropping its sender.
-    pub async fn run(mut self) -> Result<Taking> {
+    pub async fn run(mut self) -> Result<ReaderReport> {
         self.take_all().await?;
         if !self.session.pending.is_empty() && !matches!(self.report.ended, Ended::Unprepared(_)) {
             self.rebuild().await?;
@@ -172,7 +172,7 @@ impl<'s> Reader<'s> {
         let link = self.session.link.as_ref();
         let paused = self.session.waiting();
         loop {
-            let (queue::Taking { messages, has_more, is_flushed, .. }, parsed) = self.take(&paused).await?;
+            let (queue::TakenMessages { messages, has_more, is_flushed, .. }, parsed) = self.take(&paused).await?;
             let Some(last) = messages.last().map(|message| message.msg_id) else {
                 self.report.ended = if paused.marks.is_empty() { Ended::Drained } else { Ended::Paused };
                 if paused.marks.is_empty() {
@@ -215,7 +215,7 @@ impl<'s> Reader<'s> {
 
     /// Takes what the step may have next, in order, and what it says. What is too large to be fetched becomes a dead
     /// letter on the server.
-    async fn take(&mut self, paused: &queue::Paused<'_>) -> Result<(queue::Taking, VecDeque<Parsed>)> {
+    async fn take(&mut self, paused: &queue::Paused<'_>) -> Result<(queue::TakenMessages, VecDeque<Parsed>)> {
         let (worker, link) = (self.session.worker, self.session.link.as_ref());
         let mut as_bytes = false;
         loop {
@@ -242,7 +242,7 @@ impl<'s> Reader<'s> {
         &mut self,
         paused: &queue::Paused<'_>,
         as_bytes: bool,
-    ) -> Result<(queue::Taking, VecDeque<Parsed>)> {
+    ) -> Result<(queue::TakenMessages, VecDeque<Parsed>)> {
         let (worker, link) = (self.session.worker, self.session.link.as_ref());
         let limit = worker.take_messages.load(Ordering::Relaxed);
         let take = queue::Take {
