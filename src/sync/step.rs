@@ -305,8 +305,8 @@ impl Session<'_> {
     ) -> Result<()> {
         self.supersede(&applied.superseded).await?;
         self.link.dead_letter(&applied.dead, &self.dead_letters).await?;
-        for resync in &read.rebuilt {
-            self.link.record_rebuild(resync).await?;
+        for rebuild in &read.rebuilt {
+            self.link.record_rebuild(rebuild).await?;
         }
         for name in &read.swept {
             self.link.schedule_sweep(name).await?;
@@ -352,9 +352,9 @@ impl Session<'_> {
     /// added.
     async fn prepare_to_rebuild(&mut self) -> Result<bool> {
         let mut is_new = false;
-        for resync in self.pending.clone() {
-            let name = resync.name.clone();
-            if !resync.is_under_way() {
+        for rebuild in self.pending.clone() {
+            let name = rebuild.name.clone();
+            if !rebuild.is_under_way() {
                 self.tables.stick(&name);
                 continue;
             }
