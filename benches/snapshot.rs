@@ -1,7 +1,7 @@
 //! Copies a table into a local file and into a real sqld, and compares both sides; in the same run the
 //! floor: the same pages read by COPY and written by prepared inserts, with no checks. Prints rows a second
 //! as medians and ratios. Then the bar: 2,000,000 rows copied while eight writers change them, by a worker
-//! that is killed ten times, watched by a reader, verified, damaged by one bit, and mended under load.
+//! that is killed ten times, watched by a reader, verified, damaged by one bit, and repaired under load.
 //!
 //! `cargo bench --bench snapshot` (2,000,000 rows, 5 runs), `-- --quick` (300,000, 3 runs).
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking")]
@@ -16,7 +16,7 @@ use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::core::schema::Schema;
 use pgflume::core::secret::Secret;
 use pgflume::core::value::Cell;
-use pgflume::demo::postgres::{Cluster, Options};
+use pgflume::demo::postgres::{Cluster, ClusterOptions};
 use pgflume::operate::resync;
 use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
@@ -26,7 +26,7 @@ use pgflume::replica::remote::{Remote, install_crypto};
 use pgflume::replica::target::Target;
 use pgflume::replica::{Replica, Store, Work};
 use pgflume::sync::Worker;
-use pgflume::sync::compare::report;
+use pgflume::sync::compare::report::VerifyOptions;
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ async fn main() {
     let quick = std::env::args().any(|a| a == "--quick");
     let (rows, runs) = if quick { (300_000, 3) } else { (2_000_000, 5) };
     install_crypto();
-    let cluster = tokio::task::spawn_blocking(|| Cluster::start(Options::default())).await.unwrap().unwrap();
+    let cluster = tokio::task::spawn_blocking(|| Cluster::start(ClusterOptions::default())).await.unwrap().unwrap();
     let url = cluster.url("postgres");
     let client = PgUrl::parse(&url).unwrap().connect().await.unwrap();
     client.batch_execute(include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"))).await.unwrap();
@@ -189,7 +189,7 @@ impl Bench {
 
     async fn verify(&self, target: &Target) -> f64 {
         let worker = Worker::new(self.config(target));
-        let options = report::Options { tables: vec!["items".into()], ..report::Options::default() };
+        let options = VerifyOptions { tables: vec!["items".into()], ..VerifyOptions::default() };
         let started = Instant::now();
         let report = verify(&worker, options, Arc::default()).await.unwrap();
         let elapsed = started.elapsed();
@@ -270,18 +270,18 @@ impl Bench {
             "    copied and swept in {:.1} s, killed {kills} times, resumed each time",
             started.elapsed().as_secs_f64()
         );
-        let options = report::Options { tables: vec!["items".into()], ..report::Options::default() };
+        let options = VerifyOptions { tables: vec!["items".into()], ..VerifyOptions::default() };
         let report = verify(&worker, options.clone(), Arc::default()).await.unwrap();
         assert!(report.is_equal(), "{report:?}");
         println!("    verify under load: equal, {} rows", report.tables["items"].rows);
         // The lowest bit of the last digit.
         let flipped = "substr(amount, 1, length(amount) - 1) || char(unicode(substr(amount, -1)) + 1 - 2 * (unicode(substr(amount, -1)) % 2))";
         plant(&target, &format!("UPDATE items SET amount = {flipped} WHERE id = {}", self.rows / 3)).await;
-        let repair = report::Options { repair: true, ..options.clone() };
+        let repair = VerifyOptions { repair: true, ..options.clone() };
         let report = verify(&worker, repair, Arc::default()).await.unwrap();
         let items = &report.tables["items"];
         assert!(items.different == 1 && items.repaired == 1 && items.missing + items.extra == 0, "{report:?}");
-        println!("    one damaged value found in {:?} and mended under load", items.examples[0].columns);
+        println!("    one damaged value found in {:?} and repaired under load", items.examples[0].columns);
         let report = verify(&worker, options.clone(), Arc::default()).await.unwrap();
         assert!(report.is_equal(), "{report:?}");
         stop.store(true, Ordering::Relaxed);

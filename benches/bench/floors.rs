@@ -3,7 +3,7 @@
 use crate::ground::{Ground, Home, Table, check};
 use crate::parts::Sqld;
 use futures_util::TryStreamExt;
-use pgflume::core::batch::{Item, State};
+use pgflume::core::batch::{Item, RowState};
 use pgflume::core::queue_name::DEFAULT_QUEUE;
 use pgflume::core::value::Cell;
 use pgflume::postgres::{PgUrl, catalog, rows};
@@ -66,7 +66,7 @@ pub async fn rows(ground: &Ground, table: Table) -> Arc<Vec<Item>> {
         .into_iter()
         .map(|row| {
             let cells = rows::decode_scan(source, &row.into()).unwrap().unwrap();
-            let state = State::Row { columns: columns.clone(), cells: cells.clone(), replace: false };
+            let state = RowState::Row { columns: columns.clone(), cells: cells.clone(), replace: false };
             Item { table: source.table.clone(), key: vec![cells[0].clone()], state, images: Vec::new() }
         })
         .collect();
@@ -138,7 +138,7 @@ pub async fn post(http: &reqwest::Client, sqld: &Sqld, body: Vec<u8>) {
 }
 
 fn cells(item: &Item) -> &[Cell] {
-    if let State::Row { cells, .. } = &item.state { cells } else { &[] }
+    if let RowState::Row { cells, .. } = &item.state { cells } else { &[] }
 }
 
 fn value(cell: &Cell) -> libsql::Value {

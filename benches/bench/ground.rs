@@ -6,7 +6,7 @@ use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::core::schema::Schema;
 use pgflume::core::secret::Secret;
 use pgflume::core::value::Cell;
-use pgflume::demo::postgres::{Cluster, Options};
+use pgflume::demo::postgres::{Cluster, ClusterOptions};
 use pgflume::postgres::PgUrl;
 use pgflume::replica::Replica;
 use pgflume::replica::target::Target;
@@ -110,7 +110,7 @@ pub struct Ground {
 impl Ground {
     /// Starts Postgres.
     pub async fn prepare(is_quick: bool) -> Self {
-        let cluster = tokio::task::spawn_blocking(|| Cluster::start(Options::default())).await.unwrap().unwrap();
+        let cluster = tokio::task::spawn_blocking(|| Cluster::start(ClusterOptions::default())).await.unwrap().unwrap();
         let url = cluster.url("postgres");
         let client = connect(&url).await;
         client.batch_execute(include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"))).await.unwrap();

@@ -7,7 +7,7 @@ use pgflume::core::queue_name::DEFAULT_QUEUE;
 use pgflume::core::secret::Secret;
 use pgflume::core::value::Cell;
 use pgflume::replica::Replica;
-use pgflume::replica::hrana::{Encoding, Step, When};
+use pgflume::replica::hrana::{BatchStep, Encoding, When};
 use pgflume::replica::target::Target;
 use std::time::Instant;
 
@@ -34,13 +34,13 @@ pub async fn rate(ground: &Ground, table: Table, sqld: &Sqld, queued: i64) -> f6
     while drained < wanted {
         let read = format!("select msg_id, message::text from pgmq.read('{DEFAULT_QUEUE}', 30, {MESSAGES})");
         let messages = client.query(&read, &[]).await.unwrap();
-        let plain = |when, sql: &str| Step { when, sql: sql.to_owned(), args: vec![], want_rows: false };
+        let plain = |when, sql: &str| BatchStep { when, sql: sql.to_owned(), args: vec![], want_rows: false };
         let mut steps = vec![plain(When::Always, "BEGIN")];
         for row in &messages {
             let message: serde_json::Value = serde_json::from_str(row.get(1)).unwrap();
             let args = columns.iter().map(|c| cell(&message["record"][c])).collect();
             let when = When::Ok(steps.len() as u32 - 1);
-            steps.push(Step { when, sql: insert.clone(), args, want_rows: false });
+            steps.push(BatchStep { when, sql: insert.clone(), args, want_rows: false });
         }
         let last = steps.len() as u32 - 1;
         steps.push(plain(When::Ok(last), "COMMIT"));

@@ -2,7 +2,7 @@
 
 use super::outcome::CommandResult;
 use super::output::{Reader, say};
-use crate::config::Options;
+use crate::config::GlobalOptions;
 use crate::core::config_error::ConfigError;
 use crate::core::words;
 use crate::operate::dead;
@@ -72,7 +72,7 @@ impl ChoiceArgs {
     }
 }
 
-pub(super) async fn run(args: DeadArgs, options: &Options) -> CommandResult {
+pub(super) async fn run(args: DeadArgs, options: &GlobalOptions) -> CommandResult {
     let worker = Worker::new(options.config()?);
     match args.command {
         DeadCommand::List { table, limit, json } => {

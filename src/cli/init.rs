@@ -2,7 +2,7 @@
 
 use super::outcome::CommandResult;
 use super::output::{note, print, say};
-use crate::config::Options;
+use crate::config::GlobalOptions;
 use crate::core::config_error::ConfigError;
 use crate::operate::init;
 use crate::operate::init::{Document, InitOptions, Outcome, file};
@@ -33,7 +33,7 @@ pub(super) struct InitArgs {
     stdout: bool,
 }
 
-pub(super) async fn run(args: InitArgs, options: &Options) -> CommandResult {
+pub(super) async fn run(args: InitArgs, options: &GlobalOptions) -> CommandResult {
     let postgres = options.postgres()?;
     let path = args.output.unwrap_or_else(|| options.schema_file.clone());
     let before = file::read(&path).map_err(|e| {
@@ -64,7 +64,7 @@ pub(super) async fn run(args: InitArgs, options: &Options) -> CommandResult {
 
 fn broken(path: &Path, place: &str, problem: &str) -> ConfigError {
     ConfigError(format!(
-        "{}: {place} {problem}; the file was left alone: mend it, or write another with --output",
+        "{}: {place} {problem}; the file was left alone: fix it, or write another with --output",
         path.display()
     ))
 }

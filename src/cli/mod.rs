@@ -15,7 +15,7 @@ mod sync;
 mod teardown;
 mod verify;
 
-use crate::config::Options;
+use crate::config::GlobalOptions;
 use crate::core::config_error::{ConfigError, trimmed};
 use clap::{Parser, Subcommand};
 use std::io::IsTerminal;
@@ -31,7 +31,7 @@ struct Cli {
     #[command(subcommand)]
     command: Command,
     #[command(flatten)]
-    options: Options,
+    options: GlobalOptions,
 }
 
 #[derive(Debug, Subcommand)]

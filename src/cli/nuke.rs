@@ -2,7 +2,7 @@
 
 use super::outcome::CommandResult;
 use super::output::say;
-use crate::config::Options;
+use crate::config::GlobalOptions;
 use crate::core::config_error::ConfigError;
 use crate::sync::pairing::Nuked;
 use crate::sync::{Worker, pairing};
@@ -21,7 +21,7 @@ pub(super) struct NukeArgs {
     no_refill: bool,
 }
 
-pub(super) async fn run(args: NukeArgs, options: &Options) -> CommandResult {
+pub(super) async fn run(args: NukeArgs, options: &GlobalOptions) -> CommandResult {
     let worker = Worker::new(options.config()?);
     if !args.yes && !confirmed(&worker)? {
         say("Nothing was changed.")?;

@@ -3,12 +3,12 @@
 use super::outcome::CommandResult;
 use super::output::say;
 use super::progress::Progress;
-use crate::config::Options;
+use crate::config::GlobalOptions;
 use crate::core::config_error::ConfigError;
 use crate::operate::resync;
 use crate::postgres::Purpose;
 use crate::postgres::books::rebuilds;
-use crate::postgres::books::rebuilds::Report;
+use crate::postgres::books::rebuilds::RebuildReport;
 use crate::sync::Worker;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -28,7 +28,7 @@ pub(super) struct ResyncArgs {
     detach: bool,
 }
 
-pub(super) async fn run(args: ResyncArgs, options: &Options) -> CommandResult {
+pub(super) async fn run(args: ResyncArgs, options: &GlobalOptions) -> CommandResult {
     let worker = Worker::new(options.config()?).ending_caught_up();
     let schema = worker.schema().clone();
     let names = resync::tables(&schema, &args.tables).map_err(|e| ConfigError(e.to_string()))?;
@@ -57,13 +57,13 @@ pub(super) async fn run(args: ResyncArgs, options: &Options) -> CommandResult {
 }
 
 /// Drains until the tables are rebuilt or cannot be; another drain that runs is waited for.
-async fn rebuild(worker: &Worker, names: &[&str]) -> crate::core::error::Result<Vec<Report>> {
+async fn rebuild(worker: &Worker, names: &[&str]) -> crate::core::error::Result<Vec<RebuildReport>> {
     loop {
         let drained = worker.drain(BUDGET).await?;
         // A connection of its own each time: one that waits for a drain may be ended (idle_session_timeout).
         let mut reports = rebuilds::reports(&worker.postgres().pinned(Purpose::Resync).await?, worker.queue()).await?;
         reports.retain(|r| names.contains(&r.name.as_str()));
-        let is_over = |r: &Report| {
+        let is_over = |r: &RebuildReport| {
             !matches!(r.phase, rebuilds::Phase::Copy | rebuilds::Phase::Sweep) || drained.stuck.contains(&r.name)
         };
         if reports.iter().all(is_over) {
@@ -94,7 +94,7 @@ async fn watch(worker: &Worker, names: &[&str]) {
     }
 }
 
-fn show(progress: &Progress, reports: &[Report], names: &[&str]) {
+fn show(progress: &Progress, reports: &[RebuildReport], names: &[&str]) {
     let mut current = reports.iter().filter(|r| names.contains(&r.name.as_str()));
     if let Some(report) = current.find(|r| r.phase != rebuilds::Phase::Done && r.rows > 0) {
         let rows = |rows: i64| u64::try_from(rows).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! `pgflume serve`: the HTTP worker until SIGTERM or SIGINT.
 
 use super::outcome::CommandResult;
-use crate::config::{Options, Signatures, line};
+use crate::config::{GlobalOptions, Signatures, line};
 use crate::core::config_error::ConfigError;
 use crate::core::error::Result;
 use crate::http;
@@ -28,7 +28,7 @@ pub(super) struct ServeArgs {
     follow: String,
 }
 
-pub(super) async fn run(args: ServeArgs, options: &Options) -> CommandResult {
+pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResult {
     let config = options.config()?;
     let auth = Auth::new(Signatures::from_env()?);
     let port: u16 = args.port.parse().map_err(|_| ConfigError("PORT must be a number from 0 to 65535".into()))?;

@@ -3,7 +3,7 @@
 
 use super::outcome::CommandResult;
 use super::output::print;
-use crate::config::{Options, line, signature};
+use crate::config::{GlobalOptions, line, signature};
 use crate::core::config_error::ConfigError;
 use crate::core::queue_name::QueueName;
 use crate::operate::alter;
@@ -45,7 +45,7 @@ pub struct SetupArgs {
 }
 
 /// Runs the command.
-pub async fn run(args: SetupArgs, options: &Options) -> CommandResult {
+pub async fn run(args: SetupArgs, options: &GlobalOptions) -> CommandResult {
     let postgres = options.postgres()?;
     let schema = options.schema()?;
     let queue = QueueName::parse(&options.queue_name)?;

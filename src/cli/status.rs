@@ -2,11 +2,11 @@
 
 use super::outcome::CommandResult;
 use super::output::{Reader, say};
-use crate::config::Options;
+use crate::config::GlobalOptions;
 use crate::operate::status;
 use crate::operate::status::Status;
 use crate::postgres::books::comparisons::Coverage;
-use crate::postgres::books::rebuilds::{Phase, Report};
+use crate::postgres::books::rebuilds::{Phase, RebuildReport};
 use crate::sync::Worker;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(super) struct StatusArgs {
 /// Between two prints of `--watch`.
 const WATCH: Duration = Duration::from_secs(2);
 
-pub(super) async fn run(args: StatusArgs, options: &Options) -> CommandResult {
+pub(super) async fn run(args: StatusArgs, options: &GlobalOptions) -> CommandResult {
     let worker = Worker::new(options.config()?);
     loop {
         let status = status::status(&worker).await?;
@@ -71,7 +71,7 @@ fn text(status: &Status) -> String {
     lines.join("\n")
 }
 
-fn resync(report: &Report) -> String {
+fn resync(report: &RebuildReport) -> String {
     let of = report.estimated_rows.map(|rows| format!(" of about {rows}")).unwrap_or_default();
     let rate = report.rows_per_second.map(|rate| format!(", {rate:.0} rows/s")).unwrap_or_default();
     let eta = report.eta_seconds.map(|s| format!(", {s:.0} s to go")).unwrap_or_default();

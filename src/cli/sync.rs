@@ -2,7 +2,7 @@
 
 use super::outcome::CommandResult;
 use super::output::say;
-use crate::config::Options;
+use crate::config::GlobalOptions;
 use crate::sync::Worker;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +13,7 @@ const BUDGET: Duration = Duration::from_secs(24 * 60 * 60);
 #[derive(Debug, clap::Args)]
 pub(super) struct SyncArgs {}
 
-pub(super) async fn run(_: SyncArgs, options: &Options) -> CommandResult {
+pub(super) async fn run(_: SyncArgs, options: &GlobalOptions) -> CommandResult {
     let drained = Worker::new(options.config()?).ending_caught_up().drain(BUDGET).await?;
     say(serde_json::to_string(&drained)?)?;
     // Tables that wait for somebody are an error that the log has named.

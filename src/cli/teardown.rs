@@ -2,7 +2,7 @@
 
 use super::outcome::CommandResult;
 use super::output::{print, say};
-use crate::config::Options;
+use crate::config::GlobalOptions;
 use crate::core::config_error::ConfigError;
 use crate::core::queue_name::QueueName;
 use crate::postgres::capture;
@@ -23,7 +23,7 @@ pub struct TeardownArgs {
 }
 
 /// Runs the command.
-pub async fn run(args: TeardownArgs, options: &Options) -> CommandResult {
+pub async fn run(args: TeardownArgs, options: &GlobalOptions) -> CommandResult {
     let postgres = options.postgres()?;
     let queue = QueueName::parse(&options.queue_name)?;
     if !args.yes && !confirmed(&queue, args.queue)? {

@@ -3,11 +3,11 @@
 use super::outcome::CommandResult;
 use super::output::say;
 use super::progress::Progress;
-use crate::config::Options;
+use crate::config::GlobalOptions;
 use crate::core::config_error::ConfigError;
 use crate::operate::{resync, verify};
 use crate::sync::Worker;
-use crate::sync::compare::report::{self, Counters, Report, TableReport};
+use crate::sync::compare::report::{Counters, TableReport, VerifyOptions, VerifyReport};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(super) struct VerifyArgs {
     /// Names in schema.json [default: all of them]
     tables: Vec<String>,
-    /// Write what should be there; exit 0 if everything was mended
+    /// Write what should be there; exit 0 if everything was repaired
     #[arg(long, conflicts_with = "target")]
     repair: bool,
     /// Compare only this share of each table, such as 5%, and go on there the next time
@@ -44,10 +44,10 @@ fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
-pub(super) async fn run(args: VerifyArgs, options: &Options) -> CommandResult {
+pub(super) async fn run(args: VerifyArgs, options: &GlobalOptions) -> CommandResult {
     let worker = Worker::new(options.config()?);
     let tables = resync::tables(worker.schema(), &args.tables).map_err(|e| ConfigError(e.to_string()))?;
-    let wanted = report::Options {
+    let wanted = VerifyOptions {
         tables: tables.into_iter().map(str::to_owned).collect(),
         repair: args.repair,
         sample: args.sample,
@@ -56,7 +56,7 @@ pub(super) async fn run(args: VerifyArgs, options: &Options) -> CommandResult {
     let counters = Arc::new(Counters::default());
     let report = tokio::select! {
         report = verify::verify(&worker, wanted, counters.clone()) => report?,
-        () = watch(&counters) => Report::default(),
+        () = watch(&counters) => VerifyReport::default(),
     };
     if args.json {
         say(serde_json::to_string_pretty(&report)?)?;
@@ -89,7 +89,7 @@ fn print(name: &str, table: &TableReport) -> std::io::Result<()> {
     let verdict = if table.differences() == 0 { "equal" } else { "DIFFERENT" };
     let part = if table.is_whole { "" } else { ", a part of the table" };
     say(format_args!(
-        "{name}: {verdict}, {} rows compared{part}: {} different, {} missing, {} extra; {} of them mended; {} among the dead letters",
+        "{name}: {verdict}, {} rows compared{part}: {} different, {} missing, {} extra; {} of them repaired; {} among the dead letters",
         table.rows, table.different, table.missing, table.extra, table.repaired, table.dead
     ))?;
     for example in &table.examples {

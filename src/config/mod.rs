@@ -34,7 +34,7 @@ fn path_line(path: PathBuf) -> PathBuf {
 
 /// What every command accepts. A flag wins over its environment variable.
 #[derive(Debug, Clone, Default, clap::Args)]
-pub struct Options {
+pub struct GlobalOptions {
     /// Postgres, as URL or key-value string (better in the environment: it may hold a password)
     #[arg(long, env = "PGMQ_URL", hide_env_values = true, global = true, value_parser = secret_line)]
     pub pgmq_url: Option<Secret>,
@@ -94,7 +94,7 @@ pub struct Config {
 /// What Postgres can make a text of.
 const MOST_ROW_BYTES: i64 = 1024 * 1024 * 1024;
 
-impl Options {
+impl GlobalOptions {
     /// Checks everything that a drain needs.
     pub fn config(&self) -> Result<Config, ConfigError> {
         let target = self.target()?;

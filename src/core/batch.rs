@@ -11,7 +11,7 @@ pub type ColumnSet = Arc<[usize]>;
 
 /// What a key becomes.
 #[derive(Debug, Clone, PartialEq)]
-pub enum State {
+pub enum RowState {
     /// The row does not exist.
     Gone,
     /// The row has these cells; columns that are not listed stay as they are, or become NULL if the
@@ -34,7 +34,7 @@ pub struct Item {
     /// Its key.
     pub key: Key,
     /// What it becomes.
-    pub state: State,
+    pub state: RowState,
     /// The image messages that this came from (`msg_id`); empty for marks.
     pub images: Vec<i64>,
 }
@@ -42,15 +42,15 @@ pub struct Item {
 impl Item {
     /// Approximate size of its cells, in bytes.
     pub fn bytes(&self) -> usize {
-        let row: &[Cell] = if let State::Row { cells, .. } = &self.state { cells } else { &[] };
+        let row: &[Cell] = if let RowState::Row { cells, .. } = &self.state { cells } else { &[] };
         self.key.iter().chain(row).map(Cell::bytes).sum()
     }
 
     /// Whether it makes a column (by position) NULL.
     pub fn sets_null(&self, column: usize) -> bool {
         match &self.state {
-            State::Gone => false,
-            State::Row { columns, cells, .. } => {
+            RowState::Gone => false,
+            RowState::Row { columns, cells, .. } => {
                 columns.iter().zip(cells).any(|(at, cell)| *at == column && *cell == Cell::Null)
             }
         }
@@ -81,7 +81,7 @@ pub struct Batch {
 
 #[derive(Debug)]
 struct Entry {
-    state: State,
+    state: RowState,
     images: Vec<i64>,
 }
 
@@ -117,7 +117,7 @@ impl Keys {
     }
 
     /// Sets what a key becomes. An image is listed beside those that the key has, a mark takes their place.
-    fn put(&mut self, key: Key, state: State, image: Option<i64>) {
+    fn put(&mut self, key: Key, state: RowState, image: Option<i64>) {
         if let Self::Ascending(entries) = self {
             if entries.last().is_none_or(|(last, _)| *last < key) {
                 entries.push((key, Entry { state, images: image.into_iter().collect() }));
@@ -126,7 +126,7 @@ impl Keys {
             *self = Self::Any(std::mem::take(entries).into_iter().collect());
         }
         if let Self::Any(entries) = self {
-            let entry = entries.entry(key).or_insert_with(|| Entry { state: State::Gone, images: Vec::new() });
+            let entry = entries.entry(key).or_insert_with(|| Entry { state: RowState::Gone, images: Vec::new() });
             entry.state = state;
             match image {
                 Some(msg_id) => entry.images.push(msg_id),
@@ -163,7 +163,7 @@ impl Batch {
 
     /// A whole row as read from the source: it supersedes whatever is known of the key.
     pub fn set_row(&mut self, table: &Arc<Table>, key: Key, columns: &ColumnSet, cells: Vec<Cell>) {
-        let state = State::Row { columns: columns.clone(), cells, replace: false };
+        let state = RowState::Row { columns: columns.clone(), cells, replace: false };
         self.put(table, key, state, None);
     }
 
@@ -173,9 +173,9 @@ impl Batch {
             .tables
             .get(&table.name)
             .and_then(|(_, keys)| keys.get(&key))
-            .is_some_and(|e| e.images.is_empty() && matches!(e.state, State::Row { .. }));
+            .is_some_and(|e| e.images.is_empty() && matches!(e.state, RowState::Row { .. }));
         if !read {
-            self.put(table, key, State::Gone, None);
+            self.put(table, key, RowState::Gone, None);
         }
     }
 
@@ -190,7 +190,7 @@ impl Batch {
     /// Applies an image's change on top of what the batch holds.
     pub fn merge(&mut self, table: &Arc<Table>, change: Change, msg_id: i64) {
         if let Some(key) = change.gone {
-            self.put(table, key, State::Gone, Some(msg_id));
+            self.put(table, key, RowState::Gone, Some(msg_id));
         }
         if let Some((key, columns, cells)) = change.row {
             let state = self.merged(table, &key, columns, cells);
@@ -198,24 +198,24 @@ impl Batch {
         }
     }
 
-    fn merged(&self, table: &Arc<Table>, key: &Key, columns: ColumnSet, cells: Vec<Cell>) -> State {
+    fn merged(&self, table: &Arc<Table>, key: &Key, columns: ColumnSet, cells: Vec<Cell>) -> RowState {
         let before = self.tables.get(&table.name).and_then(|(_, keys)| keys.get(key)).map(|e| &e.state);
         match before {
-            Some(State::Gone) => State::Row { columns, cells, replace: true },
-            Some(State::Row { columns: old, cells: old_cells, replace }) if old != &columns => {
+            Some(RowState::Gone) => RowState::Row { columns, cells, replace: true },
+            Some(RowState::Row { columns: old, cells: old_cells, replace }) if old != &columns => {
                 let mut all: BTreeMap<usize, Cell> = old.iter().copied().zip(old_cells.iter().cloned()).collect();
                 all.extend(columns.iter().copied().zip(cells));
                 let (columns, cells): (Vec<_>, Vec<_>) = all.into_iter().unzip();
-                State::Row { columns: columns.into(), cells, replace: *replace }
+                RowState::Row { columns: columns.into(), cells, replace: *replace }
             }
-            Some(State::Row { replace, .. }) => State::Row { columns, cells, replace: *replace },
-            None => State::Row { columns, cells, replace: false },
+            Some(RowState::Row { replace, .. }) => RowState::Row { columns, cells, replace: *replace },
+            None => RowState::Row { columns, cells, replace: false },
         }
     }
 
-    fn put(&mut self, table: &Arc<Table>, key: Key, state: State, image: Option<i64>) {
+    fn put(&mut self, table: &Arc<Table>, key: Key, state: RowState, image: Option<i64>) {
         self.bytes += key.iter().map(Cell::bytes).sum::<usize>();
-        if let State::Row { cells, .. } = &state {
+        if let RowState::Row { cells, .. } = &state {
             self.bytes += cells.iter().map(Cell::bytes).sum::<usize>();
         }
         let (_, keys) = match self.tables.get_mut(&table.name) {
@@ -262,7 +262,7 @@ mod tests {
         Change { gone: None, row: Some(row(id, columns, texts)) }
     }
 
-    fn states(batch: &mut Batch) -> Vec<(Key, State)> {
+    fn states(batch: &mut Batch) -> Vec<(Key, RowState)> {
         batch.take().1.into_iter().map(|i| (i.key, i.state)).collect()
     }
 
@@ -274,7 +274,7 @@ mod tests {
         batch.merge(&t, upsert(1, &[1], &["new"]), 3);
         let (key, columns, cells) = row(1, &[1, 2], &["new", "b"]);
         assert_eq!(batch.rows(), 1);
-        assert_eq!(states(&mut batch), [(key, State::Row { columns, cells, replace: false })]);
+        assert_eq!(states(&mut batch), [(key, RowState::Row { columns, cells, replace: false })]);
     }
 
     proptest! {
@@ -303,7 +303,7 @@ mod tests {
             }
             prop_assert_eq!(batch.rows(), expected.len());
             let items = batch.take().1.into_iter().map(|item| {
-                let State::Row { cells, .. } = item.state else { panic!("a row is gone") };
+                let RowState::Row { cells, .. } = item.state else { panic!("a row is gone") };
                 (item.key, (cells[1].clone(), item.images))
             });
             let expected = expected.into_iter().map(|(id, (text, images))| (key(id), (Cell::Text(text), images)));
@@ -317,7 +317,7 @@ mod tests {
         batch.merge(&t, Change { gone: Some(key(1)), row: None }, 1);
         batch.merge(&t, upsert(1, &[1], &["x"]), 2);
         let (_, items) = batch.take();
-        assert!(matches!(items[0].state, State::Row { replace: true, .. }));
+        assert!(matches!(items[0].state, RowState::Row { replace: true, .. }));
         assert_eq!(items[0].images, [1, 2]);
     }
 
@@ -334,8 +334,8 @@ mod tests {
                 (
                     k,
                     match s {
-                        State::Gone => None,
-                        State::Row { cells, .. } => Some(cells[1].clone()),
+                        RowState::Gone => None,
+                        RowState::Row { cells, .. } => Some(cells[1].clone()),
                     },
                 )
             })
@@ -352,7 +352,7 @@ mod tests {
         batch.set_row(&t, k, &columns, cells);
         batch.set_gone(&t, key(1));
         let (_, items) = batch.take();
-        assert!(matches!(&items[0].state, State::Row { cells, .. } if cells[1] == Cell::Text("read".into())));
+        assert!(matches!(&items[0].state, RowState::Row { cells, .. } if cells[1] == Cell::Text("read".into())));
         assert!(items[0].images.is_empty());
     }
 }

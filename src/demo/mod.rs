@@ -16,7 +16,7 @@ use crate::postgres::{Client, PgUrl, Purpose, queue};
 use crate::replica::Replica;
 use crate::replica::target::Target;
 use crate::sync::Worker;
-use postgres::{Cluster, Options};
+use postgres::{Cluster, ClusterOptions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -90,8 +90,8 @@ fn say(line: &str) {
 }
 
 /// Nobody else on this machine can reach it.
-fn private() -> Options {
-    Options { socket_only: true, ..Options::default() }
+fn private() -> ClusterOptions {
+    ClusterOptions { socket_only: true, ..ClusterOptions::default() }
 }
 
 /// The sample shop, replicated.

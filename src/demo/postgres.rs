@@ -37,7 +37,7 @@ const GUARD: &str = r#"read -r word; [ "$word" = keep ] && exit 0
 
 /// What a cluster is made of.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct ClusterOptions {
     /// Where `initdb`, `pg_ctl` and `postgres` are; looked for when absent.
     pub bin_dir: Option<PathBuf>,
     /// Written to `postgresql.conf`, e.g. `("shared_preload_libraries", "pg_cron")`.
@@ -134,7 +134,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When binaries, user, directory or port are missing, or the server does not start.
-    pub fn start(options: Options) -> Result<Cluster, ClusterError> {
+    pub fn start(options: ClusterOptions) -> Result<Cluster, ClusterError> {
         let bin_dir = find_bin_dir(options.bin_dir.as_deref())?;
         let (directory, user) = make_directory(options.socket_only)?;
         let data = directory.path().join("data");
@@ -294,7 +294,7 @@ impl Cluster {
             what,
             output: text.trim().to_owned(),
             log: self.log(),
-            remedy: "mend what the last lines name (a missing library: install its package; \
+            remedy: "fix what the last lines name (a missing library: install its package; \
                    no space or memory: free some), then start again",
         })
     }

@@ -24,7 +24,7 @@ use std::time::Duration;
 /// When to come back after a passing failure, in seconds.
 const RETRY_AFTER: u16 = 5;
 
-/// When to come back after one that somebody has to mend, in seconds.
+/// When to come back after one that somebody has to fix, in seconds.
 const HALT_AFTER: u16 = 60;
 
 /// How long a caller waits: less than the whole request may take, so that the answer is ours.

@@ -72,7 +72,7 @@ fn source(registry: &mut Registry, status: &Status) {
         ("queue_lag_seconds", "Age of the oldest message", status.lag_seconds.unwrap_or_default()),
         ("dead_letters", "Dead letters that wait", status.dead as f64),
         ("batch_seq", "Batches acknowledged since the sides were paired", status.last_sync.seq as f64),
-        ("drift", "Things that are no longer as they were set up and that somebody has to mend", faults as f64),
+        ("drift", "Things that are no longer as they were set up and that somebody has to fix", faults as f64),
         ("tables_rebuilding", "Tables that are being rebuilt or wait for it", rebuilding as f64),
         ("tables_stuck", "Tables whose rebuild waits for somebody to act", stuck as f64),
         (
@@ -102,7 +102,7 @@ fn tables(registry: &mut Registry, status: &Status) {
         }
         family
     };
-    let resync = |of: fn(&crate::postgres::books::rebuilds::Report) -> Option<f64>| {
+    let resync = |of: fn(&crate::postgres::books::rebuilds::RebuildReport) -> Option<f64>| {
         move |t: &TableStatus| t.resync.as_ref().and_then(of)
     };
     let families = [

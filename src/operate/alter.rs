@@ -151,7 +151,7 @@ impl Change {
 
 /// Applies a plan: Postgres first, so that nothing is missed, then the replica. Running it again finishes
 /// what was cut short.
-pub async fn apply(sides: &Sides, plan: Plan) -> Result<Report> {
+pub async fn apply(sides: &Sides, plan: Plan) -> Result<AlterReport> {
     if let Some(refusal) = plan.refusal() {
         return Err(refusal);
     }
@@ -163,7 +163,7 @@ pub async fn apply(sides: &Sides, plan: Plan) -> Result<Report> {
         (Reach::Fresh, _) if sides.wanted.allow_drop => forget(sides).await?,
         _ => Vec::new(),
     };
-    Ok(Report { postgres, plan, changes })
+    Ok(AlterReport { postgres, plan, changes })
 }
 
 /// Alters the replica under the single flight and behind the fence. What was planned before the lock is
@@ -230,7 +230,7 @@ async fn forget(sides: &Sides) -> Result<Vec<Change>> {
 
 /// What was done.
 #[derive(Debug)]
-pub struct Report {
+pub struct AlterReport {
     /// In Postgres.
     pub postgres: SetupReport,
     plan: Plan,
@@ -278,7 +278,7 @@ impl Reach {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for AlterReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.postgres)?;
         if self.changes.is_empty() {

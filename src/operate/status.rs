@@ -47,7 +47,7 @@ pub struct Status {
     pub drift: Vec<Drift>,
     /// Whether `serve` refuses calls because a side is down; only it knows.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub circuit: Option<circuit::Report>,
+    pub circuit: Option<circuit::CircuitReport>,
 }
 
 /// The replica's side.
@@ -76,7 +76,7 @@ pub struct TableStatus {
     pub problem: Option<String>,
     /// How far its rebuild is or was.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub resync: Option<rebuilds::Report>,
+    pub resync: Option<rebuilds::RebuildReport>,
     /// Since when `verify` has compared every row of it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub verified: Option<comparisons::Coverage>,
@@ -101,7 +101,7 @@ async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
     let queue = worker.queue();
     progress::ensure(&client, queue).await?;
     let sources = catalog::read(&client, worker.schema(), queue).await?.tables;
-    let mut rebuilt: BTreeMap<String, rebuilds::Report> =
+    let mut rebuilt: BTreeMap<String, rebuilds::RebuildReport> =
         rebuilds::reports(&client, queue).await?.into_iter().map(|r| (r.name.clone(), r)).collect();
     let mut coverage: BTreeMap<String, comparisons::Coverage> =
         comparisons::coverage(&client, queue).await?.into_iter().map(|c| (c.name.clone(), c)).collect();

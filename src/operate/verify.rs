@@ -7,12 +7,12 @@ use crate::replica::Replica;
 use crate::replica::target::Target;
 use crate::sync::Worker;
 use crate::sync::compare::Comparison;
-use crate::sync::compare::report::{Counters, Options, Report};
+use crate::sync::compare::report::{Counters, VerifyOptions, VerifyReport};
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Compares until all is compared; the queue is drained on the way.
-pub async fn verify(worker: &Worker, options: Options, counters: Arc<Counters>) -> Result<Report> {
+pub async fn verify(worker: &Worker, options: VerifyOptions, counters: Arc<Counters>) -> Result<VerifyReport> {
     let target = match &options.target {
         None => None,
         Some(Target::File(path)) if !path.exists() => {

@@ -146,7 +146,7 @@ fn verdict(code: &str, words: &str) -> Verdict {
         "53100" => Verdict::side("its disk is full: make room; everything stays queued"),
         "53300" => Verdict::retry("raise max_connections or the role's limit, or use a pooler; it will be tried again"),
         "55000" => Verdict::side("name the primary in PGMQ_URL, and a database that takes connections"),
-        "XX001" | "XX002" => Verdict::halt("its data is damaged: see its log and mend it, nothing is lost"),
+        "XX001" | "XX002" => Verdict::halt("its data is damaged: see its log and repair it, nothing is lost"),
         "42501" if words.contains("for database") => Verdict::side("grant the worker's role CONNECT on the database"),
         "42501" => Verdict::halt(
             "grant the worker's role what it needs (see `pgflume setup --print`), \
@@ -199,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_sqlstate_has_its_class_and_mend() {
+    fn each_sqlstate_has_its_kind_and_remedy() {
         use ErrorKind::{Halt, Locked, Overtaken, Retry, Side};
         let cases = [
             ("28P01", "password authentication failed for user \"x\"", Side, "PGMQ_URL"),

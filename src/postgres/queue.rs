@@ -106,7 +106,7 @@ pub struct Take<'a> {
 
 /// What was taken.
 #[derive(Debug, Default)]
-pub struct Taking {
+pub struct TakenMessages {
     /// The messages, in any order.
     pub messages: Vec<Taken>,
     /// Whether more could be taken at this snapshot.
@@ -124,7 +124,7 @@ pub async fn take(
     queue: &QueueName,
     take: Take<'_>,
     mut read: impl FnMut(&Taken) + Send,
-) -> Result<Taking> {
+) -> Result<TakenMessages> {
     let paused = take.paused;
     let sql = take_sql(queue, &take);
     let parameters = [
@@ -139,7 +139,7 @@ pub async fn take(
     ];
     let parameters: [(&(dyn ToSql + Sync), Type); 8] = parameters;
     let mut rows = std::pin::pin!(client.query_typed_raw(&sql, parameters).await?);
-    let mut taking = Taking::default();
+    let mut taking = TakenMessages::default();
     while let Some(row) = rows.try_next().await? {
         let message = match take.as_bytes {
             true => Taken::of(row.try_get(0)?, row.try_get(1)?),

@@ -1,7 +1,7 @@
 //! What turns the replica's tables into those of `schema.json`. Takes what is there, gives SQL, each change
 //! with words for people; runs nothing.
 
-use super::inventory::{Found, Gap, Inventory, Made};
+use super::inventory::{Gap, Inventory, Made, ReplicaColumn};
 use crate::core::schema::{Column, Schema, Table, ddl, quote, quoted_list};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -145,19 +145,19 @@ impl Planner<'_> {
         self.obsolete().into_iter().map(drop).collect()
     }
 
-    fn is_retired(&self, column: &Found) -> bool {
+    fn is_retired(&self, column: &ReplicaColumn) -> bool {
         let name = column.name.to_lowercase();
         let is_named = self.table.columns.iter().any(|c| c.name.to_lowercase() == name);
         let retired = self.retired.columns.get(&self.table.name);
         !is_named && retired.is_some_and(|names| names.iter().any(|n| n.to_lowercase() == name))
     }
 
-    fn columns(&self) -> &[Found] {
+    fn columns(&self) -> &[ReplicaColumn] {
         self.there.tables.get(&self.table.name.to_lowercase()).map_or(&[], Vec::as_slice)
     }
 
     fn drops(&self) -> Vec<Change> {
-        let drop = |column: &Found| Change {
+        let drop = |column: &ReplicaColumn| Change {
             is_drop: true,
             ..self.change(
                 format!("drop the column {:?}", column.name),
@@ -180,7 +180,7 @@ impl Planner<'_> {
             || old_key.any(|c| self.is_retired(c) || gaps.contains(&Gap::Unique) && c.not_null && !self.is_in_key(c))
     }
 
-    fn is_in_key(&self, column: &Found) -> bool {
+    fn is_in_key(&self, column: &ReplicaColumn) -> bool {
         self.table.key_columns().any(|c| c.name.to_lowercase() == column.name.to_lowercase())
     }
 
@@ -222,7 +222,7 @@ impl Planner<'_> {
         Change { is_drop, needs_copy: true, ..self.change(what, statements) }
     }
 
-    fn is_named(&self, column: &Found) -> bool {
+    fn is_named(&self, column: &ReplicaColumn) -> bool {
         self.table.columns.iter().any(|c| c.name.to_lowercase() == column.name.to_lowercase())
     }
 

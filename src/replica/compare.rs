@@ -5,7 +5,7 @@
 use super::arrays::{arrays, is_large, row_slots};
 use super::store::Statement;
 use super::{Replica, statements};
-use crate::core::batch::{Item, State};
+use crate::core::batch::{Item, RowState};
 use crate::core::error::{Error, Result};
 use crate::core::position::Head;
 use crate::core::schema::{Table, ddl, quote};
@@ -106,7 +106,7 @@ impl Replica {
 
     /// The columns (positions) in which the row under the key of `item` differs from it.
     pub async fn differing(&self, table: &Table, item: &Item) -> Result<Vec<usize>> {
-        let State::Row { cells, .. } = &item.state else { return Ok(Vec::new()) };
+        let RowState::Row { cells, .. } = &item.state else { return Ok(Vec::new()) };
         let kinds: Vec<_> = table.columns.iter().map(|c| c.kind).collect();
         let sql = format!(
             "{} {}",
@@ -132,8 +132,8 @@ impl Replica {
 fn statements_of(table: &Table, items: &[Item]) -> Vec<(Vec<usize>, Statement)> {
     let kinds: Vec<_> = table.columns.iter().map(|c| c.kind).collect();
     let rows = items.iter().enumerate().filter_map(|(i, item)| match &item.state {
-        State::Row { cells, .. } => Some((i, cells.as_slice())),
-        State::Gone => None,
+        RowState::Row { cells, .. } => Some((i, cells.as_slice())),
+        RowState::Gone => None,
     });
     let (large, small): (Vec<_>, Vec<_>) = rows.partition(|(_, row)| is_large(row));
     let differences = statements::differences(table);
@@ -153,8 +153,8 @@ fn statements_of(table: &Table, items: &[Item]) -> Vec<(Vec<usize>, Statement)> 
 /// The statement that compares one row, whose values are parameters.
 fn single(table: &Table, item: &Item) -> Statement {
     let cells: &[Cell] = match &item.state {
-        State::Row { cells, .. } => cells,
-        State::Gone => &[],
+        RowState::Row { cells, .. } => cells,
+        RowState::Gone => &[],
     };
     let kinds: Vec<_> = table.columns.iter().map(|c| c.kind).collect();
     let expected = statements::expected_slots(table, cells.iter().any(statements::is_far));

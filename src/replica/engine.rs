@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn each_result_code_has_its_class_and_mend() {
+    fn each_result_code_has_its_kind_and_remedy() {
         use ErrorKind::{Retry, Row, Schema, Side};
         let cases = [
             (5, Retry, "tried again"),

@@ -27,7 +27,7 @@ pub enum When {
 
 /// One step of a batch.
 #[derive(Debug, Clone)]
-pub struct Step {
+pub struct BatchStep {
     /// Its condition.
     pub when: When,
     /// Its SQL.
@@ -57,7 +57,7 @@ impl Encoding {
     }
 
     /// The body of a request that runs `steps` as one batch on a fresh stream and closes it.
-    pub fn encode(self, steps: Vec<Step>) -> Vec<u8> {
+    pub fn encode(self, steps: Vec<BatchStep>) -> Vec<u8> {
         match self {
             Self::Protobuf => protobuf_request(steps).encode_to_vec(),
             Self::Json => json_request(&steps).to_string().into_bytes(),
@@ -105,11 +105,11 @@ struct BatchRequest {
 #[derive(Clone, PartialEq, Message)]
 struct BatchSteps {
     #[prost(message, repeated, tag = "1")]
-    steps: Vec<BatchStep>,
+    steps: Vec<StepMessage>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct BatchStep {
+struct StepMessage {
     #[prost(message, optional, tag = "1")]
     condition: Option<Condition>,
     #[prost(message, optional, tag = "2")]
@@ -142,12 +142,12 @@ struct Stmt {
 
 #[derive(Clone, PartialEq, Message)]
 struct Value {
-    #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5")]
-    value: Option<Kind>,
+    #[prost(oneof = "ValueKind", tags = "1, 2, 3, 4, 5")]
+    value: Option<ValueKind>,
 }
 
 #[derive(Clone, PartialEq, Oneof)]
-enum Kind {
+enum ValueKind {
     #[prost(message, tag = "1")]
     Null(Empty),
     #[prost(sint64, tag = "2")]
@@ -160,7 +160,7 @@ enum Kind {
     Blob(Vec<u8>),
 }
 
-fn protobuf_request(steps: Vec<Step>) -> PipelineRequest {
+fn protobuf_request(steps: Vec<BatchStep>) -> PipelineRequest {
     let condition = |when| match when {
         When::Always => None,
         When::Ok(step) => Some(Condition { cond: Some(Cond::StepOk(step)) }),
@@ -169,7 +169,7 @@ fn protobuf_request(steps: Vec<Step>) -> PipelineRequest {
             Some(Condition { cond: Some(Cond::Not(Box::new(ok))) })
         }
     };
-    let steps = steps.into_iter().map(|step| BatchStep {
+    let steps = steps.into_iter().map(|step| StepMessage {
         condition: condition(step.when),
         stmt: Some(Stmt {
             sql: Some(step.sql),
@@ -185,20 +185,20 @@ fn protobuf_request(steps: Vec<Step>) -> PipelineRequest {
 fn to_protobuf(cell: Cell) -> Value {
     Value {
         value: Some(match cell {
-            Cell::Null => Kind::Null(Empty {}),
-            Cell::Integer(i) => Kind::Integer(i),
-            Cell::Real(r) => Kind::Float(r),
-            Cell::Text(text) => Kind::Text(text),
-            Cell::Blob(bytes) => Kind::Blob(bytes),
+            Cell::Null => ValueKind::Null(Empty {}),
+            Cell::Integer(i) => ValueKind::Integer(i),
+            Cell::Real(r) => ValueKind::Float(r),
+            Cell::Text(text) => ValueKind::Text(text),
+            Cell::Blob(bytes) => ValueKind::Blob(bytes),
             Cell::Lent(lent) => match lent.text() {
-                Some(text) => Kind::Text(text.to_owned()),
-                None => Kind::Blob(lent.bytes().to_vec()),
+                Some(text) => ValueKind::Text(text.to_owned()),
+                None => ValueKind::Blob(lent.bytes().to_vec()),
             },
         }),
     }
 }
 
-fn json_request(steps: &[Step]) -> Json {
+fn json_request(steps: &[BatchStep]) -> Json {
     let steps: Vec<Json> = steps
         .iter()
         .map(|step| {

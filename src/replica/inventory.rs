@@ -22,7 +22,7 @@ pub(super) const SELECT: &str = "SELECT m.type, m.name, m.tbl_name, iif(m.type =
 #[derive(Debug, Clone, Default)]
 pub struct Inventory {
     /// The tables.
-    pub tables: BTreeMap<String, Vec<Found>>,
+    pub tables: BTreeMap<String, Vec<ReplicaColumn>>,
     /// The indexes that have a name of their own.
     pub indexes: BTreeMap<String, Made>,
     /// The triggers.
@@ -37,7 +37,7 @@ pub struct Inventory {
 
 /// A column as the database has it.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub struct ReplicaColumn {
     /// Its name as it was written.
     pub name: String,
     /// Whether it is part of the primary key.
@@ -86,7 +86,8 @@ impl Inventory {
                 of_table.entry(name.to_lowercase()).or_default().add(sql, column, number, text, flag);
             } else if let (Cell::Text(column), Cell::Integer(pk), Cell::Text(declared)) = (column, number, text) {
                 let not_null = *flag == Cell::Integer(1);
-                let found = Found { name: column.clone(), in_key: *pk > 0, declared: declared.clone(), not_null };
+                let found =
+                    ReplicaColumn { name: column.clone(), in_key: *pk > 0, declared: declared.clone(), not_null };
                 there.tables.entry(name.to_lowercase()).or_default().push(found);
                 if *sql == Cell::Integer(1) {
                     there.collated.insert(name.to_lowercase());
@@ -125,7 +126,7 @@ impl Inventory {
     }
 
     /// A column, whatever the case of its name.
-    pub fn column(&self, table: &str, column: &str) -> Option<&Found> {
+    pub fn column(&self, table: &str, column: &str) -> Option<&ReplicaColumn> {
         let columns = self.tables.get(&table.to_lowercase())?;
         columns.iter().find(|c| c.name.to_lowercase() == column.to_lowercase())
     }

@@ -203,7 +203,7 @@ mod tests {
     use reqwest::header::HeaderValue;
 
     #[test]
-    fn each_status_has_its_class_and_mend() {
+    fn each_status_has_its_kind_and_remedy() {
         use ErrorKind::{Overload, Retry, Side, TooLarge, Unknown};
         let cases = [
             (401, Side, "LIBSQL_AUTH_TOKEN"),
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn each_code_has_its_class_and_mend() {
+    fn each_code_has_its_kind_and_remedy() {
         use ErrorKind::{Overload, Retry, Row, Schema, Side, Unknown};
         let cases = [
             ("SQLITE_BUSY", "database is locked", Retry, "tried again"),

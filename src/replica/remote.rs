@@ -2,7 +2,7 @@
 //! steps run only while the one before succeeded. Rows travel as JSON arrays that `json_each` unpacks.
 
 use super::arrays::{arrays, is_large, row_slots};
-use super::hrana::{Encoding, Garbled, Outcome, Step, When};
+use super::hrana::{BatchStep, Encoding, Garbled, Outcome, When};
 use super::refusal::{busy, cause, classify, not_answered, not_sent, refused, unknown};
 use super::statements;
 use super::store::{Encoded, Rows, Statement, Store, Work};
@@ -115,7 +115,7 @@ impl Remote {
     }
 
     /// Sends one batch in a transaction: `steps` between BEGIN IMMEDIATE and COMMIT.
-    async fn transact(&self, steps: Vec<Step>, patience: Duration) -> Result<Outcome> {
+    async fn transact(&self, steps: Vec<BatchStep>, patience: Duration) -> Result<Outcome> {
         let steps = in_transaction(steps);
         let commit = steps.len() as u32 - 2;
         let outcome = self.send(steps, patience).await?;
@@ -126,7 +126,7 @@ impl Remote {
     }
 
     /// Sends one batch; the first step that failed is the error.
-    async fn send(&self, steps: Vec<Step>, patience: Duration) -> Result<Outcome> {
+    async fn send(&self, steps: Vec<BatchStep>, patience: Duration) -> Result<Outcome> {
         let endpoint = self.endpoint().await?;
         let body = endpoint.encoding.encode(steps);
         let request = self.authorized(self.client.post(&endpoint.url));
@@ -153,13 +153,13 @@ impl Remote {
 impl Store for Remote {
     /// In a write transaction, because a read may be answered by a replica that is behind.
     async fn query(&self, statement: Statement) -> Result<Rows> {
-        let step = Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: true };
+        let step = BatchStep { when: When::Always, sql: statement.sql, args: statement.args, want_rows: true };
         Ok(self.transact(vec![step], REQUEST_TIMEOUT).await?.results.remove(&1).unwrap_or_default())
     }
 
     /// As a batch of one statement: only so may a read replica answer by itself.
     async fn read(&self, statement: Statement) -> Result<Rows> {
-        let step = Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: true };
+        let step = BatchStep { when: When::Always, sql: statement.sql, args: statement.args, want_rows: true };
         Ok(self.send(vec![step], REQUEST_TIMEOUT).await?.results.remove(&0).unwrap_or_default())
     }
 
@@ -176,8 +176,8 @@ impl Store for Remote {
 }
 
 /// BEGIN, the steps, COMMIT, and ROLLBACK unless that succeeded; each only if the one before did.
-fn in_transaction(mut steps: Vec<Step>) -> Vec<Step> {
-    let plain = |when, sql: &str| Step { when, sql: sql.to_owned(), args: Vec::new(), want_rows: false };
+fn in_transaction(mut steps: Vec<BatchStep>) -> Vec<BatchStep> {
+    let plain = |when, sql: &str| BatchStep { when, sql: sql.to_owned(), args: Vec::new(), want_rows: false };
     steps.insert(0, plain(When::Always, "BEGIN IMMEDIATE"));
     for (before, step) in (0..).zip(&mut steps[1..]) {
         step.when = When::Ok(before);
@@ -193,8 +193,8 @@ pub fn body(work: &Work, encoding: Encoding) -> Vec<u8> {
     encoding.encode(in_transaction(steps(work)))
 }
 
-fn steps(work: &Work) -> Vec<Step> {
-    let mut steps: Vec<Step> = work.before.iter().cloned().map(step).collect();
+fn steps(work: &Work) -> Vec<BatchStep> {
+    let mut steps: Vec<BatchStep> = work.before.iter().cloned().map(step).collect();
     steps.extend(work.emptied.iter().map(|table| step(statements::empty(table).into())));
     if work.range.len() == work.items.len() && !work.encoded.is_empty() {
         steps.extend(work.encoded.iter().cloned());
@@ -205,7 +205,7 @@ fn steps(work: &Work) -> Vec<Step> {
     steps
 }
 
-fn item_steps(items: &[Item]) -> Vec<Step> {
+fn item_steps(items: &[Item]) -> Vec<BatchStep> {
     let mut steps = Vec::new();
     for group in statements::deletes(items) {
         let kinds: Vec<_> = group.table.key_columns().map(|c| c.kind).collect();
@@ -225,12 +225,12 @@ fn item_steps(items: &[Item]) -> Vec<Step> {
     steps
 }
 
-fn step(statement: Statement) -> Step {
-    Step { when: When::Always, sql: statement.sql, args: statement.args, want_rows: false }
+fn step(statement: Statement) -> BatchStep {
+    BatchStep { when: When::Always, sql: statement.sql, args: statement.args, want_rows: false }
 }
 
 /// Rows in arrays; a row too large for one goes alone, its values as parameters.
-fn upsert_steps(table: &Table, columns: &ColumnSet, rows: &[&[Cell]], steps: &mut Vec<Step>) {
+fn upsert_steps(table: &Table, columns: &ColumnSet, rows: &[&[Cell]], steps: &mut Vec<BatchStep>) {
     let kinds: Vec<_> = columns.iter().map(|&i| table.columns[i].kind).collect();
     let (large, rows): (Vec<&[Cell]>, Vec<&[Cell]>) = rows.iter().partition(|row| is_large(row));
     for array in arrays(&kinds, &rows) {

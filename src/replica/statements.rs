@@ -1,7 +1,7 @@
 //! The SQL that writes a batch. Never `INSERT OR REPLACE`: it resets columns that it does not list and
 //! deletes rows that collide on other indexes. Pure: takes items, gives texts.
 
-use crate::core::batch::{ColumnSet, Item, State};
+use crate::core::batch::{ColumnSet, Item, RowState};
 use crate::core::schema::{ColumnType, Table, ddl, quote, quoted_list};
 use crate::core::value::Cell;
 use std::borrow::Cow;
@@ -32,7 +32,7 @@ pub struct Deletes<'a> {
 /// The deletes of `items`, one group a table: gone rows, and rows that start anew.
 pub fn deletes(items: &[Item]) -> Vec<Deletes<'_>> {
     let mut groups: Vec<Deletes<'_>> = Vec::new();
-    for item in items.iter().filter(|i| !matches!(i.state, State::Row { replace: false, .. })) {
+    for item in items.iter().filter(|i| !matches!(i.state, RowState::Row { replace: false, .. })) {
         match groups.last_mut() {
             Some(group) if group.table.name == item.table.name => group.keys.push(&item.key),
             _ => groups.push(Deletes { table: &item.table, keys: vec![&item.key] }),
@@ -45,7 +45,7 @@ pub fn deletes(items: &[Item]) -> Vec<Deletes<'_>> {
 pub fn upserts(items: &[Item]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for item in items {
-        let State::Row { columns, cells, .. } = &item.state else {
+        let RowState::Row { columns, cells, .. } = &item.state else {
             continue;
         };
         match groups.last_mut() {

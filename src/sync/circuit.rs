@@ -28,12 +28,12 @@ const TRIAL: Duration = Duration::from_secs(1);
 /// Refuses calls while a side is down.
 #[derive(Debug, Default)]
 pub struct Circuit {
-    state: Mutex<State>,
+    state: Mutex<CircuitState>,
     chance: Chance,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct CircuitState {
     /// Failed drains in a row.
     failures: u32,
     /// Those at the end of them of class `Halt`.
@@ -54,7 +54,7 @@ struct Open {
 
 /// How the circuit stands; the fields but the first are there unless it is closed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct CircuitReport {
     /// `closed`, `open`, or `half-open` when the rest is over and nothing has succeeded yet.
     pub state: &'static str,
     /// Since when it is not closed.
@@ -68,7 +68,7 @@ pub struct Report {
     pub reason: Option<String>,
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for CircuitReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.state)?;
         if let (Some(since), Some(seconds), Some(reason)) = (&self.since, self.next_try_seconds, &self.reason) {
@@ -78,7 +78,7 @@ impl fmt::Display for Report {
     }
 }
 
-impl Report {
+impl CircuitReport {
     /// Whether calls are refused.
     pub fn is_open(&self) -> bool {
         self.state == "open"
@@ -127,7 +127,7 @@ impl Circuit {
         if state.open.is_some() {
             tracing::info!(circuit = "closed", "both sides answer again");
         }
-        *state = State::default();
+        *state = CircuitState::default();
     }
 
     /// A drain failed.
@@ -155,13 +155,13 @@ impl Circuit {
     }
 
     /// How it stands.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> CircuitReport {
         let state = self.state();
         let Some(open) = &state.open else {
-            return Report { state: "closed", since: None, next_try_seconds: None, reason: None };
+            return CircuitReport { state: "closed", since: None, next_try_seconds: None, reason: None };
         };
         let left = open.until.saturating_duration_since(Instant::now());
-        Report {
+        CircuitReport {
             state: if left.is_zero() { "half-open" } else { "open" },
             since: Some(humantime::format_rfc3339_seconds(open.since).to_string()),
             next_try_seconds: Some(left.as_secs_f64()),
@@ -169,12 +169,12 @@ impl Circuit {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, CircuitState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl CircuitState {
     /// Opens, or rests once more.
     fn rest(&mut self, error: &Error, fraction: f64) {
         let rests = self.open.as_ref().map_or(0, |open| open.rests) + 1;

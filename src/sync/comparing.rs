@@ -1,7 +1,7 @@
 //! The drain of a comparison: it goes on until every table is compared, and makes way for others between its steps.
 
 use super::compare::Comparison;
-use super::compare::report::Report;
+use super::compare::report::VerifyReport;
 use super::drained::Drained;
 use super::patience::wait_after;
 use super::session::Session;
@@ -15,7 +15,7 @@ const COMPARE_ATTEMPTS: u32 = 12;
 
 impl Worker {
     /// Drains and compares until all is compared; other drains are waited for.
-    pub async fn verify(&self, mut comparison: Comparison, budget: Duration) -> Result<Report> {
+    pub async fn verify(&self, mut comparison: Comparison, budget: Duration) -> Result<VerifyReport> {
         let turn = self.gate.enter();
         if turn.is_none() {
             return Err(Error::retry("a drain is running in this process; try again when it has ended"));

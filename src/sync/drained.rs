@@ -57,7 +57,7 @@ pub struct Drained {
     pub paused: BTreeSet<String>,
     /// Tables that are still to be rebuilt.
     pub rebuilding: u64,
-    /// Those of them that somebody has to mend first.
+    /// Those of them that somebody has to fix first.
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     pub stuck: BTreeSet<String>,
     /// Duration in milliseconds.

@@ -24,7 +24,7 @@ impl<'a> Session<'a> {
     /// Connects to both sides and creates what is missing on either. All of it has a limit but the making of tables
     /// and indexes, which takes as long as they are large.
     pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
-        let Found { link, known, replica, address, there } = answered(find(worker)).await?;
+        let BothSides { link, known, replica, address, there } = answered(find(worker)).await?;
         let Known { fingerprint, schema, sources, definition_version } = known;
         complete(link.as_ref(), &replica, &there, &schema).await?;
         let is_keyed = keys::complete(link.as_ref(), &replica, &there, (&schema, &sources)).await?;
@@ -70,7 +70,7 @@ impl<'a> Session<'a> {
 }
 
 /// Both sides, as a drain finds them.
-struct Found {
+struct BothSides {
     link: Box<dyn Link>,
     known: Known,
     replica: Replica,
@@ -78,7 +78,7 @@ struct Found {
     there: Inventory,
 }
 
-async fn find(worker: &Worker) -> Result<Found> {
+async fn find(worker: &Worker) -> Result<BothSides> {
     let link = worker.source.connect(Purpose::Step).await?;
     link.ensure().await?;
     let known = link.known().await?;
@@ -92,7 +92,7 @@ async fn find(worker: &Worker) -> Result<Found> {
     pairing::look(&link.look().await?, &address, Some((&replica, &there))).await?;
     foreign::refuse(worker, &replica, &there, &known.schema).await?;
     schedule_lost(link.as_ref(), &there.lost_tables(&known.schema), &known.sources).await?;
-    Ok(Found { link, known, replica, address, there })
+    Ok(BothSides { link, known, replica, address, there })
 }
 
 /// Makes what the replica lacks, under the single flight: an index of a large table takes long, and a server takes a

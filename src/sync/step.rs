@@ -15,7 +15,7 @@ use crate::postgres::books::dead_letters::{DeadLetter, Superseded};
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::catalog::SourceTable;
 use crate::sync::apply::writer::{Applied, Writer};
-use crate::sync::take::reader::{Ended, Reader, Taking};
+use crate::sync::take::reader::{Ended, Reader, ReaderReport};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -237,7 +237,7 @@ impl Session<'_> {
         &mut self,
         comparison: Option<&mut Comparison>,
         snapshot: &Snapshot,
-        read: &Taking,
+        read: &ReaderReport,
         applied: Applied,
     ) -> Result<Finished> {
         let is_drained = read.has_taken_all || !Rule::CompareWhenDrained.holds();
@@ -268,14 +268,14 @@ impl Session<'_> {
     }
 
     /// Whether no table is under way that can be rebuilt: only then is it worth comparing.
-    fn is_rebuilt(&self, read: &Taking) -> bool {
+    fn is_rebuilt(&self, read: &ReaderReport) -> bool {
         let is_done = |name: &str| read.rebuilt.iter().any(|r| r.name == name && !r.is_under_way());
         self.pending.iter().all(|r| self.tables.is_stuck(&r.name) || !r.is_under_way() || is_done(&r.name))
             && read.swept.is_empty()
     }
 
     /// Reads and applies side by side.
-    async fn run(&self, snapshot: &Snapshot, head: Head, deadline: Instant) -> Result<(Taking, Applied)> {
+    async fn run(&self, snapshot: &Snapshot, head: Head, deadline: Instant) -> Result<(ReaderReport, Applied)> {
         let is_right = Rule::AcknowledgeLast.holds();
         let (sender, receiver) = mpsc::channel(if is_right { READ_AHEAD } else { 1 << 16 });
         let reader = Reader::new(self, snapshot, sender, deadline);
@@ -303,15 +303,15 @@ impl Session<'_> {
     async fn acknowledge(
         &mut self,
         snapshot: &Snapshot,
-        read: Taking,
+        read: ReaderReport,
         applied: Applied,
         dead: usize,
         done: &mut Drained,
     ) -> Result<()> {
         self.supersede(&applied.superseded).await?;
         self.link.dead_letter(&applied.dead, &self.dead_letters).await?;
-        for resync in &read.rebuilt {
-            self.link.record_rebuild(resync).await?;
+        for rebuild in &read.rebuilt {
+            self.link.record_rebuild(rebuild).await?;
         }
         for name in &read.swept {
             self.link.schedule_sweep(name).await?;
@@ -357,9 +357,9 @@ impl Session<'_> {
     /// added.
     async fn prepare_to_rebuild(&mut self) -> Result<bool> {
         let mut is_new = false;
-        for resync in self.pending.clone() {
-            let name = resync.name.clone();
-            if !resync.is_under_way() {
+        for rebuild in self.pending.clone() {
+            let name = rebuild.name.clone();
+            if !rebuild.is_under_way() {
                 self.tables.stick(&name);
                 continue;
             }

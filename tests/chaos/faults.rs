@@ -126,7 +126,7 @@ impl Faults {
         self.stage.proxy.iter().for_each(|proxy| proxy.set_rate(0));
         while self.background.join_next().await.is_some() {}
         while self.commands.join_next().await.is_some() {}
-        self.mend().await
+        self.cure().await
     }
 
     fn change_weather(&mut self) {
@@ -159,7 +159,7 @@ impl Faults {
             Kind::Nuke => self.nuke(worker),
             Kind::FallBack => self.fall_back().await?,
             Kind::Purge => self.purge().await,
-            Kind::Poison if self.is_poisoned => drop(self.mend().await),
+            Kind::Poison if self.is_poisoned => drop(self.cure().await),
             Kind::Poison => self.poison().await,
         }
         Ok(())
@@ -299,7 +299,7 @@ impl Faults {
         }
     }
 
-    /// Rows that the replica rejects, until they are mended.
+    /// Rows that the replica rejects, until they are set right.
     async fn poison(&mut self) {
         let Ok(store) = self.stage.replica().await else { return };
         if store.write(Work { before: vec![REJECTION.to_owned().into()], ..Work::default() }).await.is_err() {
@@ -316,10 +316,10 @@ impl Faults {
     }
 
     /// Sets the poisoned rows right, and so marks them again.
-    async fn mend(&mut self) -> Result<(), Failure> {
+    async fn cure(&mut self) -> Result<(), Failure> {
         let sql = format!(
             "delete from public.accounts where id {POISONED} and id % 3 = 0;
-             update public.accounts set owner = 'mended' where id {POISONED}"
+             update public.accounts set owner = 'cured' where id {POISONED}"
         );
         self.stage.connect().await?.batch_execute(&sql).await?;
         self.is_poisoned = false;

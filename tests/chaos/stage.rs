@@ -7,7 +7,7 @@ use crate::report::Tally;
 use crate::workers::{Binary, Workers, replica_file};
 use pgflume::core::queue_name::DEFAULT_QUEUE;
 use pgflume::core::secret::Secret;
-use pgflume::demo::postgres::{Cluster, Options};
+use pgflume::demo::postgres::{Cluster, ClusterOptions};
 use pgflume::postgres::PgUrl;
 use pgflume::replica::Store;
 use pgflume::replica::local::Local;
@@ -179,7 +179,7 @@ pub fn queue_table() -> String {
 }
 
 /// fsync is on, as it is by default. What is committed asynchronously stays long enough in memory to be lost.
-fn options() -> Options {
+fn options() -> ClusterOptions {
     let settings = [
         ("wal_writer_delay", "10s"),
         ("wal_writer_flush_after", "1GB"),
@@ -190,5 +190,5 @@ fn options() -> Options {
         ("recovery_init_sync_method", "syncfs"),
     ];
     let settings = settings.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-    Options { settings, ..Options::default() }
+    ClusterOptions { settings, ..ClusterOptions::default() }
 }

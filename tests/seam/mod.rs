@@ -19,7 +19,7 @@ use pgflume::core::schema::Schema;
 use pgflume::postgres::books::progress::Snapshot;
 use pgflume::postgres::catalog::SourceTable;
 use pgflume::postgres::link::{Begun, Known, Link};
-use pgflume::postgres::queue::{Paused, Take, Taking};
+use pgflume::postgres::queue::{Paused, Take, TakenMessages};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -227,11 +227,15 @@ impl Worker {
         head
     }
 
-    async fn take(&self) -> Taking {
+    async fn take(&self) -> TakenMessages {
         self.take_as(&Paused::default(), |take| take).await.unwrap()
     }
 
-    async fn take_as<'a>(&self, paused: &'a Paused<'a>, change: impl FnOnce(Take<'a>) -> Take<'a>) -> Result<Taking> {
+    async fn take_as<'a>(
+        &self,
+        paused: &'a Paused<'a>,
+        change: impl FnOnce(Take<'a>) -> Take<'a>,
+    ) -> Result<TakenMessages> {
         let take = Take {
             after: i64::MIN,
             paused,
@@ -266,7 +270,7 @@ fn head(seq: i64) -> Head {
     Head { epoch: "e".into(), seq, token: format!("token {seq}") }
 }
 
-fn ids(taking: &Taking) -> Vec<i64> {
+fn ids(taking: &TakenMessages) -> Vec<i64> {
     let mut ids: Vec<i64> = taking.messages.iter().map(|message| message.msg_id).collect();
     ids.sort_unstable();
     ids

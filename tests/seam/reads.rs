@@ -7,7 +7,7 @@ use pgflume::core::message::MarkedKey;
 use pgflume::core::value::Cell;
 use pgflume::postgres::catalog::SourceTable;
 use pgflume::postgres::link::Savepoint;
-use pgflume::postgres::rows::{Found, Unfit};
+use pgflume::postgres::rows::{MarkedRow, Unfit};
 use std::time::Duration;
 
 fn texts(keys: &[i64]) -> Vec<MarkedKey> {
@@ -15,8 +15,8 @@ fn texts(keys: &[i64]) -> Vec<MarkedKey> {
 }
 
 /// What is under keys, in their order.
-async fn read(worker: &Worker, source: &SourceTable, keys: &[MarkedKey], may_span: bool) -> Result<Vec<Found>> {
-    let mut found: Vec<Found> = worker.link.read(source, keys, may_span).await?.try_collect().await?;
+async fn read(worker: &Worker, source: &SourceTable, keys: &[MarkedKey], may_span: bool) -> Result<Vec<MarkedRow>> {
+    let mut found: Vec<MarkedRow> = worker.link.read(source, keys, may_span).await?.try_collect().await?;
     found.sort_unstable_by_key(|found| found.position);
     assert!(found.iter().map(|found| found.position).eq(0..keys.len()), "one for each key");
     Ok(found)
@@ -24,7 +24,7 @@ async fn read(worker: &Worker, source: &SourceTable, keys: &[MarkedKey], may_spa
 
 pub async fn values(worker: &Worker, keys: &[i64]) -> Vec<Option<String>> {
     let found = read(worker, worker.t(), &texts(keys), false).await.unwrap();
-    let value = |found: Found| Some(found.cells?.unwrap()[1].as_text().unwrap().to_owned());
+    let value = |found: MarkedRow| Some(found.cells?.unwrap()[1].as_text().unwrap().to_owned());
     found.into_iter().map(value).collect()
 }
 
@@ -129,7 +129,7 @@ pub async fn a_span_meets_what_nobody_asked_for(bench: &impl Bench) {
         bench.put_odd(id, Odd::Fits).await;
     }
     let close: Vec<i64> = (1..40).filter(|id| *id != 10).collect();
-    let there = |found: Vec<Found>| found.iter().filter(|found| found.cells.is_some()).count();
+    let there = |found: Vec<MarkedRow>| found.iter().filter(|found| found.cells.is_some()).count();
     worker.step().await;
     assert_eq!(there(read(&worker, worker.w(), &texts(&close), true).await.unwrap()), 3);
     worker.link.rollback().await.unwrap();

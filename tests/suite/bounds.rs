@@ -10,7 +10,7 @@ use pgflume::config::Config;
 use pgflume::operate::verify::verify;
 use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
-use pgflume::sync::compare::report::Options;
+use pgflume::sync::compare::report::VerifyOptions;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,7 +64,8 @@ async fn a_row_that_is_too_large_becomes_a_letter_before_it_is_fetched() {
         assert_eq!(rig.rows(small).await, ["202"]);
         assert_eq!(rig.db.dead().await.len(), 7, "told once");
         let tables = names.map(str::to_owned).to_vec();
-        let report = verify(&bounded(&rig), Options { tables, ..Options::default() }, Arc::default()).await.unwrap();
+        let report =
+            verify(&bounded(&rig), VerifyOptions { tables, ..VerifyOptions::default() }, Arc::default()).await.unwrap();
         assert!(report.is_equal() && report.tables["t"].dead == 5, "{report:?}");
         // A worker with another limit delivers them.
         pgflume::operate::dead::retry(&rig.worker, &pgflume::postgres::books::dead_letters::Choice::default())
@@ -239,7 +240,7 @@ async fn large_values_of_each_kind_arrive_whole_and_one_wrong_byte_is_found() {
         rig.drain().await;
         // In the database: not every server gives so large an answer.
         let verify = async |repair| {
-            let options = Options { tables: vec!["t".into()], repair, ..Options::default() };
+            let options = VerifyOptions { tables: vec!["t".into()], repair, ..VerifyOptions::default() };
             verify(&rig.worker, options, Arc::default()).await.unwrap().tables.remove("t").unwrap()
         };
         assert_eq!(verify(false).await.differences(), 0, "{path:?}");

@@ -98,7 +98,7 @@ async fn resync_and_verify_tell_by_exit_code_and_words_what_they_found() {
     crate::snapshot::write_by_hand(&rig, "UPDATE t SET v = 'y' WHERE id = 7").await;
     expect(&["verify"], 3, "[\"7\"]: Different in v");
     expect(&["verify", "--json"], 3, "\"different\": 1");
-    expect(&["verify", "--repair"], 0, "1 of them mended");
+    expect(&["verify", "--repair"], 0, "1 of them repaired");
     expect(&["verify", "--sample", "0"], 2, "a share is more than 0%");
     expect(&["verify", "--sample", "5%"], 0, "t: equal");
     expect(&["verify", "--repair", "--target", "other.db"], 2, "cannot be used with");

@@ -4,11 +4,11 @@
 use crate::support::{Db, Home, PATHS, Path, Rig, SECRET, Server, config, schema};
 use pgflume::core::error::Error;
 use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
-use pgflume::operate::alter::{self, Report, Sides};
+use pgflume::operate::alter::{self, AlterReport, Sides};
 use pgflume::operate::status;
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{self, SetupOptions};
-use pgflume::postgres::drift::{Drift, Kind};
+use pgflume::postgres::drift::{Drift, DriftKind};
 use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use std::process::Command;
@@ -32,12 +32,12 @@ fn sides(rig: &Rig, json: &str, allow_drop: bool) -> Sides {
     }
 }
 
-async fn setup_with(sides: &Sides) -> Result<Report, Error> {
+async fn setup_with(sides: &Sides) -> Result<AlterReport, Error> {
     let plan = alter::plan(sides).await?;
     alter::apply(sides, plan).await
 }
 
-async fn setup(rig: &Rig, json: &str) -> Result<Report, Error> {
+async fn setup(rig: &Rig, json: &str) -> Result<AlterReport, Error> {
     setup_with(&sides(rig, json, false)).await
 }
 
@@ -84,12 +84,12 @@ async fn nothing_has_drifted_after_a_set_up_and_without_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_change_of_the_source_is_named_with_its_mend() {
+async fn each_change_of_the_source_is_named_with_its_remedy() {
     let rig = rig(Path::File, TABLE, SIZED).await;
-    for (ddl, kind, column, problem, mend, undo) in [
+    for (ddl, kind, column, problem, remedy, undo) in [
         (
             "alter table items add extra timestamptz",
-            Kind::ColumnAdded,
+            DriftKind::ColumnAdded,
             Some("extra"),
             "not replicated",
             r#"add "extra": "TEXT""#,
@@ -97,7 +97,7 @@ async fn each_change_of_the_source_is_named_with_its_mend() {
         ),
         (
             "alter table items rename name to title",
-            Kind::ColumnMissing,
+            DriftKind::ColumnMissing,
             Some("name"),
             "\"title\" now",
             "--allow-drop",
@@ -105,7 +105,7 @@ async fn each_change_of_the_source_is_named_with_its_mend() {
         ),
         (
             "alter table items alter size type bigint",
-            Kind::ColumnRetyped,
+            DriftKind::ColumnRetyped,
             Some("size"),
             "is bigint in Postgres now, and was integer",
             "pgflume setup",
@@ -113,7 +113,7 @@ async fn each_change_of_the_source_is_named_with_its_mend() {
         ),
         (
             "alter table items drop constraint items_pkey",
-            Kind::KeyChanged,
+            DriftKind::KeyChanged,
             None,
             "no key",
             "add primary key",
@@ -121,7 +121,7 @@ async fn each_change_of_the_source_is_named_with_its_mend() {
         ),
         (
             "alter table items rename to things",
-            Kind::TableRenamed,
+            DriftKind::TableRenamed,
             None,
             "public.things",
             "\"source\"",
@@ -129,7 +129,7 @@ async fn each_change_of_the_source_is_named_with_its_mend() {
         ),
         (
             "alter table items disable trigger pgflume_replicate_data_libsql_update",
-            Kind::CaptureMissing,
+            DriftKind::CaptureMissing,
             None,
             "the update trigger is disabled",
             "pgflume setup",
@@ -137,18 +137,18 @@ async fn each_change_of_the_source_is_named_with_its_mend() {
         ),
         (
             "alter table items enable trigger all",
-            Kind::CaptureMissing,
+            DriftKind::CaptureMissing,
             None,
             "does not fire for every session",
             "pgflume setup",
             "select 1",
         ),
-        ("drop table items", Kind::TableMissing, None, "is gone", "--allow-drop", "select 1"),
+        ("drop table items", DriftKind::TableMissing, None, "is gone", "--allow-drop", "select 1"),
     ] {
         rig.db.sql(ddl).await;
         let found = one(&rig).await;
         assert_eq!((found.kind, found.column.as_deref()), (kind, column), "{ddl}");
-        assert!(found.problem.contains(problem) && found.remedy.contains(mend), "{ddl}: {found:?}");
+        assert!(found.problem.contains(problem) && found.remedy.contains(remedy), "{ddl}: {found:?}");
         let reasons = status::unready(&rig.worker).await;
         assert_eq!(reasons.contains_key("schema"), kind.is_fault(), "{ddl}: {reasons:?}");
         rig.db.sql(undo).await;
@@ -198,7 +198,7 @@ async fn an_added_column_arrives_with_the_values_of_old_rows() {
         let rig = rig(path, TABLE, ITEMS).await;
         let edited = restarted(rig, SIZED);
         assert_eq!(
-            drift(&edited).await.iter().filter(|d| d.kind == Kind::SchemaChanged).count(),
+            drift(&edited).await.iter().filter(|d| d.kind == DriftKind::SchemaChanged).count(),
             2,
             "column and index"
         );
@@ -232,7 +232,7 @@ async fn without_the_replica_at_hand_the_worker_adds_the_column_itself() {
     let report = setup_with(&Sides { target: None, ..sides(&rig, SIZED, false) }).await.unwrap();
     assert!(report.to_string().contains("LIBSQL_URL is not set"), "{report}");
     let edited = restarted(rig, SIZED);
-    assert_eq!(drift(&edited).await.iter().map(|d| d.kind).collect::<Vec<_>>(), [Kind::ReplicaLacks]);
+    assert_eq!(drift(&edited).await.iter().map(|d| d.kind).collect::<Vec<_>>(), [DriftKind::ReplicaLacks]);
     edited.drain().await;
     assert_eq!(edited.rows("SELECT * FROM items ORDER BY 1").await, ["1|a|10", "2|b|20"]);
 }
@@ -355,7 +355,7 @@ async fn by_hand(target: &Target, sql: &str) {
 async fn a_table_or_column_that_somebody_dropped_in_the_replica_comes_back_with_its_rows() {
     let rig = rig(Path::File, TABLE, SIZED).await;
     by_hand(&rig.home.target(), "DROP TABLE items").await;
-    assert_eq!(one(&rig).await.kind, Kind::ReplicaLacks);
+    assert_eq!(one(&rig).await.kind, DriftKind::ReplicaLacks);
     rig.drain().await;
     assert_eq!(rig.rows("SELECT * FROM items ORDER BY 1").await, ["1|a|10", "2|b|20"]);
     by_hand(&rig.home.target(), "ALTER TABLE items DROP COLUMN name").await;
@@ -408,7 +408,7 @@ async fn a_column_that_is_retyped_in_postgres_is_copied_again() {
     rig.db.sql("alter table items alter size type text using 'about ' || size").await;
     rig.drain().await;
     assert_eq!(rig.rows("SELECT size FROM items ORDER BY id").await, ["about 10", "about 20"]);
-    assert_eq!(one(&rig).await.kind, Kind::ColumnRetyped);
+    assert_eq!(one(&rig).await.kind, DriftKind::ColumnRetyped);
 }
 
 /// Nothing marks the rows: their old values would stay for ever.
@@ -564,7 +564,7 @@ async fn a_script_captures_and_records_as_well() {
     let script = capture::print(&sides.postgres, &sides.schema, &sides.queue, &sides.wanted).await.unwrap();
     rig.db.sql(&script).await;
     let edited = restarted(rig, SIZED);
-    assert_eq!(drift(&edited).await.iter().map(|d| d.kind).collect::<Vec<_>>(), [Kind::ReplicaLacks]);
+    assert_eq!(drift(&edited).await.iter().map(|d| d.kind).collect::<Vec<_>>(), [DriftKind::ReplicaLacks]);
     edited.drain().await;
     assert_eq!(edited.rows("SELECT size FROM items ORDER BY 1").await, ["10", "20"]);
 }

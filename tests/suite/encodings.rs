@@ -7,7 +7,7 @@ use pgflume::operate::{dead, resync, status};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::books::dead_letters::Choice;
 use pgflume::postgres::capture::{self, SetupOptions};
-use pgflume::sync::compare::report::Options;
+use pgflume::sync::compare::report::VerifyOptions;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -76,10 +76,13 @@ async fn a_latin1_database_is_set_up_drained_asked_and_compared() {
         let status = status::status(&rig.worker).await.unwrap();
         assert_eq!((status.queued, status.dead), (0, 1), "{encoding}");
         assert_eq!(dead::list(&rig.worker, &Choice::default(), 10).await.unwrap().len(), 1, "{encoding}");
-        let report =
-            verify(&rig.second_worker(), Options { tables: vec!["ok".into()], ..Options::default() }, Arc::default())
-                .await
-                .unwrap();
+        let report = verify(
+            &rig.second_worker(),
+            VerifyOptions { tables: vec!["ok".into()], ..VerifyOptions::default() },
+            Arc::default(),
+        )
+        .await
+        .unwrap();
         assert!(report.is_equal(), "{encoding}");
         resync::request(&rig.worker, &[]).await.unwrap();
         rig.drain().await;

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Method, Response, StatusCode, Uri};
 use pgflume::core::queue_name::DEFAULT_QUEUE;
 use pgflume::core::secret::Secret;
-use pgflume::demo::postgres::{Cluster, Options, Stop};
+use pgflume::demo::postgres::{Cluster, ClusterOptions, Stop};
 use pgflume::postgres::PgUrl;
 use pgflume::replica::target::Target;
 use serde_json::Value;
@@ -36,7 +36,7 @@ async fn circuit(server: &Server) -> Value {
     answer.json()["circuit"].clone()
 }
 
-/// The side is mended: the first call that is let through delivers everything.
+/// The side is repaired: the first call that is let through delivers everything.
 async fn delivers(server: &Server, db: &Db, what: &str) {
     until(what, async || circuit(server).await["state"] != "open").await;
     let answer = server.sync().await;
@@ -60,7 +60,7 @@ fn signal(sqld: &Sqld, name: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_refuses_stops_the_drain_and_goes_on_when_it_is_mended() {
+async fn a_target_that_refuses_stops_the_drain_and_goes_on_when_it_is_repaired() {
     let (db, sqld) = (Db::new().await, Sqld::start(SqldOptions::default()));
     let right = || target(sqld.url(), sqld.token_rw());
     serve(&db, right()).await.sync().await;
@@ -373,8 +373,9 @@ async fn a_file_that_another_process_holds_is_waited_for() {
 pub async fn strict() -> (&'static Cluster, Db) {
     let settings = [("fsync", "off"), ("max_connections", "20")];
     let settings = settings.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    let cluster: &'static Cluster =
-        Box::leak(Box::new(Cluster::start(Options { bin_dir: None, settings, ..Options::default() }).unwrap()));
+    let cluster: &'static Cluster = Box::leak(Box::new(
+        Cluster::start(ClusterOptions { bin_dir: None, settings, ..ClusterOptions::default() }).unwrap(),
+    ));
     let db = Db::named("strict".into(), cluster, "template1").await;
     db.sql(include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"))).await;
     db.sql(&format!("select pgmq.create('{DEFAULT_QUEUE}')")).await;

@@ -8,7 +8,7 @@ use pgflume::core::queue_name::DEFAULT_QUEUE;
 use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
 use pgflume::sync::Worker;
-use pgflume::sync::compare::report::Options;
+use pgflume::sync::compare::report::VerifyOptions;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,14 +99,16 @@ async fn whatever_code_a_function_raises_it_is_the_matter_of_its_row() {
     pgflume::operate::resync::request(&rig.worker, &["t"]).await.unwrap();
     rebuilt(&rig).await;
     let tables = vec!["t".to_owned(), "other".to_owned()];
-    let report = verify(&rig.second_worker(), Options { tables, ..Options::default() }, Arc::default()).await.unwrap();
+    let report = verify(&rig.second_worker(), VerifyOptions { tables, ..VerifyOptions::default() }, Arc::default())
+        .await
+        .unwrap();
     assert!(report.is_equal() && report.tables["t"].dead == 3, "{report:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_function_that_is_gone_or_may_not_be_called_pauses_its_table_only() {
     let rig = set_up_with(&tables("public.check_v(v)"), &format!("{}; {MAKE}", raising("ABC01"))).await;
-    for (breaks, mends) in [
+    for (breaks, fixes) in [
         (
             "create or replace function check_v(v int) returns bool immutable language plpgsql as 'begin return exists (select from nowhere where x = v); end'",
             raising("P0001"),
@@ -123,7 +125,7 @@ async fn a_function_that_is_gone_or_may_not_be_called_pauses_its_table_only() {
             assert!(done.paused.contains("t") && done.paused.len() == 1, "{done:?}");
             assert_eq!(other(&rig).await, [rig.db.one("select max(v) from other").await]);
         }
-        rig.db.sql(&mends).await;
+        rig.db.sql(&fixes).await;
         rebuilt(&rig).await;
         assert_equal(&rig).await;
     }
@@ -241,7 +243,8 @@ async fn rows_that_take_too_long_are_waited_for_once_and_the_others_arrive() {
     pgflume::operate::resync::request(&worker, &["t"]).await.unwrap();
     until("copied", async || worker.drain(BUDGET).await.unwrap().rebuilding == 0).await;
     let tables = vec!["t".to_owned()];
-    let report = verify(&quick(&rig), Options { tables, ..Options::default() }, Arc::default()).await.unwrap();
+    let report =
+        verify(&quick(&rig), VerifyOptions { tables, ..VerifyOptions::default() }, Arc::default()).await.unwrap();
     assert!(report.is_equal() && report.tables["t"].dead == 1, "{report:?}");
 }
 

@@ -149,7 +149,7 @@ async fn a_replica_table_that_differs_from_the_schema_stops_the_drain_and_loses_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_queue_is_named_with_the_mend() {
+async fn a_missing_queue_is_named_with_the_remedy() {
     let rig = Rig::new(Path::File, repository_schema()).await;
     rig.db.sql("select pgmq.drop_queue('replicate_data_libsql')").await;
     let server = Server::start(config(&rig.db.url(), rig.home.target(), repository_schema())).await;

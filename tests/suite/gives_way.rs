@@ -9,7 +9,7 @@ use pgflume::operate::verify::verify;
 use pgflume::postgres::books::progress;
 use pgflume::replica::inventory::Inventory;
 use pgflume::replica::{Replica, Rows, Statement, Store, Work};
-use pgflume::sync::compare::report::{Counters, Options};
+use pgflume::sync::compare::report::{Counters, VerifyOptions};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
@@ -26,7 +26,9 @@ async fn a_comparison_gives_way_to_whoever_has_found_the_queue_busy() {
     let (counters, worker) = (Arc::new(Counters::default()), rig.second_worker());
     let verifying = tokio::spawn({
         let counters = counters.clone();
-        async move { verify(&worker, Options { tables: vec!["t".into()], ..Options::default() }, counters).await }
+        async move {
+            verify(&worker, VerifyOptions { tables: vec!["t".into()], ..VerifyOptions::default() }, counters).await
+        }
     });
     let other = rig.db.pinned().await;
     while counters.rows.load(Ordering::Relaxed) == 0 {

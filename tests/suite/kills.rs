@@ -210,7 +210,7 @@ impl Stage {
         if is_applied {
             write_by_hand(&self.rig, &format!("UPDATE imaged SET v = 'case {number}' WHERE id = 1")).await;
         }
-        self.mend(number, *writes).await;
+        self.take_back(number, *writes).await;
         assert_eq!(db.queued().await, 0, "{told}");
         assert_equal(&self.rig).await;
         assert_eq!(db.one("select count(*) from pgflume.resyncs where phase <> 'done'").await, "0", "{told}");
@@ -238,7 +238,7 @@ impl Stage {
     }
 
     /// Nothing but what was poisoned is among the dead letters, once; it is taken back.
-    async fn mend(&self, number: usize, writes: Writes) {
+    async fn take_back(&self, number: usize, writes: Writes) {
         let dead = self.rig.db.dead().await;
         if writes != Poison {
             return assert!(dead.is_empty(), "case {number}: {dead:?}");

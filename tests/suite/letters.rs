@@ -9,7 +9,7 @@ use pgflume::operate::status::status;
 use pgflume::operate::verify::verify;
 use pgflume::postgres::books::dead_letters::Choice;
 use pgflume::replica::target::Target;
-use pgflume::sync::compare::report::{Options, Report};
+use pgflume::sync::compare::report::{VerifyOptions, VerifyReport};
 use pgflume::sync::{Worker, pairing};
 use std::process::{Child, Command};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ async fn captured() -> Rig {
 }
 
 /// From now on it takes everything.
-async fn mend(rig: &Rig) {
+async fn lift_constraint(rig: &Rig) {
     for sql in [
         "CREATE TABLE n (id INTEGER NOT NULL PRIMARY KEY, v TEXT)",
         "INSERT INTO n SELECT * FROM t",
@@ -60,8 +60,8 @@ async fn with_nothing_but_its_role(rig: &Rig) -> Worker {
     Worker::new(config(&url, rig.home.target(), schema(TABLES)))
 }
 
-async fn verified(rig: &Rig) -> Report {
-    let options = Options { tables: vec!["t".to_owned()], ..Options::default() };
+async fn verified(rig: &Rig) -> VerifyReport {
+    let options = VerifyOptions { tables: vec!["t".to_owned()], ..VerifyOptions::default() };
     verify(&rig.second_worker(), options, Arc::default()).await.unwrap()
 }
 
@@ -105,7 +105,7 @@ async fn a_letter_of_two_keys_stays_until_both_have_newer_states() {
     rig.db.send(r#"{"type":"INSERT","table":"t","record":{"id":1,"v":"another"},"old_record":null}"#).await;
     rig.drain().await;
     assert_eq!(rig.db.dead().await.len(), 1, "row 2 was never applied");
-    mend(&rig).await;
+    lift_constraint(&rig).await;
     let done = dead::retry(&rig.worker, &Choice::default()).await.unwrap();
     assert_eq!((done.sent, done.stay), (0, 1), "the whole message would take key 1 back");
     rig.db.send(&image(2, "newer")).await;
@@ -121,7 +121,7 @@ async fn a_newer_image_in_a_later_take_of_the_same_step_supersedes_a_letter() {
     rig.db.sql(r#"insert into pgmq.q_replicate_data_libsql (vt, message) select now(), jsonb_build_object('type','INSERT','table','t','record',jsonb_build_object('id',i,'v','x')) from generate_series(1000,3000) i"#).await;
     rig.db.send(&image(1, "newer")).await;
     rig.drain().await;
-    mend(&rig).await;
+    lift_constraint(&rig).await;
     retry_and_drain(&rig).await;
     assert_eq!(rig.rows("SELECT v FROM t WHERE id = 1").await, ["newer"]);
 }
@@ -135,7 +135,7 @@ async fn a_late_acknowledgement_supersedes_letters_too() {
     assert!(!start(&rig, "applied=return").wait().unwrap().success());
     rig.drain().await;
     assert_eq!(rig.db.dead().await.len(), 0);
-    mend(&rig).await;
+    lift_constraint(&rig).await;
     retry_and_drain(&rig).await;
     assert_eq!(rig.rows("SELECT v FROM t WHERE id = 1").await, ["newer"]);
 }
@@ -145,7 +145,7 @@ async fn a_retry_waits_for_a_step_that_may_supersede_its_letter() {
     let rig = refusing().await;
     rig.db.send(&image(1, "bad")).await;
     assert_eq!(rig.drain().await.dead, 1);
-    mend(&rig).await;
+    lift_constraint(&rig).await;
     rig.db.send(&image(1, "newer")).await;
     let mut step = start(&rig, "applied=sleep(3000)");
     let started = Instant::now();
@@ -172,7 +172,7 @@ async fn a_value_that_did_not_fit_is_superseded_by_one_that_does() {
     rig.db.send(r#"{"type":"UPDATE","table":"t","record":{"id":1,"v":"last"},"old_record":{"id":1}}"#).await;
     rig.drain().await;
     assert_eq!(rig.db.dead().await.len(), 1);
-    mend(&rig).await;
+    lift_constraint(&rig).await;
     let worker = Worker::new(config(&rig.db.url(), rig.home.target(), schema(new)));
     dead::retry(&worker, &Choice::default()).await.unwrap();
     worker.drain(BUDGET).await.unwrap();

@@ -7,7 +7,7 @@ use crate::volume::set_up;
 use pgflume::operate::status::{status, unready};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{TeardownOptions, teardown};
-use pgflume::postgres::drift::Kind;
+use pgflume::postgres::drift::DriftKind;
 use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use pgflume::sync::pairing::nuke;
@@ -361,7 +361,7 @@ async fn capture_that_was_dropped_with_its_records_is_missed_until_it_is_set_up_
                 rig.db.sql(&format!("insert into t values (200 + {i}, 'maybe unseen')")).await;
                 rig.worker.drain(BUDGET).await.unwrap();
                 let drift = status(&rig.worker).await.unwrap().drift;
-                assert!(drift.len() == 1 && drift[0].kind == Kind::CaptureMissing, "{how}: {drift:?}");
+                assert!(drift.len() == 1 && drift[0].kind == DriftKind::CaptureMissing, "{how}: {drift:?}");
                 assert!(drift[0].line().contains("pgflume setup"), "{how}: {drift:?}");
                 assert!(schema_reason(&rig).await.contains("pgflume setup"), "{how}");
             }

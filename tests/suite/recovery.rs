@@ -307,7 +307,7 @@ async fn a_nuke_mends_bookkeeping_that_cannot_be_read() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crash_of_postgres_after_the_replica_has_applied_gives_no_transaction_id_out_again() {
     let cluster = tokio::task::spawn_blocking(|| {
-        pgflume::demo::postgres::Cluster::start(pgflume::demo::postgres::Options::default())
+        pgflume::demo::postgres::Cluster::start(pgflume::demo::postgres::ClusterOptions::default())
     });
     let cluster = cluster.await.unwrap().unwrap();
     let home = Home::new(Path::File);

@@ -153,7 +153,7 @@ async fn a_key_of_several_columns_is_held_by_an_index_or_the_table_is_refused() 
 
 /// Where inserts would fail for a column that nobody fills, or the index's name is a table's, only a rebuild will do.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_cannot_have_the_key_beside_its_own_is_refused_with_the_mend() {
+async fn a_table_that_cannot_have_the_key_beside_its_own_is_refused_with_the_remedy() {
     for made in [
         "CREATE TABLE t (own TEXT NOT NULL PRIMARY KEY, id INT, code TEXT, v TEXT)",
         "CREATE TABLE t (own TEXT PRIMARY KEY, id INT, code TEXT, v TEXT) WITHOUT ROWID",
@@ -183,16 +183,16 @@ async fn rows_without_a_key_are_found_and_removed() {
             (done.output.status.code(), format!("{}{}", done.printed(), done.log()))
         };
         assert_eq!(run(&["sync"]).await.0, Some(0));
-        for mend in [&["verify", "--repair"][..], &["resync"]] {
+        for repair in [&["verify", "--repair"][..], &["resync"]] {
             rig.replica("INSERT INTO t VALUES (NULL, 'x'), (NULL, 'y')").await;
             rig.replica("INSERT INTO n VALUES (NULL, 'x')").await;
             let (code, said) = run(&["verify"]).await;
             assert_eq!(code, Some(3), "{path:?}: {said}");
-            let (_, mended) = run(mend).await;
+            let (_, repaired) = run(repair).await;
             let left = rig.rows("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM n)").await;
-            assert_eq!(left, ["2|50"], "{path:?} {mend:?}: {mended}");
+            assert_eq!(left, ["2|50"], "{path:?} {repair:?}: {repaired}");
             let (code, said) = run(&["verify"]).await;
-            assert_eq!(code, Some(0), "{path:?} {mend:?}: {said}");
+            assert_eq!(code, Some(0), "{path:?} {repair:?}: {said}");
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::snapshot::{assert_equal, rebuilt};
 use crate::support::{Db, Home, PATHS, Path, Rig, config, schema};
 use crate::volume::set_up;
 use pgflume::demo::compare::compare;
-use pgflume::demo::postgres::{Cluster, Options, Stop};
+use pgflume::demo::postgres::{Cluster, ClusterOptions, Stop};
 use pgflume::operate::status::{Status, status};
 use pgflume::postgres::PgUrl;
 use pgflume::replica::Replica;
@@ -247,7 +247,7 @@ struct Place {
 
 impl Place {
     async fn new() -> Self {
-        let cluster = tokio::task::spawn_blocking(|| Cluster::start(Options::default())).await.unwrap().unwrap();
+        let cluster = tokio::task::spawn_blocking(|| Cluster::start(ClusterOptions::default())).await.unwrap().unwrap();
         let (home, url) = (Home::new(Path::File), cluster.url("postgres"));
         let worker = Arc::new(Worker::new(config(&url, home.target(), schema(TABLES))));
         let place = Self { cluster, home, worker, backup: tempfile::tempdir().unwrap() };

@@ -8,7 +8,7 @@ use crate::support::{Db, Home, Path, Rig, config, schema};
 use pgflume::config::{Config, Signatures};
 use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::core::secret::Secret;
-use pgflume::demo::postgres::{Cluster, Options, free_port};
+use pgflume::demo::postgres::{Cluster, ClusterOptions, free_port};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{self, SetupOptions};
 use pgflume::replica::Replica;
@@ -357,11 +357,11 @@ fn nothing_shows_a_secret_in_debug_output() {
     #[derive(Debug, clap::Parser)]
     struct Line {
         #[command(flatten)]
-        options: pgflume::config::Options,
+        options: pgflume::config::GlobalOptions,
     }
     let url = format!("postgres://u:{PASSWORD}@h/x");
     let line = Line::parse_from(["pgflume", "--pgmq-url", &url, "--libsql-url", &format!("https://u:{PASSWORD}@h")]);
-    hushed("Options", &format!("{line:?} {line:#?}"));
+    hushed("GlobalOptions", &format!("{line:?} {line:#?}"));
     let target = Target::Remote { url: "https://h".into(), token: Some(Secret::new(TOKEN)) };
     let config: Config = config(&url, target, schema(ITEMS));
     hushed("Config", &format!("{config:?} {config:#?}"));
@@ -443,7 +443,7 @@ impl Served {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_log_and_no_answer_of_the_worker_shows_a_secret_or_a_row() {
-    let cluster = Cluster::start(Options::default()).unwrap();
+    let cluster = Cluster::start(ClusterOptions::default()).unwrap();
     let hba = cluster.directory().join("data/pg_hba.conf");
     let rules = std::fs::read_to_string(&hba).unwrap();
     std::fs::write(&hba, format!("host all hushed all scram-sha-256\n{rules}")).unwrap();

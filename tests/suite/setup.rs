@@ -5,7 +5,7 @@ use crate::support::{Db, schema};
 use pgflume::core::error::Error;
 use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::core::secret::Secret;
-use pgflume::demo::postgres::{Cluster, Options};
+use pgflume::demo::postgres::{Cluster, ClusterOptions};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{self, SetupOptions, SetupReport, TeardownOptions};
 use std::process::{Command, Stdio};
@@ -79,7 +79,7 @@ async fn running_it_twice_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_capture_is_mended() {
+async fn a_damaged_capture_is_repaired() {
     let db = Db::new().await;
     db.sql(SHOP).await;
     setup(&db, SHOP_JSON).await.unwrap();
@@ -150,7 +150,7 @@ async fn a_bare_database_gets_pgmq_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn everything_that_cannot_be_captured_is_refused_at_once_with_its_mend() {
+async fn everything_that_cannot_be_captured_is_refused_at_once_with_its_remedy() {
     let db = Db::new().await;
     db.sql("create table nokey (id int); create table nullable (id int unique); create table partial (id int not null);
             create unique index on partial (id) where id > 0;
@@ -188,7 +188,7 @@ async fn everything_that_cannot_be_captured_is_refused_at_once_with_its_mend() {
         .join(", ")
     );
     let refused = refusal(&db, &json).await;
-    for (path, mend) in [
+    for (path, remedy) in [
         ("$.absent:", "create it"),
         ("$.nokey.primaryKey:", "add primary key (\"id\")"),
         ("$.nullable.primaryKey:", "NOT NULL"),
@@ -208,7 +208,7 @@ async fn everything_that_cannot_be_captured_is_refused_at_once_with_its_mend() {
         ("$.unqualified.where:", "immutable"),
     ] {
         let line = refused.lines().find(|l| l.contains(path)).unwrap_or_else(|| panic!("{path} is not in {refused}"));
-        assert!(line.contains(mend), "{line}");
+        assert!(line.contains(remedy), "{line}");
     }
     assert_eq!(refused.lines().count(), 18, "{refused}");
     assert_eq!(
@@ -220,7 +220,7 @@ async fn everything_that_cannot_be_captured_is_refused_at_once_with_its_mend() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_could_lose_or_reorder_messages_is_refused() {
-    for (damage, mend) in [
+    for (damage, remedy) in [
         ("alter table pgmq.q_replicate_data_libsql set unlogged", "set logged"),
         ("alter table pgmq.q_replicate_data_libsql alter column msg_id set cache 20", "set cache 1"),
         ("alter table pgmq.q_replicate_data_libsql rename column vt to visible", "update PGMQ"),
@@ -234,7 +234,7 @@ async fn a_queue_that_could_lose_or_reorder_messages_is_refused() {
         db.sql("create table items (id int primary key, name text)").await;
         db.sql(damage).await;
         let refused = refusal(&db, ITEMS).await;
-        assert!(refused.contains(mend), "{damage}: {refused}");
+        assert!(refused.contains(remedy), "{damage}: {refused}");
     }
 }
 
@@ -390,9 +390,12 @@ async fn it_works_through_a_transaction_pooler() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_owner_of_a_database_needs_no_superuser() {
     let bin_dir = std::env::var_os("PGFLUME_TEST_PG").map(Into::into);
-    let cluster =
-        Cluster::start(Options { bin_dir, settings: vec![("fsync".into(), "off".into())], ..Options::default() })
-            .unwrap();
+    let cluster = Cluster::start(ClusterOptions {
+        bin_dir,
+        settings: vec![("fsync".into(), "off".into())],
+        ..ClusterOptions::default()
+    })
+    .unwrap();
     let admin = PgUrl::parse(&cluster.url("postgres")).unwrap().connect().await.unwrap();
     for sql in
         ["create role installer login createrole", "create role stranger login", "create database shop owner installer"]
@@ -600,7 +603,7 @@ async fn row_triggers_that_send_images_can_be_had() {
 async fn a_teardown_leaves_nothing_and_other_queues_alone() {
     let settings = [("fsync", "off"), ("shared_preload_libraries", "pg_cron"), ("cron.database_name", "postgres")];
     let settings = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
-    let cluster = Cluster::start(Options { bin_dir: None, settings, ..Options::default() }).unwrap();
+    let cluster = Cluster::start(ClusterOptions { bin_dir: None, settings, ..ClusterOptions::default() }).unwrap();
     let url = PgUrl::parse(&cluster.url("postgres")).unwrap();
     let client = url.connect().await.unwrap();
     client.batch_execute(SHOP).await.unwrap();
@@ -643,7 +646,7 @@ async fn a_teardown_leaves_nothing_and_other_queues_alone() {
 async fn a_take_over_replaces_the_cron_job_and_nothing_else_does() {
     let settings = [("fsync", "off"), ("shared_preload_libraries", "pg_cron"), ("cron.database_name", "postgres")];
     let settings = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
-    let cluster = Cluster::start(Options { bin_dir: None, settings, ..Options::default() }).unwrap();
+    let cluster = Cluster::start(ClusterOptions { bin_dir: None, settings, ..ClusterOptions::default() }).unwrap();
     let url = PgUrl::parse(&cluster.url("postgres")).unwrap();
     let client = url.connect().await.unwrap();
     client

@@ -2,7 +2,7 @@
 //! restored.
 
 use crate::support::{Home, PATHS, Path, schema, show};
-use pgflume::core::batch::{ColumnSet, Item, State};
+use pgflume::core::batch::{ColumnSet, Item, RowState};
 use pgflume::core::chance::Chance;
 use pgflume::core::error::ErrorKind;
 use pgflume::core::position::{Entry, Head, Provenance};
@@ -74,11 +74,11 @@ impl Bench {
         let table = self.table(table);
         let columns: ColumnSet = (0..cells.len()).collect();
         let key = table.key.iter().map(|&i| cells[i].clone()).collect();
-        Item { table, key, state: State::Row { columns, cells, replace: false }, images: vec![] }
+        Item { table, key, state: RowState::Row { columns, cells, replace: false }, images: vec![] }
     }
 
     fn gone(&self, table: &str, key: Vec<Cell>) -> Item {
-        Item { table: self.table(table), key, state: State::Gone, images: vec![] }
+        Item { table: self.table(table), key, state: RowState::Gone, images: vec![] }
     }
 
     async fn apply(&mut self, items: Vec<Item>) -> pgflume::core::error::Result<()> {
@@ -140,7 +140,7 @@ async fn a_row_that_starts_anew_keeps_nothing() {
         let items = vec![bench.row("t", vec![Cell::Integer(1), text("old"), Cell::Real(1.5)])];
         bench.apply(items).await.unwrap();
         let mut item = bench.row("t", vec![Cell::Integer(1), text("new")]);
-        let State::Row { replace, .. } = &mut item.state else { unreachable!() };
+        let RowState::Row { replace, .. } = &mut item.state else { unreachable!() };
         *replace = true;
         bench.apply(vec![item]).await.unwrap();
         assert_eq!(bench.rows("SELECT a, r FROM t").await, ["new|NULL"], "{name}");

@@ -8,7 +8,7 @@ use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::core::schema::Schema;
 use pgflume::core::secret::Secret;
 use pgflume::core::value::Cell;
-use pgflume::demo::postgres::{Cluster, Options};
+use pgflume::demo::postgres::{Cluster, ClusterOptions};
 use pgflume::http::auth::Auth;
 use pgflume::http::{self, App};
 use pgflume::postgres::PgUrl;
@@ -53,7 +53,7 @@ pub fn start_cluster(bin_dir: Option<PathBuf>) -> Cluster {
         settings.push(("cron.database_name", "cron"));
     }
     let settings = settings.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    let cluster = Cluster::start(Options { bin_dir, settings, ..Options::default() }).unwrap();
+    let cluster = Cluster::start(ClusterOptions { bin_dir, settings, ..ClusterOptions::default() }).unwrap();
     let url = PgUrl::parse(&cluster.url("postgres")).unwrap();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Runtime::new().unwrap();

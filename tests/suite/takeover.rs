@@ -4,7 +4,7 @@
 use crate::parts::http::{Answer, get_status, request};
 use crate::parts::process::Process;
 use crate::support::{Home, Path, SECRET, schema, show};
-use pgflume::demo::postgres::{Cluster, Options, free_port};
+use pgflume::demo::postgres::{Cluster, ClusterOptions, free_port};
 use pgflume::postgres::PgUrl;
 use pgflume::replica::Replica;
 use pgflume::replica::target::Target;
@@ -30,7 +30,7 @@ impl Scene {
     async fn new(path: Path) -> Self {
         let settings = [("fsync", "off"), ("shared_preload_libraries", "pg_cron"), ("cron.database_name", "postgres")];
         let settings = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
-        let cluster = Cluster::start(Options { bin_dir: None, settings, ..Options::default() }).unwrap();
+        let cluster = Cluster::start(ClusterOptions { bin_dir: None, settings, ..ClusterOptions::default() }).unwrap();
         let client = PgUrl::parse(&cluster.url("postgres")).unwrap().connect().await.unwrap();
         client.batch_execute(include_str!(concat!(env!("OUT_DIR"), "/pgmq.sql"))).await.unwrap();
         client.batch_execute(&DATABASE.replace("{{secret}}", SECRET)).await.unwrap_or_else(|e| panic!("{e:?}"));

@@ -6,7 +6,7 @@ use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::operate::status;
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{self, SetupOptions};
-use pgflume::postgres::drift::{Drift, Kind};
+use pgflume::postgres::drift::{Drift, DriftKind};
 use std::process::{Command, Stdio};
 
 const ITEMS: &str = r#"{"items": {"primaryKey": "id", "columns": {"id": "INTEGER", "name": "TEXT"}}}"#;
@@ -42,7 +42,7 @@ async fn notifications_of_the_queue_fail_no_write_and_are_told() {
     assert_eq!(rig.rows("SELECT * FROM items").await, ["1|y"]);
     let found = drift(&rig).await;
     assert_eq!(found.len(), 1, "{found:?}");
-    assert_eq!(found[0].kind, Kind::Queue);
+    assert_eq!(found[0].kind, DriftKind::Queue);
     assert!(found[0].remedy.contains(&format!("pgmq.disable_notify_insert('{DEFAULT_QUEUE}')")), "{found:?}");
     assert!(status::unready(&rig.worker).await.contains_key("schema"));
     rig.db
@@ -52,13 +52,13 @@ async fn notifications_of_the_queue_fail_no_write_and_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_is_done_to_the_queue_is_told_with_its_mend() {
+async fn whatever_is_done_to_the_queue_is_told_with_its_remedy() {
     let rig = rig().await;
     rig.db.sql(&format!("create rule r as on insert to {Q} do instead nothing")).await;
     let refused = status::status(&rig.worker).await.unwrap_err().to_string();
     assert!(refused.contains("rule r on pgmq.q_replicate_data_libsql") && refused.contains("drop it"), "{refused}");
     rig.db.sql(&format!("drop rule r on {Q}")).await;
-    for (done, problem, mend, undone) in [
+    for (done, problem, remedy, undone) in [
         (format!("alter table {Q} set unlogged"), "unlogged", "set logged", format!("alter table {Q} set logged")),
         (
             format!("alter table {Q} alter msg_id set cache 20"),
@@ -109,8 +109,9 @@ async fn whatever_is_done_to_the_queue_is_told_with_its_mend() {
     ] {
         rig.db.sql(&done).await;
         let found = drift(&rig).await;
-        let is_told =
-            found.iter().any(|d| d.kind == Kind::Queue && d.problem.contains(problem) && d.remedy.contains(mend));
+        let is_told = found
+            .iter()
+            .any(|d| d.kind == DriftKind::Queue && d.problem.contains(problem) && d.remedy.contains(remedy));
         assert!(is_told, "{done}: {found:?}");
         rig.db.sql(&undone).await;
         assert_eq!(drift(&rig).await, [], "{undone}");

@@ -2,7 +2,7 @@
 
 use crate::parts::{Sqld, SqldOptions};
 use crate::support::Db;
-use pgflume::demo::postgres::{Cluster, Options, Stop};
+use pgflume::demo::postgres::{Cluster, ClusterOptions, Stop};
 use pgflume::postgres::PgUrl;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use std::io::Write;
@@ -79,7 +79,7 @@ async fn expect(cases: Vec<(String, Result<&str, &str>)>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_sslmode_checks_what_it_promises() {
     let (authority, other) = (Authority::new("authority"), Authority::new("authority"));
-    let cluster = tokio::task::spawn_blocking(|| Cluster::start(Options::default())).await.unwrap().unwrap();
+    let cluster = tokio::task::spawn_blocking(|| Cluster::start(ClusterOptions::default())).await.unwrap().unwrap();
     let data = cluster.directory().join("data");
     install(&data, authority.certify(false));
     let mut conf = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.conf")).unwrap();
@@ -181,7 +181,7 @@ async fn libsql_behind_a_private_authority_is_reached_with_ssl_cert_file_and_ref
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_asks_for_a_certificate_of_the_client_gets_it() {
     let (authority, other) = (Authority::new("authority"), Authority::new("other"));
-    let cluster = tokio::task::spawn_blocking(|| Cluster::start(Options::default())).await.unwrap().unwrap();
+    let cluster = tokio::task::spawn_blocking(|| Cluster::start(ClusterOptions::default())).await.unwrap().unwrap();
     let data = cluster.directory().join("data");
     install(&data, authority.certify(false));
     let owner = std::fs::metadata(&data).unwrap();

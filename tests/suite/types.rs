@@ -7,7 +7,7 @@ use crate::volume::set_up;
 use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
 use pgflume::replica::Replica;
-use pgflume::sync::compare::report::Options;
+use pgflume::sync::compare::report::VerifyOptions;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,7 +60,7 @@ async fn round_trip(db: Db, path: Path) {
 /// What `verify` says about the same values.
 async fn assert_verified(rig: &Rig) {
     let tables = rig.worker.schema().tables().map(|t| t.name.clone()).collect();
-    let options = Options { tables, ..Options::default() };
+    let options = VerifyOptions { tables, ..VerifyOptions::default() };
     let report = verify(&rig.second_worker(), options, Arc::default()).await.unwrap();
     let wrong: Vec<_> =
         report.tables.iter().filter(|(_, t)| t.differences() + t.dead > 0 || t.problem.is_some()).collect();

@@ -5,12 +5,14 @@ use crate::snapshot::{assert_equal, rebuilt, write_by_hand};
 use crate::support::{PATHS, Path, Rig, schema};
 use crate::volume::set_up;
 use pgflume::operate::verify::verify;
-use pgflume::sync::compare::report::{Options, Report};
+use pgflume::sync::compare::report::{VerifyOptions, VerifyReport};
 use std::sync::Arc;
 
-async fn verified(rig: &Rig, repair: bool) -> Report {
+async fn verified(rig: &Rig, repair: bool) -> VerifyReport {
     let tables = rig.worker.schema().tables().map(|t| t.name.clone()).collect();
-    verify(&rig.second_worker(), Options { tables, repair, ..Options::default() }, Arc::default()).await.unwrap()
+    verify(&rig.second_worker(), VerifyOptions { tables, repair, ..VerifyOptions::default() }, Arc::default())
+        .await
+        .unwrap()
 }
 
 const TIGHTENED: &str = "create domain code as text; create domain deeper as code; create domain few as int; create domain exact as numeric(10, 2);

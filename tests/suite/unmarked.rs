@@ -8,7 +8,7 @@ use pgflume::demo::postgres::Stop;
 use pgflume::operate::status;
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{self, SetupOptions};
-use pgflume::postgres::drift::Kind;
+use pgflume::postgres::drift::DriftKind;
 use std::fmt::Write as _;
 
 /// A table `T`, its columns in `schema.json` beside `id`, and what is done to it, a statement each.
@@ -605,7 +605,7 @@ async fn a_look_at_the_queue_by_pgmq_is_no_loss() {
     assert_eq!(rig.db.one("select reason from pgflume.resyncs").await, "setup");
 }
 
-/// The worker looks while it is so, and again when setup has mended it: what came in between has no mark.
+/// The worker looks while it is so, and again when setup has fixed it: what came in between has no mark.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_capture_that_was_tampered_with_is_drift_and_setup_has_the_table_copied() {
     const UPDATE: &str = "pgflume.\"replicate_data_libsql.public.t0.update\"";
@@ -630,7 +630,7 @@ async fn a_capture_that_was_tampered_with_is_drift_and_setup_has_the_table_copie
         rig.db.sql(&done).await;
         drain_as_cron(&rig).await;
         let drift = status::status(&rig.worker).await.unwrap().drift;
-        assert!(drift.iter().any(|d| d.table == "t0" && d.kind == Kind::CaptureMissing), "{done}: {drift:?}");
+        assert!(drift.iter().any(|d| d.table == "t0" && d.kind == DriftKind::CaptureMissing), "{done}: {drift:?}");
         rig.db.sql("update t0 set v = 44").await;
         let queue = queue();
         let (url, definition) = (PgUrl::parse(&rig.db.url()).unwrap(), rig.worker.schema());
@@ -662,25 +662,25 @@ async fn a_database_that_quotes_all_names_drifts_from_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_whose_rows_can_change_unseen_is_drift_that_says_what_to_do() {
     const CHILD: &str = "create table above (id int not null, v int, w text); alter table t0 inherit above";
-    for (done, kind, problem, mend) in [
-        ("alter table t0 set unlogged", Kind::SourceUnsafe, "unlogged", "set logged"),
-        ("create table c () inherits (t0)", Kind::SourceUnsafe, "inheritance children", "no inherit"),
-        (CHILD, Kind::SourceUnsafe, "through the table above it", "pgflume setup"),
+    for (done, kind, problem, remedy) in [
+        ("alter table t0 set unlogged", DriftKind::SourceUnsafe, "unlogged", "set logged"),
+        ("create table c () inherits (t0)", DriftKind::SourceUnsafe, "inheritance children", "no inherit"),
+        (CHILD, DriftKind::SourceUnsafe, "through the table above it", "pgflume setup"),
         (
             "alter table t0 rename to was; create view t0 as select * from was",
-            Kind::SourceUnsafe,
+            DriftKind::SourceUnsafe,
             "no table any more",
             "set \"source\"",
         ),
         (
             "create or replace function pgflume.\"replicate_data_libsql.public.t0.update\"() returns trigger language plpgsql as 'begin return null; end'",
-            Kind::CaptureMissing,
+            DriftKind::CaptureMissing,
             "runs another function",
             "pgflume setup",
         ),
         (
             "alter function pgflume.\"replicate_data_libsql.public.t0.update\"() owner to postgres",
-            Kind::CaptureMissing,
+            DriftKind::CaptureMissing,
             "runs another function",
             "pgflume setup",
         ),
@@ -689,7 +689,7 @@ async fn a_source_whose_rows_can_change_unseen_is_drift_that_says_what_to_do() {
         assert_eq!(status::status(&rig.worker).await.unwrap().drift, []);
         rig.db.sql(done).await;
         let drift = status::status(&rig.worker).await.unwrap().drift;
-        let found = drift.iter().find(|d| d.kind == kind && d.problem.contains(problem) && d.remedy.contains(mend));
+        let found = drift.iter().find(|d| d.kind == kind && d.problem.contains(problem) && d.remedy.contains(remedy));
         assert!(found.is_some(), "{done}: {drift:?}");
         assert!(status::unready(&rig.worker).await.contains_key("schema"), "{done}");
     }

@@ -1,4 +1,4 @@
-//! Both sides compared while writes go on; differences found, shown and mended.
+//! Both sides compared while writes go on; differences found, shown and repaired.
 
 use crate::parts::{Sqld, SqldOptions};
 use crate::snapshot::{KEYS, TABLES, assert_equal, rebuilt, write_by_hand};
@@ -8,26 +8,26 @@ use pgflume::core::secret::Secret;
 use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
 use pgflume::replica::target::Target;
-use pgflume::sync::compare::report::{Kind, Options, Report};
+use pgflume::sync::compare::report::{DifferenceKind, VerifyOptions, VerifyReport};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-async fn verified(rig: &Rig, options: Options) -> Report {
+async fn verified(rig: &Rig, options: VerifyOptions) -> VerifyReport {
     let tables = if options.tables.is_empty() {
         rig.worker.schema().tables().map(|t| t.name.clone()).collect()
     } else {
         options.tables.clone()
     };
-    verify(&rig.second_worker(), Options { tables, ..options }, Arc::default()).await.unwrap()
+    verify(&rig.second_worker(), VerifyOptions { tables, ..options }, Arc::default()).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_kind_of_difference_under_every_kind_of_key_is_found_and_mended() {
+async fn every_kind_of_difference_under_every_kind_of_key_is_found_and_repaired() {
     for path in PATHS {
         let rig = Rig::new(path, schema(KEYS)).await;
         rig.db.sql(TABLES).await;
         set_up(&rig.db.url(), rig.worker.schema()).await;
-        let report = verified(&rig, Options::default()).await;
+        let report = verified(&rig, VerifyOptions::default()).await;
         assert!(report.is_equal(), "the snapshot is taken first: {report:?}");
         assert!(report.tables["ints"].is_whole && report.tables["ints"].rows == 5000, "{report:?}");
         for table in [
@@ -42,7 +42,7 @@ async fn every_kind_of_difference_under_every_kind_of_key_is_found_and_mended() 
             .await;
         write_by_hand(&rig, "INSERT INTO texts VALUES ('', 'extra'), ('zzzz', 'extra')").await;
         write_by_hand(&rig, "INSERT INTO uuids VALUES ('no uuid', 'extra'), ('00000000-0000-0000-0000-00000000000A', 'not as Postgres writes it')").await;
-        let report = verified(&rig, Options::default()).await;
+        let report = verified(&rig, VerifyOptions::default()).await;
         assert!(!report.is_equal());
         for (name, table) in &report.tables {
             let expected = match name.as_str() {
@@ -52,12 +52,15 @@ async fn every_kind_of_difference_under_every_kind_of_key_is_found_and_mended() 
                 _ => (1, 1, 0),
             };
             assert_eq!((table.different, table.missing, table.extra), expected, "{path:?} {name}: {table:?}");
-            assert!(table.examples.iter().all(|e| e.kind != Kind::Different || e.columns == ["v"]), "{table:?}");
+            assert!(
+                table.examples.iter().all(|e| e.kind != DifferenceKind::Different || e.columns == ["v"]),
+                "{table:?}"
+            );
         }
-        let report = verified(&rig, Options { repair: true, ..Options::default() }).await;
+        let report = verified(&rig, VerifyOptions { repair: true, ..VerifyOptions::default() }).await;
         assert!(report.is_equal() && report.tables["ints"].repaired == 5, "{report:?}");
         assert_equal(&rig).await;
-        assert!(verified(&rig, Options::default()).await.tables.values().all(|t| t.differences() == 0));
+        assert!(verified(&rig, VerifyOptions::default()).await.tables.values().all(|t| t.differences() == 0));
     }
 }
 
@@ -75,7 +78,7 @@ async fn a_single_bit_or_another_type_is_a_difference() {
             .await;
         set_up(&rig.db.url(), rig.worker.schema()).await;
         rebuilt(&rig).await;
-        assert!(verified(&rig, Options::default()).await.is_equal());
+        assert!(verified(&rig, VerifyOptions::default()).await.is_equal());
         let damages = [
             (1, "i", "i + 1"),
             (2, "r", "2.1000000000000005"),
@@ -94,9 +97,9 @@ async fn a_single_bit_or_another_type_is_a_difference() {
             write_by_hand(&rig, &format!("UPDATE wide SET {column} = {value} WHERE id = {id}")).await;
         }
         write_by_hand(&rig, "UPDATE wide SET i = 7 WHERE id = 0").await;
-        let report = verified(&rig, Options::default()).await;
+        let report = verified(&rig, VerifyOptions::default()).await;
         assert_eq!(report.tables["wide"].different, damages.len() as u64 + 1, "{report:?}");
-        assert!(verified(&rig, Options { repair: true, ..Options::default() }).await.is_equal());
+        assert!(verified(&rig, VerifyOptions { repair: true, ..VerifyOptions::default() }).await.is_equal());
         assert_equal(&rig).await;
     }
 }
@@ -133,7 +136,7 @@ async fn writes_that_go_on_are_no_difference_and_a_repair_among_them_is_exact() 
                 "UPDATE wide SET t = 'damaged' WHERE id IN (SELECT id FROM wide WHERE id BETWEEN 15000 AND 15010)",
             )
             .await;
-            let report = verified(&rig, Options { repair: round < 2, ..Options::default() }).await;
+            let report = verified(&rig, VerifyOptions { repair: round < 2, ..VerifyOptions::default() }).await;
             assert!(
                 report.tables["wide"].different <= 11
                     && report.tables["wide"].missing + report.tables["wide"].extra == 0,
@@ -145,7 +148,7 @@ async fn writes_that_go_on_are_no_difference_and_a_repair_among_them_is_exact() 
         while let Some(done) = writers.join_next().await {
             done.unwrap();
         }
-        assert!(verified(&rig, Options { repair: true, ..Options::default() }).await.is_equal());
+        assert!(verified(&rig, VerifyOptions { repair: true, ..VerifyOptions::default() }).await.is_equal());
         assert_equal(&rig).await;
     }
 }
@@ -161,11 +164,11 @@ async fn a_read_replica_is_compared_by_itself() {
     rig.db.sql("create table wide (id int primary key, i int8, r float8, t text, b bool, j jsonb, x bytea, d numeric); insert into wide (id, i) select i, i from generate_series(1, 3000) i").await;
     set_up(&rig.db.url(), rig.worker.schema()).await;
     rebuilt(&rig).await;
-    let options = Options { target: Some(copy_at), ..Options::default() };
+    let options = VerifyOptions { target: Some(copy_at), ..VerifyOptions::default() };
     // The copy may have no tables for a moment.
     let report = loop {
         let tables = vec!["wide".to_owned()];
-        match verify(&rig.second_worker(), Options { tables, ..options.clone() }, Arc::default()).await {
+        match verify(&rig.second_worker(), VerifyOptions { tables, ..options.clone() }, Arc::default()).await {
             Ok(report) => break report,
             Err(e) if e.to_string().contains("has no") => tokio::task::yield_now().await,
             Err(e) => panic!("{e}"),
@@ -186,7 +189,7 @@ async fn samples_go_on_where_the_last_one_ended_and_tell_since_when_every_row_wa
     write_by_hand(&rig, "INSERT INTO t VALUES ('extra')").await;
     let (mut rows, mut extra, mut runs) = (0, 0, 0);
     loop {
-        let report = verified(&rig, Options { sample: Some(0.25), ..Options::default() }).await;
+        let report = verified(&rig, VerifyOptions { sample: Some(0.25), ..VerifyOptions::default() }).await;
         let table = &report.tables["t"];
         assert!(table.rows <= 2500, "{table:?}");
         (rows, extra, runs) = (rows + table.rows, extra + table.extra, runs + 1);
@@ -214,7 +217,7 @@ async fn dead_letters_stand_aside_and_tables_that_cannot_be_compared_say_why() {
     )
     .await;
     rebuilt(&rig).await;
-    let report = verified(&rig, Options::default()).await;
+    let report = verified(&rig, VerifyOptions::default()).await;
     assert_eq!(
         (report.tables["t"].rows, report.tables["t"].dead, report.tables["t"].differences()),
         (50, 1, 0),
@@ -234,14 +237,14 @@ async fn what_only_the_replica_has_is_found_between_parts_and_behind_filters() {
     write_by_hand(&rig, "INSERT INTO t SELECT id + 1, 1 FROM t").await;
     let mut extra = 0;
     loop {
-        let report = verified(&rig, Options { sample: Some(0.07), ..Options::default() }).await;
+        let report = verified(&rig, VerifyOptions { sample: Some(0.07), ..VerifyOptions::default() }).await;
         extra += report.tables["t"].extra;
         if report.tables["t"].is_whole {
             break;
         }
     }
     assert_eq!(extra, 6666);
-    let report = verified(&rig, Options { repair: true, ..Options::default() }).await;
+    let report = verified(&rig, VerifyOptions { repair: true, ..VerifyOptions::default() }).await;
     assert_eq!((report.tables["t"].extra, report.tables["t"].repaired), (6666, 6666), "{report:?}");
     assert_equal(&rig).await;
 }
@@ -257,7 +260,7 @@ async fn a_dead_letter_excuses_only_a_row_that_still_cannot_be_read() {
         .await;
     set_up(&rig.db.url(), rig.worker.schema()).await;
     rebuilt(&rig).await;
-    let report = verified(&rig, Options::default()).await;
+    let report = verified(&rig, VerifyOptions::default()).await;
     assert_eq!(
         (report.tables["t"].rows, report.tables["t"].dead, report.tables["t"].differences()),
         (50, 3, 0),
@@ -265,11 +268,11 @@ async fn a_dead_letter_excuses_only_a_row_that_still_cannot_be_read() {
     );
     // The letter stays, but the row is fine again and the replica does not have it.
     rig.db.sql("alter table t disable trigger user; update t set v = '7' where id = 7; alter table t enable always trigger pgflume_replicate_data_libsql_update").await;
-    let report = verified(&rig, Options::default()).await;
+    let report = verified(&rig, VerifyOptions::default()).await;
     assert_eq!((report.tables["t"].dead, report.tables["t"].missing), (2, 1), "{report:?}");
     // And a row that does not fit, without a letter.
     rig.db.sql("delete from pgmq.q_replicate_data_libsql_dead").await;
-    let report = verified(&rig, Options { repair: true, ..Options::default() }).await;
+    let report = verified(&rig, VerifyOptions { repair: true, ..VerifyOptions::default() }).await;
     assert!(!report.is_equal(), "{report:?}");
     assert_eq!(
         (report.tables["t"].different, report.tables["t"].missing, report.tables["t"].repaired),
@@ -287,7 +290,7 @@ async fn several_comparisons_and_drains_at_once_all_come_to_an_end() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..3 {
         let worker = rig.second_worker();
-        let options = Options { tables: vec!["t".into()], ..Options::default() };
+        let options = VerifyOptions { tables: vec!["t".into()], ..VerifyOptions::default() };
         tasks.spawn(async move { verify(&worker, options, Arc::default()).await.unwrap().is_equal() });
     }
     pgflume::operate::resync::request(&rig.worker, &["t"]).await.unwrap();
@@ -309,7 +312,7 @@ async fn a_value_that_the_server_cannot_hold_stops_neither_comparison_nor_repair
     set_up(&rig.db.url(), rig.worker.schema()).await;
     rebuilt(&rig).await;
     write_by_hand(&rig, "UPDATE t SET v = 'damaged' WHERE id IN (6, 8)").await;
-    let report = verified(&rig, Options { repair: true, ..Options::default() }).await;
+    let report = verified(&rig, VerifyOptions { repair: true, ..VerifyOptions::default() }).await;
     let table = &report.tables["t"];
     assert_eq!((table.rows, table.dead, table.different, table.repaired), (100, 1, 2, 2), "{report:?}");
     assert!(report.is_equal());
@@ -326,7 +329,7 @@ async fn a_table_of_many_columns_is_compared() {
         set_up(&rig.db.url(), rig.worker.schema()).await;
         rebuilt(&rig).await;
         write_by_hand(&rig, "UPDATE t SET c1499 = 1 WHERE id = 7").await;
-        let report = verified(&rig, Options::default()).await;
+        let report = verified(&rig, VerifyOptions::default()).await;
         assert_eq!(report.tables["t"].examples[0].columns, ["c1499"], "{path:?} {report:?}");
     }
 }
@@ -351,7 +354,7 @@ async fn commands_come_to_an_end_beside_writers_that_never_do() {
             }
         });
     }
-    assert!(verified(&rig, Options::default()).await.is_equal());
+    assert!(verified(&rig, VerifyOptions::default()).await.is_equal());
     let worker = rig.second_worker().ending_caught_up();
     let drained = worker.drain(std::time::Duration::from_secs(3600)).await.unwrap();
     assert!(drained.processed > 0, "{drained:?}");

@@ -108,7 +108,7 @@ impl DeadLetter {
 fn reason(problem: &str, table: Option<&str>, what: &str, class: Refusal) -> String {
     let class = format!("{class:?}").to_lowercase();
     let table = table.map(|t| format!("table {t:?}, ")).unwrap_or_default();
-    format!("{problem} [{table}{what}, class {class}; once mended: pgflume dead retry]")
+    format!("{problem} [{table}{what}, class {class}; once fixed: pgflume dead retry]")
 }
 
 /// Why a message or a row is not fetched.

@@ -106,7 +106,7 @@ impl Rebuild {
 
 /// One table's rebuild, for `status`.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct RebuildReport {
     /// The table's name in `schema.json`.
     #[serde(skip)]
     pub name: String,
@@ -187,7 +187,7 @@ pub async fn pending(client: &Client, queue: &QueueName) -> Result<Vec<Rebuild>>
     let sql = "select name, phase, cursor, fresh, rows, removed, estimated, busy_ms, problem, unfit, ordered_by from pgflume.resyncs
                where queue = $1 and phase <> 'done' order by requested_at, name";
     let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
-    let resync = |row: &tokio_postgres::Row| {
+    let rebuild = |row: &tokio_postgres::Row| {
         Ok(Rebuild {
             name: row.try_get(0)?,
             phase: Phase::parse(row.try_get(1)?),
@@ -202,7 +202,7 @@ pub async fn pending(client: &Client, queue: &QueueName) -> Result<Vec<Rebuild>>
             ordered_by: row.try_get(10)?,
         })
     };
-    rows.iter().map(resync).collect()
+    rows.iter().map(rebuild).collect()
 }
 
 /// How many tables of `schema` are under way.
@@ -214,7 +214,7 @@ pub async fn waiting(client: &Client, queue: &QueueName, schema: &Schema) -> Res
 }
 
 /// Records how far a table is, in the transaction of the step that brought it there.
-pub async fn advance(client: &Client, queue: &QueueName, resync: &Rebuild) -> Result<()> {
+pub async fn advance(client: &Client, queue: &QueueName, rebuild: &Rebuild) -> Result<()> {
     let sql =
         "update pgflume.resyncs set phase = $3, cursor = $4, rows = $5, removed = $6, estimated = $7, busy_ms = $8,
                    problem = $9, unfit = $10, ordered_by = $11, started_at = coalesce(started_at, pg_catalog.now()),
@@ -222,16 +222,16 @@ pub async fn advance(client: &Client, queue: &QueueName, resync: &Rebuild) -> Re
                where queue = $1 and name = $2";
     let parameters = [
         (&queue.as_str() as _, Type::TEXT),
-        (&resync.name as _, Type::TEXT),
-        (&resync.phase.name() as _, Type::TEXT),
-        (&resync.cursor as _, Type::TEXT_ARRAY),
-        (&resync.rows as _, Type::INT8),
-        (&resync.removed as _, Type::INT8),
-        (&resync.estimated as _, Type::INT8),
-        (&resync.busy_ms as _, Type::INT8),
-        (&resync.problem as _, Type::TEXT),
-        (&resync.unfit as _, Type::INT8),
-        (&resync.ordered_by as _, Type::TEXT),
+        (&rebuild.name as _, Type::TEXT),
+        (&rebuild.phase.name() as _, Type::TEXT),
+        (&rebuild.cursor as _, Type::TEXT_ARRAY),
+        (&rebuild.rows as _, Type::INT8),
+        (&rebuild.removed as _, Type::INT8),
+        (&rebuild.estimated as _, Type::INT8),
+        (&rebuild.busy_ms as _, Type::INT8),
+        (&rebuild.problem as _, Type::TEXT),
+        (&rebuild.unfit as _, Type::INT8),
+        (&rebuild.ordered_by as _, Type::TEXT),
     ];
     client.execute_typed(sql, &parameters).await?;
     Ok(())
@@ -247,7 +247,7 @@ pub async fn set_problem(client: &Client, queue: &QueueName, name: &str, problem
 }
 
 /// Every table that is or was rebuilt.
-pub async fn reports(client: &Client, queue: &QueueName) -> Result<Vec<Report>> {
+pub async fn reports(client: &Client, queue: &QueueName) -> Result<Vec<RebuildReport>> {
     let sql = "select name, phase, reason, problem, rows, removed, estimated, busy_ms,
                       pg_catalog.to_jsonb(requested_at) #>> '{}', pg_catalog.to_jsonb(finished_at) #>> '{}'
                from pgflume.resyncs where queue = $1 order by name";
@@ -256,7 +256,7 @@ pub async fn reports(client: &Client, queue: &QueueName) -> Result<Vec<Report>> 
         let (phase, copied, estimated): (Phase, i64, Option<i64>) =
             (Phase::parse(row.try_get(1)?), row.try_get(4)?, row.try_get(6)?);
         let rate = rate(copied, row.try_get(7)?);
-        Ok(Report {
+        Ok(RebuildReport {
             name: row.try_get(0)?,
             phase,
             reason: row.try_get(2)?,

@@ -2,7 +2,7 @@
 
 use super::keys::{MESSAGE_KEYS, column};
 use super::names::{Event, function_name};
-use super::source::{Source, Target};
+use super::source::{ReplicatedTable, Source};
 use super::template::{dollar_quoted, fill, text};
 use super::types::{Pin, SourceColumn, pins};
 use crate::core::error::Result;
@@ -58,7 +58,7 @@ fn settings(source: &Source, event: Event) -> BTreeSet<Pin> {
     found
 }
 
-fn target_settings(target: &Target, event: Event) -> BTreeSet<Pin> {
+fn target_settings(target: &ReplicatedTable, event: Event) -> BTreeSet<Pin> {
     if event == Event::Truncate {
         return BTreeSet::new();
     }
@@ -72,7 +72,7 @@ fn target_settings(target: &Target, event: Event) -> BTreeSet<Pin> {
 
 fn body(source: &Source, queue: &QueueName, event: Event) -> Result<String> {
     let queue = queue.table();
-    let each = |values: fn(&Target) -> Value| source.targets.iter().map(values).collect::<Vec<_>>();
+    let each = |values: fn(&ReplicatedTable) -> Value| source.targets.iter().map(values).collect::<Vec<_>>();
     match event {
         Event::Insert => rows(source, queue, "new_rows"),
         Event::Delete => rows(source, queue, "old_rows"),
@@ -101,7 +101,7 @@ fn rows(source: &Source, queue: String, rows: &str) -> Result<String> {
 
 /// For `capture_known.sql`: what tells whether the columns are of the types of `setup` still.
 fn known(source: &Source, rows: &str) -> Value {
-    let mut guarded: Vec<_> = source.targets.iter().flat_map(Target::guarded).collect();
+    let mut guarded: Vec<_> = source.targets.iter().flat_map(ReplicatedTable::guarded).collect();
     guarded.sort_by_key(|c| &c.name);
     guarded.dedup_by_key(|c| &c.name);
     context! {
@@ -112,7 +112,7 @@ fn known(source: &Source, rows: &str) -> Value {
 }
 
 /// For `capture_rows.sql`.
-fn written(target: &Target) -> Value {
+fn written(target: &ReplicatedTable) -> Value {
     let block = |key: &SourceColumn| {
         let head = format!("{{\"v\":1,\"table\":{},\"keys\":[[\"", serde_json::json!(target.table.name));
         context! { head => text(&head), column => quote(&key.name) }
@@ -128,7 +128,7 @@ fn written(target: &Target) -> Value {
 }
 
 /// For `capture_update.sql`.
-fn updated(target: &Target) -> Value {
+fn updated(target: &ReplicatedTable) -> Value {
     context! {
         name => text(&target.table.name),
         columns => target.side_columns(),
@@ -142,7 +142,7 @@ fn updated(target: &Target) -> Value {
 }
 
 /// For `capture_row.sql`.
-fn row(target: &Target) -> Value {
+fn row(target: &ReplicatedTable) -> Value {
     context! {
         name => text(&target.table.name),
         known => target.guarded().filter_map(|c| c.is_as_it_was(&column("new", &c.name))).collect::<Vec<_>>(),
@@ -173,7 +173,7 @@ mod tests {
             r#"{"a'b": {"primaryKey": "id", "columns": {"id": "TEXT", "x\"y": "DECIMAL"}, "source": "public.a"}}"#,
         )
         .unwrap();
-        let target = Target {
+        let target = ReplicatedTable {
             table: schema.get("a'b").unwrap().clone(),
             key: vec![typed("id", "text")],
             watched: Some(vec![typed("x\"y", "numeric")]),

@@ -21,7 +21,7 @@ const OLDEST_PGMQ: (u32, u32) = (1, 4);
 /// Columns of a queue's table that we rely on.
 const QUEUE_COLUMNS: i64 = 5;
 
-/// Reads the catalog. The error lists every refusal, each with its mend.
+/// Reads the catalog. The error lists every refusal, each with its remedy.
 pub async fn inspect(client: &Client, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<Facts> {
     client.batch_execute(&[OURS, OUR_ROLES].concat()).await.map_err(|e| failed("nothing was changed", e))?;
     let mut refusals = Vec::new();

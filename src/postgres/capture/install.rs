@@ -3,7 +3,7 @@
 use super::facts::Facts;
 use super::inspect;
 use super::options::SetupOptions;
-use super::plan::{self, Need, Step};
+use super::plan::{self, Need, PlanStep};
 use super::report::SetupReport;
 use super::run::run;
 use crate::core::error::{Error, Result};
@@ -32,9 +32,9 @@ pub async fn setup(
         }
         match (run(&client, &step.title, &step.transaction()).await, step.need) {
             (Ok(()), _) => report.done.push(step.title),
-            (Err(error), Need::Optional(mend)) => {
+            (Err(error), Need::Optional(remedy)) => {
                 let (title, text) = (format!("{}: ", step.title), error.to_string());
-                report.warn(format!("{title}{}; {mend}", text.strip_prefix(&title).unwrap_or(&text)));
+                report.warn(format!("{title}{}; {remedy}", text.strip_prefix(&title).unwrap_or(&text)));
             }
             (Err(error), Need::Required) => return Err(error),
         }
@@ -63,7 +63,7 @@ pub async fn print(postgres: &PgUrl, schema: &Schema, queue: &QueueName, options
     Ok(script(&plan::steps(&facts, queue, options)?, &report, &facts))
 }
 
-fn script(steps: &[Step], report: &SetupReport, facts: &Facts) -> String {
+fn script(steps: &[PlanStep], report: &SetupReport, facts: &Facts) -> String {
     let mut text = include_str!("../../../sql/script_head.sql").to_owned();
     for warning in report.warnings() {
         text.push_str(&format!("-- Warning: {warning}\n"));

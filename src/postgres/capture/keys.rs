@@ -1,7 +1,7 @@
 //! What the templates of the capture are told about the key of a table and the columns that it is compared by: SQL for
 //! one row, for the rows of a transition table, for an old row beside a new one. No IO.
 
-use super::source::Target;
+use super::source::ReplicatedTable;
 use super::template::text;
 use super::types::{SourceColumn, changed};
 use crate::core::schema::quote;
@@ -25,7 +25,7 @@ fn numbered(side: &str, prefix: &str, count: usize) -> Vec<String> {
     (1..=count).map(|i| format!("{side}.{prefix}{i}")).collect()
 }
 
-impl Target {
+impl ReplicatedTable {
     /// Of the row `side`: each of the key's columns as text.
     pub fn key_of(&self, side: &str) -> Vec<String> {
         self.key.iter().map(|c| c.key_text(&column(side, &c.name))).collect()

@@ -5,7 +5,7 @@ use crate::core::schema::fit::Fit;
 use crate::core::schema::{Column, ColumnType, Table};
 use crate::postgres::catalog::columns::TypedColumn;
 
-/// What is refused: path below the table, and the reason with the mend.
+/// What is refused: path below the table, and the reason with the remedy.
 pub fn refusals(table: &Table, types: &[TypedColumn]) -> Vec<(String, String)> {
     let columns = table.columns.iter().enumerate();
     columns

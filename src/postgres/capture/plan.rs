@@ -5,7 +5,7 @@ use super::functions::Function;
 use super::names::{Event, function_name, trigger_prefix};
 use super::options::SetupOptions;
 use super::run::LOCK_TIMEOUT_MS;
-use super::source::{Source, Target};
+use super::source::{ReplicatedTable, Source};
 use super::template::{dollar_quoted, dollar_tag, fill, shown, text};
 use super::triggers::{Trigger, capture_state, drop_trigger};
 use crate::core::error::Result;
@@ -31,7 +31,7 @@ pub enum Need {
 
 /// One transaction.
 #[derive(Debug, Clone)]
-pub struct Step {
+pub struct PlanStep {
     /// What it makes, for people.
     pub title: String,
     /// Its SQL, without begin and commit.
@@ -44,7 +44,7 @@ pub struct Step {
     pub is_routine: bool,
 }
 
-impl Step {
+impl PlanStep {
     /// A required step with something to do.
     pub fn new(title: impl Into<String>, sql: impl Into<String>) -> Self {
         Self { title: title.into(), sql: sql.into(), need: Need::Required, is_done: false, is_routine: false }
@@ -66,7 +66,7 @@ impl Step {
 }
 
 /// All steps, in order.
-pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Result<Vec<Step>> {
+pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Result<Vec<PlanStep>> {
     let mut steps = foundation(facts, queue)?;
     for source in &facts.sources {
         steps.push(capture(source, queue, options)?);
@@ -74,7 +74,7 @@ pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Result
     for forgotten in facts.forgotten.iter().filter(|_| options.allow_drop) {
         steps.push(release(forgotten)?);
     }
-    steps.push(Step::routine("the record of what is captured", record(facts, queue)?));
+    steps.push(PlanStep::routine("the record of what is captured", record(facts, queue)?));
     steps.extend(evolve_trigger(facts));
     steps.extend(cron(facts, options)?);
     for exposed in facts.exposed.iter().filter(|_| options.take_over && !options.keep_grants) {
@@ -84,24 +84,24 @@ pub fn steps(facts: &Facts, queue: &QueueName, options: &SetupOptions) -> Result
 }
 
 /// What all tables have in common.
-fn foundation(facts: &Facts, queue: &QueueName) -> Result<Vec<Step>> {
-    let mut steps = vec![Step::routine("the schema pgflume", SCHEMA)];
+fn foundation(facts: &Facts, queue: &QueueName) -> Result<Vec<PlanStep>> {
+    let mut steps = vec![PlanStep::routine("the schema pgflume", SCHEMA)];
     if !facts.server.has_pgmq {
-        steps.push(Step::new("PGMQ", pgmq()?));
+        steps.push(PlanStep::new("PGMQ", pgmq()?));
     }
-    steps.push(Step {
+    steps.push(PlanStep {
         is_done: facts.queues_exist,
-        ..Step::new(format!("the queue {} and its dead letters", queue.as_str()), queues(queue)?)
+        ..PlanStep::new(format!("the queue {} and its dead letters", queue.as_str()), queues(queue)?)
     });
-    steps.push(Step::routine(
+    steps.push(PlanStep::routine(
         "the schema pgflume and the worker's bookkeeping",
         include_str!("../../../sql/bookkeeping.sql"),
     ));
     let roles = [include_str!("../../../sql/roles.sql"), OUR_ROLES].concat();
-    steps.push(Step::routine("the roles pgflume_capture and pgflume_worker", roles));
-    steps.push(Step::routine("their rights", rights(facts, queue)?));
-    steps.push(Step::routine("the guard of the queue", guard(queue)?));
-    steps.push(Step::routine("the functions of schema pgflume", functions(facts, queue)?));
+    steps.push(PlanStep::routine("the roles pgflume_capture and pgflume_worker", roles));
+    steps.push(PlanStep::routine("their rights", rights(facts, queue)?));
+    steps.push(PlanStep::routine("the guard of the queue", guard(queue)?));
+    steps.push(PlanStep::routine("the functions of schema pgflume", functions(facts, queue)?));
     Ok(steps)
 }
 
@@ -164,7 +164,7 @@ fn functions(facts: &Facts, queue: &QueueName) -> Result<String> {
     Ok(functions + &fill(include_str!("../../../sql/catalog_function.sql"), values)?)
 }
 
-fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> Result<Step> {
+fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> Result<PlanStep> {
     let source = &inspected.source;
     let on = source.name.quoted();
     let leftovers = inspected.leftovers.iter().filter(|_| options.take_over).map(|l| (&l.on, &l.trigger));
@@ -188,7 +188,7 @@ fn capture(inspected: &Inspected, queue: &QueueName, options: &SetupOptions) -> 
     });
     let kind = if source.by_row { "row" } else { "statement" };
     let title = format!("capture of {} by {kind} triggers", shown(&on));
-    Ok(Step { is_done: inspected.is_captured && unwanted.is_empty(), ..Step::new(title, sql) })
+    Ok(PlanStep { is_done: inspected.is_captured && unwanted.is_empty(), ..PlanStep::new(title, sql) })
 }
 
 /// The functions and the triggers of a table.
@@ -223,11 +223,11 @@ fn lock(source: &Source, on: &str, mode: &str) -> Result<String> {
 
 /// Takes the right to call a function that gives the secret away, and looks whether it is gone: what could be taken
 /// stays taken.
-fn revoke(exposed: &Exposed) -> Result<[Step; 2]> {
+fn revoke(exposed: &Exposed) -> Result<[PlanStep; 2]> {
     let (function, grantees) = (exposed.function.as_str(), exposed.grantees.join(", "));
-    let step = |title: String, sql| Step {
+    let step = |title: String, sql| PlanStep {
         need: Need::Optional("until then it gives the worker's address or secret away"),
-        ..Step::new(title, sql)
+        ..PlanStep::new(title, sql)
     };
     let taken = fill(include_str!("../../../sql/takeover_revoke.sql"), context! { function, grantees => &grantees })?;
     let checked =
@@ -239,10 +239,10 @@ fn revoke(exposed: &Exposed) -> Result<[Step; 2]> {
 }
 
 /// Ends the capture of a table that `schema.json` no longer names.
-fn release(forgotten: &Forgotten) -> Result<Step> {
+fn release(forgotten: &Forgotten) -> Result<PlanStep> {
     let on = forgotten.on.quoted();
     let drops = forgotten.triggers.iter().map(|t| drop_trigger(&forgotten.on, t)).collect::<Result<String>>()?;
-    Ok(Step::new(
+    Ok(PlanStep::new(
         format!("the end of the capture of {}", shown(&on)),
         format!("lock table {on} in access exclusive mode;\n{drops}"),
     ))
@@ -250,7 +250,7 @@ fn release(forgotten: &Forgotten) -> Result<Step> {
 
 /// What was captured, to tell later what has changed since.
 fn record(facts: &Facts, queue: &QueueName) -> Result<String> {
-    let one = |source: &Source, target: &Target| {
+    let one = |source: &Source, target: &ReplicatedTable| {
         let events: Vec<&str> = source.events().iter().map(|e| e.name()).collect();
         let table = &target.table;
         let definition = Definition { calls: target.uses.called.clone(), ..Definition::of(table, &events) };
@@ -270,17 +270,17 @@ fn record(facts: &Facts, queue: &QueueName) -> Result<String> {
 }
 
 /// Only a superuser may make an event trigger; without it added columns are seen with the next call.
-fn evolve_trigger(facts: &Facts) -> Option<Step> {
+fn evolve_trigger(facts: &Facts) -> Option<PlanStep> {
     let evolves = facts.sources.iter().flat_map(|s| &s.source.targets).any(|t| t.table.evolve);
-    let mend = "added columns are seen with the worker's next call instead";
-    let step = Step::routine(
+    let remedy = "added columns are seen with the worker's next call instead";
+    let step = PlanStep::routine(
         "the event trigger for tables that follow their source",
         include_str!("../../../sql/evolve_trigger.sql"),
     );
-    (evolves && facts.server.superuser).then_some(Step { need: Need::Optional(mend), ..step })
+    (evolves && facts.server.superuser).then_some(PlanStep { need: Need::Optional(remedy), ..step })
 }
 
-fn cron(facts: &Facts, options: &SetupOptions) -> Result<Option<Step>> {
+fn cron(facts: &Facts, options: &SetupOptions) -> Result<Option<PlanStep>> {
     let server = &facts.server;
     if !server.has_cron && !server.can_cron {
         return Ok(None);
@@ -291,6 +291,9 @@ fn cron(facts: &Facts, options: &SetupOptions) -> Result<Option<Step>> {
         schedule => text(options.schedule.as_deref().unwrap_or(DEFAULT_SCHEDULE)),
     };
     let sql = fill(include_str!("../../../sql/cron.sql"), values)?;
-    let mend = "let an administrator create the extension pg_cron and grant usage on schema cron to this role, then run setup again; or let the system's cron run `pgflume sync`";
-    Ok(Some(Step { need: Need::Optional(mend), ..Step::routine("the cron job process_libsql_replication", sql) }))
+    let remedy = "let an administrator create the extension pg_cron and grant usage on schema cron to this role, then run setup again; or let the system's cron run `pgflume sync`";
+    Ok(Some(PlanStep {
+        need: Need::Optional(remedy),
+        ..PlanStep::routine("the cron job process_libsql_replication", sql)
+    }))
 }

@@ -125,7 +125,7 @@ impl SetupReport {
         self.warnings.push(warning.into());
     }
 
-    /// What to look out for, each with its mend.
+    /// What to look out for, each with its remedy.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }

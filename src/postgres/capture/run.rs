@@ -60,13 +60,13 @@ pub(super) fn failed(title: &str, error: tokio_postgres::Error) -> Error {
     let Some(db) = error.as_db_error() else {
         return Error::from(error);
     };
-    let mend = match db.hint() {
+    let remedy = match db.hint() {
         Some(hint) => hint.to_owned(),
         None if *db.code() == SqlState::INSUFFICIENT_PRIVILEGE => {
             "run setup as the owner of the database and its tables".to_owned()
         }
-        None => "mend that and run setup again".to_owned(),
+        None => "fix that and run setup again".to_owned(),
     };
-    let text = format!("{title}: {} (SQLSTATE {}); {mend}", db.message(), db.code().code());
+    let text = format!("{title}: {} (SQLSTATE {}); {remedy}", db.message(), db.code().code());
     Error::halt(text).caused_by(error)
 }

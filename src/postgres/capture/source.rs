@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A replicated table together with the columns of its source.
 #[derive(Debug, Clone)]
-pub struct Target {
+pub struct ReplicatedTable {
     /// From `schema.json`.
     pub table: Arc<Table>,
     /// The key's columns, in `schema.json`'s order.
@@ -20,7 +20,7 @@ pub struct Target {
     pub uses: Uses,
 }
 
-impl Target {
+impl ReplicatedTable {
     /// The columns that are written or compared as their types are.
     pub fn guarded(&self) -> impl Iterator<Item = &SourceColumn> {
         self.key.iter().chain(self.watched.iter().flatten().filter(|c| c.is_compared_by_type()))
@@ -53,7 +53,7 @@ pub struct Source {
     /// Of a partitioned table: who owns it, and therefore may add partitions.
     pub partitioned_by: Option<String>,
     /// What it feeds.
-    pub targets: Vec<Target>,
+    pub targets: Vec<ReplicatedTable>,
     /// The queue has row-level security.
     pub queue_has_rls: bool,
 }

@@ -5,7 +5,7 @@
 use super::facts::Inspected;
 use super::names::Event;
 use super::options::SetupOptions;
-use super::source::{Source, Target};
+use super::source::{ReplicatedTable, Source};
 use super::template::shown;
 use super::types::SourceColumn;
 use super::uses::{self, Uses};
@@ -188,7 +188,7 @@ impl Finding<'_> {
         oid: u32,
         columns: &BTreeMap<String, SourceColumn>,
         keys: &[BTreeSet<String>],
-    ) -> Result<Option<Target>> {
+    ) -> Result<Option<ReplicatedTable>> {
         let source = shown(&self.name.quoted());
         let missing: Vec<_> =
             table.columns.iter().filter(|c| !columns.contains_key(&c.name)).map(|c| c.name.clone()).collect();
@@ -236,7 +236,7 @@ impl Finding<'_> {
         let watched: Vec<_> = names.iter().filter_map(|n| columns.get(*n)).cloned().collect();
         // Columns that come later matter too where the table follows its source.
         let sees_all = !table.evolve && watched.iter().all(|c| !c.is_virtual);
-        Ok(Some(Target { table: table.clone(), key, watched: sees_all.then_some(watched), uses }))
+        Ok(Some(ReplicatedTable { table: table.clone(), key, watched: sees_all.then_some(watched), uses }))
     }
 
     /// The columns that `where` uses, and what else; `None` if it was refused. A partial index accepts just what we
@@ -272,7 +272,7 @@ impl Finding<'_> {
                 &[(&oids, Type::OID_ARRAY), (&names, Type::TEXT_ARRAY)],
             )
             .await?;
-        let found = rows.iter().map(takeover::Found::read).collect::<Result<Vec<_>>>()?;
+        let found = rows.iter().map(takeover::ExistingTrigger::read).collect::<Result<Vec<_>>>()?;
         let has_rows = self.has_rows(&oids).await?;
         takeover::compare(source, self.queue, &found, has_rows)
     }

@@ -19,7 +19,7 @@ const OUR_SCHEMA: &str = "pgflume";
 
 /// A trigger as the catalog shows it.
 #[derive(Debug)]
-pub struct Found {
+pub struct ExistingTrigger {
     on: SourceName,
     trigger: String,
     enabled: String,
@@ -31,7 +31,7 @@ pub struct Found {
     is_clone: bool,
 }
 
-impl Found {
+impl ExistingTrigger {
     /// From a row of `inspect_triggers.sql`.
     pub fn read(row: &tokio_postgres::Row) -> Result<Self> {
         Ok(Self {
@@ -87,7 +87,7 @@ impl Exposed {
 }
 
 /// Sorts what was found on a source and its partitions.
-pub fn compare(source: Source, queue: &QueueName, found: &[Found], has_rows: bool) -> Result<Inspected> {
+pub fn compare(source: Source, queue: &QueueName, found: &[ExistingTrigger], has_rows: bool) -> Result<Inspected> {
     let functions: BTreeMap<String, (Function, String)> = Function::all(&source, queue)?
         .into_iter()
         .map(|f| (f.name.clone(), (f.clone(), sha256_hex(&f.body))))

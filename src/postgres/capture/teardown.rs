@@ -1,7 +1,7 @@
 //! Takes back what `setup` made for one queue, and what all queues share once none is left.
 
 use super::names::function_prefix;
-use super::plan::Step;
+use super::plan::PlanStep;
 use super::run::run;
 use super::template::{fill, shown, text};
 use super::triggers::drop_trigger;
@@ -41,7 +41,7 @@ impl fmt::Display for TeardownReport {
     }
 }
 
-struct Found {
+struct Installed {
     has_schema: bool,
     others: bool,
     functions: Vec<String>,
@@ -102,7 +102,7 @@ pub async fn teardown(postgres: &PgUrl, queue: &QueueName, options: TeardownOpti
     Ok(report)
 }
 
-async fn inspect(client: &Client, queue: &QueueName) -> Result<Found> {
+async fn inspect(client: &Client, queue: &QueueName) -> Result<Installed> {
     let (prefix, name) = (function_prefix(queue), queue.as_str());
     let row = client
         .query_typed_one(
@@ -119,7 +119,7 @@ async fn inspect(client: &Client, queue: &QueueName) -> Result<Found> {
             is_last: row.try_get(3)?,
         })
     };
-    let mut found = Found {
+    let mut found = Installed {
         has_schema: row.try_get(0)?,
         others: row.try_get(1)?,
         functions: row.try_get(2)?,
@@ -139,7 +139,7 @@ async fn inspect(client: &Client, queue: &QueueName) -> Result<Found> {
 }
 
 /// Triggers that would make every write fail once their function or their queue is gone.
-fn refuse(found: &Found, options: TeardownOptions) -> Result<()> {
+fn refuse(found: &Installed, options: TeardownOptions) -> Result<()> {
     let mut blockers = Vec::new();
     if !found.others || options.drop_queue {
         blockers.extend(found.image_triggers.iter());
@@ -156,11 +156,11 @@ fn refuse(found: &Found, options: TeardownOptions) -> Result<()> {
     )))
 }
 
-fn steps(found: &Found, queue: &QueueName, options: TeardownOptions) -> Result<Vec<Step>> {
+fn steps(found: &Installed, queue: &QueueName, options: TeardownOptions) -> Result<Vec<PlanStep>> {
     let mut steps = found.tables.iter().map(table).collect::<Result<Vec<_>>>()?;
     let mut step = |title: &str, sql: String| {
         if !sql.is_empty() {
-            steps.push(Step::new(title, sql));
+            steps.push(PlanStep::new(title, sql));
         }
     };
     step("its capture functions", found.functions.iter().map(|f| format!("drop function {f};\n")).collect());
@@ -190,7 +190,7 @@ fn steps(found: &Found, queue: &QueueName, options: TeardownOptions) -> Result<V
     Ok(steps)
 }
 
-fn table(captured: &Captured) -> Result<Step> {
+fn table(captured: &Captured) -> Result<PlanStep> {
     let on = captured.on.quoted();
     let mut sql = format!("lock table {on} in access exclusive mode;\n");
     for trigger in &captured.triggers {
@@ -199,10 +199,10 @@ fn table(captured: &Captured) -> Result<Step> {
     if captured.is_last {
         sql.push_str(&format!("revoke all on {on} from pgflume_worker;\n"));
     }
-    Ok(Step::new(format!("the capture of {}", shown(&on)), sql))
+    Ok(PlanStep::new(format!("the capture of {}", shown(&on)), sql))
 }
 
-fn rights(found: &Found, queue: &QueueName) -> Result<String> {
+fn rights(found: &Installed, queue: &QueueName) -> Result<String> {
     let mut sql = String::new();
     if found.has_queue {
         let values = context! { queue => queue.table() };

@@ -17,7 +17,7 @@ pub struct Uses {
     functions: BTreeSet<String>,
     /// What `where` calls.
     pub called: BTreeSet<Called>,
-    /// What this role cannot open to the worker, each with the mend.
+    /// What this role cannot open to the worker, each with the remedy.
     pub closed: BTreeSet<String>,
 }
 

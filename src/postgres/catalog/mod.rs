@@ -87,7 +87,7 @@ impl SourceTable {
         if self.is_partitioned { " offset 0" } else { "" }
     }
 
-    /// Whether a copy comes to its end, now or when its problem is mended.
+    /// Whether a copy comes to its end, now or when its problem is fixed.
     pub fn can_be_copied(&self) -> bool {
         self.captured || self.unpageable().is_none()
     }

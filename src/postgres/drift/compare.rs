@@ -1,9 +1,9 @@
 //! What was set up against what is there: pure. Takes `schema.json`, the records of `setup`, the catalog and
 //! the replica's inventory; gives drift in words, each with its remedy.
 
-use super::finding::{Drift, Kind};
+use super::finding::{Drift, DriftKind};
 use super::recorded::{self, Recorded, Records, SourceColumn};
-use super::source::Found;
+use super::source::CurrentTable;
 use super::{danger, evolve};
 use crate::core::schema::{Schema, Table};
 use crate::replica::inventory::{Gap, Inventory};
@@ -17,13 +17,13 @@ const SETUP_DROP: &str =
     "name it again in schema.json, or run `pgflume setup --allow-drop` to drop it from the replica";
 
 /// The sides that Postgres and `schema.json` make up.
-pub(super) fn sides(schema: &Schema, records: &Records, found: &BTreeMap<String, Found>) -> Vec<Drift> {
+pub(super) fn sides(schema: &Schema, records: &Records, found: &BTreeMap<String, CurrentTable>) -> Vec<Drift> {
     let mut drift: Vec<Drift> = recorded::differences(schema, records)
         .into_iter()
         .map(|d| Drift {
             table: d.table,
             column: d.column,
-            kind: Kind::SchemaChanged,
+            kind: DriftKind::SchemaChanged,
             problem: format!("differs from the last set-up: {}", d.what),
             remedy: if d.is_drop { SETUP_DROP } else { SETUP }.into(),
         })
@@ -38,7 +38,11 @@ pub(super) fn sides(schema: &Schema, records: &Records, found: &BTreeMap<String,
 
 /// Tables that were captured, as their triggers or the replica (`captured`) say, where Postgres has no record of any
 /// set-up: the schema `pgflume`, its records or the capture were removed.
-pub(super) fn forgotten(schema: &Schema, found: &BTreeMap<String, Found>, captured: &BTreeSet<String>) -> Vec<Drift> {
+pub(super) fn forgotten(
+    schema: &Schema,
+    found: &BTreeMap<String, CurrentTable>,
+    captured: &BTreeSet<String>,
+) -> Vec<Drift> {
     let was = |table: &&std::sync::Arc<Table>| {
         captured.contains(&table.name) || found.get(&table.name).is_some_and(|found| !found.triggers.is_empty())
     };
@@ -46,7 +50,7 @@ pub(super) fn forgotten(schema: &Schema, found: &BTreeMap<String, Found>, captur
         Drift {
         table: table.name.clone(),
         column: None,
-        kind: Kind::CaptureMissing,
+        kind: DriftKind::CaptureMissing,
         problem: format!(
             "{} was captured, and Postgres has no record of it any more (pgflume.captured): its changes may be lost",
             table.source.quoted()
@@ -61,11 +65,11 @@ pub(super) fn forgotten(schema: &Schema, found: &BTreeMap<String, Found>, captur
 struct Sides<'a> {
     table: &'a Table,
     recorded: &'a Recorded,
-    found: &'a Found,
+    found: &'a CurrentTable,
 }
 
 impl Sides<'_> {
-    fn one(&self, kind: Kind, column: Option<&str>, problem: String, remedy: impl Into<String>) -> Drift {
+    fn one(&self, kind: DriftKind, column: Option<&str>, problem: String, remedy: impl Into<String>) -> Drift {
         let (table, column) = (self.table.name.clone(), column.map(str::to_owned));
         Drift { table, column, kind, problem, remedy: remedy.into() }
     }
@@ -75,8 +79,10 @@ impl Sides<'_> {
             return vec![self.absent()];
         }
         let dangers = danger::of(self.table, self.recorded, self.found);
-        let mut all: Vec<Drift> =
-            dangers.into_iter().map(|(problem, remedy)| self.one(Kind::SourceUnsafe, None, problem, remedy)).collect();
+        let mut all: Vec<Drift> = dangers
+            .into_iter()
+            .map(|(problem, remedy)| self.one(DriftKind::SourceUnsafe, None, problem, remedy))
+            .collect();
         if !["r", "p"].contains(&self.found.relkind.as_str()) {
             return all;
         }
@@ -90,7 +96,7 @@ impl Sides<'_> {
         let source = self.table.source.quoted();
         match &self.found.moved_to {
             Some(name) => self.one(
-                Kind::TableRenamed,
+                DriftKind::TableRenamed,
                 None,
                 format!("{source} is now called {name}"),
                 format!(
@@ -99,7 +105,7 @@ impl Sides<'_> {
                 ),
             ),
             None => self.one(
-                Kind::TableMissing,
+                DriftKind::TableMissing,
                 None,
                 format!("{source} is gone"),
                 "create it and run `pgflume setup`, or take it out of schema.json and run `pgflume setup --allow-drop`",
@@ -135,7 +141,7 @@ impl Sides<'_> {
                 "take it out of schema.json and run `pgflume setup --allow-drop`, or add it to the table again".into(),
             ),
         };
-        self.one(Kind::ColumnMissing, Some(column), problem, remedy)
+        self.one(DriftKind::ColumnMissing, Some(column), problem, remedy)
     }
 
     /// The column of the same number, which a rename keeps; else the only new one of the same type.
@@ -153,7 +159,7 @@ impl Sides<'_> {
         let before = self.recorded.definition.source_columns.iter().find(|c| c.name == now.name)?;
         (before.declared != now.declared).then(|| {
             self.one(
-                Kind::ColumnRetyped,
+                DriftKind::ColumnRetyped,
                 Some(&now.name),
                 format!(
                     "is {} in Postgres now, and was {}; the worker copies the table again",
@@ -166,7 +172,7 @@ impl Sides<'_> {
 
     fn added(&self, column: &SourceColumn) -> Drift {
         self.one(
-            Kind::ColumnAdded,
+            DriftKind::ColumnAdded,
             Some(&column.name),
             format!("the source has a new column of type {}, which is not replicated", column.declared),
             format!(
@@ -195,7 +201,12 @@ impl Sides<'_> {
             ),
         };
         let names: Vec<String> = key.iter().map(|n| (*n).to_owned()).collect();
-        Some(self.one(Kind::KeyChanged, None, format!("no key of {source} is on {} any more", list(&names)), remedy))
+        Some(self.one(
+            DriftKind::KeyChanged,
+            None,
+            format!("no key of {source} is on {} any more", list(&names)),
+            remedy,
+        ))
     }
 
     fn triggers(&self) -> Option<Drift> {
@@ -217,7 +228,7 @@ impl Sides<'_> {
             let problem =
                 format!("changes of {} are not all captured: {}", self.table.source.quoted(), wrong.join(", "));
             self.one(
-                Kind::CaptureMissing,
+                DriftKind::CaptureMissing,
                 None,
                 problem,
                 "run `pgflume setup`: it puts them back, and the worker copies the table again",
@@ -240,7 +251,7 @@ pub(super) fn replica(schema: &Schema, records: &Records, there: &Inventory) -> 
             drift.push(Drift {
                 table: table.clone(),
                 column: Some(column.clone()),
-                kind: Kind::ReplicaExtra,
+                kind: DriftKind::ReplicaExtra,
                 problem: "the replica still has this column, which is no longer kept up to date".into(),
                 remedy: SETUP_DROP.into(),
             });
@@ -253,23 +264,25 @@ fn replica_gap(table: &Table, gap: Gap) -> Drift {
     let rebuild = "run `pgflume setup` with LIBSQL_URL, which rebuilds the table";
     let next = "the next drain adds it: run `pgflume sync`, or wait for the next call";
     let (kind, column, problem, remedy) = match gap {
-        Gap::Table => (Kind::ReplicaLacks, None, "the replica does not have the table yet".to_owned(), next),
+        Gap::Table => (DriftKind::ReplicaLacks, None, "the replica does not have the table yet".to_owned(), next),
         Gap::Column(name) => {
-            (Kind::ReplicaLacks, Some(name), "the replica does not have the column yet".to_owned(), next)
+            (DriftKind::ReplicaLacks, Some(name), "the replica does not have the column yet".to_owned(), next)
         }
         Gap::Type(name, declared) => {
             let wanted = table.columns.iter().find(|c| c.name == name).map_or("", |c| c.kind.name());
             (
-                Kind::ReplicaDiffers,
+                DriftKind::ReplicaDiffers,
                 Some(name),
                 format!("the replica declares it {declared}, which does not keep {wanted} as it is"),
                 rebuild,
             )
         }
         Gap::Unique => {
-            (Kind::ReplicaLacks, None, "the replica's table has no unique index over its key yet".to_owned(), next)
+            (DriftKind::ReplicaLacks, None, "the replica's table has no unique index over its key yet".to_owned(), next)
         }
-        Gap::Key => (Kind::ReplicaDiffers, None, "the replica's table has another primary key".to_owned(), rebuild),
+        Gap::Key => {
+            (DriftKind::ReplicaDiffers, None, "the replica's table has another primary key".to_owned(), rebuild)
+        }
     };
     Drift { table: table.name.clone(), column, kind, problem, remedy: remedy.into() }
 }

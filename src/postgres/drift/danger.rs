@@ -1,11 +1,11 @@
 //! Sources whose rows could change without a mark though every trigger is in its place. Pure.
 
 use super::recorded::Recorded;
-use super::source::Found;
+use super::source::CurrentTable;
 use crate::core::schema::Table;
 
 /// What is wrong, and the remedy.
-pub(super) fn of(table: &Table, recorded: &Recorded, found: &Found) -> Vec<(String, String)> {
+pub(super) fn of(table: &Table, recorded: &Recorded, found: &CurrentTable) -> Vec<(String, String)> {
     let source = table.source.quoted();
     if !["r", "p"].contains(&found.relkind.as_str()) {
         let problem = format!("{source} is no table any more: what it shows can change without a mark");
@@ -48,7 +48,7 @@ pub(super) fn of(table: &Table, recorded: &Recorded, found: &Found) -> Vec<(Stri
 }
 
 /// The first trigger that does not run what `setup` made.
-pub(super) fn replaced<'a>(recorded: &'a Recorded, found: &Found) -> Option<&'a str> {
+pub(super) fn replaced<'a>(recorded: &'a Recorded, found: &CurrentTable) -> Option<&'a str> {
     let is_other = |(event, hash): &(&String, &String)| found.functions.get(*event).is_some_and(|now| now != *hash);
     let other = recorded.definition.functions.iter().find(is_other);
     other.map(|(event, _)| event.as_str())

@@ -3,7 +3,7 @@
 //! so that every worker comes to the same.
 
 use super::recorded::{self, Recorded, Records, SourceColumn};
-use super::source::{self, Found};
+use super::source::{self, CurrentTable};
 use crate::core::error::Result;
 use crate::core::failpoint;
 use crate::core::queue_name::QueueName;
@@ -48,7 +48,7 @@ async fn effective_within(client: &Client, schema: &Arc<Schema>, queue: &QueueNa
 }
 
 /// The same of what is known already.
-pub fn extend(schema: &Schema, records: &Records, found: &BTreeMap<String, Found>) -> Schema {
+pub fn extend(schema: &Schema, records: &Records, found: &BTreeMap<String, CurrentTable>) -> Schema {
     let mut more = BTreeMap::new();
     for table in schema.tables().filter(|table| table.evolve) {
         if let (Some(recorded), Some(found)) = (records.get(&table.name), found.get(&table.name)) {
@@ -62,7 +62,7 @@ pub fn extend(schema: &Schema, records: &Records, found: &BTreeMap<String, Found
 
 /// The source's columns that came since `setup` and that `table` does not name. A renamed column keeps its
 /// number and is not new: it may have been left out on purpose.
-pub fn new_columns<'a>(table: &Table, recorded: &Recorded, found: &'a Found) -> Vec<&'a SourceColumn> {
+pub fn new_columns<'a>(table: &Table, recorded: &Recorded, found: &'a CurrentTable) -> Vec<&'a SourceColumn> {
     let definition = &recorded.definition;
     let is_same_table = found.oid == recorded.oid;
     let is_new = |c: &&SourceColumn| {

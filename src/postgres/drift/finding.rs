@@ -12,7 +12,7 @@ pub struct Drift {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub column: Option<String>,
     /// Of which kind.
-    pub kind: Kind,
+    pub kind: DriftKind,
     /// What is different.
     pub problem: String,
     /// What to do about it.
@@ -23,7 +23,7 @@ pub struct Drift {
 /// The kinds of drift.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum DriftKind {
     /// The source lacks a column that is replicated.
     ColumnMissing,
     /// A column of the source has another type.
@@ -52,7 +52,7 @@ pub enum Kind {
     ReplicaExtra,
 }
 
-impl Kind {
+impl DriftKind {
     /// Whether somebody has to act; the rest is for information.
     pub fn is_fault(self) -> bool {
         !matches!(self, Self::ColumnAdded | Self::ReplicaLacks)

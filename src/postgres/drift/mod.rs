@@ -1,5 +1,5 @@
 //! How the source, `schema.json`, the capture and the replica have moved apart since `setup`, each with the
-//! command that mends it. Takes a client and what the replica has; changes nothing. `compare` and `danger` are pure.
+//! command that fixes it. Takes a client and what the replica has; changes nothing. `compare` and `danger` are pure.
 
 mod compare;
 mod danger;
@@ -12,7 +12,7 @@ pub mod source;
 pub mod traits;
 pub mod watch;
 
-pub use finding::{Drift, Kind};
+pub use finding::{Drift, DriftKind};
 
 use crate::core::error::Result;
 use crate::core::queue_name::QueueName;

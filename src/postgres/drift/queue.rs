@@ -1,7 +1,7 @@
 //! The queue against what capturing needs of it: that marks get there and stay, and that nothing else happens in
 //! the writer's transaction. One query; changes nothing.
 
-use super::finding::{Drift, Kind};
+use super::finding::{Drift, DriftKind};
 use crate::core::error::Result;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::quote;
@@ -26,7 +26,7 @@ pub(super) async fn check(client: &Client, queue: &QueueName) -> Result<Vec<Drif
     let drift = |(problem, remedy): (String, String)| Drift {
         table: format!("pgmq.{name}"),
         column: None,
-        kind: Kind::Queue,
+        kind: DriftKind::Queue,
         problem: format!("the queue {problem}"),
         remedy,
     };

@@ -14,7 +14,7 @@ use tokio_postgres::types::Type;
 
 /// A source table as it is now.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct CurrentTable {
     /// Its OID; 0 if there is none of that name.
     pub oid: u32,
     /// The name that the captured table has now, if it is another.
@@ -45,7 +45,7 @@ pub struct Found {
     pub kinds: BTreeMap<String, ColumnType>,
 }
 
-impl Found {
+impl CurrentTable {
     /// How a column would be kept without loss.
     pub fn kind(&self, column: &str) -> ColumnType {
         self.kinds.get(column).copied().unwrap_or(ColumnType::Text)
@@ -58,7 +58,7 @@ pub async fn read(
     schema: &Schema,
     records: &Records,
     queue: &QueueName,
-) -> Result<BTreeMap<String, Found>> {
+) -> Result<BTreeMap<String, CurrentTable>> {
     catalog::begin(client).await?;
     let found = read_within(client, schema, records, queue).await?;
     client.commit().await?;
@@ -71,7 +71,7 @@ pub async fn read_within(
     schema: &Schema,
     records: &Records,
     queue: &QueueName,
-) -> Result<BTreeMap<String, Found>> {
+) -> Result<BTreeMap<String, CurrentTable>> {
     let tables: Vec<_> = schema.tables().collect();
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     let schemas: Vec<&str> = tables.iter().map(|t| t.source.schema.as_str()).collect();
@@ -92,13 +92,13 @@ pub async fn read_within(
 }
 
 /// Only of tables that have new columns.
-async fn add_kinds(client: &Client, records: &Records, tables: &mut BTreeMap<String, Found>) -> Result<()> {
-    let has_grown = |(name, found): &(&String, &mut Found)| {
+async fn add_kinds(client: &Client, records: &Records, tables: &mut BTreeMap<String, CurrentTable>) -> Result<()> {
+    let has_grown = |(name, found): &(&String, &mut CurrentTable)| {
         records
             .get(*name)
             .is_some_and(|r| found.oid != r.oid || found.columns.iter().any(|c| c.number > r.definition.known))
     };
-    let grown: Vec<&mut Found> = tables.iter_mut().filter(has_grown).map(|(_, found)| found).collect();
+    let grown: Vec<&mut CurrentTable> = tables.iter_mut().filter(has_grown).map(|(_, found)| found).collect();
     if grown.is_empty() {
         return Ok(());
     }
@@ -111,8 +111,8 @@ async fn add_kinds(client: &Client, records: &Records, tables: &mut BTreeMap<Str
     Ok(())
 }
 
-fn found(row: &Row) -> Result<Found> {
-    Ok(Found {
+fn found(row: &Row) -> Result<CurrentTable> {
+    Ok(CurrentTable {
         oid: row.try_get(1)?,
         moved_to: row.try_get(2)?,
         columns: json(row, 3)?,

@@ -10,7 +10,7 @@ use crate::postgres::books::progress::Snapshot;
 use crate::postgres::books::rebuilds::{Reason, Rebuild};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::drift::definition_version::{DefinitionVersion, Outgrown};
-use crate::postgres::queue::{Take, Taken, Taking};
+use crate::postgres::queue::{Take, Taken, TakenMessages};
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -160,7 +160,7 @@ pub type ReadsMessage<'a> = dyn FnMut(&Taken) + Send + 'a;
 #[async_trait]
 pub trait Queue: Send + Sync {
     /// Takes the oldest messages off the queue, each told to `read` as it comes, in any order.
-    async fn take(&self, take: Take<'_>, read: &mut ReadsMessage<'_>) -> Result<Taking>;
+    async fn take(&self, take: Take<'_>, read: &mut ReadsMessage<'_>) -> Result<TakenMessages>;
 
     /// Takes these, and gives those that were there, in order. With `keeps` they are retained.
     async fn acknowledge(&self, ids: &[i64], keeps: bool) -> Result<Vec<Taken>>;

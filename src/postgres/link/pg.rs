@@ -20,7 +20,7 @@ use crate::postgres::drift::definition_version::{self, DefinitionVersion, Outgro
 use crate::postgres::drift::watch::Watch;
 use crate::postgres::drift::{self, Drift};
 use crate::postgres::error::of_rows;
-use crate::postgres::queue::{self, Take, Taken, Taking};
+use crate::postgres::queue::{self, Take, Taken, TakenMessages};
 use crate::postgres::rows::page::{self, Cursor, PageReader, Size};
 use crate::postgres::rows::{self, Server};
 use crate::postgres::{Client, PgUrl, Purpose};
@@ -255,7 +255,7 @@ impl Flight for Connection {
 
 #[async_trait]
 impl Queue for Connection {
-    async fn take(&self, take: Take<'_>, read: &mut ReadsMessage<'_>) -> Result<Taking> {
+    async fn take(&self, take: Take<'_>, read: &mut ReadsMessage<'_>) -> Result<TakenMessages> {
         queue::take(&self.client, &self.pg.queue, take, read).await
     }
 

@@ -7,14 +7,14 @@ use crate::core::value::{Cell, Key};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::drift::Drift;
 use crate::postgres::rows::page::{Cursor, Size};
-use crate::postgres::rows::{Found, Unfit};
+use crate::postgres::rows::{MarkedRow, Unfit};
 use crate::replica::inventory::Inventory;
 use async_trait::async_trait;
 use futures_util::Stream;
 use std::pin::Pin;
 
 /// What was found under marked keys, as it comes; in any order, one for each key.
-pub type Reading<'a> = Pin<Box<dyn Stream<Item = Result<Found>> + Send + 'a>>;
+pub type Reading<'a> = Pin<Box<dyn Stream<Item = Result<MarkedRow>> + Send + 'a>>;
 
 /// A page as it comes.
 pub type Pages<'a> = Pin<Box<dyn Page + 'a>>;

@@ -2,7 +2,7 @@
 
 use super::cells::{SourceRow, cell, cells, fit, values};
 use super::expression::selected;
-use super::found::Found;
+use super::marked_row::MarkedRow;
 use super::size;
 use super::span::Span;
 use crate::core::error::Result;
@@ -33,7 +33,7 @@ pub async fn read<'a>(
     source: &'a SourceTable,
     keys: &[MarkedKey],
     may_span: bool,
-) -> Result<impl Stream<Item = Result<Found>> + Send + use<'a>> {
+) -> Result<impl Stream<Item = Result<MarkedRow>> + Send + use<'a>> {
     let span = if may_span { Span::of(source, keys) } else { None };
     let rows = match &span {
         Some(span) => span.read(client, source).await?,
@@ -48,7 +48,7 @@ pub async fn read<'a>(
 }
 
 impl Stream for Marked<'_> {
-    type Item = Result<Found>;
+    type Item = Result<MarkedRow>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
@@ -65,7 +65,7 @@ impl Stream for Marked<'_> {
             };
             if found.is_some() || self.is_over {
                 let bytes = std::mem::take(&mut self.bytes);
-                return Poll::Ready(found.map(|found| Ok(Found { bytes, ..found })));
+                return Poll::Ready(found.map(|found| Ok(MarkedRow { bytes, ..found })));
             }
         }
     }
@@ -102,7 +102,7 @@ fn read_sql(source: &SourceTable) -> String {
 }
 
 /// Converts one row of [`read_sql`].
-fn decode(source: &SourceTable, row: &SourceRow) -> Result<Found> {
+fn decode(source: &SourceTable, row: &SourceRow) -> Result<MarkedRow> {
     let width = source.table.key.len();
     let position = usize::try_from(row.try_get::<_, i64>(0)? - 1).unwrap_or_default();
     let key = source.table.key.iter().enumerate().map(|(i, &p)| Ok(cell(source, p, row.try_get(1 + i)?)));
@@ -112,5 +112,5 @@ fn decode(source: &SourceTable, row: &SourceRow) -> Result<Found> {
         Some(_) => Some(cells(source, row, 2 + width)?),
         None => None,
     };
-    Ok(Found { position, key, bytes: 0, cells })
+    Ok(MarkedRow { position, key, bytes: 0, cells })
 }

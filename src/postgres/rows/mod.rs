@@ -6,16 +6,16 @@ mod begin;
 mod cells;
 mod expression;
 mod first;
-mod found;
 mod marked;
+mod marked_row;
 pub mod page;
 mod size;
 mod span;
 
 pub use begin::{LONGEST_LOCK_WAIT, STATEMENT_TIME, Server, begin, begin_waiting, wait_for};
 pub use cells::{SourceRow, Unfit};
-pub use found::Found;
 pub use marked::read;
+pub use marked_row::MarkedRow;
 pub use size::note_large;
 
 use crate::core::error::Result;

@@ -2,7 +2,7 @@
 //! third of as many look-ups. Rows between them that nobody asked for are passed over.
 
 use super::cells::{SourceRow, cells, values};
-use super::found::Found;
+use super::marked_row::MarkedRow;
 use super::size;
 use crate::core::error::Result;
 use crate::core::message::MarkedKey;
@@ -49,7 +49,7 @@ impl Span {
     }
 
     /// What is known of the next key when `row` has come, or the end; `None`: the next row is needed.
-    pub fn found(&mut self, source: &SourceTable, row: Option<SourceRow>) -> Result<Option<Found>> {
+    pub fn found(&mut self, source: &SourceTable, row: Option<SourceRow>) -> Result<Option<MarkedRow>> {
         if row.is_some() {
             self.row = row;
         }
@@ -57,7 +57,7 @@ impl Span {
         let Some(row) = &self.row else {
             let position = self.next;
             let found =
-                (position < self.keys.len()).then(|| Found { position, key: key(position), bytes: 0, cells: None });
+                (position < self.keys.len()).then(|| MarkedRow { position, key: key(position), bytes: 0, cells: None });
             self.next += 1;
             return Ok(found);
         };
@@ -68,14 +68,14 @@ impl Span {
         };
         if self.keys.get(self.next).is_some_and(|key| *key < id) {
             self.next += 1;
-            return Ok(Some(Found { position: self.next - 1, key: key(self.next - 1), bytes: 0, cells: None }));
+            return Ok(Some(MarkedRow { position: self.next - 1, key: key(self.next - 1), bytes: 0, cells: None }));
         }
         self.next += usize::from(self.keys.get(self.next) == Some(&id));
         let Some(position) = self.next.checked_sub(1).filter(|position| self.keys[*position] == id) else {
             self.row = None;
             return Ok(None);
         };
-        let found = Found { position, key: key(position), bytes: 0, cells: Some(cells(source, row, 0)?) };
+        let found = MarkedRow { position, key: key(position), bytes: 0, cells: Some(cells(source, row, 0)?) };
         self.row = None;
         Ok(Some(found))
     }

@@ -55,10 +55,10 @@ pub(in crate::sync) struct Limits {
 
 /// The limits as the target has taught them.
 #[derive(Debug)]
-pub(in crate::sync) struct Budget(Mutex<State>);
+pub(in crate::sync) struct Budget(Mutex<BudgetState>);
 
 #[derive(Debug)]
-struct State {
+struct BudgetState {
     /// Of the most rows and bytes.
     share: f64,
     /// The smallest that failed, until one as large is applied.
@@ -71,7 +71,12 @@ struct State {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self(Mutex::new(State { share: 1.0, failed: f64::INFINITY, delay: Duration::ZERO, row_bytes: BTreeMap::new() }))
+        Self(Mutex::new(BudgetState {
+            share: 1.0,
+            failed: f64::INFINITY,
+            delay: Duration::ZERO,
+            row_bytes: BTreeMap::new(),
+        }))
     }
 }
 
@@ -159,12 +164,12 @@ impl Budget {
         state.row_bytes.insert(table.to_owned(), mean.max(known));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, BudgetState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl BudgetState {
     fn shrink(&mut self, share: f64, took: Duration) {
         let share = share.clamp(LEAST_SHARE, self.share);
         if share < self.share {

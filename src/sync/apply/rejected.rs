@@ -1,7 +1,7 @@
 //! What the target has rejected since it last took a row of the same table: is it the rows, or the table? Kept for
 //! the life of a worker. No IO.
 
-use crate::core::batch::{Item, State};
+use crate::core::batch::{Item, RowState};
 use crate::core::error::{Error, Result, Side};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -62,7 +62,7 @@ impl Rejected {
     pub fn took(&self, items: &[Item]) {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut names: Vec<&str> =
-            items.iter().filter(|i| matches!(i.state, State::Row { .. })).map(|i| i.table.name.as_str()).collect();
+            items.iter().filter(|i| matches!(i.state, RowState::Row { .. })).map(|i| i.table.name.as_str()).collect();
         names.dedup(); // they are sorted by table
         for name in names {
             tables.entry(name.to_owned()).or_default().has_taken = true;

@@ -3,7 +3,7 @@
 //! was rejected. Those that it does not write itself are marked first, so that they are read again.
 
 use super::displaced::Displaced;
-use crate::core::batch::{Item, State};
+use crate::core::batch::{Item, RowState};
 use crate::core::error::{Error, Result};
 use crate::core::message;
 use crate::core::schema::Table;
@@ -26,7 +26,7 @@ impl Written {
     pub fn add(&mut self, replica: &Replica, items: &[Item]) {
         for run in items.chunk_by(|a, b| a.table.name == b.table.name) {
             if run.first().is_some_and(|item| replica.rival(&item.table).is_some()) {
-                self.0.extend(run.iter().filter(|i| i.state != State::Gone).map(|i| hash(&i.table, &i.key)));
+                self.0.extend(run.iter().filter(|i| i.state != RowState::Gone).map(|i| hash(&i.table, &i.key)));
             }
         }
     }
@@ -95,7 +95,7 @@ pub(in crate::sync) async fn make_way(
     items.extend(displaced.iter().map(|(table, key, _)| Item {
         table: table.clone(),
         key: key.clone(),
-        state: State::Gone,
+        state: RowState::Gone,
         images: Vec::new(),
     }));
     let range = 0..items.len();
@@ -104,7 +104,7 @@ pub(in crate::sync) async fn make_way(
 
 /// What a row sets the other key to; `None` where it does not, or to NULL, which collides with nothing.
 fn values(item: &Item, rival: &[usize]) -> Option<Vec<Cell>> {
-    let State::Row { columns, cells, .. } = &item.state else { return None };
+    let RowState::Row { columns, cells, .. } = &item.state else { return None };
     let value = |column: &usize| columns.iter().position(|at| at == column).and_then(|at| cells.get(at));
     rival.iter().map(|column| value(column).filter(|cell| **cell != Cell::Null).cloned()).collect()
 }
@@ -113,7 +113,7 @@ fn values(item: &Item, rival: &[usize]) -> Option<Vec<Cell>> {
 fn renewed(item: &Item, first: &BTreeSet<(String, Key)>) -> Item {
     let mut item = item.clone();
     let is_first = first.contains(&(item.table.name.clone(), item.key.clone()));
-    if let State::Row { columns, replace, .. } = &mut item.state {
+    if let RowState::Row { columns, replace, .. } = &mut item.state {
         *replace |= is_first && columns.len() == item.table.columns.len();
     }
     item

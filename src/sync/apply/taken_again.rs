@@ -54,7 +54,7 @@ impl TakenAgain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::batch::State;
+    use crate::core::batch::RowState;
     use crate::core::schema::Schema;
     use crate::core::value::Cell;
 
@@ -65,7 +65,7 @@ mod tests {
         let item = |key: i64, images: &[i64]| Item {
             table: table.clone(),
             key: vec![Cell::Integer(key)],
-            state: State::Gone,
+            state: RowState::Gone,
             images: images.to_vec(),
         };
         let mut again = TakenAgain::default();

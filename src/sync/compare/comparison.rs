@@ -1,8 +1,8 @@
 //! The comparing part of a step: after the queue is drained and all of it is applied, pages of the source
-//! at the step's snapshot are compared with the replica, in both directions. Differences may be mended in
+//! at the step's snapshot are compared with the replica, in both directions. Differences may be repaired in
 //! the same step. Goes on from step to step until every table is compared.
 
-use crate::core::batch::{Item, State};
+use crate::core::batch::{Item, RowState};
 use crate::core::error::{Error, Result};
 use crate::core::failpoint;
 use crate::core::message::MarkedKey;
@@ -18,7 +18,9 @@ use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::chunk::Chunk;
 use crate::sync::compare::exempt::Exempt;
 use crate::sync::compare::pages::{CHUNK_ROWS, Ends, Part, Share, moved, read_pages};
-use crate::sync::compare::report::{Counters, EXAMPLES, Example, Kind, Options, Report, TableReport};
+use crate::sync::compare::report::{
+    Counters, DifferenceKind, EXAMPLES, Example, TableReport, VerifyOptions, VerifyReport,
+};
 use crate::sync::session::Session;
 use crate::sync::take::absent::{Absent, absent};
 use crate::sync::take::pages::{SWEEP_KEYS, key_of, texts_of};
@@ -42,7 +44,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// A check under way.
 pub struct Comparison {
-    options: Options,
+    options: VerifyOptions,
     /// The database to look at in place of the replica.
     target: Option<Replica>,
     counters: Arc<Counters>,
@@ -55,7 +57,7 @@ pub struct Comparison {
     began: Option<Instant>,
     /// Rows that the sample still has for the table in hand.
     quota: Option<i64>,
-    report: Report,
+    report: VerifyReport,
     /// A step is at it, or was given up while it was.
     is_in_hand: bool,
 }
@@ -82,7 +84,7 @@ struct Here<'a> {
 
 impl Comparison {
     /// A check that has not begun.
-    pub fn new(options: Options, target: Option<Replica>, counters: Arc<Counters>) -> Self {
+    pub fn new(options: VerifyOptions, target: Option<Replica>, counters: Arc<Counters>) -> Self {
         let mut todo = options.tables.clone();
         todo.reverse();
         let (pass, quota) = (None, None);
@@ -95,7 +97,7 @@ impl Comparison {
             ordering: String::new(),
             began: None,
             quota,
-            report: Report::default(),
+            report: VerifyReport::default(),
             is_in_hand: false,
         }
     }
@@ -121,7 +123,7 @@ impl Comparison {
     }
 
     /// What was found.
-    pub(in crate::sync) fn into_report(self) -> Report {
+    pub(in crate::sync) fn into_report(self) -> VerifyReport {
         self.report
     }
 
@@ -129,7 +131,7 @@ impl Comparison {
         self.report.tables.entry(name.to_owned()).or_default()
     }
 
-    /// Compares what the step's time allows; where the replica is after what was mended. A failure leaves
+    /// Compares what the step's time allows; where the replica is after what was repaired. A failure leaves
     /// the check where it was.
     pub(in crate::sync) async fn run(
         &mut self,
@@ -183,7 +185,7 @@ impl Comparison {
         Ok(Finished { applied, has_saved })
     }
 
-    /// Compares, and mends, as much of one table as the time allows.
+    /// Compares, and repairs, as much of one table as the time allows.
     async fn part(
         &mut self,
         session: &Session<'_>,
@@ -225,11 +227,11 @@ impl Comparison {
     fn problem(&self, session: &Session<'_>, source: &SourceTable) -> Option<String> {
         let name = &source.table.name;
         if session.tables.is_paused(name) {
-            return Some("its marks wait, see the log: mend that first".into());
+            return Some("its marks wait, see the log: fix that first".into());
         }
         let waits = session.pending.iter().any(|r| r.name == *name) && session.tables.is_stuck(name);
         if waits {
-            return Some("it waits to be rebuilt, see `pgflume status`: mend that first".into());
+            return Some("it waits to be rebuilt, see `pgflume status`: fix that first".into());
         }
         source.unpageable()
     }
@@ -334,9 +336,9 @@ impl Comparison {
         let source = here.source;
         let ranged = source.sorts_alike().then_some(range);
         let found = here.target.compare(&source.table, &part.items, ranged, here.head).await?.ok_or_else(moved)?;
-        let mut wrong: Vec<(Kind, Item)> = Vec::new();
-        wrong.extend(found.missing.iter().map(|&i| (Kind::Missing, part.items[i].clone())));
-        wrong.extend(found.different.iter().map(|&i| (Kind::Different, part.items[i].clone())));
+        let mut wrong: Vec<(DifferenceKind, Item)> = Vec::new();
+        wrong.extend(found.missing.iter().map(|&i| (DifferenceKind::Missing, part.items[i].clone())));
+        wrong.extend(found.different.iter().map(|&i| (DifferenceKind::Different, part.items[i].clone())));
         let refused: Vec<_> = found.refused.iter().map(|&i| &part.items[i].key).collect();
         let refused = refused.into_iter().map(|key| (texts_of(key).unwrap_or_default(), key.clone()));
         let unfit: Vec<(MarkedKey, Key)> = part.unfit.iter().cloned().chain(refused).collect();
@@ -351,7 +353,7 @@ impl Comparison {
             self.table(&source.table.name).extra += beyond as u64;
             differences += beyond;
             let extra = keys.into_iter().filter(|key| !expected.contains(key));
-            wrong.extend(extra.map(|key| (Kind::Extra, gone_item(source, key))));
+            wrong.extend(extra.map(|key| (DifferenceKind::Extra, gone_item(source, key))));
         }
         differences += self.note(here, wrong, repairs).await?;
         self.counters.add(part.items.len() as u64, differences as u64);
@@ -370,7 +372,7 @@ impl Comparison {
             differences += 1;
             report.different += 1;
             if report.examples.len() < EXAMPLES {
-                report.examples.push(Example { key: marked.clone(), kind: Kind::Unfit, columns: Vec::new() });
+                report.examples.push(Example { key: marked.clone(), kind: DifferenceKind::Unfit, columns: Vec::new() });
             }
         }
         differences
@@ -397,7 +399,7 @@ impl Comparison {
         let Absent { gone, doubtful } = absent(here.session, source, &known).await?;
         self.note_doubtful(here, doubtful.iter().map(|&i| &known[i].0));
         let gone = gone.into_iter().map(|i| known[i].0.clone());
-        let wrong = gone.chain(nobodys).map(|key| (Kind::Extra, gone_item(source, key))).collect();
+        let wrong = gone.chain(nobodys).map(|key| (DifferenceKind::Extra, gone_item(source, key))).collect();
         let differences = self.note(here, wrong, repairs).await?;
         self.counters.add(0, differences as u64);
         pass.different += differences;
@@ -423,8 +425,13 @@ impl Comparison {
         }
     }
 
-    /// Counts what is wrong, shows the first of it, and leaves it to be mended. Dead letters stand aside.
-    async fn note(&mut self, here: &Here<'_>, wrong: Vec<(Kind, Item)>, repairs: &mut Vec<Item>) -> Result<i64> {
+    /// Counts what is wrong, shows the first of it, and leaves it to be repaired. Dead letters stand aside.
+    async fn note(
+        &mut self,
+        here: &Here<'_>,
+        wrong: Vec<(DifferenceKind, Item)>,
+        repairs: &mut Vec<Item>,
+    ) -> Result<i64> {
         let name = &here.source.table.name;
         let mut differences = 0;
         for (kind, item) in wrong {
@@ -435,12 +442,13 @@ impl Comparison {
             differences += 1;
             let report = self.table(name);
             match kind {
-                Kind::Different | Kind::Unfit => report.different += 1,
-                Kind::Missing => report.missing += 1,
-                Kind::Extra => report.extra += 1,
+                DifferenceKind::Different | DifferenceKind::Unfit => report.different += 1,
+                DifferenceKind::Missing => report.missing += 1,
+                DifferenceKind::Extra => report.extra += 1,
             }
             if report.examples.len() < EXAMPLES {
-                let columns = if kind == Kind::Different { self.columns(here, &item).await? } else { Vec::new() };
+                let columns =
+                    if kind == DifferenceKind::Different { self.columns(here, &item).await? } else { Vec::new() };
                 let key = texts_of(&item.key).unwrap_or_default();
                 self.table(name).examples.push(Example { key, kind, columns });
             }
@@ -460,7 +468,7 @@ impl Comparison {
 }
 
 fn gone_item(source: &SourceTable, key: Key) -> Item {
-    Item { table: source.table.clone(), key, state: State::Gone, images: Vec::new() }
+    Item { table: source.table.clone(), key, state: RowState::Gone, images: Vec::new() }
 }
 
 /// Whoever compares waits until the database that it reads has come to the replica's position, which does not move
@@ -491,7 +499,7 @@ async fn wait_for(target: &Replica, session: &Session<'_>, head: &Head, is_repli
 
 /// Writes what should be there, as further batches of the step.
 async fn repair(session: &Session<'_>, snapshot: &Snapshot, applied: Applied, items: Vec<Item>) -> Result<Applied> {
-    tracing::info!(repair.rows = items.len(), "differences are mended");
+    tracing::info!(repair.rows = items.len(), "differences are repaired");
     let provenance = session.name_step().await?;
     let mut writer = Writer::resume(session, snapshot, applied);
     for items in items.chunks(CHUNK_ROWS) {

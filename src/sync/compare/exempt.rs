@@ -7,7 +7,7 @@ use crate::core::message::{MarkedKey, Message};
 use crate::core::value::Key;
 use crate::postgres::books::dead_letters::Dead;
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::rows::Found;
+use crate::postgres::rows::MarkedRow;
 use crate::sync::halving::Search;
 use crate::sync::session::Session;
 use crate::sync::take::pages::key_of;
@@ -91,7 +91,8 @@ impl Exempt {
     ) -> Result<bool> {
         let reading = async { session.link.read(source, keys, false).await?.try_collect::<Vec<_>>().await };
         let Ok(found) = session.attempt(source, reading).await? else { return Ok(false) };
-        let is_exempt = |f: &Found| matches!(f.cells, Some(Err(_))) || f.key.is_err() || or_gone && f.cells.is_none();
+        let is_exempt =
+            |f: &MarkedRow| matches!(f.cells, Some(Err(_))) || f.key.is_err() || or_gone && f.cells.is_none();
         for row in found.into_iter().filter(is_exempt) {
             self.marked.extend(keys.get(row.position).cloned());
             self.keys.extend(row.key.ok());

@@ -1,7 +1,7 @@
 //! The reading half of a comparison: pages of the source at the step's snapshot, in parts that the comparing half
 //! can hold.
 
-use crate::core::batch::{ColumnSet, Item, State};
+use crate::core::batch::{ColumnSet, Item, RowState};
 use crate::core::error::{Error, Result};
 use crate::core::message::MarkedKey;
 use crate::core::value::{Cell, Key};
@@ -132,7 +132,7 @@ async fn read_page(
         match row {
             Ok((key, cells)) => {
                 bytes += cells.iter().map(Cell::bytes).sum::<usize>();
-                let state = State::Row { columns: columns.clone(), cells, replace: false };
+                let state = RowState::Row { columns: columns.clone(), cells, replace: false };
                 part.items.push(Item { table: source.table.clone(), key, state, images: Vec::new() });
             }
             Err(_) => part.unfit.push(unfit_key(source, &page.place()?.unwrap_or_default())),

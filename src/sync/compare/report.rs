@@ -10,7 +10,7 @@ pub const EXAMPLES: usize = 5;
 
 /// What to compare, and what to do about it.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
+pub struct VerifyOptions {
     /// Names in `schema.json`.
     pub tables: Vec<String>,
     /// Write what should be there.
@@ -23,12 +23,12 @@ pub struct Options {
 
 /// What was found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Report {
+pub struct VerifyReport {
     /// By table.
     pub tables: BTreeMap<String, TableReport>,
 }
 
-impl Report {
+impl VerifyReport {
     /// Whether every row that was compared is what it should be, or is now.
     pub fn is_equal(&self) -> bool {
         self.tables.values().all(|t| t.problem.is_none() && t.differences() == t.repaired)
@@ -51,7 +51,7 @@ pub struct TableReport {
     /// Keys of the replica at which Postgres fails.
     #[serde(skip)]
     pub doubtful: u64,
-    /// Differences that were mended.
+    /// Differences that were repaired.
     pub repaired: u64,
     /// Whether the whole table was compared: not so by a sample.
     pub is_whole: bool,
@@ -75,7 +75,7 @@ pub struct Example {
     /// The key, as text.
     pub key: Vec<String>,
     /// What is wrong.
-    pub kind: Kind,
+    pub kind: DifferenceKind,
     /// The columns that differ.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
@@ -84,7 +84,7 @@ pub struct Example {
 /// What is wrong with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum DifferenceKind {
     /// The replica has it otherwise.
     Different,
     /// The replica does not have it.

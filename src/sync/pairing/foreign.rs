@@ -4,7 +4,7 @@
 use crate::core::error::{Error, Result};
 use crate::core::schema::{Schema, Table, quote};
 use crate::replica::Replica;
-use crate::replica::inventory::{Found, Inventory};
+use crate::replica::inventory::{Inventory, ReplicaColumn};
 use crate::sync::worker::Worker;
 
 /// The tables of Capgo's worker, each with this column as its primary key.
@@ -38,9 +38,9 @@ async fn has_rows(replica: &Replica, table: &Table) -> Result<bool> {
 }
 
 /// One of its tables, with its key, and no column that this schema.json does not know, or all that it does.
-fn is_capgos(table: &Table, columns: &[Found]) -> bool {
+fn is_capgos(table: &Table, columns: &[ReplicaColumn]) -> bool {
     let key: Vec<&str> = columns.iter().filter(|c| c.in_key).map(|c| c.name.as_str()).collect();
-    let is_known = |c: &Found| table.position(&c.name).is_some();
+    let is_known = |c: &ReplicaColumn| table.position(&c.name).is_some();
     let is_there = |name: &str| columns.iter().any(|c| c.name == name);
     CAPGO.contains(&table.name.as_str())
         && key == [CAPGO_KEY]

@@ -34,8 +34,8 @@ pub(super) struct Group {
 
 impl Hand {
     /// These messages, with what each says.
-    pub fn new(taking: queue::Taking, parsed: Vec<Parsed>) -> Self {
-        let queue::Taking { messages, has_more, is_flushed, large: _ } = taking;
+    pub fn new(taking: queue::TakenMessages, parsed: Vec<Parsed>) -> Self {
+        let queue::TakenMessages { messages, has_more, is_flushed, large: _ } = taking;
         Self { messages: Arc::new(messages), parsed: parsed.into(), has_more, is_flushed }
     }
 

@@ -10,7 +10,7 @@ use crate::core::schema::Table;
 use crate::postgres::books::dead_letters::Refusal;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::link::{Link, Reading, Savepoint};
-use crate::postgres::rows::Found;
+use crate::postgres::rows::MarkedRow;
 use crate::sync::fault::{Fault, PART_TIME, too_slow, unreadable};
 use crate::sync::halving::Search;
 use futures_util::TryStreamExt;
@@ -203,7 +203,7 @@ impl<'s> Reader<'s> {
         Ok(())
     }
 
-    fn put(&mut self, source: &SourceTable, columns: &ColumnSet, marked: &MarkedKey, found: Found) {
+    fn put(&mut self, source: &SourceTable, columns: &ColumnSet, marked: &MarkedKey, found: MarkedRow) {
         let table = &source.table;
         let (key, cells) = match (found.key, found.cells) {
             (Err(unfit), _) | (_, Some(Err(unfit))) => {

@@ -5,7 +5,7 @@
 use super::absent::{Absent, absent};
 use super::intake::is_damaged;
 use super::reader::Reader;
-use crate::core::batch::{ColumnSet, Item, State};
+use crate::core::batch::{ColumnSet, Item, RowState};
 use crate::core::error::{Error, Result};
 use crate::core::failpoint::Rule;
 use crate::core::schema::ColumnType;
@@ -39,24 +39,26 @@ impl Reader<'_> {
     /// Reads pages until the step has had its time or no table is left that can be rebuilt now.
     pub(in crate::sync) async fn rebuild(&mut self) -> Result<()> {
         let mut is_named = false;
-        for mut resync in self.session.pending.clone() {
+        for mut rebuild in self.session.pending.clone() {
             // Truncated in this very step: it is swept from the start by the next.
-            if self.report.swept.contains(&resync.name) {
+            if self.report.swept.contains(&rebuild.name) {
                 continue;
             }
-            let Some(source) = self.session.sources.get(&resync.name).filter(|s| self.may_rebuild(s)) else { continue };
-            if !resync.is_under_way() {
+            let Some(source) = self.session.sources.get(&rebuild.name).filter(|s| self.may_rebuild(s)) else {
+                continue;
+            };
+            if !rebuild.is_under_way() {
                 continue;
             }
             if !is_named {
                 self.provenance = self.session.name_step().await?;
                 is_named = true;
             }
-            resync.begin_by(source.ordering());
-            resync.problem = None; // it can be done now
-            let after = self.rebuild_table(source, resync.clone()).await?;
+            rebuild.begin_by(source.ordering());
+            rebuild.problem = None; // it can be done now
+            let after = self.rebuild_table(source, rebuild.clone()).await?;
             let has_time = !after.is_under_way();
-            if after != resync {
+            if after != rebuild {
                 self.report.rebuilt.push(after);
             }
             if !has_time {
@@ -67,31 +69,31 @@ impl Reader<'_> {
     }
 
     /// Page after page of one table.
-    async fn rebuild_table(&mut self, source: &SourceTable, mut resync: Rebuild) -> Result<Rebuild> {
-        while resync.is_under_way() {
+    async fn rebuild_table(&mut self, source: &SourceTable, mut rebuild: Rebuild) -> Result<Rebuild> {
+        while rebuild.is_under_way() {
             let Some(rows) = self.session.worker.throttle.rows() else { break };
-            let (started, before) = (Instant::now(), resync.rows);
-            let done = match resync.phase {
-                Phase::Copy => self.copy(source, &mut resync, rows).await,
-                _ => self.sweep(source, &mut resync).await,
+            let (started, before) = (Instant::now(), rebuild.rows);
+            let done = match rebuild.phase {
+                Phase::Copy => self.copy(source, &mut rebuild, rows).await,
+                _ => self.sweep(source, &mut rebuild).await,
             };
             if let Err(e) = done {
                 if !e.is_rejection() {
                     return Err(e);
                 }
-                tracing::error!(table = resync.name, "this table cannot be rebuilt: {e}");
-                (resync.phase, resync.problem) = (Phase::Failed, Some(e.to_string()));
+                tracing::error!(table = rebuild.name, "this table cannot be rebuilt: {e}");
+                (rebuild.phase, rebuild.problem) = (Phase::Failed, Some(e.to_string()));
             }
             if !Rule::CursorWithPage.holds() {
-                self.session.other().await?.record_rebuild(&resync).await?;
+                self.session.other().await?.record_rebuild(&rebuild).await?;
             }
-            let limited = self.session.worker.throttle.time_of(resync.rows - before);
-            resync.busy_ms += started.elapsed().max(limited).as_millis() as i64;
+            let limited = self.session.worker.throttle.time_of(rebuild.rows - before);
+            rebuild.busy_ms += started.elapsed().max(limited).as_millis() as i64;
             if self.is_over() {
                 break;
             }
         }
-        Ok(resync)
+        Ok(rebuild)
     }
 
     fn may_rebuild(&self, source: &SourceTable) -> bool {
@@ -108,15 +110,15 @@ impl Reader<'_> {
 
     /// Copies one page. One that Postgres cannot put out is tried with fewer rows, until the row that is
     /// at fault stands alone.
-    async fn copy(&mut self, source: &SourceTable, resync: &mut Rebuild, most_rows: i64) -> Result<()> {
-        if resync.cursor.is_none() {
-            resync.estimated = self.session.link.size(source).await?.rows;
+    async fn copy(&mut self, source: &SourceTable, rebuild: &mut Rebuild, most_rows: i64) -> Result<()> {
+        if rebuild.cursor.is_none() {
+            rebuild.estimated = self.session.link.size(source).await?.rows;
         }
         let sizes = &self.session.worker.page_sizes;
         let rows = sizes.of(self.session.link.as_ref(), source).await?.min(most_rows);
         let started = Instant::now();
-        let (unfit, dead) = (resync.unfit, self.dead_letters.count());
-        match self.session.attempt(source, self.copy_page(source, resync, rows)).await? {
+        let (unfit, dead) = (rebuild.unfit, self.dead_letters.count());
+        match self.session.attempt(source, self.copy_page(source, rebuild, rows)).await? {
             Ok(copied) => {
                 if copied == rows {
                     sizes.tune(source, rows, started.elapsed());
@@ -124,22 +126,22 @@ impl Reader<'_> {
                 Ok(())
             }
             Err(Unreadable { fault, error }) => {
-                resync.unfit = unfit;
+                rebuild.unfit = unfit;
                 self.dead_letters.truncate(dead);
                 if rows > 1 {
                     // Smaller ones, until the row at fault stands alone.
                     sizes.set(source, rows / if fault == Fault::Slow { SLOW_PARTS } else { 2 });
                     return Ok(());
                 }
-                self.pass_over(source, resync, &unreadable(&error, fault)).await
+                self.pass_over(source, rebuild, &unreadable(&error, fault)).await
             }
         }
     }
 
     /// Reads a page and sends it; how many rows were looked at.
-    async fn copy_page(&mut self, source: &SourceTable, resync: &mut Rebuild, rows: i64) -> Result<i64> {
+    async fn copy_page(&mut self, source: &SourceTable, rebuild: &mut Rebuild, rows: i64) -> Result<i64> {
         let limits = self.session.worker.budget.limits();
-        let after = resync.cursor.clone();
+        let after = rebuild.cursor.clone();
         let mut page = self.session.link.page(source, after.as_ref(), rows).await?;
         let columns: ColumnSet = (0..source.table.columns.len()).collect();
         let (mut read, mut bytes, mut items) = (0, 0, Vec::new());
@@ -148,12 +150,12 @@ impl Reader<'_> {
             match row {
                 Ok((key, cells)) => {
                     bytes += cells.iter().map(Cell::bytes).sum::<usize>();
-                    let state = State::Row { columns: columns.clone(), cells, replace: false };
+                    let state = RowState::Row { columns: columns.clone(), cells, replace: false };
                     items.push(Item { table: source.table.clone(), key, state, images: Vec::new() });
                 }
                 Err(unfit) => {
                     let key = page::marked(source, &page.place()?.unwrap_or_default());
-                    self.bury_unfit(source, resync, &key, Refusal::Value, &unfit.to_string())?;
+                    self.bury_unfit(source, rebuild, &key, Refusal::Value, &unfit.to_string())?;
                 }
             }
             if items.len() >= BATCH_ROWS.min(limits.rows) || bytes >= limits.bytes {
@@ -163,26 +165,26 @@ impl Reader<'_> {
         }
         self.send_items(items).await?;
         let is_end = page.is_last();
-        resync.cursor = page.place()?;
-        resync.rows += read;
+        rebuild.cursor = page.place()?;
+        rebuild.rows += read;
         self.session.worker.throttle.count(if is_end { read } else { rows });
         if is_end {
-            tracing::info!(table = resync.name, rows = resync.rows, "all rows of the table are copied");
-            (resync.phase, resync.cursor) = (if resync.fresh { Phase::Done } else { Phase::Sweep }, None);
+            tracing::info!(table = rebuild.name, rows = rebuild.rows, "all rows of the table are copied");
+            (rebuild.phase, rebuild.cursor) = (if rebuild.fresh { Phase::Done } else { Phase::Sweep }, None);
         }
         Ok(if is_end { read } else { rows })
     }
 
     /// The next row cannot be read at all: its key waits, and the copy goes on behind it.
-    async fn pass_over(&mut self, source: &SourceTable, resync: &mut Rebuild, why: &str) -> Result<()> {
-        let Some(cursor) = self.session.link.next_place(source, resync.cursor.as_ref()).await? else {
+    async fn pass_over(&mut self, source: &SourceTable, rebuild: &mut Rebuild, why: &str) -> Result<()> {
+        let Some(cursor) = self.session.link.next_place(source, rebuild.cursor.as_ref()).await? else {
             return Err(Error::retry("the row that could not be read is gone; it will be tried again"));
         };
         let key = page::marked(source, &cursor);
         let is_no_utf8 = page::is_escaped(source) && is_damaged(&key);
         let (class, why) = if is_no_utf8 { (Refusal::Value, NO_UTF8_KEY) } else { (Refusal::Source, why) };
-        self.bury_unfit(source, resync, &key, class, why)?;
-        resync.cursor = Some(cursor);
+        self.bury_unfit(source, rebuild, &key, class, why)?;
+        rebuild.cursor = Some(cursor);
         self.session.worker.page_sizes.forget(source);
         Ok(())
     }
@@ -190,13 +192,13 @@ impl Reader<'_> {
     fn bury_unfit(
         &mut self,
         source: &SourceTable,
-        resync: &mut Rebuild,
+        rebuild: &mut Rebuild,
         key: &Vec<String>,
         class: Refusal,
         reason: &str,
     ) -> Result<()> {
-        resync.unfit += 1;
-        if resync.unfit > MAX_UNFIT {
+        rebuild.unfit += 1;
+        if rebuild.unfit > MAX_UNFIT {
             return Err(Error::reject(format!(
                 "more than {MAX_UNFIT} rows cannot be taken over, the last because: {reason}; correct schema.json or the rows, then run `pgflume resync {}`",
                 source.table.name
@@ -207,11 +209,11 @@ impl Reader<'_> {
     }
 
     /// Removes from the replica what the source lacks, one page of the replica's keys.
-    async fn sweep(&mut self, source: &SourceTable, resync: &mut Rebuild) -> Result<()> {
+    async fn sweep(&mut self, source: &SourceTable, rebuild: &mut Rebuild) -> Result<()> {
         let table = &source.table;
-        let after: Option<Key> = resync.cursor.as_ref().map(|texts| key_of(source, texts));
+        let after: Option<Key> = rebuild.cursor.as_ref().map(|texts| key_of(source, texts));
         if after.is_none() {
-            resync.removed += self.session.replica.remove_keyless(table).await?;
+            rebuild.removed += self.session.replica.remove_keyless(table).await?;
         }
         let is_number = |kind| matches!(kind, ColumnType::Integer | ColumnType::Boolean | ColumnType::Real);
         let most = if table.key_columns().all(|c| is_number(c.kind)) { SWEEP_NUMBERS } else { SWEEP_KEYS };
@@ -222,15 +224,15 @@ impl Reader<'_> {
         let Absent { gone, doubtful } = absent(self.session, source, &known).await?;
         if !doubtful.is_empty() {
             let keys = doubtful.len();
-            tracing::warn!(table = resync.name, keys, "Postgres fails at keys that the replica has; they stay");
+            tracing::warn!(table = rebuild.name, keys, "Postgres fails at keys that the replica has; they stay");
         }
-        resync.removed += gone.len() as i64;
-        let item = |key: Key| Item { table: table.clone(), key, state: State::Gone, images: Vec::new() };
-        resync.cursor = known.last().map(|(_, texts)| texts.clone());
+        rebuild.removed += gone.len() as i64;
+        let item = |key: Key| Item { table: table.clone(), key, state: RowState::Gone, images: Vec::new() };
+        rebuild.cursor = known.last().map(|(_, texts)| texts.clone());
         self.send_items(gone.into_iter().map(|i| item(known[i].0.clone())).collect()).await?;
         if is_short || known.is_empty() {
-            tracing::info!(table = resync.name, removed = resync.removed, "what the source lacks is removed");
-            (resync.phase, resync.cursor) = (Phase::Done, None);
+            tracing::info!(table = rebuild.name, removed = rebuild.removed, "what the source lacks is removed");
+            (rebuild.phase, rebuild.cursor) = (Phase::Done, None);
         }
         Ok(())
     }

@@ -65,11 +65,11 @@ pub(in crate::sync) struct Reader<'s> {
     /// A batch of messages was sent: nothing of an earlier step can reach the replica after it.
     has_fenced: bool,
     pub(in crate::sync) dead_letters: DeadLetters,
-    pub(in crate::sync) report: Taking,
+    pub(in crate::sync) report: ReaderReport,
 }
 
 /// What a reader has done.
-pub(in crate::sync) struct Taking {
+pub(in crate::sync) struct ReaderReport {
     /// Messages taken.
     pub messages: u64,
     /// Of those, for tables that are not replicated.
@@ -94,7 +94,7 @@ pub(in crate::sync) struct Taking {
     pub is_whole: bool,
 }
 
-impl Taking {
+impl ReaderReport {
     /// Whether the replica equals the source at the step's snapshot.
     pub fn is_caught_up(&self) -> bool {
         matches!(self.ended, Ended::Drained) && self.is_whole
@@ -119,7 +119,7 @@ impl<'s> Reader<'s> {
             has_postponed: false,
             has_fenced: false,
             dead_letters: DeadLetters::new(session.dead_letters.clone()),
-            report: Taking {
+            report: ReaderReport {
                 messages: 0,
                 skipped: 0,
                 left: session.queued,
@@ -136,7 +136,7 @@ impl<'s> Reader<'s> {
     }
 
     /// Reads to the end, and tells the writer so by dropping its sender.
-    pub async fn run(mut self) -> Result<Taking> {
+    pub async fn run(mut self) -> Result<ReaderReport> {
         self.take_all().await?;
         if !self.session.pending.is_empty() && !matches!(self.report.ended, Ended::Unprepared(_)) {
             self.rebuild().await?;

@@ -14,7 +14,7 @@ use pgflume::core::value::Cell;
 use pgflume::postgres::Purpose;
 use pgflume::postgres::catalog::Access;
 use pgflume::postgres::link::{Begun, Connect, Link, Savepoint};
-use pgflume::postgres::queue::{Paused, Take, Taking};
+use pgflume::postgres::queue::{Paused, Take, TakenMessages};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -42,7 +42,7 @@ async fn open(memory: &Memory) -> Box<dyn Link> {
     link
 }
 
-async fn take(link: &dyn Link) -> Result<Taking> {
+async fn take(link: &dyn Link) -> Result<TakenMessages> {
     let paused = Paused::default();
     let take =
         Take { after: 0, paused: &paused, limit: 9, keeps: false, lsn: "0/0", as_bytes: false, most_bytes: 1 << 20 };

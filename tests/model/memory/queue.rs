@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use pgflume::core::error::{Cause, Result};
 use pgflume::core::message::{MarkedKey, mark_of};
 use pgflume::postgres::link::{Queue, ReadsMessage};
-use pgflume::postgres::queue::{Paused, TAKE_BYTES, Take, Taken, Taking};
+use pgflume::postgres::queue::{Paused, TAKE_BYTES, Take, Taken, TakenMessages};
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl Connection {
         Ok(messages)
     }
 
-    async fn try_take(&self, take: &Take<'_>) -> Result<Taking> {
+    async fn try_take(&self, take: &Take<'_>) -> Result<TakenMessages> {
         self.share(QUEUE).await?;
         let free = self.free(take.after, take.paused)?;
         let first = &free[..free.len().min(usize::try_from(take.limit).unwrap_or(0))];
@@ -69,10 +69,10 @@ impl Connection {
             self.keep(&messages).await?;
         }
         if messages.is_empty() {
-            return Ok(Taking::default());
+            return Ok(TakenMessages::default());
         }
         messages.sort_unstable_by_key(|message| shuffled(message.msg_id as u64));
-        Ok(Taking { has_more: first.len() < free.len(), is_flushed: self.flushed(take.lsn)?, messages, large })
+        Ok(TakenMessages { has_more: first.len() < free.len(), is_flushed: self.flushed(take.lsn)?, messages, large })
     }
 
     /// Keeps messages with the position of the replica at which they are taken.
@@ -159,7 +159,7 @@ impl Connection {
 
 #[async_trait]
 impl Queue for Connection {
-    async fn take(&self, take: Take<'_>, read: &mut ReadsMessage<'_>) -> Result<Taking> {
+    async fn take(&self, take: Take<'_>, read: &mut ReadsMessage<'_>) -> Result<TakenMessages> {
         let taking = self.run("take", self.try_take(&take)).await?;
         taking.messages.iter().for_each(read);
         Ok(taking)

@@ -15,7 +15,7 @@ use pgflume::postgres::drift::Drift;
 use pgflume::postgres::drift::definition_version::DefinitionVersion;
 use pgflume::postgres::link::{Known, Page, Pages, Reading as Readings, Source};
 use pgflume::postgres::rows::page::{Cursor, Size};
-use pgflume::postgres::rows::{Found, Unfit};
+use pgflume::postgres::rows::{MarkedRow, Unfit};
 use pgflume::replica::inventory::Inventory;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::pin::Pin;
@@ -118,7 +118,7 @@ impl Connection {
     }
 
     /// Reads what is under keys, one after the other; what came before a row that is at fault has come.
-    async fn read_keys(&self, source: &SourceTable, keys: &[MarkedKey]) -> Result<VecDeque<Result<Found>>> {
+    async fn read_keys(&self, source: &SourceTable, keys: &[MarkedKey]) -> Result<VecDeque<Result<MarkedRow>>> {
         let relation = self.open_table(source).await?;
         let mut order: Vec<usize> = (0..keys.len()).collect();
         order.sort_unstable_by_key(|position| shuffled(*position as u64));
@@ -134,7 +134,13 @@ impl Connection {
         Ok(found)
     }
 
-    async fn read_key(&self, source: &SourceTable, relation: &str, key: &[String], position: usize) -> Result<Found> {
+    async fn read_key(
+        &self,
+        source: &SourceTable,
+        relation: &str,
+        key: &[String],
+        position: usize,
+    ) -> Result<MarkedRow> {
         let place = self.cast(source, key)?;
         let row = self.access().get::<Row>(relation, &place).map_err(said)?;
         let cells = match &row {
@@ -145,7 +151,7 @@ impl Connection {
     }
 
     /// Rows between the first and the last of keys that lie close together, those too that nobody asked for.
-    async fn read_span(&self, source: &SourceTable, keys: &[MarkedKey]) -> Result<VecDeque<Result<Found>>> {
+    async fn read_span(&self, source: &SourceTable, keys: &[MarkedKey]) -> Result<VecDeque<Result<MarkedRow>>> {
         let (first, last) = (self.cast(source, &keys[0])?, self.cast(source, &keys[keys.len() - 1])?);
         let mut rows = self.all_rows(source).await?;
         rows.retain(|(key, _)| *key >= first && *key <= last);
@@ -204,7 +210,7 @@ fn key_of(table: &Table, cells: &[Cell]) -> Key {
     table.key.iter().map(|&i| cells[i].clone()).collect()
 }
 
-fn found(source: &SourceTable, key: &[String], position: usize, cells: Option<Result<Vec<Cell>, Unfit>>) -> Found {
+fn found(source: &SourceTable, key: &[String], position: usize, cells: Option<Result<Vec<Cell>, Unfit>>) -> MarkedRow {
     let table = &source.table;
     let cell = |(&i, text): (&usize, &String)| match table.columns[i].kind {
         ColumnType::Integer => text.trim().parse().map_or(Cell::Null, Cell::Integer),
@@ -212,7 +218,7 @@ fn found(source: &SourceTable, key: &[String], position: usize, cells: Option<Re
     };
     let values = cells.iter().flatten().flatten().map(Cell::bytes).sum::<usize>();
     let bytes = ROW_HEAD + key.iter().map(String::len).sum::<usize>() + values;
-    Found { position, key: Ok(table.key.iter().zip(key).map(cell).collect()), bytes, cells }
+    MarkedRow { position, key: Ok(table.key.iter().zip(key).map(cell).collect()), bytes, cells }
 }
 
 /// Whether keys are read as one range of the index.

@@ -17,7 +17,7 @@ use pgflume::postgres::drift::definition_version::{DefinitionVersion, Outgrown};
 use pgflume::postgres::link::{
     Begun, Books, Connect, Flight, Known, Link, Pages, Queue, Reading, ReadsMessage, Savepoint, Source, Transaction,
 };
-use pgflume::postgres::queue::{Take, Taken, Taking};
+use pgflume::postgres::queue::{Take, Taken, TakenMessages};
 use pgflume::postgres::rows::page::{Cursor, Size};
 use pgflume::replica::inventory::Inventory;
 use std::collections::BTreeSet;
@@ -242,7 +242,7 @@ impl Flight for Faulty {
 
 #[async_trait]
 impl Queue for Faulty {
-    async fn take(&self, take: Take<'_>, read: &mut ReadsMessage<'_>) -> Result<Taking> {
+    async fn take(&self, take: Take<'_>, read: &mut ReadsMessage<'_>) -> Result<TakenMessages> {
         // As where messages are large.
         let take = Take { limit: take.limit.min(self.process.world.mood.takes), ..take };
         self.call("take", self.link.take(take, read)).await

@@ -5,7 +5,7 @@ use super::world::{MARKED, NAMES, POISON, World};
 use crate::memory::tables::{Letter, Reading, Row};
 use pgflume::core::value::Cell;
 use pgflume::sync::compare::Comparison;
-use pgflume::sync::compare::report::Options;
+use pgflume::sync::compare::report::VerifyOptions;
 use pgflume::sync::{Drained, Worker, pairing};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -64,7 +64,7 @@ impl World {
         let was_tampered = self.judge.lock().unwrap().is_tampered;
         if was_tampered {
             let tables = NAMES.map(str::to_owned).to_vec();
-            let options = Options { tables, repair: true, ..Options::default() };
+            let options = VerifyOptions { tables, repair: true, ..VerifyOptions::default() };
             let verified =
                 worker.verify(Comparison::new(options, None, Arc::default()), Duration::from_secs(100_000)).await;
             self.tell(|| format!("repaired: {verified:?}"));

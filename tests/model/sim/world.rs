@@ -25,7 +25,7 @@ use pgflume::replica::memory::Memory;
 use pgflume::replica::target::{Given, Target};
 use pgflume::replica::{Rows, Statement, Store, Work};
 use pgflume::sync::compare::Comparison;
-use pgflume::sync::compare::report::{Options, Report};
+use pgflume::sync::compare::report::{VerifyOptions, VerifyReport};
 use pgflume::sync::{Worker, pairing};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
@@ -335,7 +335,7 @@ impl World {
 
     async fn verify(&self, worker: &Worker) {
         let tables = NAMES.map(str::to_owned).to_vec();
-        let options = Options { tables, repair: self.dice.one_in(2), ..Options::default() };
+        let options = VerifyOptions { tables, repair: self.dice.one_in(2), ..VerifyOptions::default() };
         let was_tampered = self.judge.lock().unwrap().is_tampered;
         match worker.verify(Comparison::new(options, None, Arc::default()), Duration::from_secs(25)).await {
             Ok(report) => {
@@ -348,7 +348,7 @@ impl World {
         }
     }
 
-    fn judge_report(&self, report: &Report) {
+    fn judge_report(&self, report: &VerifyReport) {
         for (name, table) in &report.tables {
             if table.problem.is_none() && table.differences() > 0 {
                 self.violate(format!("nobody has touched the replica, and {name} is said to differ: {table:?}"));

@@ -5,7 +5,7 @@ use crate::core::value::{Cell, Key};
 
 /// One marked key as it was found.
 #[derive(Debug)]
-pub struct Found {
+pub struct MarkedRow {
     /// Its position among those asked for.
     pub position: usize,
     /// The key as SQLite has it.
