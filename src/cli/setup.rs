@@ -15,7 +15,7 @@ use std::process::ExitCode;
 /// Make Postgres ready: queue, capture triggers, cron job, roles; and after an edit of schema.json alter both
 /// sides (the replica where LIBSQL_URL is set). Safe to run again
 #[derive(Debug, Clone, clap::Args)]
-pub struct SetupArgs {
+pub(crate) struct SetupArgs {
     /// Write the SQL to standard output and change nothing
     #[arg(long)]
     pub print: bool,

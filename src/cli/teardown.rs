@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 /// Remove what setup made. The queue stays unless --queue
 #[derive(Debug, Clone, clap::Args)]
-pub struct TeardownArgs {
+pub(crate) struct TeardownArgs {
     /// Do not ask
     #[arg(long)]
     pub yes: bool,

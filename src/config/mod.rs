@@ -157,7 +157,7 @@ impl GlobalOptions {
     }
 
     /// Another libSQL with the replica's token: a read replica of it.
-    pub fn target_at(&self, url: &str) -> Result<Target, ConfigError> {
+    pub(crate) fn target_at(&self, url: &str) -> Result<Target, ConfigError> {
         let insecure = self.libsql_insecure.as_deref().is_some_and(|v| v == "1" || v == "true");
         let token = if url.contains("://") { secret("LIBSQL_AUTH_TOKEN")? } else { None };
         target(url, token, insecure)
@@ -173,7 +173,7 @@ impl GlobalOptions {
     }
 
     /// The replica, where one is named.
-    pub fn target_if_any(&self) -> Result<Option<Target>, ConfigError> {
+    pub(crate) fn target_if_any(&self) -> Result<Option<Target>, ConfigError> {
         let is_named = given(self.libsql_url.as_ref()).is_some() || from_file("LIBSQL_URL")?.is_some();
         is_named.then(|| self.target()).transpose()
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// Waits that double.
 #[derive(Debug, Clone, Copy)]
-pub struct Backoff {
+pub(crate) struct Backoff {
     first: Duration,
     most: Duration,
 }

@@ -13,7 +13,7 @@ impl Chance {
     }
 
     /// A number from 0 to 1.
-    pub fn fraction(&self) -> f64 {
+    pub(crate) fn fraction(&self) -> f64 {
         // The low bits of a UUID: the upper ones hold the version.
         f64::from(self.bits() as u16 & 0xfff) / f64::from(0xfff_u16)
     }

@@ -11,7 +11,7 @@ pub(crate) fn wrong<T>(message: impl Into<String>) -> Result<T, ConfigError> {
 }
 
 /// Without line breaks at its end: files and `kubectl create secret --from-file` leave them there.
-pub fn trimmed(text: &str) -> &str {
+pub(crate) fn trimmed(text: &str) -> &str {
     text.trim_end_matches(['\n', '\r'])
 }
 

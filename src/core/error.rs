@@ -126,13 +126,13 @@ impl Error {
     }
 
     /// Somebody has to act.
-    pub fn halt(message: impl Into<String>) -> Self {
+    pub(crate) fn halt(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Halt, message)
     }
 
     /// Keeps the cause for whoever wants to look at its type; it is never printed.
     #[must_use]
-    pub fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+    pub(crate) fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
     }
@@ -151,14 +151,14 @@ impl Error {
 
     /// Concerns the whole source or target, if somebody has to act at all.
     #[must_use]
-    pub fn of_side(self) -> Self {
+    pub(crate) fn of_side(self) -> Self {
         let kind = if self.needs_operator() { ErrorKind::Side } else { self.kind };
         Self { kind, ..self }
     }
 
     /// Not to be tried again before so much time has passed.
     #[must_use]
-    pub fn come_back_after(self, wait: Duration) -> Self {
+    pub(crate) fn come_back_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait.min(MOST_RETRY_AFTER)), ..self }
     }
 
@@ -173,13 +173,13 @@ impl Error {
     }
 
     /// Whether it may pass by itself.
-    pub fn is_passing(&self) -> bool {
+    pub(crate) fn is_passing(&self) -> bool {
         use ErrorKind::{Locked, Overload, Overtaken, Retry, Unknown};
         matches!(self.kind, Retry | Unknown | Overload | Locked | Overtaken)
     }
 
     /// Whether the target took none of the rows that it was given because of one of them, or of their number.
-    pub fn is_rejection(&self) -> bool {
+    pub(crate) fn is_rejection(&self) -> bool {
         matches!(self.kind, ErrorKind::Row | ErrorKind::TooLarge)
     }
 

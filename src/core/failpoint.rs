@@ -12,7 +12,7 @@ pub const NAMES: [&str; 15] = [
 ];
 
 /// The definition in force is read, and not yet what Postgres has of it. Not one of a step.
-pub const EFFECTIVE: &str = "effective";
+pub(crate) const EFFECTIVE: &str = "effective";
 /// A drain is about to give the replica's tables columns that they lack. Not one of each step.
 pub const ALTERING: &str = "altering";
 /// The snapshot is taken and the progress row locked.

@@ -1,10 +1,10 @@
 //! What pgflume knows without asking anybody: definitions, values, messages, batches, positions, decisions and
 //! errors. No IO.
 
-pub mod backoff;
+pub(crate) mod backoff;
 pub mod batch;
 pub mod chance;
-pub mod config_error;
+pub(crate) mod config_error;
 pub mod error;
 pub mod failpoint;
 pub mod memory;

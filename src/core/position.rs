@@ -30,7 +30,7 @@ impl Head {
 
 /// Where the replica is, and whose.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// Its position; `None` if it was never paired.
     pub head: Option<Head>,
     /// What wrote it: system identifier, database and queue of a Postgres. `None` where an older version did.

@@ -36,7 +36,7 @@ impl QueueName {
         format!("{}_dead", self.0)
     }
     /// The dead-letter queue's table, quoted.
-    pub fn dead_table(&self) -> String {
+    pub(crate) fn dead_table(&self) -> String {
         format!("pgmq.\"q_{}_dead\"", self.0)
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 pub struct Here<'a> {
     /// What its Postgres is.
     pub identity: &'a Identity,
-    /// What a replica says that it belongs to ([`Standing`]).
+    /// What a replica says that it belongs to (`Standing`).
     pub owner: &'a str,
     /// Where its replica is: [`crate::replica::address`].
     pub address: &'a str,
@@ -24,7 +24,7 @@ impl Here<'_> {
 
 /// What the step does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
+pub(crate) enum Decision {
     /// Both agree: go on from here.
     GoOn(Head),
     /// First contact: announce an epoch, then start it on both sides.
@@ -60,7 +60,7 @@ pub enum Divergence {
 
 /// Compares both sides. A replica that is just where Postgres acknowledged it to be carries its pairing along,
 /// wherever it is.
-pub fn decide(progress: &Progress, here: Here<'_>, head: Option<&Head>) -> Decision {
+pub(crate) fn decide(progress: &Progress, here: Here<'_>, head: Option<&Head>) -> Decision {
     use Decision::{Adopt, Ahead, GoOn, Pair, Stop};
     if let Some(head) = head
         && progress.next_epoch.as_ref() == Some(&head.epoch)
@@ -93,7 +93,7 @@ pub fn decide(progress: &Progress, here: Here<'_>, head: Option<&Head>) -> Decis
 
 /// The same of a replica that says whose it is: one of another database is no position of ours, whatever it is. A copy
 /// of a database brings all bookkeeping along.
-pub fn decide_on(progress: &Progress, here: Here<'_>, there: &Standing) -> Decision {
+pub(crate) fn decide_on(progress: &Progress, here: Here<'_>, there: &Standing) -> Decision {
     if is_of_a_copy(here, there) {
         return Decision::Stop(Divergence::OtherSource);
     }
@@ -107,7 +107,7 @@ fn is_of_a_copy(here: Here<'_>, there: &Standing) -> bool {
 
 /// Whether a nuke that leaves the tables empty is to be finished: it is announced, and the replica is at the start of
 /// an epoch that nobody remembers, as an earlier one leaves it that was cut short.
-pub fn is_half_nuked(progress: &Progress, head: Option<&Head>) -> bool {
+pub(crate) fn is_half_nuked(progress: &Progress, head: Option<&Head>) -> bool {
     let is_forgotten = head.is_some_and(|head| head.seq == 0 && !progress.knows(&head.epoch));
     progress.next_epoch.is_some() && !progress.refills && is_forgotten
 }
@@ -115,7 +115,7 @@ pub fn is_half_nuked(progress: &Progress, head: Option<&Head>) -> bool {
 /// What a replica says that it belongs to: `system-database/queue/name`, where `database` is an OID that an older
 /// version left out. A database keeps its OID when it is renamed, and its name when it is made anew from a dump.
 #[derive(Debug, Clone, Copy)]
-pub struct Owner<'a> {
+pub(crate) struct Owner<'a> {
     system: &'a str,
     database: Option<&'a str>,
     queue: &'a str,
@@ -150,7 +150,7 @@ impl<'a> Owner<'a> {
 
 /// Why two sides are not brought together again, whatever could be rebuilt. Each ends with the remedy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Obstacle {
+pub(crate) enum Obstacle {
     /// There is nothing to rebuild from.
     #[error(
         "no table can be read from Postgres, so what is missing cannot be brought back by a resync: POST /nuke, or `pgflume nuke`, starts anew with what is queued"
@@ -181,7 +181,7 @@ pub enum Obstacle {
 /// What stands in the way of healing two sides that diverged. A position that this queue does not know is one of
 /// its own where the replica says that this source wrote it: one side was restored, or the bookkeeping in Postgres was
 /// made anew.
-pub fn obstacle(progress: &Progress, here: Here<'_>, there: &Standing) -> Option<Obstacle> {
+pub(crate) fn obstacle(progress: &Progress, here: Here<'_>, there: &Standing) -> Option<Obstacle> {
     let is_known = there.head.as_ref().is_some_and(|head| progress.knows(&head.epoch));
     if here.is_elsewhere(progress) {
         return Some(if is_known { Obstacle::Left } else { Obstacle::Elsewhere });

@@ -4,7 +4,8 @@
 pub mod binary;
 mod lent;
 
-pub use lent::{Lender, Lent};
+pub(crate) use lent::Lender;
+pub use lent::Lent;
 
 use crate::core::schema::ColumnType;
 use serde_json::value::RawValue;
@@ -52,7 +53,7 @@ impl Cell {
     }
 
     /// Its bytes, if it is a BLOB.
-    pub fn as_blob(&self) -> Option<&[u8]> {
+    pub(crate) fn as_blob(&self) -> Option<&[u8]> {
         match self {
             Self::Blob(bytes) => Some(bytes),
             Self::Lent(lent) if !lent.is_text() => Some(lent.bytes()),
@@ -140,7 +141,7 @@ pub enum Mismatch {
 
 /// What the SQL for a column gives for a JSON column in place of an array whose lower bounds JSON would
 /// lose. It is no JSON, so no value can be taken for it.
-pub const OTHER_BOUNDS: &str = "!bounds";
+pub(crate) const OTHER_BOUNDS: &str = "!bounds";
 
 /// Converts what Postgres gives as text for a column under pinned settings.
 pub fn from_text(kind: ColumnType, text: &str) -> Result<Cell, Mismatch> {
@@ -174,7 +175,7 @@ pub fn from_json(kind: ColumnType, raw: &RawValue) -> Result<Cell, Mismatch> {
 }
 
 /// The content of a JSON string that has no escapes, as most have none.
-pub fn unescaped(json: &str) -> Option<&str> {
+pub(crate) fn unescaped(json: &str) -> Option<&str> {
     json.strip_prefix('"')?.strip_suffix('"').filter(|text| !text.as_bytes().contains(&b'\\'))
 }
 

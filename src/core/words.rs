@@ -2,7 +2,7 @@
 //! terminal. No IO.
 
 /// Longest error that is shown, in characters.
-pub const ERROR_CHARS: usize = 8_000;
+pub(crate) const ERROR_CHARS: usize = 8_000;
 
 /// At most `most` characters of a text, without any that could forge a line, colour a terminal or turn the
 /// direction of what follows: control characters and those that no one sees.
@@ -15,7 +15,7 @@ pub fn clean(text: &str, most: usize) -> String {
 }
 
 /// The same of a text that may hold a list of ours, whose items begin with a line break, two blanks and a dash.
-pub fn clean_list(text: &str, most: usize) -> String {
+pub(crate) fn clean_list(text: &str, most: usize) -> String {
     const ITEM: &str = "\n  - ";
     let bounded: String = text.chars().take(most).collect();
     let items: Vec<String> = bounded.split(ITEM).map(|item| clean(item, most)).collect();

@@ -209,7 +209,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When the guard that would have ended it cannot be told.
-    pub fn keep_running(mut self) -> Result<PathBuf, ClusterError> {
+    pub(crate) fn keep_running(mut self) -> Result<PathBuf, ClusterError> {
         let directory = self.directory.clone();
         if let Some(mut guard) = self.guard.take() {
             let told = match guard.stdin.take() {
@@ -350,7 +350,7 @@ pub fn free_port() -> io::Result<u16> {
 ///
 /// # Errors
 /// When none has an `initdb`.
-pub fn find_bin_dir(given: Option<&Path>) -> Result<PathBuf, ClusterError> {
+pub(crate) fn find_bin_dir(given: Option<&Path>) -> Result<PathBuf, ClusterError> {
     let chosen = given.map(Path::to_owned).or_else(|| std::env::var_os("PG_BIN").map(PathBuf::from));
     let candidates = match &chosen {
         Some(directory) => vec![directory.clone()],

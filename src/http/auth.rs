@@ -74,7 +74,7 @@ impl Auth {
     }
 
     /// Whether [`Auth::check`] can recognise the caller at all: by the headers alone, before the body is read.
-    pub fn may_be_right(&self, headers: &HeaderMap, verb: Verb) -> bool {
+    pub(crate) fn may_be_right(&self, headers: &HeaderMap, verb: Verb) -> bool {
         match headers.get("x-webhook-signature") {
             Some(given) => self.is_one_of(self.secrets(verb), given.as_bytes()),
             None => signature(headers).is_some_and(|signature| signature.is_fresh()),

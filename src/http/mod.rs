@@ -35,7 +35,7 @@ const PATH_BYTES: usize = 200;
 const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
 
 /// After a signal: time for the step in hand.
-pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(9);
+pub(crate) const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(9);
 
 /// After the step in hand: time for answers to be sent. Whoever has not finished asking is not waited for.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
@@ -53,7 +53,7 @@ async fn follow(app: Arc<App>) {
 }
 
 /// The routes.
-pub fn router(app: Arc<App>) -> Router {
+pub(crate) fn router(app: Arc<App>) -> Router {
     let request_id = HeaderName::from_static("x-request-id");
     Router::new()
         .route("/sync", post(handlers::sync))

@@ -38,7 +38,7 @@ pub async fn request(worker: &Worker, names: &[&str]) -> Result<()> {
 }
 
 /// The same for a signed request, whose id works once: `false` if it was used before.
-pub async fn request_once(worker: &Worker, names: &[&str], id: Option<&str>) -> Result<bool> {
+pub(crate) async fn request_once(worker: &Worker, names: &[&str], id: Option<&str>) -> Result<bool> {
     let client = worker.postgres().pinned(Purpose::Resync).await?;
     progress::ensure(&client, worker.queue()).await?;
     rows::begin_waiting(&client, PATIENCE).await?;

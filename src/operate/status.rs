@@ -92,7 +92,7 @@ pub async fn status(worker: &Worker) -> Result<Status> {
 }
 
 /// Asks Postgres only; what the replica has is left out.
-pub async fn of_source(worker: &Worker) -> Result<Status> {
+pub(crate) async fn of_source(worker: &Worker) -> Result<Status> {
     within(of_both(worker, None)).await
 }
 

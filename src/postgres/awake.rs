@@ -4,12 +4,12 @@
 use crate::core::error::Result;
 use std::time::Duration;
 
-/// Between two signs of life: several fit into [`SILENCE`](crate::postgres::SILENCE).
+/// Between two signs of life: several fit into [`SILENCE`](crate::postgres::client::SILENCE).
 const PULSE: Duration = Duration::from_secs(5);
 
 /// Does `work` and keeps a transaction from being taken for a dead one by its `pulse`. Where it is gone nonetheless, the
 /// next statement says so.
-pub async fn awake<T, E, P: Future<Output = Result<(), E>>>(
+pub(crate) async fn awake<T, E, P: Future<Output = Result<(), E>>>(
     pulse: impl Fn() -> P,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {

@@ -18,10 +18,10 @@ const PINNED: &str = "set local search_path = ''; set local quote_all_identifier
 
 /// Postgres ends a transaction of which it has heard nothing for so long: its process is stopped, or its connection is,
 /// and others wait for what it holds. Longer than one question to the replica may take; see the module `awake`.
-pub const SILENCE: Duration = Duration::from_secs(45);
+pub(crate) const SILENCE: Duration = Duration::from_secs(45);
 
 /// A statement's parameters with their types: they are not asked for, which would take a prepared statement.
-pub type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
+pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
 /// A connection. Inside of [`begin`](Self::begin) … [`commit`](Self::commit) statements run in that transaction; outside, each
 /// runs in one of its own, in one round trip. Its driver runs on its own task and ends with it.
@@ -60,7 +60,7 @@ impl Limit {
 }
 
 /// Rows as they come. Each has as long as an answer has; a caller who takes his time is not counted.
-pub struct RowStream {
+pub(crate) struct RowStream {
     rows: Pin<Box<tokio_postgres::RowStream>>,
     limit: Limit,
     late: Option<Pin<Box<Sleep>>>,
@@ -134,12 +134,12 @@ impl Client {
 
     /// A script that begins and ends its transactions itself, each with its own settings. For `setup`, whose
     /// transactions people may also run by hand.
-    pub async fn run_script(&self, sql: &str) -> Result<(), Error> {
+    pub(crate) async fn run_script(&self, sql: &str) -> Result<(), Error> {
         self.limit.answer(self.inner.batch_execute(sql)).await
     }
 
     /// Statements whose rows come as text. Outside of a transaction an error leaves none behind.
-    pub async fn simple_query(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
+    pub(crate) async fn simple_query(&self, sql: &str) -> Result<Vec<SimpleQueryMessage>, Error> {
         match self.is_open() {
             true => self.limit.answer(self.inner.simple_query(sql)).await,
             false => self.limit.answer(self.inner.simple_query(&format!("{PINNED}; {sql}"))).await,
@@ -147,22 +147,22 @@ impl Client {
     }
 
     /// All rows of one statement.
-    pub async fn query_typed(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
+    pub(crate) async fn query_typed(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
         self.alone(self.inner.query_typed(sql, parameters)).await
     }
 
     /// The one row of one statement; an error where it gives another number.
-    pub async fn query_typed_one(&self, sql: &str, parameters: Parameters<'_>) -> Result<Row, Error> {
+    pub(crate) async fn query_typed_one(&self, sql: &str, parameters: Parameters<'_>) -> Result<Row, Error> {
         self.alone(self.inner.query_typed_one(sql, parameters)).await
     }
 
     /// How many rows one statement wrote.
-    pub async fn execute_typed(&self, sql: &str, parameters: Parameters<'_>) -> Result<u64, Error> {
+    pub(crate) async fn execute_typed(&self, sql: &str, parameters: Parameters<'_>) -> Result<u64, Error> {
         self.alone(self.inner.execute_typed(sql, parameters)).await
     }
 
     /// Rows as they come. Inside of a transaction only.
-    pub async fn query_typed_raw<'a, I>(&self, sql: &str, parameters: I) -> Result<RowStream, Error>
+    pub(crate) async fn query_typed_raw<'a, I>(&self, sql: &str, parameters: I) -> Result<RowStream, Error>
     where
         I: IntoIterator<Item = (&'a (dyn ToSql + Sync), Type)>,
     {

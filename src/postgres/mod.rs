@@ -18,7 +18,8 @@ pub mod rows;
 mod tls;
 mod url;
 
-pub use client::{Client, Parameters, RowStream, SILENCE};
+pub use client::Client;
+pub(crate) use client::{Parameters, RowStream};
 pub use purpose::Purpose;
 pub use url::PgUrl;
 

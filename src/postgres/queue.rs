@@ -15,11 +15,11 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, SimpleQueryMessage};
 
 /// Most messages taken at once: enough that fixed costs vanish.
-pub const TAKE_MESSAGES: i64 = 10_000;
+pub(crate) const TAKE_MESSAGES: i64 = 10_000;
 
 /// Messages of the first take. Messages may be large, and each is looked at before the bytes are cut,
 /// so the number grows only while they are small.
-pub const FIRST_TAKE_MESSAGES: i64 = 1_000;
+pub(crate) const FIRST_TAKE_MESSAGES: i64 = 1_000;
 
 /// Bytes of messages of one step, as stored.
 pub const TAKE_BYTES: i64 = 4 * 1024 * 1024;

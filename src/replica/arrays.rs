@@ -17,7 +17,7 @@ pub fn is_large(row: &[Cell]) -> bool {
 }
 
 /// What a row that goes alone has as parameters: bytes as they are, since as hex half as many would fit.
-pub fn row_slots(kinds: &[ColumnType], row: &[Cell]) -> Vec<Cell> {
+pub(crate) fn row_slots(kinds: &[ColumnType], row: &[Cell]) -> Vec<Cell> {
     let slots = kinds.iter().zip(row).flat_map(|(kind, cell)| {
         let (first, second) = match cell {
             _ if *kind == ColumnType::Blob && cell.as_blob().is_some() => (cell.clone(), None),

@@ -46,7 +46,7 @@ pub fn plan(there: &Inventory, schema: &Schema, retired: &Retired) -> Vec<Change
 
 /// The columns that are missing, and indexes over them, and a table whose column follows its source to another type:
 /// what a worker may do by itself.
-pub fn additions(there: &Inventory, schema: &Schema) -> Vec<Change> {
+pub(crate) fn additions(there: &Inventory, schema: &Schema) -> Vec<Change> {
     let none = Retired::default();
     let changes = schema.tables().flat_map(|table| {
         let planner = Planner { there, table, retired: &none };

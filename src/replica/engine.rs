@@ -54,7 +54,7 @@ fn run_all(connection: &Connection, statements: &[Statement]) -> std::result::Re
 }
 
 /// The kind of a SQLite result code (<https://sqlite.org/rescode.html>); the transaction was rolled back.
-pub fn classify(failure: Failure) -> Error {
+pub(crate) fn classify(failure: Failure) -> Error {
     let Failure { code: full, ref message } = failure;
     let is_of_trigger = full == CONSTRAINT_TRIGGER;
     if head::is_fence(message) && !is_of_trigger {

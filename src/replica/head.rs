@@ -19,20 +19,20 @@ pub const TABLES: [&str; 3] = ["_pgflume_head", "_pgflume_ledger", "_pgflume_fre
 pub const SELECT_HEAD: &str = "SELECT epoch, seq, token FROM _pgflume_head WHERE id = 1";
 
 /// Reads the head, whose it is, and what was captured.
-pub const SELECT_STANDING: &str = "SELECT epoch, seq, token, captured, owner FROM _pgflume_head WHERE id = 1";
+pub(crate) const SELECT_STANDING: &str = "SELECT epoch, seq, token, captured, owner FROM _pgflume_head WHERE id = 1";
 
 /// The same where an older version made the bookkeeping.
-pub const SELECT_OWNED: &str = "SELECT epoch, seq, token, NULL, owner FROM _pgflume_head WHERE id = 1";
+pub(crate) const SELECT_OWNED: &str = "SELECT epoch, seq, token, NULL, owner FROM _pgflume_head WHERE id = 1";
 
 /// Reads what was captured.
-pub const SELECT_CAPTURED: &str = "SELECT captured FROM _pgflume_head WHERE id = 1";
+pub(crate) const SELECT_CAPTURED: &str = "SELECT captured FROM _pgflume_head WHERE id = 1";
 
 /// Reads the ledger after `?1` and up to `?2`.
-pub const SELECT_LEDGER: &str = "SELECT epoch, seq, token, parent, xid, lsn, images, messages, digest \
+pub(crate) const SELECT_LEDGER: &str = "SELECT epoch, seq, token, parent, xid, lsn, images, messages, digest \
      FROM _pgflume_ledger WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
 
 /// Reads the freshness.
-pub const SELECT_FRESHNESS: &str = "SELECT caught_up_at, applied_at, queued FROM _pgflume_freshness";
+pub(crate) const SELECT_FRESHNESS: &str = "SELECT caught_up_at, applied_at, queued FROM _pgflume_freshness";
 
 /// The head, from its row.
 pub(super) fn position(rows: Rows) -> Result<Option<Head>> {
@@ -247,7 +247,7 @@ pub(super) fn is_fence(message: &str) -> bool {
 }
 
 /// The failure of a writer that is not where it thought.
-pub fn fenced() -> Error {
+pub(crate) fn fenced() -> Error {
     Error::unknown("another writer has moved the replica on: nothing was written, its head will be read again")
 }
 

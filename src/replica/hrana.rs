@@ -6,7 +6,8 @@ mod budget;
 mod json;
 mod protobuf;
 
-pub use answer::{Failure, Garbled, Outcome};
+pub(crate) use answer::Garbled;
+pub use answer::{Failure, Outcome};
 
 use crate::core::value::Cell;
 use base64::Engine as _;

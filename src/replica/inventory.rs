@@ -61,7 +61,7 @@ pub struct Made {
 
 /// How a table of the replica differs from `schema.json`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Gap {
+pub(crate) enum Gap {
     /// It lacks the table.
     Table,
     /// It lacks a column.
@@ -116,12 +116,12 @@ impl Inventory {
     }
 
     /// Whether a head can be read.
-    pub fn has_bookkeeping(&self) -> bool {
+    pub(crate) fn has_bookkeeping(&self) -> bool {
         head::TABLES.iter().all(|name| self.tables.contains_key(*name))
     }
 
     /// Whether there is a part of it: then it is ours, whatever became of the rest.
-    pub fn has_any_bookkeeping(&self) -> bool {
+    pub(crate) fn has_any_bookkeeping(&self) -> bool {
         head::TABLES.iter().any(|name| self.tables.contains_key(*name))
     }
 
@@ -132,7 +132,7 @@ impl Inventory {
     }
 
     /// How one table differs.
-    pub fn gaps(&self, table: &Table) -> Vec<Gap> {
+    pub(crate) fn gaps(&self, table: &Table) -> Vec<Gap> {
         if !self.tables.contains_key(&table.name.to_lowercase()) {
             return vec![Gap::Table];
         }
@@ -151,7 +151,7 @@ impl Inventory {
     }
 
     /// Whether columns are to be added, or made anew as their source is by now, before batches can be applied.
-    pub fn lacks_columns(&self, schema: &Schema) -> bool {
+    pub(crate) fn lacks_columns(&self, schema: &Schema) -> bool {
         let is_open = |t: &Table, gap: &Gap| match gap {
             Gap::Column(_) => true,
             Gap::Type(column, _) => t.follows(column),
@@ -161,7 +161,7 @@ impl Inventory {
     }
 
     /// Tables that were there once, since the bookkeeping still is.
-    pub fn lost_tables(&self, schema: &Schema) -> BTreeSet<String> {
+    pub(crate) fn lost_tables(&self, schema: &Schema) -> BTreeSet<String> {
         let is_lost = |t: &&Arc<Table>| self.has_bookkeeping() && !self.tables.contains_key(&t.name.to_lowercase());
         schema.tables().filter(is_lost).map(|t| t.name.clone()).collect()
     }

@@ -126,12 +126,12 @@ impl Inventory {
     }
 
     /// Tables that lack the unique index over their key, and can have one.
-    pub fn keyless<'a>(&self, schema: &'a Schema) -> impl Iterator<Item = &'a Arc<Table>> {
+    pub(crate) fn keyless<'a>(&self, schema: &'a Schema) -> impl Iterator<Item = &'a Arc<Table>> {
         schema.tables().filter(|table| self.gaps(table).contains(&Gap::Unique))
     }
 
     /// Whether there is an index of ours over a key that is not, or no longer, wanted for it: it could refuse rows.
-    pub fn has_stale_key_index(&self, table: &Table) -> bool {
+    pub(crate) fn has_stale_key_index(&self, table: &Table) -> bool {
         let name = ddl::key_index_name(table).to_lowercase();
         let on = table.name.to_lowercase();
         let wanted: BTreeSet<_> = table.key_columns().map(|c| Some(c.name.to_lowercase())).collect();

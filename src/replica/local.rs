@@ -100,7 +100,7 @@ impl Local {
     ///
     /// Nothing but SQLite may open and close the file: closing any descriptor of it drops all locks that this process
     /// has on it (POSIX), and the next process to close it would take the log away from under a worker that writes.
-    pub async fn open_existing(path: &Path) -> Result<Option<Self>> {
+    pub(crate) async fn open_existing(path: &Path) -> Result<Option<Self>> {
         let path = path.to_owned();
         blocking(move || match rustix::fs::access(&path, rustix::fs::Access::WRITE_OK).map_err(std::io::Error::from) {
             Ok(()) => Self::opened(&path, sqlite::EXISTING).map(Some),

@@ -33,7 +33,8 @@ use inventory::Inventory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-pub use store::{Encoded, Opener, Rows, Statement, Store, Work};
+pub(crate) use store::Encoded;
+pub use store::{Opener, Rows, Statement, Store, Work};
 
 /// Values that are looked for at once.
 const HELD_VALUES: usize = 2_000;
@@ -75,7 +76,7 @@ impl Replica {
     }
 
     /// Whether it still is where it was opened, and at `head`; an answer may be an older one.
-    pub async fn is_still_at(&self, head: &Head) -> Result<bool> {
+    pub(crate) async fn is_still_at(&self, head: &Head) -> Result<bool> {
         self.store.look().await?;
         Ok(self.head_read().await?.as_ref() == Some(head))
     }
@@ -145,20 +146,20 @@ impl Replica {
 
     /// Gives a table the unique index over its key that it lacks, in a transaction of its own: on a large table this
     /// takes its time. Rows that share their key with a younger one, or have none, go.
-    pub async fn make_key(&self, there: &Inventory, table: &Table) -> Result<()> {
+    pub(crate) async fn make_key(&self, there: &Inventory, table: &Table) -> Result<()> {
         let before = there.make_key(table).into_iter().map(Statement::from).collect();
         self.store.write(Work { before, is_long: true, ..Work::default() }).await
     }
 
     /// Drops our index over a key that is no longer the table's.
-    pub async fn drop_key(&self, table: &Table) -> Result<()> {
+    pub(crate) async fn drop_key(&self, table: &Table) -> Result<()> {
         let before = vec![ddl::drop_key_index(table).into()];
         self.store.write(Work { before, ..Work::default() }).await
     }
 
     /// Removes rows whose key is NULL, which nobody can ask for: SQLite lets such into a key that is not declared
     /// NOT NULL. How many there were.
-    pub async fn remove_keyless(&self, table: &Table) -> Result<i64> {
+    pub(crate) async fn remove_keyless(&self, table: &Table) -> Result<i64> {
         let [count, delete] = keyed::without_key(table);
         let rows = self.number(count).await?;
         if rows > 0 {
@@ -168,17 +169,17 @@ impl Replica {
     }
 
     /// How many rows [`make_key`](Self::make_key) would remove.
-    pub async fn count_surplus(&self, table: &Table) -> Result<i64> {
+    pub(crate) async fn count_surplus(&self, table: &Table) -> Result<i64> {
         self.number(keyed::count_surplus(table)).await
     }
 
     /// The columns, by position, of the key that the replica's table declares beside that of `schema.json`.
-    pub fn rival(&self, table: &Table) -> Option<Arc<[usize]>> {
+    pub(crate) fn rival(&self, table: &Table) -> Option<Arc<[usize]>> {
         self.rivals.read().unwrap_or_else(PoisonError::into_inner).get(&table.name).cloned()
     }
 
     /// The rows whose columns `rival` have one of these values: their key, and the value.
-    pub async fn holders(
+    pub(crate) async fn holders(
         &self,
         table: &Table,
         rival: &[usize],
@@ -204,7 +205,7 @@ impl Replica {
     }
 
     /// Checks that a database that is only read has the tables, without asking whom it copies.
-    pub async fn check_readable(&self, schema: &Schema) -> Result<()> {
+    pub(crate) async fn check_readable(&self, schema: &Schema) -> Result<()> {
         let there = self.inventory_read().await?;
         if !there.has_bookkeeping() {
             return Err(Error::halt(
@@ -217,11 +218,6 @@ impl Replica {
         }
     }
 
-    /// Whether a head can be read.
-    pub async fn has_bookkeeping(&self) -> Result<bool> {
-        Ok(self.inventory().await?.has_bookkeeping())
-    }
-
     /// What the database has.
     pub async fn inventory(&self) -> Result<Inventory> {
         let mut there = Inventory::read(self.query(inventory::SELECT, Vec::new()).await?);
@@ -232,7 +228,7 @@ impl Replica {
     }
 
     /// The same by a plain read, which writes nothing and takes no lock.
-    pub async fn inventory_read(&self) -> Result<Inventory> {
+    pub(crate) async fn inventory_read(&self) -> Result<Inventory> {
         let read = async |sql| self.store.read(Statement::new(sql, Vec::new())).await;
         let mut there = Inventory::read(read(inventory::SELECT).await?);
         if there.column("_pgflume_head", "captured").is_some() {
@@ -254,17 +250,17 @@ impl Replica {
     }
 
     /// The same, and whose it is.
-    pub async fn standing(&self) -> Result<Standing> {
+    pub(crate) async fn standing(&self) -> Result<Standing> {
         head::standing(self.query(head::SELECT_STANDING, Vec::new()).await?)
     }
 
     /// The same by a plain read; it may be an older answer.
-    pub async fn standing_read(&self) -> Result<Standing> {
+    pub(crate) async fn standing_read(&self) -> Result<Standing> {
         head::standing(self.store.read(Statement::new(head::SELECT_STANDING, Vec::new())).await?)
     }
 
     /// The same of a replica whose bookkeeping an older version made.
-    pub async fn standing_before(&self, is_plain: bool) -> Result<Standing> {
+    pub(crate) async fn standing_before(&self, is_plain: bool) -> Result<Standing> {
         head::standing(match is_plain {
             true => self.store.read(Statement::new(head::SELECT_OWNED, Vec::new())).await?,
             false => self.query(head::SELECT_OWNED, Vec::new()).await?,
@@ -278,7 +274,7 @@ impl Replica {
     }
 
     /// Where the replica stands, by a plain read, which a read replica answers by itself.
-    pub async fn head_read(&self) -> Result<Option<Head>> {
+    pub(crate) async fn head_read(&self) -> Result<Option<Head>> {
         head::position(self.store.read(Statement::new(head::SELECT_HEAD, Vec::new())).await?)
     }
 
@@ -380,7 +376,12 @@ impl Replica {
     }
 
     /// The same by a plain read.
-    pub async fn read_keys_after(&self, table: &Table, after: Option<&Key>, limit_rows: i64) -> Result<Vec<Key>> {
+    pub(crate) async fn read_keys_after(
+        &self,
+        table: &Table,
+        after: Option<&Key>,
+        limit_rows: i64,
+    ) -> Result<Vec<Key>> {
         self.store.read(keys_after(table, after, limit_rows)).await
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 pub const CREATE: c_int = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE;
 
 /// Read and write what is there.
-pub const EXISTING: c_int = ffi::SQLITE_OPEN_READWRITE;
+pub(crate) const EXISTING: c_int = ffi::SQLITE_OPEN_READWRITE;
 
 /// What SQLite says of a failure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -51,14 +51,14 @@ impl Connection {
     }
 
     /// How long to wait for another process that holds a lock.
-    pub fn wait_for_locks(&self, patience: Duration) {
+    pub(crate) fn wait_for_locks(&self, patience: Duration) {
         let ms = c_int::try_from(patience.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the connection is open.
         unsafe { ffi::sqlite3_busy_timeout(self.0.as_ptr(), ms) };
     }
 
     /// Whether no transaction is open.
-    pub fn is_autocommit(&self) -> bool {
+    pub(crate) fn is_autocommit(&self) -> bool {
         // SAFETY: the connection is open.
         unsafe { ffi::sqlite3_get_autocommit(self.0.as_ptr()) != 0 }
     }

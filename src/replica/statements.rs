@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 /// Slots of a wide row that stand in one array. For each of them SQLite writes out its array anew and walks to
 /// it: with a single array of 1,500 columns that took 90 ms a row.
-pub const FOLD_SLOTS: usize = 40;
+pub(crate) const FOLD_SLOTS: usize = 40;
 
 /// Items of one table that one statement writes: a run of rows with the same columns.
-pub struct Group<'a> {
+pub(crate) struct Group<'a> {
     /// Their table.
     pub table: &'a Arc<Table>,
     /// The columns that they set.
@@ -63,31 +63,31 @@ pub fn empty(table: &Table) -> String {
 
 /// A delete of one key given as parameters, which may be NULL: SQLite lets NULL into keys that are not declared
 /// otherwise.
-pub fn delete_key(table: &Table) -> String {
+pub(crate) fn delete_key(table: &Table) -> String {
     format!("DELETE FROM {} WHERE ({}) IS ({})", quote(&table.name), ddl::key_list(table), key_marks(table, 1))
 }
 
 /// Parameters from `?first` on that a key is compared with.
-pub fn key_marks(table: &Table, first: usize) -> String {
+pub(crate) fn key_marks(table: &Table, first: usize) -> String {
     let marks = table.key_columns().zip(first..).map(|(c, i)| format!("?{i}{}", ddl::collation(c.kind)));
     marks.collect::<Vec<_>>().join(", ")
 }
 
 /// An upsert of one row given as parameters.
-pub fn upsert_row(table: &Table, columns: &[usize]) -> String {
+pub(crate) fn upsert_row(table: &Table, columns: &[usize]) -> String {
     let marks: Vec<_> = (1..=columns.len()).map(|i| format!("?{i}")).collect();
     format!("{} VALUES ({}) {}", insert_into(table, columns), marks.join(", "), on_conflict(table, columns))
 }
 
 /// Whether no array of [`delete_json`] may hold this key.
-pub fn has_null(key: &&[Cell]) -> bool {
+pub(crate) fn has_null(key: &&[Cell]) -> bool {
     key.contains(&Cell::Null)
 }
 
 /// A delete of the keys in the JSON array `?1`, each an array of [`slots`].
 ///
 /// IN compares as its left side does. Of several columns it would not find the index if they had a collation.
-pub fn delete_json(table: &Table, far_reals: bool) -> String {
+pub(crate) fn delete_json(table: &Table, far_reals: bool) -> String {
     let values = json_values(table, &table.key, far_reals);
     let keys = if table.key.len() == 1 { ddl::exact_key_list(table) } else { ddl::key_list(table) };
     format!(
@@ -100,7 +100,7 @@ pub fn delete_json(table: &Table, far_reals: bool) -> String {
 
 /// An upsert of the rows in the JSON array `?1`, each an array of [`slots`]. SQLite's grammar needs the
 /// `WHERE true` before ON CONFLICT.
-pub fn upsert_json(table: &Table, columns: &[usize], far_reals: bool) -> String {
+pub(crate) fn upsert_json(table: &Table, columns: &[usize], far_reals: bool) -> String {
     let values = json_values(table, columns, far_reals);
     format!(
         "{}{} SELECT {values} FROM {} WHERE true {}",
@@ -112,7 +112,7 @@ pub fn upsert_json(table: &Table, columns: &[usize], far_reals: bool) -> String 
 }
 
 /// An upsert of one row whose [`slots`] are parameters: for rows too large for a JSON array.
-pub fn upsert_slots(table: &Table, columns: &[usize], far_reals: bool) -> String {
+pub(crate) fn upsert_slots(table: &Table, columns: &[usize], far_reals: bool) -> String {
     let values = slot_values(table, columns, far_reals);
     format!(
         "{}{} SELECT {values} WHERE true {}",
@@ -138,7 +138,7 @@ pub fn differences(table: &Table) -> String {
 }
 
 /// Tells of the one row of `_pgflume_rows` which columns differ, one flag each.
-pub fn differing(table: &Table) -> String {
+pub(crate) fn differing(table: &Table) -> String {
     let flags: Vec<_> = (0..table.columns.len()).map(|i| format!("{} AS d{i}", differs(table, i))).collect();
     format!(
         "SELECT {} FROM _pgflume_rows AS p JOIN {} AS t ON {}",
@@ -171,14 +171,14 @@ fn any_of(conditions: &[String]) -> String {
 }
 
 /// `_pgflume_rows` of [`differences`], a name that no table may have, from the JSON array `?1` of [`slots`].
-pub fn expected_json(table: &Table, far_reals: bool) -> String {
+pub(crate) fn expected_json(table: &Table, far_reals: bool) -> String {
     let columns: Vec<usize> = (0..table.columns.len()).collect();
     let values = json_values(table, &columns, far_reals);
     format!("{} AS (SELECT key, {values} FROM {})", expected(table, far_reals), json_rows(table, &columns))
 }
 
 /// The same of one row whose [`slots`] are parameters.
-pub fn expected_slots(table: &Table, far_reals: bool) -> String {
+pub(crate) fn expected_slots(table: &Table, far_reals: bool) -> String {
     let columns: Vec<usize> = (0..table.columns.len()).collect();
     format!("{} AS (SELECT 0, {})", expected(table, far_reals), slot_values(table, &columns, far_reals))
 }
@@ -210,7 +210,7 @@ fn on_conflict(table: &Table, columns: &[usize]) -> String {
 }
 
 /// Whether rows of such columns are wide.
-pub fn is_folded(kinds: impl Iterator<Item = ColumnType>) -> bool {
+pub(crate) fn is_folded(kinds: impl Iterator<Item = ColumnType>) -> bool {
     slots_of(kinds) > 2 * FOLD_SLOTS
 }
 
@@ -305,7 +305,7 @@ pub fn slots(kind: ColumnType, cell: &Cell) -> (Cow<'_, Cell>, Option<Cell>) {
 }
 
 /// Whether a double needs the powers of [`upsert_json`]'s long form.
-pub fn is_far(cell: &Cell) -> bool {
+pub(crate) fn is_far(cell: &Cell) -> bool {
     match cell {
         Cell::Real(real) => exact_parts(*real).1.is_some_and(|e| !(-62..=0).contains(&e)),
         _ => false,

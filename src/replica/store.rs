@@ -61,7 +61,7 @@ impl Work {
 }
 
 /// Items as a store sends them; empty where it does so as they are.
-pub type Encoded = Arc<Vec<hrana::BatchStep>>;
+pub(crate) type Encoded = Arc<Vec<hrana::BatchStep>>;
 
 /// A libSQL database. Every implementation passes `tests/suite/store.rs`.
 ///

@@ -68,7 +68,7 @@ impl Eq for Given {}
 
 impl Target {
     /// Whether it is a file that does not exist: whoever only looks does not make it.
-    pub fn is_missing(&self) -> bool {
+    pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::File(path) if !path.exists())
     }
 

@@ -91,7 +91,7 @@ impl CircuitReport {
 }
 
 /// Leave to call. Without a verdict it is as if it had not been asked for.
-pub struct Leave<'a> {
+pub(crate) struct Leave<'a> {
     circuit: &'a Circuit,
     is_trial: bool,
 }
@@ -103,7 +103,7 @@ impl Circuit {
     }
 
     /// Leave to call, or the refusal with the last failure and the time to come back.
-    pub fn enter(&self) -> Result<Leave<'_>> {
+    pub(crate) fn enter(&self) -> Result<Leave<'_>> {
         let mut state = self.state();
         let Some(open) = &mut state.open else { return Ok(Leave { circuit: self, is_trial: false }) };
         let left = open.until.saturating_duration_since(Instant::now());

@@ -25,13 +25,13 @@ impl DeadLetters {
     }
 
     /// Adds one that a later message of this step may supersede.
-    pub fn add_supersedable(&mut self, letter: DeadLetter) {
+    pub(crate) fn add_supersedable(&mut self, letter: DeadLetter) {
         self.own.watch(self.made.len(), &letter);
         self.made.push(letter);
     }
 
     /// Whether one of this message was made.
-    pub fn has_message(&self, msg_id: i64) -> bool {
+    pub(crate) fn has_message(&self, msg_id: i64) -> bool {
         self.made.iter().any(|letter| letter.msg_id == Some(msg_id))
     }
 
@@ -53,14 +53,14 @@ impl DeadLetters {
     }
 
     /// The same of a row on its way to the replica, for those that wait.
-    pub fn cover_waiting(&mut self, items: &[Item]) {
+    pub(crate) fn cover_waiting(&mut self, items: &[Item]) {
         if !self.waiting.is_empty() {
             items.iter().for_each(|item| self.waiting.cover_item(item));
         }
     }
 
     /// The same for this step's.
-    pub fn cover_own(&mut self, items: &[Item]) {
+    pub(crate) fn cover_own(&mut self, items: &[Item]) {
         if !self.own.is_empty() {
             items.iter().for_each(|item| self.own.cover_item(item));
         }

@@ -13,7 +13,7 @@ use tokio::sync::OwnedMutexGuard;
 use tokio::time::Instant;
 
 /// How long one call of `/sync` may drain.
-pub const CALL_BUDGET: Duration = Duration::from_secs(25);
+pub(crate) const CALL_BUDGET: Duration = Duration::from_secs(25);
 
 /// How long a caller who is turned away waits for the running drain's count of the queue.
 const COUNT_PATIENCE: Duration = Duration::from_secs(2);

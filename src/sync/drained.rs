@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 /// What a worker did since it was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// Drains that ended well, those that found another running left out.
     pub drains: u64,
     /// Drains that failed.

@@ -35,6 +35,6 @@ mod tables;
 mod take;
 mod worker;
 
-pub use drain::CALL_BUDGET;
-pub use drained::{Drained, Totals};
+pub(crate) use drain::CALL_BUDGET;
+pub use drained::Drained;
 pub use worker::Worker;

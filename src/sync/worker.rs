@@ -147,7 +147,7 @@ impl Worker {
     }
 
     /// Whether [`stop`](Self::stop) was called.
-    pub fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
@@ -185,7 +185,7 @@ impl Worker {
     }
 
     /// What it did so far.
-    pub fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         *self.totals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,7 +5,7 @@ use super::table::{Column, ColumnType, Table};
 
 /// The declared type: one of the five whose affinity keeps every value as it is
 /// (<https://sqlite.org/datatype3.html>, "Determination of column affinity").
-pub fn declared_type(kind: ColumnType) -> &'static str {
+pub(crate) fn declared_type(kind: ColumnType) -> &'static str {
     match kind {
         ColumnType::Integer => "INTEGER",
         ColumnType::Real => "REAL",
@@ -36,7 +36,7 @@ pub fn index_name(table: &Table, index: &[usize]) -> String {
 }
 
 /// The same of a table that is not defined yet.
-pub fn index_name_of(table: &str, columns: &[impl AsRef<str>]) -> String {
+pub(crate) fn index_name_of(table: &str, columns: &[impl AsRef<str>]) -> String {
     let columns: Vec<_> = columns.iter().map(AsRef::as_ref).collect();
     format!("idx_{table}_{}", columns.join("_"))
 }
@@ -62,13 +62,13 @@ pub fn drop_table(table: &Table) -> String {
 }
 
 /// `"a", "b"`: the key's columns.
-pub fn key_list(table: &Table) -> String {
+pub(crate) fn key_list(table: &Table) -> String {
     quoted_list(table.key_columns().map(|c| c.name.as_str()))
 }
 
 /// `"a" COLLATE BINARY, "b" COLLATE BINARY`: the key's columns, told apart by every byte, whatever collation the
 /// replica's table declares. Numbers have none, and SQLite takes no rowid for one with a collation.
-pub fn exact_key_list(table: &Table) -> String {
+pub(crate) fn exact_key_list(table: &Table) -> String {
     table.key_columns().map(exact).collect::<Vec<_>>().join(", ")
 }
 
@@ -86,24 +86,24 @@ pub fn collation(kind: ColumnType) -> &'static str {
 
 /// The name of the unique index over the key of a table that declares another one. No table may be called so, and
 /// no other index is.
-pub fn key_index_name(table: &Table) -> String {
+pub(crate) fn key_index_name(table: &Table) -> String {
     format!("_pgflume_key_{}", table.name)
 }
 
 /// `CREATE UNIQUE INDEX` of that name.
-pub fn create_key_index(table: &Table) -> String {
+pub(crate) fn create_key_index(table: &Table) -> String {
     let columns: Vec<_> = table.key_columns().map(|c| format!("{} COLLATE BINARY", quote(&c.name))).collect();
     format!("CREATE UNIQUE INDEX {} ON {} ({})", quote(&key_index_name(table)), quote(&table.name), columns.join(", "))
 }
 
 /// `DROP INDEX IF EXISTS` of it.
-pub fn drop_key_index(table: &Table) -> String {
+pub(crate) fn drop_key_index(table: &Table) -> String {
     format!("DROP INDEX IF EXISTS {}", quote(&key_index_name(table)))
 }
 
 /// Whether a column declared so changes text of this kind: any affinity but TEXT and none turns `1.10`
 /// into 1.1 (<https://sqlite.org/datatype3.html>, section 3.1).
-pub fn mangles(declared: &str, kind: ColumnType) -> bool {
+pub(crate) fn mangles(declared: &str, kind: ColumnType) -> bool {
     let declared = declared.to_uppercase();
     let is_number = declared.contains("INT");
     let is_text = ["CHAR", "CLOB", "TEXT", "BLOB"].iter().any(|t| declared.contains(t)) || declared.is_empty();

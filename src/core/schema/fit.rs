@@ -102,7 +102,7 @@ impl PgType {
     }
 
     /// The type to declare: one without loss.
-    pub fn default_type(&self) -> ColumnType {
+    pub(crate) fn default_type(&self) -> ColumnType {
         let family = self.element();
         if self.is_array {
             // JSON is what SQLite can look into; text is exact for every array.
@@ -121,7 +121,7 @@ impl PgType {
     }
 
     /// The type to declare for a column of the key: Postgres has to take its text back as a key.
-    pub fn default_key_type(&self) -> ColumnType {
+    pub(crate) fn default_key_type(&self) -> ColumnType {
         if self.is_array { ColumnType::Text } else { self.default_type() }
     }
 

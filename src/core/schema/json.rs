@@ -6,7 +6,7 @@ use std::fmt;
 
 /// One JSON value.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Node {
+pub(crate) enum Node {
     /// Members in the order of the file.
     Object(Vec<(String, Node)>),
     /// Elements.

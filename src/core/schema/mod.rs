@@ -8,6 +8,8 @@ mod json;
 pub mod names;
 mod table;
 
-pub use definition::{Schema, SchemaError};
-pub use names::{SourceName, is_machinery, literal, quote, quoted_list};
+pub use definition::Schema;
+pub(crate) use definition::SchemaError;
+pub use names::quote;
+pub(crate) use names::{SourceName, is_machinery, literal, quoted_list};
 pub use table::{Column, ColumnType, Table};

@@ -6,17 +6,17 @@ pub fn quote(name: &str) -> String {
 }
 
 /// Quotes a string literal (no backslash is special: `standard_conforming_strings` is on).
-pub fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
 /// `"a", "b"` for the named columns.
-pub fn quoted_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn quoted_list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     names.into_iter().map(quote).collect::<Vec<_>>().join(", ")
 }
 
 /// Longest name that Postgres keeps whole, in bytes (NAMEDATALEN − 1).
-pub const NAME_BYTES: usize = 63;
+pub(crate) const NAME_BYTES: usize = 63;
 
 /// A schema-qualified Postgres table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,12 +44,12 @@ const MACHINERY: [&str; 6] = ["information_schema", "pgflume", "pgmq", "vault", 
 
 /// Whether nothing of this Postgres schema is replicated: it is machinery, ours included, or belongs to Postgres,
 /// which keeps all names that begin with `pg_` for itself.
-pub fn is_machinery(schema: &str) -> bool {
+pub(crate) fn is_machinery(schema: &str) -> bool {
     schema.starts_with("pg_") || MACHINERY.contains(&schema)
 }
 
 /// Whether a table of the replica may not be called so: bookkeeping, SQLite or an editor claim the name.
-pub fn is_reserved(name: &str) -> bool {
+pub(crate) fn is_reserved(name: &str) -> bool {
     let lower = name.to_lowercase();
     name == "$schema" || lower.starts_with("_pgflume_") || lower.starts_with("sqlite_")
 }

@@ -8,7 +8,7 @@ use tokio_postgres::types::Type;
 
 /// How a column's values come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wire {
+pub(crate) enum Wire {
     /// As the text that the SQL for the column gives.
     Text,
     /// As they are: text.
@@ -59,7 +59,7 @@ impl Wire {
     }
 
     /// The value as Postgres itself writes it, where `raw` tells that at once: for keys.
-    pub fn key_text(self, raw: &[u8]) -> Option<String> {
+    pub(crate) fn key_text(self, raw: &[u8]) -> Option<String> {
         match self {
             Self::Text | Self::Plain => std::str::from_utf8(raw).ok().map(str::to_owned),
             Self::Integer => integer(raw).map(|i| i.to_string()),
@@ -69,13 +69,13 @@ impl Wire {
     }
 
     /// Whether [`key_text`](Self::key_text) tells it.
-    pub fn has_key_text(self) -> bool {
+    pub(crate) fn has_key_text(self) -> bool {
         matches!(self, Self::Text | Self::Plain | Self::Integer | Self::Uuid)
     }
 }
 
 /// Converts a value that is not NULL.
-pub fn from_wire(kind: ColumnType, wire: Wire, raw: &[u8]) -> Result<Cell, Mismatch> {
+pub(crate) fn from_wire(kind: ColumnType, wire: Wire, raw: &[u8]) -> Result<Cell, Mismatch> {
     let text = || std::str::from_utf8(raw).map_err(|_| Mismatch::Format);
     let format = Mismatch::Format;
     match wire {

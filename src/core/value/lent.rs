@@ -24,12 +24,12 @@ impl Lent {
     }
 
     /// Bytes.
-    pub fn as_blob(lender: Arc<dyn Lender>) -> Self {
+    pub(crate) fn as_blob(lender: Arc<dyn Lender>) -> Self {
         Self { lender, is_text: false }
     }
 
     /// Whether it is a text.
-    pub fn is_text(&self) -> bool {
+    pub(crate) fn is_text(&self) -> bool {
         self.is_text
     }
 

@@ -35,7 +35,7 @@ pub struct Relation {
 
 /// An index.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Index {
+pub(crate) struct Index {
     /// Of the primary key.
     pub is_primary: bool,
     /// Unique.
@@ -50,7 +50,7 @@ pub struct Index {
 
 /// Columns and indexes of some relations, by oid.
 #[derive(Debug, Default)]
-pub struct Details {
+pub(crate) struct Details {
     /// Columns in the table's order.
     pub columns: BTreeMap<u32, Vec<TypedColumn>>,
     /// Indexes, the primary key's first.
@@ -83,7 +83,7 @@ fn relation(row: &Row) -> Result<Relation> {
 }
 
 /// Columns and indexes of these relations.
-pub async fn details(client: &Client, oids: &[u32]) -> Result<Details> {
+pub(crate) async fn details(client: &Client, oids: &[u32]) -> Result<Details> {
     let mut details = Details { columns: columns::read(client, oids).await?, indexes: BTreeMap::new() };
     let sql = include_str!("../../../sql/init_indexes.sql");
     for row in client.query_typed(sql, &[(&oids, Type::OID_ARRAY)]).await? {

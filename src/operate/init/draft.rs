@@ -13,7 +13,7 @@ use crate::core::schema::{ColumnType, Schema, SourceName, Table, ddl};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A run in the making.
-pub struct Draft<'a> {
+pub(crate) struct Draft<'a> {
     document: &'a Document,
     relations: &'a [Relation],
     by_oid: BTreeMap<u32, &'a Relation>,

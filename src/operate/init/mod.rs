@@ -12,9 +12,10 @@ mod propose;
 mod report;
 mod select;
 
-pub use document::{Document, JSON_SCHEMA};
-pub use outcome::{InitOptions, Outcome};
-pub use report::InitReport;
+pub(crate) use document::Document;
+pub use document::JSON_SCHEMA;
+pub(crate) use outcome::InitOptions;
+pub use outcome::Outcome;
 
 use crate::core::error::Error;
 use crate::postgres::{PgUrl, Purpose};

@@ -8,7 +8,7 @@ const NEAR_NAMES: usize = 5;
 
 /// A pattern for tables. Without a schema it is meant for all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pattern {
+pub(crate) struct Pattern {
     text: String,
     schema: Option<Part>,
     table: Part,
@@ -52,12 +52,12 @@ impl Pattern {
     }
 
     /// Whether it spells its schema out.
-    pub fn names_schema(&self) -> bool {
+    pub(crate) fn names_schema(&self) -> bool {
         self.schema.as_ref().is_some_and(Part::is_literal)
     }
 
     /// Whether it spells the table out: then the user means just this one.
-    pub fn names_table(&self) -> bool {
+    pub(crate) fn names_table(&self) -> bool {
         self.table.is_literal()
     }
 

@@ -29,7 +29,7 @@ pub struct Definition {
 }
 
 /// Why a relation cannot be replicated, whatever its columns are; with the remedy.
-pub fn obstacle(relation: &Relation) -> Option<&'static str> {
+pub(crate) fn obstacle(relation: &Relation) -> Option<&'static str> {
     match (relation.kind.as_str(), relation.persistence.as_str()) {
         ("v", _) => Some("views; name the table behind one instead"),
         ("m", _) => Some("materialized views, which have no triggers"),
@@ -45,7 +45,7 @@ pub fn obstacle(relation: &Relation) -> Option<&'static str> {
 }
 
 /// The definition of a table under a name that was chosen for it.
-pub fn propose(
+pub(crate) fn propose(
     relation: &Relation,
     name: &str,
     columns: &[TypedColumn],
@@ -80,7 +80,7 @@ pub fn propose(
 }
 
 /// The type to declare for a column.
-pub fn default_type(column: &TypedColumn, key: &[String]) -> ColumnType {
+pub(crate) fn default_type(column: &TypedColumn, key: &[String]) -> ColumnType {
     if key.contains(&column.name) { column.pg_type.default_key_type() } else { column.pg_type.default_type() }
 }
 
@@ -128,7 +128,7 @@ fn choose_indexes(indexes: &[Index], columns: &[&TypedColumn], key: &[String]) -
 }
 
 /// A string as JSON.
-pub fn json_string(text: &str) -> String {
+pub(crate) fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

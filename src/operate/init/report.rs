@@ -24,7 +24,7 @@ pub struct InitReport {
 
 impl InitReport {
     /// Notes a relation that is left out; those with the same reason share a line.
-    pub fn leave_out(&mut self, name: &SourceName, reason: impl Into<String>) {
+    pub(crate) fn leave_out(&mut self, name: &SourceName, reason: impl Into<String>) {
         let reason = reason.into();
         match self.left_out.iter_mut().find(|(r, _)| *r == reason) {
             Some((_, names)) => names.push(name.written()),
@@ -39,7 +39,7 @@ impl InitReport {
     }
 
     /// What was left out, a line for each reason.
-    pub fn left_out(&self) -> Vec<String> {
+    pub(crate) fn left_out(&self) -> Vec<String> {
         self.left_out.iter().map(|(reason, names)| format!("{reason}: {}", listed(names))).collect()
     }
 }

@@ -48,7 +48,7 @@ impl Choice {
     }
 
     /// Whether single tables were asked for.
-    pub fn is_narrowed(&self) -> bool {
+    pub(crate) fn is_narrowed(&self) -> bool {
         !self.wanted.is_empty()
     }
 
@@ -75,7 +75,7 @@ impl Choice {
     }
 
     /// Whether it was excluded by name.
-    pub fn excludes(&self, relation: &Relation) -> bool {
+    pub(crate) fn excludes(&self, relation: &Relation) -> bool {
         self.unwanted.iter().any(|p| p.matches(&relation.name))
     }
 
@@ -85,7 +85,7 @@ impl Choice {
     }
 
     /// Patterns that spell a table out, each with the relations that they mean.
-    pub fn spelled_out<'a>(
+    pub(crate) fn spelled_out<'a>(
         &'a self,
         relations: &'a [Relation],
     ) -> impl Iterator<Item = (&'a str, Vec<&'a SourceName>)> {

@@ -112,7 +112,7 @@ fn reason(problem: &str, table: Option<&str>, what: &str, class: Refusal) -> Str
 }
 
 /// Why a message or a row is not fetched.
-pub fn too_large(most_bytes: i64) -> String {
+pub(crate) fn too_large(most_bytes: i64) -> String {
     format!(
         "larger than {most_bytes} bytes (MAX_ROW_BYTES): make it smaller, or raise the limit, for which the worker needs about three times as much memory"
     )
@@ -181,7 +181,7 @@ pub struct Waiting {
 
 impl Waiting {
     /// The table and the keys that it concerns.
-    pub fn concerns(&self, schema: &Schema) -> Option<(Arc<Table>, Vec<MarkedKey>)> {
+    pub(crate) fn concerns(&self, schema: &Schema) -> Option<(Arc<Table>, Vec<MarkedKey>)> {
         if let (Some(key), Some(table)) = (&self.key, &self.table) {
             let key: Option<MarkedKey> = key.iter().cloned().collect();
             return Some((schema.get(table)?.clone(), vec![key?]));
@@ -381,7 +381,7 @@ impl Supersedable {
     }
 
     /// The same of a row on its way to the replica.
-    pub fn cover_item(&mut self, item: &Item) {
+    pub(crate) fn cover_item(&mut self, item: &Item) {
         if let Some(key) = item.key.iter().map(Cell::to_postgres_text).collect::<Option<MarkedKey>>() {
             self.cover(&item.table.name, &key, item.images.iter().max().copied());
         }
@@ -406,7 +406,7 @@ impl Supersedable {
     }
 
     /// The letters on their way without those that are superseded.
-    pub fn without_superseded(&self, dead_letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
+    pub(crate) fn without_superseded(&self, dead_letters: Vec<DeadLetter>) -> Vec<DeadLetter> {
         let Superseded { wholly, partly } = self.superseded();
         let wholly: BTreeSet<i64> = wholly.into_iter().collect();
         let mut partly: BTreeMap<i64, BTreeSet<MarkedKey>> = partly.into_iter().collect();

@@ -40,7 +40,7 @@ pub struct Snapshot {
     pub progress: Progress,
     /// What this Postgres is now.
     pub identity: Identity,
-    /// What a replica of this queue says that it belongs to: [`crate::core::reconcile::Owner`].
+    /// What a replica of this queue says that it belongs to: `core::reconcile::Owner`.
     pub owner: String,
     /// This transaction (xid8).
     pub xid: String,

@@ -91,12 +91,12 @@ pub struct Rebuild {
 
 impl Rebuild {
     /// Whether there is something to do that can be done.
-    pub fn is_under_way(&self) -> bool {
+    pub(crate) fn is_under_way(&self) -> bool {
         matches!(self.phase, Phase::Copy | Phase::Sweep)
     }
 
     /// Begins anew where the cursor is one of another key than the table's now.
-    pub fn begin_by(&mut self, ordering: String) {
+    pub(crate) fn begin_by(&mut self, ordering: String) {
         if self.cursor.is_some() && self.ordered_by.as_ref() != Some(&ordering) {
             (self.phase, self.cursor, self.fresh) = (Phase::Copy, None, false);
         }
@@ -247,7 +247,7 @@ pub async fn set_problem(client: &Client, queue: &QueueName, name: &str, problem
 }
 
 /// Every table that is or was rebuilt.
-pub async fn reports(client: &Client, queue: &QueueName) -> Result<Vec<RebuildReport>> {
+pub(crate) async fn reports(client: &Client, queue: &QueueName) -> Result<Vec<RebuildReport>> {
     let sql = "select name, phase, reason, problem, rows, removed, estimated, busy_ms,
                       pg_catalog.to_jsonb(requested_at) #>> '{}', pg_catalog.to_jsonb(finished_at) #>> '{}'
                from pgflume.resyncs where queue = $1 order by name";

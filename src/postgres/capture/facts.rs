@@ -6,7 +6,7 @@ use std::fmt;
 
 /// Everything that the plan is made from.
 #[derive(Debug)]
-pub struct Facts {
+pub(crate) struct Facts {
     /// The server.
     pub server: Server,
     /// The source tables.
@@ -23,7 +23,7 @@ pub struct Facts {
 
 /// A table that this queue captures and `schema.json` does not name.
 #[derive(Debug)]
-pub struct Forgotten {
+pub(crate) struct Forgotten {
     /// The table.
     pub on: SourceName,
     /// Our triggers on it.
@@ -61,7 +61,7 @@ pub struct Server {
 
 /// A source table as it is now.
 #[derive(Debug)]
-pub struct Inspected {
+pub(crate) struct Inspected {
     /// What is to be captured, and how.
     pub source: Source,
     /// Everything is in place already.
@@ -78,14 +78,14 @@ pub struct Inspected {
 
 impl Inspected {
     /// Rows or changes that nothing has captured.
-    pub fn has_uncaptured_rows(&self) -> bool {
+    pub(crate) fn has_uncaptured_rows(&self) -> bool {
         !self.is_watched && self.has_rows
     }
 }
 
 /// A trigger of the original migration on one of our source tables.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Leftover {
+pub(crate) struct Leftover {
     /// The table.
     pub on: SourceName,
     /// The trigger.
@@ -94,7 +94,7 @@ pub struct Leftover {
 
 /// A function of the original migration that returns the worker's address or secret to whoever may call it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Exposed {
+pub(crate) struct Exposed {
     /// As SQL names it.
     pub function: String,
     /// The roles of the API that may, as SQL names them.

@@ -16,7 +16,7 @@ const BLOCK_KEYS: usize = 1_000_000;
 
 /// A capture function.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Function {
+pub(crate) struct Function {
     /// Its name in schema pgflume, not quoted.
     pub name: String,
     /// Its body.

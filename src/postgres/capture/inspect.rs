@@ -22,7 +22,12 @@ const OLDEST_PGMQ: (u32, u32) = (1, 4);
 const QUEUE_COLUMNS: i64 = 5;
 
 /// Reads the catalog. The error lists every refusal, each with its remedy.
-pub async fn inspect(client: &Client, schema: &Schema, queue: &QueueName, options: &SetupOptions) -> Result<Facts> {
+pub(crate) async fn inspect(
+    client: &Client,
+    schema: &Schema,
+    queue: &QueueName,
+    options: &SetupOptions,
+) -> Result<Facts> {
     client.batch_execute(&[OURS, OUR_ROLES].concat()).await.map_err(|e| failed("nothing was changed", e))?;
     let mut refusals = Vec::new();
     let mut warnings = Vec::new();

@@ -8,7 +8,7 @@ use crate::core::schema::quote;
 use minijinja::{Value, context};
 
 /// Most keys of one message: one read of the worker.
-pub const MESSAGE_KEYS: usize = 500;
+pub(crate) const MESSAGE_KEYS: usize = 500;
 
 /// Most bytes of the keys of one message, give or take one key: PGMQ's rows stay small.
 const MESSAGE_BYTES: usize = 32_000;
@@ -42,7 +42,7 @@ impl ReplicatedTable {
     }
 
     /// The key of the row `side` of an update, as a list of one key.
-    pub fn list_of_key(&self, side: &str) -> String {
+    pub(crate) fn list_of_key(&self, side: &str) -> String {
         let parts: Vec<_> = self.key.iter().zip(self.parts(side)).map(|(c, part)| c.key_text(&part)).collect();
         format!("array[array[{}]]", parts.join(", "))
     }
@@ -53,12 +53,12 @@ impl ReplicatedTable {
     }
 
     /// The names of the watched columns.
-    pub fn watched_names(&self) -> Vec<String> {
+    pub(crate) fn watched_names(&self) -> Vec<String> {
         self.watched.iter().flatten().map(|c| quote(&c.name)).collect()
     }
 
     /// Of an old or new row `t`: the key as `k1`..., the watched columns as `c1`....
-    pub fn side_columns(&self) -> Vec<String> {
+    pub(crate) fn side_columns(&self) -> Vec<String> {
         let key = self.key.iter().map(|c| column("t", &c.name)).collect();
         [as_numbered("k", key), as_numbered("c", self.watched_names())].concat()
     }
@@ -85,12 +85,12 @@ impl ReplicatedTable {
     }
 
     /// For `capture_rows.sql`: the key as its types are, or of any types.
-    pub fn for_rows(&self) -> Value {
+    pub(crate) fn for_rows(&self) -> Value {
         context! { columns => self.key_columns(), message => self.message() }
     }
 
     /// For `capture_update.sql`: the same, of two rows.
-    pub fn for_update(&self) -> Value {
+    pub(crate) fn for_update(&self) -> Value {
         let same = self.key.iter().zip(self.parts("o").into_iter().zip(self.parts("n")));
         let is_same: Vec<_> = same.map(|(c, (old, new))| c.same_key(&old, &new)).collect();
         let count = self.watched.iter().flatten().count();
@@ -103,7 +103,7 @@ impl ReplicatedTable {
     }
 
     /// For `capture_row.sql`: the same, of the rows `old` and `new`.
-    pub fn for_row(&self) -> Value {
+    pub(crate) fn for_row(&self) -> Value {
         let each = |side| self.watched.iter().flatten().map(move |c| column(side, &c.name)).collect();
         let moved =
             |c: &SourceColumn| format!("not ({})", c.same_key(&column("old", &c.name), &column("new", &c.name)));

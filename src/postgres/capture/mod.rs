@@ -28,4 +28,4 @@ mod uses;
 pub use install::{plan, print, setup};
 pub use options::SetupOptions;
 pub use report::SetupReport;
-pub use teardown::{TeardownOptions, TeardownReport, teardown};
+pub use teardown::{TeardownOptions, teardown};

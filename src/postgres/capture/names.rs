@@ -12,7 +12,7 @@ const HASH_DIGITS: usize = 10;
 
 /// What a trigger reacts to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Event {
+pub(crate) enum Event {
     /// Statement trigger.
     Insert,
     /// Statement trigger.
@@ -47,17 +47,17 @@ impl Event {
 }
 
 /// The first part of the names of all triggers of a queue.
-pub fn trigger_prefix(queue: &QueueName) -> String {
+pub(crate) fn trigger_prefix(queue: &QueueName) -> String {
     format!("pgflume_{}_", queue.as_str())
 }
 
 /// The first part of the names of all capture functions of a queue: no queue's name holds a dot.
-pub fn function_prefix(queue: &QueueName) -> String {
+pub(crate) fn function_prefix(queue: &QueueName) -> String {
     format!("{}.", queue.as_str())
 }
 
 /// `queue.schema.table.event`, shortened with a hash where it is too long or could be read in two ways.
-pub fn function_name(queue: &QueueName, source: &SourceName, event: Event) -> String {
+pub(crate) fn function_name(queue: &QueueName, source: &SourceName, event: Event) -> String {
     let parts = [queue.as_str(), &source.schema, &source.table, event.name()];
     let plain = parts.join(".");
     if plain.len() <= NAME_BYTES && !source.schema.contains('.') && !source.table.contains('.') {

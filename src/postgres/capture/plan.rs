@@ -22,7 +22,7 @@ const DEFAULT_SCHEDULE: &str = "*/5 * * * *";
 
 /// Without what a step can be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
+pub(crate) enum Need {
     /// The set-up ends where this fails.
     Required,
     /// The set-up goes on, and says what to do.
@@ -31,7 +31,7 @@ pub enum Need {
 
 /// One transaction.
 #[derive(Debug, Clone)]
-pub struct PlanStep {
+pub(crate) struct PlanStep {
     /// What it makes, for people.
     pub title: String,
     /// Its SQL, without begin and commit.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// A replicated table together with the columns of its source.
 #[derive(Debug, Clone)]
-pub struct ReplicatedTable {
+pub(crate) struct ReplicatedTable {
     /// From `schema.json`.
     pub table: Arc<Table>,
     /// The key's columns, in `schema.json`'s order.
@@ -22,18 +22,18 @@ pub struct ReplicatedTable {
 
 impl ReplicatedTable {
     /// The columns that are written or compared as their types are.
-    pub fn guarded(&self) -> impl Iterator<Item = &SourceColumn> {
+    pub(crate) fn guarded(&self) -> impl Iterator<Item = &SourceColumn> {
         self.key.iter().chain(self.watched.iter().flatten().filter(|c| c.is_compared_by_type()))
     }
 
     /// The same whatever types its columns have.
-    pub fn of_any_types(&self) -> Self {
+    pub(crate) fn of_any_types(&self) -> Self {
         let each = |columns: &[SourceColumn]| columns.iter().map(SourceColumn::of_any_type).collect::<Vec<_>>();
         Self { key: each(&self.key), watched: self.watched.as_deref().map(each), ..self.clone() }
     }
 
     /// The key's column where its values fit into arrays of values of one length, whose parts are found at once.
-    pub fn block_key(&self) -> Option<&SourceColumn> {
+    pub(crate) fn block_key(&self) -> Option<&SourceColumn> {
         match &self.key[..] {
             [key] if key.is_plain() => Some(key),
             _ => None,
@@ -70,7 +70,9 @@ impl Source {
 }
 
 /// Targets by source, in the order of the sources' names.
-pub fn by_source<'a>(tables: impl Iterator<Item = &'a Arc<Table>>) -> BTreeMap<(String, String), Vec<Arc<Table>>> {
+pub(crate) fn by_source<'a>(
+    tables: impl Iterator<Item = &'a Arc<Table>>,
+) -> BTreeMap<(String, String), Vec<Arc<Table>>> {
     let mut found: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for table in tables {
         found.entry((table.source.schema.clone(), table.source.table.clone())).or_default().push(table.clone());

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use tokio_postgres::types::Type;
 
 /// One source table under inspection.
-pub struct Finding<'a> {
+pub(crate) struct Finding<'a> {
     /// Where to ask.
     pub client: &'a Client,
     /// The queue that it will feed.

@@ -19,7 +19,7 @@ const OUR_SCHEMA: &str = "pgflume";
 
 /// A trigger as the catalog shows it.
 #[derive(Debug)]
-pub struct ExistingTrigger {
+pub(crate) struct ExistingTrigger {
     on: SourceName,
     trigger: String,
     enabled: String,
@@ -48,7 +48,7 @@ impl ExistingTrigger {
     }
 
     /// One of ours, of this queue.
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.schema == OUR_SCHEMA
     }
 

@@ -80,13 +80,13 @@ pub fn text(value: &str) -> String {
 }
 
 /// `text` between dollar quotes that do not occur in it, and the tag.
-pub fn dollar_quoted(text: &str) -> String {
+pub(crate) fn dollar_quoted(text: &str) -> String {
     let tag = dollar_tag(text, "body");
     format!("{tag}{text}{tag}")
 }
 
 /// A dollar quote that does not occur in `text`.
-pub fn dollar_tag(text: &str, base: &str) -> String {
+pub(crate) fn dollar_tag(text: &str, base: &str) -> String {
     let mut tag = format!("${base}$");
     let mut i = 0;
     // The text may also end with the beginning of the tag.

@@ -10,7 +10,7 @@ use minijinja::context;
 
 /// A trigger, enabled always, and what it runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trigger {
+pub(crate) struct Trigger {
     /// On which table.
     pub on: SourceName,
     /// When.
@@ -70,13 +70,13 @@ fn catalog_type(event: Event) -> u8 {
 }
 
 /// The SQL that says how the capture of a table is, as `sql/catalog_traits.sql` says it.
-pub fn capture_state(queue: &QueueName, on: &SourceName) -> Result<String> {
+pub(crate) fn capture_state(queue: &QueueName, on: &SourceName) -> Result<String> {
     let values = context! { prefix => text(&trigger_prefix(queue)), on_text => text(&on.quoted()) };
     fill(include_str!("../../../sql/capture_state.sql"), values)
 }
 
 /// The SQL that removes a trigger if it is there.
-pub fn drop_trigger(on: &SourceName, name: &str) -> Result<String> {
+pub(crate) fn drop_trigger(on: &SourceName, name: &str) -> Result<String> {
     let values = context! {
         on => on.quoted(),
         on_text => text(&on.quoted()),

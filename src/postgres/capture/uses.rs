@@ -60,7 +60,7 @@ pub async fn of_key(client: &Client, oid: u32, key: &[&str]) -> Result<Uses> {
 }
 
 /// What the filter of the probe is written with, in the probe's transaction.
-pub async fn of_filter(client: &Client) -> Result<Uses> {
+pub(crate) async fn of_filter(client: &Client) -> Result<Uses> {
     let rows = client.query_typed(include_str!("../../../sql/inspect_filter_uses.sql"), &[]).await?;
     let mut uses = Uses::default();
     for row in &rows {

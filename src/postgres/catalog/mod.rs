@@ -83,17 +83,17 @@ impl SourceTable {
 
     /// Ends a subquery that looks keys up. With thousands of partitions Postgres plans for seconds where it may join
     /// them (before version 18, by the square of their number), and not where a subquery stands for itself.
-    pub fn fence(&self) -> &'static str {
+    pub(crate) fn fence(&self) -> &'static str {
         if self.is_partitioned { " offset 0" } else { "" }
     }
 
     /// Whether a copy comes to its end, now or when its problem is fixed.
-    pub fn can_be_copied(&self) -> bool {
+    pub(crate) fn can_be_copied(&self) -> bool {
         self.captured || self.unpageable().is_none()
     }
 
     /// Why the whole table cannot be read page by page, with the remedy; `None` where it can.
-    pub fn unpageable(&self) -> Option<String> {
+    pub(crate) fn unpageable(&self) -> Option<String> {
         let no_index = || {
             let key: Vec<_> = self.table.key_columns().map(|c| c.name.as_str()).collect();
             format!(
@@ -140,7 +140,7 @@ impl SourceTable {
 
     /// Whether the replica sorts the keys as this table's index does, so that a range of keys is the same
     /// on both sides.
-    pub fn sorts_alike(&self) -> bool {
+    pub(crate) fn sorts_alike(&self) -> bool {
         !self.order.is_empty() && self.order == self.table.key && self.order.iter().all(|&i| self.is_sorted_alike(i))
     }
 
@@ -288,7 +288,7 @@ pub async fn begin(client: &Client) -> Result<()> {
 }
 
 /// The same in a transaction that [`begin`] began.
-pub async fn read_within(client: &Client, schema: &Schema, queue: &QueueName) -> Result<Catalog> {
+pub(crate) async fn read_within(client: &Client, schema: &Schema, queue: &QueueName) -> Result<Catalog> {
     let tables: Vec<&Arc<Table>> = schema.tables().collect();
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     let schemas: Vec<&str> = tables.iter().map(|t| t.source.schema.as_str()).collect();

@@ -290,7 +290,7 @@ async fn write(client: &Client, queue: &QueueName, recorded: &Recorded) -> Resul
 }
 
 /// Whether [`reset`] has been here, and no worker since.
-pub async fn is_reset(client: &Client, queue: &QueueName, tables: &[&str]) -> Result<bool> {
+pub(crate) async fn is_reset(client: &Client, queue: &QueueName, tables: &[&str]) -> Result<bool> {
     if tables.is_empty() {
         return Ok(true);
     }

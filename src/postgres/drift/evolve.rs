@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// `schema` with the columns that came since.
-pub async fn effective(client: &Client, schema: &Arc<Schema>, queue: &QueueName) -> Result<Arc<Schema>> {
+pub(crate) async fn effective(client: &Client, schema: &Arc<Schema>, queue: &QueueName) -> Result<Arc<Schema>> {
     catalog::begin(client).await?;
     let effective = effective_within(client, schema, queue).await?;
     client.commit().await?;
@@ -22,7 +22,7 @@ pub async fn effective(client: &Client, schema: &Arc<Schema>, queue: &QueueName)
 }
 
 /// The same and what Postgres has of it, at one snapshot: a column that came between two would stay unseen.
-pub async fn effective_catalog(
+pub(crate) async fn effective_catalog(
     client: &Client,
     schema: &Arc<Schema>,
     queue: &QueueName,
@@ -62,7 +62,7 @@ pub fn extend(schema: &Schema, records: &Records, found: &BTreeMap<String, Curre
 
 /// The source's columns that came since `setup` and that `table` does not name. A renamed column keeps its
 /// number and is not new: it may have been left out on purpose.
-pub fn new_columns<'a>(table: &Table, recorded: &Recorded, found: &'a CurrentTable) -> Vec<&'a SourceColumn> {
+pub(crate) fn new_columns<'a>(table: &Table, recorded: &Recorded, found: &'a CurrentTable) -> Vec<&'a SourceColumn> {
     let definition = &recorded.definition;
     let is_same_table = found.oid == recorded.oid;
     let is_new = |c: &&SourceColumn| {

@@ -9,7 +9,7 @@ mod finding;
 mod queue;
 pub mod recorded;
 pub mod source;
-pub mod traits;
+pub(crate) mod traits;
 pub mod watch;
 
 pub use finding::{Drift, DriftKind};

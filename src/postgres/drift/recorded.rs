@@ -102,7 +102,7 @@ pub struct Recorded {
 }
 
 /// By name in `schema.json`; empty without a set-up.
-pub type Records = BTreeMap<String, Recorded>;
+pub(crate) type Records = BTreeMap<String, Recorded>;
 
 /// Reads them all.
 pub async fn read(client: &Client, queue: &QueueName) -> Result<Records> {
@@ -132,7 +132,7 @@ pub async fn forget(client: &Client, queue: &QueueName, retired: &Retired) -> Re
 }
 
 /// What may be dropped from the replica: named once, and no longer.
-pub fn retired(schema: &Schema, records: &Records) -> Retired {
+pub(crate) fn retired(schema: &Schema, records: &Records) -> Retired {
     let mut retired = Retired::default();
     for (name, recorded) in records {
         let Some(table) = schema.get(name) else {

@@ -66,7 +66,7 @@ pub async fn read(
 }
 
 /// The same in a transaction that [`catalog::begin`] began.
-pub async fn read_within(
+pub(crate) async fn read_within(
     client: &Client,
     schema: &Schema,
     records: &Records,

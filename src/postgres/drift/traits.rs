@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::types::{ToSql, Type};
 
 /// Of one table: kind, part and item of each trait, as one text, and a value that another one replaces.
-pub type Traits = BTreeMap<String, String>;
+pub(crate) type Traits = BTreeMap<String, String>;
 
 /// Between the three: the item may hold it, too, and comes last.
 const SEPARATOR: char = '\t';
@@ -33,7 +33,7 @@ impl Change {
 
 /// What makes up for a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// The table is copied again.
     Copy,
     /// Nothing came in: what the source no longer has is removed.
@@ -87,7 +87,7 @@ pub fn changes(before: &Traits, now: &Traits, matters: &dyn Fn(&str) -> bool, ha
 }
 
 /// Adds to `now` what cannot be seen at present: when it comes back it is compared with what it was.
-pub fn remember(before: &Traits, now: &mut Traits) {
+pub(crate) fn remember(before: &Traits, now: &mut Traits) {
     for (key, value) in before {
         let is_partition = key.starts_with("partition\t");
         // A partition that is gone is gone; but all are where the whole table cannot be seen.

@@ -1,5 +1,5 @@
 //! Whether anything in the catalog has changed that a replicated table depends on: looked at before each step, so
-//! that it costs a fraction of one. What has changed is for [`traits`](super::traits). Takes a client, changes nothing.
+//! that it costs a fraction of one. What has changed is for `traits`. Takes a client, changes nothing.
 
 use crate::core::error::Result;
 use crate::core::queue_name::QueueName;
@@ -20,12 +20,12 @@ const IS_CURRENT: &str = "select 1 from pg_catalog.pg_proc p join pg_catalog.pg_
 
 /// How to ask one server.
 #[derive(Debug, Clone, Copy)]
-pub struct Watch {
+pub(crate) struct Watch {
     sql: &'static str,
 }
 
 /// The body of the function. It keeps its plan, and planning takes longer than running.
-pub fn function_body() -> String {
+pub(crate) fn function_body() -> String {
     format!("\n#variable_conflict use_column\nbegin\n    return (\n{QUESTION}    );\nend\n")
 }
 

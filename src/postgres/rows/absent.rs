@@ -25,7 +25,7 @@ async fn positions(client: &Client, sql: &str, source: &SourceTable, keys: &[Vec
 /// The same by the texts of all rows: for keys that Postgres does not take as values of their type.
 ///
 /// Without `filtered`, among all rows, replicated or not: a filter may fail at any.
-pub async fn among_texts(
+pub(crate) async fn among_texts(
     client: &Client,
     source: &SourceTable,
     keys: &[Vec<String>],

@@ -7,7 +7,7 @@ use crate::postgres::catalog::SourceTable;
 use std::time::Duration;
 
 /// Longest wait for a lock while nothing is held: a fraction of the server's `deadlock_timeout`, and not more than this.
-pub const LONGEST_LOCK_WAIT: Duration = Duration::from_millis(200);
+pub(crate) const LONGEST_LOCK_WAIT: Duration = Duration::from_millis(200);
 
 /// What part of `deadlock_timeout` that is.
 const SHARE_OF_DEADLOCK_TIMEOUT: u32 = 4;

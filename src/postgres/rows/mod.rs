@@ -12,11 +12,13 @@ pub mod page;
 mod size;
 mod span;
 
-pub use begin::{LONGEST_LOCK_WAIT, STATEMENT_TIME, Server, begin, begin_waiting, wait_for};
-pub use cells::{SourceRow, Unfit};
+pub(crate) use begin::LONGEST_LOCK_WAIT;
+pub use begin::{STATEMENT_TIME, Server, begin, begin_waiting, wait_for};
+pub(crate) use cells::SourceRow;
+pub use cells::Unfit;
 pub use marked::read;
 pub use marked_row::MarkedRow;
-pub use size::note_large;
+pub(crate) use size::note_large;
 
 use crate::core::error::Result;
 use crate::core::value::Cell;

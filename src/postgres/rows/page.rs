@@ -102,7 +102,7 @@ async fn within(client: &Client, source: &SourceTable, range: Range<'_>) -> Resu
 
 /// Where the first `rows` rows of the table after `after` end, replicated or not; `None` if there are fewer.
 /// A filter that few rows pass would otherwise make a page of them arbitrarily long to find.
-pub async fn boundary(
+pub(crate) async fn boundary(
     client: &Client,
     source: &SourceTable,
     after: Option<&Cursor>,
@@ -139,7 +139,7 @@ fn cursor(source: &SourceTable, row: &Row) -> Result<Cursor> {
 }
 
 /// Whether a key need not be UTF-8.
-pub fn is_escaped(source: &SourceTable) -> bool {
+pub(crate) fn is_escaped(source: &SourceTable) -> bool {
     source.order.iter().any(|&position| is_escaped_column(source, position))
 }
 
@@ -188,7 +188,7 @@ pub struct Size {
 }
 
 /// How large a table is.
-pub async fn size_of(client: &Client, source: &SourceTable) -> Result<Size> {
+pub(crate) async fn size_of(client: &Client, source: &SourceTable) -> Result<Size> {
     let sql =
         "select nullif(pg_catalog.sum(greatest(c.reltuples, 0))::pg_catalog.int8, 0), coalesce(pg_catalog.sum(pg_catalog.pg_table_size(c.oid))::pg_catalog.int8, 0)
                from pg_catalog.pg_class c

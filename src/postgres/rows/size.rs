@@ -23,7 +23,7 @@ const COMPRESSED_BYTES: usize = 2000;
 const MOST_PAGE_BYTES: i64 = 8192 * 255;
 
 /// Looks which of these tables keep values outside of their rows. In a transaction, after its snapshot.
-pub async fn note_large(client: &Client, sources: Vec<&SourceTable>) -> Result<()> {
+pub(crate) async fn note_large(client: &Client, sources: Vec<&SourceTable>) -> Result<()> {
     let is_open = |s: &&SourceTable| s.oid != 0 && s.most_bytes > MOST_PAGE_BYTES && !s.is_wide.load(Ordering::Relaxed);
     let sources: Vec<_> = sources.into_iter().filter(is_open).collect();
     if sources.len() > MOST_TABLES {
@@ -43,7 +43,7 @@ pub async fn note_large(client: &Client, sources: Vec<&SourceTable>) -> Result<(
 }
 
 /// Whether the rows of this table are measured.
-pub fn is_measured(source: &SourceTable) -> bool {
+pub(crate) fn is_measured(source: &SourceTable) -> bool {
     let is_wide = source.is_wide.load(Ordering::Relaxed) || source.most_bytes <= MOST_PAGE_BYTES;
     is_wide && sizes(source).next().is_some()
 }
@@ -65,7 +65,7 @@ pub fn rows(source: &SourceTable, conditions: &str, tail: &str) -> String {
 }
 
 /// The value of a row that is not too large.
-pub fn unless_large(value: &str) -> String {
+pub(crate) fn unless_large(value: &str) -> String {
     format!("case when {LARGE} then null else {value} end")
 }
 

@@ -20,7 +20,7 @@ const LEAST_KEYS: usize = 32;
 const MOST_ROWS_A_KEY: i64 = 2;
 
 /// Keys in their order, and how far their rows have come.
-pub struct Span {
+pub(crate) struct Span {
     keys: Vec<i64>,
     next: usize,
     row: Option<SourceRow>,
@@ -81,7 +81,7 @@ impl Span {
     }
 
     /// Whether the row that came last is still to be looked at.
-    pub fn has_row(&self) -> bool {
+    pub(crate) fn has_row(&self) -> bool {
         self.row.is_some()
     }
 }

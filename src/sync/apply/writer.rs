@@ -76,7 +76,7 @@ impl<'s> Writer<'s> {
     }
 
     /// A writer that goes on after another of the same step.
-    pub fn resume(session: &'s Session<'s>, snapshot: &'s Snapshot, report: Applied) -> Self {
+    pub(crate) fn resume(session: &'s Session<'s>, snapshot: &'s Snapshot, report: Applied) -> Self {
         Self {
             session,
             snapshot,
