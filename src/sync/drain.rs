@@ -173,34 +173,72 @@ impl Worker {
         let mut has_noted = false;
         loop {
             let calls_here = self.gate.calls();
-            let step = Box::pin(session.step(comparison.as_deref_mut(), deadline, done));
-            let outcome = tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or_else(|_| Err(hung()))?;
-            if matches!(outcome, Outcome::Took { .. }) {
-                self.circuit.succeeded();
-                self.gate.set_queued(session.queued);
-            }
-            let next = match comparison.as_deref() {
-                Some(comparison) if comparison.is_done() => Next::End,
-                Some(_) if matches!(outcome, Outcome::Throttled) => {
-                    Next::Rest(self.throttle.wait().max(gap(&self.chance)))
-                }
-                Some(_) if session.is_wanted().await? => Next::Rest(gap(&self.chance)),
-                Some(_) if matches!(outcome, Outcome::Busy) => Next::Rest(gap(&self.chance)),
-                _ => self.next(session, outcome, calls_here, &mut has_noted).await?,
+            let outcome = self.one_step(session, comparison.as_deref_mut(), deadline, done).await?;
+            let next = match self.next_compared(session, comparison.as_deref(), &outcome).await? {
+                Some(next) => next,
+                None => self.next(session, outcome, calls_here, &mut has_noted).await?,
             };
-            done.busy |= matches!(next, Next::GiveUp);
-            let rest = if let Next::Rest(rest) = next { rest } else { Duration::ZERO };
-            let is_over = Instant::now() + rest >= deadline || self.is_to_end();
-            if matches!(next, Next::End | Next::GiveUp) || is_over && !matches!(next, Next::Once) {
+            let goes_on = match next {
+                Next::Once => true,
+                Next::Step => self.rest(Duration::ZERO, deadline).await,
+                Next::Rest(rest) => self.rest(rest, deadline).await,
+                Next::End => false,
+                Next::GiveUp => {
+                    done.busy = true;
+                    false
+                }
+            };
+            if !goes_on {
                 return Ok(calls_here);
             }
-            if !rest.is_zero() {
-                tokio::time::sleep(rest).await;
-                if self.is_to_end() {
-                    return Ok(calls_here);
-                }
-            }
         }
+    }
+
+    async fn one_step(
+        &self,
+        session: &mut Session<'_>,
+        comparison: Option<&mut Comparison>,
+        deadline: Instant,
+        done: &mut Drained,
+    ) -> Result<Outcome> {
+        let step = Box::pin(session.step(comparison, deadline, done));
+        let outcome = tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or_else(|_| Err(hung()))?;
+        if matches!(outcome, Outcome::Took { .. }) {
+            self.circuit.succeeded();
+            self.gate.set_queued(session.queued);
+        }
+        Ok(outcome)
+    }
+
+    /// Rests; whether there is time for another step.
+    async fn rest(&self, rest: Duration, deadline: Instant) -> bool {
+        if Instant::now() + rest >= deadline || self.is_to_end() {
+            return false;
+        }
+        if !rest.is_zero() {
+            tokio::time::sleep(rest).await;
+        }
+        !self.is_to_end()
+    }
+
+    /// What comes after a step that compares, where that decides: others get their turn between two.
+    async fn next_compared(
+        &self,
+        session: &Session<'_>,
+        comparison: Option<&Comparison>,
+        outcome: &Outcome,
+    ) -> Result<Option<Next>> {
+        Ok(match comparison {
+            None => None,
+            Some(comparison) if comparison.is_done() => Some(Next::End),
+            Some(_) if matches!(outcome, Outcome::Throttled) => {
+                Some(Next::Rest(self.throttle.wait().max(gap(&self.chance))))
+            }
+            Some(_) if session.is_wanted().await? || matches!(outcome, Outcome::Busy) => {
+                Some(Next::Rest(gap(&self.chance)))
+            }
+            Some(_) => None,
+        })
     }
 
     /// What comes after a step.

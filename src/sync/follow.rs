@@ -76,6 +76,21 @@ impl Pace {
         tokio::time::sleep(wait).await;
     }
 
+    /// Waits after a burst that took so long.
+    async fn wait_after(&mut self, done: &Drained, took: Duration, is_worth_a_look: bool) {
+        if done.batches > 0 {
+            *self = Self::fresh();
+        }
+        if done.busy {
+            return self.wait_for_turn().await;
+        }
+        self.busy = 0;
+        match done.batches == 0 && !is_worth_a_look {
+            true => self.wait_in_vain(took).await,
+            false => self.wait().await,
+        }
+    }
+
     /// Waits though messages are there.
     async fn wait_in_vain(&mut self, step: Duration) {
         tokio::time::sleep(self.wait.max(FRUITLESS_SHARE * step)).await;
@@ -129,18 +144,17 @@ impl Worker {
 
     async fn bursts(&self, session: &mut Session<'_>, all: &mut Totals, failures: &mut u32) -> Result<()> {
         let opened = Instant::now();
-        let mut due = opened;
-        let mut pace = Pace::fresh();
+        let (mut due, mut pace) = (opened, Pace::fresh());
         let lifetime = |session: &Session<'_>| if !session.tables.is_any_paused() { SESSION_TIME } else { PAUSED_TIME };
         while opened.elapsed() < lifetime(session) && !self.is_stopping() {
             let is_due = Instant::now() >= due;
             // Not while a nuke waits for its turn.
             let is_wanted = !self.is_to_end() && (is_due || answered(session.link.peek()).await?);
+            if !is_wanted {
+                pace.busy = 0;
+            }
             let turn = if is_wanted { self.gate.try_enter() } else { None };
             let Some(turn) = turn else {
-                if !is_wanted {
-                    pace.busy = 0;
-                }
                 pace.wait().await;
                 continue;
             };
@@ -149,33 +163,30 @@ impl Worker {
                 self.gate.set_queued(session.queued);
                 due = Instant::now() + WHOLE_STEP;
             }
-            let (begun, mut done) = (Instant::now(), Drained::default());
-            let result = self.steps(session, None, Instant::now() + CALL_BUDGET, &mut done).await;
+            let begun = Instant::now();
+            let done = self.burst(session, all).await;
             drop(turn);
-            // What it did before it failed; the failure is counted where following is interrupted, whatever by.
-            let did = Drained { busy: done.busy || result.is_err(), ..done.clone() };
-            self.count(&did, false);
-            all.add(&did, false);
-            result?;
-            self.note_failure(None);
-            *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.tables.problems();
-            if !done.busy {
-                self.circuit.succeeded(); // of a side that another worker has to find out about, nothing is known
-            }
+            let done = done?;
             *failures = 0;
-            if done.batches > 0 {
-                pace = Pace::fresh();
-            }
-            if done.busy {
-                pace.wait_for_turn().await;
-                continue;
-            }
-            pace.busy = 0;
-            match done.batches == 0 && !is_due && !session.tables.is_any_aside() {
-                true => pace.wait_in_vain(begun.elapsed()).await,
-                false => pace.wait().await,
-            }
+            pace.wait_after(&done, begun.elapsed(), is_due || session.tables.is_any_aside()).await;
         }
         Ok(())
+    }
+
+    /// Takes what there is.
+    async fn burst(&self, session: &mut Session<'_>, all: &mut Totals) -> Result<Drained> {
+        let mut done = Drained::default();
+        let result = self.steps(session, None, Instant::now() + CALL_BUDGET, &mut done).await;
+        // What it did before it failed; the failure is counted where following is interrupted, whatever by.
+        let did = Drained { busy: done.busy || result.is_err(), ..done.clone() };
+        self.count(&did, false);
+        all.add(&did, false);
+        result?;
+        self.note_failure(None);
+        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.tables.problems();
+        if !done.busy {
+            self.circuit.succeeded(); // of a side that another worker has to find out about, nothing is known
+        }
+        Ok(done)
     }
 }

@@ -105,17 +105,8 @@ impl Session<'_> {
             self.prepare_to_read(tables).await?;
             return Ok(Outcome::Again);
         }
-        // Before anything is compared: it looks at the dead letters. Older ones first: the same may be told anew.
-        let is_partly = !read.superseded.partly.is_empty() || !applied.superseded.partly.is_empty();
-        self.supersede(&read.superseded).await?;
-        self.supersede(&std::mem::take(&mut applied.superseded)).await?;
-        let buried = read.large as usize;
-        let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
-        let link = if Rule::LettersWithStep.holds() { self.link.as_ref() } else { self.other().await? };
-        link.dead_letter(&dead, &self.dead_letters).await?;
-        if !dead.is_empty() {
-            failpoint::reach(failpoint::BURIED);
-        }
+        // Before anything is compared: it looks at the dead letters.
+        let (dead, is_partly) = self.keep_dead_letters(&mut read, &mut applied).await?;
         let Finished { applied, has_saved } =
             self.compare(comparison.as_deref_mut(), &snapshot, &read, applied).await?;
 
@@ -128,7 +119,7 @@ impl Session<'_> {
         }
         let caught_up = read.is_caught_up() && !applied.has_displaced;
         let is_partly = is_partly || !applied.superseded.partly.is_empty();
-        self.acknowledge(&snapshot, read, applied, dead.len() + buried, done).await?;
+        self.acknowledge(&snapshot, read, applied, dead, done).await?;
         if is_partly {
             self.dead_letters_as_of.clear(); // what they lack by now is noted on the letters only
         }
@@ -140,6 +131,22 @@ impl Session<'_> {
         );
         self.prepare_to_rebuild().await?;
         Ok(if is_throttled { Outcome::Throttled } else { Outcome::Took { caught_up } })
+    }
+
+    /// Writes the dead letters of both halves, and what newer states have done to older ones. How many messages and keys
+    /// became dead letters, and whether older ones are superseded in part.
+    async fn keep_dead_letters(&self, read: &mut ReaderReport, applied: &mut Applied) -> Result<(usize, bool)> {
+        let is_partly = !read.superseded.partly.is_empty() || !applied.superseded.partly.is_empty();
+        // Older ones first: the same may be told anew.
+        self.supersede(&read.superseded).await?;
+        self.supersede(&std::mem::take(&mut applied.superseded)).await?;
+        let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
+        let link = if Rule::LettersWithStep.holds() { self.link.as_ref() } else { self.other().await? };
+        link.dead_letter(&dead, &self.dead_letters).await?;
+        if !dead.is_empty() {
+            failpoint::reach(failpoint::BURIED);
+        }
+        Ok((dead.len() + read.large as usize, is_partly))
     }
 
     /// Whether the replica is the one that the last step left, and where. A server is asked now and then: what is
@@ -199,17 +206,8 @@ impl Session<'_> {
         if self.has_catalog_changed(&seen).await? {
             return Ok(Begun::Not(Outcome::Again));
         }
-        let is_here = snapshot.progress.address.as_ref() == Some(&self.address);
-        let head = match self.head.take() {
-            Some(head)
-                if is_here && snapshot.progress.head.as_ref() == Some(&head) && self.is_still_at(&head).await? =>
-            {
-                head
-            }
-            _ => match self.agree(&snapshot, done).await? {
-                Ready::At(head) => head,
-                Ready::Again => return Ok(Begun::Not(Outcome::Again)),
-            },
+        let Ready::At(head) = self.find_head(&snapshot, done).await? else {
+            return Ok(Begun::Not(Outcome::Again));
         };
         if snapshot.definition_version.as_deref() != Some(self.definition_version.hash())
             || self.lacks_columns
@@ -218,6 +216,25 @@ impl Session<'_> {
             self.reshape(head).await?;
             return Ok(Begun::Not(Outcome::Again));
         }
+        self.read_books(&snapshot).await?;
+        Ok(Begun::At(Box::new(snapshot), head))
+    }
+
+    /// Where the replica is: where the last step left it, or where both sides agree that it is.
+    async fn find_head(&mut self, snapshot: &Snapshot, done: &mut Drained) -> Result<Ready> {
+        let is_here = snapshot.progress.address.as_ref() == Some(&self.address);
+        match self.head.take() {
+            Some(head)
+                if is_here && snapshot.progress.head.as_ref() == Some(&head) && self.is_still_at(&head).await? =>
+            {
+                Ok(Ready::At(head))
+            }
+            _ => self.agree(snapshot, done).await,
+        }
+    }
+
+    /// What the books say that this step goes by.
+    async fn read_books(&mut self, snapshot: &Snapshot) -> Result<()> {
         // Dead letters that others drop meanwhile do no harm; what is newer has another last id.
         if self.dead_letters_as_of != snapshot.dead {
             self.dead_letters = self.link.supersedable().await?;
@@ -229,7 +246,7 @@ impl Session<'_> {
         };
         // Another worker's schema.json may have more.
         self.pending.retain(|r| self.sources.contains_key(&r.name));
-        Ok(Begun::At(Box::new(snapshot), head))
+        Ok(())
     }
 
     /// Compares, where that is asked for and this step has drained everything.

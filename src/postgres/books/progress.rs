@@ -8,6 +8,7 @@ use crate::postgres::installing::{SCHEMA, guarded};
 use crate::postgres::queue::scalar;
 use crate::postgres::{Client, Parameters, queue};
 use serde::Serialize;
+use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
@@ -72,7 +73,6 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
         .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
     let (has_queue, has_dead): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
     let there = row.try_get::<_, Option<&str>>(2)?.and_then(Bookkeeping::parse);
-    let has_progress = there.is_some_and(|there| there.version >= BOOKKEEPING);
     if there.is_some_and(|there| there.oldest > BOOKKEEPING) {
         return Err(Error::halt(
             "a newer version of pgflume keeps its books in this database, in a way that this version cannot read: run that version, or a newer one",
@@ -84,26 +84,31 @@ pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
             "the queue {name} does not exist: run `pgflume setup`, or select pgmq.create('{name}'), or correct QUEUE_NAME"
         )));
     }
-    if !has_progress {
-        let bookkeeping = include_str!("../../../sql/bookkeeping.sql");
-        create(client, bookkeeping).await.map_err(|e| match e.sqlstate() {
-            Some("42501") => Error::halt(
-                "this version keeps more in Postgres than the last one, and this role may not make it: run `pgflume setup` of this version as the owner",
-            ),
-            _ => e,
-        })?;
+    if there.is_none_or(|there| there.version < BOOKKEEPING) {
+        create_books(client).await?;
     }
     if !has_dead {
         create(client, &format!("select pgmq.create('{}');", queue.dead())).await?;
     }
-    if !has_progress
-        || client
-            .query_typed("select 1 from pgflume.progress where queue = $1", &[(&queue.as_str(), Type::TEXT)])
-            .await?
-            .is_empty()
-    {
+    ensure_row(client, queue).await
+}
+
+async fn create_books(client: &Client) -> Result<()> {
+    create(client, include_str!("../../../sql/bookkeeping.sql")).await.map_err(|e| match e.sqlstate() {
+        Some("42501") => Error::halt(
+            "this version keeps more in Postgres than the last one, and this role may not make it: run `pgflume setup` of this version as the owner",
+        ),
+        _ => e,
+    })
+}
+
+/// The row whose lock is the single flight.
+async fn ensure_row(client: &Client, queue: &QueueName) -> Result<()> {
+    let parameters: Parameters<'_> = &[(&queue.as_str(), Type::TEXT)];
+    let rows = client.query_typed("select 1 from pgflume.progress where queue = $1", parameters).await?;
+    if rows.is_empty() {
         let sql = "insert into pgflume.progress (queue) values ($1) on conflict do nothing";
-        client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+        client.execute_typed(sql, parameters).await?;
     }
     Ok(())
 }
@@ -198,6 +203,11 @@ async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot
     );
     let rows = client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await?;
     let row = rows.first().ok_or_else(|| Error::retry("the progress row is not there yet; it will be tried again"))?;
+    snapshot(queue, row)
+}
+
+/// What `row` says, as `read` has asked for it.
+fn snapshot(queue: &QueueName, row: &Row) -> Result<Snapshot> {
     let epoch: Option<String> = row.try_get(0)?;
     let head = match epoch {
         Some(epoch) => Some(Head { epoch, seq: row.try_get(1)?, token: row.try_get(2)? }),

@@ -122,22 +122,26 @@ impl Finding<'_> {
             );
             return Ok(None);
         }
-        if rls {
-            self.warnings.push(format!(
-                "{shown_name} has row-level security: the worker's login role needs BYPASSRLS (`alter role ... bypassrls`) or must own the table, else every read is refused"
-            ));
-        }
-        if relation.kind == "p" {
-            self.warnings.push(format!(
-                "{shown_name} is partitioned: partitions that come and go are followed; run setup again after adding some, so that a TRUNCATE of a single one is told from VACUUM FULL"
-            ));
-        }
-        if relation.is_subscribed {
-            self.warnings.push(format!(
-                "{shown_name} is filled by logical replication, which fires row triggers only: it gets row triggers"
-            ));
-        }
+        self.warn_of(&relation, rls);
         Ok(Some(relation))
+    }
+
+    /// What to look out for with it.
+    fn warn_of(&mut self, relation: &Relation, has_row_security: bool) {
+        let shown_name = shown(&self.name.quoted());
+        let mut warn = |is_so: bool, what: &str| self.warnings.extend(is_so.then(|| format!("{shown_name} {what}")));
+        warn(
+            has_row_security,
+            "has row-level security: the worker's login role needs BYPASSRLS (`alter role ... bypassrls`) or must own the table, else every read is refused",
+        );
+        warn(
+            relation.kind == "p",
+            "is partitioned: partitions that come and go are followed; run setup again after adding some, so that a TRUNCATE of a single one is told from VACUUM FULL",
+        );
+        warn(
+            relation.is_subscribed,
+            "is filled by logical replication, which fires row triggers only: it gets row triggers",
+        );
     }
 
     async fn columns(&self, oid: u32) -> Result<BTreeMap<String, SourceColumn>> {
@@ -190,36 +194,8 @@ impl Finding<'_> {
         keys: &[BTreeSet<String>],
     ) -> Result<Option<ReplicatedTable>> {
         let source = shown(&self.name.quoted());
-        let missing: Vec<_> =
-            table.columns.iter().filter(|c| !columns.contains_key(&c.name)).map(|c| c.name.clone()).collect();
-        for name in &missing {
-            let path = format!("{}.columns.{}", table.name, name);
-            self.refuse(&path, format!("{source} has no such column; add it there or take it out of schema.json"));
-        }
-        if !missing.is_empty() {
-            return Ok(None);
-        }
-        let key: Vec<_> = table.key_columns().filter_map(|c| columns.get(&c.name)).cloned().collect();
+        let Some(key) = self.key(table, columns, keys) else { return Ok(None) };
         let named: BTreeSet<_> = key.iter().map(|c| c.name.clone()).collect();
-        if !keys.contains(&named) || key.iter().any(|c| !c.not_null) {
-            self.refuse(
-                &format!("{}.primaryKey", table.name),
-                format!(
-                    "{source} has no primary key, and no unique constraint over NOT NULL columns, on exactly these columns; \
-                     name its key here, or run `alter table {} add primary key ({})`",
-                    self.name.quoted(),
-                    quoted_list(table.key_columns().map(|c| c.name.as_str())),
-                ),
-            );
-            return Ok(None);
-        }
-        if let Some(column) = key.iter().find(|c| c.is_domain_of_enum) {
-            self.refuse(
-                &format!("{}.columns.{}", table.name, column.name),
-                "is a domain over an enum, and Postgres cannot look keys of such a type up; give the column the enum itself",
-            );
-            return Ok(None);
-        }
         let Some((filter, mut uses)) = self.filter(table).await? else {
             return Ok(None);
         };
@@ -237,6 +213,46 @@ impl Finding<'_> {
         // Columns that come later matter too where the table follows its source.
         let sees_all = !table.evolve && watched.iter().all(|c| !c.is_virtual);
         Ok(Some(ReplicatedTable { table: table.clone(), key, watched: sees_all.then_some(watched), uses }))
+    }
+
+    /// Its key's columns; `None` if one was refused, or another column is not there.
+    fn key(
+        &mut self,
+        table: &Table,
+        columns: &BTreeMap<String, SourceColumn>,
+        keys: &[BTreeSet<String>],
+    ) -> Option<Vec<SourceColumn>> {
+        let source = shown(&self.name.quoted());
+        let missing: Vec<_> = table.columns.iter().filter(|c| !columns.contains_key(&c.name)).collect();
+        for column in &missing {
+            let path = format!("{}.columns.{}", table.name, column.name);
+            self.refuse(&path, format!("{source} has no such column; add it there or take it out of schema.json"));
+        }
+        if !missing.is_empty() {
+            return None;
+        }
+        let key: Vec<_> = table.key_columns().filter_map(|c| columns.get(&c.name)).cloned().collect();
+        let named: BTreeSet<_> = key.iter().map(|c| c.name.clone()).collect();
+        if !keys.contains(&named) || key.iter().any(|c| !c.not_null) {
+            self.refuse(
+                &format!("{}.primaryKey", table.name),
+                format!(
+                    "{source} has no primary key, and no unique constraint over NOT NULL columns, on exactly these columns; \
+                     name its key here, or run `alter table {} add primary key ({})`",
+                    self.name.quoted(),
+                    quoted_list(table.key_columns().map(|c| c.name.as_str())),
+                ),
+            );
+            return None;
+        }
+        if let Some(column) = key.iter().find(|c| c.is_domain_of_enum) {
+            self.refuse(
+                &format!("{}.columns.{}", table.name, column.name),
+                "is a domain over an enum, and Postgres cannot look keys of such a type up; give the column the enum itself",
+            );
+            return None;
+        }
+        Some(key)
     }
 
     /// The columns that `where` uses, and what else; `None` if it was refused. A partial index accepts just what we

@@ -316,48 +316,56 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
         entry.access = if row.try_get(2)? { Access::Readable } else { Access::Forbidden };
         entry.captured = row.try_get(3)?;
         entry.is_partitioned = row.try_get(20)?;
-        let column = SourceColumn {
-            cast: row.try_get(5)?,
-            base: Type::from_oid(row.try_get(6)?).unwrap_or(Type::UNKNOWN),
-            wire: Wire::Text, // until it is known for what
-            equals: row.try_get(7)?,
-            greater: row.try_get(8)?,
-            at_least: row.try_get(9)?,
-            at_most: row.try_get(10)?,
-            by_bytes: row.try_get(11)?,
-            is_array: row.try_get(12)?,
-            has_arrays_inside: row.try_get(13)?,
-            declared: row.try_get(14)?,
-            sorted_by: row.try_get(15)?,
-            number: row.try_get(16)?,
-            is_domain: row.try_get(17)?,
-            is_bytes: row.try_get(18)?,
-            runs_from_text: row.try_get(19)?,
-            is_string_in_json: row.try_get(21)?,
-        };
-        columns.entry(name).or_default().insert(row.try_get(4)?, column);
+        columns.entry(name).or_default().insert(row.try_get(4)?, column(row)?);
     }
     for (name, entry) in found.iter_mut().filter(|(_, entry)| entry.access == Access::Readable) {
-        let there = columns.remove(name).unwrap_or_default();
-        let names = entry.table.columns.iter().map(|c| &c.name);
-        entry.lacking = names.filter(|name| !there.contains_key(*name)).cloned().collect();
-        let wanted = entry.table.columns.iter().map(|c| {
-            let column = there.get(&c.name).ok_or(&c.name)?;
-            Ok(SourceColumn { wire: Wire::of(c.kind, &column.base), ..column.clone() })
-        });
-        match wanted.collect::<Result<_, &String>>() {
-            Ok(all) => entry.columns = all,
-            Err(missing) => entry.access = Access::Lacks(missing.clone()),
-        }
-        if let Some(column) = entry.runs_code() {
-            let problem = format!(
-                "{}.columns.{column}: looking a key up would run a function of somebody's own with the rights of the worker, a cast from text to its type or the check of a domain inside of it: drop that, or give the key another type",
-                entry.table.name
-            );
-            (entry.access, entry.columns) = (Access::Unsafe(problem), Vec::new());
-        }
+        complete(entry, &columns.remove(name).unwrap_or_default());
     }
     Ok(())
+}
+
+/// A column, as `sql/catalog.sql` tells it.
+fn column(row: &Row) -> Result<SourceColumn> {
+    Ok(SourceColumn {
+        cast: row.try_get(5)?,
+        base: Type::from_oid(row.try_get(6)?).unwrap_or(Type::UNKNOWN),
+        wire: Wire::Text, // until it is known for what
+        equals: row.try_get(7)?,
+        greater: row.try_get(8)?,
+        at_least: row.try_get(9)?,
+        at_most: row.try_get(10)?,
+        by_bytes: row.try_get(11)?,
+        is_array: row.try_get(12)?,
+        has_arrays_inside: row.try_get(13)?,
+        declared: row.try_get(14)?,
+        sorted_by: row.try_get(15)?,
+        number: row.try_get(16)?,
+        is_domain: row.try_get(17)?,
+        is_bytes: row.try_get(18)?,
+        runs_from_text: row.try_get(19)?,
+        is_string_in_json: row.try_get(21)?,
+    })
+}
+
+/// Gives a table its columns, or says why it cannot be read.
+fn complete(entry: &mut SourceTable, there: &BTreeMap<String, SourceColumn>) {
+    let names = entry.table.columns.iter().map(|c| &c.name);
+    entry.lacking = names.filter(|name| !there.contains_key(*name)).cloned().collect();
+    let wanted = entry.table.columns.iter().map(|c| {
+        let column = there.get(&c.name).ok_or(&c.name)?;
+        Ok(SourceColumn { wire: Wire::of(c.kind, &column.base), ..column.clone() })
+    });
+    match wanted.collect::<Result<_, &String>>() {
+        Ok(all) => entry.columns = all,
+        Err(missing) => entry.access = Access::Lacks(missing.clone()),
+    }
+    if let Some(column) = entry.runs_code() {
+        let problem = format!(
+            "{}.columns.{column}: looking a key up would run a function of somebody's own with the rights of the worker, a cast from text to its type or the check of a domain inside of it: drop that, or give the key another type",
+            entry.table.name
+        );
+        (entry.access, entry.columns) = (Access::Unsafe(problem), Vec::new());
+    }
 }
 
 /// Tables whose rows cannot be read without running somebody's function.

@@ -334,17 +334,17 @@ pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     let sources = if refill { link.known().await?.sources } else { BTreeMap::new() };
     // A captured one that cannot be read now waits with its problem.
     let refilled: Vec<&str> = sources.values().filter(|s| s.can_be_copied()).map(|s| s.table.name.as_str()).collect();
-    let mut epoch = worker.chance.token();
     let snapshot = locked(worker, link.as_ref()).await?;
-    if let Some(head) = snapshot.progress.head.filter(|_| !Rule::NewEpoch.holds()) {
-        epoch = head.epoch;
-    }
     if let Some(id) = request
         && link.is_redeemed(id).await?
     {
         link.rollback().await?;
         return Ok(Nuked::Replayed);
     }
+    let epoch = match snapshot.progress.head {
+        Some(head) if !Rule::NewEpoch.holds() => head.epoch,
+        _ => worker.chance.token(),
+    };
     link.announce(&epoch, &address, refill).await?;
     // Before the tables are emptied: a nuke that is cut short is finished by a drain, which only pairs.
     link.schedule(&refilled, Reason::Nuke, false).await?;
