@@ -20,7 +20,7 @@ arguments=()
 for place in "${places[@]}"; do arguments+=(--file "$place/**/*.rs"); done
 status=0
 "$program" mutants "${arguments[@]}" --exclude src/core/failpoint.rs \
-  --shard "$shard" --sharding round-robin --output target --timeout 180 --build-timeout 900 --no-shuffle --colors never \
+  --shard "$shard" --sharding round-robin --output target --timeout 300 --build-timeout 900 --no-shuffle --colors never \
   -- --locked --lib --test model -- --skip a_rule_that_is_left_out || status=$?
 # 2: some live; 3: some took too long, which is noticed too.
 case $status in 0 | 2 | 3) ;; *) exit "$status" ;; esac
