@@ -1,4 +1,4 @@
-//! All that speaks to Postgres. This file opens connections: URLs as libpq takes them, TLS, and errors with a class.
+//! All that speaks to Postgres. This file opens connections: URLs as libpq takes them, TLS, and what its errors mean.
 //! [`catalog`] and [`rows`] read the source, [`queue`] and [`books`] keep what is to be done and what was, [`capture`]
 //! installs, [`drift`] notices what has changed since. Works through a transaction pooler: nothing relies on a session
 //! or on named statements.

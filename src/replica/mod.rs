@@ -296,7 +296,7 @@ impl Replica {
     }
 
     /// Applies `work` as the batch that leads from `from` to `entry`, or changes nothing if the head is
-    /// anywhere else (class `Unknown`: read it). The ledger keeps what comes after `acknowledged`.
+    /// anywhere else (`Unknown`: read it). The ledger keeps what comes after `acknowledged`.
     pub async fn apply(
         &self,
         from: &Head,

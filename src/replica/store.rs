@@ -65,8 +65,8 @@ pub(crate) type Encoded = Arc<Vec<hrana::BatchStep>>;
 
 /// A libSQL database. Every implementation passes `tests/suite/store.rs`.
 ///
-/// An error's class tells what happened: `Retry` and `Reject` mean that nothing was written, `Unknown`
-/// that a transaction may or may not have been committed.
+/// An error's kind tells what happened: `Unknown` and `Overload` mean that a transaction may or may not have been
+/// committed, all others that nothing was written.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Reads what the last committed write transaction left (never an older state).

@@ -36,7 +36,7 @@ pub struct Circuit {
 struct CircuitState {
     /// Failed drains in a row.
     failures: u32,
-    /// Those at the end of them of class `Halt`.
+    /// Those at the end of them that say `Side`.
     halts: u32,
     open: Option<Open>,
 }

@@ -324,7 +324,7 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
     Ok(())
 }
 
-/// A column, as `sql/catalog.sql` tells it.
+/// A column, as `sql/catalog_columns.sql` tells it.
 fn column(row: &Row) -> Result<SourceColumn> {
     Ok(SourceColumn {
         cast: row.try_get(5)?,
