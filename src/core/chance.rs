@@ -57,6 +57,12 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_those_of_split_mix_64() {
+        let mut state = 0;
+        assert_eq!([next(&mut state), next(&mut state)], [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
+    }
+
+    #[test]
     fn a_seed_gives_the_same_names_again_and_nothing_else_does() {
         let tokens = |chance: &Chance| [chance.token(), chance.token()];
         assert_eq!(tokens(&Chance::seeded(7)), tokens(&Chance::seeded(7)));

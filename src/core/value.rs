@@ -266,6 +266,46 @@ mod tests {
         }
     }
 
+    /// What lends its own bytes.
+    struct Bytes(Vec<u8>);
+
+    impl Lender for Bytes {
+        fn bytes(&self) -> &[u8] {
+            &self.0
+        }
+    }
+
+    #[test]
+    fn cells_are_sorted_as_sqlite_does_and_what_is_lent_like_what_is_owned() {
+        let lender = |bytes: &[u8]| std::sync::Arc::new(Bytes(bytes.to_vec()));
+        let sorted = [
+            Cell::Null,
+            Cell::Integer(-1),
+            Cell::Integer(2),
+            Cell::Real(-0.5),
+            Cell::Real(3.0),
+            Cell::Text("B".into()),
+            Cell::Lent(Lent::as_text(lender(b"a")).unwrap()),
+            Cell::Text("b".into()),
+            Cell::Blob(vec![0]),
+            Cell::Lent(Lent::as_blob(lender(&[1]))),
+            Cell::Blob(vec![2]),
+        ];
+        for (i, a) in sorted.iter().enumerate() {
+            for (j, b) in sorted.iter().enumerate() {
+                assert_eq!(a.cmp(b), i.cmp(&j), "{a:?} {b:?}");
+            }
+        }
+        let text = Cell::Lent(Lent::as_text(lender(b"lent")).unwrap());
+        let blob = Cell::Lent(Lent::as_blob(lender(&[7, 8])));
+        assert_eq!((&text, &blob), (&Cell::Text("lent".into()), &Cell::Blob(vec![7, 8])));
+        assert_eq!((text.bytes(), text.as_text(), text.as_blob()), (4, Some("lent"), None));
+        assert_eq!((blob.bytes(), blob.as_text(), blob.as_blob()), (2, None, Some(&[7, 8][..])));
+        let told: Vec<_> = sorted.iter().map(Cell::to_postgres_text).collect();
+        let expected = ["-1", "2", "-0.5", "3", "B", "a", "b", "\\x00", "\\x01", "\\x02"];
+        assert_eq!(told, [None].into_iter().chain(expected.map(|t| Some(t.to_owned()))).collect::<Vec<_>>());
+    }
+
     #[test]
     fn json_is_taken_over_digit_for_digit() {
         let deep = format!("{}{}", "[".repeat(5000), "]".repeat(5000));

@@ -113,3 +113,18 @@ fn push_string(out: &mut String, text: &str) {
     out.push_str(&text[plain..]);
     out.push('"');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_text_is_json_that_says_it() {
+        let all: String = (0..=0x2ff_u32).filter_map(char::from_u32).chain("\u{2028}\u{feff}𝄞".chars()).collect();
+        for text in ["", "\"", "\\", "\u{0}\u{1f}\u{20}\u{7f}", "a\nb", "\n", all.as_str()] {
+            let mut json = String::new();
+            push_json(&mut json, &Cell::Text(text.to_owned()));
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+    }
+}

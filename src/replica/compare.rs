@@ -81,7 +81,7 @@ impl Replica {
     }
 
     /// The keys in a range, for one that has more than it should; about `most` of them.
-    pub(crate) async fn keys_in(&self, table: &Table, range: KeyRange<'_>, most: usize) -> Result<Vec<Key>> {
+    pub async fn keys_in(&self, table: &Table, range: KeyRange<'_>, most: usize) -> Result<Vec<Key>> {
         let keys = ddl::key_list(table);
         let mut all: Vec<Key> = match keyless(table, range) {
             Some(rows) => {
@@ -105,7 +105,7 @@ impl Replica {
     }
 
     /// The columns (positions) in which the row under the key of `item` differs from it.
-    pub(crate) async fn differing(&self, table: &Table, item: &Item) -> Result<Vec<usize>> {
+    pub async fn differing(&self, table: &Table, item: &Item) -> Result<Vec<usize>> {
         let RowState::Row { cells, .. } = &item.state else { return Ok(Vec::new()) };
         let kinds: Vec<_> = table.columns.iter().map(|c| c.kind).collect();
         let sql = format!(

@@ -399,3 +399,6 @@ fn keys_after(table: &Table, after: Option<&Key>, limit_rows: i64) -> Statement 
     args.push(Cell::Integer(limit_rows));
     Statement::new(format!("SELECT {keys} FROM {name} {filter} ORDER BY {order} LIMIT ?{}", args.len()), args)
 }
+
+#[cfg(test)]
+mod tests;

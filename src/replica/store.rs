@@ -63,7 +63,7 @@ impl Work {
 /// Items as a store sends them; empty where it does so as they are.
 pub(crate) type Encoded = Arc<Vec<hrana::BatchStep>>;
 
-/// A libSQL database. Every implementation passes `tests/suite/store.rs`.
+/// A libSQL database. Every implementation passes `tests/store`.
 ///
 /// An error's kind tells what happened: `Unknown` and `Overload` mean that a transaction may or may not have been
 /// committed, all others that nothing was written.

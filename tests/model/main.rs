@@ -10,6 +10,9 @@ mod memory;
 #[path = "../seam/mod.rs"]
 mod seam;
 mod sim;
+#[path = "../store/mod.rs"]
+mod store;
+mod stores;
 
 use pgflume::core::failpoint::Rule;
 use std::sync::Mutex;

@@ -39,7 +39,7 @@ async fn a_row_written_in_postgres_arrives_in_sqld_by_the_cron_job_that_setup_wr
         // No table yet is no failure.
         let rows = read.query("SELECT name FROM items", vec![]).await.unwrap_or_default();
         if !rows.is_empty() {
-            assert_eq!(crate::support::show(&rows[0][0]), "by cron");
+            assert_eq!(crate::store::show(&rows[0][0]), "by cron");
             break;
         }
         assert!(

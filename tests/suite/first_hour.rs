@@ -367,7 +367,7 @@ async fn a_mistyped_column_never_reaches_the_replica() {
     assert!(code == Some(0) && text.contains("lacks the column \"nmae\""), "{code:?} {text}");
     let replica = pgflume::replica::Replica::open(&Target::File(fresh)).await.unwrap();
     let columns = replica.query("SELECT group_concat(name) FROM pragma_table_info('t')", vec![]).await.unwrap();
-    assert_eq!(crate::support::show(&columns[0][0]), "id,v");
+    assert_eq!(crate::store::show(&columns[0][0]), "id,v");
 }
 
 #[tokio::test(flavor = "multi_thread")]

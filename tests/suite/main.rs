@@ -46,7 +46,9 @@ mod seam;
 mod security;
 mod setup;
 mod snapshot;
+#[path = "../store/mod.rs"]
 mod store;
+mod stores;
 mod support;
 mod takeover;
 mod tampered_queue;

@@ -158,7 +158,7 @@ async fn whoever_asks_how_things_stand_takes_no_lock_from_the_replica() {
     let read = async |sql: &str| {
         let replica = Replica::open(&Target::File(replica.clone())).await.ok()?;
         let rows = replica.query(sql, vec![]).await.ok()?;
-        rows.first().map(|row| crate::support::show(&row[0]))
+        rows.first().map(|row| crate::store::show(&row[0]))
     };
     for round in 1..=3 {
         db.sql(&format!("insert into t values (1, '{round}') on conflict (id) do update set v = excluded.v")).await;

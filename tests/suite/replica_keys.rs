@@ -228,7 +228,7 @@ async fn every_statement_finds_rows_by_the_keys_index() {
                 )
                 .await
                 .unwrap();
-            let plan: Vec<_> = rows.iter().map(|row| crate::support::show(&row[3])).collect();
+            let plan: Vec<_> = rows.iter().map(|row| crate::store::show(&row[3])).collect();
             let of_table =
                 plan.iter().find(|l| ["t", "c", "n"].iter().any(|t| l.split(' ').nth(1) == Some(t))).unwrap();
             assert!(

@@ -3,11 +3,11 @@
 
 use crate::parts::http::Answer;
 use crate::parts::{Sqld, SqldOptions};
+use crate::store::show;
 use pgflume::config::{Config, Signatures};
 use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::core::schema::Schema;
 use pgflume::core::secret::Secret;
-use pgflume::core::value::Cell;
 use pgflume::demo::postgres::{Cluster, ClusterOptions};
 use pgflume::http::auth::Auth;
 use pgflume::http::{self, App};
@@ -268,17 +268,6 @@ impl Rig {
     /// Rows of the replica as text, `|` between columns.
     pub async fn rows(&self, sql: &str) -> Vec<String> {
         self.replica(sql).await.iter().map(|row| row.iter().map(show).collect::<Vec<_>>().join("|")).collect()
-    }
-}
-
-pub fn show(cell: &Cell) -> String {
-    match cell {
-        Cell::Null => "NULL".into(),
-        Cell::Integer(i) => i.to_string(),
-        Cell::Real(r) => format!("{r:?}"),
-        Cell::Text(text) => text.clone(),
-        Cell::Blob(bytes) => format!("x'{}'", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()),
-        Cell::Lent(lent) => panic!("a store lends nothing: {lent:?}"),
     }
 }
 

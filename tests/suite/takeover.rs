@@ -3,7 +3,8 @@
 
 use crate::parts::http::{Answer, get_status, request};
 use crate::parts::process::Process;
-use crate::support::{Home, Path, SECRET, schema, show};
+use crate::store::show;
+use crate::support::{Home, Path, SECRET, schema};
 use pgflume::demo::postgres::{Cluster, ClusterOptions, free_port};
 use pgflume::postgres::PgUrl;
 use pgflume::replica::Replica;

@@ -3,7 +3,8 @@
 
 mod values;
 
-use crate::support::{Db, schema, show};
+use crate::store::show;
+use crate::support::{Db, schema};
 use pgflume::core::queue_name::DEFAULT_QUEUE;
 use pgflume::core::schema::{Schema, quote};
 use pgflume::core::value::Cell;

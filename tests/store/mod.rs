@@ -1,18 +1,15 @@
-//! The suite that every store passes: a file, sqld over protobuf, sqld over JSON, memory as it is made and as it is
-//! restored.
+//! The rules of a store (`src/replica/store.rs`) under a replica, written once and run on each: by `tests/suite` on a file
+//! and on sqld, by both programs on the one in memory.
 
-use crate::support::{Home, PATHS, Path, schema, show};
+use crate::stores::{Keep, every_store};
 use pgflume::core::batch::{ColumnSet, Item, RowState};
 use pgflume::core::chance::Chance;
 use pgflume::core::error::ErrorKind;
 use pgflume::core::position::{Entry, Head, Provenance};
 use pgflume::core::schema::{Schema, Table};
 use pgflume::core::value::Cell;
+use pgflume::replica::compare::KeyRange;
 use pgflume::replica::head::Freshness;
-use pgflume::replica::hrana::Encoding;
-use pgflume::replica::memory::Memory;
-use pgflume::replica::remote::Remote;
-use pgflume::replica::target::{Given, Target};
 use pgflume::replica::{Replica, Work};
 use std::sync::Arc;
 
@@ -20,57 +17,33 @@ const TABLES: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","a":"T
     "c":{"primaryKey":["x","y"],"columns":{"x":"TEXT","y":"BLOB","v":"TEXT"}},
     "k":{"primaryKey":"r","columns":{"r":"REAL"}}}"#;
 
-struct Bench {
-    replica: Replica,
+/// A replica with the tables, at the start of an epoch.
+pub struct Bench {
+    pub replica: Replica,
     head: Head,
     schema: Arc<Schema>,
-    /// Memory has none.
-    home: Option<Home>,
+    /// What has to live as long as the replica.
+    _keep: Keep,
 }
 
 fn token() -> String {
     Chance::default().token()
 }
 
-async fn every_store() -> Vec<(String, Bench)> {
-    let mut all = Vec::new();
-    for path in PATHS {
-        let encodings =
-            if path == Path::File { vec![None] } else { vec![None, Some(Encoding::Protobuf), Some(Encoding::Json)] };
-        for encoding in encodings {
-            let home = Home::new(path);
-            let replica = match (home.target(), encoding) {
-                (Target::Remote { url, token }, Some(e)) => {
-                    Replica::on(Box::new(Remote::with_encoding(&url, token, e).unwrap()))
-                }
-                (target, _) => Replica::open(&target).await.unwrap(),
-            };
-            all.push((format!("{path:?} {encoding:?}"), Bench::on(replica, Some(home)).await));
-        }
-    }
-    let (made, restored) = (Memory::new().unwrap(), Memory::new().unwrap());
-    restored.restore(&made.image().unwrap()).unwrap();
-    for (name, memory) in [("Memory", made), ("Memory restored", restored)] {
-        let replica = Replica::open(&Target::Given(Given::new(name, Arc::new(memory)))).await.unwrap();
-        all.push((name.to_owned(), Bench::on(replica, None).await));
-    }
-    all
-}
-
 impl Bench {
-    async fn on(replica: Replica, home: Option<Home>) -> Self {
-        let schema = schema(TABLES);
+    pub async fn on(replica: Replica, keep: Keep) -> Self {
+        let schema = Arc::new(Schema::parse(TABLES).unwrap());
         replica.prepare(&schema).await.unwrap();
         let head = Head::start("e".into(), token());
         replica.reset(None, &head, "us", None).await.unwrap();
-        Self { replica, head, schema, home }
+        Self { replica, head, schema, _keep: keep }
     }
 
     fn table(&self, name: &str) -> Arc<Table> {
         self.schema.get(name).unwrap().clone()
     }
 
-    fn row(&self, table: &str, cells: Vec<Cell>) -> Item {
+    pub fn row(&self, table: &str, cells: Vec<Cell>) -> Item {
         let table = self.table(table);
         let columns: ColumnSet = (0..cells.len()).collect();
         let key = table.key.iter().map(|&i| cells[i].clone()).collect();
@@ -81,7 +54,7 @@ impl Bench {
         Item { table: self.table(table), key, state: RowState::Gone, images: vec![] }
     }
 
-    async fn apply(&mut self, items: Vec<Item>) -> pgflume::core::error::Result<()> {
+    pub async fn apply(&mut self, items: Vec<Item>) -> pgflume::core::error::Result<()> {
         let to = self.head.next(token());
         self.apply_from(&self.head.clone(), &to, items).await?;
         self.head = to;
@@ -102,19 +75,39 @@ impl Bench {
         self.replica.apply(from, &entry, 0, &fresh, work).await
     }
 
-    async fn rows(&self, sql: &str) -> Vec<String> {
+    pub async fn rows(&self, sql: &str) -> Vec<String> {
         let rows = self.replica.query(sql, vec![]).await.unwrap();
         rows.iter().map(|r| r.iter().map(show).collect::<Vec<_>>().join("|")).collect()
     }
 }
 
-fn text(t: &str) -> Cell {
+async fn benches() -> Vec<(String, Bench)> {
+    let mut benches = Vec::new();
+    for (name, replica, keep) in every_store().await {
+        benches.push((name, Bench::on(replica, keep).await));
+    }
+    benches
+}
+
+/// A value as text.
+pub fn show(cell: &Cell) -> String {
+    match cell {
+        Cell::Null => "NULL".into(),
+        Cell::Integer(i) => i.to_string(),
+        Cell::Real(r) => format!("{r:?}"),
+        Cell::Text(text) => text.clone(),
+        Cell::Blob(bytes) => format!("x'{}'", bytes.iter().map(|b| format!("{b:02x}")).collect::<String>()),
+        Cell::Lent(lent) => panic!("a store lends nothing: {lent:?}"),
+    }
+}
+
+pub fn text(t: &str) -> Cell {
     Cell::Text(t.into())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_are_inserted_updated_and_deleted() {
-    for (name, mut bench) in every_store().await {
+    for (name, mut bench) in benches().await {
         let full =
             |id, a: &str| vec![Cell::Integer(id), text(a), Cell::Real(0.1), Cell::Blob(vec![0, 255]), Cell::Integer(1)];
         let items = vec![bench.row("t", full(1, "one")), bench.row("t", full(2, "two"))];
@@ -136,7 +129,7 @@ async fn rows_are_inserted_updated_and_deleted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_starts_anew_keeps_nothing() {
-    for (name, mut bench) in every_store().await {
+    for (name, mut bench) in benches().await {
         let items = vec![bench.row("t", vec![Cell::Integer(1), text("old"), Cell::Real(1.5)])];
         bench.apply(items).await.unwrap();
         let mut item = bench.row("t", vec![Cell::Integer(1), text("new")]);
@@ -176,7 +169,7 @@ async fn every_value_arrives_to_the_last_bit() {
         .filter_map(char::from_u32)
         .chain("\u{1}\t\n\r\"\\\u{1f}\u{7f}\u{feff}\u{fffe}'--/*".chars())
         .collect();
-    for (name, mut bench) in every_store().await {
+    for (name, mut bench) in benches().await {
         let rows: Vec<Vec<Cell>> = reals
             .iter()
             .enumerate()
@@ -219,7 +212,7 @@ async fn every_value_arrives_to_the_last_bit() {
                 )
                 .await
                 .unwrap();
-            // JSON floats come back rounded by the server itself: compare what is stored in SQL's own terms there.
+            // JSON floats come back rounded by the server itself: `stores` looks at what is stored.
             let compare_reals = !name.contains("Json");
             for (row, expected) in back.iter().zip(page) {
                 assert_eq!(
@@ -233,18 +226,6 @@ async fn every_value_arrives_to_the_last_bit() {
             }
             assert_eq!(back.len(), page.len());
         }
-        if name.contains("Json") {
-            let Some(Home::Sqld(sqld)) = &bench.home else { unreachable!() };
-            let exact = Replica::open(&Target::Remote {
-                url: sqld.url(),
-                token: Some(pgflume::core::secret::Secret::new(sqld.token_rw())),
-            })
-            .await
-            .unwrap();
-            let back = exact.query("SELECT r FROM t WHERE id BETWEEN 0 AND 4999 ORDER BY id", vec![]).await.unwrap();
-            let wrong = back.iter().zip(&reals).filter(|(row, r)| row[0] != Cell::Real(**r)).count();
-            assert_eq!(wrong, 0, "{name}");
-        }
         assert_eq!(
             bench.rows("SELECT id, r, typeof(r) FROM t WHERE id < 0 OR id > 10000 ORDER BY id").await,
             [format!("{}|-Infinity|text", i64::MIN), format!("{}|NaN|text", i64::MAX)],
@@ -255,7 +236,7 @@ async fn every_value_arrives_to_the_last_bit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn real_keys_are_found_again() {
-    for (name, mut bench) in every_store().await {
+    for (name, mut bench) in benches().await {
         let keys = [0.1, 1e-300, 1e300, 3.0];
         let items = keys.iter().map(|k| bench.row("k", vec![Cell::Real(*k)])).collect();
         bench.apply(items).await.unwrap();
@@ -266,8 +247,8 @@ async fn real_keys_are_found_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn large_rows_go_through_and_one_too_large_for_the_server_is_rejected_alone() {
-    for (name, mut bench) in every_store().await {
+async fn large_rows_go_through() {
+    for (name, mut bench) in benches().await {
         let big = "é\"\\".repeat(600_000); // 2.4 MB; sqld takes 5 MB a row
         let controls = "\u{1}".repeat(500_000); // six times as long as JSON
         let items = vec![
@@ -280,17 +261,12 @@ async fn large_rows_go_through_and_one_too_large_for_the_server_is_rejected_alon
             ["1|1800000|1000000|1", "2|500000|NULL|NULL"],
             "{name}"
         );
-        if name.starts_with("Sqld") {
-            let items = vec![bench.row("t", vec![Cell::Integer(3), text(&"x".repeat(6_000_000))])];
-            let error = bench.apply(items).await.unwrap_err();
-            assert_eq!(error.kind(), &ErrorKind::Row, "{name}: {error}");
-        }
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_from_any_other_head_changes_nothing() {
-    for (name, mut bench) in every_store().await {
+    for (name, mut bench) in benches().await {
         let start = bench.head.clone();
         let items = vec![bench.row("t", vec![Cell::Integer(1), text("right")])];
         bench.apply(items).await.unwrap();
@@ -333,7 +309,7 @@ async fn a_batch_from_any_other_head_changes_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_with_one_bad_row_writes_nothing_and_is_rejected() {
-    for (name, mut bench) in every_store().await {
+    for (name, mut bench) in benches().await {
         let items = vec![
             bench.row("t", vec![Cell::Integer(1), text("good")]),
             bench.row("c", vec![text("k"), Cell::Null, text("NULL in a key")]),
@@ -347,7 +323,7 @@ async fn a_batch_with_one_bad_row_writes_nothing_and_is_rejected() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_are_paged_in_order() {
-    for (name, mut bench) in every_store().await {
+    for (name, mut bench) in benches().await {
         let key = |i: u8| vec![text(if i.is_multiple_of(2) { "a" } else { "b" }), Cell::Blob(vec![i])];
         let items = (0..10).map(|i| bench.row("c", key(i))).collect();
         bench.apply(items).await.unwrap();
@@ -364,21 +340,55 @@ async fn keys_are_paged_in_order() {
     }
 }
 
+/// Rows as they are compared with the replica's: those that differ, are not there, and are too many in a range.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_or_read_only_token_pauses_and_a_dead_server_is_retried() {
-    let Home::Sqld(mut sqld) = Home::new(Path::Sqld) else { unreachable!() };
-    for token in [None, Some("nonsense".to_owned()), Some(sqld.token_expired()), Some(sqld.token_ro())] {
-        let remote = Replica::open(&Target::Remote {
-            url: sqld.url(),
-            token: token.clone().map(pgflume::core::secret::Secret::new),
-        })
-        .await
-        .unwrap();
-        let error = remote.prepare(&schema(TABLES)).await.unwrap_err();
-        assert_eq!(error.kind(), &ErrorKind::Side, "{error}");
-        assert!(token.is_none_or(|t| !error.to_string().contains(&t)));
+async fn rows_are_compared_at_one_position() {
+    for (name, mut bench) in benches().await {
+        let row =
+            |id: i64, a: &str, r: f64| vec![Cell::Integer(id), text(a), Cell::Real(r), Cell::Blob(vec![1]), Cell::Null];
+        let there: Vec<Item> = (1..=6).map(|id| bench.row("t", row(id, "a", 0.5))).collect();
+        bench.apply(there).await.unwrap();
+        let wanted = vec![
+            bench.row("t", row(1, "a", 0.5)),
+            bench.row("t", row(2, "b", 0.5)),
+            bench.row("t", row(3, "a", 0.25)),
+            bench.row("t", row(9, "a", 0.5)),
+            bench.row("t", row(6, &"large".repeat(400_000), 0.5)),
+        ];
+        let (table, one, five) = (bench.table("t"), vec![Cell::Integer(1)], vec![Cell::Integer(5)]);
+        let range = KeyRange { after: Some(&one), up_to: Some(&five) };
+        let found = bench.replica.compare(&table, &wanted, Some(range), &bench.head).await.unwrap().unwrap();
+        let sorted = |mut positions: Vec<usize>| {
+            positions.sort_unstable();
+            positions
+        };
+        assert_eq!((sorted(found.different), found.missing), (vec![1, 2, 4], vec![3]), "{name}");
+        assert_eq!((found.refused, found.in_range), (vec![], 4), "{name}");
+        assert_eq!(bench.replica.differing(&table, &wanted[1]).await.unwrap(), [1], "{name}: the column");
+        assert_eq!(bench.replica.differing(&table, &wanted[2]).await.unwrap(), [2], "{name}: the column");
+        assert_eq!(bench.replica.differing(&table, &wanted[0]).await.unwrap(), [0_usize; 0], "{name}");
+        let keys = bench.replica.keys_in(&table, range, 10).await.unwrap();
+        assert_eq!(keys, (2..=5).map(|id| vec![Cell::Integer(id)]).collect::<Vec<_>>(), "{name}");
+        assert_eq!(bench.replica.keys_in(&table, KeyRange { after: None, up_to: None }, 1).await.unwrap().len(), 6);
+        let elsewhere = bench.head.next(token());
+        assert!(bench.replica.compare(&table, &wanted, None, &elsewhere).await.unwrap().is_none(), "{name}: elsewhere");
     }
-    sqld.kill();
-    let remote = Replica::open(&Target::Remote { url: sqld.url(), token: None }).await.unwrap();
-    assert_eq!(remote.prepare(&schema(TABLES)).await.unwrap_err().kind(), &ErrorKind::Retry);
+}
+
+/// A key of several columns, in the order of its bytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_range_of_a_key_of_several_columns_is_compared() {
+    for (name, mut bench) in benches().await {
+        let key = |x: &str, y: u8| vec![text(x), Cell::Blob(vec![y])];
+        let row = |x: &str, y: u8| [key(x, y), vec![text("v")]].concat();
+        let all = [("A", 1), ("a", 1), ("a", 2), ("ab", 1), ("b", 1)];
+        let items = all.iter().map(|&(x, y)| bench.row("c", row(x, y))).collect();
+        bench.apply(items).await.unwrap();
+        let (table, after, up_to) = (bench.table("c"), key("a", 1), key("ab", 1));
+        let range = KeyRange { after: Some(&after), up_to: Some(&up_to) };
+        let wanted = vec![bench.row("c", row("a", 2)), bench.row("c", row("a", 3))];
+        let found = bench.replica.compare(&table, &wanted, Some(range), &bench.head).await.unwrap().unwrap();
+        assert_eq!((found.missing, found.different, found.in_range), (vec![1], vec![], 2), "{name}");
+        assert_eq!(bench.replica.keys_in(&table, range, 10).await.unwrap(), [key("a", 2), key("ab", 1)], "{name}");
+    }
 }
