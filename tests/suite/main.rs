@@ -37,6 +37,7 @@ mod open_sessions;
 mod owners;
 mod pairs;
 mod parts;
+mod pulled_rows;
 mod quick_start;
 mod recovery;
 mod replica_keys;

@@ -11,6 +11,7 @@ mod marked_row;
 pub mod page;
 mod size;
 mod span;
+pub mod versions;
 
 pub(crate) use begin::LONGEST_LOCK_WAIT;
 pub use begin::{STATEMENT_TIME, Server, begin, begin_waiting, wait_for};

@@ -122,14 +122,14 @@ fn wants_boundary(source: &SourceTable) -> bool {
 }
 
 /// Converts one row of [`within`].
-fn decode(source: &SourceTable, row: &SourceRow) -> Result<Result<(Key, Vec<Cell>), Unfit>> {
+pub(super) fn decode(source: &SourceTable, row: &SourceRow) -> Result<Result<(Key, Vec<Cell>), Unfit>> {
     let first = if is_plain(source) { 0 } else { source.order.len() };
     let cells = cells(source, row, first)?;
     Ok(cells.map(|cells| (source.table.key.iter().map(|&i| cells[i].clone()).collect(), cells)))
 }
 
 /// The place of one row of [`within`].
-fn cursor(source: &SourceTable, row: &Row) -> Result<Cursor> {
+pub(super) fn cursor(source: &SourceTable, row: &Row) -> Result<Cursor> {
     if is_plain(source) {
         let text = |i: usize, raw: Option<Raw<'_>>| raw.and_then(|raw| source.columns[i].wire.key_text(raw.0));
         source.order.iter().map(|&i| Ok(text(i, row.try_get(i)?).unwrap_or_default())).collect()
@@ -208,7 +208,7 @@ fn is_plain(source: &SourceTable) -> bool {
 }
 
 /// What has to be selected before the values, so that the place can be told.
-fn places(source: &SourceTable) -> Vec<String> {
+pub(super) fn places(source: &SourceTable) -> Vec<String> {
     if is_plain(source) { Vec::new() } else { source.order.iter().map(|&i| key_text(source, i)).collect() }
 }
 
