@@ -53,6 +53,21 @@ async fn of_rows_that_share_their_key_the_youngest_stays_and_those_without_one_g
 }
 
 #[tokio::test]
+async fn a_key_that_takes_a_for_capital_a_is_no_key_of_ours() {
+    let (_, there, schema) = made_by(&[
+        "CREATE TABLE t (id TEXT COLLATE NOCASE PRIMARY KEY, n INTEGER, v TEXT)",
+        "CREATE TABLE c (x TEXT, y TEXT, v TEXT, PRIMARY KEY (y, x))",
+    ])
+    .await;
+    assert_eq!(there.keyless(&schema).map(|table| table.name.as_str()).collect::<Vec<_>>(), ["t"]);
+    let mixed = ["CREATE TABLE c (x TEXT, y TEXT COLLATE NOCASE, v TEXT, PRIMARY KEY (x, y))"];
+    let store = Memory::new().unwrap();
+    store.write(Work { before: vec![mixed[0].to_owned().into()], ..Work::default() }).await.unwrap();
+    let error = Replica::on(Box::new(store)).prepare(&schema).await.unwrap_err();
+    assert!(error.to_string().contains("\"c\""), "keys of two columns are looked up as those compare: {error}");
+}
+
+#[tokio::test]
 async fn a_table_with_a_key_of_its_own_tells_who_holds_its_values() {
     let (replica, _, schema) = made_by(&[
         "CREATE TABLE t (id TEXT UNIQUE, n INTEGER NOT NULL, v TEXT NOT NULL, PRIMARY KEY (n, v)) WITHOUT ROWID",

@@ -13,6 +13,7 @@ mod sim;
 #[path = "../store/mod.rs"]
 mod store;
 mod stores;
+mod worker;
 
 use pgflume::core::failpoint::Rule;
 use std::sync::Mutex;

@@ -347,6 +347,14 @@ mod tests {
     }
 
     #[test]
+    fn options_may_say_that_there_is_nothing() {
+        let schema =
+            with(r#"{"primaryKey":"a","columns":{"a":"TEXT"},"indexes":[],"lossy":[],"evolve":false}"#).unwrap();
+        let table = schema.get("t").unwrap();
+        assert!(table.indexes.is_empty() && table.lossy.is_empty() && !table.evolve);
+    }
+
+    #[test]
     fn a_source_is_written_as_it_is_read() {
         for (schema, table) in [("public", "apps"), ("my.schema", "T\"x"), ("a b", "ü")] {
             let name = SourceName { schema: schema.into(), table: table.into() };

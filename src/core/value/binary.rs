@@ -248,6 +248,50 @@ mod tests {
     }
 
     #[test]
+    fn values_come_in_binary_where_that_says_the_same_as_their_text() {
+        use ColumnType::{Blob, Boolean, Decimal, Integer, Json, Real, Text};
+        let cases = [
+            (Integer, &[Type::INT2, Type::INT4, Type::INT8][..], Wire::Integer),
+            (Real, &[Type::FLOAT8], Wire::Float8),
+            (Boolean, &[Type::BOOL], Wire::Bool),
+            (Blob, &[Type::BYTEA], Wire::Bytes),
+            (Decimal, &[Type::NUMERIC], Wire::Numeric),
+            (Json, &[Type::JSON], Wire::Plain),
+            (Json, &[Type::JSONB], Wire::Jsonb),
+            (Text, &[Type::TEXT, Type::VARCHAR], Wire::Plain),
+            (Text, &[Type::UUID], Wire::Uuid),
+            (Text, &[Type::DATE], Wire::Date),
+            (Text, &[Type::TIMESTAMP], Wire::Timestamp { has_zone: false }),
+            (Text, &[Type::TIMESTAMPTZ], Wire::Timestamp { has_zone: true }),
+            // A real's digits depend on its four bytes, a character's on its blanks, and a number is no text.
+            (Real, &[Type::FLOAT4, Type::NUMERIC], Wire::Text),
+            (Text, &[Type::BPCHAR, Type::INT4, Type::BOOL, Type::BYTEA], Wire::Text),
+            (Integer, &[Type::NUMERIC, Type::BOOL], Wire::Text),
+        ];
+        for (kind, types, wire) in cases {
+            types.iter().for_each(|base| assert_eq!(Wire::of(kind, base), wire, "{kind:?} of {base}"));
+        }
+    }
+
+    #[test]
+    fn a_key_is_told_as_postgres_writes_it_or_not_at_all() {
+        let uuid = [0xa0, 0xee, 0xbc, 0x99, 0x9c, 0x0b, 0x4e, 0xf8, 0xbb, 0x6d, 0x6b, 0xb9, 0xbd, 0x38, 0x0a, 0x11];
+        let cases = [
+            (Wire::Integer, &[0xff, 0xfe][..], Some("-2")),
+            (Wire::Integer, &[0, 0, 1, 0], Some("256")),
+            (Wire::Plain, "ß".as_bytes(), Some("ß")),
+            (Wire::Text, b"7", Some("7")),
+            (Wire::Text, &[0xff], None),
+            (Wire::Uuid, &uuid, Some("a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11")),
+            (Wire::Bool, &[1], None),
+        ];
+        for (wire, raw, text) in cases {
+            assert_eq!(wire.key_text(raw).as_deref(), text, "{wire:?}");
+            assert_eq!(wire.has_key_text(), wire != Wire::Bool);
+        }
+    }
+
+    #[test]
     fn calendars_agree_at_their_corners() {
         let days = [
             (0, "2000-01-01"),
