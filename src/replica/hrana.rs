@@ -264,6 +264,103 @@ mod tests {
         }
     }
 
+    /// A number in protobuf's own way.
+    fn varint(mut number: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while number >= 0x80 {
+            bytes.push(number as u8 | 0x80);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+        bytes
+    }
+
+    fn number(tag: u64, value: u64) -> Vec<u8> {
+        [varint(tag << 3), varint(value)].concat()
+    }
+
+    fn message(tag: u64, parts: &[Vec<u8>]) -> Vec<u8> {
+        let body = parts.concat();
+        [varint(tag << 3 | 2), varint(body.len() as u64), body].concat()
+    }
+
+    /// What a server answers to a batch and to `close`.
+    fn answer(entries: &[Vec<u8>]) -> Vec<u8> {
+        let batch = message(1, &[message(3, &[message(1, entries)])]);
+        [number(1, 7), message(3, &[batch]), message(3, &[message(1, &[message(1, &[])])])].concat()
+    }
+
+    fn real(value: f64) -> Vec<u8> {
+        [varint(3 << 3 | 1), value.to_bits().to_le_bytes().to_vec()].concat()
+    }
+
+    #[test]
+    fn a_protobuf_answer_is_read_as_the_server_writes_it() {
+        let long = "x".repeat(300);
+        let row = [
+            message(1, &[message(1, &[])]),
+            message(1, &[number(2, u64::MAX - 1)]), // zigzag
+            message(1, &[number(2, 3)]),
+            message(1, &[real(1.5)]),
+            message(1, &[message(4, &[long.clone().into_bytes()])]),
+            message(1, &[message(5, &[vec![0, 255]])]),
+        ];
+        let rows = [number(9, 1), message(2, &row), message(2, &row[1..2])];
+        let error = [message(1, &[b"no".to_vec()]), message(2, &[b"SQLITE_CONSTRAINT".to_vec()])];
+        let entries = [
+            message(1, &[number(1, 1), message(2, &rows)]),
+            message(1, &[number(1, 200), message(2, &[])]),
+            message(2, &[number(1, 300), message(2, &[])]),
+            message(2, &[number(1, 2), message(2, &error)]),
+        ];
+        let outcome = Encoding::Protobuf.decode(&answer(&entries)).unwrap().unwrap();
+        let cells = [
+            Cell::Null,
+            Cell::Integer(i64::MAX),
+            Cell::Integer(-2),
+            Cell::Real(1.5),
+            Cell::Text(long),
+            Cell::Blob(vec![0, 255]),
+        ];
+        assert_eq!(outcome.results[&1], [cells.to_vec(), vec![Cell::Integer(i64::MAX)]]);
+        assert_eq!((outcome.results.len(), outcome.results[&200].len()), (2, 0));
+        assert_eq!(outcome.error, Some((2, Failure { code: "SQLITE_CONSTRAINT".into(), message: "no".into() })));
+        for cut in 1..answer(&entries).len() {
+            // Whatever is missing at the end: never another row, and no panic.
+            if let Ok(Ok(part)) = Encoding::Protobuf.decode(&answer(&entries)[..cut]) {
+                assert!(part.results.values().flatten().all(|row| row.len() == 6 || row.len() == 1), "{cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_from_what_is_no_answer() {
+        let refusal = Failure { code: "AUTH".into(), message: "no".into() };
+        let error = message(2, &[message(1, &[b"no".to_vec()]), message(2, &[b"AUTH".to_vec()])]);
+        assert_eq!(Encoding::Protobuf.decode(&message(3, &[error])).unwrap().unwrap_err(), refusal);
+        let body = br#"{"results":[{"type":"error","error":{"message":"no","code":"AUTH"}}]}"#;
+        assert_eq!(Encoding::Json.decode(body).unwrap().unwrap_err(), refusal);
+        let no_batch = [
+            (Encoding::Json, br#"{"results":[{"type":"ok","response":{"type":"close"}}]}"#.to_vec()),
+            (Encoding::Json, br#"{"results":[{"type":"ok"}]}"#.to_vec()),
+            (Encoding::Protobuf, message(3, &[message(1, &[message(1, &[])])])),
+        ];
+        for (encoding, body) in no_batch {
+            assert!(encoding.decode(&body).unwrap_err().to_string().contains("no batch"), "{encoding:?}");
+        }
+        let no_result = [
+            (Encoding::Json, br#"{"results":[]}"#.to_vec()),
+            (Encoding::Json, br#"{"results":[{"type":"other"}]}"#.to_vec()),
+            (Encoding::Protobuf, number(1, 7)),
+            (Encoding::Protobuf, message(3, &[number(9, 1)])),
+        ];
+        for (encoding, body) in no_result {
+            assert!(encoding.decode(&body).unwrap_err().to_string().contains("no result"), "{encoding:?}");
+        }
+        let wrong = [number(3, 1), vec![3 << 3 | 3], vec![3 << 3 | 2, 200], [vec![0x80; 10], vec![1]].concat()];
+        assert!(wrong.iter().all(|body| Encoding::Protobuf.decode(body).is_err()));
+    }
+
     proptest::proptest! {
         #[test]
         fn no_answer_panics(body in proptest::collection::vec(proptest::num::u8::ANY, 0..200), text in ".*") {

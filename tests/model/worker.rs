@@ -13,7 +13,7 @@ use pgflume::core::value::Cell;
 use pgflume::postgres::PgUrl;
 use pgflume::replica::memory::Memory;
 use pgflume::replica::target::{Given, Target};
-use pgflume::replica::{Opener, Statement, Store};
+use pgflume::replica::{Opener, Statement, Store, Work};
 use pgflume::sync::Worker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,8 +62,7 @@ impl Scene {
     }
 
     async fn write(&self, id: i64) {
-        let row = Row::new(vec![Cell::Integer(id), Cell::Text("v".into())]);
-        self.postgres.put("t", row).await.unwrap();
+        self.postgres.put("t", row(id, "v")).await.unwrap();
     }
 
     async fn drain(&self) -> Result<()> {
@@ -74,6 +73,29 @@ impl Scene {
         let all = Statement::new("SELECT id FROM t", Vec::new());
         self.replica.replica.query(all).await.unwrap().len()
     }
+}
+
+fn row(id: i64, v: &str) -> Row {
+    Row::new(vec![Cell::Integer(id), Cell::Text(v.into())])
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_of_the_replicas_own_key_goes_from_one_row_to_another() {
+    let scene = Scene::new().await;
+    let made = "CREATE TABLE t (id INTEGER UNIQUE NOT NULL, v TEXT PRIMARY KEY)".to_owned();
+    scene.replica.replica.write(Work { before: vec![made.into()], ..Work::default() }).await.unwrap();
+    scene.postgres.put("t", row(1, "a")).await.unwrap();
+    scene.drain().await.unwrap();
+    // Of the first row no message tells.
+    let mut writer = scene.postgres.writer();
+    writer.put_unseen("t", row(1, "b")).await.unwrap();
+    writer.commit(true).unwrap();
+    scene.postgres.put("t", row(2, "a")).await.unwrap();
+    scene.drain().await.unwrap();
+    let all = Statement::new("SELECT id, v FROM t ORDER BY id", Vec::new());
+    let found = scene.replica.replica.query(all).await.unwrap();
+    assert_eq!(found, [(1, "b"), (2, "a")].map(|(id, v)| vec![Cell::Integer(id), Cell::Text(v.into())]));
+    assert!(scene.postgres.letters().is_empty() && scene.postgres.queue().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
