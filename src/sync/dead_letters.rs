@@ -66,8 +66,9 @@ impl DeadLetters {
         }
     }
 
-    /// Those that were made and have no newer state, and what became of those that waited.
-    pub fn finish(self) -> (Vec<DeadLetter>, Superseded) {
-        (self.own.without_superseded(self.made), self.waiting.superseded())
+    /// Those that were made and have no newer state, and what became of those that waited; begins anew.
+    pub fn take(&mut self) -> (Vec<DeadLetter>, Superseded) {
+        let Self { waiting, own, made } = std::mem::replace(self, Self::new(self.waiting.uncovered()));
+        (own.without_superseded(made), waiting.superseded())
     }
 }

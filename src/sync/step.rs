@@ -106,7 +106,7 @@ impl Session<'_> {
             return Ok(Outcome::Again);
         }
         // Before anything is compared: it looks at the dead letters.
-        let (dead, is_partly) = self.keep_dead_letters(&mut read, &mut applied).await?;
+        let dead = self.keep_dead_letters(&mut read, &mut applied).await?;
         let Finished { applied, has_saved } =
             self.compare(comparison.as_deref_mut(), &snapshot, &read, applied).await?;
 
@@ -118,11 +118,7 @@ impl Session<'_> {
             return self.end_without_change(&snapshot, is_throttled, is_comparing).await;
         }
         let caught_up = read.is_caught_up() && !applied.has_displaced;
-        let is_partly = is_partly || !applied.superseded.partly.is_empty();
         self.acknowledge(&snapshot, read, applied, dead, done).await?;
-        if is_partly {
-            self.dead_letters_as_of.clear(); // what they lack by now is noted on the letters only
-        }
         log_step!(
             self,
             queue.remaining = self.queued,
@@ -134,19 +130,19 @@ impl Session<'_> {
     }
 
     /// Writes the dead letters of both halves, and what newer states have done to older ones. How many messages and keys
-    /// became dead letters, and whether older ones are superseded in part.
-    async fn keep_dead_letters(&self, read: &mut ReaderReport, applied: &mut Applied) -> Result<(usize, bool)> {
-        let is_partly = !read.superseded.partly.is_empty() || !applied.superseded.partly.is_empty();
+    /// became dead letters.
+    async fn keep_dead_letters(&mut self, read: &mut ReaderReport, applied: &mut Applied) -> Result<usize> {
+        let (rejected, superseded) = applied.dead_letters.take();
         // Older ones first: the same may be told anew.
         self.supersede(&read.superseded).await?;
-        self.supersede(&std::mem::take(&mut applied.superseded)).await?;
-        let dead: Vec<DeadLetter> = read.dead.drain(..).chain(applied.dead.drain(..)).collect();
+        self.supersede(&superseded).await?;
+        let dead: Vec<DeadLetter> = read.dead.drain(..).chain(rejected).collect();
         let link = if Rule::LettersWithStep.holds() { self.link.as_ref() } else { self.other().await? };
         link.dead_letter(&dead, &self.dead_letters).await?;
         if !dead.is_empty() {
             failpoint::reach(failpoint::BURIED);
         }
-        Ok((dead.len() + read.large as usize, is_partly))
+        Ok(dead.len() + read.large as usize)
     }
 
     /// Whether the replica is the one that the last step left, and where. A server is asked now and then: what is
@@ -308,7 +304,10 @@ impl Session<'_> {
     }
 
     /// Dead letters whose keys have newer states.
-    pub(super) async fn supersede(&self, superseded: &Superseded) -> Result<()> {
+    pub(super) async fn supersede(&mut self, superseded: &Superseded) -> Result<()> {
+        if !superseded.partly.is_empty() {
+            self.dead_letters_as_of.clear(); // what they lack by now is noted on the letters only
+        }
         let dead_letters = self.link.supersede(superseded).await?;
         if dead_letters > 0 {
             tracing::info!(letters = dead_letters, "dead letters are superseded: their keys have newer states");
@@ -321,12 +320,13 @@ impl Session<'_> {
         &mut self,
         snapshot: &Snapshot,
         read: ReaderReport,
-        applied: Applied,
+        mut applied: Applied,
         dead: usize,
         done: &mut Drained,
     ) -> Result<()> {
-        self.supersede(&applied.superseded).await?;
-        self.link.dead_letter(&applied.dead, &self.dead_letters).await?;
+        let (rejected, superseded) = applied.dead_letters.take();
+        self.supersede(&superseded).await?;
+        self.link.dead_letter(&rejected, &self.dead_letters).await?;
         for rebuild in &read.rebuilt {
             self.link.record_rebuild(rebuild).await?;
         }
@@ -350,7 +350,7 @@ impl Session<'_> {
         self.seen = Instant::now();
         done.processed += read.messages;
         done.skipped += read.skipped;
-        done.dead += (applied.dead.len() + dead) as u64;
+        done.dead += (rejected.len() + dead) as u64;
         done.rows += applied.rows;
         done.batches += applied.batches;
         Ok(())

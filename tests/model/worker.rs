@@ -9,12 +9,15 @@ use pgflume::config::Config;
 use pgflume::core::chance::Chance;
 use pgflume::core::error::{Error, Result};
 use pgflume::core::queue_name::QueueName;
+use pgflume::core::schema::Schema;
 use pgflume::core::value::Cell;
 use pgflume::postgres::PgUrl;
 use pgflume::replica::memory::Memory;
 use pgflume::replica::target::{Given, Target};
 use pgflume::replica::{Opener, Statement, Store, Work};
 use pgflume::sync::Worker;
+use pgflume::sync::compare::Comparison;
+use pgflume::sync::compare::report::VerifyOptions;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -44,13 +47,17 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let postgres = Postgres::new(seam::schema(), &["t"]);
+        Self::of(seam::schema(), &["t"]).await
+    }
+
+    async fn of(schema: Arc<Schema>, captured: &[&str]) -> Self {
+        let postgres = Postgres::new(schema.clone(), captured);
         postgres.schedule_setup().await.unwrap();
         let replica = Switched { replica: Memory::new().unwrap(), is_off: Arc::default() };
         let config = Config {
             postgres: PgUrl::parse("postgres://worker@localhost/app").unwrap(),
             target: Target::Given(Given::new("replica", Arc::new(replica.clone()))),
-            schema: seam::schema(),
+            schema,
             queue: QueueName::parse("sync").unwrap(),
             rows_per_second: None,
             retention: Duration::ZERO,
@@ -70,8 +77,18 @@ impl Scene {
     }
 
     async fn rows(&self) -> usize {
-        let all = Statement::new("SELECT id FROM t", Vec::new());
+        self.rows_of("t").await
+    }
+
+    async fn rows_of(&self, table: &str) -> usize {
+        let all = Statement::new(format!("SELECT id FROM {table}"), Vec::new());
         self.replica.replica.query(all).await.unwrap().len()
+    }
+
+    /// Somebody changes the replica.
+    async fn tamper(&self, sql: &str) {
+        let before = vec![sql.to_owned().into()];
+        self.replica.replica.write(Work { before, ..Work::default() }).await.unwrap();
     }
 }
 
@@ -82,8 +99,7 @@ fn row(id: i64, v: &str) -> Row {
 #[tokio::test(start_paused = true)]
 async fn a_value_of_the_replicas_own_key_goes_from_one_row_to_another() {
     let scene = Scene::new().await;
-    let made = "CREATE TABLE t (id INTEGER UNIQUE NOT NULL, v TEXT PRIMARY KEY)".to_owned();
-    scene.replica.replica.write(Work { before: vec![made.into()], ..Work::default() }).await.unwrap();
+    scene.tamper("CREATE TABLE t (id INTEGER UNIQUE NOT NULL, v TEXT PRIMARY KEY)").await;
     scene.postgres.put("t", row(1, "a")).await.unwrap();
     scene.drain().await.unwrap();
     // Of the first row no message tells.
@@ -128,4 +144,26 @@ async fn a_follower_notices_in_a_quiet_minute_that_its_replica_was_put_back() {
     assert_eq!(scene.rows().await, 2, "nobody has written, and it is there again");
     scene.worker.stop();
     follower.await.unwrap();
+}
+
+/// Both tables are compared in one step.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_a_repair_cannot_write_becomes_a_dead_letter_though_another_repair_follows() {
+    let tables = r#"{"a":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
+        "b":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
+    let scene = Scene::of(Arc::new(Schema::parse(tables).unwrap()), &["a", "b"]).await;
+    scene.drain().await.unwrap();
+    scene.tamper("CREATE TRIGGER no BEFORE INSERT ON a WHEN NEW.v = 'bad' BEGIN SELECT RAISE(ABORT, 'bad'); END").await;
+    let mut writer = scene.postgres.writer();
+    for (table, id, v) in [("a", 1, "bad"), ("a", 2, "good"), ("b", 1, "good"), ("b", 2, "good")] {
+        writer.put_unseen(table, row(id, v)).await.unwrap();
+    }
+    writer.commit(true).unwrap();
+    let options = VerifyOptions { tables: vec!["a".into(), "b".into()], repair: true, ..VerifyOptions::default() };
+    let comparison = Comparison::new(options, None, Arc::default());
+    let report = scene.worker.verify(comparison, Duration::from_secs(600)).await.unwrap();
+    let told = |name: &str| (report.tables[name].missing, report.tables[name].repaired);
+    assert_eq!((told("a"), told("b")), ((2, 1), (2, 2)));
+    assert_eq!((scene.rows_of("a").await, scene.rows_of("b").await), (1, 2));
+    assert_eq!(scene.postgres.letters().len(), 1);
 }

@@ -387,6 +387,11 @@ impl Supersedable {
         }
     }
 
+    /// The same letters, of which nothing is covered yet.
+    pub(crate) fn uncovered(&self) -> Self {
+        Self { known: self.known.clone(), covered: BTreeMap::new() }
+    }
+
     /// What was covered.
     pub fn superseded(&self) -> Superseded {
         let mut result = Superseded::default();

@@ -10,7 +10,7 @@ use crate::core::message::Message;
 use crate::core::position::{Entry, Head};
 use crate::core::value::Cell;
 use crate::core::{failpoint, message};
-use crate::postgres::books::dead_letters::{DeadLetter, Refusal, Superseded};
+use crate::postgres::books::dead_letters::{DeadLetter, Refusal};
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::queue::Taken;
 use crate::replica::head::Freshness;
@@ -27,7 +27,6 @@ use tokio::time::Instant;
 pub(in crate::sync) struct Writer<'s> {
     session: &'s Session<'s>,
     snapshot: &'s Snapshot,
-    dead_letters: DeadLetters,
     /// When the first row was rejected.
     rejecting_since: Option<Instant>,
     written: Written,
@@ -45,10 +44,8 @@ pub(in crate::sync) struct Applied {
     pub tokens: Vec<String>,
     /// Tables of which rows were written that no message names.
     pub copied: BTreeSet<String>,
-    /// Rows that the target does not take.
-    pub dead: Vec<DeadLetter>,
-    /// Older dead letters of keys that were applied now.
-    pub superseded: Superseded,
+    /// Rows that the target does not take, and older dead letters of keys that were applied now.
+    pub dead_letters: DeadLetters,
     /// Keys written or deleted.
     pub rows: u64,
     /// libSQL transactions.
@@ -66,8 +63,7 @@ impl<'s> Writer<'s> {
             acknowledged,
             tokens: Vec::new(),
             copied: BTreeSet::new(),
-            dead: Vec::new(),
-            superseded: Superseded::default(),
+            dead_letters: DeadLetters::new(session.dead_letters.clone()),
             rows: 0,
             batches: 0,
             has_displaced: false,
@@ -80,7 +76,6 @@ impl<'s> Writer<'s> {
         Self {
             session,
             snapshot,
-            dead_letters: DeadLetters::new(session.dead_letters.clone()),
             rejecting_since: None,
             written: Written::default(),
             taken_again: TakenAgain::default(),
@@ -89,8 +84,7 @@ impl<'s> Writer<'s> {
     }
 
     /// What it has done.
-    pub fn finish(mut self) -> Applied {
-        (self.report.dead, self.report.superseded) = self.dead_letters.finish();
+    pub fn finish(self) -> Applied {
         self.report
     }
 
@@ -235,9 +229,9 @@ impl<'s> Writer<'s> {
         work.items().iter().for_each(|item| self.session.worker.displaced.forget(item));
         // What messages name is superseded where they are taken.
         if is_unnamed {
-            self.dead_letters.cover_waiting(work.items());
+            self.report.dead_letters.cover_waiting(work.items());
         }
-        self.dead_letters.cover_own(work.items());
+        self.report.dead_letters.cover_own(work.items());
     }
 
     /// A failure counts against a row only while the target works.
@@ -253,15 +247,15 @@ impl<'s> Writer<'s> {
     fn dead_letter(&mut self, item: &Item, taken: &[Taken], error: &Error) {
         tracing::error!(table = item.table.name, error = %error, "the target rejects this row; it becomes a dead letter");
         let (table, problem) = (&item.table.name, error.to_string());
-        self.dead_letters.cover_own(std::slice::from_ref(item));
+        self.report.dead_letters.cover_own(std::slice::from_ref(item));
         self.session.worker.displaced.forget(item);
         if item.images.is_empty() {
             let key = item.key.iter().map(Cell::to_postgres_text).collect();
-            self.dead_letters.add_supersedable(DeadLetter::of_key(table, key, Refusal::Target, &problem));
+            self.report.dead_letters.add_supersedable(DeadLetter::of_key(table, key, Refusal::Target, &problem));
         }
         // A message may have two keys, and both be rejected.
         for message in taken.iter().filter(|m| item.images.contains(&m.msg_id)) {
-            if self.dead_letters.has_message(message.msg_id) {
+            if self.report.dead_letters.has_message(message.msg_id) {
                 continue;
             }
             let keys = match message::parse(message.text.as_deref().unwrap_or_default(), &self.session.schema) {
@@ -269,7 +263,7 @@ impl<'s> Writer<'s> {
                 _ => Vec::new(),
             };
             let letter = DeadLetter::of_message(Some(table), keys, message, Refusal::Target, &problem);
-            self.dead_letters.add_supersedable(letter);
+            self.report.dead_letters.add_supersedable(letter);
         }
     }
 }

@@ -208,9 +208,9 @@ impl Comparison {
         }
         let has_repaired = !repairs.is_empty();
         if has_repaired {
-            let (wanted, dead) = (repairs.len(), applied.dead.len());
+            let (wanted, dead) = (repairs.len(), applied.dead_letters.count());
             applied = repair(session, snapshot, applied, repairs).await?;
-            self.table(name).repaired += (wanted - (applied.dead.len() - dead).min(wanted)) as u64;
+            self.table(name).repaired += (wanted - (applied.dead_letters.count() - dead).min(wanted)) as u64;
         }
         failpoint::reach(failpoint::COMPARED);
         let is_kept = self.put_down(session, source, pass).await?;

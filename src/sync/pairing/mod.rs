@@ -230,7 +230,7 @@ impl Session<'_> {
     }
 
     /// Dead letters that are older than images which the replica has.
-    async fn supersede_by(&self, taken: &[Taken]) -> Result<()> {
+    async fn supersede_by(&mut self, taken: &[Taken]) -> Result<()> {
         let mut dead_letters = self.link.supersedable().await?;
         if dead_letters.is_empty() {
             return Ok(());
@@ -282,7 +282,7 @@ impl Session<'_> {
     /// The replica is ahead: if only the acknowledgement was lost, catches it up. Marks that were
     /// applied are still queued and will be taken again, which is harmless; images are not.
     async fn acknowledge_late(
-        &self,
+        &mut self,
         snapshot: &Snapshot,
         from: &Head,
         to: &Head,

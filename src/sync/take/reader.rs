@@ -145,7 +145,7 @@ impl<'s> Reader<'s> {
                 self.send_chunk(Vec::new(), Arc::default(), Vec::new(), true).await?;
             }
         }
-        (self.report.dead, self.report.superseded) = self.dead_letters.finish();
+        (self.report.dead, self.report.superseded) = self.dead_letters.take();
         Ok(self.report)
     }
 
