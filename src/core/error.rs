@@ -1,5 +1,5 @@
 //! What may go wrong, as one enum. The kind is decided where the error arises, because only there is it known whether
-//! anything was applied; whoever catches it decides by the kind alone.
+//! anything was applied; whoever catches it decides by the kind, and where rows of Postgres were read, by what it said.
 
 use crate::core::words;
 use std::error::Error as StdError;
@@ -15,15 +15,15 @@ pub enum ErrorKind {
     Unknown,
     /// As [`Unknown`](Self::Unknown), and it took long, or more memory than there was: a smaller request may pass.
     Overload,
-    /// Somebody else has a lock that was needed, and it was not waited for: nothing was applied.
+    /// Somebody else has a lock that was needed, and it was not waited for, or not for longer: nothing was applied.
     Locked,
     /// Somebody else was quicker: nothing was applied, and a new snapshot is needed.
     Overtaken,
-    /// The target takes no request of that size: split; where a row stands alone it is [`Row`](Self::Row).
+    /// The target takes no request of that size: split; a row that stands alone is treated as [`Row`](Self::Row).
     TooLarge,
     /// The target cannot take this row, and never will: split, then dead-letter it.
     Row,
-    /// The target lacks a table or a column that the statement names, or it differs: split by table.
+    /// The target lacks a table or a column that the statement names, or it differs: cut it between tables.
     Schema,
     /// This table cannot be read, or takes nothing: its changes wait, others can go on without it.
     Table {
@@ -34,7 +34,7 @@ pub enum ErrorKind {
     },
     /// The whole source or target, until somebody acts (credentials, quota, a full disk): whatever is tried there fails
     /// in the same way.
-    Side,
+    WholeSide,
     /// Somebody has to act, and both sides answer: keep everything where it is and say what to do.
     Halt,
 }
@@ -122,7 +122,7 @@ impl Error {
 
     /// The whole source or target refuses until somebody acts.
     pub fn side(message: impl Into<String>) -> Self {
-        Self::new(ErrorKind::Side, message)
+        Self::new(ErrorKind::WholeSide, message)
     }
 
     /// Somebody has to act.
@@ -152,7 +152,7 @@ impl Error {
     /// Concerns the whole source or target, if somebody has to act at all.
     #[must_use]
     pub(crate) fn of_side(self) -> Self {
-        let kind = if self.needs_operator() { ErrorKind::Side } else { self.kind };
+        let kind = if self.needs_operator() { ErrorKind::WholeSide } else { self.kind };
         Self { kind, ..self }
     }
 

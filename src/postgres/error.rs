@@ -127,7 +127,7 @@ impl Verdict {
     }
 
     fn side(remedy: &'static str) -> Self {
-        Self { kind: ErrorKind::Side, remedy }
+        Self { kind: ErrorKind::WholeSide, remedy }
     }
 }
 
@@ -175,7 +175,7 @@ fn of_pooler(words: &str) -> Verdict {
     }
 }
 
-/// Postgres errors: what a new try cannot remedy is [`ErrorKind::Side`] or [`ErrorKind::Halt`]; the rest passes,
+/// Postgres errors: what a new try cannot remedy is [`ErrorKind::WholeSide`] or [`ErrorKind::Halt`]; the rest passes,
 /// because a Postgres transaction that failed has changed nothing.
 impl From<tokio_postgres::Error> for Error {
     fn from(error: tokio_postgres::Error) -> Self {
@@ -200,19 +200,19 @@ mod tests {
 
     #[test]
     fn each_sqlstate_has_its_kind_and_remedy() {
-        use ErrorKind::{Halt, Locked, Overtaken, Retry, Side};
+        use ErrorKind::{Halt, Locked, Overtaken, Retry, WholeSide};
         let cases = [
-            ("28P01", "password authentication failed for user \"x\"", Side, "PGMQ_URL"),
-            ("28000", "no pg_hba.conf entry", Side, "PGMQ_URL"),
-            ("3D000", "database \"x\" does not exist", Side, "database name"),
-            ("42501", "permission denied for database \"x\"", Side, "CONNECT"),
+            ("28P01", "password authentication failed for user \"x\"", WholeSide, "PGMQ_URL"),
+            ("28000", "no pg_hba.conf entry", WholeSide, "PGMQ_URL"),
+            ("3D000", "database \"x\" does not exist", WholeSide, "database name"),
+            ("42501", "permission denied for database \"x\"", WholeSide, "CONNECT"),
             ("42501", "permission denied for table x", Halt, "setup --print"),
             ("42P01", "relation \"x\" does not exist", Halt, "pgflume setup"),
             ("3F000", "schema \"x\" does not exist", Halt, "pgflume setup"),
-            ("25006", "cannot execute UPDATE in a read-only transaction", Side, "primary"),
-            ("55000", "database \"x\" is not currently accepting connections", Side, "takes connections"),
+            ("25006", "cannot execute UPDATE in a read-only transaction", WholeSide, "primary"),
+            ("55000", "database \"x\" is not currently accepting connections", WholeSide, "takes connections"),
             ("22P05", "has no equivalent in encoding \"LATIN1\"", Halt, "encoding lacks"),
-            ("53100", "could not extend file", Side, "make room"),
+            ("53100", "could not extend file", WholeSide, "make room"),
             ("53200", "out of memory", Retry, "tried again"),
             ("53300", "sorry, too many clients already", Retry, "max_connections"),
             ("57P01", "terminating connection due to administrator command", Retry, "tried again"),
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn poolers_are_told_by_their_words() {
-        use ErrorKind::{Retry, Side};
+        use ErrorKind::{Retry, WholeSide};
         let cases = [
             ("no more connections allowed (max_client_conn)", Retry, "limit of clients"),
             ("client connections exceeded (max_db_client_connections)", Retry, "limit of clients"),
@@ -269,15 +269,15 @@ mod tests {
             ("server login has been failing, cached error: connect failed (server_login_retry)", Retry, "tried again"),
             (
                 "server login has been failing, cached error: password authentication failed for user \"x\" (server_login_retry)",
-                Side,
+                WholeSide,
                 "password",
             ),
-            ("server login has been failing, cached error: database \"x\" does not exist", Side, "database name"),
-            ("no such user: x", Side, "password"),
-            ("no such database: x", Side, "database name"),
-            ("SASL authentication failed", Side, "password"),
-            ("Tenant or user not found", Side, "password"),
-            ("(ENOTFOUND) tenant/user postgres.x not found", Side, "password"),
+            ("server login has been failing, cached error: database \"x\" does not exist", WholeSide, "database name"),
+            ("no such user: x", WholeSide, "password"),
+            ("no such database: x", WholeSide, "database name"),
+            ("SASL authentication failed", WholeSide, "password"),
+            ("Tenant or user not found", WholeSide, "password"),
+            ("(ENOTFOUND) tenant/user postgres.x not found", WholeSide, "password"),
         ];
         for (words, kind, remedy) in &cases {
             for code in ["08P01", "XX000"] {

@@ -66,9 +66,9 @@ pub(crate) fn classify(failure: Failure) -> Error {
         5 | 6 => (ErrorKind::Retry, "another process holds the file's lock; it will be tried again"),
         7 | 9 | 10 => (ErrorKind::Retry, "it will be tried again"),
         18..=20 => (ErrorKind::Row, "this row does not fit the replica's table"),
-        13 => (ErrorKind::Side, "the disk is full: make room"),
-        3 | 8 | 14 | 23 => (ErrorKind::Side, "check the rights of the file and its directory"),
-        11 | 26 => (ErrorKind::Side, "the file is damaged or no SQLite database: move it away, then POST /nuke"),
+        13 => (ErrorKind::WholeSide, "the disk is full: make room"),
+        3 | 8 | 14 | 23 => (ErrorKind::WholeSide, "check the rights of the file and its directory"),
+        11 | 26 => (ErrorKind::WholeSide, "the file is damaged or no SQLite database: move it away, then POST /nuke"),
         1 => (ErrorKind::Schema, "POST /nuke rebuilds the tables by schema.json"),
         _ => (ErrorKind::Halt, "POST /nuke rebuilds the tables by schema.json"),
     };
@@ -91,18 +91,18 @@ mod tests {
 
     #[test]
     fn each_result_code_has_its_kind_and_remedy() {
-        use ErrorKind::{Retry, Row, Schema, Side};
+        use ErrorKind::{Retry, Row, Schema, WholeSide};
         let cases = [
             (5, Retry, "tried again"),
             (6, Retry, "tried again"),
             (5 | 2 << 8, Retry, "tried again"), // SQLITE_BUSY_SNAPSHOT
             (7, Retry, "tried again"),
             (10, Retry, "tried again"),
-            (8, Side, "rights"),
-            (14, Side, "rights"),
-            (13, Side, "make room"),
-            (11, Side, "move it away"),
-            (26, Side, "move it away"),
+            (8, WholeSide, "rights"),
+            (14, WholeSide, "rights"),
+            (13, WholeSide, "make room"),
+            (11, WholeSide, "move it away"),
+            (26, WholeSide, "move it away"),
             (19, Row, "does not fit"),
             (18, Row, "does not fit"),
             (1, Schema, "/nuke"),

@@ -204,13 +204,13 @@ mod tests {
 
     #[test]
     fn each_status_has_its_kind_and_remedy() {
-        use ErrorKind::{Overload, Retry, Side, TooLarge, Unknown};
+        use ErrorKind::{Overload, Retry, TooLarge, Unknown, WholeSide};
         let cases = [
-            (401, Side, "LIBSQL_AUTH_TOKEN"),
-            (403, Side, "LIBSQL_AUTH_TOKEN"),
-            (404, Side, "LIBSQL_URL"),
-            (302, Side, "LIBSQL_URL"),
-            (400, Side, "LIBSQL_URL"),
+            (401, WholeSide, "LIBSQL_AUTH_TOKEN"),
+            (403, WholeSide, "LIBSQL_AUTH_TOKEN"),
+            (404, WholeSide, "LIBSQL_URL"),
+            (302, WholeSide, "LIBSQL_URL"),
+            (400, WholeSide, "LIBSQL_URL"),
             (408, Retry, "tried again"),
             (429, Retry, "tried again"),
             (413, TooLarge, "raise its limit"),
@@ -225,33 +225,33 @@ mod tests {
             assert!(error.to_string().contains(remedy), "{status}: {error}");
         }
         let error = refused(StatusCode::BAD_REQUEST, &HeaderMap::new(), b"BLOCKED: reads are blocked");
-        assert!(error.kind() == &Side && error.to_string().contains("lift the block"), "{error}");
+        assert!(error.kind() == &WholeSide && error.to_string().contains("lift the block"), "{error}");
     }
 
     #[test]
     fn each_code_has_its_kind_and_remedy() {
-        use ErrorKind::{Overload, Retry, Row, Schema, Side, Unknown};
+        use ErrorKind::{Overload, Retry, Row, Schema, Unknown, WholeSide};
         let cases = [
             ("SQLITE_BUSY", "database is locked", Retry, "tried again"),
             ("SQLITE_LOCKED_SHAREDCACHE", "", Retry, "tried again"),
             ("SQLITE_IOERR_WRITE", "", Retry, "tried again"),
             ("TRANSACTION_TIMEOUT", "", Overload, "tried again"),
             ("PROXY_ERROR", "", Retry, "tried again"),
-            ("BLOCKED", "Operation was blocked", Side, "lift the block"),
-            ("SQLITE_UNKNOWN", "BLOCKED: writes are blocked", Side, "lift the block"),
-            ("SQLITE_UNKNOWN", "Operation was blocked: quota", Side, "lift the block"),
+            ("BLOCKED", "Operation was blocked", WholeSide, "lift the block"),
+            ("SQLITE_UNKNOWN", "BLOCKED: writes are blocked", WholeSide, "lift the block"),
+            ("SQLITE_UNKNOWN", "Operation was blocked: quota", WholeSide, "lift the block"),
             ("SQLITE_CONSTRAINT_CHECK", "SQLite error: CHECK constraint failed: v <> 'BLOCKED'", Row, "CHECK"),
             ("SQLITE_UNKNOWN", "SQLite error: CHECK constraint failed: v <> 'BLOCKED'", Row, "CHECK"),
             ("SQLITE_UNKNOWN", "SQLite error: UNIQUE constraint failed: BLOCKED.v", Row, "UNIQUE"),
             ("SQLITE_CONSTRAINT_TRIGGER", "BLOCKED: _pgflume_head.seq too big", Row, "trigger"),
             ("SQLITE_UNKNOWN", "SQLite error: no such table: BLOCKED", Schema, "/nuke"),
             ("SQLITE_UNKNOWN", "SQLite error: malformed JSON", Row, "not shown"),
-            ("SQLITE_FULL", "database or disk is full", Side, "size limit"),
-            ("SQLITE_AUTH", "", Side, "LIBSQL_AUTH_TOKEN"),
-            ("AUTH_JWT_EXPIRED", "", Side, "LIBSQL_AUTH_TOKEN"),
-            ("SQLITE_READONLY", "", Side, "LIBSQL_AUTH_TOKEN"),
-            ("SQLITE_CORRUPT", "malformed", Side, "restore"),
-            ("SQLITE_NOTADB", "", Side, "restore"),
+            ("SQLITE_FULL", "database or disk is full", WholeSide, "size limit"),
+            ("SQLITE_AUTH", "", WholeSide, "LIBSQL_AUTH_TOKEN"),
+            ("AUTH_JWT_EXPIRED", "", WholeSide, "LIBSQL_AUTH_TOKEN"),
+            ("SQLITE_READONLY", "", WholeSide, "LIBSQL_AUTH_TOKEN"),
+            ("SQLITE_CORRUPT", "malformed", WholeSide, "restore"),
+            ("SQLITE_NOTADB", "", WholeSide, "restore"),
             ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed", Row, "CONSTRAINT"),
             ("SQLITE_CONSTRAINT_CHECK", "CHECK constraint failed: state <> 'BLOCKED'", Row, "CONSTRAINT"),
             ("SQLITE_MISMATCH", "datatype mismatch", Row, "MISMATCH"),

@@ -71,7 +71,7 @@ async fn a_key_that_takes_a_for_capital_a_is_no_key_of_ours() {
 async fn a_table_with_a_key_of_its_own_tells_who_holds_its_values() {
     let (replica, _, schema) = made_by(&[
         "CREATE TABLE t (id TEXT UNIQUE, n INTEGER NOT NULL, v TEXT NOT NULL, PRIMARY KEY (n, v)) WITHOUT ROWID",
-        "INSERT INTO t VALUES ('a', 1, 'x'), ('b', 1, 'y'), ('c', 2, 'x')",
+        "INSERT INTO t VALUES ('a', 1, 'x'), ('b', 1, 'y'), ('c', 2, 'x'), ('d', 2500, 'x')",
     ])
     .await;
     let table = schema.get("t").unwrap();
@@ -85,7 +85,7 @@ async fn a_table_with_a_key_of_its_own_tells_who_holds_its_values() {
     assert!(replica.rival(schema.get("c").unwrap()).is_none(), "its key is the one of schema.json");
     // More than one question.
     let many: Vec<Vec<Cell>> = (0..3_000).map(|n| value(n, "x")).collect();
-    assert_eq!(replica.holders(table, &rival, many.iter()).await.unwrap().len(), 2);
+    assert_eq!(replica.holders(table, &rival, many.iter()).await.unwrap().len(), 3);
 }
 
 #[tokio::test]
@@ -186,7 +186,7 @@ async fn a_table_of_another_type_or_key_is_made_anew_with_its_rows() {
         "CREATE TABLE t (id TEXT PRIMARY KEY, n INTEGER, v TEXT, theirs TEXT)",
         "CREATE TRIGGER their_trigger AFTER INSERT ON t BEGIN SELECT 1; END",
         "CREATE INDEX their_index ON t (v)",
-        "INSERT INTO t VALUES ('a', 1, 'x', 'z'), ('b', 2, 'y', NULL), ('c', NULL, 'z', NULL)",
+        "INSERT INTO t VALUES ('a', 1, 'x', 'z'), ('b', 2, 'y', NULL), ('c', NULL, 'x', NULL), ('d', 3, NULL, NULL)",
     ])
     .await;
     let schema = |json: &str| Schema::parse(json).unwrap();
@@ -206,6 +206,8 @@ async fn a_table_of_another_type_or_key_is_made_anew_with_its_rows() {
     let changes = altered(&replica, &keyed, &retired).await;
     let what = "rebuild the table: another primary key, \"n\" is dropped";
     assert_eq!(told(&changes), [(what, true, true)]);
+    let rows = replica.query("SELECT v, id, theirs FROM t ORDER BY v", Vec::new()).await.unwrap();
+    assert_eq!(rows, [vec![text("x"), text("a"), text("z")], vec![text("y"), text("b"), Cell::Null]]);
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ pub struct Circuit {
 struct CircuitState {
     /// Failed drains in a row.
     failures: u32,
-    /// Those at the end of them that say `Side`.
+    /// Those at the end of them of a whole side.
     halts: u32,
     open: Option<Open>,
 }
@@ -136,7 +136,7 @@ impl Circuit {
             ErrorKind::Retry | ErrorKind::Unknown | ErrorKind::Overload | ErrorKind::Locked | ErrorKind::Overtaken => {
                 false
             }
-            ErrorKind::Side => true,
+            ErrorKind::WholeSide => true,
             // Somebody has to act, but both sides answer.
             ErrorKind::TooLarge | ErrorKind::Row | ErrorKind::Schema | ErrorKind::Table { .. } | ErrorKind::Halt => {
                 return self.succeeded();

@@ -84,7 +84,7 @@ impl Session<'_> {
         for source in self.wanted_sources() {
             if let Err(e) = self.link.wait_for_table(source).await {
                 return Ok(match e.kind() {
-                    ErrorKind::Locked | ErrorKind::Overtaken => e,
+                    ErrorKind::Overtaken => e,
                     _ => e.of_table(&source.table.name, Side::Source),
                 });
             }

@@ -80,7 +80,7 @@ impl Session<'_> {
             | ErrorKind::TooLarge
             | ErrorKind::Row
             | ErrorKind::Schema
-            | ErrorKind::Side
+            | ErrorKind::WholeSide
             | ErrorKind::Halt => return Err(error),
         }
         Ok(Outcome::Again)

@@ -225,7 +225,7 @@ fn libsql_urls_of_a_server_without_tls_say_http() {
     let sqld = crate::parts::Sqld::start(crate::parts::SqldOptions::default());
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for (url, kind) in [
-        (format!("https://{plain}"), Some(ErrorKind::Side)),
+        (format!("https://{plain}"), Some(ErrorKind::WholeSide)),
         (sqld.url().replace("http://", "https://"), None),
         (format!("https://{closes}"), Some(ErrorKind::Retry)),
         (format!("https://{resets}"), Some(ErrorKind::Retry)),

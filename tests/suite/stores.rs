@@ -75,7 +75,7 @@ async fn a_wrong_or_read_only_token_pauses_and_a_dead_server_is_retried() {
         let remote =
             Replica::open(&Target::Remote { url: sqld.url(), token: token.clone().map(Secret::new) }).await.unwrap();
         let error = remote.prepare(&schema(T)).await.unwrap_err();
-        assert_eq!(error.kind(), &ErrorKind::Side, "{error}");
+        assert_eq!(error.kind(), &ErrorKind::WholeSide, "{error}");
         assert!(token.is_none_or(|t| !error.to_string().contains(&t)));
     }
     sqld.kill();

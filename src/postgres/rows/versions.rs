@@ -1,5 +1,6 @@
 //! Row versions by the transaction that wrote them, read where they lie: what has changed since a snapshot, without
-//! triggers and without an index. Takes a client inside a transaction of one snapshot; changes nothing.
+//! triggers and without an index. Takes a client inside a transaction of one snapshot, which has no transaction id of its
+//! own (`age` would count from it); changes nothing. For tables whose pages can be read: they have a key with an index.
 //!
 //! A version that is not visible at a snapshot was written by a transaction, or a part of one, whose id is not older
 //! than the snapshot's `xmin`, the oldest transaction that was still open. So what a later snapshot sees and the earlier
@@ -8,11 +9,13 @@
 //!
 //! Blocks are walked in order, never keys: random keys would ask for each block many times.
 
-use super::cells::SourceRow;
-use super::page::{self, cursor, decode, places};
+use super::cells::{SourceRow, cell, fit};
+use super::expression::selected;
+use super::page::{self, cursor, decode};
 use super::{first, size, values};
 use crate::core::error::{Error, Result};
 use crate::core::message::MarkedKey;
+use crate::core::schema::quote;
 use crate::core::value::{Cell, Key};
 use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
@@ -20,6 +23,7 @@ use crate::postgres::error::of_rows;
 use futures_util::TryStreamExt;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 
 /// Where a version lies in its leaf: a block and a place in it.
@@ -49,16 +53,25 @@ impl<'a> FromSql<'a> for Tid {
 /// Which versions are wanted.
 #[derive(Debug, Clone, Copy)]
 pub struct Since<'a> {
-    /// Those of transactions that are not older than this one; a full transaction id. `None`: all.
-    pub xid: Option<u64>,
-    /// Leaves of which all are wanted: they brought their rows along.
-    pub whole: &'a [u32],
+    xid: Option<u64>,
+    whole: &'a [u32],
+}
+
+/// Transaction ids of 32 bits tell older from younger within so many.
+const HALF_ROUND: u64 = 1 << 31;
+
+impl<'a> Since<'a> {
+    /// Those of transactions that are not older than `xid`, with all of the leaves `whole`, which brought their rows
+    /// along. All versions where `xid` is `None`, or older than ids can tell at a snapshot whose oldest is `now`.
+    pub fn new(xid: Option<u64>, now: u64, whole: &'a [u32]) -> Self {
+        Self { xid: xid.filter(|xid| (*xid..*xid + HALF_ROUND).contains(&now)), whole }
+    }
 }
 
 /// What a walk through some blocks has found.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Walked {
-    /// Rows that are replicated.
+    /// Rows that are replicated, with those that cannot be taken over.
     pub count: i64,
     /// Where the wanted versions lie, by leaf.
     pub places: BTreeMap<u32, Vec<Tid>>,
@@ -78,14 +91,16 @@ pub enum Version {
 /// What a table consists of.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Leaves {
-    /// The file of each relation that has rows, by its oid.
+    /// The file of each relation that has rows, by its oid: another one where a walk over several snapshots has to
+    /// begin anew, because its rows have moved.
     pub files: BTreeMap<u32, u32>,
     /// Blocks of the largest of them.
     pub blocks: u32,
 }
 
-/// The relations in which the rows of the table lie. What comes or goes by ATTACH or DETACH PARTITION does so without
-/// waiting for whoever reads the table: asked after the rows it tells of what was not read.
+/// The relations in which the rows of the table lie. What comes by ATTACH PARTITION, or goes by DETACH PARTITION
+/// CONCURRENTLY, does so without waiting for whoever reads the table: asked again after the rows, it tells whether they
+/// were all.
 pub async fn leaves(client: &Client, source: &SourceTable) -> Result<Leaves> {
     let sql = "select c.oid, coalesce(pg_catalog.pg_relation_filenode(c.oid), 0),
                       coalesce(pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::pg_catalog.int8, 0)
@@ -145,33 +160,41 @@ fn tid(block: u32) -> String {
 
 /// The rows that lie at these places of a leaf; in any order.
 pub async fn fetch(client: &Client, source: &SourceTable, leaf: u32, places: &[Tid]) -> Result<Vec<Version>> {
-    let places: Vec<String> = places.iter().map(|tid| format!("({},{})", tid.block, tid.offset)).collect();
-    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&leaf, Type::OID), (&places, Type::TEXT_ARRAY)];
+    let at_places: Vec<String> = places.iter().map(|tid| format!("({},{})", tid.block, tid.offset)).collect();
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&leaf, Type::OID), (&at_places, Type::TEXT_ARRAY)];
     let mut versions = Vec::with_capacity(places.len());
     let at = " where t.tableoid = $1 and t.ctid = any($2::pg_catalog.text[]::pg_catalog.tid[])";
     let filter = source.table.filter.as_ref();
     let replicated = filter.map(|filter| format!(" and (\n{filter}\n)")).unwrap_or_default();
-    let sql = select(source, &format!("{at}{replicated}"));
-    let mut rows = client.query_typed_raw(&sql, parameters.clone()).await?;
+    let select: Vec<_> = page::places(source).into_iter().chain(values(source)).collect();
+    let rows = size::rows(source, &format!("{at}{replicated}"), "");
+    let mut rows =
+        client.query_typed_raw(&format!("select {} from {rows}", select.join(", ")), parameters.clone()).await?;
     while let Some(row) = rows.try_next().await.map_err(|e| of_rows(e.into()))? {
         versions.push(version(source, &SourceRow::from(row))?);
     }
     if let Some(filter) = filter {
-        let sql = select(source, &format!("{at} and (\n{filter}\n) is not true"));
+        // Of what is left out only the key: whatever is wrong with the rest is why it may have been.
+        let keys: Vec<_> = source.table.key.iter().map(|&i| key(source, i)).collect();
+        let table = source.table.source.quoted();
+        let sql = format!("select {} from {table} as t{at} and (\n{filter}\n) is not true", keys.join(", "));
         let mut rows = client.query_typed_raw(&sql, parameters).await?;
         while let Some(row) = rows.try_next().await.map_err(|e| of_rows(e.into()))? {
-            versions.push(match version(source, &SourceRow::from(row))? {
-                Version::Row(key, _) => Version::Gone(key),
-                other => other,
-            });
+            versions.extend(gone(source, &row)?);
         }
     }
     Ok(versions)
 }
 
-fn select(source: &SourceTable, conditions: &str) -> String {
-    let select: Vec<_> = places(source).into_iter().chain(values(source)).collect();
-    format!("select {} from {}", select.join(", "), size::rows(source, conditions, ""))
+fn key(source: &SourceTable, position: usize) -> String {
+    let column = &source.table.columns[position];
+    selected(column.kind, &source.columns[position], &format!("t.{}", quote(&column.name)))
+}
+
+/// A key that does not fit its column was never replicated.
+fn gone(source: &SourceTable, row: &Row) -> Result<Option<Version>> {
+    let cells = source.table.key.iter().enumerate().map(|(i, &position)| Ok(cell(source, position, row.try_get(i)?)));
+    Ok(fit(source.table.key.len(), cells)?.ok().map(Version::Gone))
 }
 
 fn version(source: &SourceTable, row: &SourceRow) -> Result<Version> {
@@ -179,4 +202,20 @@ fn version(source: &SourceTable, row: &SourceRow) -> Result<Version> {
         Ok((key, cells)) => Version::Row(key, cells),
         Err(unfit) => Version::Unfit(page::marked(source, &cursor(source, row)?), unfit.to_string()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ids_of_32_bits_cannot_tell_is_read_whole() {
+        let half = HALF_ROUND;
+        for (since, now, is_told) in [(5, 5, true), (5, 4 + half, true), (5, 5 + half, false), (5, 5 + 2 * half, false)]
+        {
+            assert_eq!(Since::new(Some(since), now, &[]).xid, is_told.then_some(since), "{since} {now}");
+        }
+        assert_eq!(Since::new(Some(7), 6, &[]).xid, None, "another server, or an older one");
+        assert_eq!(Since::new(None, 6, &[]).xid, None);
+    }
 }

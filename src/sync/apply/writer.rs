@@ -135,7 +135,7 @@ impl<'s> Writer<'s> {
             | ErrorKind::Locked
             | ErrorKind::Overtaken
             | ErrorKind::Table { .. }
-            | ErrorKind::Side
+            | ErrorKind::WholeSide
             | ErrorKind::Halt => return Err(error),
         }
         Ok(())

@@ -110,7 +110,7 @@ impl Session<'_> {
         let mut refused = BTreeMap::new();
         for (table, statements) in by_table {
             match self.replica.alter(head, statements).await {
-                Err(e) if !e.is_passing() && e.kind() != &ErrorKind::Side => {
+                Err(e) if !e.is_passing() && e.kind() != &ErrorKind::WholeSide => {
                     refused.insert(table, format!("the replica's table cannot follow its source: {e}"));
                 }
                 done => done?,
