@@ -167,3 +167,15 @@ async fn a_row_that_a_repair_cannot_write_becomes_a_dead_letter_though_another_r
     assert_eq!((scene.rows_of("a").await, scene.rows_of("b").await), (1, 2));
     assert_eq!(scene.postgres.letters().len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn messages_that_are_too_large_are_counted_as_taken_and_as_dead_letters() {
+    let scene = Scene::new().await;
+    scene.write(1).await;
+    for _ in 0..2 {
+        scene.postgres.send(Some(&format!(r#"{{"x":"{}"}}"#, "y".repeat(2 << 20)))).await.unwrap();
+    }
+    let done = scene.worker.drain(Duration::from_secs(600)).await.unwrap();
+    assert_eq!((done.processed, done.dead, scene.rows().await), (3, 2, 1));
+    assert_eq!((scene.postgres.letters().len(), scene.postgres.queue().len()), (2, 0));
+}
