@@ -22,7 +22,7 @@ simulate: ## the real step over both sides in memory, from a seed that is told: 
 		$(if $(SCHEDULES),MODEL_SCHEDULES=$(SCHEDULES),MODEL_SECONDS=$(or $(SECONDS),600)) \
 		cargo test --locked --test model no_schedule -- --nocapture
 
-mutants: ## what a change of one expression goes unnoticed by: a sample (MUTANTS_SHARD=k/n), half an hour
+mutants: ## what a change of one expression goes unnoticed by: a sample (MUTANTS_SHARD=k/n), half an hour or more
 	scripts/mutants.sh $(MUTANTS_SHARD)
 
 chaos: parts ## two minutes of faults on each write path: CHAOS_SEED, CHAOS_SECONDS, CHAOS_PATH, CHAOS_REPORT

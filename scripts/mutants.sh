@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Changes one expression of the code at a time and asks whether the unit tests and 2,000 schedules of the simulator
-# notice (cargo-mutants). A sample: every so many-th of all changes, some eighty, which take about half an hour.
+# notice (cargo-mutants). A sample: every so many-th of all changes, some eighty, which take half an hour or more.
 #
 #   mutants.sh [K/N]    the K-th of N samples (0/43)
 #
