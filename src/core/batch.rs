@@ -162,13 +162,13 @@ impl Batch {
     }
 
     /// A whole row as read from the source: it supersedes whatever is known of the key.
-    pub(crate) fn set_row(&mut self, table: &Arc<Table>, key: Key, columns: &ColumnSet, cells: Vec<Cell>) {
+    pub fn set_row(&mut self, table: &Arc<Table>, key: Key, columns: &ColumnSet, cells: Vec<Cell>) {
         let state = RowState::Row { columns: columns.clone(), cells, replace: false };
         self.put(table, key, state, None);
     }
 
     /// A marked key that the source does not have. A row that was read for the same key stands.
-    pub(crate) fn set_gone(&mut self, table: &Arc<Table>, key: Key) {
+    pub fn set_gone(&mut self, table: &Arc<Table>, key: Key) {
         let read = self
             .tables
             .get(&table.name)
@@ -180,7 +180,7 @@ impl Batch {
     }
 
     /// The source's table is empty: so becomes the replica's.
-    pub(crate) fn empty_table(&mut self, table: &Arc<Table>) {
+    pub fn empty_table(&mut self, table: &Arc<Table>) {
         if let Some((_, keys)) = self.tables.remove(&table.name) {
             self.rows -= keys.len();
         }

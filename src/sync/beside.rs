@@ -40,7 +40,7 @@ impl<'a> Beside<'a> {
 
     /// Does a part of the step whose transaction is `xid`, unless others wait for it too long. What the replica has
     /// applied of it is in its ledger, and what it may still apply is fenced: as after any answer that is lost.
-    pub(crate) async fn unless_waited_for<T>(&self, xid: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub async fn unless_waited_for<T>(&self, xid: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             biased;
             done = work => done,

@@ -25,13 +25,13 @@ impl DeadLetters {
     }
 
     /// Adds one that a later message of this step may supersede.
-    pub(crate) fn add_supersedable(&mut self, letter: DeadLetter) {
+    pub fn add_supersedable(&mut self, letter: DeadLetter) {
         self.own.watch(self.made.len(), &letter);
         self.made.push(letter);
     }
 
     /// Whether one of this message was made.
-    pub(crate) fn has_message(&self, msg_id: i64) -> bool {
+    pub fn has_message(&self, msg_id: i64) -> bool {
         self.made.iter().any(|letter| letter.msg_id == Some(msg_id))
     }
 
@@ -40,7 +40,7 @@ impl DeadLetters {
         self.made.len()
     }
 
-    /// Forgets those behind the first `count`.
+    /// Forgets those behind the first `count`, which [`add`](Self::add) has added.
     pub fn truncate(&mut self, count: usize) {
         self.made.truncate(count);
     }
@@ -53,20 +53,20 @@ impl DeadLetters {
     }
 
     /// The same of a row on its way to the replica, for those that wait.
-    pub(crate) fn cover_waiting(&mut self, items: &[Item]) {
+    pub fn cover_waiting(&mut self, items: &[Item]) {
         if !self.waiting.is_empty() {
             items.iter().for_each(|item| self.waiting.cover_item(item));
         }
     }
 
     /// The same for this step's.
-    pub(crate) fn cover_own(&mut self, items: &[Item]) {
+    pub fn cover_own(&mut self, items: &[Item]) {
         if !self.own.is_empty() {
             items.iter().for_each(|item| self.own.cover_item(item));
         }
     }
 
-    /// Those that were made and have no newer state, and what became of those that waited; begins anew.
+    /// Those that were made and have no newer state, and what became of those that waited. Begins anew.
     pub fn take(&mut self) -> (Vec<DeadLetter>, Superseded) {
         let Self { waiting, own, made } = std::mem::replace(self, Self::new(self.waiting.uncovered()));
         (own.without_superseded(made), waiting.superseded())

@@ -25,7 +25,7 @@ struct Count {
 impl Gate {
     /// Enters, or leaves a note. The running drain compares the notes after it has given up its turn, so
     /// either it sees this one, or the second try gets in.
-    pub(crate) fn enter(&self) -> Option<OwnedMutexGuard<()>> {
+    pub fn enter(&self) -> Option<OwnedMutexGuard<()>> {
         let turn = self.try_enter().or_else(|| {
             self.calls.fetch_add(1, Ordering::SeqCst);
             self.try_enter()
@@ -37,7 +37,7 @@ impl Gate {
     }
 
     /// Enters without a note.
-    pub(crate) fn try_enter(&self) -> Option<OwnedMutexGuard<()>> {
+    pub fn try_enter(&self) -> Option<OwnedMutexGuard<()>> {
         self.turn.clone().try_lock_owned().ok()
     }
 
@@ -63,7 +63,7 @@ impl Gate {
     }
 
     /// Remembers them.
-    pub(crate) fn set_queued(&self, queued: i64) {
+    pub fn set_queued(&self, queued: i64) {
         self.count.send_replace(Count { queued: Some(queued), is_fresh: true });
     }
 }

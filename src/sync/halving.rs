@@ -34,7 +34,7 @@ impl Search {
     }
 
     /// The same in both halves.
-    pub(crate) fn halve(&mut self, part: &Range<usize>) {
+    pub fn halve(&mut self, part: &Range<usize>) {
         halves(part).into_iter().rev().for_each(|half| self.again(half));
     }
 

@@ -90,12 +90,12 @@ impl Tables {
     }
 
     /// Whether no row of it was needed so far.
-    pub(crate) fn is_idle(&self, name: &str) -> bool {
+    pub fn is_idle(&self, name: &str) -> bool {
         matches!(self.doing(name), Doing::Nothing)
     }
 
     /// Whether its rows are read, under its lock.
-    pub(crate) fn is_read(&self, name: &str) -> bool {
+    pub fn is_read(&self, name: &str) -> bool {
         matches!(self.doing(name), Doing::Read)
     }
 
@@ -110,7 +110,7 @@ impl Tables {
     }
 
     /// Of those that are read only these are.
-    pub(crate) fn read_only(&mut self, names: &BTreeSet<String>) {
+    pub fn read_only(&mut self, names: &BTreeSet<String>) {
         for (name, table) in &mut self.tables {
             if matches!(table.doing, Doing::Read) && !names.contains(name) {
                 table.doing = Doing::Nothing;
@@ -127,7 +127,7 @@ impl Tables {
     }
 
     /// Others have locked it: it is left aside, for longer each time.
-    pub(crate) fn put_aside(&mut self, name: &str) {
+    pub fn put_aside(&mut self, name: &str) {
         let now = Instant::now();
         let doing = &mut self.table(name).doing;
         if !matches!(doing, Doing::Aside(_)) {
@@ -140,7 +140,7 @@ impl Tables {
     }
 
     /// Whether any is left aside.
-    pub(crate) fn is_any_aside(&self) -> bool {
+    pub fn is_any_aside(&self) -> bool {
         self.asides().next().is_some()
     }
 
@@ -151,12 +151,12 @@ impl Tables {
     }
 
     /// Whether one has not been waited for too long.
-    pub(crate) fn is_any_fresh(&self) -> bool {
+    pub fn is_any_fresh(&self) -> bool {
         self.asides().any(|(_, aside)| aside.since.elapsed() < PATIENCE)
     }
 
     /// Says in the log which have been locked for long, once.
-    pub(crate) fn tell_late(&mut self) {
+    pub fn tell_late(&mut self) {
         for (table, state) in &mut self.tables {
             if let Doing::Aside(aside) = &mut state.doing
                 && !aside.is_told
@@ -169,12 +169,12 @@ impl Tables {
     }
 
     /// Whether a lock that is of no table of the step's is worth another try.
-    pub(crate) fn is_worth_a_try(&mut self) -> bool {
+    pub fn is_worth_a_try(&mut self) -> bool {
         self.met_at.get_or_insert_with(Instant::now).elapsed() < PATIENCE
     }
 
     /// A step has met none.
-    pub(crate) fn met_none(&mut self) {
+    pub fn met_none(&mut self) {
         self.met_at = None;
     }
 
@@ -190,12 +190,12 @@ impl Tables {
     }
 
     /// Whether any is paused.
-    pub(crate) fn is_any_paused(&self) -> bool {
+    pub fn is_any_paused(&self) -> bool {
         self.tables.values().any(|table| matches!(table.doing, Doing::Paused { .. }))
     }
 
     /// Whether the replica does not take it.
-    pub(crate) fn is_refused_by_target(&self, name: &str) -> bool {
+    pub fn is_refused_by_target(&self, name: &str) -> bool {
         matches!(self.doing(name), Doing::Paused { side: Side::Target, .. })
     }
 
@@ -216,12 +216,12 @@ impl Tables {
     }
 
     /// It cannot be rebuilt; whether that is new.
-    pub(crate) fn stick(&mut self, name: &str) -> bool {
+    pub fn stick(&mut self, name: &str) -> bool {
         !std::mem::replace(&mut self.table(name).is_stuck, true)
     }
 
     /// Whether it cannot be rebuilt.
-    pub(crate) fn is_stuck(&self, name: &str) -> bool {
+    pub fn is_stuck(&self, name: &str) -> bool {
         self.tables.get(name).is_some_and(|table| table.is_stuck)
     }
 
@@ -236,12 +236,12 @@ impl Tables {
     }
 
     /// Those that were created, until [`forget_created`](Self::forget_created).
-    pub(crate) fn created(&self) -> impl Iterator<Item = &str> {
+    pub fn created(&self) -> impl Iterator<Item = &str> {
         self.tables.iter().filter(|(_, table)| table.is_created).map(|(name, _)| name.as_str())
     }
 
     /// Their copies are asked for.
-    pub(crate) fn forget_created(&mut self) {
+    pub fn forget_created(&mut self) {
         self.tables.values_mut().for_each(|table| table.is_created = false);
     }
 }

@@ -59,7 +59,7 @@ impl Wire {
     }
 
     /// The value as Postgres itself writes it, where `raw` tells that at once: for keys.
-    pub(crate) fn key_text(self, raw: &[u8]) -> Option<String> {
+    pub fn key_text(self, raw: &[u8]) -> Option<String> {
         match self {
             Self::Text | Self::Plain => std::str::from_utf8(raw).ok().map(str::to_owned),
             Self::Integer => integer(raw).map(|i| i.to_string()),
@@ -69,7 +69,7 @@ impl Wire {
     }
 
     /// Whether [`key_text`](Self::key_text) tells it.
-    pub(crate) fn has_key_text(self) -> bool {
+    pub fn has_key_text(self) -> bool {
         matches!(self, Self::Text | Self::Plain | Self::Integer | Self::Uuid)
     }
 }

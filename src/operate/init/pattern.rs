@@ -52,12 +52,12 @@ impl Pattern {
     }
 
     /// Whether it spells its schema out.
-    pub(crate) fn names_schema(&self) -> bool {
+    pub fn names_schema(&self) -> bool {
         self.schema.as_ref().is_some_and(Part::is_literal)
     }
 
     /// Whether it spells the table out: then the user means just this one.
-    pub(crate) fn names_table(&self) -> bool {
+    pub fn names_table(&self) -> bool {
         self.table.is_literal()
     }
 

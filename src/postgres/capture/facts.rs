@@ -78,7 +78,7 @@ pub(crate) struct Inspected {
 
 impl Inspected {
     /// Rows or changes that nothing has captured.
-    pub(crate) fn has_uncaptured_rows(&self) -> bool {
+    pub fn has_uncaptured_rows(&self) -> bool {
         !self.is_watched && self.has_rows
     }
 }

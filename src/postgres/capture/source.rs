@@ -22,18 +22,18 @@ pub(crate) struct ReplicatedTable {
 
 impl ReplicatedTable {
     /// The columns that are written or compared as their types are.
-    pub(crate) fn guarded(&self) -> impl Iterator<Item = &SourceColumn> {
+    pub fn guarded(&self) -> impl Iterator<Item = &SourceColumn> {
         self.key.iter().chain(self.watched.iter().flatten().filter(|c| c.is_compared_by_type()))
     }
 
     /// The same whatever types its columns have.
-    pub(crate) fn of_any_types(&self) -> Self {
+    pub fn of_any_types(&self) -> Self {
         let each = |columns: &[SourceColumn]| columns.iter().map(SourceColumn::of_any_type).collect::<Vec<_>>();
         Self { key: each(&self.key), watched: self.watched.as_deref().map(each), ..self.clone() }
     }
 
     /// The key's column where its values fit into arrays of values of one length, whose parts are found at once.
-    pub(crate) fn block_key(&self) -> Option<&SourceColumn> {
+    pub fn block_key(&self) -> Option<&SourceColumn> {
         match &self.key[..] {
             [key] if key.is_plain() => Some(key),
             _ => None,

@@ -48,7 +48,7 @@ impl ExistingTrigger {
     }
 
     /// One of ours, of this queue.
-    pub(crate) fn is_ours(&self) -> bool {
+    pub fn is_ours(&self) -> bool {
         self.schema == OUR_SCHEMA
     }
 

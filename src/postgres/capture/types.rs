@@ -89,7 +89,7 @@ pub(crate) struct SourceColumn {
 impl SourceColumn {
     /// The column as one of a type that nothing is known about: whatever type it has by now, writing and comparing it
     /// runs nobody's cast and nobody's operator.
-    pub(crate) fn of_any_type(&self) -> Self {
+    pub fn of_any_type(&self) -> Self {
         Self { name: self.name.clone(), not_null: self.not_null, is_virtual: self.is_virtual, ..Self::default() }
     }
 
@@ -117,7 +117,7 @@ impl SourceColumn {
     }
 
     /// An upper bound for the length of its text, if the type has one.
-    pub(crate) fn text_bytes(&self) -> Option<usize> {
+    pub fn text_bytes(&self) -> Option<usize> {
         if self.is_enum {
             return Some(FIXED_TEXT_BYTES);
         }
@@ -132,7 +132,7 @@ impl SourceColumn {
     }
 
     /// The settings that its text depends on.
-    pub(crate) fn text_pins(&self) -> &'static [Pin] {
+    pub fn text_pins(&self) -> &'static [Pin] {
         if self.is_enum {
             return &[];
         }
@@ -158,13 +158,13 @@ impl SourceColumn {
     }
 
     /// Whether it has a fixed length and its text stands in JSON as it is.
-    pub(crate) fn is_plain(&self) -> bool {
+    pub fn is_plain(&self) -> bool {
         matches!(self.scalar(), Some("int2" | "int4" | "int8" | "oid" | "uuid"))
     }
 
     /// Its value as a key's text. A type that is not Postgres' own is written by its output function: a cast that
     /// somebody makes later must not run with the rights of the capture.
-    pub(crate) fn key_text(&self, value: &str) -> String {
+    pub fn key_text(&self, value: &str) -> String {
         match self.own_type {
             Some(_) => format!("{value}::pg_catalog.text"),
             None => format!("pg_catalog.format('%s', {value})"),
@@ -173,13 +173,13 @@ impl SourceColumn {
 
     /// SQL that is true where a column that was of Postgres' own type still is of that type. Without it a cast or an
     /// operator may be somebody's function: of the type that its owner has given the column since.
-    pub(crate) fn is_as_it_was(&self, value: &str) -> Option<String> {
+    pub fn is_as_it_was(&self, value: &str) -> Option<String> {
         let oid = self.own_type?;
         Some(format!("pg_catalog.pg_typeof({value})::pg_catalog.oid operator(pg_catalog.=) {oid}::pg_catalog.oid"))
     }
 
     /// Whether [`changed`] compares it by what only its type has.
-    pub(crate) fn is_compared_by_type(&self) -> bool {
+    pub fn is_compared_by_type(&self) -> bool {
         self.is_exact() || self.is_text()
     }
 
@@ -189,7 +189,7 @@ impl SourceColumn {
     }
 
     /// SQL that is true where two of its values are the same key.
-    pub(crate) fn same_key(&self, left: &str, right: &str) -> String {
+    pub fn same_key(&self, left: &str, right: &str) -> String {
         format!("{} operator(pg_catalog.=) {}", self.comparable(left), self.comparable(right))
     }
 

@@ -81,7 +81,7 @@ impl Span {
     }
 
     /// Whether the row that came last is still to be looked at.
-    pub(crate) fn has_row(&self) -> bool {
+    pub fn has_row(&self) -> bool {
         self.row.is_some()
     }
 }

@@ -88,7 +88,7 @@ impl Budget {
     }
 
     /// A batch of so many rows and bytes was applied, or failed.
-    pub(crate) fn learn(&self, (rows, bytes): (usize, usize), took: Duration, error: Option<&Error>) {
+    pub fn learn(&self, (rows, bytes): (usize, usize), took: Duration, error: Option<&Error>) {
         match error {
             None => self.applied(rows, bytes, took),
             Some(e) if matches!(e.kind(), ErrorKind::Overload | ErrorKind::TooLarge) => self.failed(rows, bytes, took),
@@ -123,18 +123,18 @@ impl Budget {
     }
 
     /// How much of a group so many marks of a table fill.
-    pub(crate) fn share_of_marks(&self, table: &str, keys: usize) -> f64 {
+    pub fn share_of_marks(&self, table: &str, keys: usize) -> f64 {
         keys as f64 / self.group_keys(table) as f64
     }
 
     /// How much of a group an image fills: all images of one are a single batch.
-    pub(crate) fn share_of_image(&self, bytes: usize) -> f64 {
+    pub fn share_of_image(&self, bytes: usize) -> f64 {
         let limits = self.limits();
         (1.0 / limits.rows as f64).max(bytes as f64 / limits.bytes as f64)
     }
 
     /// How many keys of a table the next query may read.
-    pub(crate) fn query_keys(&self, table: &str) -> usize {
+    pub fn query_keys(&self, table: &str) -> usize {
         self.group_keys(table).min(MOST_KEYS)
     }
 
@@ -151,7 +151,7 @@ impl Budget {
     }
 
     /// Whether it is known that rows of a table are small.
-    pub(crate) fn knows_small(&self, table: &str) -> bool {
+    pub fn knows_small(&self, table: &str) -> bool {
         self.state().row_bytes.get(table).is_some_and(|bytes| *bytes < SMALL_ROW_BYTES)
     }
 

@@ -70,7 +70,7 @@ impl Rejected {
     }
 
     /// The step is acknowledged: only of tables that took nothing it is remembered.
-    pub(crate) fn end_step(&self) {
+    pub fn end_step(&self) {
         let mut tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tables.retain(|_, rows| {
             let is_fine = rows.has_taken;
@@ -80,7 +80,7 @@ impl Rejected {
     }
 
     /// Whether a table had only rejected rows lately, and more than a few.
-    pub(crate) fn is_doubtful(&self) -> bool {
+    pub fn is_doubtful(&self) -> bool {
         let tables = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         tables.values().any(Rows::is_doubtful)
     }

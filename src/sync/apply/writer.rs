@@ -44,7 +44,8 @@ pub(in crate::sync) struct Applied {
     pub tokens: Vec<String>,
     /// Tables of which rows were written that no message names.
     pub copied: BTreeSet<String>,
-    /// Rows that the target does not take, and older dead letters of keys that were applied now.
+    /// Rows that the target does not take, and older dead letters of keys that were applied now: of all writers of the
+    /// step, until somebody takes them.
     pub dead_letters: DeadLetters,
     /// Keys written or deleted.
     pub rows: u64,
@@ -72,7 +73,7 @@ impl<'s> Writer<'s> {
     }
 
     /// A writer that goes on after another of the same step.
-    pub(crate) fn resume(session: &'s Session<'s>, snapshot: &'s Snapshot, report: Applied) -> Self {
+    pub fn resume(session: &'s Session<'s>, snapshot: &'s Snapshot, report: Applied) -> Self {
         Self {
             session,
             snapshot,
@@ -119,17 +120,15 @@ impl<'s> Writer<'s> {
 
     /// Cuts what the target did not take; a row that stands alone becomes a dead letter.
     async fn go_on_after(&mut self, error: Error, work: Work, chunk: &Chunk, todo: &mut Vec<Work>) -> Result<()> {
-        let is_emptying = !work.emptied.is_empty();
         match error.kind() {
             ErrorKind::Schema => todo.extend(by_table(work, error)?),
-            ErrorKind::Row | ErrorKind::TooLarge if is_emptying => todo.extend(by_table(work, error)?),
-            ErrorKind::Row | ErrorKind::TooLarge if work.range.len() > 1 => self.halve(&error, work, todo),
-            ErrorKind::Row | ErrorKind::TooLarge if work.range.len() == 1 => {
-                self.reject(&error, &work.items()[0], chunk, todo).await?;
-            }
-            ErrorKind::Row
-            | ErrorKind::TooLarge
-            | ErrorKind::Retry
+            ErrorKind::Row | ErrorKind::TooLarge => match work.items() {
+                _ if !work.emptied.is_empty() => todo.extend(by_table(work, error)?),
+                [] => return Err(error),
+                [item] => self.reject(&error, item, chunk, todo).await?,
+                _ => self.halve(&error, work, todo),
+            },
+            ErrorKind::Retry
             | ErrorKind::Unknown
             | ErrorKind::Overload
             | ErrorKind::Locked

@@ -77,7 +77,7 @@ impl Exempt {
     }
 
     /// The same of a key as a mark names it.
-    pub(crate) fn has_marked(&self, key: &MarkedKey) -> bool {
+    pub fn has_marked(&self, key: &MarkedKey) -> bool {
         self.marked.contains(key)
     }
 

@@ -76,7 +76,7 @@ impl Share {
     }
 
     /// Whether it is spent, or another worker wants the queue and the step had its turn.
-    pub(crate) async fn is_spent(self, session: &Session<'_>) -> Result<bool> {
+    pub async fn is_spent(self, session: &Session<'_>) -> Result<bool> {
         let spent = self.began.elapsed();
         Ok(spent >= STEP_TIME || spent >= TURN && session.is_wanted().await?)
     }

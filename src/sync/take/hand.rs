@@ -45,13 +45,13 @@ impl Hand {
     }
 
     /// Those that are handled, or in a group that is.
-    pub(crate) fn handled(&self) -> &[Taken] {
+    pub fn handled(&self) -> &[Taken] {
         &self.messages[..self.messages.len() - self.left()]
     }
 
     /// The next messages. A group ends before an image that is younger than a mark of its table, because what is
     /// marked is read after all images, and where it is as large as the target bears between two looks at the time.
-    pub(crate) fn next_group(&mut self, session: &Session<'_>, dead_letters: &mut DeadLetters) -> Option<Group> {
+    pub fn next_group(&mut self, session: &Session<'_>, dead_letters: &mut DeadLetters) -> Option<Group> {
         let (start, mut share, mut intake) = (self.handled().len(), 0.0, Intake::default());
         while let Some(parsed) = self.parsed.front() {
             let message = &self.messages[self.messages.len() - self.parsed.len()];
@@ -100,7 +100,7 @@ impl Group {
     }
 
     /// The same of all.
-    pub(crate) fn whole_provenance(&self) -> Arc<Provenance> {
+    pub fn whole_provenance(&self) -> Arc<Provenance> {
         Arc::new(queue::provenance(self.messages().iter()))
     }
 }

@@ -91,12 +91,12 @@ impl Intake {
     }
 
     /// Whether it marks something of this table.
-    pub(crate) fn marks_table(&self, table: &str) -> bool {
+    pub fn marks_table(&self, table: &str) -> bool {
         self.marks.contains_key(table) || self.truncated.contains(table)
     }
 
     /// Puts the keys into the order in which they are read.
-    pub(crate) fn order_keys(&mut self) {
+    pub fn order_keys(&mut self) {
         for keys in self.marks.values_mut() {
             // Shorter ones first: numbers are then in their order, as their index has them.
             keys.sort_unstable_by(|a, b| {

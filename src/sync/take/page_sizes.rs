@@ -67,7 +67,7 @@ impl PageSizes {
     }
 
     /// A page of `rows` took so long.
-    pub(crate) fn tune(&self, source: &SourceTable, rows: i64, took: Duration) {
+    pub fn tune(&self, source: &SourceTable, rows: i64, took: Duration) {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&source.table.name).copied();
         let fixed = known.map_or(Duration::ZERO, |pages| pages.fixed(rows, took));
         let time = PAGE_TIME.max(fixed * FIXED_SHARE).min(MOST_TIME);

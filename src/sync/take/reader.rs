@@ -258,7 +258,7 @@ impl<'s> Reader<'s> {
         self.send(images, true).await
     }
 
-    /// Puts the images of a group into the batch; those that are not sent yet.
+    /// Puts the images of a group into the batch, and sends them where marks follow; those that are not sent yet.
     async fn images(&mut self, group: &mut Group) -> Result<Vec<i64>> {
         self.batch = std::mem::take(&mut group.intake.batch);
         let intake = &group.intake;
@@ -268,8 +268,9 @@ impl<'s> Reader<'s> {
             (true, true) => group.whole_provenance(),
             (true, false) => Arc::default(), // nothing is sent before the marks
         };
-        let images = intake.images.clone();
-        if intake.marks.is_empty() && intake.truncated.is_empty() {
+        let is_alone = intake.marks.is_empty() && intake.truncated.is_empty();
+        let images = std::mem::take(&mut group.intake.images);
+        if is_alone {
             return Ok(images);
         }
         // On their own where marks may fill more than a batch: the ledger has to list all images that are

@@ -33,7 +33,7 @@ impl SlowKeys {
     }
 
     /// The step is acknowledged: a key that is tried again is waited for again.
-    pub(crate) fn end_step(&self) {
+    pub fn end_step(&self) {
         self.keys().retain(|_, is_buried| !*is_buried);
     }
 

@@ -48,7 +48,7 @@ impl Throttle {
     }
 
     /// How long so many rows take at the limit.
-    pub(crate) fn time_of(&self, rows: i64) -> Duration {
+    pub fn time_of(&self, rows: i64) -> Duration {
         self.rows_per_second.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rows.max(0) as f64 / rate))
     }
 }
