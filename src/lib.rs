@@ -29,5 +29,7 @@ pub mod demo;
 pub mod http;
 pub mod operate;
 pub mod postgres;
+pub mod provider;
+pub mod pull;
 pub mod replica;
 pub mod sync;

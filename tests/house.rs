@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A wing, and the wings that its files may use. Nobody uses what stands above.
-const WINGS: [(&str, &[&str]); 9] = [
+const WINGS: [(&str, &[&str]); 11] = [
     ("cli", &["config", "core", "demo", "http", "operate", "postgres", "sync"]),
     ("demo", &["config", "core", "http", "postgres", "replica", "sync"]),
     ("http", &["config", "core", "operate", "postgres", "sync"]),
     ("operate", &["core", "postgres", "replica", "sync"]),
     ("sync", &["config", "core", "postgres", "replica"]),
+    ("pull", &["core", "provider", "replica"]),
+    ("provider", &["core", "postgres"]),
     ("config", &["core", "postgres", "replica"]),
     ("postgres", &["core", "replica"]),
     ("replica", &["core"]),

@@ -144,3 +144,64 @@ impl Rule {
         true
     }
 }
+
+/// A rule of a pull that a test may leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullRule {
+    /// All that a view reads is of one snapshot.
+    OneSnapshot,
+    /// Tables are locked before the snapshot is taken.
+    LockFirst,
+    /// A pass over several views keeps the mark of the first.
+    FirstMark,
+    /// A mark is the oldest transaction that was open, not the youngest.
+    OldestOpen,
+    /// A pass over several views begins anew where rows have moved.
+    SameFiles,
+    /// Leaves that came are read whole.
+    NewLeaves,
+    /// What is gone is looked for where a count says so.
+    Counts,
+    /// The replica writes only from the position that a batch was made for.
+    Fence,
+    /// A source that is another, or was put back, is read anew.
+    Origin,
+}
+
+impl PullRule {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::OneSnapshot,
+        Self::LockFirst,
+        Self::FirstMark,
+        Self::OldestOpen,
+        Self::SameFiles,
+        Self::NewLeaves,
+        Self::Counts,
+        Self::Fence,
+        Self::Origin,
+    ];
+
+    /// Its fail point.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OneSnapshot => "pull without one snapshot",
+            Self::LockFirst => "pull without locks first",
+            Self::FirstMark => "pull without first mark",
+            Self::OldestOpen => "pull without oldest open",
+            Self::SameFiles => "pull without same files",
+            Self::NewLeaves => "pull without new leaves",
+            Self::Counts => "pull without counts",
+            Self::Fence => "pull without fence",
+            Self::Origin => "pull without origin",
+        }
+    }
+
+    /// Whether it holds. In a released binary it does.
+    #[inline]
+    pub fn holds(self) -> bool {
+        let _unused_without_the_feature = self;
+        fail::fail_point!(self.name(), |_| false);
+        true
+    }
+}

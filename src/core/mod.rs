@@ -1,12 +1,15 @@
 //! What pgflume knows without asking anybody: definitions, values, messages, batches, positions, decisions and
 //! errors. No IO.
 
+pub mod absent;
 pub(crate) mod backoff;
 pub mod batch;
 pub mod chance;
 pub(crate) mod config_error;
 pub mod error;
 pub mod failpoint;
+pub(crate) mod halving;
+pub(crate) mod keys;
 pub mod memory;
 pub mod message;
 pub mod position;

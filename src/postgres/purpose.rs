@@ -8,6 +8,8 @@ use std::time::Duration;
 pub enum Purpose {
     /// The transaction of a step.
     Step,
+    /// The views of a sync that pulls.
+    Pull,
     /// What has to be committed beside a step: that all is on disk, a step's name, and questions that its snapshot hides.
     Beside,
     /// `/nuke` and `pgflume nuke`.
@@ -36,8 +38,9 @@ pub enum Purpose {
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Step,
+        Self::Pull,
         Self::Beside,
         Self::Nuke,
         Self::Rebuild,
@@ -56,6 +59,7 @@ impl Purpose {
     pub fn name(self) -> &'static str {
         match self {
             Self::Step => "step",
+            Self::Pull => "pull",
             Self::Beside => "beside",
             Self::Nuke => "nuke",
             Self::Rebuild => "rebuild",
@@ -77,7 +81,7 @@ impl Purpose {
         Duration::from_secs(match self {
             Self::Rebuild | Self::Status | Self::Ready => 15,
             Self::Resync | Self::Beside => 30,
-            Self::Step | Self::Nuke | Self::Dead | Self::Alter => 75,
+            Self::Step | Self::Pull | Self::Nuke | Self::Dead | Self::Alter => 75,
             // These go through large catalogs and wait for locks; nobody waits for them.
             Self::Setup | Self::Teardown | Self::Init | Self::Demo => 600,
         })

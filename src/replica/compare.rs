@@ -3,11 +3,11 @@
 //! worth nothing. Writes nothing.
 
 use super::arrays::{arrays, is_large, row_slots};
+use super::head::At;
 use super::store::Statement;
 use super::{Replica, statements};
 use crate::core::batch::{Item, RowState};
 use crate::core::error::{Error, Result};
-use crate::core::position::Head;
 use crate::core::schema::{Table, ddl, quote};
 use crate::core::value::{Cell, Key};
 
@@ -37,19 +37,20 @@ pub struct KeyRange<'a> {
 }
 
 impl Replica {
-    /// Compares whole rows of one table, as they should be at `head`, with what the replica has; and counts
-    /// its rows in `range`. `None` if it is not at `head`.
+    /// Compares whole rows of one table, as they should be `at` a position, with what the replica has; and counts
+    /// its rows in `range`. `None` if it is elsewhere.
     pub async fn compare(
         &self,
         table: &Table,
         items: &[Item],
         range: Option<KeyRange<'_>>,
-        head: &Head,
+        at: impl Into<At<'_>>,
     ) -> Result<Option<Differences>> {
+        let at = at.into();
         let mut found = Differences::default();
         let mut todo = statements_of(table, items);
         while let Some((positions, statement)) = todo.pop() {
-            let rows = match self.at(head, statement).await {
+            let rows = match self.at(at, statement).await {
                 // The database does not even take the values: one by one, for the sake of the others.
                 Err(e) if e.is_rejection() => {
                     match positions[..] {
@@ -71,13 +72,27 @@ impl Replica {
             let (filter, args) = condition(table, range);
             let keyless = keyless(table, range).map(|rows| format!(" + (SELECT count(*) {rows})")).unwrap_or_default();
             let sql = format!("SELECT -2, (SELECT count(*) FROM {}{filter}){keyless}", quote(&table.name));
-            let Some(rows) = self.at(head, Statement::new(sql, args)).await? else { return Ok(None) };
-            let [Cell::Integer(_), Cell::Integer(count)] = rows.first().map(Vec::as_slice).unwrap_or_default() else {
-                return Err(garbled());
-            };
-            found.in_range = *count;
+            let Some(rows) = self.at(at, Statement::new(sql, args)).await? else { return Ok(None) };
+            found.in_range = number(&rows)?;
         }
         Ok(Some(found))
+    }
+
+    /// How many rows a table has, at a position; `None` if the database is elsewhere.
+    pub async fn count(&self, table: &Table, at: impl Into<At<'_>>) -> Result<Option<i64>> {
+        let sql = format!("SELECT -2, (SELECT count(*) FROM {})", quote(&table.name));
+        let rows = self.at(at.into(), sql.into()).await?;
+        rows.map(|rows| number(&rows)).transpose()
+    }
+
+    /// Every key of so many, in key order: ranges of equal length.
+    pub async fn every(&self, table: &Table, rows: i64) -> Result<Vec<Key>> {
+        let (keys, order) = (ddl::key_list(table), ddl::exact_key_list(table));
+        let sql = format!(
+            "SELECT {keys} FROM (SELECT {keys}, row_number() OVER (ORDER BY {order}) AS _pgflume_n FROM {}) WHERE _pgflume_n % ?1 = 0 ORDER BY {order}",
+            quote(&table.name)
+        );
+        self.store.read(Statement::new(sql, vec![Cell::Integer(rows)])).await
     }
 
     /// The keys in a range, for one that has more than it should; about `most` of them.
@@ -118,13 +133,16 @@ impl Replica {
         Ok(flags.filter(|(_, flag)| *flag == Cell::Integer(1)).map(|(i, _)| i).collect())
     }
 
-    /// The rows of a query of two columns at `head`; `None` if the database is elsewhere.
-    async fn at(&self, head: &Head, statement: Statement) -> Result<Option<super::store::Rows>> {
-        let sql = format!("{} UNION ALL SELECT -1, (SELECT token FROM _pgflume_head WHERE id = 1)", statement.sql);
-        let mut rows = self.store.read(Statement::new(sql, statement.args)).await?;
+    /// The rows of a query of two columns at a position; `None` if the database is elsewhere.
+    async fn at(&self, at: At<'_>, statement: Statement) -> Result<Option<super::store::Rows>> {
+        let Statement { sql, mut args } = statement;
+        let mut token = at.select_token(args.len() + 1);
+        args.append(&mut token.args);
+        let sql = format!("{sql} UNION ALL SELECT -1, ({})", token.sql);
+        let mut rows = self.store.read(Statement::new(sql, args)).await?;
         let is_token = |row: &Vec<Cell>| matches!(&row[..], [Cell::Integer(-1), _]);
         let token = rows.iter().position(is_token).map(|at| rows.swap_remove(at)).ok_or_else(garbled)?;
-        Ok((token.get(1) == Some(&Cell::Text(head.token.clone()))).then_some(rows))
+        Ok((token.get(1) == Some(&Cell::Text(at.head().token.clone()))).then_some(rows))
     }
 }
 
@@ -178,6 +196,14 @@ fn keyless(table: &Table, range: KeyRange<'_>) -> Option<String> {
     let is_first = range.after.is_none() && range.up_to.is_some();
     let first = table.key_columns().next().filter(|_| is_first)?;
     Some(format!("FROM {} WHERE {} IS NULL", quote(&table.name), quote(&first.name)))
+}
+
+/// The second column of the one row.
+fn number(rows: &[Vec<Cell>]) -> Result<i64> {
+    match rows.first().map(Vec::as_slice) {
+        Some([Cell::Integer(_), Cell::Integer(count)]) => Ok(*count),
+        _ => Err(garbled()),
+    }
 }
 
 fn garbled() -> Error {

@@ -3,7 +3,7 @@
 
 use super::store::{Rows, Statement};
 use crate::core::error::{Error, Result};
-use crate::core::failpoint::Rule;
+use crate::core::failpoint::{PullRule, Rule};
 use crate::core::position::{Entry, Head, Provenance, Standing};
 use crate::core::value::Cell;
 use std::collections::BTreeSet;
@@ -184,26 +184,74 @@ pub(super) fn create() -> Vec<Statement> {
     .to_vec()
 }
 
-/// Compare-and-set. Where the head is not `from`, the subquery is NULL and NOT NULL fails the
-/// transaction: the one error that works inside a batch that cannot look at its own results.
-pub(super) fn advance(from: &Head, to: &Head) -> Statement {
-    let mut sql = "INSERT INTO _pgflume_head (id, epoch, seq, token) VALUES (1, ?1, \
-               (SELECT ?4 FROM _pgflume_head WHERE id = 1 AND epoch = ?1 AND seq = ?2 AND token = ?3), ?5) \
-               ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, token = excluded.token"
-        .to_owned();
-    if !Rule::Epoch.holds() {
-        sql = sql.replace("epoch = ?1 AND seq = ?2 AND token = ?3", "seq = ?2");
+/// Where the replica has to be for a write to be made, or an answer to count: by the one row of a queue, or that of a sync
+/// that pulls, which goes by its name.
+#[derive(Debug, Clone, Copy)]
+pub enum At<'a> {
+    /// Of the queue's head.
+    Queue(&'a Head),
+    /// Of a sync that pulls.
+    Pull(&'a str, &'a Head),
+}
+
+impl<'a> From<&'a Head> for At<'a> {
+    fn from(head: &'a Head) -> Self {
+        Self::Queue(head)
     }
-    Statement::new(
-        sql,
-        vec![
-            Cell::Text(from.epoch.clone()),
-            Cell::Integer(from.seq),
-            Cell::Text(from.token.clone()),
-            Cell::Integer(to.seq),
-            Cell::Text(to.token.clone()),
-        ],
-    )
+}
+
+impl<'a> At<'a> {
+    /// The position itself.
+    pub(super) fn head(self) -> &'a Head {
+        match self {
+            Self::Queue(head) | Self::Pull(_, head) => head,
+        }
+    }
+
+    /// The table, the column that tells its rows apart, and the row's value there.
+    fn row(self) -> (&'static str, &'static str, Cell) {
+        match self {
+            Self::Queue(_) => ("_pgflume_head", "id", Cell::Integer(1)),
+            Self::Pull(name, _) => ("_pgflume_pulls", "name", Cell::Text(name.to_owned())),
+        }
+    }
+
+    /// Reads the token of where the replica is; its parameter is number `first`.
+    pub(super) fn select_token(self, first: usize) -> Statement {
+        let (table, column, value) = self.row();
+        Statement::new(format!("SELECT token FROM {table} WHERE {column} = ?{first}"), vec![value])
+    }
+
+    /// Compare-and-set. Where the replica is anywhere else, the subquery is NULL and NOT NULL fails the transaction: the
+    /// one error that works inside a batch that cannot look at its own results.
+    pub(super) fn advance(self, to: &Head) -> Statement {
+        let (from, (table, column, value)) = (self.head(), self.row());
+        let here = match self {
+            Self::Queue(_) if !Rule::Epoch.holds() => "seq = ?2",
+            Self::Pull(..) if !PullRule::Fence.holds() => "true",
+            _ => "epoch = ?1 AND seq = ?2 AND token = ?3",
+        };
+        Statement::new(
+            format!(
+                "INSERT INTO {table} ({column}, epoch, seq, token) VALUES (?6, ?1, \
+                 (SELECT ?4 FROM {table} WHERE {column} = ?6 AND {here}), ?5) \
+                 ON CONFLICT ({column}) DO UPDATE SET seq = excluded.seq, token = excluded.token"
+            ),
+            vec![
+                Cell::Text(from.epoch.clone()),
+                Cell::Integer(from.seq),
+                Cell::Text(from.token.clone()),
+                Cell::Integer(to.seq),
+                Cell::Text(to.token.clone()),
+                value,
+            ],
+        )
+    }
+}
+
+/// Moves the queue's head, as [`At::advance`] does.
+pub(super) fn advance(from: &Head, to: &Head) -> Statement {
+    At::Queue(from).advance(to)
 }
 
 /// Fails the transaction, as [`advance`] does, unless the head is `from`.
@@ -240,10 +288,12 @@ pub(super) fn replace(to: &Head, owner: &str) -> Vec<Statement> {
     ]
 }
 
-/// Whether a database error is a head that was not where the writer thought: the only NOT NULL
-/// constraint that can fail on that table.
+/// Whether a database error is a position that was not where the writer thought: the only NOT NULL constraint that can
+/// fail on these tables.
 pub(super) fn is_fence(message: &str) -> bool {
-    message.contains("NOT NULL constraint failed: _pgflume_head.seq")
+    ["_pgflume_head.seq", "_pgflume_pulls.seq"].iter().any(|column| {
+        message.split_once("NOT NULL constraint failed: ").is_some_and(|(_, failed)| failed.starts_with(column))
+    })
 }
 
 /// The failure of a writer that is not where it thought.

@@ -13,6 +13,7 @@ pub mod inventory;
 mod keyed;
 pub mod local;
 pub mod memory;
+pub mod pulls;
 mod refusal;
 pub mod remote;
 mod sqlite;

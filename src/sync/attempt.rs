@@ -1,10 +1,10 @@
 //! Reading behind a savepoint, so that a step goes on where a row cannot be read.
 
-use super::fault::Fault;
 use super::session::Session;
 use crate::core::error::{Error, Result, Side};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::link::Savepoint;
+use crate::postgres::rows::fault::Fault;
 use tokio::time::Instant;
 
 /// Rows that could not be read: one of them is at fault, or it took too long.

@@ -5,7 +5,6 @@ use super::apply::displaced::Displaced;
 use super::apply::rejected::Rejected;
 use super::circuit::Circuit;
 use super::drained::{Drained, Totals};
-use super::fault;
 use super::gate::Gate;
 use super::take::page_sizes::PageSizes;
 use super::take::slow::SlowKeys;
@@ -16,6 +15,7 @@ use crate::core::error::Error;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
 use crate::postgres::link::{Connect, Pg};
+use crate::postgres::rows::STATEMENT_TIME;
 use crate::postgres::{PgUrl, queue};
 use crate::replica::target::Target;
 use std::collections::BTreeMap;
@@ -89,7 +89,7 @@ impl Worker {
             rejected: Rejected::default(),
             displaced: Displaced::default(),
             slow: SlowKeys::default(),
-            statement_time: fault::STATEMENT_TIME,
+            statement_time: STATEMENT_TIME,
             row_bytes,
             throttle: Throttle::new(rows_per_second),
             totals: Mutex::default(),
@@ -112,7 +112,7 @@ impl Worker {
 
     /// The statements that read rows may take so long, in place of a minute.
     pub fn reading_within(mut self, time: Duration) -> Self {
-        self.statement_time = time.min(fault::STATEMENT_TIME);
+        self.statement_time = time.min(STATEMENT_TIME);
         self
     }
 

@@ -4,14 +4,17 @@
 use crate::parts::Freezer;
 use crate::parts::process::{Process, tail};
 use crate::snapshot::rebuilt;
-use crate::support::{Path, Rig, Server, config, schema, until};
+use crate::support::{Home, Path, Rig, Server, config, schema, until};
 use crate::volume::set_up;
 use pgflume::operate::alter::{self, Sides};
 use pgflume::operate::status::{status, unready};
 use pgflume::operate::{dead, resync};
 use pgflume::postgres::books::dead_letters::Choice;
 use pgflume::postgres::capture::{SetupOptions, TeardownOptions, setup, teardown};
+use pgflume::postgres::catalog::DEFAULT_ROW_BYTES;
 use pgflume::postgres::{PgUrl, Purpose};
+use pgflume::provider::postgres::PostgresProvider;
+use pgflume::pull::Pull;
 use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use pgflume::sync::pairing::nuke;
@@ -97,6 +100,17 @@ async fn stop(purpose: Purpose) {
             let stop = Stop::at(purpose, "begin").await;
             let _following = stop.server(true).await;
             stop.goes_on().await;
+        }
+        Purpose::Pull => {
+            let (stop, _other) = beside(purpose, "select").await;
+            let home = Home::new(Path::File);
+            let provider =
+                PostgresProvider { url: stop.postgres(), schema: schema(TABLES), row_bytes: DEFAULT_ROW_BYTES };
+            let pull = Pull::new("p".into(), Arc::new(provider), home.target(), false);
+            let pulling = tokio::spawn(async move { pull.pass().await });
+            stop.goes_on().await;
+            // On another connection.
+            assert!(ends(purpose, pulling).await.unwrap().unwrap().caught_up_at.is_some());
         }
         Purpose::Rebuild => {
             let stop = Stop::at(purpose, "select").await;

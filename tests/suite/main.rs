@@ -37,7 +37,7 @@ mod open_sessions;
 mod owners;
 mod pairs;
 mod parts;
-mod pulled_rows;
+mod pulls;
 mod quick_start;
 mod recovery;
 mod replica_keys;

@@ -44,8 +44,9 @@ pub struct Outgrown {
 const TOLD: usize = 3;
 
 impl Definition {
+    /// `source`: what Postgres has of it, where its rows are read.
     fn of(table: &crate::core::schema::Table, source: Option<&SourceTable>, traits: Option<&Traits>) -> Self {
-        let declared = |i: usize| Some(source.filter(|s| s.is_marked())?.columns.get(i)?.declared.clone());
+        let declared = |i: usize| Some(source?.columns.get(i)?.declared.clone());
         let column =
             |(i, c): (usize, &crate::core::schema::Column)| (c.name.clone(), (c.kind.name().to_owned(), declared(i)));
         Self {
@@ -53,10 +54,10 @@ impl Definition {
             key: table.key_columns().map(|c| c.name.clone()).collect(),
             filter: table.filter.clone(),
             columns: table.columns.iter().enumerate().map(column).collect(),
-            numbers: source.filter(|s| s.is_marked()).map_or_else(BTreeMap::new, |s| {
+            numbers: source.map_or_else(BTreeMap::new, |s| {
                 table.columns.iter().zip(&s.columns).map(|(c, found)| (c.name.clone(), found.number)).collect()
             }),
-            traits: traits.filter(|_| source.is_some_and(SourceTable::is_marked)).cloned().unwrap_or_default(),
+            traits: traits.filter(|_| source.is_some()).cloned().unwrap_or_default(),
         }
     }
 
@@ -115,6 +116,23 @@ impl Definition {
     }
 }
 
+/// By what a table is read that is pulled: a text to be kept beside its rows.
+pub fn of_pulled(source: &SourceTable, traits: Option<&Traits>) -> Result<String> {
+    text(&Definition::of(&source.table, Some(source), traits))
+}
+
+/// Why rows that were read by `before` are not those that `now` asks for. Partitions that come and go are seen by their
+/// rows.
+pub fn outgrown(before: &str, now: &str) -> Option<String> {
+    let Ok(now) = serde_json::from_str::<Definition>(now) else { return None };
+    let Ok(before) = serde_json::from_str::<Definition>(before) else {
+        return Some("by which definition its rows were read is not known".into());
+    };
+    let mut changes = now.changes(&before);
+    changes.retain(|change| change.effect == Effect::Copy);
+    Outgrown::of("", now.outgrows(&before), &changes).map(|outgrown| outgrown.why)
+}
+
 /// All tables of a worker.
 #[derive(Debug, Clone)]
 pub struct DefinitionVersion {
@@ -130,7 +148,8 @@ impl DefinitionVersion {
         traits: &BTreeMap<String, Traits>,
     ) -> Result<Self> {
         let of = |t: &std::sync::Arc<crate::core::schema::Table>| {
-            (t.name.clone(), Definition::of(t, sources.get(&t.name), traits.get(&t.name)))
+            let source = sources.get(&t.name).filter(|source| source.is_marked());
+            (t.name.clone(), Definition::of(t, source, traits.get(&t.name)))
         };
         let tables: BTreeMap<_, _> = schema.tables().map(of).collect();
         let hash = hex::encode(Sha256::digest(text(&tables)?.as_bytes()));

@@ -1,6 +1,7 @@
 //! What the rows of a table, and the capture of their changes, depend on in the catalog, and what follows where
 //! that has changed without a mark. [`read`] asks; [`changes`] compares and is pure.
 
+use super::watch::without_bookkeeping;
 use crate::core::error::Result;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
@@ -44,6 +45,17 @@ pub(crate) enum Effect {
 
 /// Of each table of `schema`, by its name there. Outside of a transaction.
 pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result<BTreeMap<String, Traits>> {
+    read_by(client, schema, queue, QUESTION).await
+}
+
+/// The same of a server on which nothing is installed.
+pub async fn read_bare(client: &Client, schema: &Schema, queue: &QueueName) -> Result<BTreeMap<String, Traits>> {
+    read_by(client, schema, queue, &without_bookkeeping(QUESTION)).await
+}
+
+const QUESTION: &str = include_str!("../../../sql/catalog_traits.sql");
+
+async fn read_by(client: &Client, schema: &Schema, queue: &QueueName, sql: &str) -> Result<BTreeMap<String, Traits>> {
     let tables: Vec<_> = schema.tables().collect();
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     let schemas: Vec<&str> = tables.iter().map(|t| t.source.schema.as_str()).collect();
@@ -60,7 +72,7 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
     let mut found: BTreeMap<String, Traits> = BTreeMap::new();
     // Compiling it would take many times as long as running it.
     client.begin("read only", "set local jit = off").await?;
-    let rows = client.query_typed(include_str!("../../../sql/catalog_traits.sql"), &parameters).await?;
+    let rows = client.query_typed(sql, &parameters).await?;
     client.commit().await?;
     for row in rows {
         let (kind, item, part): (&str, &str, &str) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);

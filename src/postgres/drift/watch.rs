@@ -5,6 +5,7 @@ use crate::core::error::Result;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
 use crate::postgres::Client;
+use std::borrow::Cow;
 use tokio_postgres::types::{ToSql, Type};
 
 /// What is asked.
@@ -18,10 +19,16 @@ const IS_CURRENT: &str = "select 1 from pg_catalog.pg_proc p join pg_catalog.pg_
     where n.nspname = 'pgflume' and p.proname = 'catalog_state' and p.prosrc = $1
         and pg_catalog.has_function_privilege(p.oid, 'execute')";
 
+/// The same question where there is no schema `pgflume`: nothing was recorded by `setup`.
+pub(crate) fn without_bookkeeping(sql: &str) -> String {
+    let nothing = "(select null::pg_catalog.text as queue, null::pg_catalog.text as name, null::pg_catalog.jsonb as definition where false)";
+    sql.replace("pgflume.captured", nothing)
+}
+
 /// How to ask one server.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Watch {
-    sql: &'static str,
+    sql: Cow<'static, str>,
 }
 
 /// The body of the function. It keeps its plan, and planning takes longer than running.
@@ -35,14 +42,19 @@ impl Watch {
         // Compiling it would take many times as long as running it.
         client.begin("read only", "set local jit = off").await?;
         let found = client.query_typed(IS_CURRENT, &[(&function_body(), Type::TEXT)]).await?;
-        let watch = Self { sql: if found.is_empty() { QUESTION } else { CALL } };
+        let watch = Self { sql: Cow::Borrowed(if found.is_empty() { QUESTION } else { CALL }) };
         let seen = watch.look(client, schema, queue).await?;
         client.commit().await?;
         Ok((watch, seen))
     }
 
+    /// The same of a server on which nothing is installed.
+    pub fn bare() -> Self {
+        Self { sql: Cow::Owned(without_bookkeeping(QUESTION)) }
+    }
+
     /// A text that any such change makes another. It compares with one of the same server only. In a step.
-    pub async fn look(self, client: &Client, schema: &Schema, queue: &QueueName) -> Result<String> {
+    pub async fn look(&self, client: &Client, schema: &Schema, queue: &QueueName) -> Result<String> {
         let (schemas, tables): (Vec<&str>, Vec<&str>) =
             schema.tables().map(|t| (t.source.schema.as_str(), t.source.table.as_str())).unzip();
         let (prefix, table) = (format!("pgflume_{}_", queue.as_str()), format!("q_{}", queue.as_str()));
@@ -53,6 +65,6 @@ impl Watch {
             (&table, Type::TEXT),
             (&queue.as_str(), Type::TEXT),
         ];
-        Ok(client.query_typed_one(self.sql, &parameters).await?.try_get(0)?)
+        Ok(client.query_typed_one(&self.sql, &parameters).await?.try_get(0)?)
     }
 }

@@ -393,7 +393,7 @@ impl Source for Connection {
     }
 
     async fn fingerprint(&self) -> Result<String> {
-        let watch = *self.watch.lock().unwrap_or_else(PoisonError::into_inner);
+        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let watch = watch.ok_or_else(|| Error::retry("the catalog was not read yet; it will be tried again"))?;
         watch.look(&self.client, &self.pg.schema, &self.pg.queue).await
     }

@@ -2,6 +2,7 @@
 //! stand in nobody's way.
 
 use crate::core::error::{Error, Result};
+use crate::core::failpoint::PullRule;
 use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
 use std::time::Duration;
@@ -53,11 +54,14 @@ pub async fn begin(client: &Client, tables: &[&SourceTable], server: Server) -> 
     if server.restricts_kinds {
         sql.push_str("; set local restrict_nonsystem_relation_kind = 'view, foreign-table'");
     }
-    if !tables.is_empty() {
+    if !tables.is_empty() && PullRule::LockFirst.holds() {
         let names: Vec<_> = tables.iter().map(|t| t.table.source.quoted()).collect();
         sql.push_str(&format!("; lock table {} in access share mode nowait", names.join(", ")));
     }
-    client.begin("isolation level repeatable read", &sql).await.map_err(Error::from)
+    client
+        .begin(if PullRule::OneSnapshot.holds() { "isolation level repeatable read" } else { "" }, &sql)
+        .await
+        .map_err(Error::from)
 }
 
 /// Opens a transaction that waits for locks, and sees what is committed while it waits.

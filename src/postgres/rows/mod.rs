@@ -5,6 +5,7 @@ pub mod absent;
 mod begin;
 mod cells;
 mod expression;
+pub(crate) mod fault;
 mod first;
 mod marked;
 mod marked_row;

@@ -21,6 +21,9 @@ use tokio_postgres::types::{ToSql, Type};
 /// A place in a table: the key of a row as Postgres' text, in the order of `SourceTable::order`.
 pub type Cursor = Vec<String>;
 
+/// Ranges that are counted at once.
+const COUNTS_AT_ONCE: usize = 32;
+
 /// Which rows to read: those after one key, up to another, at most so many.
 #[derive(Debug, Clone, Copy)]
 struct Range<'a> {
@@ -212,7 +215,7 @@ pub(super) fn places(source: &SourceTable) -> Vec<String> {
     if is_plain(source) { Vec::new() } else { source.order.iter().map(|&i| key_text(source, i)).collect() }
 }
 
-fn key_text(source: &SourceTable, position: usize) -> String {
+pub(super) fn key_text(source: &SourceTable, position: usize) -> String {
     let text = source.columns[position].text_of(&format!("t.{}", quote(&source.table.columns[position].name)));
     match is_escaped_column(source, position) {
         true => format!("pg_catalog.encode(pg_catalog.convert_to({text}, 'SQL_ASCII'), 'escape')"),
@@ -220,7 +223,7 @@ fn key_text(source: &SourceTable, position: usize) -> String {
     }
 }
 
-fn texts(row: &Row, width: usize) -> Result<Cursor> {
+pub(super) fn texts(row: &Row, width: usize) -> Result<Cursor> {
     (0..width).map(|i| Ok(row.try_get::<_, Option<&str>>(i)?.unwrap_or_default().to_owned())).collect()
 }
 
@@ -231,6 +234,19 @@ fn query<'a>(
     filter: Option<String>,
     is_measured: bool,
 ) -> (String, Vec<&'a String>) {
+    let (conditions, parameters) = conditions(source, range, filter);
+    let order: Vec<_> = source.order.iter().map(|&i| format!("t.{}", quote(&source.table.columns[i].name))).collect();
+    let order = format!(" order by {}", order.join(", "));
+    let tail = format!("{order} limit {}", range.rows);
+    let sql = match is_measured {
+        true => format!("select {} from {}{order}", select.join(", "), size::rows(source, &conditions, &tail)),
+        false => format!("select {} from {} as t{conditions}{tail}", select.join(", "), source.table.source.quoted()),
+    };
+    (sql, parameters)
+}
+
+/// The conditions of a range, with their `where`, and their parameters.
+fn conditions<'a>(source: &SourceTable, range: Range<'a>, filter: Option<String>) -> (String, Vec<&'a String>) {
     let mut parameters = Vec::new();
     let mut conditions = Vec::new();
     if let Some(after) = range.after {
@@ -248,14 +264,29 @@ fn query<'a>(
     }
     conditions.extend(filter);
     let conditions = if conditions.is_empty() { String::new() } else { format!(" where {}", conditions.join(" and ")) };
-    let order: Vec<_> = source.order.iter().map(|&i| format!("t.{}", quote(&source.table.columns[i].name))).collect();
-    let order = format!(" order by {}", order.join(", "));
-    let tail = format!("{order} limit {}", range.rows);
-    let sql = match is_measured {
-        true => format!("select {} from {}{order}", select.join(", "), size::rows(source, &conditions, &tail)),
-        false => format!("select {} from {} as t{conditions}{tail}", select.join(", "), source.table.source.quoted()),
-    };
-    (sql, parameters)
+    (conditions, parameters)
+}
+
+/// How many replicated rows lie in each of the ranges that these keys bound: up to the first, between two, after the
+/// last. For tables whose keys the replica sorts alike.
+pub(crate) async fn counts(client: &Client, source: &SourceTable, bounds: &[Cursor]) -> Result<Vec<i64>> {
+    let filter = source.table.filter.as_ref().map(|f| format!("(\n{f}\n)"));
+    let mut counts = Vec::with_capacity(bounds.len() + 1);
+    let ranges: Vec<_> = (0..=bounds.len())
+        .map(|i| Range { after: i.checked_sub(1).and_then(|i| bounds.get(i)), up_to: bounds.get(i), rows: 0 })
+        .collect();
+    for part in ranges.chunks(COUNTS_AT_ONCE) {
+        let count = async |range: Range<'_>| {
+            let (conditions, parameters) = conditions(source, range, filter.clone());
+            let sql = format!("select pg_catalog.count(*) from {} as t{conditions}", source.table.source.quoted());
+            let parameters: Vec<(&(dyn ToSql + Sync), Type)> =
+                parameters.iter().map(|p| (*p as _, Type::TEXT)).collect();
+            let row = client.query_typed_one(&sql, &parameters).await.map_err(|e| of_rows(e.into()))?;
+            Ok::<i64, crate::core::error::Error>(row.try_get(0)?)
+        };
+        counts.extend(futures_util::future::try_join_all(part.iter().map(|range| count(*range))).await?);
+    }
+    Ok(counts)
 }
 
 /// Whether one row comparison does: only it is a single condition on an index of several columns.

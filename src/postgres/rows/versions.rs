@@ -19,10 +19,14 @@ use crate::core::schema::quote;
 use crate::core::value::{Cell, Key};
 use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
+use crate::postgres::client::{Parameters, RowStream};
 use crate::postgres::error::of_rows;
-use futures_util::TryStreamExt;
+use futures_util::Stream;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use tokio_postgres::Row;
 use tokio_postgres::types::{FromSql, ToSql, Type};
 
@@ -64,8 +68,13 @@ impl<'a> Since<'a> {
     /// Those of transactions that are not older than `xid`, with all of the leaves `whole`, which brought their rows
     /// along. All versions where `xid` is `None`, or older than ids can tell at a snapshot whose oldest is `now`.
     pub fn new(xid: Option<u64>, now: u64, whole: &'a [u32]) -> Self {
-        Self { xid: xid.filter(|xid| (*xid..*xid + HALF_ROUND).contains(&now)), whole }
+        Self { xid: xid.filter(|xid| is_told(*xid, now)), whole }
     }
+}
+
+/// Whether ids can tell what is not older than `xid` at a snapshot whose oldest is `now`.
+pub fn is_told(xid: u64, now: u64) -> bool {
+    (xid..xid.saturating_add(HALF_ROUND)).contains(&now)
 }
 
 /// What a walk through some blocks has found.
@@ -80,10 +89,8 @@ pub struct Walked {
 /// A row of which a version was wanted.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Version {
-    /// It is replicated.
+    /// Its key and all of its cells.
     Row(Key, Vec<Cell>),
-    /// `where` leaves it out.
-    Gone(Key),
     /// It cannot be taken over: its key as a mark would name it, and why.
     Unfit(MarkedKey, String),
 }
@@ -137,8 +144,7 @@ pub async fn walk(client: &Client, source: &SourceTable, blocks: Range<u32>, sin
         None => "pg_catalog.count(*)".to_owned(),
     };
     let sql = format!(
-        "select t.tableoid, {count}, pg_catalog.array_agg(t.ctid) filter (where {is_wanted}) from {} as t \
-         where t.ctid >= $1::pg_catalog.text::pg_catalog.tid and t.ctid < $2::pg_catalog.text::pg_catalog.tid group by t.tableoid",
+        "select t.tableoid, {count}, pg_catalog.array_agg(t.ctid) filter (where {is_wanted}) from {} as t{WITHIN} group by t.tableoid",
         source.table.source.quoted()
     );
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
@@ -158,32 +164,97 @@ fn tid(block: u32) -> String {
     format!("({block},0)")
 }
 
-/// The rows that lie at these places of a leaf; in any order.
-pub async fn fetch(client: &Client, source: &SourceTable, leaf: u32, places: &[Tid]) -> Result<Vec<Version>> {
-    let at_places: Vec<String> = places.iter().map(|tid| format!("({},{})", tid.block, tid.offset)).collect();
+/// Versions as they come.
+pub struct Versions {
+    source: Arc<SourceTable>,
+    rows: Pin<Box<RowStream>>,
+}
+
+impl Stream for Versions {
+    type Item = Result<(Version, usize)>;
+
+    /// The next one, and the bytes that Postgres sent for it.
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready(match ready!(self.rows.as_mut().poll_next(context)) {
+            None => None,
+            Some(Err(e)) => Some(Err(of_rows(e.into()))),
+            Some(Ok(row)) => {
+                let row = SourceRow::from(row);
+                let bytes = row.raw_size_bytes();
+                Some(version(&self.source, &row).map(|version| (version, bytes)))
+            }
+        })
+    }
+}
+
+/// Starts reading the replicated rows that lie at these places of a leaf; in any order.
+pub async fn at(client: &Client, source: &Arc<SourceTable>, leaf: u32, places: &[Tid]) -> Result<Versions> {
+    let at_places = texts(places);
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&leaf, Type::OID), (&at_places, Type::TEXT_ARRAY)];
-    let mut versions = Vec::with_capacity(places.len());
-    let at = " where t.tableoid = $1 and t.ctid = any($2::pg_catalog.text[]::pg_catalog.tid[])";
-    let filter = source.table.filter.as_ref();
-    let replicated = filter.map(|filter| format!(" and (\n{filter}\n)")).unwrap_or_default();
+    select(client, source, AT, &parameters).await
+}
+
+/// Starts reading the replicated rows that lie in these blocks of all leaves.
+pub async fn within(client: &Client, source: &Arc<SourceTable>, blocks: Range<u32>) -> Result<Versions> {
+    let (from, to) = (tid(blocks.start), tid(blocks.end));
+    select(client, source, WITHIN, &[(&from, Type::TEXT), (&to, Type::TEXT)]).await
+}
+
+/// Places of a leaf.
+const AT: &str = " where t.tableoid = $1 and t.ctid = any($2::pg_catalog.text[]::pg_catalog.tid[])";
+
+/// Blocks of all leaves.
+const WITHIN: &str =
+    " where t.ctid >= $1::pg_catalog.text::pg_catalog.tid and t.ctid < $2::pg_catalog.text::pg_catalog.tid";
+
+async fn select(
+    client: &Client,
+    source: &Arc<SourceTable>,
+    condition: &str,
+    parameters: Parameters<'_>,
+) -> Result<Versions> {
+    let filter = source.table.filter.as_ref().map(|filter| format!(" and (\n{filter}\n)")).unwrap_or_default();
     let select: Vec<_> = page::places(source).into_iter().chain(values(source)).collect();
-    let rows = size::rows(source, &format!("{at}{replicated}"), "");
-    let mut rows =
-        client.query_typed_raw(&format!("select {} from {rows}", select.join(", ")), parameters.clone()).await?;
-    while let Some(row) = rows.try_next().await.map_err(|e| of_rows(e.into()))? {
-        versions.push(version(source, &SourceRow::from(row))?);
-    }
-    if let Some(filter) = filter {
-        // Of what is left out only the key: whatever is wrong with the rest is why it may have been.
-        let keys: Vec<_> = source.table.key.iter().map(|&i| key(source, i)).collect();
-        let table = source.table.source.quoted();
-        let sql = format!("select {} from {table} as t{at} and (\n{filter}\n) is not true", keys.join(", "));
-        let mut rows = client.query_typed_raw(&sql, parameters).await?;
-        while let Some(row) = rows.try_next().await.map_err(|e| of_rows(e.into()))? {
-            versions.extend(gone(source, &row)?);
-        }
-    }
-    Ok(versions)
+    let rows = size::rows(source, &format!("{condition}{filter}"), "");
+    let sql = format!("select {} from {rows}", select.join(", "));
+    let rows = client.query_typed_raw(&sql, parameters.iter().cloned()).await?;
+    Ok(Versions { source: source.clone(), rows: Box::pin(rows) })
+}
+
+/// Keys of the rows at these places of a leaf that `where` leaves out: whatever is wrong with the rest of such a row is
+/// why it may have been.
+pub async fn left_out(client: &Client, source: &SourceTable, leaf: u32, places: &[Tid]) -> Result<Vec<Key>> {
+    let Some(filter) = &source.table.filter else { return Ok(Vec::new()) };
+    let keys: Vec<_> = source.table.key.iter().map(|&i| key(source, i)).collect();
+    let table = source.table.source.quoted();
+    let sql = format!("select {} from {table} as t{AT} and (\n{filter}\n) is not true", keys.join(", "));
+    let at_places = texts(places);
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&leaf, Type::OID), (&at_places, Type::TEXT_ARRAY)];
+    let rows = client.query_typed(&sql, &parameters).await.map_err(|e| of_rows(e.into()))?;
+    Ok(rows.iter().map(|row| gone(source, row)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// The key of the row at one place, as a mark would name it; whether it is replicated is not asked.
+pub async fn key_at(client: &Client, source: &SourceTable, leaf: u32, place: Tid) -> Result<Option<MarkedKey>> {
+    let keys: Vec<_> = source.order.iter().map(|&i| page::key_text(source, i)).collect();
+    let sql = format!("select {} from {} as t{AT}", keys.join(", "), source.table.source.quoted());
+    let at_places = texts(&[place]);
+    let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&leaf, Type::OID), (&at_places, Type::TEXT_ARRAY)];
+    let rows = client.query_typed(&sql, &parameters).await.map_err(|e| of_rows(e.into()))?;
+    rows.first().map(|row| Ok(page::marked(source, &page::texts(row, source.order.len())?))).transpose()
+}
+
+/// Where all versions in these blocks lie that this snapshot sees, by leaf: nothing of them is looked at.
+pub async fn places(client: &Client, source: &SourceTable, blocks: Range<u32>) -> Result<BTreeMap<u32, Vec<Tid>>> {
+    let (from, to) = (tid(blocks.start), tid(blocks.end));
+    let table = source.table.source.quoted();
+    let sql = format!("select t.tableoid, pg_catalog.array_agg(t.ctid) from {table} as t{WITHIN} group by t.tableoid");
+    let rows = client.query_typed(&sql, &[(&from, Type::TEXT), (&to, Type::TEXT)]).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+fn texts(places: &[Tid]) -> Vec<String> {
+    places.iter().map(|tid| format!("({},{})", tid.block, tid.offset)).collect()
 }
 
 fn key(source: &SourceTable, position: usize) -> String {
@@ -192,9 +263,9 @@ fn key(source: &SourceTable, position: usize) -> String {
 }
 
 /// A key that does not fit its column was never replicated.
-fn gone(source: &SourceTable, row: &Row) -> Result<Option<Version>> {
+fn gone(source: &SourceTable, row: &Row) -> Result<Option<Key>> {
     let cells = source.table.key.iter().enumerate().map(|(i, &position)| Ok(cell(source, position, row.try_get(i)?)));
-    Ok(fit(source.table.key.len(), cells)?.ok().map(Version::Gone))
+    Ok(fit(source.table.key.len(), cells)?.ok())
 }
 
 fn version(source: &SourceTable, row: &SourceRow) -> Result<Version> {

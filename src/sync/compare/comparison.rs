@@ -2,9 +2,11 @@
 //! at the step's snapshot are compared with the replica, in both directions. Differences may be repaired in
 //! the same step. Goes on from step to step until every table is compared.
 
+use crate::core::absent::Absent;
 use crate::core::batch::{Item, RowState};
 use crate::core::error::{Error, Result};
 use crate::core::failpoint;
+use crate::core::keys::{key_of, texts_of};
 use crate::core::message::MarkedKey;
 use crate::core::position::Head;
 use crate::core::value::Key;
@@ -22,8 +24,8 @@ use crate::sync::compare::report::{
     Counters, DifferenceKind, EXAMPLES, Example, TableReport, VerifyOptions, VerifyReport,
 };
 use crate::sync::session::Session;
-use crate::sync::take::absent::{Absent, absent};
-use crate::sync::take::pages::{SWEEP_KEYS, key_of, texts_of};
+use crate::sync::take::absent::absent;
+use crate::sync::take::pages::SWEEP_KEYS;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -286,7 +288,7 @@ impl Comparison {
         let (sender, receiver) = mpsc::channel(1);
         let quota = self.quota.unwrap_or(i64::MAX);
         let reading = read_pages(here.session, here.source, pass.cursor.clone(), quota, share, sender);
-        let after = pass.cursor.as_ref().map(|cursor| key_of(here.source, &page::marked(here.source, cursor)));
+        let after = pass.cursor.as_ref().map(|cursor| key_of(&here.source.table, &page::marked(here.source, cursor)));
         let comparing = self.compare_parts(here, after, receiver, repairs);
         // Reading fails too if comparing does: its error is the one to report.
         let (compared, read) = futures_util::join!(comparing, reading);
@@ -382,28 +384,31 @@ impl Comparison {
     /// only it has is found no other way.
     async fn sweep(&mut self, here: &Here<'_>, pass: &mut Pass, repairs: &mut Vec<Item>) -> Result<()> {
         let source = here.source;
-        let after = pass.cursor.as_ref().map(|texts| key_of(source, texts));
+        let after = pass.cursor.as_ref().map(|texts| key_of(&source.table, texts));
         // The replica itself is asked in a write transaction, which a copy that lags cannot answer.
         let keys = match self.options.target {
             None => here.target.keys_after(&source.table, after.as_ref(), SWEEP_KEYS).await?,
             Some(_) => here.target.read_keys_after(&source.table, after.as_ref(), SWEEP_KEYS).await?,
         };
         let is_short = (keys.len() as i64) < SWEEP_KEYS;
-        let (mut known, mut nobodys) = (Vec::new(), Vec::new());
+        let (mut known, mut texts, mut nobodys) = (Vec::new(), Vec::new(), Vec::new());
         for key in keys {
             match texts_of(&key) {
-                Some(texts) => known.push((key, texts)),
+                Some(text) => {
+                    known.push(key);
+                    texts.push(text);
+                }
                 None => nobodys.push(key), // a NULL in it, which no key of the source has
             }
         }
-        let Absent { gone, doubtful } = absent(here.session, source, &known).await?;
-        self.note_doubtful(here, doubtful.iter().map(|&i| &known[i].0));
-        let gone = gone.into_iter().map(|i| known[i].0.clone());
+        let Absent { gone, doubtful } = absent(here.session, source, &texts).await?;
+        self.note_doubtful(here, doubtful.iter().map(|&i| &known[i]));
+        let gone = gone.into_iter().map(|i| known[i].clone());
         let wrong = gone.chain(nobodys).map(|key| (DifferenceKind::Extra, gone_item(source, key))).collect();
         let differences = self.note(here, wrong, repairs).await?;
         self.counters.add(0, differences as u64);
         pass.different += differences;
-        pass.cursor = known.last().map(|(_, texts)| texts.clone());
+        pass.cursor = texts.last().cloned();
         self.quota = self.quota.map(|quota| quota - known.len() as i64);
         if is_short || known.is_empty() {
             (pass.phase, pass.cursor) = (Phase::Done, None);

@@ -2,15 +2,15 @@
 //! could be read by now excuses nothing.
 
 use crate::core::error::Result;
+use crate::core::halving::Search;
+use crate::core::keys::key_of;
 use crate::core::message;
 use crate::core::message::{MarkedKey, Message};
 use crate::core::value::Key;
 use crate::postgres::books::dead_letters::Dead;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::rows::MarkedRow;
-use crate::sync::halving::Search;
 use crate::sync::session::Session;
-use crate::sync::take::pages::key_of;
 use futures_util::TryStreamExt;
 use std::collections::BTreeSet;
 
@@ -33,7 +33,7 @@ impl Exempt {
         let (mut doubtful, mut of_images) = (Vec::new(), Vec::new());
         for letter in session.link.letters_of(&source.table.name).await? {
             match letter {
-                Dead::Target(key) => drop(exempt.keys.insert(key_of(source, &key))),
+                Dead::Target(key) => drop(exempt.keys.insert(key_of(&source.table, &key))),
                 Dead::Key(key) => doubtful.push(key),
                 Dead::Message(text, keys) => {
                     if let Ok(Message::Image(_, change, marked)) = message::parse(&text, &session.schema) {

@@ -3,13 +3,13 @@
 
 use crate::core::batch::{ColumnSet, Item, RowState};
 use crate::core::error::{Error, Result};
+use crate::core::keys::key_of;
 use crate::core::message::MarkedKey;
 use crate::core::value::{Cell, Key};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::rows::page;
 use crate::sync::apply::budget::MOST_BYTES;
 use crate::sync::session::Session;
-use crate::sync::take::pages::key_of;
 use futures_util::TryStreamExt;
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -147,7 +147,7 @@ async fn read_page(
     }
     let (cursor, is_end) = (page.place()?, page.is_last());
     part.ends = match &cursor {
-        Some(cursor) if !is_end => Ends::At(key_of(source, &page::marked(source, cursor))),
+        Some(cursor) if !is_end => Ends::At(key_of(&source.table, &page::marked(source, cursor))),
         _ => Ends::Table,
     };
     send(sender, part).await?;
@@ -171,7 +171,7 @@ async fn pass_over(
 
 fn unfit_key(source: &SourceTable, cursor: &Vec<String>) -> (MarkedKey, Key) {
     let marked = page::marked(source, cursor);
-    let key = key_of(source, &marked);
+    let key = key_of(&source.table, &marked);
     (marked, key)
 }
 

@@ -2,20 +2,23 @@
 //! snapshot, after the messages. Marks that are still queued only ever bring something newer; a table
 //! that images feed waits until all of them are taken. Writes nothing.
 
-use super::absent::{Absent, absent};
+use super::absent::absent;
 use super::intake::is_damaged;
 use super::reader::Reader;
+use crate::core::absent::Absent;
 use crate::core::batch::{ColumnSet, Item, RowState};
 use crate::core::error::{Error, Result};
 use crate::core::failpoint::Rule;
+use crate::core::keys::{key_of, texts_of};
+use crate::core::message::MarkedKey;
 use crate::core::schema::ColumnType;
-use crate::core::value::{Cell, Key, from_text};
+use crate::core::value::{Cell, Key};
 use crate::postgres::books::dead_letters::Refusal;
 use crate::postgres::books::rebuilds::{Phase, Rebuild};
 use crate::postgres::catalog::SourceTable;
+use crate::postgres::rows::fault::{Fault, NO_UTF8_KEY, unreadable};
 use crate::postgres::rows::page;
 use crate::sync::attempt::Unreadable;
-use crate::sync::fault::{Fault, NO_UTF8_KEY, unreadable};
 use futures_util::TryStreamExt;
 use std::sync::Arc;
 use tokio::time::Instant;
@@ -211,7 +214,7 @@ impl Reader<'_> {
     /// Removes from the replica what the source lacks, one page of the replica's keys.
     async fn sweep(&mut self, source: &SourceTable, rebuild: &mut Rebuild) -> Result<()> {
         let table = &source.table;
-        let after: Option<Key> = rebuild.cursor.as_ref().map(|texts| key_of(source, texts));
+        let after: Option<Key> = rebuild.cursor.as_ref().map(|texts| key_of(&source.table, texts));
         if after.is_none() {
             rebuild.removed += self.session.replica.remove_keyless(table).await?;
         }
@@ -219,17 +222,17 @@ impl Reader<'_> {
         let most = if table.key_columns().all(|c| is_number(c.kind)) { SWEEP_NUMBERS } else { SWEEP_KEYS };
         let keys = self.session.replica.keys_after(table, after.as_ref(), most).await?;
         let is_short = (keys.len() as i64) < most;
-        let known: Vec<(Key, Vec<String>)> =
-            keys.into_iter().filter_map(|key| texts_of(&key).map(|texts| (key, texts))).collect();
-        let Absent { gone, doubtful } = absent(self.session, source, &known).await?;
+        let (known, texts): (Vec<Key>, Vec<MarkedKey>) =
+            keys.into_iter().filter_map(|key| texts_of(&key).map(|texts| (key, texts))).unzip();
+        let Absent { gone, doubtful } = absent(self.session, source, &texts).await?;
         if !doubtful.is_empty() {
             let keys = doubtful.len();
             tracing::warn!(table = rebuild.name, keys, "Postgres fails at keys that the replica has; they stay");
         }
         rebuild.removed += gone.len() as i64;
         let item = |key: Key| Item { table: table.clone(), key, state: RowState::Gone, images: Vec::new() };
-        rebuild.cursor = known.last().map(|(_, texts)| texts.clone());
-        self.send_items(gone.into_iter().map(|i| item(known[i].0.clone())).collect()).await?;
+        rebuild.cursor = texts.last().cloned();
+        self.send_items(gone.into_iter().map(|i| item(known[i].clone())).collect()).await?;
         if is_short || known.is_empty() {
             tracing::info!(table = rebuild.name, removed = rebuild.removed, "what the source lacks is removed");
             (rebuild.phase, rebuild.cursor) = (Phase::Done, None);
@@ -243,17 +246,4 @@ impl Reader<'_> {
         }
         self.send_chunk(Vec::new(), Arc::new(items), Vec::new(), false).await
     }
-}
-
-/// A key of the replica as text; `None` where it has a NULL, which no key of the source has.
-pub(in crate::sync) fn texts_of(key: &Key) -> Option<Vec<String>> {
-    key.iter().map(Cell::to_postgres_text).collect()
-}
-
-/// The same back again.
-pub(in crate::sync) fn key_of(source: &SourceTable, texts: &[String]) -> Key {
-    let cell = |(column, text): (&crate::core::schema::Column, &String)| {
-        from_text(column.kind, text).unwrap_or_else(|_| Cell::Text(text.clone()))
-    };
-    source.table.key_columns().zip(texts).map(cell).collect()
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 /// The parts of a list that are still to be tried, in its order.
 #[derive(Debug)]
-pub(super) struct Search {
+pub struct Search {
     /// The next one last.
     todo: Vec<Range<usize>>,
 }
@@ -56,7 +56,7 @@ impl Search {
 }
 
 /// Both halves of a part.
-pub(super) fn halves(part: &Range<usize>) -> [Range<usize>; 2] {
+pub fn halves(part: &Range<usize>) -> [Range<usize>; 2] {
     let middle = part.start + part.len() / 2;
     [part.start..middle, middle..part.end]
 }

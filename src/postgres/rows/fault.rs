@@ -1,20 +1,19 @@
 //! Whose matter a failure is that comes up while rows of a table are read, by its cause and the time that it took. No IO.
 
+use super::STATEMENT_TIME;
 use crate::core::error::{Cause, Error};
 use std::time::Duration;
 use tokio::time::Instant;
 
-pub(super) use crate::postgres::rows::STATEMENT_TIME;
-
 /// How long a part may run of what took [`STATEMENT_TIME`]: only a single row may take that long again.
-pub(super) const PART_TIME: Duration = Duration::from_secs(8);
+pub(crate) const PART_TIME: Duration = Duration::from_secs(8);
 
 /// A statement that was cancelled sooner than so much before its limit was cancelled by somebody.
 const MARGIN: Duration = Duration::from_millis(500);
 
 /// What a failure is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// One of the rows.
     Row,
     /// The table: Postgres says the same of each row.
@@ -38,16 +37,16 @@ impl Fault {
 }
 
 /// Why a key is a dead letter that no encoding can tell.
-pub(super) const NO_UTF8_KEY: &str = "the key is no UTF-8: correct it, then drop this letter";
+pub(crate) const NO_UTF8_KEY: &str = "the key is no UTF-8: correct it, then drop this letter";
 
 /// Why a key is a dead letter whose row takes too long.
-pub(super) fn too_slow() -> String {
+pub(crate) fn too_slow() -> String {
     let seconds = STATEMENT_TIME.as_secs();
     format!("reading the row under this key takes longer than {seconds} s: make the row or `where` cheaper")
 }
 
 /// Why a key is a dead letter whose row Postgres cannot read, or not in time.
-pub(super) fn unreadable(error: &Error, fault: Fault) -> String {
+pub(crate) fn unreadable(error: &Error, fault: Fault) -> String {
     if fault == Fault::Slow {
         return too_slow();
     }

@@ -1,0 +1,163 @@
+//! What a sync pulls from: the seam between the engine (`pull`) and each kind of source. A [`Provider`] opens
+//! connections, a [`Source`] is one of them. It tells what its tables are like, opens a view of them, says what of a
+//! table has changed since a mark, gives rows in parts, and counts. Marks, places and positions are texts of the
+//! provider, which the engine keeps and hands back.
+
+pub mod postgres;
+
+use crate::core::error::Result;
+use crate::core::message::MarkedKey;
+use crate::core::schema::{Schema, Table};
+use crate::core::value::{Cell, Key};
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Something to pull from.
+#[async_trait]
+pub trait Provider: Send + Sync {
+    /// A connection to it.
+    async fn open(&self) -> Result<Box<dyn Source>>;
+}
+
+/// One table, as the source has it.
+#[derive(Debug, Clone)]
+pub struct Described {
+    /// What the replica gets of it.
+    pub table: Arc<Table>,
+    /// By what its rows are read: kept beside them, and compared by [`Source::outgrown`].
+    pub definition: String,
+    /// Why it cannot be pulled, with the remedy.
+    pub problem: Option<String>,
+    /// Whether the replica sorts its keys as the source does.
+    pub sorts_alike: bool,
+}
+
+/// What the source has.
+#[derive(Debug, Clone, Default)]
+pub struct Description {
+    /// What is replicated.
+    pub schema: Arc<Schema>,
+    /// Its tables.
+    pub tables: BTreeMap<String, Described>,
+}
+
+/// How a view began.
+#[derive(Debug)]
+pub enum Begun {
+    /// All that is read in it is of one moment.
+    View(View),
+    /// The tables are no longer as they were described: ask again.
+    Changed,
+    /// Another session keeps readers out of these tables.
+    Locked(Vec<String>),
+}
+
+/// One moment of the source.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// Which source it is, and where in its history.
+    pub position: String,
+    /// Its clock.
+    pub at: String,
+}
+
+/// How a position stands to one that was read before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Follows {
+    /// It is the same history, and not older.
+    Same,
+    /// It is the same, but older: a standby that lags.
+    Older,
+    /// It is another history, as it says: whatever was read may be otherwise.
+    Other(String),
+}
+
+/// What a look at a table has found.
+#[derive(Debug, Clone)]
+pub struct Look {
+    /// All that was committed up to this view is before this mark.
+    pub mark: String,
+    /// Rows to be read; `None`: all from the place on.
+    pub changed: Option<usize>,
+    /// Rows that are replicated, where it was counted.
+    pub count: Option<i64>,
+    /// The mark that was given leads no further: another one should be kept.
+    pub is_far: bool,
+    /// Where reading begins in fact: the place that was given, or, where rows have moved, `None`.
+    pub place: Option<String>,
+}
+
+/// One row that was read.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// Its key and all of its cells.
+    Row(Key, Vec<Cell>),
+    /// It is not replicated, or not there.
+    Gone(Key),
+    /// It cannot be taken over.
+    Unfit(Unfit),
+}
+
+/// A row that cannot be taken over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unfit {
+    /// Its key, as the source writes it.
+    pub key: MarkedKey,
+    /// `value`, or `source` where the source itself cannot read it.
+    pub class: &'static str,
+    /// Why, with the remedy.
+    pub problem: String,
+}
+
+/// How much of a table is read at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Rows.
+    pub rows: usize,
+    /// Bytes as the source sends them; a row more may come.
+    pub bytes: usize,
+}
+
+/// A part of what a look has found.
+#[derive(Debug, Default)]
+pub struct Part {
+    /// The rows.
+    pub found: Vec<Found>,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Where another view may go on behind it, if it may.
+    pub place: Option<String>,
+    /// Nothing is left.
+    pub is_end: bool,
+}
+
+/// One connection, with at most one view.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// What the tables are like now. Outside of a view.
+    async fn describe(&mut self) -> Result<Arc<Description>>;
+    /// Why rows that were read by one definition are not those that another one asks for.
+    fn outgrown(&self, before: &str, now: &str) -> Option<String>;
+    /// How a position stands to an earlier one.
+    fn follows(&self, before: &str, now: &str) -> Follows;
+    /// Opens a view of these tables, as they were described last.
+    async fn begin(&mut self, tables: &[&str]) -> Result<Begun>;
+    /// Looks what of a table has changed since a mark, from a place on; everything where `since` is `None`.
+    async fn look(&mut self, table: &str, since: Option<&str>, place: Option<&str>) -> Result<Look>;
+    /// The next part of what the last look has found.
+    async fn next(&mut self, limits: Limits) -> Result<Part>;
+    /// The rows under these keys.
+    async fn rows(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<Found>>;
+    /// Which of these keys no replicated row has: their positions.
+    async fn absent(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<usize>>;
+    /// Rows in the ranges that these keys bound: up to the first, between two, after the last. For tables that sort
+    /// alike.
+    async fn counts(&mut self, table: &str, bounds: &[MarkedKey]) -> Result<Vec<i64>>;
+    /// Whether nothing has come into the view since its looks that they did not see. After all reading.
+    async fn is_whole(&mut self) -> Result<bool>;
+    /// Waits until no crash of the source could undo what the view has seen.
+    async fn make_durable(&mut self) -> Result<()>;
+    /// Ends the view; does nothing where there is none.
+    async fn end(&mut self) -> Result<()>;
+}

@@ -1,0 +1,102 @@
+//! Brings a table of which much is to be read: in parts, each a transaction of its own with the place that it leads to,
+//! over as many views as it takes. What changes meanwhile is found by the next look, because the mark that is kept at the
+//! end is that of the first view.
+
+use super::read::{Read, covered, letters, sorted};
+use super::session::Session;
+use super::writer::Writer;
+use super::writer::{Outcome, Written};
+use crate::core::batch::RowState;
+use crate::core::error::Result;
+use crate::core::failpoint::PullRule;
+use crate::core::schema::Table;
+use crate::provider::{Part, View};
+use crate::replica::head::fenced;
+use crate::replica::pulls::{Progress, PulledTable};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::time::Instant;
+
+impl Session<'_> {
+    /// Reads on from where the table is, until nothing is left, or the view had its time.
+    pub(super) async fn chunks(&mut self, view: &View, name: &str, began: Instant) -> Result<()> {
+        let mut standing = self.standing_of(name);
+        let Some(table) = self.description.tables.get(name).map(|described| described.table.clone()) else {
+            return Ok(());
+        };
+        let place = standing.place.take().filter(|_| standing.until.is_some());
+        let look = self.source.look(name, standing.since.as_deref(), place.as_deref()).await?;
+        if look.changed.is_none() {
+            standing.since = None; // the mark tells nothing any more
+        }
+        // Where rows have moved it begins anew, and what changed since the first view is still found.
+        if standing.until.is_none() || !PullRule::FirstMark.holds() {
+            standing.until = Some(look.mark.clone());
+        }
+        if standing.since.is_none() && look.place.is_none() && self.writer.replica.is_empty(&table).await? {
+            self.plain.insert(name.to_owned());
+        }
+        self.source.make_durable().await?;
+        let mut part = self.source.next(self.pull.pace.part).await?;
+        let mut first_place = None;
+        loop {
+            let is_plain = self.plain.contains(name) || standing.since.is_some();
+            let has_moved = *first_place.get_or_insert_with(|| part.place.clone()) != part.place;
+            let is_over = part.is_end || has_moved && began.elapsed() >= self.pull.pace.view_time;
+            end(&mut standing, &part);
+            let written = written(&self.writer, view, &table, part, is_plain, &standing).await?;
+            if is_over {
+                self.writer.write(written).await?;
+                return Ok(());
+            }
+            if self.pull.is_stopping() {
+                return Err(self.pull.stopped());
+            }
+            // The next one is read meanwhile.
+            let (outcome, next) =
+                futures_util::join!(self.writer.write(written), self.source.next(self.pull.pace.part));
+            if outcome? == Outcome::Rejected {
+                return Ok(()); // its place was not kept: it is read again, without the rows that stand aside now
+            }
+            part = next?;
+        }
+    }
+}
+
+/// Where the table is with this part.
+fn end(standing: &mut PulledTable, part: &Part) {
+    standing.place.clone_from(&part.place);
+    if part.is_end {
+        (standing.since, standing.place, standing.rows) = (standing.until.take(), None, None);
+    }
+}
+
+async fn written(
+    writer: &Writer,
+    view: &View,
+    table: &Arc<Table>,
+    part: Part,
+    is_plain: bool,
+    standing: &PulledTable,
+) -> Result<Written> {
+    let Read { mut items, unfit } = sorted(table, part.found);
+    let dead = writer.standing.dead.get(&table.name);
+    items.retain(|item| !writer.has_refused(item));
+    let covered = covered(dead, &items);
+    if !is_plain {
+        let found = writer.replica.compare(table, &items, None, writer.at()).await?.ok_or_else(fenced)?;
+        let wanted: std::collections::BTreeSet<usize> =
+            found.missing.into_iter().chain(found.different).chain(found.refused).collect();
+        let mut position = 0..;
+        items.retain(|item| position.next().is_some_and(|i| wanted.contains(&i)) || item.state == RowState::Gone);
+    }
+    let letters = letters(table, dead, unfit)?;
+    let progress = Progress {
+        source: Some(view.position.clone()),
+        caught_up_at: None,
+        tables: BTreeMap::from([(table.name.clone(), standing.clone())]),
+        letters,
+        covered: covered.into_iter().map(|key| (table.name.clone(), key)).collect(),
+    };
+    Ok(Written { items, emptied: Vec::new(), progress })
+}

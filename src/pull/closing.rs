@@ -1,0 +1,307 @@
+//! Ends a pass: what has changed of each table, and what is gone of it, in one transaction with the mark of the view that
+//! all of it was read at. The tables equal the source at that moment, together.
+//!
+//! With the changed rows the replica has every key of the source; so it has no other exactly if it has as many rows.
+
+use super::Pace;
+use super::absent::{self, Surplus};
+use super::read::{Read, covered, letters, sorted};
+use super::session::Session;
+use super::writer::Writer;
+use super::writer::{Outcome, Written};
+use crate::core::batch::{Item, RowState};
+use crate::core::error::{Error, Result, Side};
+use crate::core::failpoint::PullRule;
+use crate::core::keys::{key_of, texts_of};
+use crate::core::message::MarkedKey;
+use crate::core::schema::Table;
+use crate::core::value::Key;
+use crate::provider::{Found, Unfit, View};
+use crate::replica::compare::KeyRange;
+use crate::replica::head::fenced;
+use crate::replica::pulls::PulledTable;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Rows that are gone and go in one transaction; where there are more, they go in parts.
+const MOST_GONE: usize = 20_000;
+
+/// What has changed of one table, little enough to be written at once.
+pub(super) struct Near {
+    pub name: String,
+    table: Arc<Table>,
+    standing: PulledTable,
+    mark: String,
+    is_far: bool,
+    /// Rows that are replicated at the source.
+    count: i64,
+    read: Read,
+    bytes: usize,
+}
+
+/// How closing went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// The tables equal the view.
+    Equal,
+    /// Another view has to be opened.
+    NotYet,
+}
+
+/// What is to be written of one table.
+#[derive(Default)]
+struct Change {
+    items: Vec<Item>,
+    /// All rows go.
+    is_emptied: bool,
+    standing: PulledTable,
+    letters: Vec<crate::replica::pulls::Letter>,
+    covered: Vec<MarkedKey>,
+    /// More is gone than goes in one transaction.
+    is_part: bool,
+}
+
+impl Session<'_> {
+    /// Reads what has changed of a table, beside what is read of others; `None` where it is much.
+    pub(super) async fn look_near(
+        &mut self,
+        name: &str,
+        standing: &mut PulledTable,
+        others: &[Near],
+    ) -> Result<Option<Near>> {
+        let Some(table) = self.description.tables.get(name).map(|described| described.table.clone()) else {
+            return Ok(None);
+        };
+        let look = self.source.look(name, standing.since.as_deref(), None).await?;
+        let Pace { closing: most, part, .. } = self.pull.pace;
+        let (rows, bytes) =
+            others.iter().fold((0, 0), |(rows, bytes), near| (rows + near.read.items.len(), bytes + near.bytes));
+        let (Some(changed), Some(count)) = (look.changed, look.count) else { return Ok(None) };
+        if rows + changed > most.rows {
+            return Ok(None);
+        }
+        let (mut found, mut read_bytes) = (Vec::new(), 0);
+        loop {
+            let read = self.source.next(part).await?;
+            found.extend(read.found);
+            read_bytes += read.bytes;
+            if bytes + read_bytes > most.bytes {
+                return Ok(None);
+            }
+            if read.is_end {
+                break;
+            }
+        }
+        let read = sorted(&table, found);
+        let (name, standing, mark) = (name.to_owned(), standing.clone(), look.mark);
+        let is_far = look.is_far || standing.definition != self.definition_before(&name);
+        Ok(Some(Near { name, table, standing, mark, is_far, count, read, bytes: read_bytes }))
+    }
+
+    fn definition_before(&self, name: &str) -> Option<String> {
+        self.writer.standing.tables.get(name).and_then(|table| table.definition.clone())
+    }
+
+    /// Brings these tables to the view; `is_all`: there are no others.
+    pub(super) async fn close(&mut self, view: &View, near: Vec<Near>, is_all: bool) -> Result<Closed> {
+        let mut written = Written::default();
+        let mut is_part = false;
+        for near in near {
+            let name = near.name.clone();
+            let Some(change) = self.change(near).await? else { continue };
+            is_part |= change.is_part;
+            if change.is_emptied {
+                written.emptied.extend(self.description.tables.get(&name).map(|described| described.table.clone()));
+            }
+            written.items.extend(change.items);
+            written.progress.letters.extend(change.letters);
+            written.progress.covered.extend(change.covered.into_iter().map(|key| (name.clone(), key)));
+            written.progress.tables.insert(name, change.standing);
+        }
+        if !self.source.is_whole().await? {
+            return Ok(Closed::NotYet);
+        }
+        let has_changes = !written.progress.tables.is_empty();
+        if has_changes {
+            self.source.make_durable().await?;
+        }
+        let is_closed = is_all && !is_part;
+        if !has_changes && !is_closed {
+            return Ok(Closed::Equal);
+        }
+        written.progress.source = Some(view.position.clone());
+        written.progress.caught_up_at = is_closed.then(|| view.at.clone());
+        if self.writer.write(written).await? == Outcome::Rejected || is_part {
+            return Ok(Closed::NotYet);
+        }
+        if is_closed {
+            self.writer.done.caught_up_at = Some(view.at.clone());
+        }
+        Ok(Closed::Equal)
+    }
+
+    /// What is to be written so that a table equals the view; `None`: nothing.
+    async fn change(&mut self, near: Near) -> Result<Option<Change>> {
+        let dead = self.writer.standing.dead.get(&near.name).cloned().unwrap_or_default();
+        let is_quiet = near.read.items.is_empty() && near.read.unfit.is_empty() && dead.is_empty();
+        if is_quiet && near.standing.rows == Some(near.count) {
+            let standing = PulledTable { since: Some(near.mark), problem: None, ..near.standing };
+            return Ok(near.is_far.then(|| Change { standing, ..Change::default() }));
+        }
+        let Near { name, table, standing, mark, count, read, .. } = near;
+        let mut here = Here { table: table.clone(), items: read.items, unfit: read.unfit, refused: BTreeSet::new() };
+        self.look_at_dead(&name, &dead, &mut here).await?;
+        here.items.retain(|item| !self.writer.has_refused(item));
+        let compared = here.compare(&self.writer).await?;
+        // Rows that cannot be taken over are counted at the source, and may be here as they were.
+        let aside: BTreeSet<Key> =
+            here.unfit.iter().map(|row| key_of(&table, &row.key)).chain(here.refused.iter().cloned()).collect();
+        let aside_here = holders(&self.writer, &table, aside.iter()).await?.len() as i64;
+        let expected = count - aside.len() as i64 + aside_here;
+        let surplus = compared.rows_after() - expected;
+        if surplus < 0 {
+            tracing::warn!(
+                sync = self.pull.name,
+                table = name,
+                rows = -surplus,
+                "the replica lacks rows that it should have: the table is read again"
+            );
+            let standing = PulledTable { definition: standing.definition, ..PulledTable::default() };
+            return Ok(Some(Change { standing, is_part: true, ..Change::default() }));
+        }
+        let covered = covered(Some(&dead), &compared.items);
+        let mut change = Change { items: compared.items, covered, ..Change::default() };
+        if surplus > 0 && PullRule::Counts.holds() {
+            if count == 0 && aside.is_empty() {
+                (change.items, change.is_emptied) = (Vec::new(), true);
+            } else {
+                let described = self.description.tables.get(&name).ok_or_else(fenced)?;
+                let wanted = usize::try_from(surplus).unwrap_or(usize::MAX);
+                let surplus = Surplus {
+                    described,
+                    rows: compared.rows,
+                    missing: compared.missing,
+                    gone: &compared.gone,
+                    wanted: wanted.min(MOST_GONE),
+                };
+                let found = absent::find(self.source.as_mut(), &self.writer.replica, &surplus).await?;
+                change.is_part = found.len() < wanted;
+                if found.is_empty() {
+                    return self.unexplained(&name).await;
+                }
+                change.items.extend(found.into_iter().map(|key| gone(&table, key)));
+                change.items.sort_by(|a, b| a.key.cmp(&b.key));
+            }
+        }
+        change.letters = letters(&table, Some(&dead), here.unfit)?;
+        change.standing = match change.is_part {
+            true => standing,
+            false => PulledTable { since: Some(mark), rows: Some(expected), problem: None, ..standing },
+        };
+        Ok(Some(change))
+    }
+
+    /// The counts differ, and nobody knows by which row.
+    async fn unexplained(&mut self, name: &str) -> Result<Option<Change>> {
+        // What was attached meanwhile was counted and not read.
+        if !self.source.is_whole().await? {
+            return Err(Error::retry("a partition came while the table was read; it is read again"));
+        }
+        Err(Error::halt(format!(
+            "the replica has more rows of the table {name:?} than the source, and each is there: somebody else writes to the replica's table, or its keys compare otherwise than byte by byte"
+        ))
+        .of_table(name, Side::Target))
+    }
+
+    /// Looks again at rows that could not be taken over: one that can be by now is written, one that is gone goes.
+    async fn look_at_dead(&mut self, name: &str, dead: &BTreeMap<MarkedKey, String>, here: &mut Here) -> Result<()> {
+        let is_known = |key: &MarkedKey| {
+            here.unfit.iter().any(|row| row.key == *key)
+                || here.items.iter().any(|item| texts_of(&item.key).as_ref() == Some(key))
+        };
+        let keys: Vec<MarkedKey> = dead.keys().filter(|key| !is_known(key)).cloned().collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let found = self.source.rows(name, &keys).await?;
+        let is_refused =
+            |key: &Key| texts_of(key).is_some_and(|key| dead.get(&key).is_some_and(|class| class == "target"));
+        let (refused, other): (Vec<Found>, Vec<Found>) =
+            found.into_iter().partition(|found| matches!(found, Found::Row(key, _) if is_refused(key)));
+        here.refused.extend(
+            refused.into_iter().filter_map(|found| if let Found::Row(key, _) = found { Some(key) } else { None }),
+        );
+        let more = sorted(&here.table, other);
+        here.unfit.extend(more.unfit);
+        here.items.extend(more.items);
+        here.items.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(())
+    }
+}
+
+/// What was read of a table.
+struct Here {
+    table: Arc<Table>,
+    /// By key, each once.
+    items: Vec<Item>,
+    unfit: Vec<Unfit>,
+    /// Keys of rows that the replica does not take.
+    refused: BTreeSet<Key>,
+}
+
+/// The same beside what the replica has.
+struct Compared {
+    /// What differs.
+    items: Vec<Item>,
+    /// Rows that the replica has.
+    rows: i64,
+    /// Keys that it lacks.
+    missing: Vec<Key>,
+    /// Keys that it has and that go.
+    gone: BTreeSet<Key>,
+}
+
+impl Compared {
+    /// Rows that it has with these items.
+    fn rows_after(&self) -> i64 {
+        self.rows + self.missing.len() as i64 - self.gone.len() as i64
+    }
+}
+
+impl Here {
+    /// What of it differs from the replica.
+    async fn compare(&mut self, writer: &Writer) -> Result<Compared> {
+        let everything = KeyRange { after: None, up_to: None };
+        let found = writer.replica.compare(&self.table, &self.items, Some(everything), writer.at()).await?;
+        let found = found.ok_or_else(fenced)?;
+        let gone = self.items.iter().filter(|item| item.state == RowState::Gone).map(|item| &item.key);
+        let gone = holders(writer, &self.table, gone).await?;
+        let missing: BTreeSet<usize> = found.missing.into_iter().collect();
+        let mut wanted: BTreeSet<usize> = found.different.into_iter().chain(missing.iter().copied()).collect();
+        // What it cannot even be asked about is tried, and refused one by one.
+        wanted.extend(&found.refused);
+        let missing_keys = missing.iter().map(|&i| self.items[i].key.clone()).collect();
+        let mut position = 0..;
+        let items = std::mem::take(&mut self.items);
+        let is_wanted = |item: &Item| {
+            let is_different = position.next().is_some_and(|i| wanted.contains(&i));
+            is_different || gone.contains(&item.key) && item.state == RowState::Gone
+        };
+        let items = items.into_iter().filter(is_wanted).collect();
+        Ok(Compared { items, rows: found.in_range, missing: missing_keys, gone })
+    }
+}
+
+/// Those of these keys that the replica has.
+async fn holders(writer: &Writer, table: &Table, keys: impl Iterator<Item = &Key>) -> Result<BTreeSet<Key>> {
+    let keys: Vec<&Key> = keys.collect();
+    if keys.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let found = writer.replica.holders(table, &table.key, keys.into_iter()).await?;
+    Ok(found.into_iter().map(|(key, _)| key).collect())
+}
+
+fn gone(table: &Arc<Table>, key: Key) -> Item {
+    Item { table: table.clone(), key, state: RowState::Gone, images: Vec::new() }
+}

@@ -1,0 +1,18 @@
+//! The second engine: what a sync pulls from a source where nothing is installed, brought to the replica. [`Pull`] is
+//! what one process knows of a sync; `session` is its connections, `pass` the order of things: in one view of the source
+//! after the other, `chunk` brings what is much, and `closing` the rest of all tables in one transaction, with what is
+//! gone. Nothing is written but behind the sync's fence, with how far it is.
+
+mod absent;
+mod chunk;
+mod closing;
+mod pass;
+mod passed;
+mod pull;
+mod read;
+mod run;
+mod session;
+mod writer;
+
+pub use self::pull::{Pace, Pull};
+pub use passed::Passed;

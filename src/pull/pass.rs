@@ -1,0 +1,140 @@
+//! A pass: view after view of the source, until all tables equal one of them.
+
+use super::closing::Closed;
+use super::session::Session;
+use crate::core::error::{Error, Result};
+use crate::core::failpoint::PullRule;
+use crate::provider::{Begun, Follows, View};
+use crate::pull::writer::Written;
+use crate::replica::pulls::{Progress, PulledTable};
+use std::collections::BTreeMap;
+use tokio::time::Instant;
+
+/// How often a pass describes the tables anew because they were altered.
+const DESCRIPTIONS: u32 = 5;
+
+/// What comes after a view.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// All tables that can be read equal it.
+    End,
+    /// Another one.
+    View,
+}
+
+impl Session<'_> {
+    /// Brings all tables that can be read to a moment after this call began.
+    pub async fn pass(&mut self) -> Result<()> {
+        let mut descriptions = 0;
+        loop {
+            if self.pull.is_stopping() {
+                return Err(self.pull.stopped());
+            }
+            let readable = self.readable();
+            let names: Vec<&str> = readable.iter().map(String::as_str).collect();
+            // Before the view: what another worker has written since is not newer than it.
+            self.read_standing().await?;
+            match self.source.begin(&names).await? {
+                Begun::View(view) => {
+                    let next = self.view(&view, &readable).await;
+                    self.source.end().await?;
+                    match next {
+                        Ok(Next::End) => return Ok(()),
+                        Ok(Next::View) => {}
+                        Err(e) => self.set_aside(e)?,
+                    }
+                }
+                Begun::Locked(tables) => {
+                    for table in tables {
+                        self.put_aside(
+                            &table,
+                            "another session keeps a lock on it that shuts readers out (see pg_locks); it follows when that ends".into(),
+                        );
+                    }
+                }
+                Begun::Changed if descriptions >= DESCRIPTIONS => {
+                    return Err(Error::retry("the tables are altered again and again; they will be read again"));
+                }
+                Begun::Changed => {
+                    descriptions += 1;
+                    self.describe().await?;
+                }
+            }
+        }
+    }
+
+    async fn describe(&mut self) -> Result<()> {
+        self.description = self.source.describe().await?;
+        let schema = self.description.schema.clone();
+        self.writer.replica.prepare(&schema).await?;
+        Ok(())
+    }
+
+    async fn view(&mut self, view: &View, readable: &[String]) -> Result<Next> {
+        let began = Instant::now();
+        self.compare_history(view).await?;
+        let (mut near, mut far) = (Vec::new(), Vec::new());
+        for name in readable {
+            let mut table = self.standing_of(name);
+            if table.since.is_none() || table.until.is_some() {
+                far.push(name.clone());
+                continue;
+            }
+            match self.look_near(name, &mut table, &near).await? {
+                Some(found) => near.push(found),
+                None => far.push(name.clone()),
+            }
+        }
+        let is_all = far.is_empty() && self.problems.is_empty();
+        if self.close(view, near, is_all).await? == Closed::NotYet {
+            return Ok(Next::View);
+        }
+        for name in &far {
+            self.chunks(view, name, began).await?;
+            if began.elapsed() >= self.pull.pace.view_time {
+                break;
+            }
+        }
+        Ok(if far.is_empty() { Next::End } else { Next::View })
+    }
+
+    /// How far a table is, by the definition that is in force now.
+    pub fn standing_of(&self, name: &str) -> PulledTable {
+        let mut table = self.writer.standing.tables.get(name).cloned().unwrap_or_default();
+        let Some(described) = self.description.tables.get(name) else { return table };
+        let why = table.definition.as_ref().and_then(|before| self.source.outgrown(before, &described.definition));
+        if let Some(why) = why {
+            tracing::warn!(sync = self.pull.name, table = name, "this table is read again: {why}");
+            table = PulledTable::default();
+        }
+        table.definition = Some(described.definition.clone());
+        table
+    }
+
+    /// Another history than the one that was read so far: whatever is there may be otherwise, and is read again.
+    async fn compare_history(&mut self, view: &View) -> Result<()> {
+        let Some(before) = &self.writer.standing.source else { return Ok(()) };
+        match self.source.follows(before, &view.position) {
+            _ if !PullRule::Origin.holds() => Ok(()),
+            Follows::Same => Ok(()),
+            Follows::Older => Err(Error::retry(
+                "the source is older than what the replica has: a standby that lags; it will be read again",
+            )),
+            Follows::Other(why) => {
+                tracing::error!(
+                    sync = self.pull.name,
+                    "the source is not what was read before ({why}): all tables are compared with it, readable all the while"
+                );
+                let read = self.writer.standing.tables.iter();
+                let again = |(name, table): (&String, &PulledTable)| {
+                    let definition = table.definition.clone();
+                    (name.clone(), PulledTable { definition, ..PulledTable::default() })
+                };
+                let tables: BTreeMap<_, _> = read.map(again).collect();
+                let progress = Progress { source: Some(view.position.clone()), tables, ..Progress::default() };
+                self.writer.write(Written { progress, ..Written::default() }).await?;
+                Ok(())
+            }
+        }
+    }
+}

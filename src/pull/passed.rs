@@ -1,0 +1,31 @@
+//! What a pass has done.
+
+use std::collections::BTreeMap;
+
+/// What a pass has done.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// Rows written.
+    pub rows: u64,
+    /// Rows deleted.
+    pub removed: u64,
+    /// libSQL transactions.
+    pub batches: u64,
+    /// New dead letters.
+    pub dead: u64,
+    /// Tables that were left as they are, and why, with the remedy.
+    pub problems: BTreeMap<String, String>,
+    /// The source's clock at the view that all tables equal; `None` where some could not be read.
+    pub caught_up_at: Option<String>,
+}
+
+impl Passed {
+    /// Adds what a further try has done.
+    pub(super) fn add(&mut self, more: Self) {
+        self.rows += more.rows;
+        self.removed += more.removed;
+        self.batches += more.batches;
+        self.dead += more.dead;
+        (self.problems, self.caught_up_at) = (more.problems, more.caught_up_at);
+    }
+}

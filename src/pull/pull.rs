@@ -1,0 +1,81 @@
+//! A sync that pulls, as one process knows it.
+
+use crate::core::chance::Chance;
+use crate::core::error::Error;
+use crate::provider::{Limits, Provider};
+use crate::replica::target::Target;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+/// A sync that pulls.
+pub struct Pull {
+    pub(super) name: String,
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) target: Target,
+    /// Whether rows of tables that no sync has written may be replaced.
+    pub(super) adopt: bool,
+    pub(super) chance: Chance,
+    pub(super) pace: Pace,
+    is_stopping: AtomicBool,
+}
+
+/// How much is done at once.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// What a closing transaction may hold: more is brought in parts first.
+    pub closing: Limits,
+    /// What one of these parts holds.
+    pub part: Limits,
+    /// How long one view is kept open where another may go on: it holds back vacuum, and its locks hold back DDL.
+    pub view_time: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            closing: Limits { rows: 20_000, bytes: 8 * 1024 * 1024 },
+            part: Limits { rows: 10_000, bytes: 4 * 1024 * 1024 },
+            view_time: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Pull {
+    /// A sync by this name.
+    pub fn new(name: String, provider: Arc<dyn Provider>, target: Target, adopt: bool) -> Self {
+        Self {
+            name,
+            provider,
+            target,
+            adopt,
+            chance: Chance::default(),
+            pace: Pace::default(),
+            is_stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// At another pace.
+    pub fn at_pace(self, pace: Pace) -> Self {
+        Self { pace, ..self }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Ends passes after the batch in hand.
+    pub fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.is_stopping.load(Ordering::Relaxed)
+    }
+
+    /// The failure of a pass that was told to end.
+    pub(super) fn stopped(&self) -> Error {
+        Error::retry(format!("the sync {:?} was stopped; it goes on where it was", self.name))
+    }
+}

@@ -1,0 +1,278 @@
+//! What the replica keeps of syncs that pull: how far each of their tables is, beside the rows and in the same
+//! transaction, so that a replica that falls back brings its older place along. One row a sync is the fence: the first
+//! statement of each of its transactions compares and sets it, as [`head`](super::head) does for a queue. The SQL, and
+//! what is read of it.
+
+use super::head::{At, fenced};
+use super::store::{Rows, Statement, Work};
+use super::{Inventory, Replica};
+use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::message::MarkedKey;
+use crate::core::position::Head;
+use crate::core::schema::{Table, quote};
+use crate::core::value::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The tables that it makes.
+pub const TABLES: [&str; 3] = ["_pgflume_pulls", "_pgflume_owners", "_pgflume_dead"];
+
+const CREATE: [&str; 3] = [
+    "CREATE TABLE IF NOT EXISTS _pgflume_pulls (name TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, \
+     token TEXT NOT NULL, source TEXT, caught_up_at TEXT, applied_at TEXT)",
+    "CREATE TABLE IF NOT EXISTS _pgflume_owners (\"table\" TEXT PRIMARY KEY, sync TEXT NOT NULL, definition TEXT, \
+     since TEXT, until TEXT, place TEXT, rows INTEGER, problem TEXT)",
+    "CREATE TABLE IF NOT EXISTS _pgflume_dead (id INTEGER PRIMARY KEY AUTOINCREMENT, sync TEXT NOT NULL, \
+     \"table\" TEXT NOT NULL, \"key\" TEXT NOT NULL, class TEXT NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL, \
+     UNIQUE (sync, \"table\", \"key\"))",
+];
+
+/// A sync that pulls, as the replica knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pull {
+    /// Where it is.
+    pub head: Head,
+    /// What it read last, in the provider's words.
+    pub source: Option<String>,
+    /// The source's clock when its tables last equalled the source.
+    pub caught_up_at: Option<String>,
+    /// Its tables.
+    pub tables: BTreeMap<String, PulledTable>,
+    /// Keys of rows that could not be taken over, by table, and which part refused them.
+    pub dead: BTreeMap<String, BTreeMap<MarkedKey, String>>,
+}
+
+/// How far a pulled table is. Marks and places are texts of the provider.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PulledTable {
+    /// By what definition its rows were read; `None`: none was.
+    pub definition: Option<String>,
+    /// All up to this mark is there; `None`: everything is to be read.
+    pub since: Option<String>,
+    /// The mark that `since` becomes at the end of the pass in hand: that of its first view.
+    pub until: Option<String>,
+    /// How far that pass is.
+    pub place: Option<String>,
+    /// Rows that it has, as last counted.
+    pub rows: Option<i64>,
+    /// Why it is not read, with the remedy.
+    pub problem: Option<String>,
+}
+
+/// A row that could not be taken over, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Its table.
+    pub table: String,
+    /// Its key, as the source writes it.
+    pub key: MarkedKey,
+    /// Which part refused it: `value`, `source` or `target`.
+    pub class: &'static str,
+    /// Why, with the remedy.
+    pub reason: String,
+}
+
+/// What a transaction of a pull changes beside the rows.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// What was read.
+    pub source: Option<String>,
+    /// The source's clock, if all tables equal it then.
+    pub caught_up_at: Option<String>,
+    /// How far these tables are now.
+    pub tables: BTreeMap<String, PulledTable>,
+    /// Rows that could not be taken over.
+    pub letters: Vec<Letter>,
+    /// Rows that could, or are gone: their letters go.
+    pub covered: Vec<(String, MarkedKey)>,
+}
+
+impl Inventory {
+    /// Whether it has the bookkeeping of pulls.
+    pub(crate) fn has_pulls(&self) -> bool {
+        TABLES.iter().all(|name| self.tables.contains_key(*name))
+    }
+}
+
+impl Replica {
+    /// Makes `name` a sync of this replica, and the owner of these tables; where it stands. Refuses tables of another.
+    pub async fn claim(&self, name: &str, start: &Head, tables: &[&str]) -> Result<Pull> {
+        let mut before: Vec<Statement> = CREATE.map(|sql| sql.to_owned().into()).to_vec();
+        before.push(Statement::new(
+            "INSERT INTO _pgflume_pulls (name, epoch, seq, token) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name) DO NOTHING",
+            vec![text(name), text(&start.epoch), Cell::Integer(start.seq), text(&start.token)],
+        ));
+        // Another owner makes NULL of it, which fails.
+        let own = "INSERT INTO _pgflume_owners (\"table\", sync) VALUES (?1, ?2) ON CONFLICT (\"table\") DO UPDATE \
+                   SET sync = CASE WHEN sync = excluded.sync THEN sync END";
+        before.extend(tables.iter().map(|table| Statement::new(own, vec![text(table), text(name)])));
+        let claimed = self.store.write(Work { before, ..Work::default() }).await;
+        if let Err(error) = claimed {
+            return Err(self.taken(name, tables).await?.unwrap_or(error));
+        }
+        self.pull(name).await?.ok_or_else(|| Error::retry("the sync is not there yet; it will be tried again"))
+    }
+
+    /// Which of these tables belongs to another sync, as an error.
+    async fn taken(&self, name: &str, tables: &[&str]) -> Result<Option<Error>> {
+        let there = self.inventory().await?;
+        if !there.has_pulls() {
+            return Ok(None);
+        }
+        let rows = self.query("SELECT \"table\", sync FROM _pgflume_owners", Vec::new()).await?;
+        let other = rows.into_iter().find_map(|row| match &row[..] {
+            [Cell::Text(table), Cell::Text(sync)] if sync != name && tables.contains(&table.as_str()) => {
+                Some((table.clone(), sync.clone()))
+            }
+            _ => None,
+        });
+        Ok(other.map(|(table, sync)| {
+            Error::halt(format!(
+                "the replica's table {table:?} belongs to the sync {sync:?}: leave it out of {name:?}, or name another replica"
+            ))
+        }))
+    }
+
+    /// Where a sync stands; `None` if it was never here.
+    pub async fn pull(&self, name: &str) -> Result<Option<Pull>> {
+        let sql = "SELECT epoch, seq, token, source, caught_up_at FROM _pgflume_pulls WHERE name = ?1";
+        let rows = self.query(sql, vec![text(name)]).await?;
+        let Some(row) = rows.into_iter().next() else { return Ok(None) };
+        let [Cell::Text(epoch), Cell::Integer(seq), Cell::Text(token), source, caught_up_at] = &row[..] else {
+            return Err(damaged("_pgflume_pulls"));
+        };
+        let head = Head { epoch: epoch.clone(), seq: *seq, token: token.clone() };
+        // Read after the head: if it has moved on since, what is written from here fails.
+        let sql =
+            "SELECT \"table\", definition, since, until, place, rows, problem FROM _pgflume_owners WHERE sync = ?1";
+        let tables = self.query(sql, vec![text(name)]).await?.into_iter().map(table).collect::<Result<_>>()?;
+        let sql = "SELECT \"table\", \"key\", class FROM _pgflume_dead WHERE sync = ?1";
+        let dead = dead(self.query(sql, vec![text(name)]).await?)?;
+        Ok(Some(Pull { head, source: optional(source), caught_up_at: optional(caught_up_at), tables, dead }))
+    }
+
+    /// All tables that some sync owns.
+    pub(crate) async fn owned(&self) -> Result<BTreeSet<String>> {
+        let rows = self.query("SELECT \"table\" FROM _pgflume_owners", Vec::new()).await?;
+        Ok(rows.into_iter().flatten().filter_map(|cell| optional(&cell)).collect())
+    }
+
+    /// Whether a table has no row.
+    pub(crate) async fn is_empty(&self, table: &Table) -> Result<bool> {
+        Ok(self.query(format!("SELECT 1 FROM {} LIMIT 1", quote(&table.name)), Vec::new()).await?.is_empty())
+    }
+
+    /// Applies `work` as the batch of the sync `name` that leads from `from` to `to`, or changes nothing if the sync is
+    /// anywhere else (`Unknown`: read it).
+    pub async fn apply_pull(
+        &self,
+        name: &str,
+        from: &Head,
+        to: &Head,
+        progress: &Progress,
+        mut work: Work,
+    ) -> Result<()> {
+        self.check_rowids(work.items())?;
+        work.before.insert(0, At::Pull(name, from).advance(to));
+        work.after.extend(record(name, progress)?);
+        self.store.write(work).await
+    }
+
+    /// Whether what was said to be committed is there: something that answers as a server need not be one.
+    pub async fn check_pull(&self, name: &str, to: &Head) -> Result<()> {
+        match self.pull(name).await?.map(|pull| pull.head) {
+            Some(head) if head == *to => Ok(()),
+            Some(head) if head.epoch == to.epoch && head.seq > to.seq => Err(fenced()),
+            _ => Err(Error::side(
+                "the replica says that it committed a batch, and has not kept it: what answers there is no libSQL database, or one that loses writes",
+            )),
+        }
+    }
+}
+
+fn record(name: &str, progress: &Progress) -> Result<Vec<Statement>> {
+    let now = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
+    let mut all = Vec::new();
+    for (table, standing) in &progress.tables {
+        let sql = "UPDATE _pgflume_owners SET definition = ?3, since = ?4, until = ?5, place = ?6, rows = ?7, problem = ?8 \
+                   WHERE \"table\" = ?1 AND sync = ?2";
+        let PulledTable { definition, since, until, place, rows, problem } = standing;
+        let mut args = vec![text(table), text(name)];
+        args.extend([definition, since, until, place].map(|part| part.clone().map_or(Cell::Null, Cell::Text)));
+        args.push(rows.map_or(Cell::Null, Cell::Integer));
+        args.push(problem.clone().map_or(Cell::Null, Cell::Text));
+        all.push(Statement::new(sql, args));
+    }
+    for (table, key) in &progress.covered {
+        let sql = "DELETE FROM _pgflume_dead WHERE sync = ?1 AND \"table\" = ?2 AND \"key\" = ?3";
+        all.push(Statement::new(sql, vec![text(name), text(table), Cell::Text(key_text(key)?)]));
+    }
+    for letter in &progress.letters {
+        let sql = format!(
+            "INSERT INTO _pgflume_dead (sync, \"table\", \"key\", class, reason, at) VALUES (?1, ?2, ?3, ?4, ?5, {now}) \
+             ON CONFLICT (sync, \"table\", \"key\") DO UPDATE SET class = excluded.class, reason = excluded.reason"
+        );
+        let key = Cell::Text(key_text(&letter.key)?);
+        let args = vec![text(name), text(&letter.table), key, text(letter.class), text(&letter.reason)];
+        all.push(Statement::new(sql, args));
+    }
+    let sql = format!(
+        "UPDATE _pgflume_pulls SET source = coalesce(?2, source), caught_up_at = coalesce(?3, caught_up_at), applied_at = {now} WHERE name = ?1"
+    );
+    let optional = |part: &Option<String>| part.clone().map_or(Cell::Null, Cell::Text);
+    all.push(Statement::new(sql, vec![text(name), optional(&progress.source), optional(&progress.caught_up_at)]));
+    // Of a replica that a queue feeds, too, the queue's batches say how fresh it is.
+    all.push(
+        format!(
+            "UPDATE _pgflume_freshness SET applied_at = {now}, caught_up_at = (SELECT CASE WHEN count(*) = count(caught_up_at) \
+             THEN min(caught_up_at) END FROM _pgflume_pulls) WHERE NOT EXISTS (SELECT 1 FROM _pgflume_head)"
+        )
+        .into(),
+    );
+    Ok(all)
+}
+
+fn text(text: &str) -> Cell {
+    Cell::Text(text.to_owned())
+}
+
+fn optional(cell: &Cell) -> Option<String> {
+    if let Cell::Text(text) = cell { Some(text.clone()) } else { None }
+}
+
+fn table(row: Vec<Cell>) -> Result<(String, PulledTable)> {
+    let [Cell::Text(name), definition, since, until, place, rows, problem] = &row[..] else {
+        return Err(damaged("_pgflume_owners"));
+    };
+    let standing = PulledTable {
+        definition: optional(definition),
+        since: optional(since),
+        until: optional(until),
+        place: optional(place),
+        rows: if let Cell::Integer(rows) = rows { Some(*rows) } else { None },
+        problem: optional(problem),
+    };
+    Ok((name.clone(), standing))
+}
+
+fn dead(rows: Rows) -> Result<BTreeMap<String, BTreeMap<MarkedKey, String>>> {
+    let mut dead: BTreeMap<String, BTreeMap<MarkedKey, String>> = BTreeMap::new();
+    for row in rows {
+        let [Cell::Text(table), Cell::Text(key), Cell::Text(class)] = &row[..] else {
+            return Err(damaged("_pgflume_dead"));
+        };
+        let key = serde_json::from_str(key).map_err(|_| damaged("_pgflume_dead"))?;
+        dead.entry(table.clone()).or_default().insert(key, class.clone());
+    }
+    Ok(dead)
+}
+
+fn key_text(key: &MarkedKey) -> Result<String> {
+    serde_json::to_string(key).map_err(|e| Error::halt(format!("a key cannot be written ({e})")))
+}
+
+fn damaged(table: &str) -> Error {
+    Error::new(
+        ErrorKind::Halt,
+        format!("the replica's table {table} is damaged: drop it, and the sync copies its tables anew"),
+    )
+}

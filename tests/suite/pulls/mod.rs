@@ -1,0 +1,92 @@
+//! Pulls: a Postgres where nothing is installed and a role that may only SELECT, brought to a replica.
+
+mod basics;
+mod exact;
+mod sides;
+mod watched;
+mod writers;
+
+use crate::support::{Db, Home, Path, schema};
+use pgflume::demo::postgres::{Cluster, ClusterOptions};
+use pgflume::postgres::PgUrl;
+use pgflume::postgres::catalog::DEFAULT_ROW_BYTES;
+use pgflume::provider::postgres::PostgresProvider;
+use pgflume::pull::{Passed, Pull};
+use pgflume::replica::{Replica, Rows};
+use std::sync::{Arc, OnceLock};
+
+/// A Postgres that can prepare transactions, without any extension.
+pub fn cluster() -> &'static Cluster {
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    CLUSTER.get_or_init(own_cluster)
+}
+
+/// One more.
+pub fn own_cluster() -> Cluster {
+    let settings = [("fsync", "off"), ("max_connections", "200"), ("max_prepared_transactions", "20")];
+    let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+    Cluster::start(ClusterOptions { settings, ..ClusterOptions::default() }).unwrap()
+}
+
+/// A database, a role that may read its tables, and a replica.
+pub struct Rig {
+    pub db: Db,
+    pub home: Home,
+    pub schema: Arc<pgflume::core::schema::Schema>,
+    reader: String,
+}
+
+impl Rig {
+    /// With these tables, all of which the role may read.
+    pub async fn new(path: Path, tables: &str, json: &str) -> Self {
+        Self::on(Db::on(cluster(), "template1").await, path, tables, json).await
+    }
+
+    pub async fn on(db: Db, path: Path, tables: &str, json: &str) -> Self {
+        db.sql(tables).await;
+        let reader = format!("reader_{}", db.name);
+        db.sql(&format!("create role {reader} login")).await;
+        let rig = Self { db, home: Home::new(path), schema: schema(json), reader };
+        rig.grant().await;
+        rig
+    }
+
+    /// Lets the role read what there is by now.
+    pub async fn grant(&self) {
+        self.db.sql(&format!("grant select on all tables in schema public to {}", self.reader)).await;
+    }
+
+    pub fn provider(&self) -> PostgresProvider {
+        let mut url = url::Url::parse(&self.db.url()).unwrap();
+        url.set_username(&self.reader).unwrap();
+        PostgresProvider {
+            url: PgUrl::parse(url.as_str()).unwrap(),
+            schema: self.schema.clone(),
+            row_bytes: DEFAULT_ROW_BYTES,
+        }
+    }
+
+    pub fn pull(&self) -> Pull {
+        Pull::new("p".into(), Arc::new(self.provider()), self.home.target(), false)
+    }
+
+    pub async fn pass(&self) -> Passed {
+        self.pull().pass().await.unwrap()
+    }
+
+    pub async fn replica(&self, sql: &str) -> Rows {
+        let replica = Replica::open(&self.home.target()).await.unwrap();
+        replica.query(sql, vec![]).await.unwrap_or_else(|e| panic!("{sql}: {e}"))
+    }
+
+    /// Rows of the replica as text, `|` between columns.
+    pub async fn rows(&self, sql: &str) -> Vec<String> {
+        let show = |row: &Vec<_>| row.iter().map(crate::store::show).collect::<Vec<_>>().join("|");
+        self.replica(sql).await.iter().map(show).collect()
+    }
+
+    /// Rows of the source in the same form.
+    pub async fn source(&self, sql: &str) -> Vec<String> {
+        self.db.all(sql).await
+    }
+}

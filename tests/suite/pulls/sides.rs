@@ -1,0 +1,1 @@
+//! What either side does to a pull: restored, replaced, emptied, altered.

@@ -1,0 +1,160 @@
+//! Applications that write while pulls read: statements of all kinds, and what moves or replaces whole relations.
+
+use pgflume::postgres::PgUrl;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+pub const SCHEMA: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
+    "f":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"},"where":"v not like 'x%'"},
+    "k":{"primaryKey":"k","columns":{"k":"TEXT","v":"TEXT"}},
+    "p":{"primaryKey":["id","part"],"columns":{"id":"INTEGER","part":"INTEGER","v":"TEXT"}}}"#;
+
+pub const TABLES: &str = "create table t (id int primary key, v text);
+    create table f (id int primary key, v text);
+    create table k (k text collate \"und-x-icu\" primary key, v text);
+    create table p (id int, part int, v text, primary key (id, part)) partition by list (part);
+    create table p0 partition of p for values in (0);
+    create table p1 partition of p for values in (1);
+    insert into t select i, 'first' from generate_series(1, 500) i;
+    insert into f select i, case i % 2 when 0 then 'x' else 'y' end from generate_series(1, 500) i;
+    insert into k select md5(i::text), 'first' from generate_series(1, 300) i;
+    insert into p select i, i % 2, 'first' from generate_series(1, 500) i";
+
+/// Until told otherwise, six applications and somebody who rearranges.
+pub struct Writers {
+    is_over: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Writers {
+    pub fn start(url: &str, seed: u64) -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let writers = (0..6).map(|i| tokio::spawn(write(url.to_owned(), seed.wrapping_add(i), i, is_over.clone())));
+        let mut tasks: Vec<_> = writers.collect();
+        tasks.push(tokio::spawn(rearrange(url.to_owned(), seed.wrapping_add(100), is_over.clone())));
+        Self { is_over, tasks }
+    }
+
+    pub async fn stop(self) {
+        self.is_over.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            task.await.unwrap();
+        }
+    }
+}
+
+/// One application, in transactions that take their time and are sometimes rolled back, or prepared.
+async fn write(url: String, seed: u64, number: u64, is_over: Arc<AtomicBool>) {
+    let client = PgUrl::parse(&url).unwrap().connect().await.unwrap();
+    let mut dice = StdRng::seed_from_u64(seed);
+    let mut transactions = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        transactions += 1;
+        client.batch_execute("begin").await.unwrap();
+        let mut is_failed = false;
+        for _ in 0..dice.random_range(1..5) {
+            let (id, other) = (dice.random_range(1..600), dice.random_range(1..600));
+            let table = ["t", "f"][dice.random_range(0..2)];
+            let value = ["x", "y"][dice.random_range(0..2)];
+            let sql = match dice.random_range(0..14) {
+                0 | 1 => format!(
+                    "insert into {table} values ({id}, '{value}{other}') on conflict (id) do update set v = excluded.v"
+                ),
+                2 => format!("update {table} set v = '{value}{other}' where id between {id} and {id} + 5"),
+                3 => format!("delete from {table} where id = {id}"),
+                4 => format!(
+                    "update {table} set id = -id where id = {id}; update {table} set id = abs(id) where id = -{other}"
+                ),
+                5 => format!(
+                    "savepoint a; update {table} set v = 'lost' where id = {id}; rollback to a; update {table} set v = 'kept{other}' where id = {id}"
+                ),
+                6 => format!(
+                    "savepoint b; insert into p values ({id}, {}, 'deep') on conflict do nothing; release b",
+                    id % 2
+                ),
+                7 => format!("update p set v = 'v{other}' where id = {id}"),
+                8 => format!("update p set part = 1 - part where id = {id} and part in (0, 1)"),
+                9 => format!("delete from p where id = {id}"),
+                10 => format!(
+                    "insert into k values (md5('{id}'), 'k{other}') on conflict (k) do update set v = excluded.v"
+                ),
+                11 => {
+                    format!("delete from k where k = md5('{id}'); update k set k = upper(k) where k = md5('{other}')")
+                }
+                12 => format!("select * from {table} where id = {id} for update"),
+                _ => format!("select pg_sleep({})", f64::from(dice.random_range(0..4_u32)) / 20.0),
+            };
+            if let Err(e) = client.batch_execute(&sql).await {
+                // Two writers met: a deadlock, the same key, or a row that went to another partition.
+                assert!(
+                    e.code().is_some_and(|code| ["40P01", "23505", "40001"].contains(&code.code())),
+                    "{sql}: {e:?}"
+                );
+                is_failed = true;
+                break;
+            }
+        }
+        let name = format!("w{seed}_{number}_{transactions}");
+        let end = match dice.random_range(0..10) {
+            _ if is_failed => "rollback".to_owned(),
+            0 | 1 => "rollback".to_owned(),
+            2 => format!("prepare transaction '{name}'"),
+            _ => "commit".to_owned(),
+        };
+        match client.batch_execute(&end).await {
+            Ok(()) if end.starts_with("prepare") => {
+                tokio::time::sleep(Duration::from_millis(dice.random_range(0..100))).await;
+                let how = if dice.random_bool(0.8) { "commit" } else { "rollback" };
+                client.batch_execute(&format!("{how} prepared '{name}'")).await.unwrap();
+            }
+            done => done.unwrap(),
+        }
+    }
+}
+
+/// What moves or replaces whole relations.
+async fn rearrange(url: String, seed: u64, is_over: Arc<AtomicBool>) {
+    let client = PgUrl::parse(&url).unwrap().connect().await.unwrap();
+    let mut dice = StdRng::seed_from_u64(seed);
+    // A partition is attached some passes after its rows were written: nothing of them is young then.
+    let (mut number, mut is_ready) = (10, false);
+    while !is_over.load(Ordering::Relaxed) {
+        let sql = match dice.random_range(0..10) {
+            0 => "vacuum full t".to_owned(),
+            1 => "cluster f using f_pkey".to_owned(),
+            2 => "begin; truncate f; insert into f select i, 'again' from generate_series(1, 300) i; commit".to_owned(),
+            3 => "vacuum (freeze) p0, t".to_owned(),
+            4 => "begin; truncate k; commit; insert into k select md5(i::text), 'again' from generate_series(1, 100) i on conflict do nothing"
+                .to_owned(),
+            5 if !is_ready && number > 10 => {
+                format!("alter table p detach partition p{number} concurrently; drop table p{number}")
+            }
+            _ if is_ready => {
+                is_ready = false;
+                format!("alter table p attach partition p{number} for values in ({number})")
+            }
+            _ => {
+                number += 1;
+                is_ready = true;
+                format!(
+                    "create table p{number} (id int not null, part int not null, v text, primary key (id, part));
+                     insert into p{number} select i, {number}, 'attached' from generate_series(1, 40) i"
+                )
+            }
+        };
+        for statement in sql.split(';') {
+            match client.batch_execute(statement).await {
+                // It was detached and dropped before.
+                Err(e) if e.code().is_some_and(|code| ["42P01", "40P01", "42809"].contains(&code.code())) => {
+                    client.batch_execute("rollback").await.unwrap();
+                    break;
+                }
+                done => done.unwrap_or_else(|e| panic!("{statement}: {e:?}")),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(dice.random_range(20..150))).await;
+    }
+}
