@@ -1,11 +1,11 @@
-//! `pgflume init`: arguments and the file that is there → [`crate::operate::init`] → the file, and words.
+//! `pgflume init`: arguments and the file that is there → [`crate::postgres::init`] → the file, and words.
 
 use super::outcome::CommandResult;
 use super::output::{note, print, say};
 use crate::config::GlobalOptions;
 use crate::core::config_error::ConfigError;
-use crate::operate::init;
-use crate::operate::init::{Document, InitOptions, Outcome, file};
+use crate::postgres::init;
+use crate::postgres::init::{Document, InitOptions, Outcome, file};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

@@ -2,7 +2,6 @@
 
 pub mod alter;
 pub mod dead;
-pub mod init;
 pub mod resync;
 pub mod status;
 pub mod verify;

@@ -1,6 +1,6 @@
 //! All that speaks to Postgres. This file opens connections: URLs as libpq takes them, TLS, and what its errors mean.
 //! [`catalog`] and [`rows`] read the source, [`queue`] and [`books`] keep what is to be done and what was, [`capture`]
-//! installs, [`drift`] notices what has changed since. Works through a transaction pooler: nothing relies on a session
+//! installs, [`init`] proposes definitions, [`drift`] notices what has changed since. Works through a transaction pooler: nothing relies on a session
 //! or on named statements.
 
 pub(crate) mod awake;
@@ -10,6 +10,7 @@ pub mod catalog;
 mod client;
 pub mod drift;
 mod error;
+pub mod init;
 pub(crate) mod installing;
 pub mod link;
 mod purpose;

@@ -10,7 +10,7 @@ use crate::core::message::MarkedKey;
 use crate::core::schema::{Schema, Table};
 use crate::core::value::{Cell, Key};
 use async_trait::async_trait;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Something to pull from.
@@ -139,6 +139,8 @@ pub trait Source: Send + Sync {
     async fn describe(&mut self) -> Result<Arc<Description>>;
     /// Why rows that were read by one definition are not those that another one asks for.
     fn outgrown(&self, before: &str, now: &str) -> Option<String>;
+    /// The columns that a definition had.
+    fn columns(&self, definition: &str) -> BTreeSet<String>;
     /// How a position stands to an earlier one.
     fn follows(&self, before: &str, now: &str) -> Follows;
     /// Opens a view of these tables, as they were described last.

@@ -156,8 +156,8 @@ impl Session<'_> {
         // Rows that cannot be taken over are counted at the source, and may be here as they were.
         let aside: BTreeSet<Key> =
             here.unfit.iter().map(|row| key_of(&table, &row.key)).chain(here.refused.iter().cloned()).collect();
-        let aside_here = holders(&self.writer, &table, aside.iter()).await?.len() as i64;
-        let expected = count - aside.len() as i64 + aside_here;
+        let aside_here = holders(&self.writer, &table, aside.iter()).await?;
+        let expected = count - (aside.len() - aside_here.len()) as i64;
         let surplus = compared.rows_after() - expected;
         if surplus < 0 {
             tracing::warn!(
@@ -180,7 +180,7 @@ impl Session<'_> {
                 let surplus = Surplus {
                     described,
                     rows: compared.rows,
-                    missing: compared.missing,
+                    missing: compared.missing.into_iter().chain(aside.difference(&aside_here).cloned()).collect(),
                     gone: &compared.gone,
                     wanted: wanted.min(MOST_GONE),
                 };

@@ -63,13 +63,6 @@ impl Session<'_> {
         }
     }
 
-    async fn describe(&mut self) -> Result<()> {
-        self.description = self.source.describe().await?;
-        let schema = self.description.schema.clone();
-        self.writer.replica.prepare(&schema).await?;
-        Ok(())
-    }
-
     async fn view(&mut self, view: &View, readable: &[String]) -> Result<Next> {
         let began = Instant::now();
         self.compare_history(view).await?;

@@ -1,6 +1,6 @@
 //! What a pass has done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What a pass has done.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Passed {
     pub dead: u64,
     /// Tables that were left as they are, and why, with the remedy.
     pub problems: BTreeMap<String, String>,
+    /// Tables that the source no longer has, or that are no longer asked for: they stay as they are.
+    pub kept: BTreeSet<String>,
     /// The source's clock at the view that all tables equal; `None` where some could not be read.
     pub caught_up_at: Option<String>,
 }
@@ -26,6 +28,6 @@ impl Passed {
         self.removed += more.removed;
         self.batches += more.batches;
         self.dead += more.dead;
-        (self.problems, self.caught_up_at) = (more.problems, more.caught_up_at);
+        (self.problems, self.kept, self.caught_up_at) = (more.problems, more.kept, more.caught_up_at);
     }
 }

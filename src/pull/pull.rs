@@ -15,6 +15,8 @@ pub struct Pull {
     pub(super) target: Target,
     /// Whether rows of tables that no sync has written may be replaced.
     pub(super) adopt: bool,
+    /// Whether tables go that the source no longer has.
+    pub(super) allow_drop: bool,
     pub(super) chance: Chance,
     pub(super) pace: Pace,
     is_stopping: AtomicBool,
@@ -49,10 +51,16 @@ impl Pull {
             provider,
             target,
             adopt,
+            allow_drop: false,
             chance: Chance::default(),
             pace: Pace::default(),
             is_stopping: AtomicBool::new(false),
         }
+    }
+
+    /// Tables go that the source no longer has, or that are no longer asked for.
+    pub fn dropping(self) -> Self {
+        Self { allow_drop: true, ..self }
     }
 
     /// At another pace.

@@ -5,10 +5,12 @@ use super::pull::Pull;
 use super::writer::Writer;
 use crate::core::error::{Error, Result, Side};
 use crate::core::position::Head;
-use crate::core::schema::Schema;
+use crate::core::schema::{Schema, quote};
 use crate::provider::{Description, Source};
 use crate::replica::Replica;
+use crate::replica::change::{self, Change, Retired};
 use crate::replica::inventory::Inventory;
+use crate::replica::pulls::{Progress, Pull as Standing, PulledTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -32,13 +34,9 @@ impl<'a> Session<'a> {
         let replica = Replica::open(&pull.target).await?;
         let there = replica.inventory().await?;
         refuse_strangers(pull, &replica, &there, &description.schema).await?;
-        replica.complete(&there, &description.schema).await?;
-        for table in there.keyless(&description.schema) {
-            replica.make_key(&there, table).await?;
-        }
         let names: Vec<&str> = description.tables.keys().map(String::as_str).collect();
         let known = if there.has_pulls() { replica.pull(&pull.name).await? } else { None };
-        let owns_all = |known: &crate::replica::pulls::Pull| names.iter().all(|name| known.tables.contains_key(*name));
+        let owns_all = |known: &Standing| names.iter().all(|name| known.tables.contains_key(*name));
         let standing = match known.filter(owns_all) {
             Some(known) => known,
             None => {
@@ -48,7 +46,91 @@ impl<'a> Session<'a> {
         };
         let writer = Writer::new(replica, pull.name.clone(), standing, pull.chance.clone());
         let (problems, plain) = (BTreeMap::new(), BTreeSet::new());
-        Ok(Self { pull, source, description, writer, problems, plain })
+        let mut session = Self { pull, source, description, writer, problems, plain };
+        session.shape().await?;
+        Ok(session)
+    }
+
+    /// Describes the tables anew.
+    pub async fn describe(&mut self) -> Result<()> {
+        self.description = self.source.describe().await?;
+        let names: Vec<&str> = self.description.tables.keys().map(String::as_str).collect();
+        if names.iter().any(|name| !self.writer.standing.tables.contains_key(*name)) {
+            self.writer.standing =
+                self.writer.replica.claim(&self.pull.name, &self.writer.standing.head, &names).await?;
+        }
+        self.shape().await
+    }
+
+    /// Makes the replica's tables what the source's are now: columns, types, keys and indexes that came and went.
+    async fn shape(&mut self) -> Result<()> {
+        let schema = self.description.schema.clone();
+        let there = self.writer.replica.inventory().await?;
+        self.forget_lost(&there).await?;
+        let mut by_table: BTreeMap<String, Vec<Change>> = BTreeMap::new();
+        for change in change::plan(&there, &schema, &self.retired()) {
+            if there.tables.contains_key(&change.table.to_lowercase()) {
+                by_table.entry(change.table.clone()).or_default().push(change);
+            }
+        }
+        let is_altered = !by_table.is_empty();
+        for (name, changes) in by_table {
+            changes.iter().for_each(|change| {
+                tracing::info!(sync = self.pull.name, table = name, "the replica changes: {}", change.what);
+            });
+            let mut progress = Progress::default();
+            if changes.iter().any(|change| change.needs_copy) {
+                progress.tables.insert(name, PulledTable::default());
+            }
+            let statements = changes.into_iter().flat_map(|change| change.statements).collect();
+            self.writer.alter(statements, &progress).await?;
+        }
+        let there = if is_altered { self.writer.replica.inventory().await? } else { there };
+        self.writer.replica.complete(&there, &schema).await?;
+        self.part_with_gone().await
+    }
+
+    /// Tables that somebody dropped in the replica: before they are made again, and look as if nothing were missing.
+    async fn forget_lost(&mut self, there: &Inventory) -> Result<()> {
+        let is_lost = |(name, standing): &(&String, &PulledTable)| {
+            !there.tables.contains_key(&name.to_lowercase()) && **standing != PulledTable::default()
+        };
+        let lost = self.writer.standing.tables.iter().filter(is_lost);
+        let tables: BTreeMap<_, _> = lost.map(|(name, _)| (name.clone(), PulledTable::default())).collect();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(sync = self.pull.name, tables = ?tables.keys(), "the replica no longer has these tables: they are read again");
+        self.writer.alter(Vec::new(), &Progress { tables, ..Progress::default() }).await
+    }
+
+    /// Columns that tables had, and that the source no longer has.
+    fn retired(&self) -> Retired {
+        let of = |(name, standing): (&String, &PulledTable)| {
+            let table = &self.description.tables.get(name)?.table;
+            let before = self.source.columns(standing.definition.as_deref()?);
+            let gone: BTreeSet<String> = before.into_iter().filter(|column| table.position(column).is_none()).collect();
+            (!gone.is_empty()).then(|| (name.clone(), gone))
+        };
+        Retired { columns: self.writer.standing.tables.iter().filter_map(of).collect(), ..Retired::default() }
+    }
+
+    /// Tables that the source no longer has stay, unless they may go.
+    async fn part_with_gone(&mut self) -> Result<()> {
+        let is_gone = |name: &&String| !self.description.tables.contains_key(*name);
+        let gone: Vec<String> = self.writer.standing.tables.keys().filter(is_gone).cloned().collect();
+        for name in gone {
+            if !self.pull.allow_drop {
+                self.writer.done.kept.insert(name);
+                continue;
+            }
+            tracing::warn!(sync = self.pull.name, table = name, "the source no longer has this table: it is dropped");
+            let statements =
+                vec![format!("DROP TABLE IF EXISTS {}", quote(&name)), Replica::disown(&self.pull.name, &name)];
+            self.writer.alter(statements, &Progress::default()).await?;
+            self.writer.standing.tables.remove(&name);
+        }
+        Ok(())
     }
 
     /// What it has done.

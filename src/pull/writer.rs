@@ -87,6 +87,15 @@ impl Writer {
         }
     }
 
+    /// Alters tables, with how far they are afterwards.
+    pub async fn alter(&mut self, statements: Vec<String>, progress: &Progress) -> Result<()> {
+        let to = self.standing.head.next(self.chance.token());
+        self.replica.alter_pull(&self.name, &self.standing.head, &to, progress, statements).await?;
+        self.standing.head = to;
+        self.note(&Work::default(), progress);
+        Ok(())
+    }
+
     async fn isolate(&mut self, work: &Work) -> Result<()> {
         let mut search = Search::of(work.range.len(), usize::MAX);
         let mut rejected: BTreeMap<String, usize> = BTreeMap::new();

@@ -177,6 +177,27 @@ impl Replica {
         self.store.write(work).await
     }
 
+    /// Alters tables of the sync `name` as a batch of its own, which may take long.
+    pub async fn alter_pull(
+        &self,
+        name: &str,
+        from: &Head,
+        to: &Head,
+        progress: &Progress,
+        statements: Vec<String>,
+    ) -> Result<()> {
+        let fence = std::iter::once(At::Pull(name, from).advance(to));
+        let before = fence.chain(statements.into_iter().map(Statement::from)).collect();
+        let work = Work { before, after: record(name, progress)?, is_long: true, ..Work::default() };
+        self.store.write(work).await
+    }
+
+    /// The sync `name` gives a table up.
+    pub(crate) fn disown(name: &str, table: &str) -> String {
+        let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        format!("DELETE FROM _pgflume_owners WHERE \"table\" = {} AND sync = {}", quoted(table), quoted(name))
+    }
+
     /// Whether what was said to be committed is there: something that answers as a server need not be one.
     pub async fn check_pull(&self, name: &str, to: &Head) -> Result<()> {
         match self.pull(name).await?.map(|pull| pull.head) {

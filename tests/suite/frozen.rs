@@ -13,7 +13,7 @@ use pgflume::postgres::books::dead_letters::Choice;
 use pgflume::postgres::capture::{SetupOptions, TeardownOptions, setup, teardown};
 use pgflume::postgres::catalog::DEFAULT_ROW_BYTES;
 use pgflume::postgres::{PgUrl, Purpose};
-use pgflume::provider::postgres::PostgresProvider;
+use pgflume::provider::postgres::{PostgresProvider, Wanted};
 use pgflume::pull::Pull;
 use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
@@ -104,8 +104,11 @@ async fn stop(purpose: Purpose) {
         Purpose::Pull => {
             let (stop, _other) = beside(purpose, "select").await;
             let home = Home::new(Path::File);
-            let provider =
-                PostgresProvider { url: stop.postgres(), schema: schema(TABLES), row_bytes: DEFAULT_ROW_BYTES };
+            let provider = PostgresProvider {
+                url: stop.postgres(),
+                wanted: Wanted::Defined(schema(TABLES)),
+                row_bytes: DEFAULT_ROW_BYTES,
+            };
             let pull = Pull::new("p".into(), Arc::new(provider), home.target(), false);
             let pulling = tokio::spawn(async move { pull.pass().await });
             stop.goes_on().await;

@@ -352,7 +352,7 @@ async fn a_broken_file_is_left_alone() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
     desk.init(&["--output", "other.json"]);
     let other = std::fs::read_to_string(desk.directory.path().join("other.json")).unwrap();
-    assert!(other.contains(pgflume::operate::init::JSON_SCHEMA) && Schema::parse(&other).is_ok());
+    assert!(other.contains(pgflume::postgres::init::JSON_SCHEMA) && Schema::parse(&other).is_ok());
     assert_eq!(std::fs::read_dir(desk.directory.path()).unwrap().count(), 2, "no temporary file stays");
     let empty = Db::on(cluster(), "template1").await;
     let nothing = Desk { db: empty, directory: tempfile::tempdir().unwrap() };

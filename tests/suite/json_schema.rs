@@ -13,10 +13,10 @@ impl JsonSchema {
     /// Compiled, and so checked against the schema of schemas itself.
     fn load() -> Self {
         let json: Value = serde_json::from_str(include_str!("../../docs/schema-v1.json")).unwrap();
-        assert_eq!(json["$id"], pgflume::operate::init::JSON_SCHEMA);
+        assert_eq!(json["$id"], pgflume::postgres::init::JSON_SCHEMA);
         let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
-        compiler.add_resource(pgflume::operate::init::JSON_SCHEMA, json).unwrap();
-        let index = compiler.compile(pgflume::operate::init::JSON_SCHEMA, &mut schemas).unwrap();
+        compiler.add_resource(pgflume::postgres::init::JSON_SCHEMA, json).unwrap();
+        let index = compiler.compile(pgflume::postgres::init::JSON_SCHEMA, &mut schemas).unwrap();
         Self { schemas, index }
     }
 

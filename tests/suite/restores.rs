@@ -21,19 +21,19 @@ const TABLES: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"T
 const MAKE: &str = "create table t (id int primary key, v text)";
 const BUDGET: Duration = Duration::from_secs(20);
 
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+pub fn copy(from: &std::path::Path, to: &std::path::Path) {
     let done = Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
     assert!(done.success());
 }
 
 /// A copy of a replica as it is now, and the way back to it.
-struct Backup {
+pub struct Backup {
     place: PathBuf,
     copy: TempDir,
 }
 
 impl Backup {
-    fn of(home: &mut Home) -> Self {
+    pub fn of(home: &mut Home) -> Self {
         let copied = tempfile::tempdir().unwrap();
         let place = match home {
             Home::File(dir) => dir.path().to_owned(),
@@ -49,7 +49,7 @@ impl Backup {
         Self { place, copy: copied }
     }
 
-    fn restore(&self, home: &mut Home) {
+    pub fn restore(&self, home: &mut Home) {
         if let Home::Sqld(sqld) = home {
             sqld.kill();
         }

@@ -101,6 +101,13 @@ impl Schema {
         Self { tables: self.tables.iter().map(reduce).collect() }
     }
 
+    /// Those of the tables whose names are wanted.
+    #[must_use]
+    pub fn of(&self, is_wanted: impl Fn(&str) -> bool) -> Self {
+        let kept = self.tables.iter().filter(|(name, _)| is_wanted(name));
+        Self { tables: kept.map(|(name, table)| (name.clone(), table.clone())).collect() }
+    }
+
     /// All tables, by name.
     pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
         self.tables.values()

@@ -133,6 +133,11 @@ pub fn outgrown(before: &str, now: &str) -> Option<String> {
     Outgrown::of("", now.outgrows(&before), &changes).map(|outgrown| outgrown.why)
 }
 
+/// The columns of a definition that [`of_pulled`] wrote.
+pub fn columns(definition: &str) -> BTreeSet<String> {
+    serde_json::from_str::<Definition>(definition).map(|d| d.columns.into_keys().collect()).unwrap_or_default()
+}
+
 /// All tables of a worker.
 #[derive(Debug, Clone)]
 pub struct DefinitionVersion {

@@ -1,14 +1,15 @@
 //! What the catalog said of the pulled tables when it was last read.
 
+use super::wanted::Wanted;
 use crate::core::error::{Error, Result};
 use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
 use crate::postgres::Client;
-use crate::postgres::catalog::{self, SourceTable};
+use crate::postgres::catalog::{self, Access, SourceTable};
 use crate::postgres::drift::watch::Watch;
 use crate::postgres::drift::{definition_version, traits};
 use crate::provider::{Described, Description};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// No queue: what is asked of triggers and marks finds none.
@@ -44,8 +45,9 @@ impl Known {
 }
 
 /// Reads it.
-pub(super) async fn read(client: &Client, schema: &Arc<Schema>, row_bytes: i64) -> Result<Known> {
+pub(super) async fn read(client: &Client, wanted: &Wanted, row_bytes: i64) -> Result<Known> {
     let queue = QueueName::parse(NO_QUEUE).map_err(|e| Error::halt(e.to_string()))?;
+    let schema = &readable(client, wanted, &queue).await?;
     // First of all: what changes while the rest is read is seen by the next look.
     catalog::begin(client).await?;
     let fingerprint = Watch::bare().look(client, schema, &queue).await?;
@@ -55,14 +57,31 @@ pub(super) async fn read(client: &Client, schema: &Arc<Schema>, row_bytes: i64) 
     let (mut sources, mut tables) = (BTreeMap::new(), BTreeMap::new());
     for (name, mut source) in catalog.tables {
         source.most_bytes = row_bytes;
+        let problem = source.unpageable();
         let described = Described {
             table: source.table.clone(),
             definition: definition_version::of_pulled(&source, traits.get(&name))?,
-            problem: source.unpageable(),
-            sorts_alike: source.sorts_alike(),
+            sorts_alike: problem.is_none() && source.sorts_alike(),
+            problem,
         };
         tables.insert(name.clone(), described);
         sources.insert(name, Arc::new(source));
     }
     Ok(Known { fingerprint, description: Arc::new(Description { schema: schema.clone(), tables }), sources })
+}
+
+/// The definitions, without tables that were named by a pattern only and that may not be read.
+async fn readable(client: &Client, wanted: &Wanted, queue: &QueueName) -> Result<Arc<Schema>> {
+    let schema = wanted.schema(client).await?;
+    let sources = catalog::read(client, &schema, queue).await?.tables;
+    let is_left_out = |source: &SourceTable| {
+        let name = &source.table.source;
+        source.access == Access::Forbidden && !wanted.spells_out(&name.schema, &name.table)
+    };
+    let left_out: BTreeSet<&str> = sources.values().filter(|s| is_left_out(s)).map(|s| s.table.name.as_str()).collect();
+    if left_out.is_empty() {
+        return Ok(schema);
+    }
+    tracing::info!(tables = ?left_out, "these tables may not be read and are left out");
+    Ok(Arc::new(schema.of(|table| !left_out.contains(table))))
 }

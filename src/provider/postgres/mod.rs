@@ -5,11 +5,11 @@ mod known;
 mod mark;
 mod reading;
 mod view;
+mod wanted;
 
 use crate::core::absent::{self, AsksKeys};
 use crate::core::error::{Error, Result};
 use crate::core::message::MarkedKey;
-use crate::core::schema::Schema;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::drift::definition_version;
 use crate::postgres::rows::{self, Server, page};
@@ -19,11 +19,13 @@ use async_trait::async_trait;
 use known::Known;
 use mark::{Position, text};
 use reading::Reading;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 use view::Snapshot;
+pub use wanted::Wanted;
 
 /// How often a view whose tables were altered since they were described is begun anew.
 const TRIES: u32 = 3;
@@ -40,7 +42,7 @@ pub struct PostgresProvider {
     /// Where it is.
     pub url: PgUrl,
     /// What is replicated.
-    pub schema: Arc<Schema>,
+    pub wanted: Wanted,
     /// Bytes beyond which a row is not fetched.
     pub row_bytes: i64,
 }
@@ -93,12 +95,16 @@ fn no_view() -> Error {
 #[async_trait]
 impl Source for Connection {
     async fn describe(&mut self) -> Result<Arc<Description>> {
-        self.known = known::read(&self.client, &self.provider.schema, self.provider.row_bytes).await?;
+        self.known = known::read(&self.client, &self.provider.wanted, self.provider.row_bytes).await?;
         Ok(self.known.description.clone())
     }
 
     fn outgrown(&self, before: &str, now: &str) -> Option<String> {
         definition_version::outgrown(before, now)
+    }
+
+    fn columns(&self, definition: &str) -> BTreeSet<String> {
+        definition_version::columns(definition)
     }
 
     fn follows(&self, before: &str, now: &str) -> Follows {

@@ -3,6 +3,7 @@
 mod basics;
 mod exact;
 mod sides;
+mod tables;
 mod watched;
 mod writers;
 
@@ -10,7 +11,8 @@ use crate::support::{Db, Home, Path, schema};
 use pgflume::demo::postgres::{Cluster, ClusterOptions};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::catalog::DEFAULT_ROW_BYTES;
-use pgflume::provider::postgres::PostgresProvider;
+use pgflume::postgres::init::InitOptions;
+use pgflume::provider::postgres::{PostgresProvider, Wanted};
 use pgflume::pull::{Passed, Pull};
 use pgflume::replica::{Replica, Rows};
 use std::sync::{Arc, OnceLock};
@@ -61,9 +63,18 @@ impl Rig {
         url.set_username(&self.reader).unwrap();
         PostgresProvider {
             url: PgUrl::parse(url.as_str()).unwrap(),
-            schema: self.schema.clone(),
+            wanted: Wanted::Defined(self.schema.clone()),
             row_bytes: DEFAULT_ROW_BYTES,
         }
+    }
+
+    pub fn reader(&self) -> &str {
+        &self.reader
+    }
+
+    /// All tables that the role may read.
+    pub fn named(&self) -> PostgresProvider {
+        PostgresProvider { wanted: Wanted::Named(InitOptions::default()), ..self.provider() }
     }
 
     pub fn pull(&self) -> Pull {
@@ -72,6 +83,20 @@ impl Rig {
 
     pub async fn pass(&self) -> Passed {
         self.pull().pass().await.unwrap()
+    }
+
+    pub async fn pass_named(&self) -> Passed {
+        Pull::new("p".into(), Arc::new(self.named()), self.home.target(), false).pass().await.unwrap()
+    }
+
+    /// Both sides have the same rows of these columns.
+    pub async fn assert_equal(&self, table: &str, columns: &[&str]) {
+        let here = self.rows(&format!("SELECT {} FROM {table} ORDER BY 1", columns.join(", "))).await;
+        let row: Vec<_> = columns.iter().map(|c| format!("coalesce({c}::text, 'NULL')")).collect();
+        let there = self
+            .source(&format!("select concat_ws('|', {}) from {table} order by {}", row.join(", "), columns[0]))
+            .await;
+        assert_eq!(here, there, "{table}");
     }
 
     pub async fn replica(&self, sql: &str) -> Rows {

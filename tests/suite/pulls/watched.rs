@@ -5,7 +5,7 @@ use pgflume::core::error::Result;
 use pgflume::core::message::MarkedKey;
 use pgflume::core::value::{Cell, Key};
 use pgflume::provider::{Begun, Description, Follows, Found, Limits, Look, Part, Provider, Source};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 /// Rows by table and key.
@@ -70,6 +70,10 @@ impl Source for WatchedSource {
 
     fn outgrown(&self, before: &str, now: &str) -> Option<String> {
         self.inner.outgrown(before, now)
+    }
+
+    fn columns(&self, definition: &str) -> BTreeSet<String> {
+        self.inner.columns(definition)
     }
 
     fn follows(&self, before: &str, now: &str) -> Follows {

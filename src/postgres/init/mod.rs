@@ -8,30 +8,38 @@ mod draft;
 pub mod file;
 mod outcome;
 mod pattern;
-mod propose;
+mod proposal;
 mod report;
 mod select;
 
 pub(crate) use document::Document;
 pub use document::JSON_SCHEMA;
-pub(crate) use outcome::InitOptions;
+pub use outcome::InitOptions;
 pub use outcome::Outcome;
 
 use crate::core::error::Error;
-use crate::postgres::{PgUrl, Purpose};
+use crate::postgres::{Client, PgUrl, Purpose};
 use draft::Draft;
 use outcome::Failure;
 use select::Choice;
 
 /// Reads the catalog and adds to `document` what is asked for.
 pub async fn init(postgres: &PgUrl, options: &InitOptions, document: &Document) -> Result<Outcome, Failure> {
-    let choice = Choice::parse(options)?;
     let client = postgres.pinned(Purpose::Init).await?;
-    catalog::begin(&client).await?;
-    let relations = catalog::relations(&client).await?;
-    choice.check(&relations)?;
+    propose(&client, options, document).await
+}
+
+/// The same on a connection.
+pub(crate) async fn propose(client: &Client, options: &InitOptions, document: &Document) -> Result<Outcome, Failure> {
+    let choice = Choice::parse(options)?;
+    catalog::begin(client).await?;
+    let relations = catalog::relations(client).await?;
+    if let Err(e) = choice.check(&relations) {
+        client.rollback().await.map_err(Error::from)?;
+        return Err(e.into());
+    }
     let oids: Vec<u32> = relations.iter().filter(|r| choice.takes(r)).map(|r| r.oid).collect();
-    let details = catalog::details(&client, &oids).await?;
+    let details = catalog::details(client, &oids).await?;
     client.commit().await.map_err(Error::from)?;
 
     let mut draft = Draft::new(document, &relations, &details);

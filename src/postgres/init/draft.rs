@@ -4,7 +4,7 @@
 use super::catalog::{Details, Relation};
 use super::document::Document;
 use super::outcome::{Failure, Outcome};
-use super::propose::{self, Definition};
+use super::proposal::{self, Definition};
 use super::report::InitReport;
 use super::select::{self, Choice};
 use crate::core::error::Error;
@@ -102,7 +102,7 @@ impl<'a> Draft<'a> {
     }
 
     fn obstacle(&self, relation: &Relation, choice: &Choice) -> Option<String> {
-        if let Some(reason) = propose::obstacle(relation) {
+        if let Some(reason) = proposal::obstacle(relation) {
             return Some(reason.to_owned());
         }
         let ancestors = self.ancestors(relation);
@@ -133,7 +133,7 @@ impl<'a> Draft<'a> {
         };
         let columns = self.details.columns.get(&relation.oid).map_or(&[][..], Vec::as_slice);
         let indexes = self.details.indexes.get(&relation.oid).map_or(&[][..], Vec::as_slice);
-        let made = propose::propose(relation, &name, columns, indexes)?;
+        let made = proposal::propose(relation, &name, columns, indexes)?;
         self.names.insert(name.to_lowercase());
         self.added.insert(relation.oid, made);
         self.order.push(relation.oid);
@@ -156,7 +156,7 @@ impl<'a> Draft<'a> {
             let lacking = there
                 .iter()
                 .filter(|c| taken.insert(c.name.to_lowercase()))
-                .map(|c| (c.name.clone(), propose::default_type(c, &[])))
+                .map(|c| (c.name.clone(), proposal::default_type(c, &[])))
                 .collect();
             self.lacking.push((table.name.clone(), lacking));
             let gone = table.columns.iter().filter(|c| !there.iter().any(|t| t.name == c.name));
