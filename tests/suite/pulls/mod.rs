@@ -2,6 +2,7 @@
 
 mod basics;
 mod exact;
+mod rules;
 mod sides;
 mod tables;
 mod watched;

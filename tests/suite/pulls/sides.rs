@@ -3,6 +3,7 @@
 use super::{Rig, own_cluster};
 use crate::restores::{Backup, copy};
 use crate::support::{Db, Home, PATHS, Path};
+use pgflume::core::failpoint;
 use pgflume::demo::postgres::{Cluster, Stop};
 use pgflume::provider::postgres::PostgresProvider;
 use pgflume::pull::Pull;
@@ -44,11 +45,11 @@ async fn a_replica_that_was_emptied_or_lost_a_table_is_filled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_source_behind_the_name_is_compared_and_nothing_of_the_old_one_stays() {
     for path in PATHS {
+        // Older than what the replica has, by its transactions, and with other rows.
+        let other = Rig::new(Path::File, TABLES, JSON).await;
+        other.db.sql("delete from t where id > 250; update t set v = 'other' where id < 5; insert into t values (900, 'other')").await;
         let rig = Rig::new(path, TABLES, JSON).await;
         rig.pass().await;
-        let other = Rig::new(Path::File, TABLES, JSON).await;
-        // Older than what the replica has, by its transactions, and with other rows.
-        other.db.sql("delete from t where id > 250; update t set v = 'other' where id < 5; insert into t values (900, 'other')").await;
         let moved = Pull::new("p".into(), Arc::new(other.provider()), rig.home.target(), false);
         let done = moved.pass().await.unwrap();
         assert_eq!((done.rows, done.removed), (5, 50), "only what differs is written: {done:?}");
@@ -90,6 +91,7 @@ async fn lossy() -> (Lossy, Rig) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_was_put_back_is_read_anew() {
+    let _armed = failpoint::armed();
     let (lossy, mut rig) = lossy().await;
     rig.pass().await;
     lossy.keep();

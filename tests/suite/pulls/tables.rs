@@ -135,7 +135,7 @@ async fn a_table_that_is_locked_closed_or_has_no_key_keeps_nobody_back() {
         &format!(
             "{TABLES}; create table locked (id int primary key); create table nokey (id int);
                   create table closed (id int primary key); create table policed (id int primary key);
-                  alter table policed enable row level security; insert into locked values (1)"
+                  alter table policed enable row level security; insert into locked values (1); insert into policed values (1)"
         ),
         r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
             "locked":{"primaryKey":"id","columns":{"id":"INTEGER"}},

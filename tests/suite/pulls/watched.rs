@@ -119,3 +119,104 @@ impl Source for WatchedSource {
         self.inner.end().await
     }
 }
+
+/// What is done at some place of a pass: before its first write, or after a view.
+pub type Hook = Arc<dyn Fn() -> futures_util::future::BoxFuture<'static, ()> + Send + Sync>;
+
+/// A source at which something happens on the way.
+pub struct Hooked<P> {
+    pub inner: P,
+    /// When a view has begun.
+    pub begun: Option<Hook>,
+    /// Before all that was read in a view is written.
+    pub durable: Option<Hook>,
+    /// After a view.
+    pub end: Option<Hook>,
+}
+
+#[async_trait]
+impl<P: Provider> Provider for Hooked<P> {
+    async fn open(&self) -> Result<Box<dyn Source>> {
+        let inner = self.inner.open().await?;
+        Ok(Box::new(HookedSource {
+            inner,
+            begun: self.begun.clone(),
+            durable: self.durable.clone(),
+            end: self.end.clone(),
+        }))
+    }
+}
+
+struct HookedSource {
+    inner: Box<dyn Source>,
+    begun: Option<Hook>,
+    durable: Option<Hook>,
+    end: Option<Hook>,
+}
+
+#[async_trait]
+impl Source for HookedSource {
+    async fn describe(&mut self) -> Result<Arc<Description>> {
+        self.inner.describe().await
+    }
+
+    fn outgrown(&self, before: &str, now: &str) -> Option<String> {
+        self.inner.outgrown(before, now)
+    }
+
+    fn columns(&self, definition: &str) -> BTreeSet<String> {
+        self.inner.columns(definition)
+    }
+
+    fn follows(&self, before: &str, now: &str) -> Follows {
+        self.inner.follows(before, now)
+    }
+
+    async fn begin(&mut self, tables: &[&str]) -> Result<Begun> {
+        let begun = self.inner.begin(tables).await?;
+        if let Some(hook) = &self.begun {
+            hook().await;
+        }
+        Ok(begun)
+    }
+
+    async fn look(&mut self, table: &str, since: Option<&str>, place: Option<&str>) -> Result<Look> {
+        self.inner.look(table, since, place).await
+    }
+
+    async fn next(&mut self, limits: Limits) -> Result<Part> {
+        self.inner.next(limits).await
+    }
+
+    async fn rows(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<Found>> {
+        self.inner.rows(table, keys).await
+    }
+
+    async fn absent(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<usize>> {
+        self.inner.absent(table, keys).await
+    }
+
+    async fn counts(&mut self, table: &str, bounds: &[MarkedKey]) -> Result<Vec<i64>> {
+        self.inner.counts(table, bounds).await
+    }
+
+    async fn is_whole(&mut self) -> Result<bool> {
+        self.inner.is_whole().await
+    }
+
+    async fn make_durable(&mut self) -> Result<()> {
+        self.inner.make_durable().await?;
+        if let Some(hook) = &self.durable {
+            hook().await;
+        }
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        self.inner.end().await?;
+        if let Some(hook) = &self.end {
+            hook().await;
+        }
+        Ok(())
+    }
+}
