@@ -59,6 +59,24 @@ enum Command {
     Dead(dead::DeadArgs),
 }
 
+/// Adds what `.env` in the working folder says to the environment; what is set already wins. Before any thread is
+/// started.
+pub fn read_environment() -> Result<(), ExitCode> {
+    match dotenvy::from_path(".env") {
+        Err(e) if !e.not_found() => {
+            // Its message may quote the line.
+            let problem = match e {
+                dotenvy::Error::LineParse(_, at) => format!("has a line that cannot be read, at its character {at}"),
+                other => format!("cannot be read ({other})"),
+            };
+            Err(report(&ConfigError(format!(
+                ".env {problem}: write NAME=value, a line each, with quotes around blanks"
+            ))))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Runs the command line of this process.
 pub async fn run() -> ExitCode {
     let cli = Cli::parse();

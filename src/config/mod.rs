@@ -1,6 +1,7 @@
 //! Flags and environment → [`Config`]. Whatever is missing or malformed is one line that names the
 //! variable and the remedy; secrets come from the environment or from `…_FILE`, never from flags.
 
+pub mod file;
 mod secrets;
 
 pub use secrets::{Signatures, secret, signature};

@@ -9,6 +9,7 @@ pub(crate) mod config_error;
 pub mod error;
 pub mod failpoint;
 pub(crate) mod halving;
+pub(crate) mod json;
 pub(crate) mod keys;
 pub mod memory;
 pub mod message;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::time::Duration;
+use tokio_postgres::config::Host;
 use tokio_postgres::config::SslMode;
 
 /// A server whose machine is gone, or the way to it, is noticed after so long, where the URL says nothing else.
@@ -137,6 +138,18 @@ impl Parameters {
 }
 
 impl PgUrl {
+    /// Where it leads, for people: without password and parameters.
+    pub fn place(&self) -> String {
+        let hosts = self.config.get_hosts().iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        });
+        let (user, database) = (self.config.get_user(), self.config.get_dbname());
+        let user = user.map(|user| format!("{user}@")).unwrap_or_default();
+        let database = database.map(|database| format!("/{database}")).unwrap_or_default();
+        format!("{user}{}{database}", hosts.collect::<Vec<_>>().join(","))
+    }
+
     /// Parses a URL or a key-value string. The error says what is wrong, without the value.
     pub fn parse(text: &str) -> Result<Self, String> {
         let remedy =

@@ -1,9 +1,9 @@
 //! `schema.json` → [`Schema`]: parsed once, checked completely, wrong nowhere afterwards. No IO.
 
 use super::ddl;
-use super::json::Node;
 use super::names::{NAME_BYTES, SourceName, is_machinery, is_reserved};
 use super::table::{Column, ColumnType, Table};
+use crate::core::json::Node;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -4,7 +4,6 @@
 pub mod ddl;
 pub mod definition;
 pub mod fit;
-mod json;
 pub mod names;
 mod table;
 

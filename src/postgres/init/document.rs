@@ -2,10 +2,8 @@
 //! of what the user wrote. Takes text, gives text. No IO.
 
 use super::proposal::{Definition, json_string};
+use crate::core::json::edit::{append, members};
 use crate::core::schema::{ColumnType, Schema, SchemaError};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
-use std::fmt;
 use std::ops::Range;
 
 /// Where the JSON Schema of `schema.json` is published. `docs/schema-v1.json` is the file behind it.
@@ -72,48 +70,6 @@ impl Document {
         // A raw value is a part of the text that it was read from.
         let start = (columns.as_ptr() as usize).checked_sub(self.text.as_ptr() as usize)?;
         Some(start..start + columns.len())
-    }
-}
-
-/// Where and what to insert so that an object gets more members, in the manner in which it is written.
-fn append(text: &str, object: Range<usize>, members: &[String]) -> (usize, String) {
-    let inner = &text[object.start + 1..object.end - 1];
-    let at = object.start + 1 + inner.trim_end().len();
-    let comma = if inner.trim().is_empty() { "" } else { "," };
-    let Some(line) = inner.rfind('\n') else {
-        return (at, format!("{comma} {}", members.join(", ")));
-    };
-    let last_line = &inner[line + 1..];
-    let (indent, end) = if last_line.trim().is_empty() { (last_line, "") } else { ("", "\n") };
-    let step = if indent.contains('\t') { "\t" } else { "  " };
-    let lines: Vec<_> = members.iter().map(|m| format!("\n{indent}{step}{m}")).collect();
-    (at, format!("{comma}{}{end}", lines.join(",")))
-}
-
-/// The members of an object in order, each with its text; `None` if it is no object.
-fn members(text: &str) -> Option<Vec<(String, &RawValue)>> {
-    serde_json::from_str::<Members<'_>>(text).ok().map(|m| m.0)
-}
-
-struct Members<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct InOrder;
-        impl<'de> Visitor<'de> for InOrder {
-            type Value = Members<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut all = Vec::new();
-                while let Some(member) = map.next_entry::<String, &'de RawValue>()? {
-                    all.push(member);
-                }
-                Ok(Members(all))
-            }
-        }
-        deserializer.deserialize_map(InOrder)
     }
 }
 

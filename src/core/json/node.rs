@@ -1,12 +1,12 @@
-//! A JSON tree that keeps the order of members and their duplicates, so that `schema.json` can be
-//! checked with a path for every complaint. serde_json's own map silently keeps the last duplicate.
+//! A JSON tree that keeps the order of members and their duplicates, so that a file can be checked with a path for every
+//! complaint. serde_json's own map silently keeps the last duplicate.
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 
 /// One JSON value.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Node {
+pub enum Node {
     /// Members in the order of the file.
     Object(Vec<(String, Node)>),
     /// Elements.
@@ -15,7 +15,9 @@ pub(crate) enum Node {
     String(String),
     /// true or false.
     Bool(bool),
-    /// null or a number: nothing in `schema.json` is one.
+    /// A whole number that is not negative.
+    Number(u64),
+    /// null or another number.
     Other,
 }
 
@@ -45,8 +47,8 @@ impl<'de> Visitor<'de> for NodeVisitor {
     fn visit_i64<E>(self, _: i64) -> Result<Node, E> {
         Ok(Node::Other)
     }
-    fn visit_u64<E>(self, _: u64) -> Result<Node, E> {
-        Ok(Node::Other)
+    fn visit_u64<E>(self, v: u64) -> Result<Node, E> {
+        Ok(Node::Number(v))
     }
     fn visit_f64<E>(self, _: f64) -> Result<Node, E> {
         Ok(Node::Other)
