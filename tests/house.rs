@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// A wing, and the wings that its files may use. Nobody uses what stands above.
 const WINGS: [(&str, &[&str]); 11] = [
-    ("cli", &["config", "core", "demo", "http", "operate", "postgres", "sync"]),
+    ("cli", &["config", "core", "demo", "http", "operate", "postgres", "provider", "pull", "replica", "sync"]),
     ("demo", &["config", "core", "http", "postgres", "replica", "sync"]),
     ("http", &["config", "core", "operate", "postgres", "sync"]),
     ("operate", &["core", "postgres", "replica", "sync"]),

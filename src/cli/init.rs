@@ -3,9 +3,10 @@
 use super::outcome::CommandResult;
 use super::output::{note, print, say};
 use crate::config::GlobalOptions;
+use crate::config::replace;
 use crate::core::config_error::ConfigError;
 use crate::postgres::init;
-use crate::postgres::init::{Document, InitOptions, Outcome, file};
+use crate::postgres::init::{Document, InitOptions, Outcome};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -36,7 +37,7 @@ pub(super) struct InitArgs {
 pub(super) async fn run(args: InitArgs, options: &GlobalOptions) -> CommandResult {
     let postgres = options.postgres()?;
     let path = args.output.unwrap_or_else(|| options.schema_file.clone());
-    let before = file::read(&path).map_err(|e| {
+    let before = replace::read(&path).map_err(|e| {
         ConfigError(format!("{}: cannot be read ({e}); name another file with --output", path.display()))
     })?;
     let document = match &before {
@@ -54,7 +55,7 @@ pub(super) async fn run(args: InitArgs, options: &GlobalOptions) -> CommandResul
     if before.as_ref() == Some(&text) {
         say(format_args!("{} is as it was.", path.display()))?;
     } else {
-        file::replace(&path, before.as_deref(), &text).map_err(|e| {
+        replace::replace(&path, before.as_deref(), &text).map_err(|e| {
             format!("{} was not written ({e}); look at it, or write elsewhere with --output", path.display())
         })?;
         say(format_args!("{} is written. Next: look through it, then pgflume setup", path.display()))?;

@@ -1,12 +1,15 @@
 //! The command line: arguments → wiring → exit code. One file a command.
 
+mod connection;
 mod dead;
 mod demo;
+mod edit;
 mod init;
 mod nuke;
 mod outcome;
 mod output;
 mod progress;
+mod pulls;
 mod resync;
 mod serve;
 mod setup;
@@ -45,7 +48,7 @@ enum Command {
     Teardown(teardown::TeardownArgs),
     /// Run the HTTP worker
     Serve(serve::ServeArgs),
-    /// Drain the queue once, then exit: 0 drained, 1 error, 2 usage
+    Connection(connection::ConnectionArgs),
     Sync(sync::SyncArgs),
     /// Show queue depth, lag, last sync, tables and dead letters
     Status(status::StatusArgs),
@@ -91,6 +94,7 @@ pub async fn run() -> ExitCode {
         Command::Setup(args) => setup::run(args, &cli.options).await,
         Command::Teardown(args) => teardown::run(args, &cli.options).await,
         Command::Serve(args) => serve::run(args, &cli.options).await,
+        Command::Connection(args) => connection::run(args, &cli.options).await,
         Command::Sync(args) => sync::run(args, &cli.options).await,
         Command::Status(args) => status::run(args, &cli.options).await,
         Command::Resync(args) => resync::run(args, &cli.options).await,

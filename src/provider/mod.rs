@@ -11,6 +11,7 @@ use crate::core::schema::{Schema, Table};
 use crate::core::value::{Cell, Key};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 /// Something to pull from.
@@ -29,8 +30,36 @@ pub struct Described {
     pub definition: String,
     /// Why it cannot be pulled, with the remedy.
     pub problem: Option<String>,
+    /// What a sync of it can promise.
+    pub promise: Promise,
     /// Whether the replica sorts its keys as the source does.
     pub sorts_alike: bool,
+}
+
+/// What the replica is after a pass, beside what the source was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Promise {
+    /// Equal to one moment of it.
+    Exact,
+    /// The same, but for this.
+    ExactBut(String),
+    /// As far as timestamps in these columns tell, and but for this.
+    Stamped(Vec<String>),
+    /// Equal when all rows were last compared.
+    Compared,
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact => f.write_str("exact: equal to one moment of the source after each pass"),
+            Self::ExactBut(but) => write!(f, "exact but for {but}"),
+            Self::Stamped(columns) => {
+                write!(f, "as far as timestamps tell ({}); all rows are compared at an interval", columns.join(", "))
+            }
+            Self::Compared => f.write_str("equal whenever all rows were compared"),
+        }
+    }
 }
 
 /// What the source has.

@@ -1,9 +1,10 @@
 //! What a pass has done.
 
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What a pass has done.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Passed {
     /// Rows written.
     pub rows: u64,

@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// Retries where nothing else is said.
+const RETRIES: u32 = 3;
+
 /// A sync that pulls.
 pub struct Pull {
     pub(super) name: String,
@@ -19,6 +22,8 @@ pub struct Pull {
     pub(super) allow_drop: bool,
     pub(super) chance: Chance,
     pub(super) pace: Pace,
+    /// How often a pass that fails for a passing reason is tried again.
+    pub(super) retries: u32,
     is_stopping: AtomicBool,
 }
 
@@ -54,6 +59,7 @@ impl Pull {
             allow_drop: false,
             chance: Chance::default(),
             pace: Pace::default(),
+            retries: RETRIES,
             is_stopping: AtomicBool::new(false),
         }
     }
@@ -61,6 +67,11 @@ impl Pull {
     /// Tables go that the source no longer has, or that are no longer asked for.
     pub fn dropping(self) -> Self {
         Self { allow_drop: true, ..self }
+    }
+
+    /// A pass that fails for a passing reason is tried again so often.
+    pub fn with_retries(self, retries: u32) -> Self {
+        Self { retries, ..self }
     }
 
     /// At another pace.

@@ -7,9 +7,6 @@ use crate::core::backoff::Backoff;
 use crate::core::error::Result;
 use std::time::Duration;
 
-/// Tries of a pass that fails for a passing reason.
-const ATTEMPTS: u32 = 4;
-
 /// Wait between them.
 const BACK_OFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(6));
 
@@ -24,7 +21,7 @@ impl Pull {
                     self.tell(&done);
                     return Ok(done);
                 }
-                Err(e) if e.is_passing() && attempt < ATTEMPTS && !self.is_stopping() => {
+                Err(e) if e.is_passing() && attempt <= self.retries && !self.is_stopping() => {
                     tracing::warn!(sync = self.name, error = %e, attempt, "the pass failed and is tried again");
                     let wait = BACK_OFF.wait(attempt, self.chance.fraction());
                     tokio::time::sleep(wait.max(e.retry_after().unwrap_or_default())).await;

@@ -1,6 +1,5 @@
 //! A named connection: a source, or a libSQL database.
 
-use super::ConfigFile;
 use super::read::{Broken, Members};
 use super::secrets::Template;
 use crate::core::config_error::{ConfigError, wrong};
@@ -9,6 +8,7 @@ use crate::core::secret::Secret;
 use crate::postgres::PgUrl;
 use crate::replica::target::{Target, target};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::path::Path;
 use std::time::Duration;
 
 const MEMBERS: [&str; 5] = ["url", "user", "password", "token", "limit"];
@@ -85,12 +85,11 @@ impl Connection {
         }
     }
 
-    /// Where it leads. `is_insecure`: a token may be sent unencrypted.
-    pub fn resolve(&self, file: &ConfigFile, is_insecure: bool) -> Result<Resolved, ConfigError> {
-        let directory = file.beside("".as_ref());
+    /// Where it leads; files that it names lie in `directory`. `is_insecure`: a token may be sent unencrypted.
+    pub fn resolve(&self, directory: &Path, is_insecure: bool) -> Result<Resolved, ConfigError> {
         let value = |template: &Option<Template>, name: &str| {
             let path = format!("{}.{name}", self.path);
-            template.as_ref().map(|t| t.value(&path, &directory, |value, _| value.to_owned())).transpose()
+            template.as_ref().map(|t| t.value(&path, directory, |value, _| value.to_owned())).transpose()
         };
         let path = format!("{}.url", self.path);
         let account = self.url.text().and_then(account).unwrap_or_default();
@@ -99,7 +98,7 @@ impl Connection {
             true => utf8_percent_encode(value, NON_ALPHANUMERIC).to_string(),
             false => value.to_owned(),
         };
-        let url = self.url.value(&path, &directory, encoded)?;
+        let url = self.url.value(&path, directory, encoded)?;
         let (user, password) = (value(&self.user, "user")?, value(&self.password, "password")?);
         match url.split_once(':').map(|(scheme, _)| scheme) {
             Some("postgres" | "postgresql") => {

@@ -1,5 +1,7 @@
 use super::*;
+use crate::core::config_error::ConfigError;
 use std::io::Write as _;
+use std::path::Path;
 
 fn parse(text: &str) -> Result<ConfigFile, ConfigError> {
     ConfigFile::parse(Path::new("pgflume.json"), text)
@@ -74,7 +76,7 @@ fn whatever_is_wrong_is_named_by_its_path_with_the_remedy() {
 
 fn resolved(connection: &str, json: &str) -> Result<String, String> {
     let file = parse(&format!(r#"{{"connections": {{{connection:?}: {json}}}}}"#)).map_err(|e| e.0)?;
-    match file.connections[connection].resolve(&file, false) {
+    match file.connections[connection].resolve(&file.directory(), false) {
         Ok(Resolved::Postgres(url)) => Ok(url.place()),
         Ok(Resolved::Target(target)) => Ok(format!("{target:?}")),
         Err(e) => Err(e.0),

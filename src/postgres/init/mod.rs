@@ -5,7 +5,6 @@
 mod catalog;
 mod document;
 mod draft;
-pub mod file;
 mod outcome;
 mod pattern;
 mod proposal;

@@ -8,7 +8,7 @@ use crate::postgres::Client;
 use crate::postgres::catalog::{self, Access, SourceTable};
 use crate::postgres::drift::watch::Watch;
 use crate::postgres::drift::{definition_version, traits};
-use crate::provider::{Described, Description};
+use crate::provider::{Described, Description, Promise};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -58,11 +58,19 @@ pub(super) async fn read(client: &Client, wanted: &Wanted, row_bytes: i64) -> Re
     for (name, mut source) in catalog.tables {
         source.most_bytes = row_bytes;
         let problem = source.unpageable();
+        let promise = match &source.table.filter {
+            None => Promise::Exact,
+            // What it calls is not looked through.
+            Some(_) => {
+                Promise::ExactBut("functions that `where` calls and that are replaced: compare after that".into())
+            }
+        };
         let described = Described {
             table: source.table.clone(),
             definition: definition_version::of_pulled(&source, traits.get(&name))?,
             sorts_alike: problem.is_none() && source.sorts_alike(),
             problem,
+            promise,
         };
         tables.insert(name.clone(), described);
         sources.insert(name, Arc::new(source));

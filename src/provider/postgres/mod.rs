@@ -1,6 +1,7 @@
 //! Pulls from a Postgres where nothing may be installed, by SELECT alone: rows by the transaction that wrote them, what
 //! is gone by a count, both at one snapshot.
 
+mod about;
 mod known;
 mod mark;
 mod reading;
@@ -15,6 +16,7 @@ use crate::postgres::drift::definition_version;
 use crate::postgres::rows::{self, Server, page};
 use crate::postgres::{Client, PgUrl, Purpose};
 use crate::provider::{Begun, Description, Follows, Found, Limits, Look, Part, Provider, Source, View};
+pub use about::{About, about};
 use async_trait::async_trait;
 use known::Known;
 use mark::{Position, text};

@@ -1,0 +1,28 @@
+//! Syncs of `pgflume.json` → what does them.
+
+use crate::config::Pair;
+use crate::postgres::init::InitOptions;
+use crate::provider::postgres::{PostgresProvider, Wanted};
+use crate::pull::Pull;
+use std::sync::Arc;
+
+/// What pulls a pair.
+pub(super) fn pull(pair: &Pair) -> Pull {
+    let definition = &pair.definition;
+    Pull::new(definition.name.clone(), Arc::new(provider(pair)), pair.target.clone(), pair.adopt)
+        .with_retries(definition.retries)
+}
+
+/// What it reads.
+pub(super) fn provider(pair: &Pair) -> PostgresProvider {
+    let definition = &pair.definition;
+    let wanted = match &pair.schema {
+        Some(schema) => Wanted::Defined(schema.clone()),
+        None => Wanted::Named(InitOptions {
+            tables: definition.tables.clone(),
+            exclude: definition.exclude.clone(),
+            add_columns: false,
+        }),
+    };
+    PostgresProvider { url: pair.source.clone(), wanted, row_bytes: pair.row_bytes }
+}

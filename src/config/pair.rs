@@ -1,0 +1,146 @@
+//! A sync of `pgflume.json` with what its connections lead to.
+
+use super::file::{BUILT_IN, ConfigFile, Resolved, SyncDefinition};
+use super::options::{Config, GlobalOptions};
+use crate::core::config_error::{ConfigError, wrong};
+use crate::core::schema::Schema;
+use crate::postgres::PgUrl;
+use crate::replica::target::Target;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// A sync whose connections are known.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// What the file says of it.
+    pub definition: SyncDefinition,
+    /// What it reads.
+    pub source: PgUrl,
+    /// What it writes.
+    pub target: Target,
+    /// The tables, where a file defines them.
+    pub schema: Option<Arc<Schema>>,
+    /// Whether rows of a replica that was never written to may be replaced.
+    pub adopt: bool,
+    /// Bytes beyond which a row is not fetched.
+    pub row_bytes: i64,
+    /// What a queue needs; `None`: it is pulled.
+    pub config: Option<Config>,
+}
+
+impl GlobalOptions {
+    /// A connection by its name: one of the file, else that of the variables.
+    pub(crate) fn connection(&self, file: &ConfigFile, name: &str) -> Result<Resolved, ConfigError> {
+        match (file.connections.get(name), name) {
+            (Some(connection), _) => connection.resolve(&file.directory(), self.is_insecure()),
+            (None, "postgres") => self.postgres().map(Resolved::Postgres),
+            (None, "replica") => self.target().map(Resolved::Target),
+            (None, _) => wrong(format!(
+                "there is no connection {name:?}: known are {}",
+                file.connections.keys().map(String::as_str).chain(BUILT_IN).collect::<Vec<_>>().join(", ")
+            )),
+        }
+    }
+
+    /// A sync with what its connections lead to.
+    pub(crate) fn pair(&self, file: &ConfigFile, definition: &SyncDefinition) -> Result<Pair, ConfigError> {
+        let (name, path) = (&definition.name, file.path.display());
+        let source = match self.connection(file, &definition.from)? {
+            Resolved::Postgres(url) => url,
+            Resolved::Target(_) => {
+                return wrong(format!(
+                    "{path}: $.syncs.{name}.from names {:?}, a replica, and a sync reads a source",
+                    definition.from
+                ));
+            }
+        };
+        let target = match self.connection(file, &definition.to)? {
+            Resolved::Target(target) => target,
+            Resolved::Postgres(_) => {
+                return wrong(format!(
+                    "{path}: $.syncs.{name}.to names {:?}, a source, and a sync writes a replica",
+                    definition.to
+                ));
+            }
+        };
+        let schema = definition.schema.as_ref().map(|schema| {
+            let place = file.beside(schema);
+            let text = std::fs::read_to_string(&place).map_err(|e| {
+                ConfigError(format!(
+                    "{path}: $.syncs.{name}.schema names {}, which cannot be read ({e})",
+                    place.display()
+                ))
+            })?;
+            Schema::parse(&text)
+                .map(Arc::new)
+                .map_err(|e| ConfigError(format!("{}: {} {}", place.display(), e.path, e.problem)))
+        });
+        let schema = schema.transpose()?;
+        let row_bytes = self.row_bytes()?;
+        let config = match (&definition.queue, &schema) {
+            (Some(queue), Some(schema)) => Some(Config {
+                postgres: source.clone(),
+                retention: self.retention(&target)?,
+                target: target.clone(),
+                schema: schema.clone(),
+                queue: queue.clone(),
+                rows_per_second: self.rows_per_second()?,
+                row_bytes,
+                adopt: self.adopt,
+            }),
+            _ => None,
+        };
+        Ok(Pair { definition: definition.clone(), source, target, schema, adopt: self.adopt, row_bytes, config })
+    }
+
+    /// Those of the file's syncs that are asked for; all that are enabled where none is. Refuses two that would write one
+    /// table, as far as the file tells; what patterns mean is known when they run, and refused then.
+    pub(crate) fn pairs(&self, file: &ConfigFile, names: &[String]) -> Result<Vec<Pair>, ConfigError> {
+        for name in names.iter().filter(|name| !file.syncs.contains_key(*name)) {
+            let known: Vec<_> = file.syncs.keys().map(String::as_str).collect();
+            let known =
+                if known.is_empty() { "none is there".to_owned() } else { format!("known are {}", known.join(", ")) };
+            return wrong(format!(
+                "{}: there is no sync {name:?}: {known}; add it with `pgflume sync add`",
+                file.path.display()
+            ));
+        }
+        let is_asked_for = |sync: &&SyncDefinition| match names.is_empty() {
+            true => sync.enabled,
+            false => names.contains(&sync.name),
+        };
+        let pairs = file.syncs.values().filter(is_asked_for).map(|sync| self.pair(file, sync));
+        let pairs: Vec<Pair> = pairs.collect::<Result<_, _>>()?;
+        check_tables(&pairs).map(|()| pairs)
+    }
+}
+
+fn check_tables(pairs: &[Pair]) -> Result<(), ConfigError> {
+    let mut owners: BTreeMap<(String, String), &str> = BTreeMap::new();
+    for pair in pairs {
+        let replica = crate::replica::address::of(&pair.target);
+        for table in pair.table_names() {
+            if let Some(other) = owners.insert((replica.clone(), table.to_lowercase()), &pair.definition.name) {
+                return wrong(format!(
+                    "the syncs {other:?} and {:?} would both write the table {table:?} of one replica: leave it out of one, or name another replica",
+                    pair.definition.name
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Pair {
+    /// The replica's tables that the file names: those of a schema, or such as are spelled out.
+    fn table_names(&self) -> Vec<String> {
+        match &self.schema {
+            Some(schema) => schema.tables().map(|table| table.name.clone()).collect(),
+            None => {
+                let is_plain = |name: &&String| !name.contains(['*', '?', '"']);
+                let own_name = |name: &String| name.rsplit('.').next().unwrap_or_default().to_owned();
+                self.definition.tables.iter().filter(is_plain).map(own_name).collect()
+            }
+        }
+    }
+}
