@@ -51,6 +51,7 @@ mod snapshot;
 mod store;
 mod stores;
 mod support;
+mod syncs;
 mod takeover;
 mod tampered_queue;
 mod tls;

@@ -59,11 +59,16 @@ impl Rig {
         self.db.sql(&format!("grant select on all tables in schema public to {}", self.reader)).await;
     }
 
-    pub fn provider(&self) -> PostgresProvider {
+    /// The database as the role that may only read.
+    pub fn reader_url(&self) -> String {
         let mut url = url::Url::parse(&self.db.url()).unwrap();
         url.set_username(&self.reader).unwrap();
+        url.into()
+    }
+
+    pub fn provider(&self) -> PostgresProvider {
         PostgresProvider {
-            url: PgUrl::parse(url.as_str()).unwrap(),
+            url: PgUrl::parse(&self.reader_url()).unwrap(),
             wanted: Wanted::Defined(self.schema.clone()),
             row_bytes: DEFAULT_ROW_BYTES,
         }

@@ -1,0 +1,209 @@
+//! `pgflume.json` from the command line, as a user has it: connections, syncs, one pass of each.
+
+use crate::pulls;
+use crate::support::{Home, Path, Rig, schema};
+use crate::volume::set_up;
+use std::process::{Command, Output};
+
+/// A folder in which commands are run.
+struct Folder {
+    directory: tempfile::TempDir,
+    variables: Vec<(String, String)>,
+}
+
+impl Folder {
+    fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), variables: Vec::new() }
+    }
+
+    fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
+        command.args(arguments).env_clear().current_dir(self.directory.path());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(std::process::Stdio::null()).output().unwrap()
+    }
+
+    /// What a command says that ends well.
+    fn said(&self, arguments: &[&str]) -> String {
+        let done = self.run(arguments);
+        assert!(done.status.success(), "{arguments:?}: {done:?}");
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// What one says that fails with this code.
+    fn refused(&self, arguments: &[&str], code: i32) -> String {
+        let done = self.run(arguments);
+        let said = String::from_utf8_lossy(&done.stderr).into_owned();
+        assert_eq!(done.status.code(), Some(code), "{arguments:?}: {said}");
+        said
+    }
+
+    fn file(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("pgflume.json")).unwrap()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.directory.path().join(name), text).unwrap();
+    }
+}
+
+const TABLES: &str = "create table orders (id int primary key, v text); create table orders_log (id int primary key);
+    insert into orders select i, 'v' || i from generate_series(1, 20) i; insert into orders_log values (1);
+    create table seen (n int); create view shown as select * from orders";
+const JSON: &str = r#"{"orders":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_newcomer_adds_tests_runs_and_removes() {
+    let rig = pulls::Rig::new(Path::File, TABLES, JSON).await;
+    let url = rig.reader_url();
+    let folder = Folder::new();
+    let replica = folder.directory.path().join("replica.db");
+    assert!(folder.said(&["sync", "list"]).contains("pgflume sync add"));
+    folder.said(&["connection", "add", "shop", "--url", &url]);
+    folder.said(&["connection", "add", "edge", "--url", &format!("file:{}", replica.display())]);
+    let said = folder.said(&["connection", "test", "shop"]);
+    assert!(said.contains("PostgreSQL 15") && said.contains("a primary"), "{said}");
+    assert!(said.contains("needs SELECT on the tables and nothing else"), "{said}");
+    assert!(said.contains("orders: exact"), "{said}");
+    assert!(folder.said(&["connection", "test", "edge"]).contains("not there yet"));
+    folder.said(&["sync", "add", "shop", "--from", "shop", "--to", "edge", "--exclude", "*_log", "--every", "5s"]);
+    let listed = folder.said(&["sync", "list"]);
+    assert_eq!(listed, "shop: shop -> edge, all tables, every 5s\n");
+    assert!(folder.said(&["connection", "list"]).contains("used by shop"));
+    let done: serde_json::Value = serde_json::from_str(&folder.said(&["sync", "shop"])).unwrap();
+    assert_eq!((done["sync"].as_str(), done["rows"].as_u64()), (Some("shop"), Some(20)), "{done}");
+    assert!(done["caught_up_at"].is_string());
+    let done: serde_json::Value = serde_json::from_str(&folder.said(&["sync"])).unwrap();
+    assert_eq!(done["rows"].as_u64(), Some(0), "all that are enabled: {done}");
+    folder.said(&["sync", "disable", "shop"]);
+    assert_eq!(folder.said(&["sync"]), "", "none is enabled");
+    assert!(folder.said(&["sync", "list"]).contains("disabled"));
+    folder.said(&["sync", "enable", "shop"]);
+    let refused = folder.refused(&["connection", "remove", "edge"], 2);
+    assert!(refused.contains("used by shop"), "{refused}");
+    folder.said(&["sync", "remove", "shop"]);
+    folder.said(&["connection", "remove", "edge"]);
+    let file: serde_json::Value = serde_json::from_str(&folder.file()).unwrap();
+    assert_eq!(file["syncs"], serde_json::json!({}));
+    assert_eq!(file["connections"].as_object().unwrap().len(), 1);
+    let there = rusqlite_count(&replica).await;
+    assert_eq!(there, ["20"], "what was synced stays");
+}
+
+async fn rusqlite_count(path: &std::path::Path) -> Vec<String> {
+    let target = pgflume::replica::target::Target::File(path.to_owned());
+    let replica = pgflume::replica::Replica::open(&target).await.unwrap();
+    let rows = replica.query("SELECT count(*) FROM orders", vec![]).await.unwrap();
+    rows.iter().map(|row| crate::store::show(&row[0])).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_said_with_exit_2_and_no_secret_is_shown_or_written() {
+    let folder = Folder::new().with("SHOP_PASSWORD", "hunter2hunter2");
+    for (arguments, expected) in [
+        (&["sync", "nowhere"][..], "there is no sync \"nowhere\""),
+        (&["sync", "add", "s"], "--from is missing"),
+        (&["sync", "add", "s", "--from", "nowhere"], "names the connection \"nowhere\""),
+        (&["sync", "add", "list", "--from", "postgres"], "choose another name"),
+        (&["sync", "add", "a/b", "--from", "postgres"], "is no name"),
+        (&["sync", "add", "s", "--from", "postgres", "--every", "soon"], "is no time"),
+        (&["sync", "remove", "s"], "there is no sync"),
+        (&["sync", "enable", "s"], "there is no sync"),
+        (&["connection", "add", "c"], "--url is missing"),
+        (&["connection", "add", "c", "--url", "postgres://u:hunter2hunter2@h/d"], "--password-env"),
+        (&["connection", "test", "c"], "there is no connection"),
+        (&["connection", "remove", "c"], "there is no connection"),
+        (&["--config-file", "nowhere.json", "sync", "list"], "CONFIG_FILE nowhere.json"),
+    ] {
+        let said = folder.refused(arguments, 2);
+        assert!(said.contains(expected), "{arguments:?}: {said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+    assert!(!folder.directory.path().join("pgflume.json").exists(), "nothing was written");
+    folder.said(&["connection", "add", "c", "--url", "postgres://u@127.0.0.1:1/d", "--password-env", "SHOP_PASSWORD"]);
+    assert!(folder.file().contains("${SHOP_PASSWORD}") && !folder.file().contains("hunter2"));
+    let said = folder.refused(&["connection", "add", "c", "--url", "file:x"], 2);
+    assert!(said.contains("there already"), "{said}");
+    let said = folder.refused(&["connection", "test", "c"], 1);
+    assert!(said.contains("cannot be reached") && !said.contains("hunter2"), "{said}");
+    folder.said(&["sync", "add", "s", "--from", "c"]);
+    let said = folder.refused(&["sync", "s"], 2);
+    assert!(said.contains("LIBSQL_URL is missing"), "{said}");
+    let mut without = Folder::new();
+    without.write("pgflume.json", &folder.file());
+    let said = without.refused(&["connection", "test", "c"], 2);
+    assert!(said.contains("needs the variable SHOP_PASSWORD, which is not set"), "{said}");
+    // A .env is read, and what is set already wins.
+    without.write(".env", "SHOP_PASSWORD=from-the-file\nLIBSQL_URL=ftp://x\n");
+    let said = without.refused(&["sync", "s"], 2);
+    assert!(said.contains("LIBSQL_URL begins with ftp://"), "{said}");
+    without = without.with("LIBSQL_URL", "ws://x");
+    let said = without.refused(&["sync", "s"], 2);
+    assert!(said.contains("LIBSQL_URL begins with ws://"), "{said}");
+    without.write(".env", "not a line");
+    let said = without.refused(&["sync", "s"], 2);
+    assert!(said.contains(".env"), "{said}");
+    folder.write("pgflume.json", "{ broken");
+    let said = folder.refused(&["sync"], 2);
+    assert!(said.contains("pgflume.json: $ is not valid JSON"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn syncs_by_queue_and_by_pull_share_a_file_and_one_that_fails_keeps_no_other_back() {
+    let queued = Rig::new(Path::File, schema(JSON)).await;
+    queued.db.sql("create table orders (id int primary key, v text); insert into orders values (1, 'queued')").await;
+    set_up(&queued.db.url(), queued.worker.schema()).await;
+    let pulled =
+        pulls::Rig::new(Path::File, "create table items (id int primary key); insert into items values (7)", JSON)
+            .await;
+    let homes = [Home::new(Path::File), Home::new(Path::File)];
+    let place = |home: &Home| match home.target() {
+        pgflume::replica::target::Target::File(path) => format!("file:{}", path.display()),
+        other => panic!("{other:?}"),
+    };
+    let folder = Folder::new();
+    folder.write("orders.json", JSON);
+    folder.write(
+        "pgflume.json",
+        &serde_json::json!({
+            "connections": {
+                "hub": {"url": queued.db.url()},
+                "plain": {"url": pulled.reader_url()},
+                "down": {"url": "postgres://nobody@127.0.0.1:1/x"},
+                "one": {"url": place(&homes[0])},
+                "two": {"url": place(&homes[1])},
+            },
+            "syncs": {
+                "a-down": {"from": "down", "to": "two", "retries": 0},
+                "b-queue": {"from": "hub", "to": "one", "queue": "replicate_data_libsql", "schema": "orders.json"},
+                "c-pull": {"from": "plain", "to": "two"},
+            },
+        })
+        .to_string(),
+    );
+    let done = folder.run(&["sync"]);
+    assert_eq!(done.status.code(), Some(1), "one failed: {done:?}");
+    let said = String::from_utf8(done.stdout).unwrap();
+    let lines: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 3, "{said}");
+    assert!(lines[0]["error"].as_str().unwrap().contains("cannot be reached"), "{said}");
+    assert_eq!((lines[1]["sync"].as_str(), lines[2]["sync"].as_str()), (Some("b-queue"), Some("c-pull")));
+    let count = async |home: &Home, table: &str| {
+        let replica = pgflume::replica::Replica::open(&home.target()).await.unwrap();
+        crate::store::show(&replica.query(format!("SELECT count(*) FROM {table}"), vec![]).await.unwrap()[0][0])
+    };
+    assert_eq!((count(&homes[0], "orders").await, count(&homes[1], "items").await), ("1".into(), "1".into()));
+    // Two that would write one table are refused before anything is done.
+    folder.write("items.json", r#"{"items":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#);
+    let mut file: serde_json::Value = serde_json::from_str(&folder.file()).unwrap();
+    file["syncs"]["d-same"] = serde_json::json!({"from": "plain", "to": "two", "schema": "items.json"});
+    file["syncs"]["c-pull"]["tables"] = serde_json::json!(["public.items"]);
+    folder.write("pgflume.json", &file.to_string());
+    let said = folder.refused(&["sync"], 2);
+    assert!(said.contains("\"c-pull\"") && said.contains("\"d-same\"") && said.contains("\"items\""), "{said}");
+}
