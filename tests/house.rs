@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const WINGS: [(&str, &[&str]); 11] = [
     ("cli", &["config", "core", "demo", "http", "operate", "postgres", "provider", "pull", "replica", "sync"]),
     ("demo", &["config", "core", "http", "postgres", "replica", "sync"]),
-    ("http", &["config", "core", "operate", "postgres", "sync"]),
+    ("http", &["config", "core", "operate", "postgres", "pull", "sync"]),
     ("operate", &["core", "postgres", "replica", "sync"]),
     ("sync", &["config", "core", "postgres", "replica"]),
     ("pull", &["core", "provider", "replica"]),

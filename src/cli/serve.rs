@@ -1,13 +1,15 @@
 //! `pgflume serve`: the HTTP worker until SIGTERM or SIGINT.
 
 use super::outcome::CommandResult;
-use crate::config::{GlobalOptions, Signatures, line};
+use super::pulls;
+use crate::config::{Config, GlobalOptions, Pair, Signatures, line};
 use crate::core::config_error::ConfigError;
 use crate::core::error::Result;
 use crate::http;
-use crate::http::App;
 use crate::http::auth::Auth;
+use crate::http::{App, Lane};
 use crate::postgres::{PgUrl, Purpose};
+use crate::pull::{Scheduled, Service};
 use crate::sync::Worker;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -29,7 +31,10 @@ pub(super) struct ServeArgs {
 }
 
 pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResult {
-    let config = options.config()?;
+    let file = options.file()?;
+    let pairs = options.pairs(&file, &[])?;
+    // With a file, the pair of the variables runs where it is named.
+    let config = if file.syncs.is_empty() || options.names_a_pair()? { Some(options.config()?) } else { None };
     let auth = Auth::new(Signatures::from_env()?);
     let port: u16 = args.port.parse().map_err(|_| ConfigError("PORT must be a number from 0 to 65535".into()))?;
     let is_following = match args.follow.as_str() {
@@ -40,10 +45,12 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
     let listener = TcpListener::bind((args.host.as_str(), port))
         .await
         .map_err(|e| ConfigError(format!("HOST and PORT cannot be listened on ({e}): choose others")))?;
-    tracing::info!(address = %listener.local_addr()?, queue = config.queue.as_str(), "listening");
-    tokio::spawn(warn_of_superuser(config.postgres.clone()));
-    let app = App::new(Worker::new(config), auth);
-    let app = Arc::new(if is_following { app.following() } else { app });
+    let queue = config.as_ref().map_or("", |config| config.queue.as_str());
+    tracing::info!(address = %listener.local_addr()?, queue, syncs = pairs.len(), "listening");
+    if let Some(config) = &config {
+        tokio::spawn(warn_of_superuser(config.postgres.clone()));
+    }
+    let app = Arc::new(app(config, pairs, auth, is_following));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
@@ -51,6 +58,22 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
     };
     http::serve(listener, app, shutdown).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Queues and syncs that pull, behind `auth`.
+fn app(config: Option<Config>, pairs: Vec<Pair>, auth: Auth, is_following: bool) -> App {
+    let lane = |config: Config| Lane::new(Worker::new(config), is_following);
+    let (mut named, mut pulled) = (Vec::new(), Vec::new());
+    for mut pair in pairs {
+        match pair.config.take() {
+            Some(config) => named.push((pair.definition.name, lane(config))),
+            None => {
+                let (every, retry_delay) = (pair.definition.every.time, pair.definition.retry_delay);
+                pulled.push(Scheduled { pull: pulls::pull(&pair), every, retry_delay });
+            }
+        }
+    }
+    App::of(config.map(lane), named, Service::new(pulled), auth)
 }
 
 /// Between two tries to ask Postgres who the worker is.

@@ -3,10 +3,12 @@
 use super::auth::Auth;
 use super::body::Bodies;
 use super::kept::Kept;
+use super::lane::Lane;
+use crate::pull::Service;
 use crate::sync::Worker;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Notify;
 
 /// How long the answer of `/metrics` is kept.
 const METRICS_KEPT: Duration = Duration::from_secs(5);
@@ -16,14 +18,14 @@ const READY_KEPT: Duration = Duration::from_secs(5);
 
 /// What the handlers share.
 pub struct App {
-    /// Does the work.
-    pub worker: Worker,
+    /// The queue of the four variables, if there is one.
+    pub(super) lane: Option<Arc<Lane>>,
+    /// Those of `pgflume.json`.
+    pub(super) named: BTreeMap<String, Arc<Lane>>,
+    /// The syncs that pull.
+    pub(super) service: Arc<Service>,
     /// Who may ask for it.
     pub auth: Auth,
-    /// Tables are left to be rebuilt.
-    pub(super) go_on: Notify,
-    /// Changes are applied as they come.
-    pub(super) is_following: bool,
     pub(super) bodies: Bodies,
     pub(super) metrics: Kept<Option<String>>,
     pub(super) ready: Kept<BTreeMap<&'static str, String>>,
@@ -32,13 +34,28 @@ pub struct App {
 impl App {
     /// A worker behind `auth`.
     pub fn new(worker: Worker, auth: Auth) -> Self {
+        Self::of(Some(Lane::new(worker, false)), Vec::new(), Service::new(Vec::new()), auth)
+    }
+
+    /// A queue, further ones by their names, and syncs that pull.
+    pub fn of(lane: Option<Lane>, named: Vec<(String, Lane)>, service: Service, auth: Auth) -> Self {
         let (metrics, ready) = (Kept::new(METRICS_KEPT), Kept::new(READY_KEPT));
-        Self { worker, auth, go_on: Notify::new(), is_following: false, bodies: Bodies::new(), metrics, ready }
+        let named = named.into_iter().map(|(name, lane)| (name, Arc::new(lane))).collect();
+        let (lane, service) = (lane.map(Arc::new), Arc::new(service));
+        Self { lane, named, service, auth, bodies: Bodies::new(), metrics, ready }
     }
 
     /// One that applies changes as they come, too.
     #[must_use]
-    pub fn following(self) -> Self {
-        Self { is_following: true, ..self }
+    pub fn following(mut self) -> Self {
+        if let Some(lane) = self.lane.as_mut().and_then(Arc::get_mut) {
+            lane.is_following = true;
+        }
+        self
+    }
+
+    /// All queues.
+    pub(super) fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.lane.iter().chain(self.named.values())
     }
 }

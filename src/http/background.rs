@@ -2,7 +2,7 @@
 //! drain leaves some behind, when somebody asks for a resync, and at the start; ends when nothing is left
 //! that can be done. Where it fails it tries again, as often as the circuit lets it.
 
-use super::app::App;
+use super::lane::Lane;
 use crate::core::error::Result;
 use crate::postgres::Purpose;
 use crate::postgres::books::{progress, rebuilds};
@@ -20,18 +20,18 @@ const FAILED_PAUSE: Duration = Duration::from_secs(10);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Runs until the task is dropped.
-pub(super) async fn run(app: Arc<App>) {
+pub(super) async fn run(lane: Arc<Lane>) {
     loop {
-        while let Some(pause) = rebuild(&app).await {
+        while let Some(pause) = rebuild(&lane).await {
             tokio::time::sleep(pause).await;
         }
-        app.go_on.notified().await;
+        lane.go_on.notified().await;
     }
 }
 
 /// Drains for as long as tables wait that can be rebuilt; when to try again where it is not known.
-async fn rebuild(app: &App) -> Option<Duration> {
-    match tokio::time::timeout(ANSWER_TIMEOUT, is_waiting(&app.worker)).await {
+async fn rebuild(lane: &Lane) -> Option<Duration> {
+    match tokio::time::timeout(ANSWER_TIMEOUT, is_waiting(&lane.worker)).await {
         Ok(Ok(false)) => return None,
         Ok(Ok(true)) => {}
         Ok(Err(e)) => {
@@ -40,9 +40,9 @@ async fn rebuild(app: &App) -> Option<Duration> {
         }
         Err(_) => return Some(FAILED_PAUSE),
     }
-    while !app.worker.is_stopping() {
+    while !lane.worker.is_stopping() {
         // What went wrong is in the log already.
-        let Ok(done) = app.worker.call(CALL_BUDGET).await else { return Some(FAILED_PAUSE) };
+        let Ok(done) = lane.worker.call(CALL_BUDGET).await else { return Some(FAILED_PAUSE) };
         if done.busy {
             return Some(BUSY_PAUSE);
         }

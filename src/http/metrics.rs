@@ -3,14 +3,17 @@
 //! kept for a while.
 
 use super::app::App;
+use super::lane::Lane;
 use crate::operate::status;
 use crate::operate::status::{Status, TableStatus};
 use crate::postgres::books::rebuilds::Phase;
+use crate::pull::Report;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -28,24 +31,27 @@ pub(super) async fn text(app: &Arc<App>) -> Option<String> {
 }
 
 async fn written(app: &App) -> Result<String, fmt::Error> {
-    let status = status::of_source(&app.worker).await;
     let mut registry = Registry::with_prefix("pgflume");
-    process(&mut registry, app);
-    let up = Value::default();
-    up.set(if status.is_ok() { 1.0 } else { 0.0 });
-    registry.register("source_up", "Whether Postgres answers", up);
-    if let Ok(status) = &status {
-        source(&mut registry, status);
-        tables(&mut registry, status);
+    if let Some(lane) = &app.lane {
+        let status = status::of_source(&lane.worker).await;
+        process(&mut registry, lane);
+        let up = Value::default();
+        up.set(if status.is_ok() { 1.0 } else { 0.0 });
+        registry.register("source_up", "Whether Postgres answers", up);
+        if let Ok(status) = &status {
+            source(&mut registry, status);
+            tables(&mut registry, status);
+        }
     }
+    syncs(&mut registry, &app.service.reports());
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text)
 }
 
 /// What this process did since it started.
-fn process(registry: &mut Registry, app: &App) {
-    let totals = app.worker.totals();
+fn process(registry: &mut Registry, lane: &Lane) {
+    let totals = lane.worker.totals();
     let counters = [
         ("drains", "Drains that ended well", totals.drains),
         ("drain_failures", "Drains that failed", totals.failures),
@@ -59,8 +65,37 @@ fn process(registry: &mut Registry, app: &App) {
         registry.register(name, help, ConstCounter::new(value));
     }
     let open = Value::default();
-    open.set(f64::from(!app.worker.circuit().report().is_closed()));
+    open.set(f64::from(!lane.worker.circuit().report().is_closed()));
     registry.register("circuit_open", "Whether a side is taken for down and calls are refused", open);
+}
+
+/// Each sync that pulls.
+fn syncs(registry: &mut Registry, reports: &BTreeMap<String, Report>) {
+    if reports.is_empty() {
+        return;
+    }
+    let gauge = |of: &dyn Fn(&Report) -> Option<f64>| {
+        let family = ByTable::default();
+        for (name, report) in reports {
+            if let Some(value) = of(report) {
+                family.get_or_create(&[("sync", name.clone())]).set(value);
+            }
+        }
+        family
+    };
+    let families = [
+        ("sync_up", "Whether its last pass ended well", gauge(&|r| Some(f64::from(r.failures_in_a_row == 0)))),
+        ("sync_passes", "Passes that ended well", gauge(&|r| Some(r.passes as f64))),
+        ("sync_failures", "Passes that failed", gauge(&|r| Some(r.failures as f64))),
+        ("sync_rows", "Rows written or deleted in the replica", gauge(&|r| Some((r.rows + r.removed) as f64))),
+        ("sync_batches", "libSQL transactions", gauge(&|r| Some(r.batches as f64))),
+        ("sync_dead_letters", "Dead letters written", gauge(&|r| Some(r.dead as f64))),
+        ("sync_problem_tables", "Tables that are left as they are", gauge(&|r| Some(r.problems.len() as f64))),
+        ("sync_last_success_timestamp_seconds", "When its last pass ended well", gauge(&|r| r.succeeded_at)),
+    ];
+    for (name, help, family) in families {
+        registry.register(name, help, family);
+    }
 }
 
 fn source(registry: &mut Registry, status: &Status) {

@@ -2,6 +2,7 @@
 //! `background` what goes on between them, `metrics` what is counted; `connections` and `body` bound what
 //! comes from outside. Takes a listener and a worker, so that tests run the very same entry on port 0.
 
+mod answers;
 mod app;
 pub mod auth;
 mod background;
@@ -9,7 +10,10 @@ mod body;
 mod connections;
 mod handlers;
 mod kept;
+mod lane;
 mod metrics;
+mod queue;
+mod syncs;
 
 use axum::Router;
 use axum::http::{HeaderName, Request, StatusCode};
@@ -24,6 +28,7 @@ use tower_http::trace::TraceLayer;
 
 pub use app::App;
 pub use body::BODY_BYTES;
+pub use lane::Lane;
 
 /// Time for one request: a drain's budget, its last step, and a little.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -31,26 +36,11 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Longest part of a request's path that the log shows.
 const PATH_BYTES: usize = 200;
 
-/// After following broke off by a fault of its own.
-const FOLLOW_AGAIN: Duration = Duration::from_secs(10);
-
 /// After a signal: time for the step in hand.
 pub(crate) const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(9);
 
 /// After the step in hand: time for answers to be sent. Whoever has not finished asking is not waited for.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Follows in a task of its own, for the life of the server.
-async fn follow(app: Arc<App>) {
-    while app.is_following && !app.worker.is_stopping() {
-        let followed = app.clone();
-        if let Err(e) = tokio::spawn(async move { followed.worker.follow().await }).await {
-            tracing::error!(error = %e, "following broke off, and begins again in ten seconds: please report this");
-            tokio::time::sleep(FOLLOW_AGAIN).await;
-        }
-    }
-    std::future::pending().await
-}
 
 /// The routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
@@ -60,6 +50,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/nuke", post(handlers::nuke))
         .route("/resync", post(handlers::resync))
         .route("/status", get(handlers::status))
+        .route("/syncs/{name}/sync", post(syncs::sync))
+        .route("/syncs/{name}/nuke", post(syncs::nuke))
+        .route("/syncs/{name}/resync", post(syncs::resync))
+        .route("/syncs/{name}/status", get(syncs::status))
+        .route("/hello", get(syncs::hello))
+        .route("/live", get(handlers::health))
         .route("/health", get(handlers::health))
         .route("/ok", get(handlers::health))
         .route("/ready", get(handlers::ready))
@@ -89,27 +85,36 @@ pub async fn serve(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
     let (stopped, stopping) = tokio::sync::oneshot::channel::<()>();
-    let worker = app.clone();
+    let told = app.clone();
     let signal = async move {
         shutdown.await;
-        worker.worker.stop();
+        told.lanes().for_each(|lane| lane.worker.stop());
+        told.service.stop();
         drop(stopped);
     };
     let server = async {
         let open = connections::serve(listener, router(app.clone()), signal).await;
-        app.worker.idle().await;
+        for lane in app.lanes() {
+            lane.worker.idle().await;
+        }
+        app.service.idle().await;
         tokio::time::timeout(ANSWER_PATIENCE, open.shutdown()).await.ok();
     };
-    let background = background::run(app.clone());
-    let following = follow(app.clone());
+    let background = futures_util::future::join_all(app.lanes().cloned().map(background::run));
+    let following = futures_util::future::join_all(app.lanes().cloned().map(Lane::follow));
+    let pulling = async {
+        app.service.run().await;
+        std::future::pending::<()>().await
+    };
     let patience = async {
         // An error says that the sender is gone: that is the signal.
         stopping.await.ok();
         tokio::time::sleep(SHUTDOWN_PATIENCE).await;
     };
     tokio::select! {
-        () = background => {}
-        () = following => {}
+        () = async { background.await; std::future::pending().await } => {}
+        () = async { following.await; std::future::pending().await } => {}
+        () = pulling => {}
         () = server => {}
         () = patience => {
             tracing::warn!("the step in hand takes too long; Postgres puts its messages back on the queue");

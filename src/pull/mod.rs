@@ -11,8 +11,10 @@ mod passed;
 mod pull;
 mod read;
 mod run;
+mod service;
 mod session;
 mod writer;
 
 pub use self::pull::{Pace, Pull};
 pub use passed::Passed;
+pub use service::{Report, Scheduled, Service};

@@ -45,6 +45,7 @@ mod restores;
 #[path = "../seam/mod.rs"]
 mod seam;
 mod security;
+mod serving;
 mod setup;
 mod snapshot;
 #[path = "../store/mod.rs"]

@@ -305,7 +305,7 @@ impl Server {
         Self::of(App::new(Worker::new(config), Auth::new(signatures))).await
     }
 
-    async fn of(app: App) -> Self {
+    pub async fn of(app: App) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();

@@ -1,0 +1,131 @@
+//! Syncs by their names: those that pull, and further queues.
+
+use super::answers::{admit, detached, failure, refusal, success};
+use super::app::App;
+use super::auth::Verb;
+use super::queue::{drain, nuke_lane, resync_lane, status_of};
+use crate::core::error::Error;
+use crate::pull::{Report, Service};
+use axum::Json;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// Failures in a row after which a sync does not do its job.
+const MOST_FAILURES: u32 = 3;
+
+/// How each sync stands that pulls.
+pub(super) fn all(app: &App) -> BTreeMap<String, Report> {
+    app.service.reports()
+}
+
+/// Why syncs do not do their job; nothing where all do.
+pub(super) fn reasons(service: &Service) -> BTreeMap<&'static str, String> {
+    let failing = |(name, report): (String, Report)| {
+        let error = report.error.filter(|_| report.failures_in_a_row >= MOST_FAILURES)?;
+        Some(format!("the sync {name:?}: {error}"))
+    };
+    let failing: Vec<_> = service.reports().into_iter().filter_map(failing).collect();
+    if failing.is_empty() { BTreeMap::new() } else { BTreeMap::from([("source", failing.join("; "))]) }
+}
+
+fn unknown(app: &App, name: &str) -> Response {
+    let known: Vec<&str> = app.service.names().chain(app.named.keys().map(String::as_str)).collect();
+    let known = if known.is_empty() { "none is enabled".to_owned() } else { format!("known are {}", known.join(", ")) };
+    refusal(StatusCode::NOT_FOUND, format!("there is no sync {name:?}: {known}"))
+}
+
+fn pulls(name: &str) -> Response {
+    refusal(
+        StatusCode::BAD_REQUEST,
+        format!("the sync {name:?} pulls: it has no queue; `pgflume sync {name}` brings what its source has"),
+    )
+}
+
+/// Runs all that are enabled.
+pub(super) async fn run_all(app: &Arc<App>) -> Response {
+    let app = app.clone();
+    let passes = async move {
+        let mut syncs = BTreeMap::new();
+        for name in app.service.names().map(str::to_owned).collect::<Vec<_>>() {
+            let done = match app.service.call(&name).await {
+                Some(Ok(done)) => json!(done),
+                Some(Err(e)) => json!({"error": e.to_string()}),
+                None => continue,
+            };
+            syncs.insert(name, done);
+        }
+        Ok::<Value, Error>(json!({"syncs": syncs}))
+    };
+    match detached(passes).await {
+        Ok(done) => success(done),
+        Err(e) => failure(&e),
+    }
+}
+
+pub(super) async fn sync(State(app): State<Arc<App>>, Path(name): Path<String>, request: Request) -> Response {
+    if let Err(response) = admit(&app, request, Verb::Sync).await {
+        return *response;
+    }
+    if let Some(lane) = app.named.get(&name) {
+        return drain(lane.clone()).await;
+    }
+    if app.service.report(&name).is_none() {
+        return unknown(&app, &name);
+    }
+    let gone = || Error::retry("the sync is gone");
+    match detached(async move { app.service.call(&name).await.unwrap_or_else(|| Err(gone())) }).await {
+        Ok(done) => success(json!(done)),
+        Err(e) => failure(&e),
+    }
+}
+
+pub(super) async fn nuke(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+    Query(query): Query<HashMap<String, String>>,
+    request: Request,
+) -> Response {
+    let caller = match admit(&app, request, Verb::Nuke).await {
+        Ok((caller, _)) => caller,
+        Err(response) => return *response,
+    };
+    match app.named.get(&name) {
+        Some(lane) => nuke_lane(lane.clone(), &query, caller).await,
+        None if app.service.report(&name).is_some() => pulls(&name),
+        None => unknown(&app, &name),
+    }
+}
+
+pub(super) async fn resync(State(app): State<Arc<App>>, Path(name): Path<String>, request: Request) -> Response {
+    let (caller, body) = match admit(&app, request, Verb::Resync).await {
+        Ok(admitted) => admitted,
+        Err(response) => return *response,
+    };
+    match app.named.get(&name) {
+        Some(lane) => resync_lane(lane.clone(), &body, caller).await,
+        None if app.service.report(&name).is_some() => pulls(&name),
+        None => unknown(&app, &name),
+    }
+}
+
+pub(super) async fn status(State(app): State<Arc<App>>, Path(name): Path<String>, request: Request) -> Response {
+    if let Err(response) = admit(&app, request, Verb::Status).await {
+        return *response;
+    }
+    match (app.named.get(&name), app.service.report(&name)) {
+        (Some(lane), _) => match status_of(lane).await {
+            Ok(status) => Json(status).into_response(),
+            Err(e) => failure(&e),
+        },
+        (None, Some(report)) => Json(report).into_response(),
+        (None, None) => unknown(&app, &name),
+    }
+}
+
+pub(super) async fn hello() -> Json<Value> {
+    Json(json!({"message": "Data Sync Service is running!", "input": {}}))
+}

@@ -1,0 +1,270 @@
+//! Runs syncs at their intervals, each with its own rests and figures, a few at a time: one whose source or replica is
+//! down keeps no other back.
+
+use super::passed::Passed;
+use super::pull::Pull;
+use crate::core::backoff::Backoff;
+use crate::core::chance::Chance;
+use crate::core::error::{Error, Result};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+/// Syncs that run at once.
+const AT_ONCE: usize = 4;
+
+/// The longest rest of one that fails, unless its interval is longer.
+const LONGEST_REST: Duration = Duration::from_secs(300);
+
+/// Within this share of its interval the first pass begins, so that many do not begin together.
+const FIRST_SHARE: f64 = 0.1;
+
+/// And within this time.
+const LATEST_FIRST: Duration = Duration::from_secs(5);
+
+/// How far from its interval a pass may begin.
+const JITTER: f64 = 0.1;
+
+/// A sync and how often it runs.
+pub struct Scheduled {
+    /// What runs.
+    pub pull: Pull,
+    /// Between two passes.
+    pub every: Duration,
+    /// After a failure, at first.
+    pub retry_delay: Duration,
+}
+
+/// What a sync is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Doing {
+    /// It waits for its time.
+    #[default]
+    Waiting,
+    /// It runs.
+    Running,
+    /// It failed, and waits to be tried again.
+    Failing,
+}
+
+/// How a sync stands, as this process knows it.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// What it is doing.
+    pub state: Doing,
+    /// When its last pass ended well.
+    pub looked_at: Option<String>,
+    /// The source's clock when all of its tables last equalled the source.
+    pub caught_up_at: Option<String>,
+    /// Passes that ended well.
+    pub passes: u64,
+    /// Passes that failed.
+    pub failures: u64,
+    /// Rows written.
+    pub rows: u64,
+    /// Rows deleted.
+    pub removed: u64,
+    /// libSQL transactions.
+    pub batches: u64,
+    /// Dead letters written.
+    pub dead: u64,
+    /// Failures since the last pass that ended well.
+    pub failures_in_a_row: u32,
+    /// Why the last pass failed, if it did.
+    pub error: Option<String>,
+    /// Tables that are left as they are, and why.
+    pub problems: BTreeMap<String, String>,
+    /// Tables that the source no longer has.
+    pub kept: BTreeSet<String>,
+    /// Seconds until the next pass.
+    pub next_seconds: Option<f64>,
+    /// Seconds since the Epoch of the last pass that ended well.
+    #[serde(skip)]
+    pub succeeded_at: Option<f64>,
+}
+
+struct Lane {
+    scheduled: Scheduled,
+    wake: Notify,
+    /// One pass at a time in this process.
+    turn: tokio::sync::Mutex<()>,
+    report: Mutex<(Report, Option<Instant>)>,
+}
+
+/// All syncs of a process.
+pub struct Service {
+    lanes: BTreeMap<String, Arc<Lane>>,
+    slots: Semaphore,
+    chance: Chance,
+}
+
+impl Service {
+    /// Of these syncs.
+    pub fn new(syncs: Vec<Scheduled>) -> Self {
+        let lane = |scheduled: Scheduled| {
+            let name = scheduled.pull.name().to_owned();
+            let (wake, turn, report) = (Notify::new(), tokio::sync::Mutex::new(()), Mutex::default());
+            (name, Arc::new(Lane { scheduled, wake, turn, report }))
+        };
+        let lanes = syncs.into_iter().map(lane).collect();
+        Self { lanes, slots: Semaphore::new(AT_ONCE), chance: Chance::default() }
+    }
+
+    /// The names of its syncs.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.lanes.keys().map(String::as_str)
+    }
+
+    /// How each stands.
+    pub fn reports(&self) -> BTreeMap<String, Report> {
+        self.lanes.iter().map(|(name, lane)| (name.clone(), lane.report())).collect()
+    }
+
+    /// How one stands.
+    pub fn report(&self, name: &str) -> Option<Report> {
+        self.lanes.get(name).map(|lane| lane.report())
+    }
+
+    /// A pass of one at once; `None` where there is none of that name. One that runs already is waited for first.
+    pub async fn call(&self, name: &str) -> Option<Result<Passed>> {
+        let lane = self.lanes.get(name)?;
+        Some(self.pass(lane).await)
+    }
+
+    /// Lets one run as soon as it may; whether there is one of that name.
+    pub fn hint(&self, name: &str) -> bool {
+        self.lanes.get(name).inspect(|lane| lane.wake.notify_one()).is_some()
+    }
+
+    /// Ends passes after the batch in hand, and begins none.
+    pub fn stop(&self) {
+        for lane in self.lanes.values() {
+            lane.scheduled.pull.stop();
+            lane.wake.notify_one();
+        }
+    }
+
+    /// Waits until no pass runs.
+    pub async fn idle(&self) {
+        for lane in self.lanes.values() {
+            drop(lane.turn.lock().await);
+        }
+    }
+
+    /// Runs all of them until [`stop`](Self::stop).
+    pub async fn run(self: &Arc<Self>) {
+        let lanes = self.lanes.values().map(|lane| {
+            let (service, lane) = (self.clone(), lane.clone());
+            // A fault of its own must not end the others.
+            tokio::spawn(async move { service.run_lane(&lane).await })
+        });
+        for ended in futures_util::future::join_all(lanes).await {
+            if let Err(e) = ended {
+                tracing::error!(error = %e, "a sync broke off by a fault of its own: please report this, and start again");
+            }
+        }
+    }
+
+    async fn run_lane(&self, lane: &Lane) {
+        let every = lane.scheduled.every;
+        let mut wait = every.mul_f64(FIRST_SHARE).min(LATEST_FIRST).mul_f64(self.chance.fraction());
+        loop {
+            lane.set_next(wait);
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = lane.wake.notified() => {}
+            }
+            if lane.scheduled.pull.is_stopping() {
+                return;
+            }
+            let failed = self.pass(lane).await.is_err();
+            wait = match failed {
+                false => every.mul_f64(1.0 + JITTER * (2.0 * self.chance.fraction() - 1.0)),
+                true => {
+                    let backoff = Backoff::new(lane.scheduled.retry_delay, every.max(LONGEST_REST));
+                    backoff.rest(lane.report().failures_in_a_row, self.chance.fraction())
+                }
+            };
+        }
+    }
+
+    async fn pass(&self, lane: &Lane) -> Result<Passed> {
+        let _turn = lane.turn.lock().await;
+        let closed = |_| Error::retry("the service is stopping; try again");
+        let _slot = self.slots.acquire().await.map_err(closed)?;
+        lane.known().state = Doing::Running;
+        let done = lane.scheduled.pull.pass().await;
+        lane.note(&done);
+        if let Err(e) = &done {
+            tracing::error!(sync = lane.scheduled.pull.name(), error = %e, "the sync failed; it is tried again");
+        }
+        done
+    }
+}
+
+/// What is known of a sync, behind its lock.
+struct KnownReport<'a>(MutexGuard<'a, (Report, Option<Instant>)>);
+
+impl std::ops::Deref for KnownReport<'_> {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        &self.0.0
+    }
+}
+
+impl std::ops::DerefMut for KnownReport<'_> {
+    fn deref_mut(&mut self) -> &mut Report {
+        &mut self.0.0
+    }
+}
+
+impl Lane {
+    fn known(&self) -> KnownReport<'_> {
+        KnownReport(self.report.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set_next(&self, wait: Duration) {
+        self.known().0.1 = Some(Instant::now() + wait);
+    }
+
+    fn report(&self) -> Report {
+        let known = self.known();
+        let next = known.0.1.map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64());
+        Report { next_seconds: next.filter(|_| known.state != Doing::Running), ..known.clone() }
+    }
+
+    fn note(&self, done: &Result<Passed>) {
+        let mut report = self.known();
+        match done {
+            Ok(done) => {
+                let now = SystemTime::now();
+                report.state = Doing::Waiting;
+                report.looked_at = Some(humantime::format_rfc3339_millis(now).to_string());
+                report.succeeded_at = now.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs_f64());
+                report.passes += 1;
+                report.failures_in_a_row = 0;
+                report.error = None;
+                report.rows += done.rows;
+                report.removed += done.removed;
+                report.batches += done.batches;
+                report.dead += done.dead;
+                report.problems.clone_from(&done.problems);
+                report.kept.clone_from(&done.kept);
+                if done.caught_up_at.is_some() {
+                    report.caught_up_at.clone_from(&done.caught_up_at);
+                }
+            }
+            Err(e) => {
+                report.state = Doing::Failing;
+                report.failures += 1;
+                report.failures_in_a_row += 1;
+                report.error = Some(e.to_string());
+            }
+        }
+    }
+}
