@@ -3,11 +3,13 @@
 use super::outcome::CommandResult;
 use super::output::say;
 use super::progress::Progress;
-use crate::config::GlobalOptions;
+use super::pulls;
+use crate::config::{GlobalOptions, Pair};
 use crate::core::config_error::ConfigError;
+use crate::core::difference::{TableReport, VerifyReport};
 use crate::operate::{resync, verify};
 use crate::sync::Worker;
-use crate::sync::compare::report::{Counters, TableReport, VerifyOptions, VerifyReport};
+use crate::sync::compare::report::{Counters, VerifyOptions};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,6 +34,9 @@ pub(super) struct VerifyArgs {
     /// Compare this database, a read replica of LIBSQL_URL, with the same token
     #[arg(long, value_name = "URL")]
     target: Option<String>,
+    /// This sync of pgflume.json
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["sample", "target"])]
+    sync: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -45,7 +50,21 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 pub(super) async fn run(args: VerifyArgs, options: &GlobalOptions) -> CommandResult {
-    let worker = Worker::new(options.config()?);
+    let config = match &args.sync {
+        None => options.config()?,
+        Some(name) => {
+            let file = options.file()?;
+            let mut pairs = options.pairs(&file, std::slice::from_ref(name))?;
+            match pairs.pop().ok_or_else(|| ConfigError(format!("there is no sync {name:?}")))? {
+                Pair { config: Some(config), .. } => config,
+                pulled => {
+                    let report = pulls::pull(&pulled).verify(&args.tables, args.repair).await?;
+                    return told(&report, args.json);
+                }
+            }
+        }
+    };
+    let worker = Worker::new(config);
     let tables = resync::tables(worker.schema(), &args.tables).map_err(|e| ConfigError(e.to_string()))?;
     let wanted = VerifyOptions {
         tables: tables.into_iter().map(str::to_owned).collect(),
@@ -58,8 +77,12 @@ pub(super) async fn run(args: VerifyArgs, options: &GlobalOptions) -> CommandRes
         report = verify::verify(&worker, wanted, counters.clone()) => report?,
         () = watch(&counters) => VerifyReport::default(),
     };
-    if args.json {
-        say(serde_json::to_string_pretty(&report)?)?;
+    told(&report, args.json)
+}
+
+fn told(report: &VerifyReport, is_json: bool) -> CommandResult {
+    if is_json {
+        say(serde_json::to_string_pretty(report)?)?;
     } else {
         report.tables.iter().try_for_each(|(name, table)| print(name, table))?;
     }

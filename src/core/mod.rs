@@ -6,6 +6,7 @@ pub(crate) mod backoff;
 pub mod batch;
 pub mod chance;
 pub(crate) mod config_error;
+pub mod difference;
 pub mod error;
 pub mod failpoint;
 pub(crate) mod halving;

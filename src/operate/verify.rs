@@ -2,12 +2,13 @@
 //! what to compare; gives a report. The comparing itself is done by steps that have drained the queue
 //! ([`crate::sync::compare`]), so that both sides are at the same snapshot.
 
+use crate::core::difference::VerifyReport;
 use crate::core::error::{Error, Result};
 use crate::replica::Replica;
 use crate::replica::target::Target;
 use crate::sync::Worker;
 use crate::sync::compare::Comparison;
-use crate::sync::compare::report::{Counters, VerifyOptions, VerifyReport};
+use crate::sync::compare::report::{Counters, VerifyOptions};
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -43,8 +43,10 @@ impl Session<'_> {
             let is_plain = self.plain.contains(name) || standing.since.is_some();
             let has_moved = *first_place.get_or_insert_with(|| part.place.clone()) != part.place;
             let is_over = part.is_end || has_moved && began.elapsed() >= self.pull.pace.view_time;
+            let is_read_whole = part.is_end && standing.since.is_none();
             end(&mut standing, &part);
-            let written = written(&self.writer, view, &table, part, is_plain, &standing).await?;
+            let mut written = written(&self.writer, view, &table, part, is_plain, &standing).await?;
+            written.progress.compared.extend(is_read_whole.then(|| name.to_owned()));
             if is_over {
                 self.writer.write(written).await?;
                 return Ok(());
@@ -93,10 +95,10 @@ async fn written(
     let letters = letters(table, dead, unfit)?;
     let progress = Progress {
         source: Some(view.position.clone()),
-        caught_up_at: None,
         tables: BTreeMap::from([(table.name.clone(), standing.clone())]),
         letters,
         covered: covered.into_iter().map(|key| (table.name.clone(), key)).collect(),
+        ..Progress::default()
     };
     Ok(Written { items, emptied: Vec::new(), progress })
 }

@@ -6,6 +6,7 @@
 mod absent;
 mod chunk;
 mod closing;
+mod comparing;
 mod pass;
 mod passed;
 mod pull;

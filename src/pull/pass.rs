@@ -105,7 +105,7 @@ impl Session<'_> {
     }
 
     /// Another history than the one that was read so far: whatever is there may be otherwise, and is read again.
-    async fn compare_history(&mut self, view: &View) -> Result<()> {
+    pub async fn compare_history(&mut self, view: &View) -> Result<()> {
         let Some(before) = &self.writer.standing.source else { return Ok(()) };
         match self.source.follows(before, &view.position) {
             _ if !PullRule::Origin.holds() => Ok(()),

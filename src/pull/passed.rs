@@ -1,5 +1,6 @@
 //! What a pass has done.
 
+use crate::core::difference::TableReport;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +15,9 @@ pub struct Passed {
     pub batches: u64,
     /// New dead letters.
     pub dead: u64,
+    /// What comparisons found that were due.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub compared: BTreeMap<String, TableReport>,
     /// Tables that were left as they are, and why, with the remedy.
     pub problems: BTreeMap<String, String>,
     /// Tables that the source no longer has, or that are no longer asked for: they stay as they are.
@@ -29,6 +33,7 @@ impl Passed {
         self.removed += more.removed;
         self.batches += more.batches;
         self.dead += more.dead;
+        self.compared.extend(more.compared);
         (self.problems, self.kept, self.caught_up_at) = (more.problems, more.kept, more.caught_up_at);
     }
 }

@@ -24,6 +24,8 @@ pub struct Pull {
     pub(super) pace: Pace,
     /// How often a pass that fails for a passing reason is tried again.
     pub(super) retries: u32,
+    /// How often all rows are compared.
+    pub(super) compare: Option<Duration>,
     is_stopping: AtomicBool,
 }
 
@@ -60,6 +62,7 @@ impl Pull {
             chance: Chance::default(),
             pace: Pace::default(),
             retries: RETRIES,
+            compare: None,
             is_stopping: AtomicBool::new(false),
         }
     }
@@ -72,6 +75,11 @@ impl Pull {
     /// A pass that fails for a passing reason is tried again so often.
     pub fn with_retries(self, retries: u32) -> Self {
         Self { retries, ..self }
+    }
+
+    /// All rows are compared so often, after a pass.
+    pub fn comparing(self, every: Option<Duration>) -> Self {
+        Self { compare: every, ..self }
     }
 
     /// At another pace.

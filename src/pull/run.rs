@@ -4,7 +4,8 @@ use super::passed::Passed;
 use super::pull::Pull;
 use super::session::Session;
 use crate::core::backoff::Backoff;
-use crate::core::error::Result;
+use crate::core::difference::VerifyReport;
+use crate::core::error::{Error, Result};
 use std::time::Duration;
 
 /// Wait between them.
@@ -34,9 +35,33 @@ impl Pull {
 
     async fn try_pass(&self, done: &mut Passed) -> Result<()> {
         let mut session = Session::open(self).await?;
-        let passed = session.pass().await;
+        let passed = async {
+            session.pass().await?;
+            let Some(every) = self.compare else { return Ok(()) };
+            let due = session.writer.replica.due(&self.name, every).await?;
+            let compared = session.compare(&due, true).await?;
+            session.writer.done.compared.extend(compared);
+            Ok(())
+        };
+        let passed = passed.await;
         done.add(session.finish());
         passed
+    }
+
+    /// Compares all rows of these tables, all where none is named; with `repair`, writes what should be there.
+    pub async fn verify(&self, tables: &[String], repair: bool) -> Result<VerifyReport> {
+        let mut session = Session::open(self).await?;
+        session.pass().await?;
+        let known: Vec<String> = session.description.tables.keys().cloned().collect();
+        if let Some(unknown) = tables.iter().find(|table| !known.contains(table)) {
+            return Err(Error::halt(format!(
+                "the sync {:?} has no table {unknown:?}: it has {}",
+                self.name,
+                known.join(", ")
+            )));
+        }
+        let names = if tables.is_empty() { &known[..] } else { tables };
+        Ok(VerifyReport { tables: session.compare(names, repair).await? })
     }
 
     fn tell(&self, done: &Passed) {

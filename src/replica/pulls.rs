@@ -12,6 +12,7 @@ use crate::core::position::Head;
 use crate::core::schema::{Table, quote};
 use crate::core::value::Cell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// The tables that it makes.
 pub const TABLES: [&str; 3] = ["_pgflume_pulls", "_pgflume_owners", "_pgflume_dead"];
@@ -20,7 +21,7 @@ const CREATE: [&str; 3] = [
     "CREATE TABLE IF NOT EXISTS _pgflume_pulls (name TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, \
      token TEXT NOT NULL, source TEXT, caught_up_at TEXT, applied_at TEXT)",
     "CREATE TABLE IF NOT EXISTS _pgflume_owners (\"table\" TEXT PRIMARY KEY, sync TEXT NOT NULL, definition TEXT, \
-     since TEXT, until TEXT, place TEXT, rows INTEGER, problem TEXT)",
+     since TEXT, until TEXT, place TEXT, rows INTEGER, problem TEXT, compared_at TEXT)",
     "CREATE TABLE IF NOT EXISTS _pgflume_dead (id INTEGER PRIMARY KEY AUTOINCREMENT, sync TEXT NOT NULL, \
      \"table\" TEXT NOT NULL, \"key\" TEXT NOT NULL, class TEXT NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL, \
      UNIQUE (sync, \"table\", \"key\"))",
@@ -80,6 +81,8 @@ pub struct Progress {
     pub caught_up_at: Option<String>,
     /// How far these tables are now.
     pub tables: BTreeMap<String, PulledTable>,
+    /// Tables of which every row is compared with the source by now.
+    pub compared: BTreeSet<String>,
     /// Rows that could not be taken over.
     pub letters: Vec<Letter>,
     /// Rows that could, or are gone: their letters go.
@@ -148,6 +151,15 @@ impl Replica {
         let sql = "SELECT \"table\", \"key\", class FROM _pgflume_dead WHERE sync = ?1";
         let dead = dead(self.query(sql, vec![text(name)]).await?)?;
         Ok(Some(Pull { head, source: optional(source), caught_up_at: optional(caught_up_at), tables, dead }))
+    }
+
+    /// The tables of a sync whose rows were last compared longer ago.
+    pub(crate) async fn due(&self, name: &str, every: Duration) -> Result<Vec<String>> {
+        let sql = "SELECT \"table\" FROM _pgflume_owners WHERE sync = ?1 AND since IS NOT NULL \
+                   AND coalesce(julianday('now') - julianday(compared_at), 1e9) >= ?2 ORDER BY 1";
+        let days = every.as_secs_f64() / 86_400.0;
+        let rows = self.query(sql, vec![text(name), Cell::Real(days)]).await?;
+        Ok(rows.into_iter().flatten().filter_map(|cell| optional(&cell)).collect())
     }
 
     /// All tables that some sync owns.
@@ -222,6 +234,10 @@ fn record(name: &str, progress: &Progress) -> Result<Vec<Statement>> {
         args.push(rows.map_or(Cell::Null, Cell::Integer));
         args.push(problem.clone().map_or(Cell::Null, Cell::Text));
         all.push(Statement::new(sql, args));
+    }
+    for table in &progress.compared {
+        let sql = format!("UPDATE _pgflume_owners SET compared_at = {now} WHERE \"table\" = ?1 AND sync = ?2");
+        all.push(Statement::new(sql, vec![text(table), text(name)]));
     }
     for (table, key) in &progress.covered {
         let sql = "DELETE FROM _pgflume_dead WHERE sync = ?1 AND \"table\" = ?2 AND \"key\" = ?3";

@@ -1,11 +1,11 @@
 //! The drain of a comparison: it goes on until every table is compared, and makes way for others between its steps.
 
 use super::compare::Comparison;
-use super::compare::report::VerifyReport;
 use super::drained::Drained;
 use super::patience::wait_after;
 use super::session::Session;
 use super::worker::Worker;
+use crate::core::difference::VerifyReport;
 use crate::core::error::{Error, Result};
 use std::time::Duration;
 use tokio::time::Instant;

@@ -4,12 +4,13 @@
 use crate::snapshot::{assert_equal, rebuilt, write_by_hand};
 use crate::support::{Path, Rig, config, schema};
 use crate::volume::set_up;
+use pgflume::core::difference::VerifyReport;
 use pgflume::operate::dead;
 use pgflume::operate::status::status;
 use pgflume::operate::verify::verify;
 use pgflume::postgres::books::dead_letters::Choice;
 use pgflume::replica::target::Target;
-use pgflume::sync::compare::report::{VerifyOptions, VerifyReport};
+use pgflume::sync::compare::report::VerifyOptions;
 use pgflume::sync::{Worker, pairing};
 use std::process::{Child, Command};
 use std::sync::Arc;

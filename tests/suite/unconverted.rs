@@ -4,8 +4,9 @@
 use crate::snapshot::{assert_equal, rebuilt, write_by_hand};
 use crate::support::{PATHS, Path, Rig, schema};
 use crate::volume::set_up;
+use pgflume::core::difference::VerifyReport;
 use pgflume::operate::verify::verify;
-use pgflume::sync::compare::report::{VerifyOptions, VerifyReport};
+use pgflume::sync::compare::report::VerifyOptions;
 use std::sync::Arc;
 
 async fn verified(rig: &Rig, repair: bool) -> VerifyReport {

@@ -4,11 +4,12 @@ use crate::parts::{Sqld, SqldOptions};
 use crate::snapshot::{KEYS, TABLES, assert_equal, rebuilt, write_by_hand};
 use crate::support::{Home, PATHS, Path, Rig, schema};
 use crate::volume::set_up;
+use pgflume::core::difference::{DifferenceKind, VerifyReport};
 use pgflume::core::secret::Secret;
 use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
 use pgflume::replica::target::Target;
-use pgflume::sync::compare::report::{DifferenceKind, VerifyOptions, VerifyReport};
+use pgflume::sync::compare::report::VerifyOptions;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 

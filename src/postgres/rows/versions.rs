@@ -128,35 +128,47 @@ pub async fn oldest_open(client: &Client) -> Result<u64> {
     text.parse().map_err(|_| Error::retry("Postgres gave a transaction id that is no number"))
 }
 
-/// Walks through these blocks of every leaf.
+/// Walks through these blocks of every leaf. Grouping by leaf would take as long as the walk itself: only where there
+/// may be several do places name theirs.
 pub async fn walk(client: &Client, source: &SourceTable, blocks: Range<u32>, since: Since<'_>) -> Result<Walked> {
     let (from, to) = (tid(blocks.start), tid(blocks.end));
     // A transaction's age wraps around with its short id; what is frozen keeps its id, and is read once too often.
     let xid = since.xid.map(|xid| (xid as u32).to_string());
-    let is_wanted = match xid {
-        Some(_) => {
-            "(pg_catalog.age(t.xmin) between 0 and pg_catalog.age($3::pg_catalog.text::pg_catalog.xid) or t.tableoid = any($4))"
-        }
-        None => "($3::pg_catalog.text is null and $4::pg_catalog.oid[] is not null)",
+    let is_young = "pg_catalog.age(t.xmin) between 0 and pg_catalog.age($3::pg_catalog.text::pg_catalog.xid)";
+    let is_wanted = match (&xid, since.whole) {
+        (Some(_), []) => format!("{is_young} and $4::pg_catalog.oid[] is not null"),
+        (Some(_), _) => format!("({is_young} or t.tableoid = any($4))"),
+        (None, _) => "($3::pg_catalog.text is null and $4::pg_catalog.oid[] is not null)".to_owned(),
     };
     let count = match &source.table.filter {
         Some(filter) => format!("pg_catalog.count(*) filter (where (\n{filter}\n))"),
         None => "pg_catalog.count(*)".to_owned(),
     };
+    let place = if source.is_partitioned { "pg_catalog.concat(t.tableoid, t.ctid)" } else { "t.ctid" };
     let sql = format!(
-        "select t.tableoid, {count}, pg_catalog.array_agg(t.ctid) filter (where {is_wanted}) from {} as t{WITHIN} group by t.tableoid",
+        "select {count}, pg_catalog.array_agg({place}) filter (where {is_wanted}) from {} as t{WITHIN}",
         source.table.source.quoted()
     );
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
         [(&from, Type::TEXT), (&to, Type::TEXT), (&xid, Type::TEXT), (&since.whole, Type::OID_ARRAY)];
-    let mut walked = Walked::default();
-    for row in client.query_typed(&sql, &parameters).await.map_err(|e| of_rows(e.into()))? {
-        walked.count += row.try_get::<_, i64>(1)?;
-        if let Some(places) = row.try_get::<_, Option<Vec<Tid>>>(2)? {
-            walked.places.insert(row.try_get(0)?, places);
-        }
+    let row = client.query_typed_one(&sql, &parameters).await.map_err(|e| of_rows(e.into()))?;
+    let mut walked = Walked { count: row.try_get(0)?, places: BTreeMap::new() };
+    if !source.is_partitioned {
+        walked.places.extend(row.try_get::<_, Option<Vec<Tid>>>(1)?.map(|places| (source.oid, places)));
+        return Ok(walked);
+    }
+    for text in row.try_get::<_, Option<Vec<&str>>>(1)?.unwrap_or_default() {
+        let (leaf, place) = placed(text).ok_or_else(|| Error::retry("Postgres gave a place that is none"))?;
+        walked.places.entry(leaf).or_default().push(place);
     }
     Ok(walked)
+}
+
+/// `16384(7,2)`: the leaf, then the place in it.
+fn placed(text: &str) -> Option<(u32, Tid)> {
+    let (leaf, place) = text.strip_suffix(')')?.split_once('(')?;
+    let (block, offset) = place.split_once(',')?;
+    Some((leaf.parse().ok()?, Tid { block: block.parse().ok()?, offset: offset.parse().ok()? }))
 }
 
 /// The first place of a block.
@@ -278,6 +290,12 @@ fn version(source: &SourceTable, row: &SourceRow) -> Result<Version> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_names_its_leaf() {
+        assert_eq!(placed("16384(7,2)"), Some((16384, Tid { block: 7, offset: 2 })));
+        assert_eq!((placed("16384"), placed("(1,2)"), placed("1(2)")), (None, None, None));
+    }
 
     #[test]
     fn what_ids_of_32_bits_cannot_tell_is_read_whole() {

@@ -4,6 +4,7 @@
 
 use crate::core::absent::Absent;
 use crate::core::batch::{Item, RowState};
+use crate::core::difference::{DifferenceKind, EXAMPLES, Example, TableReport, VerifyReport};
 use crate::core::error::{Error, Result};
 use crate::core::failpoint;
 use crate::core::keys::{key_of, texts_of};
@@ -20,9 +21,7 @@ use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::chunk::Chunk;
 use crate::sync::compare::exempt::Exempt;
 use crate::sync::compare::pages::{CHUNK_ROWS, Ends, Part, Share, moved, read_pages};
-use crate::sync::compare::report::{
-    Counters, DifferenceKind, EXAMPLES, Example, TableReport, VerifyOptions, VerifyReport,
-};
+use crate::sync::compare::report::{Counters, VerifyOptions};
 use crate::sync::session::Session;
 use crate::sync::take::absent::absent;
 use crate::sync::take::pages::SWEEP_KEYS;

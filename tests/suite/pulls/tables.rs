@@ -191,3 +191,40 @@ async fn a_role_that_may_write_nothing_at_all_is_enough() {
     assert_eq!((done.rows, done.removed), (1, 1), "{done:?}");
     rig.assert_equal("t", &["id", "v"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_somebody_else_did_to_the_replica_is_found_by_comparing_and_repaired() {
+    for path in PATHS {
+        let rig = Rig::new(path, TABLES, JSON).await;
+        rig.pass().await;
+        let equal = rig.pull().verify(&[], false).await.unwrap();
+        assert!(equal.is_equal() && equal.tables["t"].rows == 300 && equal.tables["t"].is_whole, "{equal:?}");
+        rig.replica("DELETE FROM t WHERE id IN (3, 4)").await;
+        rig.replica("UPDATE t SET v = 'tampered' WHERE id = 5").await;
+        rig.replica("INSERT INTO t VALUES (7000, 'extra'), (-1, 'extra')").await;
+        // Changes that come meanwhile are no differences.
+        rig.db.sql("update t set v = 'later' where id = 6; insert into t values (301, 'later'); delete from t where id = 7").await;
+        let found = rig.pull().verify(&[], false).await.unwrap();
+        let t = &found.tables["t"];
+        assert_eq!((t.missing, t.different, t.extra, t.repaired), (2, 1, 2, 0), "{path:?} {t:?}");
+        assert!(!found.is_equal());
+        let repaired = rig.pull().verify(&["t".to_owned()], true).await.unwrap();
+        assert!(repaired.is_equal() && repaired.tables["t"].repaired == 5, "{repaired:?}");
+        rig.assert_equal("t", &["id", "v"]).await;
+        // Rows that are fewer than they should be are noticed by the next change: all are read again.
+        rig.replica("DELETE FROM t WHERE id IN (30, 31)").await;
+        rig.db.sql("update t set v = 'even later' where id = 6").await;
+        assert_eq!(rig.pass().await.rows, 3);
+        rig.assert_equal("t", &["id", "v"]).await;
+        assert_eq!(rig.pull().verify(&[], false).await.unwrap().tables["t"].differences(), 0);
+        let unknown = rig.pull().verify(&["x".to_owned()], false).await.unwrap_err().to_string();
+        assert!(unknown.contains("has no table \"x\": it has t"), "{unknown}");
+        // One that is due comes with a pass.
+        rig.replica("UPDATE t SET v = 'tampered' WHERE id = 5").await;
+        let idle = rig.pull().comparing(Some(std::time::Duration::from_secs(3600))).pass().await.unwrap();
+        assert!(idle.compared.is_empty(), "{idle:?}");
+        let due = rig.pull().comparing(Some(std::time::Duration::ZERO)).pass().await.unwrap();
+        assert_eq!(due.compared["t"].repaired, 1, "{due:?}");
+        rig.assert_equal("t", &["id", "v"]).await;
+    }
+}

@@ -1,0 +1,225 @@
+//! Compares all rows of a table with the replica, over as many views as it takes. Each view begins by bringing the
+//! table to it; so whatever differs then should not.
+
+use super::absent::{self, Surplus};
+use super::closing::Closed;
+use super::read::{Read, sorted};
+use super::session::Session;
+use super::writer::{Outcome, Written};
+use crate::core::batch::{Item, RowState};
+use crate::core::difference::{DifferenceKind, EXAMPLES, Example, TableReport};
+use crate::core::error::{Error, Result};
+use crate::core::keys::texts_of;
+use crate::core::schema::Table;
+use crate::core::value::Key;
+use crate::provider::{Begun, Part, View};
+use crate::replica::head::fenced;
+use crate::replica::pulls::Progress;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Keys that only the replica has, and that are looked for at once.
+const MOST_EXTRA: usize = 10_000;
+
+/// How often a table is begun anew because its rows moved.
+const MOST_STARTS: u32 = 10;
+
+/// A comparison of one table.
+#[derive(Default)]
+struct Comparison {
+    report: TableReport,
+    place: Option<String>,
+    starts: u32,
+    /// Keys that the replica lacks, and that were not written.
+    missing: Vec<Key>,
+}
+
+impl Session<'_> {
+    /// Compares these tables, and with `repair` writes what should be there.
+    pub async fn compare(&mut self, names: &[String], repair: bool) -> Result<BTreeMap<String, TableReport>> {
+        let mut reports = BTreeMap::new();
+        for name in names {
+            let report = match self.compare_table(name, repair).await {
+                Ok(report) => report,
+                Err(e) => {
+                    self.set_aside(e)?;
+                    TableReport { problem: self.problems.get(name).cloned(), ..TableReport::default() }
+                }
+            };
+            reports.insert(name.clone(), report);
+        }
+        Ok(reports)
+    }
+
+    async fn compare_table(&mut self, name: &str, repair: bool) -> Result<TableReport> {
+        let mut comparison = Comparison::default();
+        loop {
+            if self.pull.is_stopping() {
+                return Err(self.pull.stopped());
+            }
+            if let Some(problem) = self.description.tables.get(name).and_then(|table| table.problem.clone()) {
+                return Ok(TableReport { problem: Some(problem), ..TableReport::default() });
+            }
+            self.read_standing().await?;
+            match self.source.begin(&[name]).await? {
+                Begun::View(view) => {
+                    let done = self.compare_in(&view, name, &mut comparison, repair).await;
+                    self.source.end().await?;
+                    if done? {
+                        comparison.report.is_whole = true;
+                        return Ok(comparison.report);
+                    }
+                }
+                Begun::Changed => self.describe().await?,
+                Begun::Locked(_) => {
+                    return Err(Error::retry(format!("the table {name:?} is locked; it is compared again later")));
+                }
+            }
+        }
+    }
+
+    /// Brings the table to the view, then compares with it as much as its time allows; whether that was the rest.
+    async fn compare_in(&mut self, view: &View, name: &str, comparison: &mut Comparison, repair: bool) -> Result<bool> {
+        let began = Instant::now();
+        self.compare_history(view).await?;
+        let mut standing = self.standing_of(name);
+        let near = match standing.since.is_none() || standing.until.is_some() {
+            true => None,
+            false => self.look_near(name, &mut standing, &[]).await?,
+        };
+        let Some(near) = near else {
+            self.chunks(view, name, began).await?;
+            return Ok(false);
+        };
+        if self.close(view, vec![near], false).await? == Closed::NotYet {
+            return Ok(false);
+        }
+        let Some(table) = self.description.tables.get(name).map(|described| described.table.clone()) else {
+            return Ok(true);
+        };
+        let mut repairs = Vec::new();
+        let look = self.source.look(name, None, comparison.place.as_deref()).await?;
+        if look.place.is_none() && comparison.place.take().is_some() {
+            comparison.starts += 1;
+            comparison.report.rows = 0;
+            comparison.missing.clear();
+            if comparison.starts > MOST_STARTS {
+                return Err(Error::retry(format!("rows of {name:?} move again and again; it is compared again later")));
+            }
+        }
+        let first_place = look.place;
+        loop {
+            let part = self.source.next(self.pull.pace.part).await?;
+            let (is_end, place) = (part.is_end, part.place.clone());
+            self.compare_part(&table, part, comparison, &mut repairs).await?;
+            if is_end || place != first_place && began.elapsed() >= self.pull.pace.view_time {
+                comparison.place = place;
+                self.repair(view, name, repairs, comparison, repair).await?;
+                if is_end {
+                    self.look_for_extra(view, &table, comparison, repair).await?;
+                }
+                return Ok(is_end);
+            }
+        }
+    }
+
+    /// Looks for rows that only the replica has, now that all others are compared.
+    async fn look_for_extra(
+        &mut self,
+        view: &View,
+        table: &Arc<Table>,
+        comparison: &mut Comparison,
+        repair: bool,
+    ) -> Result<()> {
+        let expected = self.writer.standing.tables.get(&table.name).and_then(|standing| standing.rows);
+        let rows = self.writer.replica.count(table, self.writer.at()).await?.ok_or_else(fenced)?;
+        let surplus = rows + comparison.missing.len() as i64 - expected.unwrap_or(rows);
+        let mut repairs = Vec::new();
+        if let Some(surplus) = usize::try_from(surplus).ok().filter(|surplus| *surplus > 0) {
+            let described = self.description.tables.get(&table.name).ok_or_else(fenced)?;
+            let (gone, missing) = (BTreeSet::new(), std::mem::take(&mut comparison.missing));
+            let surplus = Surplus { described, rows, missing, gone: &gone, wanted: surplus.min(MOST_EXTRA) };
+            for key in absent::find(self.source.as_mut(), &self.writer.replica, &surplus).await? {
+                comparison.report.extra += 1;
+                show(&mut comparison.report, &key, DifferenceKind::Extra);
+                repairs.push(Item { table: table.clone(), key, state: RowState::Gone, images: Vec::new() });
+            }
+        }
+        self.repair(view, &table.name, repairs, comparison, repair).await?;
+        if repair || comparison.report.differences() == 0 {
+            let compared = BTreeSet::from([table.name.clone()]);
+            let progress = Progress { compared, ..Progress::default() };
+            self.writer.write(Written { progress, ..Written::default() }).await?;
+        }
+        Ok(())
+    }
+
+    async fn compare_part(
+        &self,
+        table: &Arc<Table>,
+        part: Part,
+        comparison: &mut Comparison,
+        repairs: &mut Vec<Item>,
+    ) -> Result<()> {
+        let Comparison { report, missing: lacking, .. } = comparison;
+        let Read { items, unfit } = sorted(table, part.found);
+        report.dead += unfit.len() as u64;
+        report.rows += (items.len() + unfit.len()) as u64;
+        let found = self.writer.replica.compare(table, &items, None, self.writer.at()).await?.ok_or_else(fenced)?;
+        let dead = self.writer.standing.dead.get(&table.name);
+        let is_dead =
+            |item: &Item| texts_of(&item.key).is_some_and(|key| dead.is_some_and(|dead| dead.contains_key(&key)));
+        let missing = found.missing.iter().map(|&i| (DifferenceKind::Missing, &items[i]));
+        let different = found.different.iter().map(|&i| (DifferenceKind::Different, &items[i]));
+        for (kind, item) in missing.chain(different) {
+            if is_dead(item) {
+                report.dead += 1;
+                continue;
+            }
+            match kind {
+                DifferenceKind::Missing => {
+                    report.missing += 1;
+                    lacking.push(item.key.clone());
+                }
+                _ => report.different += 1,
+            }
+            show(report, &item.key, kind);
+            repairs.push(item.clone());
+        }
+        Ok(())
+    }
+
+    /// Writes what should be there, where that is wanted.
+    async fn repair(
+        &mut self,
+        view: &View,
+        name: &str,
+        mut items: Vec<Item>,
+        comparison: &mut Comparison,
+        repair: bool,
+    ) -> Result<()> {
+        if !repair {
+            return Ok(());
+        }
+        comparison.missing.clear();
+        if items.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(sync = self.pull.name, table = name, rows = items.len(), "differences are repaired");
+        items.sort_by(|a, b| a.key.cmp(&b.key));
+        let rows = items.len() as u64;
+        let progress = Progress { source: Some(view.position.clone()), ..Progress::default() };
+        if self.writer.write(Written { items, progress, ..Written::default() }).await? == Outcome::Written {
+            comparison.report.repaired += rows;
+        }
+        Ok(())
+    }
+}
+
+fn show(report: &mut TableReport, key: &Key, kind: DifferenceKind) {
+    if report.examples.len() < EXAMPLES {
+        let key = texts_of(key).unwrap_or_default();
+        report.examples.push(Example { key, kind, columns: Vec::new() });
+    }
+}
