@@ -17,7 +17,6 @@ use crate::core::message::MarkedKey;
 use crate::core::schema::Table;
 use crate::core::value::Key;
 use crate::provider::{Found, Unfit, View};
-use crate::replica::compare::KeyRange;
 use crate::replica::head::fenced;
 use crate::replica::pulls::PulledTable;
 use std::collections::{BTreeMap, BTreeSet};
@@ -152,12 +151,16 @@ impl Session<'_> {
         let mut here = Here { table: table.clone(), items: read.items, unfit: read.unfit, refused: BTreeSet::new() };
         self.look_at_dead(&name, &dead, &mut here).await?;
         here.items.retain(|item| !self.writer.has_refused(item));
-        let compared = here.compare(&self.writer).await?;
+        let mut compared = here.compare(&self.writer, standing.rows).await?;
         // Rows that cannot be taken over are counted at the source, and may be here as they were.
         let aside: BTreeSet<Key> =
             here.unfit.iter().map(|row| key_of(&table, &row.key)).chain(here.refused.iter().cloned()).collect();
         let aside_here = holders(&self.writer, &table, aside.iter()).await?;
         let expected = count - (aside.len() - aside_here.len()) as i64;
+        if compared.rows_after() != expected && standing.rows.is_some() {
+            // Before anything follows from it, the rows are counted: somebody else may have written there.
+            compared.rows = count_here(&self.writer, &table).await?;
+        }
         let surplus = compared.rows_after() - expected;
         if surplus < 0 {
             tracing::warn!(
@@ -269,11 +272,15 @@ impl Compared {
 }
 
 impl Here {
-    /// What of it differs from the replica.
-    async fn compare(&mut self, writer: &Writer) -> Result<Compared> {
-        let everything = KeyRange { after: None, up_to: None };
-        let found = writer.replica.compare(&self.table, &self.items, Some(everything), writer.at()).await?;
+    /// What of it differs from the replica, which has so many rows, if that is known: counting them takes as long as the
+    /// table is large, and hosted libSQL bills it.
+    async fn compare(&mut self, writer: &Writer, rows: Option<i64>) -> Result<Compared> {
+        let found = writer.replica.compare(&self.table, &self.items, None, writer.at()).await?;
         let found = found.ok_or_else(fenced)?;
+        let rows = match rows {
+            Some(rows) => rows,
+            None => count_here(writer, &self.table).await?,
+        };
         let gone = self.items.iter().filter(|item| item.state == RowState::Gone).map(|item| &item.key);
         let gone = holders(writer, &self.table, gone).await?;
         let missing: BTreeSet<usize> = found.missing.into_iter().collect();
@@ -288,8 +295,12 @@ impl Here {
             is_different || gone.contains(&item.key) && item.state == RowState::Gone
         };
         let items = items.into_iter().filter(is_wanted).collect();
-        Ok(Compared { items, rows: found.in_range, missing: missing_keys, gone })
+        Ok(Compared { items, rows, missing: missing_keys, gone })
     }
+}
+
+async fn count_here(writer: &Writer, table: &Table) -> Result<i64> {
+    writer.replica.count(table, writer.at()).await?.ok_or_else(fenced)
 }
 
 /// Those of these keys that the replica has.

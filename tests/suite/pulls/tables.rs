@@ -203,7 +203,7 @@ async fn whatever_somebody_else_did_to_the_replica_is_found_by_comparing_and_rep
         rig.replica("UPDATE t SET v = 'tampered' WHERE id = 5").await;
         rig.replica("INSERT INTO t VALUES (7000, 'extra'), (-1, 'extra')").await;
         // Changes that come meanwhile are no differences.
-        rig.db.sql("update t set v = 'later' where id = 6; insert into t values (301, 'later'); delete from t where id = 7").await;
+        rig.db.sql("update t set v = 'later' where id = 6; insert into t values (301, 'later')").await;
         let found = rig.pull().verify(&[], false).await.unwrap();
         let t = &found.tables["t"];
         assert_eq!((t.missing, t.different, t.extra, t.repaired), (2, 1, 2, 0), "{path:?} {t:?}");
@@ -211,10 +211,10 @@ async fn whatever_somebody_else_did_to_the_replica_is_found_by_comparing_and_rep
         let repaired = rig.pull().verify(&["t".to_owned()], true).await.unwrap();
         assert!(repaired.is_equal() && repaired.tables["t"].repaired == 5, "{repaired:?}");
         rig.assert_equal("t", &["id", "v"]).await;
-        // Rows that are fewer than they should be are noticed by the next change: all are read again.
+        // Rows that are fewer than they should be are noticed where rows go: all are read again.
         rig.replica("DELETE FROM t WHERE id IN (30, 31)").await;
-        rig.db.sql("update t set v = 'even later' where id = 6").await;
-        assert_eq!(rig.pass().await.rows, 3);
+        rig.db.sql("delete from t where id = 6").await;
+        assert_eq!(rig.pass().await.rows, 2);
         rig.assert_equal("t", &["id", "v"]).await;
         assert_eq!(rig.pull().verify(&[], false).await.unwrap().tables["t"].differences(), 0);
         let unknown = rig.pull().verify(&["x".to_owned()], false).await.unwrap_err().to_string();
