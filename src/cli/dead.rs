@@ -2,11 +2,14 @@
 
 use super::outcome::CommandResult;
 use super::output::{Reader, say};
-use crate::config::GlobalOptions;
+use super::pulls;
+use crate::config::{GlobalOptions, Pair};
 use crate::core::config_error::ConfigError;
 use crate::core::words;
 use crate::operate::dead;
 use crate::postgres::books::dead_letters::{Choice, Waiting};
+use crate::pull::Pull;
+use crate::replica::pulls::LetterChoice;
 use crate::sync::Worker;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -16,6 +19,9 @@ const LISTED: i64 = 100;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct DeadArgs {
+    /// Those of this sync of pgflume.json
+    #[arg(long, value_name = "NAME", global = true)]
+    sync: Option<String>,
     #[command(subcommand)]
     command: DeadCommand,
 }
@@ -73,7 +79,14 @@ impl ChoiceArgs {
 }
 
 pub(super) async fn run(args: DeadArgs, options: &GlobalOptions) -> CommandResult {
-    let worker = Worker::new(options.config()?);
+    let config = match &args.sync {
+        None => options.config()?,
+        Some(name) => match options.named_pair(name)? {
+            Pair { config: Some(config), .. } => config,
+            pulled => return run_pulled(args.command, &pulls::pull(&pulled)).await,
+        },
+    };
+    let worker = Worker::new(config);
     match args.command {
         DeadCommand::List { table, limit, json } => {
             let dead_letters = dead::list(&worker, &Choice { ids: Vec::new(), table }, limit).await?;
@@ -113,6 +126,36 @@ pub(super) async fn run(args: DeadArgs, options: &GlobalOptions) -> CommandResul
             }
             say(format_args!("{} dropped", dead::drop_letters(&worker, &choice).await?))?;
         }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn run_pulled(command: DeadCommand, pull: &Pull) -> CommandResult {
+    match command {
+        DeadCommand::List { table, limit, json } => {
+            let letters = pull.letters(&LetterChoice { ids: Vec::new(), table }, limit).await?;
+            for letter in &letters {
+                let key = letter.key.join(", ");
+                let reason = words::clean(&letter.reason, words::ERROR_CHARS);
+                let line = format!("{}  {}  {:?}, key ({key}): {reason}", letter.id, letter.at, letter.table);
+                if say(if json { serde_json::to_string(letter)? } else { line })? == Reader::Gone {
+                    break;
+                }
+            }
+            if letters.is_empty() && !json {
+                say("no dead letters")?;
+            }
+        }
+        DeadCommand::Show { id } => {
+            let letters = pull.letters(&LetterChoice { ids: vec![id], table: None }, 1).await?;
+            say(serde_json::to_string_pretty(letters.first().ok_or_else(|| none(id))?)?)?;
+        }
+        DeadCommand::Retry(args) => {
+            let Choice { ids, table } = args.choice()?;
+            let marked = pull.retry_letters(&LetterChoice { ids, table }).await?;
+            say(format_args!("{marked} are tried again by the next pass"))?;
+        }
+        DeadCommand::Drop { .. } => return Err(pull.undroppable().into()),
     }
     Ok(ExitCode::SUCCESS)
 }

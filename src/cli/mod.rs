@@ -12,6 +12,7 @@ mod progress;
 mod pulls;
 mod resync;
 mod serve;
+mod service;
 mod setup;
 mod status;
 mod sync;
@@ -48,9 +49,9 @@ enum Command {
     Teardown(teardown::TeardownArgs),
     /// Run the HTTP worker
     Serve(serve::ServeArgs),
+    Service(service::ServiceArgs),
     Connection(connection::ConnectionArgs),
     Sync(sync::SyncArgs),
-    /// Show queue depth, lag, last sync, tables and dead letters
     Status(status::StatusArgs),
     /// Rebuild tables from Postgres while the replica stays readable
     Resync(resync::ResyncArgs),
@@ -94,6 +95,7 @@ pub async fn run() -> ExitCode {
         Command::Setup(args) => setup::run(args, &cli.options).await,
         Command::Teardown(args) => teardown::run(args, &cli.options).await,
         Command::Serve(args) => serve::run(args, &cli.options).await,
+        Command::Service(args) => service::run(args, &cli.options).await,
         Command::Connection(args) => connection::run(args, &cli.options).await,
         Command::Sync(args) => sync::run(args, &cli.options).await,
         Command::Status(args) => status::run(args, &cli.options).await,

@@ -4,7 +4,7 @@ use super::outcome::CommandResult;
 use super::pulls;
 use crate::config::{Config, GlobalOptions, Pair, Signatures, line};
 use crate::core::config_error::ConfigError;
-use crate::core::error::Result;
+use crate::core::error;
 use crate::http;
 use crate::http::auth::Auth;
 use crate::http::{App, Lane};
@@ -28,6 +28,16 @@ pub(super) struct ServeArgs {
     /// Apply changes as they come, without waiting for calls of /sync
     #[arg(long, env = "FOLLOW", value_parser = line, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true)]
     follow: String,
+}
+
+/// Whatever is missing or malformed, before a process of its own is started.
+pub(super) fn check(_: &ServeArgs, options: &GlobalOptions) -> Result<(), ConfigError> {
+    let file = options.file()?;
+    options.pairs(&file, &[])?;
+    if file.syncs.is_empty() || options.names_a_pair()? {
+        options.config()?;
+    }
+    Signatures::from_env().map(drop)
 }
 
 pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResult {
@@ -85,7 +95,7 @@ async fn warn_of_superuser(postgres: PgUrl) {
     let is_superuser = loop {
         let asked = async {
             let row = postgres.pinned(Purpose::Status).await?.query_typed_one(sql, &[]).await?;
-            Result::<bool>::Ok(row.try_get(0)?)
+            error::Result::<bool>::Ok(row.try_get(0)?)
         };
         match asked.await {
             Ok(is_superuser) => break is_superuser,

@@ -2,17 +2,24 @@
 
 use super::outcome::CommandResult;
 use super::output::{Reader, say};
-use crate::config::GlobalOptions;
+use super::pulls;
+use crate::config::{GlobalOptions, Pair};
+use crate::core::error::Error;
 use crate::operate::status;
 use crate::operate::status::Status;
 use crate::postgres::books::comparisons::Coverage;
 use crate::postgres::books::rebuilds::{Phase, RebuildReport};
+use crate::pull::{PullStatus, TableStatus};
 use crate::sync::Worker;
+use serde_json::{Value, json};
 use std::process::ExitCode;
 use std::time::Duration;
 
+/// Show queue depth, lag, last sync, tables and dead letters; with pgflume.json a line a sync
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusArgs {
+    /// This sync of pgflume.json, with its tables
+    name: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -25,17 +32,132 @@ pub(super) struct StatusArgs {
 const WATCH: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(args: StatusArgs, options: &GlobalOptions) -> CommandResult {
-    let worker = Worker::new(options.config()?);
+    let file = options.file()?;
+    let names: Vec<String> = args.name.iter().cloned().collect();
+    let pairs = options.pairs(&file, &names)?;
+    let has_pair = args.name.is_none() && (file.syncs.is_empty() || options.names_a_pair()?);
+    let worker = if has_pair { Some(Worker::new(options.config()?)) } else { None };
     loop {
-        let status = status::status(&worker).await?;
-        let shown = if args.json { serde_json::to_string_pretty(&status)? } else { text(&status) };
+        let seen = Seen::ask(worker.as_ref(), &pairs).await?;
+        let shown =
+            if args.json { serde_json::to_string_pretty(&seen.json()?)? } else { seen.text(args.name.is_some()) };
         let reader = say(shown)?;
         if !args.watch || reader == Reader::Gone {
-            let answers = status.replica.error.is_none();
-            return Ok(if answers || args.watch { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+            return Ok(if seen.answers() || args.watch { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         tokio::time::sleep(WATCH).await;
     }
+}
+
+/// What was seen of one sync.
+enum Sync {
+    Pulled(PullStatus),
+    Queued(Result<Box<Status>, String>),
+}
+
+/// What was seen of all.
+struct Seen<'a> {
+    pair: Option<Status>,
+    syncs: Vec<(&'a Pair, Sync)>,
+}
+
+impl<'a> Seen<'a> {
+    async fn ask(worker: Option<&Worker>, pairs: &'a [Pair]) -> Result<Self, Error> {
+        let pair = match worker {
+            Some(worker) => Some(status::status(worker).await?),
+            None => None,
+        };
+        let asked = pairs.iter().map(async |pair| match &pair.config {
+            Some(config) => {
+                let status = status::status(&Worker::new(config.clone())).await;
+                (pair, Sync::Queued(status.map(Box::new).map_err(|e| e.to_string())))
+            }
+            None => (pair, Sync::Pulled(pulls::pull(pair).status().await)),
+        });
+        Ok(Self { pair, syncs: futures_util::future::join_all(asked).await })
+    }
+
+    /// Whether every side does.
+    fn answers(&self) -> bool {
+        let answers = |sync: &Sync| match sync {
+            Sync::Pulled(status) => status.answers(),
+            Sync::Queued(status) => status.as_ref().is_ok_and(|status| status.replica.error.is_none()),
+        };
+        self.pair.as_ref().is_none_or(|pair| pair.replica.error.is_none())
+            && self.syncs.iter().all(|(_, sync)| answers(sync))
+    }
+
+    fn json(&self) -> serde_json::Result<Value> {
+        let mut json = self.pair.as_ref().map_or_else(|| Ok(json!({})), serde_json::to_value)?;
+        if !self.syncs.is_empty() {
+            let mut syncs = serde_json::Map::new();
+            for (pair, sync) in &self.syncs {
+                let status = match sync {
+                    Sync::Pulled(status) => serde_json::to_value(status)?,
+                    Sync::Queued(Ok(status)) => serde_json::to_value(status)?,
+                    Sync::Queued(Err(e)) => json!({"error": e}),
+                };
+                syncs.insert(pair.definition.name.clone(), status);
+            }
+            json["syncs"] = syncs.into();
+        }
+        Ok(json)
+    }
+
+    fn text(&self, is_detailed: bool) -> String {
+        let mut lines: Vec<String> = self.pair.iter().map(text).collect();
+        for (pair, sync) in &self.syncs {
+            let name = &pair.definition.name;
+            match sync {
+                Sync::Queued(Err(e)) => lines.push(format!("{name}: {e}")),
+                Sync::Queued(Ok(status)) if is_detailed => lines.push(text(status)),
+                Sync::Queued(Ok(status)) => {
+                    let lag = status.lag_seconds.map_or("none".into(), |s| format!("{s:.0} s"));
+                    lines.push(format!(
+                        "{name}: {} messages queued, lag {lag}, {} dead letters",
+                        status.queued, status.dead
+                    ));
+                }
+                Sync::Pulled(status) => {
+                    lines.push(format!("{name}: {}", line(status, pair)));
+                    if is_detailed {
+                        lines.extend(
+                            status.tables.iter().map(|(name, table)| format!("  {name}: {}", table_line(table))),
+                        );
+                    }
+                }
+            }
+        }
+        lines.join("\n")
+    }
+}
+
+fn line(status: &PullStatus, pair: &Pair) -> String {
+    let lag = status.lag_seconds.map(|lag| format!(" ({lag:.0} s ago)")).unwrap_or_default();
+    let caught_up =
+        status.caught_up_at.as_ref().map_or("never caught up".into(), |at| format!("caught up at {at}{lag}"));
+    let rows: i64 = status.tables.values().filter_map(|table| table.rows).sum();
+    let waiting = status.tables.values().filter(|table| table.problem.is_some()).count();
+    let mut parts = vec![
+        caught_up,
+        format!("every {}", pair.definition.every.text),
+        format!("{} tables, {rows} rows, {} dead letters", status.tables.len(), status.dead),
+    ];
+    parts
+        .extend((waiting > 0).then(|| format!("{waiting} tables wait: see `pgflume status {}`", pair.definition.name)));
+    parts.extend(status.promise.clone());
+    parts.extend(status.source_error.iter().map(|e| format!("the source: {e}")));
+    parts.extend(status.replica_error.iter().map(|e| format!("the replica: {e}")));
+    parts.join("; ")
+}
+
+fn table_line(table: &TableStatus) -> String {
+    let rows = table.rows.map(|rows| format!(", {rows} rows")).unwrap_or_default();
+    let compared = table.compared_at.as_ref().map(|at| format!(", compared at {at}")).unwrap_or_default();
+    let problem = table.problem.as_ref().map(|problem| format!(": {problem}")).unwrap_or_default();
+    let promise =
+        table.promise.as_ref().filter(|_| table.problem.is_none()).map(|p| format!(", {p}")).unwrap_or_default();
+    format!("{}{rows}{compared}{promise}{problem}", table.state)
 }
 
 fn text(status: &Status) -> String {

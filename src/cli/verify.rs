@@ -52,17 +52,10 @@ fn percent(text: &str) -> Result<f64, String> {
 pub(super) async fn run(args: VerifyArgs, options: &GlobalOptions) -> CommandResult {
     let config = match &args.sync {
         None => options.config()?,
-        Some(name) => {
-            let file = options.file()?;
-            let mut pairs = options.pairs(&file, std::slice::from_ref(name))?;
-            match pairs.pop().ok_or_else(|| ConfigError(format!("there is no sync {name:?}")))? {
-                Pair { config: Some(config), .. } => config,
-                pulled => {
-                    let report = pulls::pull(&pulled).verify(&args.tables, args.repair).await?;
-                    return told(&report, args.json);
-                }
-            }
-        }
+        Some(name) => match options.named_pair(name)? {
+            Pair { config: Some(config), .. } => config,
+            pulled => return told(&pulls::pull(&pulled).verify(&args.tables, args.repair).await?, args.json),
+        },
     };
     let worker = Worker::new(config);
     let tables = resync::tables(worker.schema(), &args.tables).map_err(|e| ConfigError(e.to_string()))?;

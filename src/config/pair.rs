@@ -93,6 +93,12 @@ impl GlobalOptions {
         Ok(Pair { definition: definition.clone(), source, target, schema, adopt: self.adopt, row_bytes, config })
     }
 
+    /// The sync of this name.
+    pub(crate) fn named_pair(&self, name: &str) -> Result<Pair, ConfigError> {
+        let pairs = self.pairs(&self.file()?, &[name.to_owned()])?;
+        pairs.into_iter().next().ok_or_else(|| ConfigError(format!("there is no sync {name:?}")))
+    }
+
     /// Those of the file's syncs that are asked for; all that are enabled where none is. Refuses two that would write one
     /// table, as far as the file tells; what patterns mean is known when they run, and refused then.
     pub(crate) fn pairs(&self, file: &ConfigFile, names: &[String]) -> Result<Vec<Pair>, ConfigError> {

@@ -17,6 +17,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::time::Instant;
 
+/// A closing transaction may come to hold so many times as much.
+const MOST_GROWTH: usize = 16;
+
 impl Session<'_> {
     /// Reads on from where the table is, until nothing is left, or the view had its time.
     pub(super) async fn chunks(&mut self, view: &View, name: &str, began: Instant) -> Result<()> {
@@ -48,7 +51,11 @@ impl Session<'_> {
             let mut written = written(&self.writer, view, &table, part, is_plain, &standing).await?;
             written.progress.compared.extend(is_read_whole.then(|| name.to_owned()));
             if is_over {
+                let is_end = written.progress.tables.values().all(|table| table.until.is_none());
                 self.writer.write(written).await?;
+                if is_end {
+                    self.growth = (self.growth * 2).min(MOST_GROWTH);
+                }
                 return Ok(());
             }
             if self.pull.is_stopping() {

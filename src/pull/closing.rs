@@ -16,7 +16,7 @@ use crate::core::keys::{key_of, texts_of};
 use crate::core::message::MarkedKey;
 use crate::core::schema::Table;
 use crate::core::value::Key;
-use crate::provider::{Found, Unfit, View};
+use crate::provider::{Found, Limits, Unfit, View};
 use crate::replica::head::fenced;
 use crate::replica::pulls::PulledTable;
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +73,7 @@ impl Session<'_> {
         };
         let look = self.source.look(name, standing.since.as_deref(), None).await?;
         let Pace { closing: most, part, .. } = self.pull.pace;
+        let most = Limits { rows: most.rows * self.growth, bytes: most.bytes * self.growth };
         let (rows, bytes) =
             others.iter().fold((0, 0), |(rows, bytes), near| (rows + near.read.items.len(), bytes + near.bytes));
         let (Some(changed), Some(count)) = (look.changed, look.count) else { return Ok(None) };

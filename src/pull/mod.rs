@@ -7,6 +7,7 @@ mod absent;
 mod chunk;
 mod closing;
 mod comparing;
+mod dead;
 mod pass;
 mod passed;
 mod pull;
@@ -14,8 +15,10 @@ mod read;
 mod run;
 mod service;
 mod session;
+mod status;
 mod writer;
 
 pub use self::pull::{Pace, Pull};
 pub use passed::Passed;
 pub use service::{Report, Scheduled, Service};
+pub use status::{PullStatus, TableStatus};

@@ -24,6 +24,9 @@ pub(super) struct Session<'a> {
     pub problems: BTreeMap<String, String>,
     /// Tables whose replica was empty when their pass began: nothing there is compared.
     pub plain: BTreeSet<String>,
+    /// How many times as much a closing transaction may hold: more after each long pass, so that it comes to an end beside
+    /// writers that go on.
+    pub growth: usize,
 }
 
 impl<'a> Session<'a> {
@@ -46,7 +49,7 @@ impl<'a> Session<'a> {
         };
         let writer = Writer::new(replica, pull.name.clone(), standing, pull.chance.clone());
         let (problems, plain) = (BTreeMap::new(), BTreeSet::new());
-        let mut session = Self { pull, source, description, writer, problems, plain };
+        let mut session = Self { pull, source, description, writer, problems, plain, growth: 1 };
         session.shape().await?;
         Ok(session)
     }

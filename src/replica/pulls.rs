@@ -11,6 +11,7 @@ use crate::core::message::MarkedKey;
 use crate::core::position::Head;
 use crate::core::schema::{Table, quote};
 use crate::core::value::Cell;
+use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct Pull {
     pub caught_up_at: Option<String>,
     /// Its tables.
     pub tables: BTreeMap<String, PulledTable>,
+    /// When all rows of a table were last compared, by the replica's clock.
+    pub compared: BTreeMap<String, String>,
     /// Keys of rows that could not be taken over, by table, and which part refused them.
     pub dead: BTreeMap<String, BTreeMap<MarkedKey, String>>,
 }
@@ -70,6 +73,32 @@ pub struct Letter {
     pub class: &'static str,
     /// Why, with the remedy.
     pub reason: String,
+}
+
+/// A letter that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// Its number.
+    pub id: i64,
+    /// Since when, by the replica's clock.
+    pub at: String,
+    /// Its table.
+    pub table: String,
+    /// Its key, as the source writes it.
+    pub key: MarkedKey,
+    /// Which part refused it; `retry` where the next pass tries it again.
+    pub class: String,
+    /// Why, with the remedy.
+    pub reason: String,
+}
+
+/// Which letters.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LetterChoice {
+    /// Their numbers; all where none is given.
+    pub ids: Vec<i64>,
+    /// Those of this table.
+    pub table: Option<String>,
 }
 
 /// What a transaction of a pull changes beside the rows.
@@ -145,12 +174,36 @@ impl Replica {
         };
         let head = Head { epoch: epoch.clone(), seq: *seq, token: token.clone() };
         // Read after the head: if it has moved on since, what is written from here fails.
-        let sql =
-            "SELECT \"table\", definition, since, until, place, rows, problem FROM _pgflume_owners WHERE sync = ?1";
-        let tables = self.query(sql, vec![text(name)]).await?.into_iter().map(table).collect::<Result<_>>()?;
+        let sql = "SELECT \"table\", definition, since, until, place, rows, problem, compared_at FROM _pgflume_owners WHERE sync = ?1";
+        let (mut tables, mut compared) = (BTreeMap::new(), BTreeMap::new());
+        for mut row in self.query(sql, vec![text(name)]).await? {
+            let at = row.pop().as_ref().and_then(optional);
+            let (name, standing) = table(row)?;
+            compared.extend(at.map(|at| (name.clone(), at)));
+            tables.insert(name, standing);
+        }
         let sql = "SELECT \"table\", \"key\", class FROM _pgflume_dead WHERE sync = ?1";
         let dead = dead(self.query(sql, vec![text(name)]).await?)?;
-        Ok(Some(Pull { head, source: optional(source), caught_up_at: optional(caught_up_at), tables, dead }))
+        Ok(Some(Pull { head, source: optional(source), caught_up_at: optional(caught_up_at), tables, compared, dead }))
+    }
+
+    /// Letters of a sync, oldest first.
+    pub(crate) async fn letters(&self, name: &str, choice: &LetterChoice, limit: i64) -> Result<Vec<Kept>> {
+        let sql = "SELECT id, at, \"table\", \"key\", class, reason FROM _pgflume_dead WHERE sync = ?1 \
+                   AND (?2 IS NULL OR \"table\" = ?2) AND (?3 = '[]' OR id IN (SELECT value FROM json_each(?3))) ORDER BY id LIMIT ?4";
+        let ids = serde_json::json!(choice.ids).to_string();
+        let table = choice.table.clone().map_or(Cell::Null, Cell::Text);
+        let args = vec![text(name), table, Cell::Text(ids), Cell::Integer(limit)];
+        self.query(sql, args).await?.into_iter().map(kept).collect()
+    }
+
+    /// Marks letters, so that the next pass tries their rows again, if the sync still is at `from`.
+    pub(crate) async fn retry_letters(&self, name: &str, from: &Head, to: &Head, ids: &[i64]) -> Result<()> {
+        let sql =
+            "UPDATE _pgflume_dead SET class = 'retry' WHERE sync = ?1 AND id IN (SELECT value FROM json_each(?2))";
+        let marks = Statement::new(sql, vec![text(name), Cell::Text(serde_json::json!(ids).to_string())]);
+        let before = vec![At::Pull(name, from).advance(to), marks];
+        self.store.write(Work { before, ..Work::default() }).await
     }
 
     /// The tables of a sync whose rows were last compared longer ago.
@@ -301,6 +354,24 @@ fn dead(rows: Rows) -> Result<BTreeMap<String, BTreeMap<MarkedKey, String>>> {
         dead.entry(table.clone()).or_default().insert(key, class.clone());
     }
     Ok(dead)
+}
+
+fn kept(row: Vec<Cell>) -> Result<Kept> {
+    match &row[..] {
+        [
+            Cell::Integer(id),
+            Cell::Text(at),
+            Cell::Text(table),
+            Cell::Text(key),
+            Cell::Text(class),
+            Cell::Text(reason),
+        ] => {
+            let key = serde_json::from_str(key).map_err(|_| damaged("_pgflume_dead"))?;
+            let [at, table, class, reason] = [at, table, class, reason].map(Clone::clone);
+            Ok(Kept { id: *id, at, table, key, class, reason })
+        }
+        _ => Err(damaged("_pgflume_dead")),
+    }
 }
 
 fn key_text(key: &MarkedKey) -> Result<String> {

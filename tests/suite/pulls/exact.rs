@@ -2,9 +2,8 @@
 
 use super::watched::{Contents, Seen, Watched};
 use super::writers::{SCHEMA, TABLES, Writers};
-use super::{Rig, cluster};
+use super::{Rig, armed, cluster};
 use crate::support::{Db, PATHS, Path};
-use pgflume::core::failpoint;
 use pgflume::core::value::{Cell, Key};
 use pgflume::provider::Limits;
 use pgflume::pull::{Pace, Pull};
@@ -50,7 +49,7 @@ fn differences(there: &Contents, here: &Contents) -> Vec<String> {
 
 /// Passes at a pace, each compared with its closing view. Views that end soon make several of one pass.
 async fn run(path: Path, pace: Pace, passes: usize) {
-    let _armed = failpoint::armed();
+    let _armed = armed();
     let rig = Rig::on(Db::on(cluster(), "template1").await, path, TABLES, SCHEMA).await;
     let seen = Seen::default();
     let watched = Watched { inner: rig.provider(), seen: seen.clone() };

@@ -24,6 +24,11 @@ pub fn cluster() -> &'static Cluster {
     CLUSTER.get_or_init(own_cluster)
 }
 
+/// Fail points, where this process is one of `rules` that leaves one out: who arms them keeps all others waiting.
+pub fn armed() -> Option<impl Drop> {
+    std::env::var_os("FAILPOINTS").and_then(|_| pgflume::core::failpoint::armed())
+}
+
 /// One more.
 pub fn own_cluster() -> Cluster {
     let settings = [("fsync", "off"), ("max_connections", "200"), ("max_prepared_transactions", "20")];

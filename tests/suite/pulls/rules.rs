@@ -1,9 +1,10 @@
 //! The rules that a pull rests on: each is left out once, in a process of its own, and a test notices.
 
 use super::Rig;
+use super::armed;
 use super::watched::{Hook, Hooked};
 use crate::support::Path;
-use pgflume::core::failpoint::{self, PullRule};
+use pgflume::core::failpoint::PullRule;
 use pgflume::provider::Limits;
 use pgflume::provider::postgres::PostgresProvider;
 use pgflume::pull::{Pace, Pull};
@@ -52,7 +53,7 @@ fn in_many_views() -> Pace {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_truncated_and_refilled_beside_a_view_is_never_read_as_empty() {
-    let _armed = failpoint::armed();
+    let _armed = armed();
     let rig = Arc::new(
         Rig::new(
             Path::File,
@@ -72,7 +73,7 @@ async fn a_table_that_is_truncated_and_refilled_beside_a_view_is_never_read_as_e
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_row_that_changes_behind_the_place_of_a_long_pass_is_found() {
-    let _armed = failpoint::armed();
+    let _armed = armed();
     let rig = Arc::new(
         Rig::new(
             Path::File,
@@ -90,7 +91,7 @@ async fn a_row_that_changes_behind_the_place_of_a_long_pass_is_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_that_move_between_two_views_are_found() {
-    let _armed = failpoint::armed();
+    let _armed = armed();
     let rig = Rig::new(
         Path::File,
         "create table t (id int primary key, v text); insert into t select i, repeat('x', 100) from generate_series(1, 30000) i",
@@ -118,7 +119,7 @@ async fn rows_that_move_between_two_views_are_found() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_partition_that_is_attached_brings_its_old_rows_along() {
-    let _armed = failpoint::armed();
+    let _armed = armed();
     let rig = Rig::new(
         Path::File,
         "create table p (id int, part int, primary key (id, part)) partition by list (part);
@@ -140,7 +141,7 @@ async fn a_partition_that_is_attached_brings_its_old_rows_along() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_slower_worker_has_read_before_is_not_written_over_newer_rows() {
-    let _armed = failpoint::armed();
+    let _armed = armed();
     let rig = Rig::new(
         Path::File,
         "create table t (id int primary key, v text); insert into t select i, 'old' from generate_series(1, 50) i",

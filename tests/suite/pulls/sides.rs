@@ -1,9 +1,8 @@
 //! What happens to either side between two passes: restored, replaced, emptied, shared with another worker.
 
-use super::{Rig, own_cluster};
+use super::{Rig, armed, own_cluster};
 use crate::restores::{Backup, copy};
 use crate::support::{Db, Home, PATHS, Path};
-use pgflume::core::failpoint;
 use pgflume::demo::postgres::{Cluster, Stop};
 use pgflume::provider::postgres::PostgresProvider;
 use pgflume::pull::Pull;
@@ -91,7 +90,7 @@ async fn lossy() -> (Lossy, Rig) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_was_put_back_is_read_anew() {
-    let _armed = failpoint::armed();
+    let _armed = armed();
     let (lossy, mut rig) = lossy().await;
     rig.pass().await;
     lossy.keep();
