@@ -1,7 +1,7 @@
 //! `pgflume.json` from the command line, as a user has it: connections, syncs, one pass of each.
 
 use crate::pulls;
-use crate::support::{Home, Path, Rig, schema};
+use crate::support::{Home, Path, Rig, schema, until};
 use crate::volume::set_up;
 use std::process::{Command, Output};
 
@@ -206,4 +206,122 @@ async fn syncs_by_queue_and_by_pull_share_a_file_and_one_that_fails_keeps_no_oth
     folder.write("pgflume.json", &file.to_string());
     let said = folder.refused(&["sync"], 2);
     assert!(said.contains("\"c-pull\"") && said.contains("\"d-same\"") && said.contains("\"items\""), "{said}");
+}
+
+/// A folder with one sync that pulls into a file beside it, and the source.
+async fn pulling() -> (pulls::Rig, Folder) {
+    let rig = pulls::Rig::new(Path::File, TABLES, JSON).await;
+    let folder = Folder::new().with("WEBHOOK_SIGNATURE", "0123456789abcdef");
+    let file = serde_json::json!({
+        "connections": {"shop": {"url": rig.reader_url()}, "edge": {"url": "file:replica.db"}},
+        "syncs": {"shop": {"from": "shop", "to": "edge", "tables": ["orders"], "every": "200ms"}},
+    });
+    folder.write("pgflume.json", &file.to_string());
+    (rig, folder)
+}
+
+async fn count(folder: &Folder) -> Option<String> {
+    let path = folder.directory.path().join("replica.db");
+    let replica = pgflume::replica::Replica::existing(&pgflume::replica::target::Target::File(path)).await.unwrap()?;
+    let rows = replica.query("SELECT count(*) FROM orders", vec![]).await.ok()?;
+    rows.first().map(|row| crate::store::show(&row[0]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_has_a_line_a_sync_and_verify_and_dead_take_its_name() {
+    let (rig, folder) = pulling().await;
+    let said = folder.said(&["status"]);
+    assert!(said.starts_with("shop: never caught up; every 200ms"), "{said}");
+    folder.said(&["sync"]);
+    let said = folder.said(&["status"]);
+    assert!(said.contains("caught up at") && said.contains("1 tables, 20 rows, 0 dead letters; exact"), "{said}");
+    let said = folder.said(&["status", "shop"]);
+    assert!(said.contains("  orders: following, 20 rows, compared at") && said.contains("exact"), "{said}");
+    let json: serde_json::Value = serde_json::from_str(&folder.said(&["status", "--json"])).unwrap();
+    assert_eq!(json["syncs"]["shop"]["tables"]["orders"]["state"], "following", "{json}");
+    assert!(json["syncs"]["shop"]["lag_seconds"].as_f64().unwrap() < 60.0);
+    let said = folder.said(&["verify", "--sync", "shop"]);
+    assert!(said.contains("orders: equal, 20 rows compared"), "{said}");
+    let said = folder.refused(&["verify", "--sync", "nowhere"], 2);
+    assert!(said.contains("there is no sync \"nowhere\""), "{said}");
+    assert_eq!(folder.said(&["dead", "list", "--sync", "shop"]), "no dead letters\n");
+    let replica = pgflume::replica::target::Target::File(folder.directory.path().join("replica.db"));
+    let open = async || pgflume::replica::Replica::open(&replica).await.unwrap();
+    let trigger = "CREATE TRIGGER no BEFORE UPDATE ON orders WHEN NEW.v = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END";
+    open().await.query(trigger, vec![]).await.unwrap();
+    rig.db.sql("update orders set v = 'bad' where id = 7").await;
+    folder.said(&["sync"]);
+    let said = folder.said(&["dead", "list", "--sync", "shop"]);
+    assert!(said.contains("\"orders\", key (7)"), "{said}");
+    assert!(folder.said(&["status"]).contains("1 dead letters"));
+    assert!(folder.refused(&["dead", "drop", "--all", "--yes", "--sync", "shop"], 1).contains("cannot be dropped"));
+    open().await.query("DROP TRIGGER no", vec![]).await.unwrap();
+    folder.said(&["sync"]);
+    assert!(folder.said(&["dead", "list", "--sync", "shop"]).contains("key (7)"), "nobody has asked");
+    assert!(folder.said(&["dead", "retry", "--all", "--sync", "shop"]).contains("1 are tried again"));
+    folder.said(&["sync"]);
+    assert_eq!(folder.said(&["dead", "list", "--sync", "shop"]), "no dead letters\n");
+    assert!(folder.said(&["verify", "--sync", "shop"]).contains("equal"));
+    let mut file: serde_json::Value = serde_json::from_str(&folder.file()).unwrap();
+    file["connections"]["shop"]["url"] = "postgres://nobody@127.0.0.1:1/x".into();
+    folder.write("pgflume.json", &file.to_string());
+    let done = folder.run(&["status"]);
+    assert_eq!(done.status.code(), Some(1), "a side does not answer");
+    assert!(String::from_utf8_lossy(&done.stdout).contains("the source: Postgres cannot be reached"), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_runs_in_the_background_until_it_is_told_to_stop() {
+    let (rig, folder) = pulling().await;
+    let folder = folder.with("PORT", "0");
+    assert_eq!(folder.run(&["service", "status"]).status.code(), Some(1));
+    assert!(folder.said(&["service", "stop"]).contains("not running"));
+    // A left-over of one that was killed.
+    std::fs::create_dir(folder.directory.path().join(".pgflume")).unwrap();
+    folder.write(".pgflume/pgflume.pid", "1\n");
+    let said = folder.said(&["service", "start", "--daemon"]);
+    assert!(said.contains("running in the background"), "{said}");
+    let said = folder.refused(&["service", "start", "--daemon"], 2);
+    assert!(said.contains("it runs already"), "{said}");
+    assert!(folder.said(&["service", "status"]).contains("running, process"));
+    until("it is brought", async || count(&folder).await == Some("20".into())).await;
+    rig.db.sql("insert into orders values (100, 'later')").await;
+    until("a change is brought", async || count(&folder).await == Some("21".into())).await;
+    let restarted = folder.said(&["service", "restart"]);
+    assert!(restarted.contains("has ended") && restarted.contains("running in the background"), "{restarted}");
+    rig.db.sql("insert into orders values (101, 'later')").await;
+    until("it goes on", async || count(&folder).await == Some("22".into())).await;
+    let said = folder.said(&["service", "stop"]);
+    assert!(said.contains("has ended"), "{said}");
+    assert_eq!(folder.run(&["service", "status"]).status.code(), Some(1));
+    let log = std::fs::read_to_string(folder.directory.path().join(".pgflume/pgflume.log")).unwrap();
+    assert!(log.contains("listening") && log.contains("stopping"), "{log}");
+    let unit = folder.said(&["service", "unit"]);
+    assert!(unit.contains("[Service]") && unit.contains(" serve\n"), "{unit}");
+    // What is wrong is said before anything is started.
+    folder.write("pgflume.json", "{");
+    assert!(folder.refused(&["service", "start", "--daemon"], 2).contains("is not valid JSON"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_that_dies_anywhere_loses_nothing_and_brings_nothing_twice() {
+    for place in ["sent", "applied"] {
+        for nth in 0..4 {
+            let (rig, folder) = pulling().await;
+            rig.db.sql("insert into orders select i, 'more' from generate_series(1000, 30000) i").await;
+            let dying = Folder { directory: folder.directory, variables: folder.variables.clone() }
+                .with("FAILPOINTS", &format!("{place}={nth}*off->return"));
+            let died = dying.run(&["sync"]);
+            let Folder { directory, variables } = dying;
+            let folder = Folder {
+                directory,
+                variables: variables.into_iter().filter(|(name, _)| name != "FAILPOINTS").collect(),
+            };
+            assert!(!died.status.success() || nth == 3, "{place} {nth}: it did not die");
+            rig.db.sql("update orders set v = 'changed' where id < 5; delete from orders where id = 6").await;
+            folder.said(&["sync"]);
+            let said = folder.said(&["verify", "--sync", "shop"]);
+            assert!(said.contains("equal, 29020 rows"), "{place} {nth}: {said}");
+        }
+    }
 }
