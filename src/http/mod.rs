@@ -9,6 +9,7 @@ mod background;
 mod body;
 mod connections;
 mod handlers;
+mod jobs;
 mod kept;
 mod lane;
 mod metrics;
@@ -54,6 +55,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/syncs/{name}/nuke", post(syncs::nuke))
         .route("/syncs/{name}/resync", post(syncs::resync))
         .route("/syncs/{name}/status", get(syncs::status))
+        .route("/jobs", get(jobs::list).post(jobs::create))
+        .route("/jobs/{id}", get(jobs::one))
+        .route("/webhooks/{provider}", post(jobs::webhook))
         .route("/hello", get(syncs::hello))
         .route("/live", get(handlers::health))
         .route("/health", get(handlers::health))

@@ -8,6 +8,7 @@ mod chunk;
 mod closing;
 mod comparing;
 mod dead;
+mod jobs;
 mod pass;
 mod passed;
 mod pull;

@@ -6,6 +6,7 @@ use super::session::Session;
 use crate::core::backoff::Backoff;
 use crate::core::difference::VerifyReport;
 use crate::core::error::{Error, Result};
+use crate::replica::jobs::Leased;
 use std::time::Duration;
 
 /// Wait between them.
@@ -14,10 +15,15 @@ const BACK_OFF: Backoff = Backoff::new(Duration::from_millis(200), Duration::fro
 impl Pull {
     /// Brings the tables to a moment of the source after this call began. What fails for a passing reason is tried again.
     pub async fn pass(&self) -> Result<Passed> {
+        self.pass_for(None).await
+    }
+
+    /// The same for a job, which is completed by the last batch.
+    pub(super) async fn pass_for(&self, job: Option<Leased>) -> Result<Passed> {
         let mut attempt = 1;
         let mut done = Passed::default();
         loop {
-            match self.try_pass(&mut done).await {
+            match self.try_pass(&mut done, job.as_ref()).await {
                 Ok(()) => {
                     self.tell(&done);
                     return Ok(done);
@@ -33,10 +39,12 @@ impl Pull {
         }
     }
 
-    async fn try_pass(&self, done: &mut Passed) -> Result<()> {
+    async fn try_pass(&self, done: &mut Passed, job: Option<&Leased>) -> Result<()> {
         let mut session = Session::open(self).await?;
+        session.writer.job = job.cloned();
         let passed = async {
             session.pass().await?;
+            session.writer.job = None;
             let Some(every) = self.compare else { return Ok(()) };
             let due = session.writer.replica.due(&self.name, every).await?;
             let compared = session.compare(&due, true).await?;

@@ -129,6 +129,16 @@ impl Service {
         self.lanes.get(name).map(|lane| lane.report())
     }
 
+    /// One sync.
+    pub fn pull(&self, name: &str) -> Option<&Pull> {
+        self.lanes.get(name).map(|lane| &lane.scheduled.pull)
+    }
+
+    /// All of them.
+    pub fn pulls(&self) -> impl Iterator<Item = &Pull> {
+        self.lanes.values().map(|lane| &lane.scheduled.pull)
+    }
+
     /// A pass of one at once; `None` where there is none of that name. One that runs already is waited for first.
     pub async fn call(&self, name: &str) -> Option<Result<Passed>> {
         let lane = self.lanes.get(name)?;
@@ -197,7 +207,7 @@ impl Service {
         let closed = |_| Error::retry("the service is stopping; try again");
         let _slot = self.slots.acquire().await.map_err(closed)?;
         lane.known().state = Doing::Running;
-        let done = lane.scheduled.pull.pass().await;
+        let done = lane.scheduled.pull.pass_for_jobs().await;
         lane.note(&done);
         if let Err(e) = &done {
             tracing::error!(sync = lane.scheduled.pull.name(), error = %e, "the sync failed; it is tried again");

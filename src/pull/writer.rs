@@ -11,6 +11,7 @@ use crate::core::keys::texts_of;
 use crate::core::message::MarkedKey;
 use crate::core::schema::Table;
 use crate::replica::head::At;
+use crate::replica::jobs::Leased;
 use crate::replica::pulls::{Letter, Progress, Pull as Standing};
 use crate::replica::{Replica, Work};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,13 +51,24 @@ pub(super) struct Writer {
     has_checked: bool,
     /// Rows that the replica has refused in this pass: they are not tried again in it.
     refused: BTreeSet<(String, MarkedKey)>,
+    /// The job that all of it is for.
+    pub job: Option<Leased>,
     pub done: Passed,
 }
 
 impl Writer {
     /// At this place.
     pub fn new(replica: Replica, name: String, standing: Standing, chance: Chance) -> Self {
-        Self { replica, name, standing, chance, has_checked: false, refused: BTreeSet::new(), done: Passed::default() }
+        Self {
+            replica,
+            name,
+            standing,
+            chance,
+            has_checked: false,
+            refused: BTreeSet::new(),
+            job: None,
+            done: Passed::default(),
+        }
     }
 
     /// Where the replica has to be.
@@ -125,6 +137,7 @@ impl Writer {
     async fn apply(&mut self, work: &Work, progress: &Progress) -> Result<()> {
         let to = self.standing.head.next(self.chance.token());
         failpoint::reach(failpoint::SENT);
+        let progress = &Progress { job: self.job.clone(), ..progress.clone() };
         self.replica.apply_pull(&self.name, &self.standing.head, &to, progress, work.clone()).await?;
         failpoint::reach(failpoint::APPLIED);
         if !self.has_checked {

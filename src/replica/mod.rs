@@ -10,6 +10,7 @@ mod engine;
 pub mod head;
 pub mod hrana;
 pub mod inventory;
+pub mod jobs;
 mod keyed;
 pub mod local;
 pub mod memory;

@@ -4,6 +4,7 @@
 //! what is read of it.
 
 use super::head::{At, fenced};
+use super::jobs::{self, Leased};
 use super::store::{Rows, Statement, Work};
 use super::{Inventory, Replica};
 use crate::core::error::{Error, ErrorKind, Result};
@@ -116,6 +117,8 @@ pub struct Progress {
     pub letters: Vec<Letter>,
     /// Rows that could, or are gone: their letters go.
     pub covered: Vec<(String, MarkedKey)>,
+    /// The job that this is for.
+    pub job: Option<Leased>,
 }
 
 impl Inventory {
@@ -310,6 +313,9 @@ fn record(name: &str, progress: &Progress) -> Result<Vec<Statement>> {
     );
     let optional = |part: &Option<String>| part.clone().map_or(Cell::Null, Cell::Text);
     all.push(Statement::new(sql, vec![text(name), optional(&progress.source), optional(&progress.caught_up_at)]));
+    if let Some(job) = &progress.job {
+        all.push(jobs::of_batch(job, progress.caught_up_at.is_some()));
+    }
     // Of a replica that a queue feeds, too, the queue's batches say how fresh it is.
     all.push(
         format!(

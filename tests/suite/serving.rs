@@ -126,3 +126,100 @@ async fn a_queue_by_its_name_and_the_four_variables_queue_are_drained_beside_a_p
         (vec!["0".to_owned()], vec!["1".to_owned()])
     );
 }
+
+async fn post(server: &Server, path: &str, body: &str) -> crate::parts::http::Answer {
+    let headers = vec![("x-webhook-signature".to_owned(), SECRET.to_owned())];
+    server.request("POST", path, headers, body.as_bytes().to_vec()).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_recorded_run_and_completed_with_what_it_brings() {
+    for path in crate::support::PATHS {
+        let rig = pulls::Rig::new(path, TABLES, JSON).await;
+        rig.pass().await;
+        let service = Service::new(vec![scheduled("p", &rig, Duration::from_secs(3600)), down(&rig)]);
+        let server = Server::of(App::of(None, Vec::new(), service, auth())).await;
+        until("the first pass is over", async || {
+            server.call("GET", "/syncs/p/status", Some(SECRET)).await.json()["passes"].as_u64() >= Some(1)
+        })
+        .await;
+        rig.db.sql("update t set v = 'by a job' where id = 1").await;
+        let made = post(&server, "/jobs", r#"{"syncId":"p","teamId":"t1"}"#).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        let made = made.json();
+        assert_eq!(made["message"], "Data sync job created successfully");
+        let (job, id) = (&made["job"], made["job"]["id"].as_str().unwrap().to_owned());
+        assert_eq!(
+            (job["sync_id"].as_str(), job["team_id"].as_str(), job["retry_count"].as_u64()),
+            (Some("p"), Some("t1"), Some(0))
+        );
+        let of = async || server.call("GET", &format!("/jobs/{id}"), Some(SECRET)).await.json()["job"].clone();
+        until("it is completed", async || of().await["status"] == "completed").await;
+        assert_eq!(rig.rows("SELECT v FROM t WHERE id = 1").await, ["by a job"]);
+        let done = of().await;
+        assert!(done["started_at"].is_string() && done["finished_at"].is_string() && done["error"].is_null(), "{done}");
+        // A webhook is a hint, whatever it says, and however often.
+        rig.db.sql("update t set v = 'by a webhook' where id = 2").await;
+        let hook = r#"{"type":"DELETE","table":"t","schema":"public","record":null,"old_record":{"id":3}}"#;
+        for _ in 0..2 {
+            let answer = post(&server, "/webhooks/supabase?sync=p", hook).await;
+            assert_eq!((answer.status, answer.json()), (200, serde_json::json!({"success": true})));
+        }
+        until("it is brought", async || rig.rows("SELECT v FROM t WHERE id = 2").await == ["by a webhook"]).await;
+        assert_eq!(rig.rows("SELECT count(*) FROM t").await, ["10"], "nothing of its body is believed");
+        // One that cannot succeed fails after its tries.
+        let failing =
+            post(&server, "/jobs", r#"{"syncId":"down"}"#).await.json()["job"]["id"].as_str().unwrap().to_owned();
+        until("it has failed", async || {
+            let job = server.call("GET", &format!("/jobs/{failing}"), Some(SECRET)).await.json()["job"].clone();
+            job["status"] == "failed"
+                && job["retry_count"] == 3
+                && job["error"].as_str().unwrap().contains("cannot be reached")
+        })
+        .await;
+        let jobs = server.call("GET", "/jobs", Some(SECRET)).await.json();
+        assert!(
+            jobs["jobs"].as_array().unwrap().len() >= 3 && jobs["jobs"][0]["id"] == failing,
+            "newest first: {jobs}"
+        );
+        for (path, body, expected) in [
+            ("/jobs", r#"{"syncId":"nowhere"}"#, 404),
+            ("/jobs", "{}", 400),
+            ("/webhooks/airtable?sync=p", "{}", 404),
+            ("/webhooks/supabase?sync=nowhere", "{}", 404),
+            ("/webhooks/supabase", "{}", 404),
+        ] {
+            assert_eq!(post(&server, path, body).await.status, expected, "{path} {body}");
+        }
+        assert_eq!(server.call("GET", "/jobs/none", Some(SECRET)).await.status, 404);
+        assert_eq!(server.call("GET", "/jobs", None).await.status, 401);
+        assert_eq!(server.call("POST", "/webhooks/supabase?sync=p", Some("wrong")).await.status, 401);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_pending_once_and_a_dead_workers_job_is_taken_over() {
+    let rig = pulls::Rig::new(Path::File, TABLES, JSON).await;
+    rig.pass().await;
+    let pull = rig.pull();
+    let nothing = serde_json::json!(null);
+    let (first, is_new) = pull.add_job(None, &nothing).await.unwrap();
+    let (second, is_second_new) = pull.add_job(Some("other"), &nothing).await.unwrap();
+    assert_eq!((is_new, is_second_new, &first.id), (true, false, &second.id));
+    // A worker took it, and died.
+    rig.replica("UPDATE _pgflume_jobs SET status = 'processing', worker = 'dead', leased_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+60 seconds')").await;
+    pull.pass_for_jobs().await.unwrap();
+    assert_eq!(pull.job(&first.id).await.unwrap().unwrap().status, "processing", "its lease has not run out");
+    rig.replica("UPDATE _pgflume_jobs SET leased_until = strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '-1 seconds')").await;
+    let workers: Vec<_> = (0..3)
+        .map(|_| {
+            let pull = rig.pull();
+            tokio::spawn(async move { pull.pass_for_jobs().await })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap().unwrap();
+    }
+    let done = pull.job(&first.id).await.unwrap().unwrap();
+    assert_eq!((done.status.as_str(), done.retry_count), ("completed", 0), "{done:?}");
+}
