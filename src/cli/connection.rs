@@ -141,7 +141,7 @@ async fn test(file: &ConfigFile, name: &str, options: &GlobalOptions) -> Command
             let pairs: Vec<Pair> = users.into_iter().map(|sync| options.pair(file, sync)).collect::<Result<_, _>>()?;
             let providers: Vec<PostgresProvider> = match pairs.is_empty() {
                 true => vec![PostgresProvider {
-                    url: url.clone(),
+                    url: PgUrl::clone(&url),
                     wanted: Wanted::Named(Default::default()),
                     row_bytes: options.row_bytes()?,
                 }],

@@ -33,7 +33,7 @@ impl GlobalOptions {
     pub(crate) fn connection(&self, file: &ConfigFile, name: &str) -> Result<Resolved, ConfigError> {
         match (file.connections.get(name), name) {
             (Some(connection), _) => connection.resolve(&file.directory(), self.is_insecure()),
-            (None, "postgres") => self.postgres().map(Resolved::Postgres),
+            (None, "postgres") => self.postgres().map(Box::new).map(Resolved::Postgres),
             (None, "replica") => self.target().map(Resolved::Target),
             (None, _) => wrong(format!(
                 "there is no connection {name:?}: known are {}",
@@ -46,7 +46,7 @@ impl GlobalOptions {
     pub(crate) fn pair(&self, file: &ConfigFile, definition: &SyncDefinition) -> Result<Pair, ConfigError> {
         let (name, path) = (&definition.name, file.path.display());
         let source = match self.connection(file, &definition.from)? {
-            Resolved::Postgres(url) => url,
+            Resolved::Postgres(url) => *url,
             Resolved::Target(_) => {
                 return wrong(format!(
                     "{path}: $.syncs.{name}.from names {:?}, a replica, and a sync reads a source",
@@ -102,7 +102,7 @@ impl GlobalOptions {
     /// Those of the file's syncs that are asked for; all that are enabled where none is. Refuses two that would write one
     /// table, as far as the file tells; what patterns mean is known when they run, and refused then.
     pub(crate) fn pairs(&self, file: &ConfigFile, names: &[String]) -> Result<Vec<Pair>, ConfigError> {
-        for name in names.iter().filter(|name| !file.syncs.contains_key(*name)) {
+        if let Some(name) = names.iter().find(|name| !file.syncs.contains_key(*name)) {
             let known: Vec<_> = file.syncs.keys().map(String::as_str).collect();
             let known =
                 if known.is_empty() { "none is there".to_owned() } else { format!("known are {}", known.join(", ")) };

@@ -1,6 +1,6 @@
 //! Dead letters of a sync: rows that could not be taken over. Each goes by itself when its row can be, or is gone.
 
-use super::pull::Pull;
+use super::settings::Pull;
 use crate::core::error::{Error, Result};
 use crate::replica::Replica;
 use crate::replica::pulls::{Kept, LetterChoice};

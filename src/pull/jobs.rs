@@ -1,7 +1,7 @@
 //! Jobs of a sync: a pass that is asked for, tried again where it fails, and recorded.
 
 use super::passed::Passed;
-use super::pull::Pull;
+use super::settings::Pull;
 use crate::core::backoff::Backoff;
 use crate::core::error::Result;
 use crate::replica::Replica;

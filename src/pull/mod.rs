@@ -11,15 +11,15 @@ mod dead;
 mod jobs;
 mod pass;
 mod passed;
-mod pull;
 mod read;
 mod run;
 mod service;
 mod session;
+mod settings;
 mod status;
 mod writer;
 
-pub use self::pull::{Pace, Pull};
 pub use passed::Passed;
 pub use service::{Report, Scheduled, Service};
+pub use settings::{Pace, Pull};
 pub use status::{PullStatus, TableStatus};

@@ -1,8 +1,8 @@
 //! Runs passes: what fails for a passing reason is tried again.
 
 use super::passed::Passed;
-use super::pull::Pull;
 use super::session::Session;
+use super::settings::Pull;
 use crate::core::backoff::Backoff;
 use crate::core::difference::VerifyReport;
 use crate::core::error::{Error, Result};

@@ -2,7 +2,7 @@
 //! down keeps no other back.
 
 use super::passed::Passed;
-use super::pull::Pull;
+use super::settings::Pull;
 use crate::core::backoff::Backoff;
 use crate::core::chance::Chance;
 use crate::core::error::{Error, Result};

@@ -1,7 +1,7 @@
 //! What passes of a sync hold: both connections, what the tables are like, and how far they are.
 
 use super::passed::Passed;
-use super::pull::Pull;
+use super::settings::Pull;
 use super::writer::Writer;
 use crate::core::error::{Error, Result, Side};
 use crate::core::position::Head;

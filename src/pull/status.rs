@@ -1,6 +1,6 @@
 //! How a sync stands: asks both sides, changes nothing. No keys and no row values.
 
-use super::pull::Pull;
+use super::settings::Pull;
 use crate::core::error::{Error, Result};
 use crate::provider::{Described, Promise};
 use crate::replica::Replica;

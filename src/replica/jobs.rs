@@ -169,8 +169,8 @@ impl Replica {
     /// A try has failed: the job is pending again after a rest, or failed for good.
     pub async fn fail_job(&self, leased: &Leased, error: &str, rest: Option<Duration>) -> Result<()> {
         let (status, not_before) = match rest {
-            Some(_) => ("'pending'", format!("strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+' || ?4 || ' seconds')")),
-            None => ("'failed'", "NULL".to_owned()),
+            Some(_) => ("'pending'", "strftime('%Y-%m-%dT%H:%M:%fZ', 'now', '+' || ?4 || ' seconds')"),
+            None => ("'failed'", "NULL"),
         };
         let finished = if rest.is_none() { NOW } else { "NULL" };
         let sql = format!(

@@ -38,7 +38,7 @@ pub struct Limit {
 #[derive(Debug, Clone)]
 pub enum Resolved {
     /// A Postgres.
-    Postgres(PgUrl),
+    Postgres(Box<PgUrl>),
     /// A libSQL database.
     Target(Target),
 }
@@ -105,7 +105,7 @@ impl Connection {
                 let url = with_account(&url, user, password).or_else(|problem| wrong(format!("{path} {problem}")))?;
                 let url = PgUrl::parse(&url).or_else(|problem| wrong(format!("{path} {problem}")))?;
                 url.check_files().map_err(ConfigError)?;
-                Ok(Resolved::Postgres(url))
+                Ok(Resolved::Postgres(Box::new(url)))
             }
             Some("mysql" | "mariadb") => wrong(format!(
                 "{path} is a MySQL or MariaDB, which this version does not read yet; a source is {SOURCES}"

@@ -95,7 +95,7 @@ fn variables_and_files_stand_for_values_and_secrets_are_never_shown() {
         "{error}"
     );
     let mut file = tempfile::NamedTempFile::new().unwrap();
-    writeln!(file, "postgres://reader:{}@db.example/shop", "s3cret").unwrap();
+    writeln!(file, "postgres://reader:s3cret@db.example/shop").unwrap();
     let json = format!(r#"{{"url": {{"file": {:?}}}}}"#, file.path());
     assert_eq!(resolved("a", &json).unwrap(), "reader@db.example/shop");
     let error = resolved("a", r#"{"url": {"file": "not-there"}}"#).unwrap_err();
