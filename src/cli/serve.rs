@@ -9,8 +9,9 @@ use crate::http;
 use crate::http::auth::Auth;
 use crate::http::{App, Lane};
 use crate::postgres::{PgUrl, Purpose};
-use crate::pull::{Scheduled, Service};
+use crate::pull::{Limiter, Scheduled, Service};
 use crate::sync::Worker;
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -74,12 +75,17 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
 fn app(config: Option<Config>, pairs: Vec<Pair>, auth: Auth, is_following: bool) -> App {
     let lane = |config: Config| Lane::new(Worker::new(config), is_following);
     let (mut named, mut pulled) = (Vec::new(), Vec::new());
+    let mut limiters: BTreeMap<String, Arc<Limiter>> = BTreeMap::new();
     for mut pair in pairs {
         match pair.config.take() {
             Some(config) => named.push((pair.definition.name, lane(config))),
             None => {
                 let (every, retry_delay) = (pair.definition.every.time, pair.definition.retry_delay);
-                pulled.push(Scheduled { pull: pulls::pull(&pair), every, retry_delay });
+                let limiter = pair.limit.map(|limit| {
+                    let made = || Arc::new(Limiter::new(limit.requests, limit.per));
+                    limiters.entry(pair.definition.from.clone()).or_insert_with(made).clone()
+                });
+                pulled.push(Scheduled { pull: pulls::pull(&pair), every, retry_delay, limiter });
             }
         }
     }

@@ -1,6 +1,6 @@
 //! A sync of `pgflume.json` with what its connections lead to.
 
-use super::file::{BUILT_IN, ConfigFile, Resolved, SyncDefinition};
+use super::file::{BUILT_IN, ConfigFile, Limit, Resolved, SyncDefinition};
 use super::options::{Config, GlobalOptions};
 use crate::core::config_error::{ConfigError, wrong};
 use crate::core::schema::Schema;
@@ -24,6 +24,8 @@ pub struct Pair {
     pub adopt: bool,
     /// Bytes beyond which a row is not fetched.
     pub row_bytes: i64,
+    /// How often its source may be asked.
+    pub limit: Option<Limit>,
     /// What a queue needs; `None`: it is pulled.
     pub config: Option<Config>,
 }
@@ -77,6 +79,12 @@ impl GlobalOptions {
         });
         let schema = schema.transpose()?;
         let row_bytes = self.row_bytes()?;
+        let limit = file.connections.get(&definition.from).and_then(|connection| connection.limit);
+        if let Some(table) = definition.changed.keys().next() {
+            return wrong(format!(
+                "{path}: $.syncs.{name}.changed.{table} names columns by which changed rows are known, and a Postgres is read without: leave it out"
+            ));
+        }
         let config = match (&definition.queue, &schema) {
             (Some(queue), Some(schema)) => Some(Config {
                 postgres: source.clone(),
@@ -90,7 +98,7 @@ impl GlobalOptions {
             }),
             _ => None,
         };
-        Ok(Pair { definition: definition.clone(), source, target, schema, adopt: self.adopt, row_bytes, config })
+        Ok(Pair { definition: definition.clone(), source, target, schema, adopt: self.adopt, row_bytes, limit, config })
     }
 
     /// The sync of this name.

@@ -3,6 +3,7 @@
 
 pub mod compare;
 pub mod postgres;
+pub mod pull;
 
 use crate::config::{Config, Signatures};
 use crate::core::queue_name::{DEFAULT_QUEUE, QueueName};

@@ -9,6 +9,7 @@ mod closing;
 mod comparing;
 mod dead;
 mod jobs;
+mod limiter;
 mod pass;
 mod passed;
 mod read;
@@ -19,6 +20,7 @@ mod settings;
 mod status;
 mod writer;
 
+pub use limiter::Limiter;
 pub use passed::Passed;
 pub use service::{Report, Scheduled, Service};
 pub use settings::{Pace, Pull};

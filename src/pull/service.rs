@@ -1,6 +1,7 @@
 //! Runs syncs at their intervals, each with its own rests and figures, a few at a time: one whose source or replica is
 //! down keeps no other back.
 
+use super::limiter::Limiter;
 use super::passed::Passed;
 use super::settings::Pull;
 use crate::core::backoff::Backoff;
@@ -36,6 +37,8 @@ pub struct Scheduled {
     pub every: Duration,
     /// After a failure, at first.
     pub retry_delay: Duration,
+    /// What bounds its passes, together with those of other syncs.
+    pub limiter: Option<Arc<Limiter>>,
 }
 
 /// What a sync is doing.
@@ -204,6 +207,9 @@ impl Service {
 
     async fn pass(&self, lane: &Lane) -> Result<Passed> {
         let _turn = lane.turn.lock().await;
+        if let Some(limiter) = &lane.scheduled.limiter {
+            limiter.take().await;
+        }
         let closed = |_| Error::retry("the service is stopping; try again");
         let _slot = self.slots.acquire().await.map_err(closed)?;
         lane.known().state = Doing::Running;

@@ -44,3 +44,16 @@ async fn its_postgres_is_on_a_socket_of_its_own_and_knows_no_secret() {
     std::fs::remove_dir_all(directory).unwrap();
     std::fs::remove_dir_all(replica).unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pull_is_shown_with_the_proof_that_both_sides_are_equal() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
+    command
+        .args(["demo", "--pull"])
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(k, _)| k == "PATH" || k == "PG_BIN"));
+    let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("equal on both sides"), "{output:?}");
+    assert!(said.matches(" 0 missing, 0 extra, 0 different").count() == 9, "{said}");
+}

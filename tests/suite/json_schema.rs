@@ -109,3 +109,43 @@ fn what_only_pgflume_can_see_is_refused_by_pgflume() {
         assert!(json_schema.takes(text) && Schema::parse(text).is_err(), "{text}");
     }
 }
+
+#[test]
+fn the_schema_of_pgflume_json_says_what_pgflume_says() {
+    use pgflume::config::file::{ConfigFile, JSON_SCHEMA};
+    let json: Value = serde_json::from_str(include_str!("../../docs/pgflume-v1.json")).unwrap();
+    assert_eq!(json["$id"], JSON_SCHEMA);
+    let (mut schemas, mut compiler) = (Schemas::new(), Compiler::new());
+    compiler.add_resource(JSON_SCHEMA, json).unwrap();
+    let index = compiler.compile(JSON_SCHEMA, &mut schemas).unwrap();
+    let sync = |sync: &str| format!(r#"{{"connections": {{"a": {{"url": "file:x"}}}}, "syncs": {{"s": {sync}}}}}"#);
+    let cases = [
+        ("{}".to_owned(), true),
+        (r#"{"$schema": "x", "connections": {}, "syncs": {}}"#.to_owned(), true),
+        (sync(r#"{"from": "postgres", "to": "a", "tables": ["*"], "exclude": "x", "every": "5s", "compare": "never"}"#), true),
+        (sync(r#"{"from": "postgres", "queue": "q", "schema": "x.json", "retries": 0, "enabled": false}"#), true),
+        (sync(r#"{"from": "postgres", "changed": {"t": "updated_at"}, "schemaEvery": "1m", "retryDelay": "1s"}"#), true),
+        (r#"{"connections": {"a": {"url": {"file": "x"}, "user": "u", "password": "${P}", "token": "$$", "limit": "5/s"}}}"#.to_owned(), true),
+        (sync("{}"), false),
+        (sync(r#"{"from": "postgres", "queue": "q"}"#), false),
+        (sync(r#"{"from": "postgres", "schema": "x", "tables": ["t"]}"#), false),
+        (sync(r#"{"from": "postgres", "every": 5}"#), false),
+        (sync(r#"{"from": "postgres", "every": "often"}"#), false),
+        (sync(r#"{"from": "postgres", "retries": 101}"#), false),
+        (sync(r#"{"from": "postgres", "enabled": "yes"}"#), false),
+        (sync(r#"{"from": "postgres", "queue": "Q", "schema": "x"}"#), false),
+        (sync(r#"{"from": "postgres", "follow": true}"#), false),
+        (r#"{"syncs": {"list": {"from": "postgres"}}}"#.to_owned(), false),
+        (r#"{"connections": {"a b": {"url": "x"}}}"#.to_owned(), false),
+        (r#"{"connections": {"a": {}}}"#.to_owned(), false),
+        (r#"{"connections": {"a": {"url": "x$y"}}}"#.to_owned(), false),
+        (r#"{"connections": {"a": {"url": "x", "limit": "5"}}}"#.to_owned(), false),
+        (r#"{"sync": {}}"#.to_owned(), false),
+    ];
+    for (text, expected) in cases {
+        let value: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(schemas.validate(&value, index).is_ok(), expected, "the schema: {text}");
+        let read = ConfigFile::parse(std::path::Path::new("pgflume.json"), &text);
+        assert_eq!(read.is_ok(), expected, "pgflume: {text} {read:?}");
+    }
+}

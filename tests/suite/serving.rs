@@ -18,7 +18,7 @@ const JSON: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEX
 
 fn scheduled(name: &str, rig: &pulls::Rig, every: Duration) -> Scheduled {
     let pull = Pull::new(name.into(), Arc::new(rig.provider()), rig.home.target(), false);
-    Scheduled { pull, every, retry_delay: Duration::from_millis(100) }
+    Scheduled { pull, every, retry_delay: Duration::from_millis(100), limiter: None }
 }
 
 /// One whose source is not there.
@@ -26,7 +26,7 @@ fn down(rig: &pulls::Rig) -> Scheduled {
     let url = pgflume::postgres::PgUrl::parse("postgres://nobody@127.0.0.1:1/x").unwrap();
     let provider = PostgresProvider { url, wanted: Wanted::Defined(schema(JSON)), row_bytes: 1 << 20 };
     let pull = Pull::new("down".into(), Arc::new(provider), rig.home.target(), false).with_retries(0);
-    Scheduled { pull, every: Duration::from_millis(200), retry_delay: Duration::from_millis(50) }
+    Scheduled { pull, every: Duration::from_millis(200), retry_delay: Duration::from_millis(50), limiter: None }
 }
 
 fn auth() -> Auth {
