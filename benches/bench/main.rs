@@ -13,6 +13,7 @@ mod floors;
 mod freshness;
 mod ground;
 mod growth;
+mod pull;
 mod reference;
 mod report;
 mod roundtrip;
@@ -51,6 +52,9 @@ async fn run() {
     }
     if is_wanted("growth") {
         sections.push(growth::run(&ground).await);
+    }
+    if is_wanted("pull") {
+        sections.push(pull::run(&ground).await);
     }
     if is_wanted("capture") {
         sections.push(capture::run(&ground).await);

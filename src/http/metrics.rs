@@ -96,6 +96,13 @@ fn syncs(registry: &mut Registry, reports: &BTreeMap<String, Report>) {
     for (name, help, family) in families {
         registry.register(name, help, family);
     }
+    let promises = Family::<[(&'static str, String); 2], Value>::default();
+    for (name, report) in reports {
+        if let Some(promise) = report.promise {
+            promises.get_or_create(&[("sync", name.clone()), ("promise", promise.to_owned())]).set(1.0);
+        }
+    }
+    registry.register("sync_promise", "What a pass promises, of the table of which it promises least", promises);
 }
 
 fn source(registry: &mut Registry, status: &Status) {

@@ -49,6 +49,28 @@ pub enum Promise {
     Compared,
 }
 
+impl Promise {
+    /// That of several which says least.
+    pub fn weakest<'a>(promises: impl Iterator<Item = &'a Self>) -> Option<&'a Self> {
+        promises.max_by_key(|promise| match promise {
+            Self::Exact => 0,
+            Self::ExactBut(_) => 1,
+            Self::Stamped(_) => 2,
+            Self::Compared => 3,
+        })
+    }
+
+    /// One word, for labels.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::ExactBut(_) => "exact_but",
+            Self::Stamped(_) => "stamped",
+            Self::Compared => "compared",
+        }
+    }
+}
+
 impl fmt::Display for Promise {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

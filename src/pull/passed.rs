@@ -22,6 +22,8 @@ pub struct Passed {
     pub problems: BTreeMap<String, String>,
     /// Tables that the source no longer has, or that are no longer asked for: they stay as they are.
     pub kept: BTreeSet<String>,
+    /// What the pass promises, of the table of which it promises least: `exact`, `exact_but`, `stamped` or `compared`.
+    pub promise: Option<&'static str>,
     /// The source's clock at the view that all tables equal; `None` where some could not be read.
     pub caught_up_at: Option<String>,
 }
@@ -35,5 +37,6 @@ impl Passed {
         self.dead += more.dead;
         self.compared.extend(more.compared);
         (self.problems, self.kept, self.caught_up_at) = (more.problems, more.kept, more.caught_up_at);
+        self.promise = more.promise.or(self.promise);
     }
 }

@@ -63,6 +63,8 @@ pub struct Report {
     pub looked_at: Option<String>,
     /// The source's clock when all of its tables last equalled the source.
     pub caught_up_at: Option<String>,
+    /// What a pass promises, of the table of which it promises least.
+    pub promise: Option<&'static str>,
     /// Passes that ended well.
     pub passes: u64,
     /// Passes that failed.
@@ -265,6 +267,7 @@ impl Lane {
                 report.passes += 1;
                 report.failures_in_a_row = 0;
                 report.error = None;
+                report.promise = done.promise;
                 report.rows += done.rows;
                 report.removed += done.removed;
                 report.batches += done.batches;

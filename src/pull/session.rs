@@ -6,7 +6,7 @@ use super::writer::Writer;
 use crate::core::error::{Error, Result, Side};
 use crate::core::position::Head;
 use crate::core::schema::{Schema, quote};
-use crate::provider::{Description, Source};
+use crate::provider::{Description, Promise, Source};
 use crate::replica::Replica;
 use crate::replica::change::{self, Change, Retired};
 use crate::replica::inventory::Inventory;
@@ -138,7 +138,9 @@ impl<'a> Session<'a> {
 
     /// What it has done.
     pub fn finish(self) -> Passed {
-        Passed { problems: self.problems, ..self.writer.done }
+        let read = self.description.tables.values().filter(|table| table.problem.is_none());
+        let promise = Promise::weakest(read.map(|table| &table.promise)).map(Promise::name);
+        Passed { problems: self.problems, promise, ..self.writer.done }
     }
 
     /// Where the sync stands by now: another worker may have moved it on.
@@ -190,8 +192,8 @@ async fn refuse_strangers(pull: &Pull, replica: &Replica, there: &Inventory, sch
     if pull.adopt {
         return Ok(());
     }
-    let owned: BTreeSet<String> = if there.has_pulls() { replica.owned().await? } else { BTreeSet::new() };
-    for table in schema.tables().filter(|table| !owned.contains(&table.name)) {
+    let owned = if there.has_pulls() { replica.owners().await? } else { BTreeMap::new() };
+    for table in schema.tables().filter(|table| !owned.contains_key(&table.name)) {
         if !there.tables.contains_key(&table.name.to_lowercase()) {
             continue;
         }

@@ -78,7 +78,7 @@ impl Pull {
             status.tables.insert(name.clone(), table_status(name, table, standing.as_ref()));
         }
         let promises = described.iter().flat_map(|tables| tables.values()).map(|table| &table.promise);
-        status.promise = promises.max_by_key(|promise| weakness(promise)).map(ToString::to_string);
+        status.promise = Promise::weakest(promises).map(ToString::to_string);
         status
     }
 
@@ -112,16 +112,6 @@ fn table_status(name: &str, described: Option<Option<&Described>>, standing: Opt
         promise: described.flatten().map(|table| table.promise.to_string()),
         compared_at: standing.and_then(|standing| standing.compared.get(name)).cloned(),
         problem,
-    }
-}
-
-/// The less a promise says, the higher.
-fn weakness(promise: &Promise) -> u8 {
-    match promise {
-        Promise::Exact => 0,
-        Promise::ExactBut(_) => 1,
-        Promise::Stamped(_) => 2,
-        Promise::Compared => 3,
     }
 }
 

@@ -153,13 +153,8 @@ impl Replica {
         if !there.has_pulls() {
             return Ok(None);
         }
-        let rows = self.query("SELECT \"table\", sync FROM _pgflume_owners", Vec::new()).await?;
-        let other = rows.into_iter().find_map(|row| match &row[..] {
-            [Cell::Text(table), Cell::Text(sync)] if sync != name && tables.contains(&table.as_str()) => {
-                Some((table.clone(), sync.clone()))
-            }
-            _ => None,
-        });
+        let is_others = |(table, sync): &(String, String)| sync != name && tables.contains(&table.as_str());
+        let other = self.owners().await?.into_iter().find(is_others);
         Ok(other.map(|(table, sync)| {
             Error::halt(format!(
                 "the replica's table {table:?} belongs to the sync {sync:?}: leave it out of {name:?}, or name another replica"
@@ -218,10 +213,14 @@ impl Replica {
         Ok(rows.into_iter().flatten().filter_map(|cell| optional(&cell)).collect())
     }
 
-    /// All tables that some sync owns.
-    pub(crate) async fn owned(&self) -> Result<BTreeSet<String>> {
-        let rows = self.query("SELECT \"table\" FROM _pgflume_owners", Vec::new()).await?;
-        Ok(rows.into_iter().flatten().filter_map(|cell| optional(&cell)).collect())
+    /// All tables that some sync owns, with the sync.
+    pub(crate) async fn owners(&self) -> Result<BTreeMap<String, String>> {
+        let rows = self.query("SELECT \"table\", sync FROM _pgflume_owners", Vec::new()).await?;
+        let owner = |row: Vec<Cell>| match <[Cell; 2]>::try_from(row) {
+            Ok([Cell::Text(table), Cell::Text(sync)]) => Ok((table, sync)),
+            _ => Err(damaged("_pgflume_owners")),
+        };
+        rows.into_iter().map(owner).collect()
     }
 
     /// Whether a table has no row.

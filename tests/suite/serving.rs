@@ -74,7 +74,9 @@ async fn each_sync_runs_at_its_interval_and_one_that_is_down_stops_nobody() {
     .await;
     until("the metrics tell", async || {
         let text = server.call("GET", "/metrics", None).await.body;
-        text.contains("pgflume_sync_up{sync=\"down\"} 0.0") && text.contains("pgflume_sync_up{sync=\"fast\"} 1.0")
+        text.contains("pgflume_sync_promise{sync=\"fast\",promise=\"exact\"} 1.0")
+            && text.contains("pgflume_sync_up{sync=\"down\"} 0.0")
+            && text.contains("pgflume_sync_up{sync=\"fast\"} 1.0")
     })
     .await;
     for (method, path, secret, expected) in [
@@ -119,6 +121,13 @@ async fn a_queue_by_its_name_and_the_four_variables_queue_are_drained_beside_a_p
     assert_eq!(status["queued"], 0, "{status}");
     let status = server.call("GET", "/status", Some(SECRET)).await.json();
     assert!(status["queue"].is_string() && status["syncs"]["pulled"].is_object(), "{status}");
+    // A queue does not write what a sync pulls.
+    let taker = crate::support::Rig::new(Path::File, schema(JSON)).await;
+    let rival = Worker::new(config(&taker.db.url(), pulled.home.target(), schema(JSON)));
+    until("it is pulled", async || pulled.rows("SELECT count(*) FROM sqlite_master WHERE name = 't'").await == ["1"])
+        .await;
+    let refused = rival.drain(Duration::from_secs(5)).await.unwrap_err().to_string();
+    assert!(refused.contains("is pulled by the sync \"pulled\""), "{refused}");
     let nuked = server.call("POST", "/syncs/second/nuke", Some(SECRET)).await;
     assert_eq!(nuked.status, 200, "{}", nuked.body);
     assert_eq!(

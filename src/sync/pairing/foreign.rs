@@ -18,6 +18,7 @@ pub(in crate::sync) async fn refuse(
     there: &Inventory,
     schema: &Schema,
 ) -> Result<()> {
+    refuse_pulled(replica, there, schema).await?;
     if worker.adopt || there.has_any_bookkeeping() {
         return Ok(());
     }
@@ -31,6 +32,20 @@ pub(in crate::sync) async fn refuse(
         }
     }
     Ok(())
+}
+
+/// Tables that a sync pulls are its own.
+async fn refuse_pulled(replica: &Replica, there: &Inventory, schema: &Schema) -> Result<()> {
+    if !there.has_pulls() {
+        return Ok(());
+    }
+    let owners = replica.owners().await?;
+    match schema.tables().find_map(|table| owners.get(&table.name).map(|sync| (&table.name, sync))) {
+        None => Ok(()),
+        Some((table, sync)) => Err(Error::side(format!(
+            "the replica's table {table:?} is pulled by the sync {sync:?}, and two cannot write it: leave it out of one of them, or name another replica"
+        ))),
+    }
 }
 
 async fn has_rows(replica: &Replica, table: &Table) -> Result<bool> {
