@@ -7,6 +7,7 @@ use super::Pace;
 use super::absent::{self, Surplus};
 use super::read::{Read, covered, letters, sorted};
 use super::session::Session;
+use super::times;
 use super::writer::Writer;
 use super::writer::{Outcome, Written};
 use crate::core::batch::{Item, RowState};
@@ -126,18 +127,30 @@ impl Session<'_> {
             self.source.make_durable().await?;
         }
         let is_closed = is_all && !is_part;
-        if !has_changes && !is_closed {
+        if is_closed {
+            self.writer.done.caught_up_at = Some(view.at.clone());
+        }
+        if !has_changes && !(is_closed && self.is_worth_a_write(view)) {
             return Ok(Closed::Equal);
         }
         written.progress.source = Some(view.position.clone());
         written.progress.caught_up_at = is_closed.then(|| view.at.clone());
         if self.writer.write(written).await? == Outcome::Rejected || is_part {
+            self.writer.done.caught_up_at = None;
             return Ok(Closed::NotYet);
         }
-        if is_closed {
-            self.writer.done.caught_up_at = Some(view.at.clone());
-        }
         Ok(Closed::Equal)
+    }
+
+    /// Whether it is time to say in the replica that nothing has changed.
+    fn is_worth_a_write(&self, view: &View) -> bool {
+        let before = self.writer.standing.caught_up_at.as_deref().map(times::read);
+        match (before, times::read(&view.at), self.pull.heartbeat()) {
+            _ if self.writer.job.is_some() => true,
+            (Some(Some(before)), Some(now), Some(every)) => now.duration_since(before).unwrap_or_default() >= every,
+            (Some(Some(_)), Some(_), None) => false,
+            _ => true,
+        }
     }
 
     /// What is to be written so that a table equals the view; `None`: nothing.
@@ -152,6 +165,8 @@ impl Session<'_> {
         let mut here = Here { table: table.clone(), items: read.items, unfit: read.unfit, refused: BTreeSet::new() };
         self.look_at_dead(&name, &dead, &mut here).await?;
         here.items.retain(|item| !self.writer.has_refused(item));
+        // Whether or not the replica has to be told of them.
+        let covered = covered(Some(&dead), &here.items);
         let mut compared = here.compare(&self.writer, standing.rows).await?;
         // Rows that cannot be taken over are counted at the source, and may be here as they were.
         let aside: BTreeSet<Key> =
@@ -173,7 +188,6 @@ impl Session<'_> {
             let standing = PulledTable { definition: standing.definition, ..PulledTable::default() };
             return Ok(Some(Change { standing, is_part: true, ..Change::default() }));
         }
-        let covered = covered(Some(&dead), &compared.items);
         let mut change = Change { items: compared.items, covered, ..Change::default() };
         if surplus > 0 && PullRule::Counts.holds() {
             if count == 0 && aside.is_empty() {
@@ -219,10 +233,11 @@ impl Session<'_> {
 
     /// Looks again at rows that could not be taken over: one that can be by now is written, one that is gone goes.
     async fn look_at_dead(&mut self, name: &str, dead: &BTreeMap<MarkedKey, String>, here: &mut Here) -> Result<()> {
-        let is_known = |key: &MarkedKey| {
-            here.unfit.iter().any(|row| row.key == *key)
-                || here.items.iter().any(|item| texts_of(&item.key).as_ref() == Some(key))
-        };
+        if dead.is_empty() {
+            return Ok(());
+        }
+        let read: BTreeSet<MarkedKey> = here.items.iter().filter_map(|item| texts_of(&item.key)).collect();
+        let is_known = |key: &MarkedKey| read.contains(key) || here.unfit.iter().any(|row| row.key == *key);
         let keys: Vec<MarkedKey> = dead.keys().filter(|key| !is_known(key)).cloned().collect();
         if keys.is_empty() {
             return Ok(());

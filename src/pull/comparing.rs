@@ -58,22 +58,37 @@ impl Session<'_> {
             if self.pull.is_stopping() {
                 return Err(self.pull.stopped());
             }
-            if let Some(problem) = self.description.tables.get(name).and_then(|table| table.problem.clone()) {
-                return Ok(TableReport { problem: Some(problem), ..TableReport::default() });
+            let gone = || Some("the source no longer has it".to_owned());
+            let problem = self.description.tables.get(name).map_or_else(gone, |table| table.problem.clone());
+            if problem.is_some() {
+                return Ok(TableReport { problem, ..TableReport::default() });
             }
             self.read_standing().await?;
             match self.source.begin(&[name]).await? {
                 Begun::View(view) => {
                     let done = self.compare_in(&view, name, &mut comparison, repair).await;
-                    self.source.end().await?;
-                    if done? {
+                    let ended = self.source.end().await;
+                    let done = done?;
+                    ended?;
+                    if done {
                         comparison.report.is_whole = true;
                         return Ok(comparison.report);
                     }
                 }
-                Begun::Changed => self.describe().await?,
+                Begun::Changed if comparison.starts >= MOST_STARTS => {
+                    return Err(Error::retry(format!(
+                        "{name:?} is altered again and again; it is compared again later"
+                    )));
+                }
+                Begun::Changed => {
+                    comparison.starts += 1;
+                    self.describe().await?;
+                }
                 Begun::Locked(_) => {
-                    return Err(Error::retry(format!("the table {name:?} is locked; it is compared again later")));
+                    let problem = Some(
+                        "another session keeps a lock on it that shuts readers out; it is compared again later".into(),
+                    );
+                    return Ok(TableReport { problem, ..TableReport::default() });
                 }
             }
         }

@@ -18,6 +18,7 @@ mod service;
 mod session;
 mod settings;
 mod status;
+mod times;
 mod writer;
 
 pub use limiter::Limiter;

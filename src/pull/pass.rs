@@ -37,12 +37,14 @@ impl Session<'_> {
             match self.source.begin(&names).await? {
                 Begun::View(view) => {
                     let next = self.view(&view, &readable).await;
-                    self.source.end().await?;
+                    let ended = self.source.end().await;
+                    // What the view failed by is what there is to say.
                     match next {
                         Ok(Next::End) => return Ok(()),
                         Ok(Next::View) => {}
                         Err(e) => self.set_aside(e)?,
                     }
+                    ended?;
                 }
                 Begun::Locked(tables) => {
                     for table in tables {

@@ -46,7 +46,11 @@ impl Pull {
             session.pass().await?;
             session.writer.job = None;
             let Some(every) = self.compare else { return Ok(()) };
-            let due = session.writer.replica.due(&self.name, every).await?;
+            let mut due = session.writer.replica.due(&self.name, every).await?;
+            let tables = &session.description.tables;
+            due.retain(|name| {
+                tables.get(name).is_some_and(|table| table.problem.is_none()) && !session.problems.contains_key(name)
+            });
             let compared = session.compare(&due, true).await?;
             session.writer.done.compared.extend(compared);
             Ok(())

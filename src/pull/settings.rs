@@ -8,6 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+/// How often a file is told that nothing has changed.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
 /// Retries where nothing else is said.
 const RETRIES: u32 = 3;
 
@@ -80,6 +83,14 @@ impl Pull {
     /// All rows are compared so often, after a pass.
     pub fn comparing(self, every: Option<Duration>) -> Self {
         Self { compare: every, ..self }
+    }
+
+    /// How often the replica is told that nothing has changed; `None` where each write costs.
+    pub(super) fn heartbeat(&self) -> Option<Duration> {
+        match self.target {
+            Target::File(_) | Target::Given(_) => Some(HEARTBEAT),
+            Target::Remote { .. } => None,
+        }
     }
 
     /// At another pace.

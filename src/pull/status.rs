@@ -1,6 +1,7 @@
 //! How a sync stands: asks both sides, changes nothing. No keys and no row values.
 
 use super::settings::Pull;
+use super::times;
 use crate::core::error::{Error, Result};
 use crate::provider::{Described, Promise};
 use crate::replica::Replica;
@@ -117,7 +118,7 @@ fn table_status(name: &str, described: Option<Option<&Described>>, standing: Opt
 
 /// Seconds since a time of a source, in UTC.
 fn seconds_since(text: &str) -> Option<f64> {
-    let at = humantime::parse_rfc3339(&text.replace("+00:00", "Z")).ok()?;
+    let at = times::read(text)?;
     Some(SystemTime::now().duration_since(at).unwrap_or_default().as_secs_f64())
 }
 

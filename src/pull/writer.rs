@@ -152,7 +152,8 @@ impl Writer {
     /// This is in the replica now.
     fn note(&mut self, work: &Work, progress: &Progress) {
         let gone = work.items().iter().filter(|item| item.state == RowState::Gone).count();
-        self.done.removed += gone as u64;
+        let emptied = work.emptied.iter().filter_map(|table| self.standing.tables.get(&table.name)?.rows);
+        self.done.removed += gone as u64 + emptied.map(|rows| u64::try_from(rows).unwrap_or_default()).sum::<u64>();
         self.done.rows += (work.range.len() - gone) as u64;
         self.done.batches += 1;
         let standing = &mut self.standing;

@@ -11,6 +11,7 @@ use crate::postgres::drift::{definition_version, traits};
 use crate::provider::{Described, Description, Promise};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tokio_postgres::types::Type;
 
 /// No queue: what is asked of triggers and marks finds none.
 const NO_QUEUE: &str = "none";
@@ -54,10 +55,11 @@ pub(super) async fn read(client: &Client, wanted: &Wanted, row_bytes: i64) -> Re
     client.commit().await?;
     let catalog = catalog::read(client, schema, &queue).await?;
     let traits = traits::read_bare(client, schema, &queue).await?;
+    let obstacles = obstacles(client, &catalog.tables).await?;
     let (mut sources, mut tables) = (BTreeMap::new(), BTreeMap::new());
     for (name, mut source) in catalog.tables {
         source.most_bytes = row_bytes;
-        let problem = source.unpageable();
+        let problem = source.unpageable().or_else(|| obstacles.get(&source.oid).cloned());
         let promise = match &source.table.filter {
             None => Promise::Exact,
             // What it calls is not looked through.
@@ -92,4 +94,30 @@ async fn readable(client: &Client, wanted: &Wanted, queue: &QueueName) -> Result
     }
     tracing::info!(tables = ?left_out, "these tables may not be read and are left out");
     Ok(Arc::new(schema.of(|table| !left_out.contains(table))))
+}
+
+/// Why the rows of tables, by their oids, cannot be told by the transaction that wrote them.
+async fn obstacles(client: &Client, sources: &BTreeMap<String, SourceTable>) -> Result<BTreeMap<u32, String>> {
+    let sql = "select c.oid, c.relkind = 'r' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid),
+                      (select pg_catalog.min(coalesce(a.amname::pg_catalog.text, 'a foreign server')) from pg_catalog.pg_class l
+                       left join pg_catalog.pg_am a on a.oid = l.relam
+                       where (l.oid = c.oid or l.oid in (select p.relid from pg_catalog.pg_partition_tree(c.oid) p))
+                           and (l.relkind = 'f' or l.relkind = 'r' and a.amname <> 'heap'))
+               from pg_catalog.pg_class c where c.oid = any($1)";
+    let oids: Vec<u32> = sources.values().map(|source| source.oid).filter(|oid| *oid != 0).collect();
+    let mut obstacles = BTreeMap::new();
+    for row in client.query_typed(sql, &[(&oids, Type::OID_ARRAY)]).await? {
+        let (is_parent, kept_by): (bool, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
+        let problem = match kept_by {
+            Some(by) => format!(
+                "rows of it are kept by {by}, where nobody can tell which transaction wrote them: leave it out, or replicate them where they live"
+            ),
+            None if is_parent => {
+                "it shows rows of inheritance children: pull the children, or partition it instead".to_owned()
+            }
+            None => continue,
+        };
+        obstacles.insert(row.try_get(0)?, problem);
+    }
+    Ok(obstacles)
 }

@@ -29,5 +29,11 @@ async fn rows_that_came_changed_and_went_are_brought_by_a_role_that_may_only_sel
         rig.db.sql("truncate orders").await;
         let emptied = rig.pass().await;
         assert_eq!(rig.rows("SELECT count(*) FROM orders").await, ["0"], "{emptied:?}");
+        assert_eq!(emptied.removed, 998);
+        // Nothing is written where nothing has changed, but a sign of life into a file, every ten seconds.
+        let seq = rig.rows("SELECT seq FROM _pgflume_pulls").await;
+        let idle = rig.pass().await;
+        assert!(idle.caught_up_at.is_some());
+        assert_eq!(rig.rows("SELECT seq FROM _pgflume_pulls").await, seq);
     }
 }

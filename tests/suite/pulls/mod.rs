@@ -1,6 +1,7 @@
 //! Pulls: a Postgres where nothing is installed and a role that may only SELECT, brought to a replica.
 
 mod basics;
+mod chaos;
 mod exact;
 mod rules;
 mod sides;
