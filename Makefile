@@ -28,7 +28,8 @@ mutants: ## what a change of one expression goes unnoticed by: a sample (MUTANTS
 chaos: parts ## two minutes of faults on each write path: CHAOS_SEED, CHAOS_SECONDS, CHAOS_PATH, CHAOS_REPORT
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-120} cargo test --locked --test chaos
 
-soak: chaos ## the numbers of docs/reliability.md: chaos, then 300 random migrations beside the worker (MIGRATIONS, MIGRATIONS_SEED)
+soak: chaos ## the numbers of docs/reliability.md: chaos, pulls, then 300 random migrations beside the worker (MIGRATIONS, MIGRATIONS_SEED)
+	PULL_PASSES=$${PULL_PASSES:-500} PULL_CHAOS_SECONDS=$${PULL_CHAOS_SECONDS:-60} cargo test --locked --test suite -- --nocapture pulls::
 	MIGRATIONS=$${MIGRATIONS:-300} cargo test --locked --test suite -- --nocapture random_migrations
 
 lint: ## formatting, clippy and documentation, warnings are errors
