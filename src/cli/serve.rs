@@ -35,7 +35,7 @@ pub(super) struct ServeArgs {
 pub(super) fn check(_: &ServeArgs, options: &GlobalOptions) -> Result<(), ConfigError> {
     let file = options.file()?;
     options.pairs(&file, &[])?;
-    if file.syncs.is_empty() || options.names_a_pair()? {
+    if file.syncs.is_empty() || options.names_a_pair(&file)? {
         options.config()?;
     }
     Signatures::from_env().map(drop)
@@ -45,7 +45,8 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
     let file = options.file()?;
     let pairs = options.pairs(&file, &[])?;
     // With a file, the pair of the variables runs where it is named.
-    let config = if file.syncs.is_empty() || options.names_a_pair()? { Some(options.config()?) } else { None };
+    let config = if file.syncs.is_empty() || options.names_a_pair(&file)? { Some(options.config()?) } else { None };
+    config.as_ref().map_or(Ok(()), |config| config.check_beside(&pairs))?;
     let auth = Auth::new(Signatures::from_env()?);
     let port: u16 = args.port.parse().map_err(|_| ConfigError("PORT must be a number from 0 to 65535".into()))?;
     let is_following = match args.follow.as_str() {

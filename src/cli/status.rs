@@ -35,7 +35,7 @@ pub(super) async fn run(args: StatusArgs, options: &GlobalOptions) -> CommandRes
     let file = options.file()?;
     let names: Vec<String> = args.name.iter().cloned().collect();
     let pairs = options.pairs(&file, &names)?;
-    let has_pair = args.name.is_none() && (file.syncs.is_empty() || options.names_a_pair()?);
+    let has_pair = args.name.is_none() && (file.syncs.is_empty() || options.names_a_pair(&file)?);
     let worker = if has_pair { Some(Worker::new(options.config()?)) } else { None };
     loop {
         let seen = Seen::ask(worker.as_ref(), &pairs).await?;

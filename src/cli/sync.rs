@@ -98,7 +98,7 @@ async fn run_once(file: &ConfigFile, names: &[String], allow_drop: bool, options
     let pairs = options.pairs(file, names)?;
     let is_alone = file.syncs.is_empty();
     let mut is_whole = true;
-    if names.is_empty() && (is_alone || options.names_a_pair()?) {
+    if names.is_empty() && (is_alone || options.names_a_pair(file)?) {
         let drained = drain(options.config()?).await;
         if is_alone {
             let (line, is_drained) = drained?;

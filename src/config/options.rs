@@ -158,8 +158,14 @@ impl GlobalOptions {
         self.libsql_insecure.as_deref().is_some_and(|v| v == "1" || v == "true")
     }
 
-    /// Whether the source and the replica of a queue are named.
-    pub(crate) fn names_a_pair(&self) -> Result<bool, ConfigError> {
+    /// Whether the source and the replica of a queue are named, beside the syncs of the file.
+    pub(crate) fn names_a_pair(&self, file: &ConfigFile) -> Result<bool, ConfigError> {
+        // A file's sync that has the same definitions does what the pair would.
+        let own = std::path::absolute(&self.schema_file).ok();
+        let is_same = |schema: &PathBuf| std::path::absolute(file.beside(schema)).ok() == own;
+        if file.syncs.values().any(|sync| sync.schema.as_ref().is_some_and(is_same)) {
+            return Ok(false);
+        }
         let has_source = given(self.pgmq_url.as_ref()).is_some() || from_file("PGMQ_URL")?.is_some();
         Ok(has_source && self.target_if_any()?.is_some() && self.schema_file.exists())
     }

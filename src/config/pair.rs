@@ -129,7 +129,31 @@ impl GlobalOptions {
     }
 }
 
+impl Config {
+    /// Refuses syncs beside the queue of the variables that would feed its replica by another queue.
+    pub(crate) fn check_beside(&self, pairs: &[Pair]) -> Result<(), ConfigError> {
+        let own = crate::replica::address::of(&self.target);
+        let is_rival = |pair: &&Pair| pair.config.is_some() && crate::replica::address::of(&pair.target) == own;
+        match pairs.iter().find(is_rival) {
+            None => Ok(()),
+            Some(pair) => wrong(format!(
+                "the sync {:?} would feed the replica of LIBSQL_URL by a queue, as QUEUE_NAME does: one queue a replica",
+                pair.definition.name
+            )),
+        }
+    }
+}
+
 fn check_tables(pairs: &[Pair]) -> Result<(), ConfigError> {
+    let mut fed: BTreeMap<String, &str> = BTreeMap::new();
+    for pair in pairs.iter().filter(|pair| pair.config.is_some()) {
+        let name = &pair.definition.name;
+        if let Some(other) = fed.insert(crate::replica::address::of(&pair.target), name) {
+            return wrong(format!(
+                "the syncs {other:?} and {name:?} would both feed one replica by a queue: one queue a replica"
+            ));
+        }
+    }
     let mut owners: BTreeMap<(String, String), &str> = BTreeMap::new();
     for pair in pairs {
         let replica = crate::replica::address::of(&pair.target);

@@ -60,6 +60,9 @@ struct ResyncBody {
     /// The verb of a request that is signed as Standard Webhooks; the signature was checked with it.
     #[serde(rename = "type", default)]
     _verb: Option<String>,
+    /// The sync that it is for, checked by then.
+    #[serde(rename = "sync", default)]
+    _sync: Option<String>,
 }
 
 /// Asks for a rebuild of tables that a queue feeds.

@@ -2,10 +2,11 @@
 
 use super::answers::{admit, detached, failure, refusal, success};
 use super::app::App;
-use super::auth::Verb;
+use super::auth::{Caller, Verb};
 use super::queue::{drain, nuke_lane, resync_lane, status_of};
 use crate::core::error::Error;
 use crate::pull::{Report, Service};
+use crate::sync::CALL_BUDGET;
 use axum::Json;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
@@ -28,14 +29,32 @@ pub(super) fn reasons(service: &Service) -> BTreeMap<&'static str, String> {
         let error = report.error.filter(|_| report.failures_in_a_row >= MOST_FAILURES)?;
         Some(format!("the sync {name:?}: {error}"))
     };
-    let failing: Vec<_> = service.reports().into_iter().filter_map(failing).collect();
-    if failing.is_empty() { BTreeMap::new() } else { BTreeMap::from([("source", failing.join("; "))]) }
+    let reports = service.reports();
+    let waiting = reports.iter().filter(|(_, report)| !report.problems.is_empty()).map(|(name, report)| {
+        let tables: Vec<&str> = report.problems.keys().map(String::as_str).collect();
+        format!("the sync {name:?} leaves tables as they are: {}", tables.join(", "))
+    });
+    let waiting: Vec<_> = waiting.collect();
+    let failing: Vec<_> = reports.into_iter().filter_map(failing).collect();
+    let both = [("source", failing), ("table", waiting)].into_iter();
+    both.filter(|(_, reasons)| !reasons.is_empty()).map(|(kind, reasons)| (kind, reasons.join("; "))).collect()
 }
 
 fn unknown(app: &App, name: &str) -> Response {
     let known: Vec<&str> = app.service.names().chain(app.named.keys().map(String::as_str)).collect();
     let known = if known.is_empty() { "none is enabled".to_owned() } else { format!("known are {}", known.join(", ")) };
     refusal(StatusCode::NOT_FOUND, format!("there is no sync {name:?}: {known}"))
+}
+
+/// A signature covers the body and not the path: a signed request that changes something names its sync there, or it
+/// would open each.
+fn names_sync(caller: &Caller, body: &[u8], name: &str) -> bool {
+    let named = || serde_json::from_slice::<Value>(body).ok().is_some_and(|body| body["sync"] == name);
+    *caller == Caller::Secret || named()
+}
+
+fn unnamed() -> Response {
+    refusal(StatusCode::UNAUTHORIZED, r#"a signed body has to name its sync, as in {"type":"nuke","sync":"NAME"}"#)
 }
 
 fn pulls(name: &str) -> Response {
@@ -49,19 +68,27 @@ fn pulls(name: &str) -> Response {
 pub(super) async fn run_all(app: &Arc<App>) -> Response {
     let app = app.clone();
     let passes = async move {
-        let mut syncs = BTreeMap::new();
+        let (mut syncs, mut is_whole) = (BTreeMap::new(), true);
+        for (name, lane) in &app.named {
+            let done = lane.worker.call(CALL_BUDGET).await;
+            is_whole &= done.is_ok();
+            syncs.insert(name.clone(), done.map_or_else(|e| json!({"error": e.to_string()}), |done| json!(done)));
+        }
         for name in app.service.names().map(str::to_owned).collect::<Vec<_>>() {
             let done = match app.service.call(&name).await {
                 Some(Ok(done)) => json!(done),
-                Some(Err(e)) => json!({"error": e.to_string()}),
+                Some(Err(e)) => {
+                    is_whole = false;
+                    json!({"error": e.to_string()})
+                }
                 None => continue,
             };
             syncs.insert(name, done);
         }
-        Ok::<Value, Error>(json!({"syncs": syncs}))
+        Ok::<Value, Error>(json!({"success": is_whole, "syncs": syncs}))
     };
     match detached(passes).await {
-        Ok(done) => success(done),
+        Ok(done) => Json(done).into_response(),
         Err(e) => failure(&e),
     }
 }
@@ -89,10 +116,13 @@ pub(super) async fn nuke(
     Query(query): Query<HashMap<String, String>>,
     request: Request,
 ) -> Response {
-    let caller = match admit(&app, request, Verb::Nuke).await {
-        Ok((caller, _)) => caller,
+    let (caller, body) = match admit(&app, request, Verb::Nuke).await {
+        Ok(admitted) => admitted,
         Err(response) => return *response,
     };
+    if !names_sync(&caller, &body, &name) {
+        return unnamed();
+    }
     match app.named.get(&name) {
         Some(lane) => nuke_lane(lane.clone(), &query, caller).await,
         None if app.service.report(&name).is_some() => pulls(&name),
@@ -105,6 +135,9 @@ pub(super) async fn resync(State(app): State<Arc<App>>, Path(name): Path<String>
         Ok(admitted) => admitted,
         Err(response) => return *response,
     };
+    if !names_sync(&caller, &body, &name) {
+        return unnamed();
+    }
     match app.named.get(&name) {
         Some(lane) => resync_lane(lane.clone(), &body, caller).await,
         None if app.service.report(&name).is_some() => pulls(&name),

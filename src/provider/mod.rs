@@ -89,6 +89,8 @@ impl fmt::Display for Promise {
 pub struct Description {
     /// What is replicated.
     pub schema: Arc<Schema>,
+    /// Tables that a pattern names and that may not be read.
+    pub forbidden: BTreeSet<String>,
     /// Its tables.
     pub tables: BTreeMap<String, Described>,
 }
@@ -155,6 +157,8 @@ pub enum Found {
 pub struct Unfit {
     /// Its key, as the source writes it.
     pub key: MarkedKey,
+    /// The same as the replica has it, where that is known.
+    pub own: Option<Key>,
     /// `value`, or `source` where the source itself cannot read it.
     pub class: &'static str,
     /// Why, with the remedy.
@@ -200,8 +204,8 @@ pub trait Source: Send + Sync {
     async fn look(&mut self, table: &str, since: Option<&str>, place: Option<&str>) -> Result<Look>;
     /// The next part of what the last look has found.
     async fn next(&mut self, limits: Limits) -> Result<Part>;
-    /// The rows under these keys.
-    async fn rows(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<Found>>;
+    /// What is under these keys, each with the position of its key; of one that is written otherwise by now two.
+    async fn rows(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<(usize, Found)>>;
     /// Which of these keys no replicated row has: their positions.
     async fn absent(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<usize>>;
     /// Rows in the ranges that these keys bound: up to the first, between two, after the last. For tables that sort

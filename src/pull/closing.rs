@@ -5,7 +5,7 @@
 
 use super::Pace;
 use super::absent::{self, Surplus};
-use super::read::{Read, covered, letters, sorted};
+use super::read::{self, Read, letters, sorted};
 use super::session::Session;
 use super::times;
 use super::writer::Writer;
@@ -25,6 +25,9 @@ use std::sync::Arc;
 
 /// Rows that are gone and go in one transaction; where there are more, they go in parts.
 const MOST_GONE: usize = 20_000;
+
+/// How often a pass reads a table anew because the replica lacks rows of it.
+const MOST_STARTS: u32 = 2;
 
 /// What has changed of one table, little enough to be written at once.
 pub(super) struct Near {
@@ -130,7 +133,7 @@ impl Session<'_> {
         if is_closed {
             self.writer.done.caught_up_at = Some(view.at.clone());
         }
-        if !has_changes && !(is_closed && self.is_worth_a_write(view)) {
+        if !(has_changes || is_closed && self.is_worth_a_write(view)) {
             return Ok(Closed::Equal);
         }
         written.progress.source = Some(view.position.clone());
@@ -163,14 +166,17 @@ impl Session<'_> {
         }
         let Near { name, table, standing, mark, count, read, .. } = near;
         let mut here = Here { table: table.clone(), items: read.items, unfit: read.unfit, refused: BTreeSet::new() };
-        self.look_at_dead(&name, &dead, &mut here).await?;
-        here.items.retain(|item| !self.writer.has_refused(item));
+        let mut covered = self.look_at_dead(&name, &dead, &mut here).await?;
+        let (refused, items) =
+            std::mem::take(&mut here.items).into_iter().partition(|item| self.writer.has_refused(item));
+        here.items = items;
+        here.refused.extend(Vec::into_iter(refused).map(|item| item.key));
         // Whether or not the replica has to be told of them.
-        let covered = covered(Some(&dead), &here.items);
+        covered.extend(read::covered(Some(&dead), &here.items));
         let mut compared = here.compare(&self.writer, standing.rows).await?;
         // Rows that cannot be taken over are counted at the source, and may be here as they were.
         let aside: BTreeSet<Key> =
-            here.unfit.iter().map(|row| key_of(&table, &row.key)).chain(here.refused.iter().cloned()).collect();
+            here.unfit.iter().map(|row| own_key(&table, row)).chain(here.refused.iter().cloned()).collect();
         let aside_here = holders(&self.writer, &table, aside.iter()).await?;
         let expected = count - (aside.len() - aside_here.len()) as i64;
         if compared.rows_after() != expected && standing.rows.is_some() {
@@ -179,6 +185,14 @@ impl Session<'_> {
         }
         let surplus = compared.rows_after() - expected;
         if surplus < 0 {
+            let starts = self.starts.entry(name.clone()).or_default();
+            *starts += 1;
+            if *starts > MOST_STARTS {
+                return Err(Error::halt(format!(
+                    "the replica keeps fewer rows of the table {name:?} than the source has, however often it is read: two keys of the source may be one in SQLite by their declared type, or somebody deletes rows there"
+                ))
+                .of_table(&name, Side::Target));
+            }
             tracing::warn!(
                 sync = self.pull.name,
                 table = name,
@@ -188,6 +202,7 @@ impl Session<'_> {
             let standing = PulledTable { definition: standing.definition, ..PulledTable::default() };
             return Ok(Some(Change { standing, is_part: true, ..Change::default() }));
         }
+        let mut is_counted = true;
         let mut change = Change { items: compared.items, covered, ..Change::default() };
         if surplus > 0 && PullRule::Counts.holds() {
             if count == 0 && aside.is_empty() {
@@ -204,6 +219,7 @@ impl Session<'_> {
                 };
                 let found = absent::find(self.source.as_mut(), &self.writer.replica, &surplus).await?;
                 change.is_part = found.len() < wanted;
+                is_counted = found.len() == wanted;
                 if found.is_empty() {
                     return self.unexplained(&name).await;
                 }
@@ -213,8 +229,8 @@ impl Session<'_> {
         }
         change.letters = letters(&table, Some(&dead), here.unfit)?;
         change.standing = match change.is_part {
-            true => standing,
-            false => PulledTable { since: Some(mark), rows: Some(expected), problem: None, ..standing },
+            true => PulledTable { rows: None, ..standing },
+            false => PulledTable { since: Some(mark), rows: is_counted.then_some(expected), problem: None, ..standing },
         };
         Ok(Some(change))
     }
@@ -231,31 +247,47 @@ impl Session<'_> {
         .of_table(name, Side::Target))
     }
 
-    /// Looks again at rows that could not be taken over: one that can be by now is written, one that is gone goes.
-    async fn look_at_dead(&mut self, name: &str, dead: &BTreeMap<MarkedKey, String>, here: &mut Here) -> Result<()> {
+    /// Looks again at rows that could not be taken over: one that can be by now is written, one that is gone goes. Which of
+    /// their letters are made good.
+    async fn look_at_dead(
+        &mut self,
+        name: &str,
+        dead: &BTreeMap<MarkedKey, String>,
+        here: &mut Here,
+    ) -> Result<Vec<MarkedKey>> {
         if dead.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let read: BTreeSet<MarkedKey> = here.items.iter().filter_map(|item| texts_of(&item.key)).collect();
         let is_known = |key: &MarkedKey| read.contains(key) || here.unfit.iter().any(|row| row.key == *key);
         let keys: Vec<MarkedKey> = dead.keys().filter(|key| !is_known(key)).cloned().collect();
         if keys.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let found = self.source.rows(name, &keys).await?;
-        let is_refused =
-            |key: &Key| texts_of(key).is_some_and(|key| dead.get(&key).is_some_and(|class| class == "target"));
-        let (refused, other): (Vec<Found>, Vec<Found>) =
-            found.into_iter().partition(|found| matches!(found, Found::Row(key, _) if is_refused(key)));
-        here.refused.extend(
-            refused.into_iter().filter_map(|found| if let Found::Row(key, _) = found { Some(key) } else { None }),
-        );
-        let more = sorted(&here.table, other);
-        here.unfit.extend(more.unfit);
-        here.items.extend(more.items);
+        let (mut covered, mut found) = (Vec::new(), Vec::new());
+        for (position, row) in self.source.rows(name, &keys).await? {
+            let key = &keys[position.min(keys.len() - 1)];
+            let is_refused = dead.get(key).is_some_and(|class| class == "target");
+            match row {
+                Found::Row(own, _) if is_refused => drop(here.refused.insert(own)),
+                Found::Unfit(row) => here.unfit.push(row),
+                row => {
+                    covered.push(key.clone());
+                    found.push(row);
+                }
+            }
+        }
+        let more = sorted(&here.table, found);
+        let known: BTreeSet<Key> = here.items.iter().map(|item| item.key.clone()).collect();
+        here.items.extend(more.items.into_iter().filter(|item| !known.contains(&item.key)));
         here.items.sort_by(|a, b| a.key.cmp(&b.key));
-        Ok(())
+        Ok(covered)
     }
+}
+
+/// The key of a row that cannot be taken over, as the replica has it.
+fn own_key(table: &Table, row: &Unfit) -> Key {
+    row.own.clone().unwrap_or_else(|| key_of(table, &row.key))
 }
 
 /// What was read of a table.

@@ -8,15 +8,16 @@ use super::session::Session;
 use super::writer::{Outcome, Written};
 use crate::core::batch::{Item, RowState};
 use crate::core::difference::{DifferenceKind, EXAMPLES, Example, TableReport};
-use crate::core::error::{Error, Result};
+use crate::core::error::{Error, ErrorKind, Result, Side};
 use crate::core::keys::texts_of;
 use crate::core::schema::Table;
 use crate::core::value::Key;
 use crate::provider::{Begun, Part, View};
 use crate::replica::head::fenced;
-use crate::replica::pulls::Progress;
+use crate::replica::pulls::{Progress, PulledTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Keys that only the replica has, and that are looked for at once.
@@ -25,14 +26,21 @@ const MOST_EXTRA: usize = 10_000;
 /// How often a table is begun anew because its rows moved.
 const MOST_STARTS: u32 = 10;
 
+/// How often a comparison goes on after a batch of another worker, and after which rest at most.
+const MOST_INTERRUPTED: u32 = 1_000;
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// A comparison of one table.
 #[derive(Default)]
 struct Comparison {
     report: TableReport,
+    /// Where the next view goes on.
     place: Option<String>,
     starts: u32,
     /// Keys that the replica lacks, and that were not written.
     missing: Vec<Key>,
+    /// Views that another worker's batch ended.
+    interrupted: u32,
 }
 
 impl Session<'_> {
@@ -66,8 +74,19 @@ impl Session<'_> {
             self.read_standing().await?;
             match self.source.begin(&[name]).await? {
                 Begun::View(view) => {
+                    let before = (comparison.report.clone(), comparison.missing.clone(), comparison.place.clone());
                     let done = self.compare_in(&view, name, &mut comparison, repair).await;
                     let ended = self.source.end().await;
+                    match &done {
+                        // Another worker has brought something meanwhile: compared again from the same place.
+                        Err(e) if *e.kind() == ErrorKind::Unknown && comparison.interrupted < MOST_INTERRUPTED => {
+                            comparison.interrupted += 1;
+                            (comparison.report, comparison.missing, comparison.place) = before;
+                            tokio::time::sleep(AGAIN.mul_f64(self.pull.chance.fraction())).await;
+                            continue;
+                        }
+                        _ => {}
+                    }
                     let done = done?;
                     ended?;
                     if done {
@@ -96,7 +115,6 @@ impl Session<'_> {
 
     /// Brings the table to the view, then compares with it as much as its time allows; whether that was the rest.
     async fn compare_in(&mut self, view: &View, name: &str, comparison: &mut Comparison, repair: bool) -> Result<bool> {
-        let began = Instant::now();
         self.compare_history(view).await?;
         let mut standing = self.standing_of(name);
         let near = match standing.since.is_none() || standing.until.is_some() {
@@ -104,7 +122,7 @@ impl Session<'_> {
             false => self.look_near(name, &mut standing, &[]).await?,
         };
         let Some(near) = near else {
-            self.chunks(view, name, began).await?;
+            self.chunks(view, name, Instant::now()).await?;
             return Ok(false);
         };
         if self.close(view, vec![near], false).await? == Closed::NotYet {
@@ -113,6 +131,8 @@ impl Session<'_> {
         let Some(table) = self.description.tables.get(name).map(|described| described.table.clone()) else {
             return Ok(true);
         };
+        let began = Instant::now();
+        let before = (comparison.report.clone(), comparison.missing.clone());
         let mut repairs = Vec::new();
         let look = self.source.look(name, None, comparison.place.as_deref()).await?;
         if look.place.is_none() && comparison.place.take().is_some() {
@@ -128,7 +148,12 @@ impl Session<'_> {
             let part = self.source.next(self.pull.pace.part).await?;
             let (is_end, place) = (part.is_end, part.place.clone());
             self.compare_part(&table, part, comparison, &mut repairs).await?;
-            if is_end || place != first_place && began.elapsed() >= self.pull.pace.view_time {
+            let is_full = repairs.len() >= self.pull.pace.part.rows && place != first_place;
+            if is_end || is_full || place != first_place && began.elapsed() >= self.pull.pace.view_time {
+                if !self.source.is_whole().await? {
+                    (comparison.report, comparison.missing) = before;
+                    return Ok(false);
+                }
                 comparison.place = place;
                 self.repair(view, name, repairs, comparison, repair).await?;
                 if is_end {
@@ -147,24 +172,46 @@ impl Session<'_> {
         comparison: &mut Comparison,
         repair: bool,
     ) -> Result<()> {
-        let expected = self.writer.standing.tables.get(&table.name).and_then(|standing| standing.rows);
-        let rows = self.writer.replica.count(table, self.writer.at()).await?.ok_or_else(fenced)?;
-        let surplus = rows + comparison.missing.len() as i64 - expected.unwrap_or(rows);
-        let mut repairs = Vec::new();
-        if let Some(surplus) = usize::try_from(surplus).ok().filter(|surplus| *surplus > 0) {
+        loop {
+            let expected = self.writer.standing.tables.get(&table.name).and_then(|standing| standing.rows);
+            let rows = self.writer.replica.count(table, self.writer.at()).await?.ok_or_else(fenced)?;
+            let surplus = rows + comparison.missing.len() as i64 - expected.unwrap_or(rows);
+            let Some(surplus) = usize::try_from(surplus).ok().filter(|surplus| *surplus > 0) else { break };
             let described = self.description.tables.get(&table.name).ok_or_else(fenced)?;
-            let (gone, missing) = (BTreeSet::new(), std::mem::take(&mut comparison.missing));
-            let surplus = Surplus { described, rows, missing, gone: &gone, wanted: surplus.min(MOST_EXTRA) };
-            for key in absent::find(self.source.as_mut(), &self.writer.replica, &surplus).await? {
+            let (gone, wanted) = (BTreeSet::new(), surplus.min(MOST_EXTRA));
+            let known = Surplus { described, rows, missing: comparison.missing.clone(), gone: &gone, wanted };
+            let found = absent::find(self.source.as_mut(), &self.writer.replica, &known).await?;
+            let others = surplus.saturating_sub(found.len());
+            let mut repairs = Vec::new();
+            for key in found {
                 comparison.report.extra += 1;
                 show(&mut comparison.report, &key, DifferenceKind::Extra);
                 repairs.push(Item { table: table.clone(), key, state: RowState::Gone, images: Vec::new() });
             }
+            if repairs.is_empty() {
+                let problem = format!(
+                    "the replica has more rows of the table {:?} than the source, and each is there",
+                    table.name
+                );
+                return Err(Error::halt(problem).of_table(&table.name, Side::Target));
+            }
+            self.repair(view, &table.name, repairs, comparison, repair).await?;
+            if !repair {
+                // The others are counted, and not looked for.
+                comparison.report.extra += others as u64;
+            }
+            if others == 0 || !repair {
+                break;
+            }
         }
-        self.repair(view, &table.name, repairs, comparison, repair).await?;
         if repair || comparison.report.differences() == 0 {
             let compared = BTreeSet::from([table.name.clone()]);
-            let progress = Progress { compared, ..Progress::default() };
+            let mut progress = Progress { compared, ..Progress::default() };
+            if comparison.report.differences() > 0 {
+                // They are counted anew.
+                let standing = PulledTable { rows: None, ..self.standing_of(&table.name) };
+                progress.tables.insert(table.name.clone(), standing);
+            }
             self.writer.write(Written { progress, ..Written::default() }).await?;
         }
         Ok(())

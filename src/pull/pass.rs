@@ -40,7 +40,7 @@ impl Session<'_> {
                     let ended = self.source.end().await;
                     // What the view failed by is what there is to say.
                     match next {
-                        Ok(Next::End) => return Ok(()),
+                        Ok(Next::End) => return self.note_problems().await,
                         Ok(Next::View) => {}
                         Err(e) => self.set_aside(e)?,
                     }
@@ -66,7 +66,6 @@ impl Session<'_> {
     }
 
     async fn view(&mut self, view: &View, readable: &[String]) -> Result<Next> {
-        let began = Instant::now();
         self.compare_history(view).await?;
         let (mut near, mut far) = (Vec::new(), Vec::new());
         for name in readable {
@@ -84,6 +83,8 @@ impl Session<'_> {
         if self.close(view, near, is_all).await? == Closed::NotYet {
             return Ok(Next::View);
         }
+        // The time that looking at the others took is not theirs.
+        let began = Instant::now();
         for name in &far {
             self.chunks(view, name, began).await?;
             if began.elapsed() >= self.pull.pace.view_time {

@@ -62,8 +62,8 @@ impl Pull {
 
     /// Compares all rows of these tables, all where none is named; with `repair`, writes what should be there.
     pub async fn verify(&self, tables: &[String], repair: bool) -> Result<VerifyReport> {
+        self.pass().await?;
         let mut session = Session::open(self).await?;
-        session.pass().await?;
         let known: Vec<String> = session.description.tables.keys().cloned().collect();
         if let Some(unknown) = tables.iter().find(|table| !known.contains(table)) {
             return Err(Error::halt(format!(

@@ -26,6 +26,9 @@ const FIRST_SHARE: f64 = 0.1;
 /// And within this time.
 const LATEST_FIRST: Duration = Duration::from_secs(5);
 
+/// After a fault of its own.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// How far from its interval a pass may begin.
 const JITTER: f64 = 0.1;
 
@@ -172,14 +175,18 @@ impl Service {
 
     /// Runs all of them until [`stop`](Self::stop).
     pub async fn run(self: &Arc<Self>) {
-        let lanes = self.lanes.values().map(|lane| {
-            let (service, lane) = (self.clone(), lane.clone());
-            // A fault of its own must not end the others.
-            tokio::spawn(async move { service.run_lane(&lane).await })
-        });
-        for ended in futures_util::future::join_all(lanes).await {
-            if let Err(e) = ended {
-                tracing::error!(error = %e, "a sync broke off by a fault of its own: please report this, and start again");
+        futures_util::future::join_all(self.lanes.values().map(|lane| self.run_always(lane))).await;
+    }
+
+    /// Runs one in a task of its own: a fault of it must not end the others, nor itself for good.
+    async fn run_always(self: &Arc<Self>, lane: &Arc<Lane>) {
+        while !lane.scheduled.pull.is_stopping() {
+            let (service, running) = (self.clone(), lane.clone());
+            if let Err(e) = tokio::spawn(async move { service.run_lane(&running).await }).await {
+                let name = lane.scheduled.pull.name();
+                tracing::error!(sync = name, error = %e, "a sync broke off by a fault of its own, and begins again in ten seconds: please report this");
+                lane.note(&Err(Error::retry(format!("it broke off by a fault of its own ({e})"))));
+                tokio::time::sleep(AGAIN).await;
             }
         }
     }

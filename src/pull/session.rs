@@ -27,6 +27,8 @@ pub(super) struct Session<'a> {
     /// How many times as much a closing transaction may hold: more after each long pass, so that it comes to an end beside
     /// writers that go on.
     pub growth: usize,
+    /// How often tables were read anew because the replica lacked rows of them.
+    pub starts: BTreeMap<String, u32>,
 }
 
 impl<'a> Session<'a> {
@@ -44,12 +46,13 @@ impl<'a> Session<'a> {
             Some(known) => known,
             None => {
                 let start = Head::start(pull.chance.token(), pull.chance.token());
-                replica.claim(&pull.name, &start, &names).await?
+                replica.claim(&pull.name, &start, &names, pull.adopt).await?
             }
         };
         let writer = Writer::new(replica, pull.name.clone(), standing, pull.chance.clone());
         let (problems, plain) = (BTreeMap::new(), BTreeSet::new());
-        let mut session = Self { pull, source, description, writer, problems, plain, growth: 1 };
+        let mut session =
+            Self { pull, source, description, writer, problems, plain, growth: 1, starts: BTreeMap::new() };
         session.shape().await?;
         Ok(session)
     }
@@ -60,7 +63,7 @@ impl<'a> Session<'a> {
         let names: Vec<&str> = self.description.tables.keys().map(String::as_str).collect();
         if names.iter().any(|name| !self.writer.standing.tables.contains_key(*name)) {
             self.writer.standing =
-                self.writer.replica.claim(&self.pull.name, &self.writer.standing.head, &names).await?;
+                self.writer.replica.claim(&self.pull.name, &self.writer.standing.head, &names, self.pull.adopt).await?;
         }
         self.shape().await
     }
@@ -123,6 +126,10 @@ impl<'a> Session<'a> {
         let is_gone = |name: &&String| !self.description.tables.contains_key(*name);
         let gone: Vec<String> = self.writer.standing.tables.keys().filter(is_gone).cloned().collect();
         for name in gone {
+            if self.description.forbidden.contains(&name) {
+                self.put_aside(&name, "it may no longer be read: grant select on it, or leave it out".into());
+                continue;
+            }
             if !self.pull.allow_drop {
                 self.writer.done.kept.insert(name);
                 continue;
@@ -174,6 +181,19 @@ impl<'a> Session<'a> {
         self.problems.insert(table.to_owned(), problem);
     }
 
+    /// Says in the replica which tables are left as they are, and which no longer.
+    pub async fn note_problems(&mut self) -> Result<()> {
+        let problem = |name: &String| self.problems.get(name).cloned();
+        let standing = self.writer.standing.tables.iter().filter(|(name, table)| table.problem != problem(name));
+        let tables: BTreeMap<_, _> = standing
+            .map(|(name, table)| (name.clone(), PulledTable { problem: problem(name), ..table.clone() }))
+            .collect();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        self.writer.alter(Vec::new(), &Progress { tables, ..Progress::default() }).await
+    }
+
     /// A failure that concerns one table only leaves the others to be read.
     pub fn set_aside(&mut self, error: Error) -> Result<()> {
         match error.kind() {
@@ -193,7 +213,7 @@ async fn refuse_strangers(pull: &Pull, replica: &Replica, there: &Inventory, sch
         return Ok(());
     }
     let owned = if there.has_pulls() { replica.owners().await? } else { BTreeMap::new() };
-    for table in schema.tables().filter(|table| !owned.contains_key(&table.name)) {
+    for table in schema.tables().filter(|table| !owned.contains_key(&table.name.to_lowercase())) {
         if !there.tables.contains_key(&table.name.to_lowercase()) {
             continue;
         }

@@ -98,7 +98,7 @@ impl Pull {
 
 fn table_status(name: &str, described: Option<Option<&Described>>, standing: Option<&Standing>) -> TableStatus {
     let kept = standing.and_then(|standing| standing.tables.get(name)).cloned().unwrap_or_default();
-    let problem = described.flatten().and_then(|table| table.problem.clone());
+    let problem = described.flatten().and_then(|table| table.problem.clone()).or_else(|| kept.problem.clone());
     let state = match (described, &kept.since, &kept.until) {
         (Some(None), _, _) => "kept",
         _ if problem.is_some() => "waiting",

@@ -22,7 +22,7 @@ pub const TABLES: [&str; 3] = ["_pgflume_pulls", "_pgflume_owners", "_pgflume_de
 const CREATE: [&str; 3] = [
     "CREATE TABLE IF NOT EXISTS _pgflume_pulls (name TEXT PRIMARY KEY, epoch TEXT NOT NULL, seq INTEGER NOT NULL, \
      token TEXT NOT NULL, source TEXT, caught_up_at TEXT, applied_at TEXT)",
-    "CREATE TABLE IF NOT EXISTS _pgflume_owners (\"table\" TEXT PRIMARY KEY, sync TEXT NOT NULL, definition TEXT, \
+    "CREATE TABLE IF NOT EXISTS _pgflume_owners (\"table\" TEXT PRIMARY KEY COLLATE NOCASE, sync TEXT NOT NULL, definition TEXT, \
      since TEXT, until TEXT, place TEXT, rows INTEGER, problem TEXT, compared_at TEXT)",
     "CREATE TABLE IF NOT EXISTS _pgflume_dead (id INTEGER PRIMARY KEY AUTOINCREMENT, sync TEXT NOT NULL, \
      \"table\" TEXT NOT NULL, \"key\" TEXT NOT NULL, class TEXT NOT NULL, reason TEXT NOT NULL, at TEXT NOT NULL, \
@@ -129,17 +129,25 @@ impl Inventory {
 }
 
 impl Replica {
-    /// Makes `name` a sync of this replica, and the owner of these tables; where it stands. Refuses tables of another.
-    pub async fn claim(&self, name: &str, start: &Head, tables: &[&str]) -> Result<Pull> {
+    /// Makes `name` a sync of this replica, and the owner of these tables; where it stands. Refuses tables of another,
+    /// unless it may `adopt` them: then they are read anew.
+    pub async fn claim(&self, name: &str, start: &Head, tables: &[&str], adopt: bool) -> Result<Pull> {
         let mut before: Vec<Statement> = CREATE.map(|sql| sql.to_owned().into()).to_vec();
         before.push(Statement::new(
             "INSERT INTO _pgflume_pulls (name, epoch, seq, token) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name) DO NOTHING",
             vec![text(name), text(&start.epoch), Cell::Integer(start.seq), text(&start.token)],
         ));
         // Another owner makes NULL of it, which fails.
+        if adopt {
+            let give = "DELETE FROM _pgflume_owners WHERE \"table\" = ?1 AND sync <> ?2";
+            before.extend(tables.iter().map(|table| Statement::new(give, vec![text(table), text(name)])));
+        }
         let own = "INSERT INTO _pgflume_owners (\"table\", sync) VALUES (?1, ?2) ON CONFLICT (\"table\") DO UPDATE \
-                   SET sync = CASE WHEN sync = excluded.sync THEN sync END";
+                   SET sync = CASE WHEN sync = excluded.sync THEN sync END, \"table\" = excluded.\"table\"";
         before.extend(tables.iter().map(|table| Statement::new(own, vec![text(table), text(name)])));
+        // Of a sync that owns nothing any more nobody waits for news.
+        before
+            .push("DELETE FROM _pgflume_pulls WHERE name NOT IN (SELECT sync FROM _pgflume_owners)".to_owned().into());
         let claimed = self.store.write(Work { before, ..Work::default() }).await;
         if let Err(error) = claimed {
             return Err(self.taken(name, tables).await?.unwrap_or(error));
@@ -153,11 +161,12 @@ impl Replica {
         if !there.has_pulls() {
             return Ok(None);
         }
-        let is_others = |(table, sync): &(String, String)| sync != name && tables.contains(&table.as_str());
+        let is_others =
+            |(table, sync): &(String, String)| sync != name && tables.iter().any(|own| own.to_lowercase() == *table);
         let other = self.owners().await?.into_iter().find(is_others);
         Ok(other.map(|(table, sync)| {
             Error::halt(format!(
-                "the replica's table {table:?} belongs to the sync {sync:?}: leave it out of {name:?}, or name another replica"
+                "the replica's table {table:?} belongs to the sync {sync:?}: leave it out of {name:?}, name another replica, or, if that sync is gone, take the table over with --adopt"
             ))
         }))
     }
@@ -213,11 +222,11 @@ impl Replica {
         Ok(rows.into_iter().flatten().filter_map(|cell| optional(&cell)).collect())
     }
 
-    /// All tables that some sync owns, with the sync.
+    /// All tables that some sync owns, in lower case as SQLite compares them, with the sync.
     pub(crate) async fn owners(&self) -> Result<BTreeMap<String, String>> {
         let rows = self.query("SELECT \"table\", sync FROM _pgflume_owners", Vec::new()).await?;
         let owner = |row: Vec<Cell>| match <[Cell; 2]>::try_from(row) {
-            Ok([Cell::Text(table), Cell::Text(sync)]) => Ok((table, sync)),
+            Ok([Cell::Text(table), Cell::Text(sync)]) => Ok((table.to_lowercase(), sync)),
             _ => Err(damaged("_pgflume_owners")),
         };
         rows.into_iter().map(owner).collect()

@@ -6,6 +6,7 @@ use super::sync::SyncDefinition;
 use crate::core::config_error::{ConfigError, wrong};
 use crate::core::json::Node;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 /// Where the JSON Schema of `pgflume.json` is published. `docs/pgflume-v1.json` is the file behind it.
@@ -18,7 +19,7 @@ pub const BUILT_IN: [&str; 2] = ["postgres", "replica"];
 pub const RESERVED: [&str; 5] = ["add", "list", "enable", "disable", "remove"];
 
 /// What a file says.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct ConfigFile {
     /// Where it is.
     pub path: PathBuf,
@@ -28,6 +29,15 @@ pub struct ConfigFile {
     pub connections: BTreeMap<String, Connection>,
     /// Syncs by name.
     pub syncs: BTreeMap<String, SyncDefinition>,
+}
+
+/// Without the text, which people may have put secrets into.
+impl fmt::Debug for ConfigFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, connections, syncs, .. } = self;
+        let mut shown = f.debug_struct("ConfigFile");
+        shown.field("path", path).field("connections", connections).field("syncs", syncs).finish_non_exhaustive()
+    }
 }
 
 impl ConfigFile {

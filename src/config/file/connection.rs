@@ -8,13 +8,14 @@ use crate::core::secret::Secret;
 use crate::postgres::PgUrl;
 use crate::replica::target::{Target, target};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
 const MEMBERS: [&str; 5] = ["url", "user", "password", "token", "limit"];
 
 /// A connection as the file has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Connection {
     path: String,
     url: Template,
@@ -48,6 +49,13 @@ const SOURCES: &str = "postgres://USER@HOST/DATABASE";
 
 /// What a target may be.
 const TARGETS: &str = "file:PATH, http://, https:// or libsql://";
+
+/// Without what may be a secret.
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("path", &self.path).field("url", &self.shown()).finish_non_exhaustive()
+    }
+}
 
 impl Connection {
     pub(super) fn of(node: &Node, path: &str) -> Result<Self, Broken> {
@@ -133,12 +141,15 @@ fn with_account(url: &str, user: Option<String>, password: Option<String>) -> Re
         return Ok(url.to_owned());
     }
     let mut parsed = url::Url::parse(url).map_err(|_| "is no URL")?;
-    let is_set = user.is_none_or(|user| parsed.set_username(&user).is_ok())
-        && password.is_none_or(|password| parsed.set_password(Some(&password)).is_ok());
+    let encoded = |text: &String| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let is_set = user.as_ref().map(encoded).is_none_or(|user| parsed.set_username(&user).is_ok())
+        && password.as_ref().map(encoded).is_none_or(|password| parsed.set_password(Some(&password)).is_ok());
     if is_set { Ok(parsed.into()) } else { Err("takes no user and password beside it") }
 }
 
 fn without_password(text: &str) -> String {
+    // Parameters may hold secrets, too.
+    let text = text.split_once('?').map_or(text, |(before, _)| before);
     let Some(range) = account(text) else { return text.to_owned() };
     match text[range.clone()].split_once(':') {
         Some((user, _)) => format!("{}{user}{}", &text[..range.start], &text[range.end..]),

@@ -32,6 +32,9 @@ const COMPARE: Duration = Duration::from_secs(24 * 3600);
 /// How often the source's tables are described anew.
 const SCHEMA_EVERY: Duration = Duration::from_secs(300);
 
+/// The longest time.
+const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Wait after a pass that failed.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
@@ -133,7 +136,8 @@ impl SyncDefinition {
 
 fn duration(text: &str, path: &str) -> Result<Duration, Broken> {
     match humantime::parse_duration(text) {
-        Ok(time) if time >= Duration::from_millis(100) => Ok(time),
+        Ok(time) if (Duration::from_millis(100)..=LONGEST).contains(&time) => Ok(time),
+        Ok(time) if time > LONGEST => Err(Broken::new(path, "is too long: a year is the most")),
         Ok(_) => Err(Broken::new(path, "is too short: 100ms is the least")),
         Err(_) => Err(Broken::new(path, format!("{text:?} is no time: write it like 5s, 10m, 1h or 2days"))),
     }

@@ -52,6 +52,7 @@ fn whatever_is_wrong_is_named_by_its_path_with_the_remedy() {
         (r#"{"syncs": {"s": {"from": "postgres", "to": "nowhere"}}}"#, "$.syncs.s.to names"),
         (r#"{"syncs": {"s": {"from": "postgres", "every": "often"}}}"#, "$.syncs.s.every \"often\" is no time"),
         (r#"{"syncs": {"s": {"from": "postgres", "every": "1ms"}}}"#, "$.syncs.s.every is too short"),
+        (r#"{"syncs": {"s": {"from": "postgres", "every": "1000years"}}}"#, "$.syncs.s.every is too long"),
         (r#"{"syncs": {"s": {"from": "postgres", "every": 5}}}"#, "$.syncs.s.every must be a string"),
         (r#"{"syncs": {"s": {"from": "postgres", "retries": "3"}}}"#, "$.syncs.s.retries must be a whole number"),
         (
@@ -111,4 +112,8 @@ fn variables_and_files_stand_for_values_and_secrets_are_never_shown() {
     assert!(!path.is_empty());
     let shown = parse(r#"{"connections": {"a": {"url": "postgres://reader:hunter2@db/shop"}}}"#).unwrap();
     assert_eq!(shown.connections["a"].shown(), "postgres://reader@db/shop");
+    let text = r#"{"connections": {"a": {"url": "postgres://db/shop?password=hunter2", "token": "hunter2"}}}"#;
+    let hidden = parse(text).unwrap();
+    assert_eq!(hidden.connections["a"].shown(), "postgres://db/shop");
+    assert!(!format!("{hidden:?}").contains("hunter2"));
 }

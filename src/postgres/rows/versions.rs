@@ -91,8 +91,8 @@ pub struct Walked {
 pub enum Version {
     /// Its key and all of its cells.
     Row(Key, Vec<Cell>),
-    /// It cannot be taken over: its key as a mark would name it, and why.
-    Unfit(MarkedKey, String),
+    /// It cannot be taken over: its key as a mark would name it, as the replica has it, and why.
+    Unfit(MarkedKey, Option<Key>, String),
 }
 
 /// What a table consists of.
@@ -243,17 +243,34 @@ pub async fn left_out(client: &Client, source: &SourceTable, leaf: u32, places: 
     let at_places = texts(places);
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&leaf, Type::OID), (&at_places, Type::TEXT_ARRAY)];
     let rows = client.query_typed(&sql, &parameters).await.map_err(|e| of_rows(e.into()))?;
-    Ok(rows.iter().map(|row| gone(source, row)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+    Ok(rows
+        .iter()
+        .map(|row| own_key(source, row, 0, false))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .flatten()
+        .collect())
 }
 
-/// The key of the row at one place, as a mark would name it; whether it is replicated is not asked.
-pub async fn key_at(client: &Client, source: &SourceTable, leaf: u32, place: Tid) -> Result<Option<MarkedKey>> {
-    let keys: Vec<_> = source.order.iter().map(|&i| page::key_text(source, i)).collect();
+/// The key of the row at one place, as a mark would name it and as the replica has it; whether it is replicated is not
+/// asked.
+pub async fn key_at(
+    client: &Client,
+    source: &SourceTable,
+    leaf: u32,
+    place: Tid,
+) -> Result<Option<(MarkedKey, Option<Key>)>> {
+    let texts_of_key = source.order.iter().map(|&i| page::key_text(source, i));
+    let keys: Vec<_> = texts_of_key.chain(source.table.key.iter().map(|&i| key(source, i))).collect();
     let sql = format!("select {} from {} as t{AT}", keys.join(", "), source.table.source.quoted());
     let at_places = texts(&[place]);
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&leaf, Type::OID), (&at_places, Type::TEXT_ARRAY)];
     let rows = client.query_typed(&sql, &parameters).await.map_err(|e| of_rows(e.into()))?;
-    rows.first().map(|row| Ok(page::marked(source, &page::texts(row, source.order.len())?))).transpose()
+    let both = |row: &Row| {
+        let width = source.order.len();
+        Ok((page::marked(source, &page::texts(row, width)?), own_key(source, row, width, false)?))
+    };
+    rows.first().map(both).transpose()
 }
 
 /// Where all versions in these blocks lie that this snapshot sees, by leaf: nothing of them is looked at.
@@ -274,16 +291,25 @@ fn key(source: &SourceTable, position: usize) -> String {
     selected(column.kind, &source.columns[position], &format!("t.{}", quote(&column.name)))
 }
 
-/// A key that does not fit its column was never replicated.
-fn gone(source: &SourceTable, row: &Row) -> Result<Option<Key>> {
-    let cells = source.table.key.iter().enumerate().map(|(i, &position)| Ok(cell(source, position, row.try_get(i)?)));
-    Ok(fit(source.table.key.len(), cells)?.ok())
+/// The key of a row as the replica has it; none where it does not fit its column, and so was never replicated. Its
+/// columns begin at `first`: those of the key alone, or all of the table's.
+fn own_key(source: &SourceTable, row: &Row, first: usize, is_whole: bool) -> Result<Option<Key>> {
+    let place = |i: usize, position: usize| first + if is_whole { position } else { i };
+    let cell = |(i, &position): (usize, &usize)| Ok(cell(source, position, row.try_get(place(i, position))?));
+    Ok(fit(source.table.key.len(), source.table.key.iter().enumerate().map(cell))?.ok())
 }
 
 fn version(source: &SourceTable, row: &SourceRow) -> Result<Version> {
     Ok(match decode(source, row)? {
         Ok((key, cells)) => Version::Row(key, cells),
-        Err(unfit) => Version::Unfit(page::marked(source, &cursor(source, row)?), unfit.to_string()),
+        Err(unfit) => {
+            let first = page::places(source).len();
+            Version::Unfit(
+                page::marked(source, &cursor(source, row)?),
+                own_key(source, row, first, true)?,
+                unfit.to_string(),
+            )
+        }
     })
 }
 

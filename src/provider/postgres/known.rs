@@ -48,7 +48,8 @@ impl Known {
 /// Reads it.
 pub(super) async fn read(client: &Client, wanted: &Wanted, row_bytes: i64) -> Result<Known> {
     let queue = QueueName::parse(NO_QUEUE).map_err(|e| Error::halt(e.to_string()))?;
-    let schema = &readable(client, wanted, &queue).await?;
+    let (schema, forbidden) = readable(client, wanted, &queue).await?;
+    let schema = &schema;
     // First of all: what changes while the rest is read is seen by the next look.
     catalog::begin(client).await?;
     let fingerprint = Watch::bare().look(client, schema, &queue).await?;
@@ -77,23 +78,24 @@ pub(super) async fn read(client: &Client, wanted: &Wanted, row_bytes: i64) -> Re
         tables.insert(name.clone(), described);
         sources.insert(name, Arc::new(source));
     }
-    Ok(Known { fingerprint, description: Arc::new(Description { schema: schema.clone(), tables }), sources })
+    Ok(Known { fingerprint, description: Arc::new(Description { schema: schema.clone(), forbidden, tables }), sources })
 }
 
-/// The definitions, without tables that were named by a pattern only and that may not be read.
-async fn readable(client: &Client, wanted: &Wanted, queue: &QueueName) -> Result<Arc<Schema>> {
+/// The definitions, without tables that were named by a pattern only and that may not be read; and those.
+async fn readable(client: &Client, wanted: &Wanted, queue: &QueueName) -> Result<(Arc<Schema>, BTreeSet<String>)> {
     let schema = wanted.schema(client).await?;
     let sources = catalog::read(client, &schema, queue).await?.tables;
     let is_left_out = |source: &SourceTable| {
         let name = &source.table.source;
         source.access == Access::Forbidden && !wanted.spells_out(&name.schema, &name.table)
     };
-    let left_out: BTreeSet<&str> = sources.values().filter(|s| is_left_out(s)).map(|s| s.table.name.as_str()).collect();
+    let left_out: BTreeSet<String> =
+        sources.values().filter(|s| is_left_out(s)).map(|s| s.table.name.clone()).collect();
     if left_out.is_empty() {
-        return Ok(schema);
+        return Ok((schema, left_out));
     }
-    tracing::info!(tables = ?left_out, "these tables may not be read and are left out");
-    Ok(Arc::new(schema.of(|table| !left_out.contains(table))))
+    tracing::debug!(tables = ?left_out, "these tables may not be read and are left out");
+    Ok((Arc::new(schema.of(|table| !left_out.contains(table))), left_out))
 }
 
 /// Why the rows of tables, by their oids, cannot be told by the transaction that wrote them.

@@ -84,6 +84,11 @@ impl Connection {
         self.snapshot.as_ref().ok_or_else(no_view)
     }
 
+    /// Gives up what is being read: rows that nobody takes keep every later answer waiting behind them.
+    fn leave(&mut self) {
+        self.reading = None;
+    }
+
     async fn flush(&self) -> Result<()> {
         let beside = self.beside.get_or_try_init(|| self.provider.url.pinned(Purpose::Beside)).await?;
         rows::flush(beside).await
@@ -140,6 +145,7 @@ impl Source for Connection {
     }
 
     async fn look(&mut self, table: &str, since: Option<&str>, place: Option<&str>) -> Result<Look> {
+        self.leave();
         let source = self.known.source(table)?;
         let snapshot = self.snapshot.as_mut().ok_or_else(no_view)?;
         let (reading, look) = Reading::begin(&self.client, source, snapshot, since, place).await?;
@@ -152,23 +158,27 @@ impl Source for Connection {
         reading.next(&self.client, limits).await
     }
 
-    async fn rows(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<Found>> {
+    async fn rows(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<(usize, Found)>> {
+        self.leave();
         let source = self.known.source(table)?;
         reading::by_keys(&self.client, &source, keys).await
     }
 
     async fn absent(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<usize>> {
+        self.leave();
         let source = self.known.source(table)?;
         let asked = Asked { client: &self.client, source: &source };
         Ok(absent::absent(&asked, keys).await?.gone)
     }
 
     async fn counts(&mut self, table: &str, bounds: &[MarkedKey]) -> Result<Vec<i64>> {
+        self.leave();
         let source = self.known.source(table)?;
         page::counts(&self.client, &source, bounds).await
     }
 
     async fn is_whole(&mut self) -> Result<bool> {
+        self.leave();
         for (name, leaves) in &self.snapshot()?.leaves {
             let source = self.known.source(name)?;
             if !rows::versions::leaves(&self.client, &source).await?.files.keys().eq(leaves.files.keys()) {

@@ -21,6 +21,9 @@ use tokio::time::Instant;
 /// Blocks of a walk: 128 MB, a fraction of a second.
 const WALK_BLOCKS: u32 = 16_384;
 
+/// The same of each leaf, where there are many.
+const LEAST_BLOCKS: u32 = 16;
+
 /// So many places are remembered; the rest is walked when these are read.
 const MOST_PLACES: usize = 1_000_000;
 
@@ -125,7 +128,10 @@ impl Reading {
     }
 
     async fn walk(&mut self, client: &Client) -> Result<(i64, usize)> {
-        let end = self.next_block.saturating_add(WALK_BLOCKS).min(self.leaves.blocks);
+        // Each of these blocks is one of every leaf.
+        let leaves = u32::try_from(self.leaves.files.len()).unwrap_or(u32::MAX).max(1);
+        let blocks = (WALK_BLOCKS / leaves).max(LEAST_BLOCKS);
+        let end = self.next_block.saturating_add(blocks).min(self.leaves.blocks);
         let (xid, whole) = self.since.clone().unwrap_or_default();
         let since = Since::new(Some(xid), self.xid, &whole);
         let walked = versions::walk(client, &self.source, self.next_block..end, since).await;
@@ -256,7 +262,8 @@ impl Reading {
             Chunk::Places(leaf, places) => {
                 let Some(place) = places.first() else { return Ok(()) };
                 let key = versions::key_at(client, &self.source, leaf, *place).await.map_err(|e| self.of_table(e))?;
-                let unfit = |key| Unfit { key, class: "source", problem: unreadable(&error, fault) };
+                let problem = unreadable(&error, fault);
+                let unfit = |(key, own)| Unfit { key, own, class: "source", problem };
                 part.found.extend(key.map(unfit).map(Found::Unfit));
             }
         }
@@ -267,7 +274,7 @@ impl Reading {
 fn found(version: Version) -> Found {
     match version {
         Version::Row(key, cells) => Found::Row(key, cells),
-        Version::Unfit(key, problem) => Found::Unfit(Unfit { key, class: "value", problem }),
+        Version::Unfit(key, own, problem) => Found::Unfit(Unfit { key, own, class: "value", problem }),
     }
 }
 
@@ -295,18 +302,27 @@ pub(super) async fn attempt<T>(
 }
 
 /// The rows under these keys.
-pub(super) async fn by_keys(client: &Client, source: &SourceTable, keys: &[MarkedKey]) -> Result<Vec<Found>> {
+pub(super) async fn by_keys(client: &Client, source: &SourceTable, keys: &[MarkedKey]) -> Result<Vec<(usize, Found)>> {
     let mut found = Vec::with_capacity(keys.len());
     let mut search = Search::of(keys.len(), KEYS);
     while let Some(part) = search.take(KEYS) {
         let asked = &keys[part.clone()];
         let reading = async { rows::read(client, source, asked, false).await?.try_collect::<Vec<_>>().await };
         match attempt(client, source, reading).await? {
-            Some(rows) => found.extend(rows.into_iter().flat_map(|row| of_marked(source, asked, row))),
+            Some(rows) => {
+                let of_row = |row: MarkedRow| {
+                    let position = part.start + row.position;
+                    of_marked(source, asked, row).into_iter().map(move |found| (position, found))
+                };
+                found.extend(rows.into_iter().flat_map(of_row));
+            }
             None if part.len() > 1 => search.halve(&part),
             None => {
                 let problem = "Postgres cannot read the row under this key: correct the row".to_owned();
-                found.push(Found::Unfit(Unfit { key: asked[0].clone(), class: "source", problem }));
+                found.push((
+                    part.start,
+                    Found::Unfit(Unfit { key: asked[0].clone(), own: None, class: "source", problem }),
+                ));
             }
         }
     }
@@ -315,7 +331,9 @@ pub(super) async fn by_keys(client: &Client, source: &SourceTable, keys: &[Marke
 
 fn of_marked(source: &SourceTable, asked: &[MarkedKey], row: MarkedRow) -> Vec<Found> {
     let Some(marked) = asked.get(row.position) else { return Vec::new() };
-    let unfit = |problem: String| Found::Unfit(Unfit { key: marked.clone(), class: "value", problem });
+    let own = row.key.as_ref().ok().cloned();
+    let unfit =
+        |problem: String| Found::Unfit(Unfit { key: marked.clone(), own: own.clone(), class: "value", problem });
     let key = match row.key {
         Ok(key) => key,
         Err(_) if marked.iter().any(|part| part.contains('\u{fffd}')) => return vec![unfit(NO_UTF8_KEY.to_owned())],

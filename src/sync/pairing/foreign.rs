@@ -40,7 +40,7 @@ async fn refuse_pulled(replica: &Replica, there: &Inventory, schema: &Schema) ->
         return Ok(());
     }
     let owners = replica.owners().await?;
-    match schema.tables().find_map(|table| owners.get(&table.name).map(|sync| (&table.name, sync))) {
+    match schema.tables().find_map(|table| owners.get(&table.name.to_lowercase()).map(|sync| (&table.name, sync))) {
         None => Ok(()),
         Some((table, sync)) => Err(Error::side(format!(
             "the replica's table {table:?} is pulled by the sync {sync:?}, and two cannot write it: leave it out of one of them, or name another replica"

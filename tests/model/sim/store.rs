@@ -56,9 +56,14 @@ fn unknown(took_effect: bool) -> Error {
 /// The position that a write was made for: what its first statement compares.
 fn made_from(work: &Work) -> Option<Head> {
     match &work.before.first()?.args[..] {
-        [Cell::Text(epoch), Cell::Integer(seq), Cell::Text(token), Cell::Integer(_), Cell::Text(_)] => {
-            Some(Head { epoch: epoch.clone(), seq: *seq, token: token.clone() })
-        }
+        [
+            Cell::Text(epoch),
+            Cell::Integer(seq),
+            Cell::Text(token),
+            Cell::Integer(_),
+            Cell::Text(_),
+            Cell::Integer(1),
+        ] => Some(Head { epoch: epoch.clone(), seq: *seq, token: token.clone() }),
         _ => None,
     }
 }

@@ -3,6 +3,7 @@
 mod basics;
 mod chaos;
 mod exact;
+mod found;
 mod rules;
 mod sides;
 mod tables;

@@ -95,7 +95,7 @@ impl Source for WatchedSource {
         self.inner.next(limits).await
     }
 
-    async fn rows(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<Found>> {
+    async fn rows(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<(usize, Found)>> {
         self.inner.rows(table, keys).await
     }
 
@@ -188,7 +188,7 @@ impl Source for HookedSource {
         self.inner.next(limits).await
     }
 
-    async fn rows(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<Found>> {
+    async fn rows(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<(usize, Found)>> {
         self.inner.rows(table, keys).await
     }
 
