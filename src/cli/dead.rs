@@ -3,7 +3,7 @@
 use super::outcome::CommandResult;
 use super::output::{Reader, say};
 use super::pulls;
-use crate::config::{GlobalOptions, Pair};
+use crate::config::{Chosen, GlobalOptions};
 use crate::core::config_error::ConfigError;
 use crate::core::words;
 use crate::operate::dead;
@@ -79,12 +79,9 @@ impl ChoiceArgs {
 }
 
 pub(super) async fn run(args: DeadArgs, options: &GlobalOptions) -> CommandResult {
-    let config = match &args.sync {
-        None => options.config()?,
-        Some(name) => match options.named_pair(name)? {
-            Pair { config: Some(config), .. } => config,
-            pulled => return run_pulled(args.command, &pulls::pull(&pulled)).await,
-        },
+    let config = match options.chosen(args.sync.as_deref())? {
+        Chosen::Queued(config) => *config,
+        Chosen::Pulled(pair) => return run_pulled(args.command, &pulls::pull(&pair)).await,
     };
     let worker = Worker::new(config);
     match args.command {

@@ -32,11 +32,31 @@ pub(super) struct InitArgs {
     /// Print the file to standard output and write nothing
     #[arg(long)]
     stdout: bool,
+    /// The source and the file of this sync of pgflume.json, and its patterns where none are given
+    #[arg(long, value_name = "NAME")]
+    sync: Option<String>,
 }
 
 pub(super) async fn run(args: InitArgs, options: &GlobalOptions) -> CommandResult {
-    let postgres = options.postgres()?;
-    let path = args.output.unwrap_or_else(|| options.schema_file.clone());
+    let mut wanted = InitOptions { tables: args.table, exclude: args.exclude, add_columns: args.add_columns };
+    let (postgres, file, next) = match &args.sync {
+        None => (options.postgres()?, Some(options.schema_file.clone()), "pgflume setup".to_owned()),
+        Some(name) => {
+            let (postgres, definition, file) = options.origin(name)?;
+            if wanted.tables.is_empty() && wanted.exclude.is_empty() {
+                (wanted.tables, wanted.exclude) = (definition.tables, definition.exclude);
+            }
+            let next = match definition.queue {
+                Some(_) => format!("pgflume setup --sync {name}"),
+                None => format!("pgflume sync {name}"),
+            };
+            (postgres, file, next)
+        }
+    };
+    let path = args.output.or(file).ok_or_else(|| {
+        let name = args.sync.as_deref().unwrap_or_default();
+        ConfigError(format!("the sync {name:?} names no file under schema: say which one to write, with --output"))
+    })?;
     let before = replace::read(&path).map_err(|e| {
         ConfigError(format!("{}: cannot be read ({e}); name another file with --output", path.display()))
     })?;
@@ -44,7 +64,6 @@ pub(super) async fn run(args: InitArgs, options: &GlobalOptions) -> CommandResul
         Some(text) => Document::parse(text).map_err(|e| broken(&path, &e.path, &e.problem))?,
         None => Document::empty(),
     };
-    let wanted = InitOptions { tables: args.table, exclude: args.exclude, add_columns: args.add_columns };
     let Outcome { text, report } = init::init(&postgres, &wanted, &document).await?;
     if args.stdout {
         note(report);
@@ -58,7 +77,7 @@ pub(super) async fn run(args: InitArgs, options: &GlobalOptions) -> CommandResul
         replace::replace(&path, before.as_deref(), &text).map_err(|e| {
             format!("{} was not written ({e}); look at it, or write elsewhere with --output", path.display())
         })?;
-        say(format_args!("{} is written. Next: look through it, then pgflume setup", path.display()))?;
+        say(format_args!("{} is written. Next: look through it, then {next}", path.display()))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -19,11 +19,16 @@ pub(super) struct NukeArgs {
     /// Leave the tables empty: do not fill them from Postgres
     #[arg(long)]
     no_refill: bool,
+    /// The replica and the queue of this sync of pgflume.json
+    #[arg(long, value_name = "NAME")]
+    sync: Option<String>,
 }
 
 pub(super) async fn run(args: NukeArgs, options: &GlobalOptions) -> CommandResult {
-    let worker = Worker::new(options.config()?);
-    if !args.yes && !confirmed(&worker)? {
+    let chosen = options.chosen(args.sync.as_deref())?;
+    let worker = Worker::new(chosen.queued("it has no queue; `pgflume resync` writes what differs")?);
+    let replica = args.sync.as_ref().map_or("at LIBSQL_URL".into(), |name| format!("of the sync {name:?}"));
+    if !args.yes && !confirmed(&worker, &replica)? {
         say("Nothing was changed.")?;
         return Ok(ExitCode::FAILURE);
     }
@@ -34,7 +39,7 @@ pub(super) async fn run(args: NukeArgs, options: &GlobalOptions) -> CommandResul
     Ok(ExitCode::SUCCESS)
 }
 
-fn confirmed(worker: &Worker) -> Result<bool, Box<dyn Error + Send + Sync>> {
+fn confirmed(worker: &Worker, replica: &str) -> Result<bool, Box<dyn Error + Send + Sync>> {
     if !std::io::stdin().is_terminal() {
         return Err(Box::new(ConfigError(
             "nuke asks before it empties anything, and there is no terminal: add --yes".into(),
@@ -43,7 +48,7 @@ fn confirmed(worker: &Worker) -> Result<bool, Box<dyn Error + Send + Sync>> {
     let mut out = std::io::stdout().lock();
     write!(
         out,
-        "Empty all replicated tables at LIBSQL_URL, and pair queue {} with this replica? Readers see them empty until they are filled again. [y/N] ",
+        "Empty all replicated tables {replica}, and pair queue {} with this replica? Readers see them empty until they are filled again. [y/N] ",
         worker.queue().as_str()
     )?;
     out.flush()?;

@@ -3,7 +3,8 @@
 use super::outcome::CommandResult;
 use super::output::say;
 use super::progress::Progress;
-use crate::config::GlobalOptions;
+use super::{pulls, verify};
+use crate::config::{Chosen, GlobalOptions};
 use crate::core::config_error::ConfigError;
 use crate::operate::resync;
 use crate::postgres::Purpose;
@@ -26,10 +27,22 @@ pub(super) struct ResyncArgs {
     /// Only ask for it: the next drains of the worker do it
     #[arg(long)]
     detach: bool,
+    /// Of this sync of pgflume.json; one that pulls compares all rows, and writes what differs
+    #[arg(long, value_name = "NAME")]
+    sync: Option<String>,
 }
 
 pub(super) async fn run(args: ResyncArgs, options: &GlobalOptions) -> CommandResult {
-    let worker = Worker::new(options.config()?).ending_caught_up();
+    let config = match options.chosen(args.sync.as_deref())? {
+        Chosen::Queued(config) => *config,
+        Chosen::Pulled(_) if args.detach => {
+            return Err(
+                ConfigError("a sync that pulls has no drains that would do it: leave out --detach".into()).into()
+            );
+        }
+        Chosen::Pulled(pair) => return verify::told(&pulls::pull(&pair).verify(&args.tables, true).await?, false),
+    };
+    let worker = Worker::new(config).ending_caught_up();
     let schema = worker.schema().clone();
     let names = resync::tables(&schema, &args.tables).map_err(|e| ConfigError(e.to_string()))?;
     resync::request(&worker, &names).await?;

@@ -42,13 +42,23 @@ pub(crate) struct SetupArgs {
     /// When cron posts if it has no job yet [default: */5 * * * *]
     #[arg(long, value_name = "CRON")]
     pub schedule: Option<String>,
+    /// For this sync of pgflume.json, which a queue feeds
+    #[arg(long, value_name = "NAME")]
+    pub sync: Option<String>,
 }
 
 /// Runs the command.
 pub async fn run(args: SetupArgs, options: &GlobalOptions) -> CommandResult {
-    let postgres = options.postgres()?;
-    let schema = options.schema()?;
-    let queue = QueueName::parse(&options.queue_name)?;
+    let (postgres, target, schema, queue) = match &args.sync {
+        None => {
+            (options.postgres()?, options.target_if_any()?, options.schema()?, QueueName::parse(&options.queue_name)?)
+        }
+        Some(_) => {
+            let chosen = options.chosen(args.sync.as_deref())?;
+            let config = chosen.queued("nothing is installed in its source, and nothing has to be")?;
+            (config.postgres, Some(config.target), config.schema, config.queue)
+        }
+    };
     let wanted = SetupOptions {
         take_over: args.take_over,
         keep_grants: args.keep_grants,
@@ -61,7 +71,7 @@ pub async fn run(args: SetupArgs, options: &GlobalOptions) -> CommandResult {
     if args.print {
         print(capture::print(&postgres, &schema, &queue, &wanted).await?)?;
     } else {
-        let sides = Sides { postgres, target: options.target_if_any()?, schema, queue, wanted };
+        let sides = Sides { postgres, target, schema, queue, wanted };
         let plan = alter::plan(&sides).await?;
         if args.plan {
             print(plan)?;

@@ -4,7 +4,7 @@ use super::outcome::CommandResult;
 use super::output::say;
 use super::progress::Progress;
 use super::pulls;
-use crate::config::{GlobalOptions, Pair};
+use crate::config::{Chosen, GlobalOptions};
 use crate::core::config_error::ConfigError;
 use crate::core::difference::{TableReport, VerifyReport};
 use crate::operate::{resync, verify};
@@ -35,7 +35,7 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "URL")]
     target: Option<String>,
     /// This sync of pgflume.json
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["sample", "target"])]
+    #[arg(long, value_name = "NAME")]
     sync: Option<String>,
     /// Print JSON
     #[arg(long)]
@@ -50,12 +50,15 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 pub(super) async fn run(args: VerifyArgs, options: &GlobalOptions) -> CommandResult {
-    let config = match &args.sync {
-        None => options.config()?,
-        Some(name) => match options.named_pair(name)? {
-            Pair { config: Some(config), .. } => config,
-            pulled => return told(&pulls::pull(&pulled).verify(&args.tables, args.repair).await?, args.json),
-        },
+    let config = match options.chosen(args.sync.as_deref())? {
+        Chosen::Queued(config) => *config,
+        Chosen::Pulled(_) if args.sample.is_some() || args.target.is_some() => {
+            return Err(ConfigError(
+                "a sync that pulls is compared as a whole: leave out --sample and --target".into(),
+            )
+            .into());
+        }
+        Chosen::Pulled(pair) => return told(&pulls::pull(&pair).verify(&args.tables, args.repair).await?, args.json),
     };
     let worker = Worker::new(config);
     let tables = resync::tables(worker.schema(), &args.tables).map_err(|e| ConfigError(e.to_string()))?;
@@ -73,7 +76,7 @@ pub(super) async fn run(args: VerifyArgs, options: &GlobalOptions) -> CommandRes
     told(&report, args.json)
 }
 
-fn told(report: &VerifyReport, is_json: bool) -> CommandResult {
+pub(super) fn told(report: &VerifyReport, is_json: bool) -> CommandResult {
     if is_json {
         say(serde_json::to_string_pretty(report)?)?;
     } else {

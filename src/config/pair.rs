@@ -7,6 +7,7 @@ use crate::core::schema::Schema;
 use crate::postgres::PgUrl;
 use crate::replica::target::Target;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A sync whose connections are known.
@@ -30,7 +31,45 @@ pub struct Pair {
     pub config: Option<Config>,
 }
 
+/// What a command about one sync works on.
+#[derive(Debug, Clone)]
+pub enum Chosen {
+    /// One that a queue feeds.
+    Queued(Box<Config>),
+    /// One that pulls.
+    Pulled(Box<Pair>),
+}
+
+impl Chosen {
+    /// What a queue needs.
+    ///
+    /// # Errors
+    /// Where it pulls: says what is to be done in place of this.
+    pub(crate) fn queued(self, instead: &str) -> Result<Config, ConfigError> {
+        match self {
+            Self::Queued(config) => Ok(*config),
+            Self::Pulled(pair) => wrong(format!("the sync {:?} pulls: {instead}", pair.definition.name)),
+        }
+    }
+}
+
 impl GlobalOptions {
+    /// What a command about one sync works on: the sync of this name; without one the queue of the variables, else the
+    /// only sync of the file.
+    pub(crate) fn chosen(&self, sync: Option<&str>) -> Result<Chosen, ConfigError> {
+        let file = match sync {
+            Some(name) => return self.named_pair(name).map(Chosen::of),
+            None => self.file()?,
+        };
+        let names: Vec<&str> = file.syncs.keys().map(String::as_str).collect();
+        match names[..] {
+            [] => self.config().map(Box::new).map(Chosen::Queued),
+            _ if self.names_a_pair(&file)? => self.config().map(Box::new).map(Chosen::Queued),
+            [only] => self.named_pair(only).map(Chosen::of),
+            _ => wrong(format!("there are several syncs: name one with --sync, of {}", names.join(", "))),
+        }
+    }
+
     /// A connection by its name: one of the file, else that of the variables.
     pub(crate) fn connection(&self, file: &ConfigFile, name: &str) -> Result<Resolved, ConfigError> {
         match (file.connections.get(name), name) {
@@ -47,15 +86,7 @@ impl GlobalOptions {
     /// A sync with what its connections lead to.
     pub(crate) fn pair(&self, file: &ConfigFile, definition: &SyncDefinition) -> Result<Pair, ConfigError> {
         let (name, path) = (&definition.name, file.path.display());
-        let source = match self.connection(file, &definition.from)? {
-            Resolved::Postgres(url) => *url,
-            Resolved::Target(_) => {
-                return wrong(format!(
-                    "{path}: $.syncs.{name}.from names {:?}, a replica, and a sync reads a source",
-                    definition.from
-                ));
-            }
-        };
+        let source = self.source_of(file, definition)?;
         let target = match self.connection(file, &definition.to)? {
             Resolved::Target(target) => target,
             Resolved::Postgres(_) => {
@@ -101,6 +132,27 @@ impl GlobalOptions {
         Ok(Pair { definition: definition.clone(), source, target, schema, adopt: self.adopt, row_bytes, limit, config })
     }
 
+    fn source_of(&self, file: &ConfigFile, definition: &SyncDefinition) -> Result<PgUrl, ConfigError> {
+        match self.connection(file, &definition.from)? {
+            Resolved::Postgres(url) => Ok(*url),
+            Resolved::Target(_) => wrong(format!(
+                "{}: $.syncs.{}.from names {:?}, a replica, and a sync reads a source",
+                file.path.display(),
+                definition.name,
+                definition.from
+            )),
+        }
+    }
+
+    /// The source of a sync, what the file says of it, and where the file is that defines its tables, which need not be
+    /// there yet.
+    pub(crate) fn origin(&self, name: &str) -> Result<(PgUrl, SyncDefinition, Option<PathBuf>), ConfigError> {
+        let file = self.file()?;
+        let definition = file.sync(name)?;
+        let schema = definition.schema.as_ref().map(|schema| file.beside(schema));
+        Ok((self.source_of(&file, definition)?, definition.clone(), schema))
+    }
+
     /// The sync of this name.
     pub(crate) fn named_pair(&self, name: &str) -> Result<Pair, ConfigError> {
         let pairs = self.pairs(&self.file()?, &[name.to_owned()])?;
@@ -110,15 +162,7 @@ impl GlobalOptions {
     /// Those of the file's syncs that are asked for; all that are enabled where none is. Refuses two that would write one
     /// table, as far as the file tells; what patterns mean is known when they run, and refused then.
     pub(crate) fn pairs(&self, file: &ConfigFile, names: &[String]) -> Result<Vec<Pair>, ConfigError> {
-        if let Some(name) = names.iter().find(|name| !file.syncs.contains_key(*name)) {
-            let known: Vec<_> = file.syncs.keys().map(String::as_str).collect();
-            let known =
-                if known.is_empty() { "none is there".to_owned() } else { format!("known are {}", known.join(", ")) };
-            return wrong(format!(
-                "{}: there is no sync {name:?}: {known}; add it with `pgflume sync add`",
-                file.path.display()
-            ));
-        }
+        names.iter().try_for_each(|name| file.sync(name).map(|_| ()))?;
         let is_asked_for = |sync: &&SyncDefinition| match names.is_empty() {
             true => sync.enabled,
             false => names.contains(&sync.name),
@@ -126,6 +170,15 @@ impl GlobalOptions {
         let pairs = file.syncs.values().filter(is_asked_for).map(|sync| self.pair(file, sync));
         let pairs: Vec<Pair> = pairs.collect::<Result<_, _>>()?;
         check_tables(&pairs).map(|()| pairs)
+    }
+}
+
+impl Chosen {
+    fn of(mut pair: Pair) -> Self {
+        match pair.config.take() {
+            Some(config) => Self::Queued(Box::new(config)),
+            None => Self::Pulled(Box::new(pair)),
+        }
     }
 }
 

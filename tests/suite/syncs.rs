@@ -208,6 +208,59 @@ async fn syncs_by_queue_and_by_pull_share_a_file_and_one_that_fails_keeps_no_oth
     assert!(said.contains("\"c-pull\"") && said.contains("\"d-same\"") && said.contains("\"items\""), "{said}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_about_one_sync_take_its_name_and_ask_for_it_where_there_are_several() {
+    let queued = pulls::Rig::new(Path::File, TABLES, JSON).await;
+    let (rig, folder) = pulling().await;
+    let mut file: serde_json::Value = serde_json::from_str(&folder.file()).unwrap();
+    // The only one needs no name.
+    folder.said(&["sync"]);
+    assert!(folder.said(&["verify"]).contains("orders: equal, 20 rows"));
+    assert_eq!(folder.said(&["dead", "list"]), "no dead letters\n");
+    file["connections"]["hub"] = serde_json::json!({"url": queued.db.url()});
+    file["connections"]["other"] = serde_json::json!({"url": "file:other.db"});
+    file["syncs"]["fed"] = serde_json::json!({
+        "from": "hub", "to": "other", "queue": "fed", "schema": "orders.json"
+    });
+    folder.write("pgflume.json", &file.to_string());
+    for command in [&["verify"][..], &["dead", "list"], &["resync"], &["nuke", "--yes"]] {
+        let said = folder.refused(command, 2);
+        assert!(said.contains("name one with --sync, of fed, shop"), "{said}");
+    }
+    for command in ["init", "setup", "verify", "resync", "nuke"] {
+        let said = folder.refused(&[command, "--sync", "nowhere"], 2);
+        assert!(said.contains("there is no sync \"nowhere\": known are fed, shop"), "{said}");
+    }
+    // From a source to a filled replica, by the name of the sync alone.
+    let said = folder.said(&["init", "--sync", "fed", "--table", "orders"]);
+    assert!(said.contains("orders.json is written") && said.contains("pgflume setup --sync fed"), "{said}");
+    let schema = std::fs::read_to_string(folder.directory.path().join("orders.json")).unwrap();
+    assert!(schema.contains("\"orders\"") && !schema.contains("orders_log"), "{schema}");
+    let said = folder.said(&["init", "--sync", "shop", "--stdout", "--output", "new.json"]);
+    assert!(said.contains("\"orders\"") && !said.contains("orders_log"), "the patterns of the sync: {said}");
+    folder.said(&["setup", "--sync", "fed"]);
+    folder.said(&["sync", "fed"]);
+    assert!(folder.said(&["verify", "--sync", "fed"]).contains("orders: equal, 20 rows"));
+    assert!(folder.said(&["nuke", "--yes", "--sync", "fed"]).contains("made anew"));
+    folder.said(&["sync", "fed"]);
+    assert!(folder.said(&["resync", "--sync", "fed"]).contains("orders: 20 rows copied"));
+    assert!(folder.said(&["verify", "--sync", "fed"]).contains("orders: equal, 20 rows"));
+    // One that pulls has neither queue nor triggers.
+    assert!(folder.refused(&["setup", "--sync", "shop"], 2).contains("pulls: nothing is installed in its source"));
+    assert!(folder.refused(&["nuke", "--yes", "--sync", "shop"], 2).contains("pulls: it has no queue"));
+    assert!(folder.refused(&["init", "--sync", "shop"], 2).contains("names no file under schema"));
+    assert!(folder.refused(&["verify", "--sync", "shop", "--sample", "5%"], 2).contains("leave out --sample"));
+    assert!(folder.refused(&["resync", "--sync", "shop", "--detach"], 2).contains("leave out --detach"));
+    let replica = pgflume::replica::target::Target::File(folder.directory.path().join("replica.db"));
+    let replica = pgflume::replica::Replica::open(&replica).await.unwrap();
+    replica.query("UPDATE orders SET v = 'strange' WHERE id = 3", vec![]).await.unwrap();
+    drop(replica);
+    let said = folder.said(&["resync", "--sync", "shop"]);
+    assert!(said.contains("1 different") && said.contains("1 of them repaired"), "{said}");
+    assert!(folder.said(&["verify", "--sync", "shop"]).contains("orders: equal, 20 rows"));
+    drop((queued, rig));
+}
+
 /// A folder with one sync that pulls into a file beside it, and the source.
 async fn pulling() -> (pulls::Rig, Folder) {
     let rig = pulls::Rig::new(Path::File, TABLES, JSON).await;

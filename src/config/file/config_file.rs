@@ -108,6 +108,22 @@ impl ConfigFile {
         Ok(())
     }
 
+    /// The sync of this name.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn sync(&self, name: &str) -> Result<&SyncDefinition, ConfigError> {
+        let known: Vec<_> = self.syncs.keys().map(String::as_str).collect();
+        let known =
+            if known.is_empty() { "none is there".to_owned() } else { format!("known are {}", known.join(", ")) };
+        self.syncs.get(name).ok_or_else(|| {
+            ConfigError(format!(
+                "{}: there is no sync {name:?}: {known}; add it with `pgflume sync add`",
+                self.path.display()
+            ))
+        })
+    }
+
     /// The syncs that use a connection.
     pub fn users_of(&self, connection: &str) -> Vec<&str> {
         let uses = |sync: &&SyncDefinition| sync.from == connection || sync.to == connection;
