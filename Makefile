@@ -1,7 +1,7 @@
 # The habits of this repository. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate mutants chaos soak lint fuzz bench bench-quick bench-snapshot parts image clean
+.PHONY: help demo test simulate mutants chaos soak lint fuzz bench bench-dlt bench-quick bench-snapshot parts image clean
 
 # Container images are built with whichever of the two is here. OCI images have no HEALTHCHECK.
 BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build --format docker || echo docker build)
@@ -45,6 +45,11 @@ fuzz: ## what takes text or bytes from outside, guided by coverage; FUZZ_SECONDS
 
 bench: parts ## speed beside floors and the reference algorithm, into docs/performance.md; SECTION=drain for one part
 	cargo bench --locked --bench bench -- --write $(SECTION)
+
+bench-dlt: parts ## pulls beside dlt, which it installs, into docs/performance.md
+	test -e .parts/dlt-1.31.0/done || { python3 -m venv .parts/dlt-1.31.0 && \
+		.parts/dlt-1.31.0/bin/pip install --quiet -r benches/dlt/requirements.txt && touch .parts/dlt-1.31.0/done; }
+	DLT_PYTHON=$(CURDIR)/.parts/dlt-1.31.0/bin/python cargo bench --locked --bench bench -- --write dlt
 
 bench-quick: parts ## the same with fewer rows, to the terminal only
 	cargo bench --locked --bench bench -- --quick $(SECTION)

@@ -8,6 +8,7 @@ mod parts;
 
 mod beside;
 mod capture;
+mod dlt;
 mod drain;
 mod floors;
 mod freshness;
@@ -17,6 +18,7 @@ mod pull;
 mod reference;
 mod report;
 mod roundtrip;
+mod syncs;
 
 use ground::Ground;
 use report::Section;
@@ -55,6 +57,13 @@ async fn run() {
     }
     if is_wanted("pull") {
         sections.push(pull::run(&ground).await);
+    }
+    if is_wanted("syncs") {
+        sections.push(syncs::run(&ground).await);
+    }
+    // Only by name: it needs what `make bench-dlt` installs.
+    if named.contains(&"dlt") {
+        sections.push(dlt::run(&ground).await);
     }
     if is_wanted("capture") {
         sections.push(capture::run(&ground).await);

@@ -51,6 +51,11 @@ async fn each_sync_runs_at_its_interval_and_one_that_is_down_stops_nobody() {
             && slow.rows("SELECT count(*) FROM t").await == ["10"]
     })
     .await;
+    // Its rows are there before its first pass has ended.
+    until("the first pass has ended", async || {
+        server.call("GET", "/syncs/slow/status", Some(SECRET)).await.json()["passes"] == 1
+    })
+    .await;
     for rig in [&fast, &slow] {
         rig.db.sql("update t set v = 'new' where id = 1").await;
     }

@@ -1,0 +1,86 @@
+//! The same table pulled by pgflume and by dlt, the library that most scripts of this kind stand on: a process a run, as
+//! cron would start it. Needs `DLT_PYTHON`, a Python that has it (`make bench-dlt`).
+
+use crate::ground::Ground;
+use crate::report::{Section, median, thousands};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// Changed rows.
+const CHANGED: u32 = 10_000;
+
+const RUNS: u32 = 3;
+
+pub async fn run(ground: &Ground) -> Section {
+    let rows: u32 = if ground.is_quick { 50_000 } else { 200_000 };
+    ground
+        .sql(&format!(
+            "drop table if exists stamped;\ncreate table stamped as select i::bigint as id, 'name ' || i as name, 'user' || i || '@example.org' as email, i / 8.0::double precision as amount, i % 2 = 0 as flag, 0 as version, timestamptz '2024-01-01' + i * interval '1 s' as created_at, timestamptz '2024-02-01' + i * interval '1 s' as updated_at from generate_series(1, {rows}) i;\nalter table stamped add primary key (id);\nvacuum analyze stamped"
+        ))
+        .await;
+    let (mut first, mut changed) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    for i in 0..RUNS {
+        let home = tempfile::tempdir().unwrap();
+        let file = serde_json::json!({
+            "connections": {"source": {"url": ground.url}, "copy": {"url": "file:pgflume.db"}},
+            "syncs": {"bench": {"from": "source", "to": "copy", "tables": ["stamped"]}},
+        });
+        std::fs::write(home.path().join("pgflume.json"), file.to_string()).unwrap();
+        for (times, pull) in first.iter_mut().zip([ours, theirs]) {
+            times.push(timed(pull(ground, home.path())));
+        }
+        let step = rows / CHANGED;
+        let update = "update stamped set version = version + 1, updated_at = clock_timestamp() where id %";
+        ground.sql(&format!("{update} {step} = {i}")).await;
+        for (times, pull) in changed.iter_mut().zip([ours, theirs]) {
+            times.push(timed(pull(ground, home.path())));
+        }
+    }
+    ground.sql("drop table stamped").await;
+    let row = |what: String, [ours, theirs]: [Vec<f64>; 2]| {
+        let (ours, theirs) = (median(ours), median(theirs));
+        (theirs, vec![what, format!("{ours:.2}"), format!("{theirs:.2}"), format!("{:.0} ×", theirs / ours)])
+    };
+    let (_, copied) = row("first copy".into(), first);
+    let (_, brought) = row(format!("{} changed rows", thousands(f64::from(CHANGED))), changed);
+    let bar = |name: &str, cell: &str| (name.to_owned(), cell.parse().unwrap());
+    let plot = vec![
+        bar("first copy, pgflume", &copied[1]),
+        bar("first copy, dlt", &copied[2]),
+        bar("changed rows, pgflume", &brought[1]),
+        bar("changed rows, dlt", &brought[2]),
+    ];
+    Section {
+        name: "dlt",
+        what: format!(
+            "Seconds of whole processes that pull a table of {} rows of eight columns into SQLite, medians of {RUNS}: `pgflume sync`, and dlt 1.31.0 by `updated_at`, merging by key (`benches/dlt/pull.py`). dlt learns of no deletes.",
+            thousands(f64::from(rows))
+        ),
+        head: vec!["", "pgflume", "dlt", "as fast"],
+        rows: vec![copied, brought],
+        plot: ("A table pulled, s".into(), plot),
+    }
+    .print()
+}
+
+fn ours(_: &Ground, home: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
+    command.args(["sync", "bench"]).current_dir(home).env("RUST_LOG", "warn");
+    command
+}
+
+fn theirs(ground: &Ground, home: &Path) -> Command {
+    let python = std::env::var("DLT_PYTHON").expect("DLT_PYTHON names a Python that has dlt: use `make bench-dlt`");
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/dlt/pull.py")).arg(&ground.url).arg(home);
+    command.env("RUNTIME__DLTHUB_TELEMETRY", "false").env("RUNTIME__LOG_LEVEL", "ERROR");
+    command
+}
+
+fn timed(mut command: Command) -> f64 {
+    let began = Instant::now();
+    let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    assert!(done.success(), "{command:?}");
+    began.elapsed().as_secs_f64()
+}

@@ -1,0 +1,24 @@
+"""One run of dlt: the table `stamped` of a Postgres by its `updated_at` into SQLite, merged by key.
+
+    python3 pull.py POSTGRES_URL DIRECTORY
+
+State and replica stay in the directory, so that a second run brings only what changed.
+"""
+
+import sys
+
+import dlt
+from dlt.sources.sql_database import sql_table
+
+url, directory = sys.argv[1:]
+table = sql_table(
+    credentials=url,
+    table="stamped",
+    primary_key="id",
+    write_disposition="merge",
+    incremental=dlt.sources.incremental("updated_at"),
+    backend="pyarrow",
+    chunk_size=50_000,
+)
+replica = dlt.destinations.sqlalchemy(f"sqlite:///{directory}/dlt.db")
+dlt.pipeline("bench", pipelines_dir=directory, dataset_name="copy", destination=replica).run(table)
