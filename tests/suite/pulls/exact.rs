@@ -15,6 +15,9 @@ use std::time::Duration;
 /// Passes of one run; `PULL_PASSES` asks for another number.
 const PASSES: usize = 40;
 
+/// Transactions that begin during a pass at most.
+const TRANSACTIONS: usize = 300;
+
 fn passes() -> usize {
     std::env::var("PULL_PASSES").map_or(PASSES, |text| text.parse().unwrap())
 }
@@ -61,6 +64,7 @@ async fn run(path: Path, pace: Pace, passes: usize) {
     let mut tries = 0;
     while whole < passes {
         tries += 1;
+        writers.allow(TRANSACTIONS);
         assert!(tries < 4 * passes + 40, "{whole} of {tries} passes came to an end");
         let done = match pull.pass().await {
             Ok(done) => done,

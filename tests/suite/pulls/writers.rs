@@ -6,6 +6,7 @@ use rand::{RngExt, SeedableRng};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 
 pub const SCHEMA: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
     "f":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"},"where":"v not like 'x%'"},
@@ -26,20 +27,32 @@ pub const TABLES: &str = "create table t (id int primary key, v text);
 /// Until told otherwise, six applications and somebody who rearranges.
 pub struct Writers {
     is_over: Arc<AtomicBool>,
+    transactions: Arc<Semaphore>,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
 impl Writers {
     pub fn start(url: &str, seed: u64) -> Self {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let writers = (0..6).map(|i| tokio::spawn(write(url.to_owned(), seed.wrapping_add(i), i, is_over.clone())));
+        let (is_over, transactions) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)));
+        let writer = |i| write(url.to_owned(), seed.wrapping_add(i), i, transactions.clone(), is_over.clone());
+        let writers = (0..6).map(|i| tokio::spawn(writer(i)));
         let mut tasks: Vec<_> = writers.collect();
         tasks.push(tokio::spawn(rearrange(url.to_owned(), seed.wrapping_add(100), is_over.clone())));
-        Self { is_over, tasks }
+        Self { is_over, transactions, tasks }
+    }
+
+    /// Lets them begin so many transactions before they wait for the next call: whoever brings a few rows at a time
+    /// would else never be through on a busy machine.
+    pub fn allow(&self, transactions: usize) {
+        let left = self.transactions.available_permits();
+        self.transactions.forget_permits(left.saturating_sub(transactions));
+        self.transactions.add_permits(transactions.saturating_sub(left));
     }
 
     pub async fn stop(self) {
         self.is_over.store(true, Ordering::Relaxed);
+        self.transactions.close();
         for task in self.tasks {
             task.await.unwrap();
         }
@@ -47,11 +60,13 @@ impl Writers {
 }
 
 /// One application, in transactions that take their time and are sometimes rolled back, or prepared.
-async fn write(url: String, seed: u64, number: u64, is_over: Arc<AtomicBool>) {
+async fn write(url: String, seed: u64, number: u64, allowed: Arc<Semaphore>, is_over: Arc<AtomicBool>) {
     let client = PgUrl::parse(&url).unwrap().connect().await.unwrap();
     let mut dice = StdRng::seed_from_u64(seed);
     let mut transactions = 0;
     while !is_over.load(Ordering::Relaxed) {
+        let Ok(permit) = allowed.acquire().await else { return };
+        permit.forget();
         transactions += 1;
         client.batch_execute("begin").await.unwrap();
         let mut is_failed = false;
