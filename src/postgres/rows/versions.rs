@@ -103,6 +103,8 @@ pub struct Leaves {
     pub files: BTreeMap<u32, u32>,
     /// Blocks of the largest of them.
     pub blocks: u32,
+    /// Blocks of all of them.
+    pub all_blocks: u64,
 }
 
 /// The relations in which the rows of the table lie. What comes by ATTACH PARTITION, or goes by DETACH PARTITION
@@ -116,7 +118,9 @@ pub async fn leaves(client: &Client, source: &SourceTable) -> Result<Leaves> {
     let mut leaves = Leaves::default();
     for row in client.query_typed(sql, &[(&source.oid, Type::OID)]).await? {
         leaves.files.insert(row.try_get(0)?, row.try_get(1)?);
-        leaves.blocks = leaves.blocks.max(u32::try_from(row.try_get::<_, i64>(2)?).unwrap_or(u32::MAX));
+        let blocks = row.try_get::<_, i64>(2)?;
+        leaves.blocks = leaves.blocks.max(u32::try_from(blocks).unwrap_or(u32::MAX));
+        leaves.all_blocks = leaves.all_blocks.saturating_add(blocks.unsigned_abs());
     }
     Ok(leaves)
 }
@@ -128,13 +132,24 @@ pub async fn oldest_open(client: &Client) -> Result<u64> {
     text.parse().map_err(|_| Error::retry("Postgres gave a transaction id that is no number"))
 }
 
-/// Walks through these blocks of every leaf. Grouping by leaf would take as long as the walk itself: only where there
-/// may be several do places name theirs.
-pub async fn walk(client: &Client, source: &SourceTable, blocks: Range<u32>, since: Since<'_>) -> Result<Walked> {
+/// Walks through these blocks of every leaf, or through all of them: the latter takes a third less, and leaves what
+/// others keep in the server's cache (a scan of a range of blocks has no ring of buffers, heapam.c). Grouping by leaf
+/// would take as long as the walk itself: only where there may be several do places name theirs.
+pub async fn walk(
+    client: &Client,
+    source: &SourceTable,
+    blocks: Option<Range<u32>>,
+    since: Since<'_>,
+) -> Result<Walked> {
+    let within = if blocks.is_some() { WITHIN } else { ANYWHERE };
+    let blocks = blocks.unwrap_or_default();
     let (from, to) = (tid(blocks.start), tid(blocks.end));
     // A transaction's age wraps around with its short id; what is frozen keeps its id, and is read once too often.
     let xid = since.xid.map(|xid| (xid as u32).to_string());
-    let is_young = "pg_catalog.age(t.xmin) between 0 and pg_catalog.age($3::pg_catalog.text::pg_catalog.xid)";
+    // As an oid, which has no sign, an age that is negative is a large one; the other age is asked for once. That is a
+    // fifth of the walk's time.
+    let is_young = "pg_catalog.age(t.xmin)::pg_catalog.oid
+                    <= (select pg_catalog.age($3::pg_catalog.text::pg_catalog.xid)::pg_catalog.oid)";
     let is_wanted = match (&xid, since.whole) {
         (Some(_), []) => format!("{is_young} and $4::pg_catalog.oid[] is not null"),
         (Some(_), _) => format!("({is_young} or t.tableoid = any($4))"),
@@ -146,7 +161,7 @@ pub async fn walk(client: &Client, source: &SourceTable, blocks: Range<u32>, sin
     };
     let place = if source.is_partitioned { "pg_catalog.concat(t.tableoid, t.ctid)" } else { "t.ctid" };
     let sql = format!(
-        "select {count}, pg_catalog.array_agg({place}) filter (where {is_wanted}) from {} as t{WITHIN}",
+        "select {count}, pg_catalog.array_agg({place}) filter (where {is_wanted}) from {} as t{within}",
         source.table.source.quoted()
     );
     let parameters: [(&(dyn ToSql + Sync), Type); 4] =
@@ -154,13 +169,17 @@ pub async fn walk(client: &Client, source: &SourceTable, blocks: Range<u32>, sin
     let row = client.query_typed_one(&sql, &parameters).await.map_err(|e| of_rows(e.into()))?;
     let mut walked = Walked { count: row.try_get(0)?, places: BTreeMap::new() };
     if !source.is_partitioned {
-        walked.places.extend(row.try_get::<_, Option<Vec<Tid>>>(1)?.map(|places| (source.oid, places)));
+        let mut places = row.try_get::<_, Option<Vec<Tid>>>(1)?.unwrap_or_default();
+        // One scan may have begun where another one was (synchronize_seqscans).
+        places.sort_unstable();
+        walked.places.extend((!places.is_empty()).then_some((source.oid, places)));
         return Ok(walked);
     }
     for text in row.try_get::<_, Option<Vec<&str>>>(1)?.unwrap_or_default() {
         let (leaf, place) = placed(text).ok_or_else(|| Error::retry("Postgres gave a place that is none"))?;
         walked.places.entry(leaf).or_default().push(place);
     }
+    walked.places.values_mut().for_each(|places| places.sort_unstable());
     Ok(walked)
 }
 
@@ -205,6 +224,9 @@ pub async fn at(client: &Client, source: &Arc<SourceTable>, leaf: u32, places: &
     let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&leaf, Type::OID), (&at_places, Type::TEXT_ARRAY)];
     select(client, source, AT, &parameters).await
 }
+
+/// Blocks of all leaves, with the same parameters.
+const ANYWHERE: &str = " where $1::pg_catalog.text is not null and $2::pg_catalog.text is not null";
 
 /// Starts reading the replicated rows that lie in these blocks of all leaves.
 pub async fn within(client: &Client, source: &Arc<SourceTable>, blocks: Range<u32>) -> Result<Versions> {

@@ -21,6 +21,9 @@ use tokio::time::Instant;
 /// Blocks of a walk: 128 MB, a fraction of a second.
 const WALK_BLOCKS: u32 = 16_384;
 
+/// Up to so many blocks a table is walked by one statement: 256 MB, of which some megabytes of places may come.
+const SCAN_BLOCKS: u64 = 32_768;
+
 /// The same of each leaf, where there are many.
 const LEAST_BLOCKS: u32 = 16;
 
@@ -131,10 +134,15 @@ impl Reading {
         // Each of these blocks is one of every leaf.
         let leaves = u32::try_from(self.leaves.files.len()).unwrap_or(u32::MAX).max(1);
         let blocks = (WALK_BLOCKS / leaves).max(LEAST_BLOCKS);
-        let end = self.next_block.saturating_add(blocks).min(self.leaves.blocks);
+        let is_scanned = self.next_block == 0 && self.leaves.all_blocks <= SCAN_BLOCKS;
+        let end = match is_scanned {
+            true => self.leaves.blocks,
+            false => self.next_block.saturating_add(blocks).min(self.leaves.blocks),
+        };
         let (xid, whole) = self.since.clone().unwrap_or_default();
         let since = Since::new(Some(xid), self.xid, &whole);
-        let walked = versions::walk(client, &self.source, self.next_block..end, since).await;
+        let blocks = (!is_scanned).then(|| self.next_block..end);
+        let walked = versions::walk(client, &self.source, blocks, since).await;
         let walked = walked.map_err(|e| self.of_table(e))?;
         self.next_block = end;
         let places = walked.places.values().map(Vec::len).sum();
