@@ -21,8 +21,8 @@ use tokio::time::Instant;
 /// Blocks of a walk: 128 MB, a fraction of a second.
 const WALK_BLOCKS: u32 = 16_384;
 
-/// Up to so many blocks a table is walked by one statement: 256 MB, of which some megabytes of places may come.
-const SCAN_BLOCKS: u64 = 32_768;
+/// Up to so many blocks a table is walked by one statement: 512 MB, of which some million places may come.
+const SCAN_BLOCKS: u64 = 65_536;
 
 /// The same of each leaf, where there are many.
 const LEAST_BLOCKS: u32 = 16;
@@ -141,7 +141,7 @@ impl Reading {
         };
         let (xid, whole) = self.since.clone().unwrap_or_default();
         let since = Since::new(Some(xid), self.xid, &whole);
-        let blocks = (!is_scanned).then(|| self.next_block..end);
+        let blocks = (!is_scanned).then_some(self.next_block..end);
         let walked = versions::walk(client, &self.source, blocks, since).await;
         let walked = walked.map_err(|e| self.of_table(e))?;
         self.next_block = end;
