@@ -71,7 +71,9 @@ fn ours(_: &Ground, home: &Path) -> Command {
 }
 
 fn theirs(ground: &Ground, home: &Path) -> Command {
-    let python = std::env::var("DLT_PYTHON").expect("DLT_PYTHON names a Python that has dlt: use `make bench-dlt`");
+    let python = std::env::var("DLT_PYTHON")
+        .map_err(|_| "DLT_PYTHON names a Python that has dlt: use `make bench-dlt`")
+        .unwrap();
     let mut command = Command::new(python);
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/dlt/pull.py")).arg(&ground.url).arg(home);
     command.env("RUNTIME__DLTHUB_TELEMETRY", "false").env("RUNTIME__LOG_LEVEL", "ERROR");

@@ -20,8 +20,8 @@ struct Serving(Child);
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        drop(self.0.kill());
+        drop(self.0.wait());
     }
 }
 
@@ -126,7 +126,7 @@ async fn arrive(home: &Path, names: &[String], rows: i64) {
     for name in names {
         let target = Target::File(home.join(format!("{name}.db")));
         let is_there = async || {
-            let Some(replica) = Replica::existing(&target).await.ok()? else { return None };
+            let replica = Replica::existing(&target).await.ok()??;
             let there = replica.query("SELECT count(*) FROM t", vec![]).await.ok()?;
             (there[0][0] == Cell::Integer(rows)).then_some(())
         };
