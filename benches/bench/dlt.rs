@@ -4,7 +4,7 @@
 use crate::ground::Ground;
 use crate::report::{Section, median, thousands};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Instant;
 
 /// Changed rows.
@@ -82,7 +82,7 @@ fn theirs(ground: &Ground, home: &Path) -> Command {
 
 fn timed(mut command: Command) -> f64 {
     let began = Instant::now();
-    let done = command.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-    assert!(done.success(), "{command:?}");
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{command:?}: {}", String::from_utf8_lossy(&done.stderr));
     began.elapsed().as_secs_f64()
 }

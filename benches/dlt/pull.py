@@ -12,7 +12,7 @@ from dlt.sources.sql_database import sql_table
 
 url, directory = sys.argv[1:]
 table = sql_table(
-    credentials=url,
+    credentials=url.replace("postgres://", "postgresql://", 1),  # the only name that SQLAlchemy knows
     table="stamped",
     primary_key="id",
     write_disposition="merge",
