@@ -26,7 +26,7 @@ select w.name, c.oid,
        -- then a text need not be UTF-8
        pg_catalog.current_setting('server_encoding') = 'SQL_ASCII',
        from_text.runs_code,
-       c.relkind = 'p',
+       c.relkind::pg_catalog.text,
        strings.are_strings
 from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as w(name, schema, source)
 join pg_catalog.pg_namespace n on n.nspname = w.schema

@@ -8,7 +8,7 @@ use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{SetupOptions, TeardownOptions, setup, teardown};
 use pgflume::postgres::catalog::DEFAULT_ROW_BYTES;
-use pgflume::provider::postgres::{PostgresProvider, Wanted};
+use pgflume::provider::postgres::{PostgresProvider, StampOptions, Wanted};
 use pgflume::pull::Pull;
 use pgflume::sync::Worker;
 use std::sync::Arc;
@@ -86,6 +86,7 @@ fn pull(ground: &Ground, table: Table, home: &Home) -> Pull {
         url: PgUrl::parse(&ground.url).unwrap(),
         wanted: Wanted::Defined(table.schema()),
         row_bytes: DEFAULT_ROW_BYTES,
+        stamps: StampOptions::default(),
     };
     Pull::new("bench".into(), Arc::new(provider), home.target(), false)
 }

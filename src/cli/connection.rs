@@ -8,7 +8,7 @@ use crate::config::{GlobalOptions, Pair};
 use crate::core::config_error::ConfigError;
 use crate::postgres::PgUrl;
 use crate::provider::Provider;
-use crate::provider::postgres::{PostgresProvider, Wanted, about};
+use crate::provider::postgres::{PostgresProvider, StampOptions, Wanted, about};
 use crate::replica::Replica;
 use crate::replica::target::Target;
 use serde_json::json;
@@ -144,6 +144,7 @@ async fn test(file: &ConfigFile, name: &str, options: &GlobalOptions) -> Command
                     url: PgUrl::clone(&url),
                     wanted: Wanted::Named(Default::default()),
                     row_bytes: options.row_bytes()?,
+                    stamps: StampOptions::default(),
                 }],
                 false => pairs.iter().map(pulls::provider).collect(),
             };

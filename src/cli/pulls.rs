@@ -2,7 +2,7 @@
 
 use crate::config::Pair;
 use crate::postgres::init::InitOptions;
-use crate::provider::postgres::{PostgresProvider, Wanted};
+use crate::provider::postgres::{PostgresProvider, StampOptions, Wanted};
 use crate::pull::Pull;
 use std::sync::Arc;
 
@@ -25,5 +25,10 @@ pub(super) fn provider(pair: &Pair) -> PostgresProvider {
             add_columns: false,
         }),
     };
-    PostgresProvider { url: pair.source.clone(), wanted, row_bytes: pair.row_bytes }
+    let stamps = StampOptions {
+        columns: definition.changed.clone(),
+        every: definition.every.time,
+        is_compared: definition.is_compare_said,
+    };
+    PostgresProvider { url: pair.source.clone(), wanted, row_bytes: pair.row_bytes, stamps }
 }

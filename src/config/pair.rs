@@ -112,9 +112,16 @@ impl GlobalOptions {
         let row_bytes = self.row_bytes()?;
         let limit = file.connections.get(&definition.from).and_then(|connection| connection.limit);
         if let Some(table) = definition.changed.keys().next() {
-            return wrong(format!(
-                "{path}: $.syncs.{name}.changed.{table} names columns by which changed rows are known, and a Postgres is read without: leave it out"
-            ));
+            let wrong_place = |why: &str| wrong(format!("{path}: $.syncs.{name}.changed.{table} {why}"));
+            match &schema {
+                _ if definition.queue.is_some() => {
+                    return wrong_place("tells how rows are pulled, and a queue feeds this sync: leave it out");
+                }
+                Some(schema) if schema.get(table).is_none() => {
+                    return wrong_place("names a table that the schema does not define: correct it");
+                }
+                _ => {}
+            }
         }
         let config = match (&definition.queue, &schema) {
             (Some(queue), Some(schema)) => Some(Config {

@@ -166,11 +166,13 @@ pub enum PullRule {
     Fence,
     /// A source that is another, or was put back, is read anew.
     Origin,
+    /// Stamps are looked for behind the newest one.
+    LookBack,
 }
 
 impl PullRule {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::OneSnapshot,
         Self::LockFirst,
         Self::FirstMark,
@@ -180,6 +182,7 @@ impl PullRule {
         Self::Counts,
         Self::Fence,
         Self::Origin,
+        Self::LookBack,
     ];
 
     /// Its fail point.
@@ -194,6 +197,7 @@ impl PullRule {
             Self::Counts => "pull without counts",
             Self::Fence => "pull without fence",
             Self::Origin => "pull without origin",
+            Self::LookBack => "pull without look-back",
         }
     }
 

@@ -8,7 +8,7 @@ use crate::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use crate::core::schema::Schema;
 use crate::postgres::catalog::DEFAULT_ROW_BYTES;
 use crate::postgres::{Client, PgUrl, Purpose};
-use crate::provider::postgres::{PostgresProvider, Wanted};
+use crate::provider::postgres::{PostgresProvider, StampOptions, Wanted};
 use crate::pull::Pull;
 use crate::replica::Replica;
 use crate::replica::target::Target;
@@ -31,6 +31,7 @@ pub async fn run() -> Result<bool, Failure> {
         url: PgUrl::parse(&url.replace("user=postgres", "user=reader"))?,
         wanted: Wanted::Defined(schema.clone()),
         row_bytes: DEFAULT_ROW_BYTES,
+        stamps: StampOptions::default(),
     };
     let target = Target::File(directory.path().join("replica.db"));
     let pull = Pull::new("shop".into(), Arc::new(provider), target.clone(), false);

@@ -29,7 +29,7 @@ const LATEST_FIRST: Duration = Duration::from_secs(5);
 /// After a fault of its own.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// How far from its interval a pass may begin.
+/// What part of its interval a pass may begin sooner.
 const JITTER: f64 = 0.1;
 
 /// A sync and how often it runs.
@@ -203,9 +203,12 @@ impl Service {
             if lane.scheduled.pull.is_stopping() {
                 return;
             }
+            let began = Instant::now();
             let failed = self.pass(lane).await.is_err();
+            let took = began.elapsed();
             wait = match failed {
-                false => every.mul_f64(1.0 + JITTER * (2.0 * self.chance.fraction() - 1.0)),
+                // From begin to begin, so that a change is there within the interval; but half of the time is rest.
+                false => every.mul_f64(1.0 - JITTER * self.chance.fraction()).saturating_sub(took).max(took),
                 true => {
                     let backoff = Backoff::new(lane.scheduled.retry_delay, every.max(LONGEST_REST));
                     backoff.rest(lane.report().failures_in_a_row, self.chance.fraction())

@@ -13,7 +13,7 @@ use pgflume::postgres::books::dead_letters::Choice;
 use pgflume::postgres::capture::{SetupOptions, TeardownOptions, setup, teardown};
 use pgflume::postgres::catalog::DEFAULT_ROW_BYTES;
 use pgflume::postgres::{PgUrl, Purpose};
-use pgflume::provider::postgres::{PostgresProvider, Wanted};
+use pgflume::provider::postgres::{PostgresProvider, StampOptions, Wanted};
 use pgflume::pull::Pull;
 use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
@@ -108,6 +108,7 @@ async fn stop(purpose: Purpose) {
                 url: stop.postgres(),
                 wanted: Wanted::Defined(schema(TABLES)),
                 row_bytes: DEFAULT_ROW_BYTES,
+                stamps: StampOptions::default(),
             };
             let pull = Pull::new("p".into(), Arc::new(provider), home.target(), false);
             let pulling = tokio::spawn(async move { pull.pass().await });

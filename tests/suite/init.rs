@@ -208,9 +208,9 @@ async fn what_cannot_be_replicated_is_left_out_with_the_reason() {
     for line in [
         "without a primary key or a unique index over NOT NULL columns; `alter table … add primary key (…)`: public.nokey, public.nullable, public.unkeyed",
         "`alter table … set logged`: public.fleeting",
-        "views; name the table behind one instead: public.seen",
-        "which have no triggers: public.stored",
-        "foreign tables; replicate them where they live: public.far",
+        "views, which have no key and no triggers; name the table behind one, or define it in the schema file of a sync that pulls: public.seen",
+        "which have no key and no triggers; define one in the schema file of a sync that pulls: public.stored",
+        "foreign tables, which have no key here; replicate them where they live, or define one in the schema file of a sync that pulls: public.far",
         "replicate the children, or partition instead: public.parent",
         "partitions of public.whole, which is replicated as a whole: public.part, public.leaf",
         "partitions of public.unkeyed, which is not replicated; ask for one with --table by its name: public.lone",

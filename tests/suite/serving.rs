@@ -6,7 +6,7 @@ use pgflume::config::Signatures;
 use pgflume::core::secret::Secret;
 use pgflume::http::auth::Auth;
 use pgflume::http::{App, Lane};
-use pgflume::provider::postgres::{PostgresProvider, Wanted};
+use pgflume::provider::postgres::{PostgresProvider, StampOptions, Wanted};
 use pgflume::pull::{Pull, Scheduled, Service};
 use pgflume::sync::Worker;
 use std::sync::Arc;
@@ -24,7 +24,12 @@ fn scheduled(name: &str, rig: &pulls::Rig, every: Duration) -> Scheduled {
 /// One whose source is not there.
 fn down(rig: &pulls::Rig) -> Scheduled {
     let url = pgflume::postgres::PgUrl::parse("postgres://nobody@127.0.0.1:1/x").unwrap();
-    let provider = PostgresProvider { url, wanted: Wanted::Defined(schema(JSON)), row_bytes: 1 << 20 };
+    let provider = PostgresProvider {
+        url,
+        wanted: Wanted::Defined(schema(JSON)),
+        row_bytes: 1 << 20,
+        stamps: StampOptions::default(),
+    };
     let pull = Pull::new("down".into(), Arc::new(provider), rig.home.target(), false).with_retries(0);
     Scheduled { pull, every: Duration::from_millis(200), retry_delay: Duration::from_millis(50), limiter: None }
 }

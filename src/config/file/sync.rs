@@ -67,6 +67,8 @@ pub struct SyncDefinition {
     pub every: Interval,
     /// How often all rows are compared; `None`: never.
     pub compare: Option<Interval>,
+    /// Whether the file says so itself.
+    pub is_compare_said: bool,
     /// How often the tables are described anew.
     pub schema_every: Duration,
     /// Wait after a failure, at first.
@@ -114,6 +116,7 @@ impl SyncDefinition {
             exclude: m.texts("exclude")?.unwrap_or_default(),
             every: time("every", EVERY)?,
             compare,
+            is_compare_said: m.get("compare").is_some(),
             schema_every: time("schemaEvery", SCHEMA_EVERY)?.time,
             retry_delay: time("retryDelay", RETRY_DELAY)?.time,
             retries: retries.ok_or_else(|| Broken::new(&m.path_of("retries"), "must be a number from 0 to 100"))?,

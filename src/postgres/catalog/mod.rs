@@ -34,8 +34,8 @@ pub struct SourceTable {
     pub lacking: Vec<String>,
     /// Whether `setup`'s triggers mark its changes.
     pub captured: bool,
-    /// Whether it is partitioned.
-    pub is_partitioned: bool,
+    /// What it is.
+    pub kind: RelationKind,
     /// The columns, in the order of `table.columns`; empty unless readable.
     pub(crate) columns: Vec<SourceColumn>,
     /// The key's columns (positions in `columns`) in the order of the index that pages are read by; empty
@@ -55,7 +55,7 @@ impl SourceTable {
             access: Access::Missing,
             lacking: Vec::new(),
             captured: false,
-            is_partitioned: false,
+            kind: RelationKind::Table,
             columns: Vec::new(),
             order: Vec::new(),
             most_bytes: DEFAULT_ROW_BYTES,
@@ -84,7 +84,7 @@ impl SourceTable {
     /// Ends a subquery that looks keys up. With thousands of partitions Postgres plans for seconds where it may join
     /// them (before version 18, by the square of their number), and not where a subquery stands for itself.
     pub(crate) fn fence(&self) -> &'static str {
-        if self.is_partitioned { " offset 0" } else { "" }
+        if self.kind == RelationKind::Partitioned { " offset 0" } else { "" }
     }
 
     /// Whether a copy comes to its end, now or when its problem is fixed.
@@ -154,6 +154,55 @@ impl SourceTable {
                 column.base == Type::UUID || ([Type::TEXT, Type::VARCHAR].contains(&column.base) && column.by_bytes)
             }
             _ => false,
+        }
+    }
+}
+
+/// What shows a table's rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RelationKind {
+    /// A table.
+    Table,
+    /// A partitioned one.
+    Partitioned,
+    /// A view.
+    View,
+    /// A materialized view.
+    Materialized,
+    /// A foreign table.
+    Foreign,
+}
+
+impl RelationKind {
+    /// By `pg_class.relkind`.
+    fn of(relkind: &str) -> Self {
+        match relkind {
+            "p" => Self::Partitioned,
+            "v" => Self::View,
+            "m" => Self::Materialized,
+            "f" => Self::Foreign,
+            _ => Self::Table,
+        }
+    }
+
+    /// Whether it has no rows of its own, but shows those of others: then it has no key either.
+    pub fn shows_others(self) -> bool {
+        matches!(self, Self::View | Self::Materialized | Self::Foreign)
+    }
+
+    /// Whether LOCK TABLE takes it.
+    pub(crate) fn is_lockable(self) -> bool {
+        !matches!(self, Self::Materialized | Self::Foreign)
+    }
+
+    /// For people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Partitioned => "partitioned table",
+            Self::View => "view",
+            Self::Materialized => "materialized view",
+            Self::Foreign => "foreign table",
         }
     }
 }
@@ -275,6 +324,24 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
     Ok(read)
 }
 
+/// The same, with whatever else shows rows: views and foreign tables, whose key is what `schema` says.
+pub(crate) async fn read_shown(client: &Client, schema: &Schema, queue: &QueueName) -> Result<Catalog> {
+    begin(client).await?;
+    let mut read = read_by(client, schema, queue, &with_shown(COLUMNS)).await?;
+    client.commit().await?;
+    for entry in read.tables.values_mut().filter(|entry| entry.kind.shows_others() && entry.order.is_empty()) {
+        entry.order.clone_from(&entry.table.key);
+    }
+    Ok(read)
+}
+
+const COLUMNS: &str = include_str!("../../../sql/catalog_columns.sql");
+
+/// A question about tables, asked of whatever shows rows.
+pub(crate) fn with_shown(sql: &str) -> String {
+    sql.replace("c.relkind in ('r', 'p')", "c.relkind in ('r', 'p', 'v', 'm', 'f')")
+}
+
 /// Begins to read the catalog, at one snapshot.
 pub async fn begin(client: &Client) -> Result<()> {
     // format_type() leaves out schemas that are on the search path, and steps run with an empty one.
@@ -289,6 +356,10 @@ pub async fn begin(client: &Client) -> Result<()> {
 
 /// The same in a transaction that [`begin`] began.
 pub(crate) async fn read_within(client: &Client, schema: &Schema, queue: &QueueName) -> Result<Catalog> {
+    read_by(client, schema, queue, COLUMNS).await
+}
+
+async fn read_by(client: &Client, schema: &Schema, queue: &QueueName, columns_sql: &str) -> Result<Catalog> {
     let tables: Vec<&Arc<Table>> = schema.tables().collect();
     let names: Vec<&str> = tables.iter().map(|t| t.name.as_str()).collect();
     let schemas: Vec<&str> = tables.iter().map(|t| t.source.schema.as_str()).collect();
@@ -298,7 +369,7 @@ pub(crate) async fn read_within(client: &Client, schema: &Schema, queue: &QueueN
         vec![(&names, Type::TEXT_ARRAY), (&schemas, Type::TEXT_ARRAY), (&sources, Type::TEXT_ARRAY)];
     let keys = client.query_typed(include_str!("../../../sql/catalog_keys.sql"), &parameters).await?;
     parameters.push((&prefix, Type::TEXT));
-    let columns = client.query_typed(include_str!("../../../sql/catalog_columns.sql"), &parameters).await?;
+    let columns = client.query_typed(columns_sql, &parameters).await?;
     let mut found: BTreeMap<_, _> = tables.iter().map(|t| (t.name.clone(), SourceTable::missing(t))).collect();
     add_columns(&mut found, &columns)?;
     add_order(&mut found, &keys)?;
@@ -315,7 +386,7 @@ fn add_columns(found: &mut BTreeMap<String, SourceTable>, rows: &[Row]) -> Resul
         entry.oid = row.try_get(1)?;
         entry.access = if row.try_get(2)? { Access::Readable } else { Access::Forbidden };
         entry.captured = row.try_get(3)?;
-        entry.is_partitioned = row.try_get(20)?;
+        entry.kind = RelationKind::of(row.try_get(20)?);
         columns.entry(name).or_default().insert(row.try_get(4)?, column(row)?);
     }
     for (name, entry) in found.iter_mut().filter(|(_, entry)| entry.access == Access::Readable) {

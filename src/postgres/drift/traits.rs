@@ -6,6 +6,7 @@ use crate::core::error::Result;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
 use crate::postgres::Client;
+use crate::postgres::catalog::with_shown;
 use std::collections::BTreeMap;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -50,7 +51,7 @@ pub async fn read(client: &Client, schema: &Schema, queue: &QueueName) -> Result
 
 /// The same of a server on which nothing is installed.
 pub async fn read_bare(client: &Client, schema: &Schema, queue: &QueueName) -> Result<BTreeMap<String, Traits>> {
-    read_by(client, schema, queue, &without_bookkeeping(QUESTION)).await
+    read_by(client, schema, queue, &with_shown(&without_bookkeeping(QUESTION))).await
 }
 
 const QUESTION: &str = include_str!("../../../sql/catalog_traits.sql");
@@ -79,6 +80,11 @@ async fn read_by(client: &Client, schema: &Schema, queue: &QueueName, sql: &str)
         found.entry(row.try_get(0)?).or_default().insert(key(kind, part, item), row.try_get(4)?);
     }
     Ok(found)
+}
+
+/// Adds what the rows of a view or a foreign table come from.
+pub(crate) fn note_origin(traits: &mut Option<Traits>, definition: &str) {
+    traits.get_or_insert_default().insert(key("origin", "", ""), definition.to_owned());
 }
 
 fn key(kind: &str, part: &str, item: &str) -> String {
@@ -139,6 +145,7 @@ impl Compared<'_> {
         let concerns = (self.matters)(item);
         Some(match kind {
             "table" => "another table has its name now".into(),
+            "origin" => "what its rows come from is defined otherwise: a view, a function that it calls, or a foreign table's options".into(),
             "kept" => "it was unlogged for a time, and a crash would have emptied it unseen".into(),
             "parents" => {
                 "it was put under another table, or taken from it, through which its rows can be written".into()

@@ -4,7 +4,7 @@
 use crate::core::error::{Error, Result};
 use crate::core::failpoint::PullRule;
 use crate::postgres::Client;
-use crate::postgres::catalog::SourceTable;
+use crate::postgres::catalog::{RelationKind, SourceTable};
 use std::time::Duration;
 
 /// Longest wait for a lock while nothing is held: a fraction of the server's `deadlock_timeout`, and not more than this.
@@ -52,10 +52,14 @@ pub async fn begin(client: &Client, tables: &[&SourceTable], server: Server) -> 
     let (lock_wait, time) = (WAIT_WITHIN.as_millis(), STATEMENT_TIME.as_millis());
     let mut sql = format!("{SETTINGS}; set local lock_timeout = {lock_wait}; set local statement_timeout = {time}");
     if server.restricts_kinds {
-        sql.push_str("; set local restrict_nonsystem_relation_kind = 'view, foreign-table'");
+        let is_wanted = |kind| tables.iter().any(|t| t.kind == kind);
+        let kinds = [("view", is_wanted(RelationKind::View)), ("foreign-table", is_wanted(RelationKind::Foreign))];
+        let kinds: Vec<&str> = kinds.into_iter().filter(|(_, is_wanted)| !is_wanted).map(|(kind, _)| kind).collect();
+        sql.push_str(&format!("; set local restrict_nonsystem_relation_kind = '{}'", kinds.join(", ")));
     }
-    if !tables.is_empty() && PullRule::LockFirst.holds() {
-        let names: Vec<_> = tables.iter().map(|t| t.table.source.quoted()).collect();
+    let lockable = tables.iter().filter(|t| t.kind.is_lockable());
+    let names: Vec<_> = lockable.map(|t| t.table.source.quoted()).collect();
+    if !names.is_empty() && PullRule::LockFirst.holds() {
         sql.push_str(&format!("; lock table {} in access share mode nowait", names.join(", ")));
     }
     client

@@ -7,6 +7,7 @@ mod cells;
 mod expression;
 pub(crate) mod fault;
 mod first;
+pub mod listing;
 mod marked;
 mod marked_row;
 pub mod page;

@@ -18,7 +18,7 @@ use crate::core::message::MarkedKey;
 use crate::core::schema::quote;
 use crate::core::value::{Cell, Key};
 use crate::postgres::Client;
-use crate::postgres::catalog::SourceTable;
+use crate::postgres::catalog::{RelationKind, SourceTable};
 use crate::postgres::client::{Parameters, RowStream};
 use crate::postgres::error::of_rows;
 use futures_util::Stream;
@@ -159,7 +159,8 @@ pub async fn walk(
         Some(filter) => format!("pg_catalog.count(*) filter (where (\n{filter}\n))"),
         None => "pg_catalog.count(*)".to_owned(),
     };
-    let place = if source.is_partitioned { "pg_catalog.concat(t.tableoid, t.ctid)" } else { "t.ctid" };
+    let is_partitioned = source.kind == RelationKind::Partitioned;
+    let place = if is_partitioned { "pg_catalog.concat(t.tableoid, t.ctid)" } else { "t.ctid" };
     let sql = format!(
         "select {count}, pg_catalog.array_agg({place}) filter (where {is_wanted}) from {} as t{within}",
         source.table.source.quoted()
@@ -168,7 +169,7 @@ pub async fn walk(
         [(&from, Type::TEXT), (&to, Type::TEXT), (&xid, Type::TEXT), (&since.whole, Type::OID_ARRAY)];
     let row = client.query_typed_one(&sql, &parameters).await.map_err(|e| of_rows(e.into()))?;
     let mut walked = Walked { count: row.try_get(0)?, places: BTreeMap::new() };
-    if !source.is_partitioned {
+    if !is_partitioned {
         let mut places = row.try_get::<_, Option<Vec<Tid>>>(1)?.unwrap_or_default();
         // One scan may have begun where another one was (synchronize_seqscans).
         places.sort_unstable();
@@ -218,6 +219,13 @@ impl Stream for Versions {
     }
 }
 
+impl Versions {
+    /// The rows of a statement that selects what [`select_sql`] does.
+    pub(super) fn of(source: &Arc<SourceTable>, rows: RowStream) -> Self {
+        Self { source: source.clone(), rows: Box::pin(rows) }
+    }
+}
+
 /// Starts reading the replicated rows that lie at these places of a leaf; in any order.
 pub async fn at(client: &Client, source: &Arc<SourceTable>, leaf: u32, places: &[Tid]) -> Result<Versions> {
     let at_places = texts(places);
@@ -247,12 +255,16 @@ async fn select(
     condition: &str,
     parameters: Parameters<'_>,
 ) -> Result<Versions> {
+    let rows = client.query_typed_raw(&select_sql(source, condition), parameters.iter().cloned()).await?;
+    Ok(Versions::of(source, rows))
+}
+
+/// The replicated rows under a condition, with its `where`.
+pub(super) fn select_sql(source: &SourceTable, condition: &str) -> String {
     let filter = source.table.filter.as_ref().map(|filter| format!(" and (\n{filter}\n)")).unwrap_or_default();
     let select: Vec<_> = page::places(source).into_iter().chain(values(source)).collect();
     let rows = size::rows(source, &format!("{condition}{filter}"), "");
-    let sql = format!("select {} from {rows}", select.join(", "));
-    let rows = client.query_typed_raw(&sql, parameters.iter().cloned()).await?;
-    Ok(Versions { source: source.clone(), rows: Box::pin(rows) })
+    format!("select {} from {rows}", select.join(", "))
 }
 
 /// Keys of the rows at these places of a leaf that `where` leaves out: whatever is wrong with the rest of such a row is

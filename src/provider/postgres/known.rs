@@ -1,5 +1,7 @@
 //! What the catalog said of the pulled tables when it was last read.
 
+use super::listing::Listed;
+use super::stamps::{self, Ladder, StampOptions};
 use super::wanted::Wanted;
 use crate::core::error::{Error, Result};
 use crate::core::queue_name::QueueName;
@@ -11,6 +13,7 @@ use crate::postgres::drift::{definition_version, traits};
 use crate::provider::{Described, Description, Promise};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 /// No queue: what is asked of triggers and marks finds none.
@@ -23,6 +26,21 @@ pub(super) struct Known {
     fingerprint: String,
     pub description: Arc<Description>,
     sources: BTreeMap<String, Arc<SourceTable>>,
+    /// Those whose changes are told by stamps, or not at all.
+    listed: BTreeMap<String, Listed>,
+    /// What the rows of views come from.
+    origins: BTreeMap<u32, Origin>,
+}
+
+/// What the rows of a view or a foreign table come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Origin {
+    /// A text that any change of it makes another.
+    definition: String,
+    /// A function of somebody's own.
+    own_function: Option<String>,
+    /// A materialized view that was never refreshed has no rows, not even none.
+    is_populated: bool,
 }
 
 impl Known {
@@ -37,16 +55,27 @@ impl Known {
         names.iter().map(|name| self.source(name)).collect()
     }
 
+    /// How the changed rows of a table are told, where not by the transactions that wrote them.
+    pub fn listed(&self, name: &str) -> Option<&Listed> {
+        self.listed.get(name)
+    }
+
     /// Whether it still holds, at the caller's snapshot.
     pub async fn is_current(&self, client: &Client) -> Result<bool> {
         let queue = QueueName::parse(NO_QUEUE).map_err(|e| Error::halt(e.to_string()))?;
         let now = Watch::bare().look(client, &self.description.schema, &queue).await?;
-        Ok(now == self.fingerprint)
+        let oids: Vec<u32> = self.origins.keys().copied().collect();
+        Ok(now == self.fingerprint && origins(client, &oids).await? == self.origins)
     }
 }
 
 /// Reads it.
-pub(super) async fn read(client: &Client, wanted: &Wanted, row_bytes: i64) -> Result<Known> {
+pub(super) async fn read(
+    client: &Client,
+    wanted: &Wanted,
+    row_bytes: i64,
+    stamp_options: &StampOptions,
+) -> Result<Known> {
     let queue = QueueName::parse(NO_QUEUE).map_err(|e| Error::halt(e.to_string()))?;
     let (schema, forbidden) = readable(client, wanted, &queue).await?;
     let schema = &schema;
@@ -54,37 +83,108 @@ pub(super) async fn read(client: &Client, wanted: &Wanted, row_bytes: i64) -> Re
     catalog::begin(client).await?;
     let fingerprint = Watch::bare().look(client, schema, &queue).await?;
     client.commit().await?;
-    let catalog = catalog::read(client, schema, &queue).await?;
+    let catalog = catalog::read_shown(client, schema, &queue).await?;
     let traits = traits::read_bare(client, schema, &queue).await?;
-    let obstacles = obstacles(client, &catalog.tables).await?;
-    let (mut sources, mut tables) = (BTreeMap::new(), BTreeMap::new());
+    let Kinds { obstacles, unversioned } = kinds(client, &catalog.tables).await?;
+    let is_listed = |source: &SourceTable| source.kind.shows_others() || unversioned.contains(&source.oid);
+    let listed_oids: Vec<u32> =
+        catalog.tables.values().filter(|source| is_listed(source)).map(|source| source.oid).collect();
+    let origins = origins(client, &listed_oids).await?;
+    let columns = columns(client, &listed_oids).await?;
+    for table in stamp_options.columns.keys().filter(|table| !catalog.tables.contains_key(*table)) {
+        tracing::warn!(table, "`changed` names a table that is not pulled: correct it");
+    }
+    let (mut sources, mut tables, mut listed) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for (name, mut source) in catalog.tables {
         source.most_bytes = row_bytes;
-        let problem = source.unpageable().or_else(|| obstacles.get(&source.oid).cloned());
-        let promise = match &source.table.filter {
+        let mut problem = source.unpageable().or_else(|| obstacles.get(&source.oid).cloned());
+        let mut traits = traits.get(&name).cloned();
+        let mut promise = match &source.table.filter {
             None => Promise::Exact,
             // What it calls is not looked through.
             Some(_) => {
                 Promise::ExactBut("functions that `where` calls and that are replaced: compare after that".into())
             }
         };
+        if is_listed(&source) {
+            let origin = origins.get(&source.oid);
+            traits::note_origin(&mut traits, origin.map(|origin| origin.definition.as_str()).unwrap_or_default());
+            let stamps = stamps::choose(&source.table, columns.get(&source.oid), &stamp_options.columns);
+            problem = problem.or_else(|| origin.and_then(|origin| origin.problem(&source))).or(stamps.clone().err());
+            let stamps = stamps.unwrap_or_default();
+            promise = match stamps.is_empty() {
+                true => Promise::Compared,
+                false => Promise::Stamped(stamps.iter().map(|stamp| stamp.column.clone()).collect()),
+            };
+            let is_compared = stamp_options.is_compared;
+            listed.insert(name.clone(), Listed { stamps, ladder: Ladder::of(stamp_options.every), is_compared });
+        }
         let described = Described {
             table: source.table.clone(),
-            definition: definition_version::of_pulled(&source, traits.get(&name))?,
-            sorts_alike: problem.is_none() && source.sorts_alike(),
+            definition: definition_version::of_pulled(&source, traits.as_ref())?,
+            // Each range of a view would be another run of its query.
+            sorts_alike: problem.is_none() && !is_listed(&source) && source.sorts_alike(),
             problem,
             promise,
         };
         tables.insert(name.clone(), described);
         sources.insert(name, Arc::new(source));
     }
-    Ok(Known { fingerprint, description: Arc::new(Description { schema: schema.clone(), forbidden, tables }), sources })
+    let description = Arc::new(Description { schema: schema.clone(), forbidden, tables });
+    Ok(Known { fingerprint, description, sources, listed, origins })
+}
+
+impl Origin {
+    /// Why rows that come from it are not read.
+    fn problem(&self, source: &SourceTable) -> Option<String> {
+        if !self.is_populated {
+            return Some(format!(
+                "{} has no rows yet: run `refresh materialized view` on it",
+                source.table.source.quoted()
+            ));
+        }
+        let function = self.own_function.as_ref()?;
+        Some(format!(
+            "the {} {} calls {function}, a function of somebody's own, which would run with the rights of the worker: let a superuser own it, or do without it",
+            source.kind.name(),
+            source.table.source.quoted()
+        ))
+    }
+}
+
+/// What the rows of these views and foreign tables come from.
+async fn origins(client: &Client, oids: &[u32]) -> Result<BTreeMap<u32, Origin>> {
+    if oids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = client.query_typed(include_str!("../../../sql/listed.sql"), &[(&oids, Type::OID_ARRAY)]).await?;
+    let origin = |row: &Row| {
+        Ok((
+            row.try_get(0)?,
+            Origin { definition: row.try_get(1)?, own_function: row.try_get(2)?, is_populated: row.try_get(3)? },
+        ))
+    };
+    rows.iter().map(origin).collect()
+}
+
+/// The columns of these relations, with their types as Postgres writes them without digits.
+async fn columns(client: &Client, oids: &[u32]) -> Result<BTreeMap<u32, BTreeMap<String, String>>> {
+    if oids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let sql = "select a.attrelid, a.attname::pg_catalog.text, pg_catalog.format_type(a.atttypid, null)
+               from pg_catalog.pg_attribute a where a.attrelid = any($1) and a.attnum > 0 and not a.attisdropped";
+    let mut columns: BTreeMap<u32, BTreeMap<String, String>> = BTreeMap::new();
+    for row in client.query_typed(sql, &[(&oids, Type::OID_ARRAY)]).await? {
+        columns.entry(row.try_get(0)?).or_default().insert(row.try_get(1)?, row.try_get(2)?);
+    }
+    Ok(columns)
 }
 
 /// The definitions, without tables that were named by a pattern only and that may not be read; and those.
 async fn readable(client: &Client, wanted: &Wanted, queue: &QueueName) -> Result<(Arc<Schema>, BTreeSet<String>)> {
     let schema = wanted.schema(client).await?;
-    let sources = catalog::read(client, &schema, queue).await?.tables;
+    let sources = catalog::read_shown(client, &schema, queue).await?.tables;
     let is_left_out = |source: &SourceTable| {
         let name = &source.table.source;
         source.access == Access::Forbidden && !wanted.spells_out(&name.schema, &name.table)
@@ -98,28 +198,40 @@ async fn readable(client: &Client, wanted: &Wanted, queue: &QueueName) -> Result
     Ok((Arc::new(schema.of(|table| !left_out.contains(table))), left_out))
 }
 
-/// Why the rows of tables, by their oids, cannot be told by the transaction that wrote them.
-async fn obstacles(client: &Client, sources: &BTreeMap<String, SourceTable>) -> Result<BTreeMap<u32, String>> {
+/// Which relations have rows that no transaction can be told of.
+#[derive(Default)]
+struct Kinds {
+    /// Those that cannot be read at all, and why.
+    obstacles: BTreeMap<u32, String>,
+    /// Those that are kept by another access method than `heap`.
+    unversioned: BTreeSet<u32>,
+}
+
+async fn kinds(client: &Client, sources: &BTreeMap<String, SourceTable>) -> Result<Kinds> {
     let sql = "select c.oid, c.relkind = 'r' and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid),
-                      (select pg_catalog.min(coalesce(a.amname::pg_catalog.text, 'a foreign server')) from pg_catalog.pg_class l
-                       left join pg_catalog.pg_am a on a.oid = l.relam
-                       where (l.oid = c.oid or l.oid in (select p.relid from pg_catalog.pg_partition_tree(c.oid) p))
-                           and (l.relkind = 'f' or l.relkind = 'r' and a.amname <> 'heap'))
-               from pg_catalog.pg_class c where c.oid = any($1)";
+                      coalesce(pg_catalog.bool_or(l.relkind = 'f' and l.oid <> c.oid), false),
+                      coalesce(pg_catalog.bool_or(l.relkind = 'r' and a.amname <> 'heap'), false)
+               from pg_catalog.pg_class c
+               left join pg_catalog.pg_class l on l.oid = c.oid or l.oid in (select p.relid from pg_catalog.pg_partition_tree(c.oid) p)
+               left join pg_catalog.pg_am a on a.oid = l.relam
+               where c.oid = any($1)
+               group by c.oid";
     let oids: Vec<u32> = sources.values().map(|source| source.oid).filter(|oid| *oid != 0).collect();
-    let mut obstacles = BTreeMap::new();
+    let mut kinds = Kinds::default();
     for row in client.query_typed(sql, &[(&oids, Type::OID_ARRAY)]).await? {
-        let (is_parent, kept_by): (bool, Option<String>) = (row.try_get(1)?, row.try_get(2)?);
-        let problem = match kept_by {
-            Some(by) => format!(
-                "rows of it are kept by {by}, where nobody can tell which transaction wrote them: leave it out, or replicate them where they live"
-            ),
-            None if is_parent => {
-                "it shows rows of inheritance children: pull the children, or partition it instead".to_owned()
+        let (oid, is_parent, is_partly_foreign) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let problem = match (is_parent, is_partly_foreign) {
+            (true, _) => "it shows rows of inheritance children: pull the children, or partition it instead",
+            (_, true) => {
+                "partitions of it are foreign tables: leave it out and pull the partitions, or replicate them where they live"
             }
-            None => continue,
+            _ if row.try_get(3)? => {
+                kinds.unversioned.insert(oid);
+                continue;
+            }
+            _ => continue,
         };
-        obstacles.insert(row.try_get(0)?, problem);
+        kinds.obstacles.insert(oid, problem.to_owned());
     }
-    Ok(obstacles)
+    Ok(kinds)
 }

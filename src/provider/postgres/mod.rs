@@ -3,8 +3,10 @@
 
 mod about;
 mod known;
+mod listing;
 mod mark;
 mod reading;
+mod stamps;
 mod view;
 mod wanted;
 
@@ -19,8 +21,10 @@ use crate::provider::{Begun, Description, Follows, Found, Limits, Look, Part, Pr
 pub use about::{About, about};
 use async_trait::async_trait;
 use known::Known;
+use listing::Listing;
 use mark::{Position, text};
 use reading::Reading;
+pub use stamps::StampOptions;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +51,8 @@ pub struct PostgresProvider {
     pub wanted: Wanted,
     /// Bytes beyond which a row is not fetched.
     pub row_bytes: i64,
+    /// How changed rows are told of what is no table.
+    pub stamps: StampOptions,
 }
 
 #[async_trait]
@@ -76,7 +82,13 @@ struct Connection {
     beside: OnceCell<Client>,
     known: Known,
     snapshot: Option<Snapshot>,
-    reading: Option<Reading>,
+    reading: Option<Reads>,
+}
+
+/// What is being read.
+enum Reads {
+    Versions(Reading),
+    Listing(Listing),
 }
 
 impl Connection {
@@ -87,6 +99,20 @@ impl Connection {
     /// Gives up what is being read: rows that nobody takes keep every later answer waiting behind them.
     fn leave(&mut self) {
         self.reading = None;
+    }
+
+    /// A table that is to be read, by plans that suit it.
+    async fn source(&mut self, name: &str) -> Result<Arc<SourceTable>> {
+        self.leave();
+        let snapshot = self.snapshot.as_mut().ok_or_else(no_view)?;
+        let is_listed = self.known.listed(name).is_some();
+        match (snapshot.plans_freely, is_listed) {
+            (false, true) => rows::listing::plan_freely(&self.client).await?,
+            (true, false) => rows::listing::plan_by_index(&self.client).await?,
+            _ => {}
+        }
+        snapshot.plans_freely = is_listed;
+        self.known.source(name)
     }
 
     async fn flush(&self) -> Result<()> {
@@ -102,7 +128,8 @@ fn no_view() -> Error {
 #[async_trait]
 impl Source for Connection {
     async fn describe(&mut self) -> Result<Arc<Description>> {
-        self.known = known::read(&self.client, &self.provider.wanted, self.provider.row_bytes).await?;
+        let PostgresProvider { wanted, row_bytes, stamps, .. } = &self.provider;
+        self.known = known::read(&self.client, wanted, *row_bytes, stamps).await?;
         Ok(self.known.description.clone())
     }
 
@@ -145,35 +172,42 @@ impl Source for Connection {
     }
 
     async fn look(&mut self, table: &str, since: Option<&str>, place: Option<&str>) -> Result<Look> {
-        self.leave();
-        let source = self.known.source(table)?;
-        let snapshot = self.snapshot.as_mut().ok_or_else(no_view)?;
-        let (reading, look) = Reading::begin(&self.client, source, snapshot, since, place).await?;
-        self.reading = Some(reading);
+        let source = self.source(table).await?;
+        let (reads, look) = match self.known.listed(table) {
+            Some(listed) => {
+                let (listing, look) = Listing::begin(&self.client, source, listed, since).await?;
+                (Reads::Listing(listing), look)
+            }
+            None => {
+                let snapshot = self.snapshot.as_mut().ok_or_else(no_view)?;
+                let (reading, look) = Reading::begin(&self.client, source, snapshot, since, place).await?;
+                (Reads::Versions(reading), look)
+            }
+        };
+        self.reading = Some(reads);
         Ok(look)
     }
 
     async fn next(&mut self, limits: Limits) -> Result<Part> {
-        let reading = self.reading.as_mut().ok_or_else(no_view)?;
-        reading.next(&self.client, limits).await
+        match self.reading.as_mut().ok_or_else(no_view)? {
+            Reads::Versions(reading) => reading.next(&self.client, limits).await,
+            Reads::Listing(listing) => listing.next(&self.client, limits).await,
+        }
     }
 
     async fn rows(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<(usize, Found)>> {
-        self.leave();
-        let source = self.known.source(table)?;
+        let source = self.source(table).await?;
         reading::by_keys(&self.client, &source, keys).await
     }
 
     async fn absent(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<usize>> {
-        self.leave();
-        let source = self.known.source(table)?;
+        let source = self.source(table).await?;
         let asked = Asked { client: &self.client, source: &source };
         Ok(absent::absent(&asked, keys).await?.gone)
     }
 
     async fn counts(&mut self, table: &str, bounds: &[MarkedKey]) -> Result<Vec<i64>> {
-        self.leave();
-        let source = self.known.source(table)?;
+        let source = self.source(table).await?;
         page::counts(&self.client, &source, bounds).await
     }
 

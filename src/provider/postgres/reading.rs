@@ -279,7 +279,7 @@ impl Reading {
     }
 }
 
-fn found(version: Version) -> Found {
+pub(super) fn found(version: Version) -> Found {
     match version {
         Version::Row(key, cells) => Found::Row(key, cells),
         Version::Unfit(key, own, problem) => Found::Unfit(Unfit { key, own, class: "value", problem }),

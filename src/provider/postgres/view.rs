@@ -23,6 +23,8 @@ pub(super) struct Snapshot {
     pub at: String,
     /// The leaves of each table that was looked at.
     pub leaves: BTreeMap<String, Leaves>,
+    /// Whether Postgres chooses its plans.
+    pub plans_freely: bool,
 }
 
 /// How it began.
@@ -81,6 +83,7 @@ pub(super) async fn begin(
         lsn: row.try_get(2)?,
         at: row.try_get(7)?,
         leaves: BTreeMap::new(),
+        plans_freely: false,
         position: Position {
             is_standby: row.try_get(1)?,
             lsn: u64::try_from(row.try_get::<_, i64>(3)?).unwrap_or_default(),
@@ -99,7 +102,7 @@ pub(super) async fn begin(
 /// Those of the tables that another session keeps locked, waited for one by one and a little.
 pub(super) async fn locked(client: &Client, sources: &[Arc<SourceTable>], server: Server) -> Result<Vec<String>> {
     let mut locked = Vec::new();
-    for source in sources {
+    for source in sources.iter().filter(|source| source.kind.is_lockable()) {
         match rows::wait_for(client, source, server.lock_wait).await {
             Err(e) if e.is_locked() => locked.push(source.table.name.clone()),
             other => other?,

@@ -4,6 +4,7 @@ mod basics;
 mod chaos;
 mod exact;
 mod found;
+mod listed;
 mod rules;
 mod sides;
 mod tables;
@@ -15,7 +16,7 @@ use pgflume::demo::postgres::{Cluster, ClusterOptions};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::catalog::DEFAULT_ROW_BYTES;
 use pgflume::postgres::init::InitOptions;
-use pgflume::provider::postgres::{PostgresProvider, Wanted};
+use pgflume::provider::postgres::{PostgresProvider, StampOptions, Wanted};
 use pgflume::pull::{Passed, Pull};
 use pgflume::replica::{Replica, Rows};
 use std::sync::{Arc, OnceLock};
@@ -78,6 +79,7 @@ impl Rig {
             url: PgUrl::parse(&self.reader_url()).unwrap(),
             wanted: Wanted::Defined(self.schema.clone()),
             row_bytes: DEFAULT_ROW_BYTES,
+            stamps: StampOptions { every: std::time::Duration::from_secs(1), ..StampOptions::default() },
         }
     }
 

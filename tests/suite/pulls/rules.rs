@@ -194,6 +194,7 @@ fn noticed_by(rule: PullRule) -> &'static str {
         PullRule::SameFiles => "pulls::rules::rows_that_move_between_two_views_are_found",
         PullRule::NewLeaves => "pulls::rules::a_partition_that_is_attached_brings_its_old_rows_along",
         PullRule::Fence => "pulls::rules::what_a_slower_worker_has_read_before_is_not_written_over_newer_rows",
+        PullRule::LookBack => "pulls::listed::a_row_whose_writer_commits_later_than_it_stamps_is_found",
         PullRule::Origin => "pulls::sides::a_source_that_was_put_back_is_read_anew",
     }
 }

@@ -1,0 +1,146 @@
+//! Reads views, foreign tables, and what else has no versions to tell by: at each look its rows are counted, and those
+//! are read whose stamps are new; of a small one without stamps all.
+
+use super::mark::text;
+use super::reading::found;
+use super::stamps::{Ladder, Stamp, StampMark};
+use crate::core::error::{Error, Result, Side};
+use crate::postgres::Client;
+use crate::postgres::catalog::SourceTable;
+use crate::postgres::rows::STATEMENT_TIME;
+use crate::postgres::rows::fault::Fault;
+use crate::postgres::rows::listing;
+use crate::postgres::rows::versions::Versions;
+use crate::provider::{Limits, Look, Part};
+use futures_util::TryStreamExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::time::Instant;
+
+/// Up to so many rows a table without stamps is read whole at each look.
+const MOST_ROWS: i64 = 10_000;
+
+/// Rows of one FETCH.
+const FETCH_ROWS: u32 = 1_000;
+
+/// How the changed rows of one table are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// None: it is read whole, or compared.
+    pub stamps: Vec<Stamp>,
+    /// How far behind the newest stamp is looked.
+    pub ladder: Ladder,
+    /// Whether somebody said how often all rows are compared.
+    pub is_compared: bool,
+}
+
+/// The rows of one table, as they are read.
+pub(super) struct Listing {
+    source: Arc<SourceTable>,
+    cursor: String,
+    running: Option<(Versions, Instant)>,
+    /// Rows of this FETCH so far.
+    rows: u32,
+}
+
+/// Makes the names of cursors: each is closed with its transaction.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
+impl Listing {
+    /// Begins to read what has changed since a mark.
+    pub async fn begin(
+        client: &Client,
+        source: Arc<SourceTable>,
+        listed: &Listed,
+        since: Option<&str>,
+    ) -> Result<(Self, Look)> {
+        let Listed { stamps, ladder, is_compared } = listed;
+        let since = since.and_then(|text| StampMark::read(text, stamps.len()));
+        let began = Instant::now();
+        let now = now(client).await?;
+        let rung = since.as_ref().map_or(0, |mark| ladder.rung(mark, now));
+        let condition = match &since {
+            Some(mark) if !stamps.is_empty() => ladder.condition(stamps, mark, rung),
+            _ => "true".to_owned(),
+        };
+        let newest: Vec<String> = stamps.iter().map(Stamp::newest).collect();
+        let counted = listing::count(client, &source, &condition, &newest).await;
+        let counted = counted.map_err(|e| of_table(&source, e, began))?;
+        let of_source = |problem: String| Err(Error::halt(problem).of_table(&source.table.name, Side::Source));
+        if counted.keyless > 0 {
+            return of_source(format!(
+                "{} rows of {} have no key: leave them out by `where`, or choose another primaryKey",
+                counted.keyless,
+                source.table.source.quoted()
+            ));
+        }
+        let is_small = counted.rows <= MOST_ROWS;
+        if stamps.is_empty() && !is_small && !is_compared {
+            return of_source(format!(
+                "{} has {} rows and no column that says when one was written last: name one in `changed`, or say in `compare` how often all rows are to be compared",
+                source.table.source.quoted(),
+                counted.rows
+            ));
+        }
+        let mark = match &since {
+            Some(mark) => mark.after(counted.more, now, rung),
+            None => StampMark::begin(counted.more, now),
+        };
+        // Of a large one without stamps a look only counts.
+        let is_read = since.is_none() || !stamps.is_empty() || is_small;
+        let condition = if is_read { condition } else { "false".to_owned() };
+        let changed = since.is_some().then(|| match is_read {
+            true => usize::try_from(counted.chosen).unwrap_or(usize::MAX),
+            false => 0,
+        });
+        let count = since.is_some().then_some(counted.rows);
+        let look = Look { mark: text(&mark), changed, count, is_far: rung > 0, place: None };
+        let cursor = format!("_pgflume_rows_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        listing::open(client, &source, &condition, &cursor).await.map_err(|e| of_table(&source, e, began))?;
+        Ok((Self { source, cursor, running: None, rows: 0 }, look))
+    }
+
+    /// The next part. It has no place: another view begins anew.
+    pub async fn next(&mut self, client: &Client, limits: Limits) -> Result<Part> {
+        let mut part = Part::default();
+        while part.found.len() < limits.rows && part.bytes < limits.bytes {
+            let (mut versions, began) = match self.running.take() {
+                Some(running) => running,
+                None => {
+                    (self.rows, part.is_end) = (0, false);
+                    let began = Instant::now();
+                    let fetched = listing::fetch(client, &self.source, &self.cursor, FETCH_ROWS).await;
+                    (fetched.map_err(|e| of_table(&self.source, e, began))?, began)
+                }
+            };
+            match versions.try_next().await.map_err(|e| of_table(&self.source, e, began))? {
+                Some((version, bytes)) => {
+                    self.rows += 1;
+                    part.bytes += bytes;
+                    part.found.push(found(version));
+                    self.running = Some((versions, began));
+                }
+                None if self.rows < FETCH_ROWS => {
+                    part.is_end = true;
+                    return Ok(part);
+                }
+                None => {}
+            }
+        }
+        Ok(part)
+    }
+}
+
+/// Of which row it is cannot be told where they come from a query.
+fn of_table(source: &SourceTable, error: Error, since: Instant) -> Error {
+    match Fault::of(&error, since, STATEMENT_TIME) {
+        Fault::Other => error,
+        Fault::Row | Fault::Table | Fault::Slow => error.of_table(&source.table.name, Side::Source),
+    }
+}
+
+/// The snapshot's time: milliseconds since 1970.
+async fn now(client: &Client) -> Result<i64> {
+    let sql = "select (extract(epoch from pg_catalog.now()) * 1000)::pg_catalog.int8";
+    Ok(client.query_typed_one(sql, &[]).await?.try_get(0)?)
+}

@@ -1,0 +1,224 @@
+//! How changed rows of a view or a foreign table are told: by columns that writers set to the time of the change. Bounds
+//! look back behind the newest stamp, because a transaction commits later than it stamps its rows: at each look by
+//! [`Ladder::look_back`], and ever farther ever more seldom, so that a commit that is late by t is seen within some 8 t.
+//! No IO.
+
+use crate::core::failpoint::PullRule;
+use crate::core::schema::{Table, literal, quote};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// The least look-back.
+const LEAST: Duration = Duration::from_secs(10);
+
+/// Each rung looks back so many times as far as the one below, that many times as seldom.
+const RUNG: u32 = 8;
+
+/// Rungs above the first.
+const RUNGS: usize = 3;
+
+/// A column that says when its row was written last.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub column: String,
+    /// `timestamp with time zone`, `timestamp without time zone` or `date`.
+    pub declared: String,
+}
+
+/// Names by which a stamp is known where none is named.
+const NAMES: [&str; 9] = [
+    "updated_at",
+    "modified_at",
+    "last_modified",
+    "last_modified_at",
+    "last_updated",
+    "last_updated_at",
+    "changed_at",
+    "updatedAt",
+    "modifiedAt",
+];
+
+/// What a sync says of columns by which changed rows of views and foreign tables are told.
+#[derive(Debug, Clone, Default)]
+pub struct StampOptions {
+    /// Those of each table; of others they are found by their names.
+    pub columns: BTreeMap<String, Vec<String>>,
+    /// How often the source is looked at.
+    pub every: Duration,
+    /// Whether it is said how often all rows are compared.
+    pub is_compared: bool,
+}
+
+/// The stamps of a table that has these columns (name, type): those that are named, else the first that is known by its
+/// name; or what is wrong with them.
+pub(super) fn choose(
+    table: &Table,
+    columns: Option<&BTreeMap<String, String>>,
+    named: &BTreeMap<String, Vec<String>>,
+) -> Result<Vec<Stamp>, String> {
+    let stamp = |name: &str| {
+        let declared = columns.and_then(|columns| columns.get(name));
+        declared.map(|declared| Stamp { column: name.to_owned(), declared: declared.clone() })
+    };
+    let Some(names) = named.get(&table.name) else {
+        let known = NAMES.iter().filter_map(|name| stamp(name));
+        return Ok(known.filter(|stamp| Stamp::is_type(&stamp.declared)).take(1).collect());
+    };
+    let checked = |name: &String| match stamp(name) {
+        Some(stamp) if Stamp::is_type(&stamp.declared) => Ok(stamp),
+        Some(stamp) => Err(format!(
+            "`changed` names {name:?}, which is {}: name a column of type timestamptz, timestamp or date that is set with each change",
+            stamp.declared
+        )),
+        None => Err(format!("`changed` names {name:?}, which {} does not have: correct it", table.source.quoted())),
+    };
+    names.iter().map(checked).collect()
+}
+
+impl Stamp {
+    /// Whether a column of this type, as Postgres writes it without its digits, says when.
+    fn is_type(declared: &str) -> bool {
+        matches!(declared, "timestamp with time zone" | "timestamp without time zone" | "date")
+    }
+
+    fn sql(&self) -> String {
+        format!("t.{}", quote(&self.column))
+    }
+
+    /// The newest that is not in the future, as the source writes it. What has no time zone may be of the server's own.
+    pub fn newest(&self) -> String {
+        let now = match self.declared.as_str() {
+            "timestamp with time zone" => "pg_catalog.now()".to_owned(),
+            _ => "(select greatest(pg_catalog.timezone('UTC', pg_catalog.now()), pg_catalog.timezone(s.reset_val, pg_catalog.now())) from pg_catalog.pg_settings s where s.name operator(pg_catalog.=) 'TimeZone')".to_owned(),
+        };
+        let column = self.sql();
+        format!("pg_catalog.max({column}) filter (where {column} operator(pg_catalog.<=) {now})::pg_catalog.text")
+    }
+
+    fn since(&self, newest: &str, look_back: Duration) -> String {
+        let (column, seconds) = (self.sql(), look_back.as_secs());
+        let kind = if self.declared == "date" { "date" } else { self.declared.as_str() };
+        let newest = match kind {
+            "timestamp with time zone" => format!("{}::pg_catalog.timestamptz", literal(newest)),
+            "date" => format!("{}::pg_catalog.date", literal(newest)),
+            _ => format!("{}::pg_catalog.timestamp", literal(newest)),
+        };
+        format!("{column} operator(pg_catalog.>=) ({newest} - '{seconds} s'::pg_catalog.interval)")
+    }
+}
+
+/// All stamps up to here were seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StampMark {
+    /// The newest of each column, as the source writes it.
+    pub newest: Vec<Option<String>>,
+    /// When each rung above the first was looked at last, by the source's clock: milliseconds since 1970.
+    pub looked: Vec<i64>,
+}
+
+impl StampMark {
+    /// As it was kept; of other columns it is none.
+    pub fn read(text: &str, stamps: usize) -> Option<Self> {
+        let mark: Self = serde_json::from_str(text).ok()?;
+        (mark.newest.len() == stamps && mark.looked.len() == RUNGS).then_some(mark)
+    }
+
+    /// Before anything was seen, at this time.
+    pub fn begin(newest: Vec<Option<String>>, now: i64) -> Self {
+        Self { newest, looked: vec![now; RUNGS] }
+    }
+
+    /// The one after a look back over this ladder's rungs up to `rung`.
+    pub fn after(&self, newest: Vec<Option<String>>, now: i64, rung: usize) -> Self {
+        let newest = newest.into_iter().zip(&self.newest).map(|(new, old)| new.or_else(|| old.clone())).collect();
+        let looked = self.looked.iter().enumerate().map(|(i, then)| if i < rung { now } else { *then }).collect();
+        Self { newest, looked }
+    }
+}
+
+/// How far back is looked, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ladder {
+    look_back: Duration,
+}
+
+impl Ladder {
+    /// For a source that is looked at so often.
+    pub fn of(every: Duration) -> Self {
+        Self { look_back: LEAST.max(every * 2) }
+    }
+
+    /// The highest rung that is due.
+    pub fn rung(&self, mark: &StampMark, now: i64) -> usize {
+        let is_due = |rung: &usize| {
+            let rest = self.look_back_of(*rung).as_millis() / 2;
+            mark.looked.get(rung - 1).is_some_and(|then| u128::from(now.abs_diff(*then)) >= rest)
+        };
+        (1..=RUNGS).rev().find(is_due).unwrap_or(0)
+    }
+
+    fn look_back_of(&self, rung: usize) -> Duration {
+        (0..rung).fold(self.look_back, |time, _| time.saturating_mul(RUNG))
+    }
+
+    /// SQL for the rows that may have changed since a mark: those with a stamp that is not older than the newest by more
+    /// than this rung, and those that have none.
+    pub fn condition(&self, stamps: &[Stamp], mark: &StampMark, rung: usize) -> String {
+        let look_back = if PullRule::LookBack.holds() { self.look_back_of(rung) } else { Duration::ZERO };
+        let of = |(stamp, newest): (&Stamp, &Option<String>)| match newest {
+            Some(newest) => stamp.since(newest, look_back),
+            None => format!("{} is not null", stamp.sql()),
+        };
+        let unstamped: Vec<String> = stamps.iter().map(|stamp| format!("{} is null", stamp.sql())).collect();
+        let stamped: Vec<String> = stamps.iter().zip(&mark.newest).map(of).collect();
+        format!("{} or {}", stamped.join(" or "), unstamped.join(" and "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    #[test]
+    fn ever_farther_is_looked_ever_more_seldom() {
+        let ladder = Ladder::of(Duration::from_secs(10));
+        let mut mark = StampMark::begin(vec![None], NOW);
+        let mut rungs = [0; RUNGS + 1];
+        for look in 1..=1024 {
+            let now = NOW + look * 10_000;
+            let rung = ladder.rung(&mark, now);
+            rungs[rung] += 1;
+            mark = mark.after(vec![None], now, rung);
+        }
+        assert_eq!(rungs, [896, 112, 14, 2]);
+        assert_eq!(ladder.look_back_of(0), Duration::from_secs(20));
+        assert_eq!(ladder.look_back_of(3), Duration::from_secs(20 * 512));
+        assert_eq!(Ladder::of(Duration::from_secs(1)).look_back, LEAST);
+    }
+
+    #[test]
+    fn a_look_that_finds_no_stamp_keeps_the_one_before() {
+        let mark = StampMark::begin(vec![Some("a".into()), None], NOW);
+        let next = mark.after(vec![None, Some("b".into())], NOW + 5, 1);
+        assert_eq!(next.newest, [Some("a".into()), Some("b".into())]);
+        assert_eq!(next.looked, [NOW + 5, NOW, NOW]);
+        let text = serde_json::to_string(&next).unwrap();
+        assert_eq!(StampMark::read(&text, 2), Some(next));
+        assert_eq!((StampMark::read(&text, 1), StampMark::read("{}", 0)), (None, None));
+    }
+
+    #[test]
+    fn rows_without_any_stamp_are_always_among_them() {
+        let stamp = |column: &str, declared: &str| Stamp { column: column.into(), declared: declared.into() };
+        let stamps = [stamp("u", "timestamp with time zone"), stamp("it's", "date")];
+        let mark = StampMark::begin(vec![Some("2024-01-01 00:00:00+00".into()), None], NOW);
+        let condition = Ladder::of(Duration::ZERO).condition(&stamps, &mark, 1);
+        assert_eq!(
+            condition,
+            "t.\"u\" operator(pg_catalog.>=) ('2024-01-01 00:00:00+00'::pg_catalog.timestamptz - '80 s'::pg_catalog.interval) or t.\"it's\" is not null or t.\"u\" is null and t.\"it's\" is null"
+        );
+    }
+}
