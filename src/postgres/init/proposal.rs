@@ -31,9 +31,15 @@ pub struct Definition {
 /// Why a relation cannot be replicated, whatever its columns are; with the remedy.
 pub(crate) fn obstacle(relation: &Relation) -> Option<&'static str> {
     match (relation.kind.as_str(), relation.persistence.as_str()) {
-        ("v", _) => Some("views, which have no key and no triggers; name the table behind one, or define it in the schema file of a sync that pulls"),
-        ("m", _) => Some("materialized views, which have no key and no triggers; define one in the schema file of a sync that pulls"),
-        ("f", _) => Some("foreign tables, which have no key here; replicate them where they live, or define one in the schema file of a sync that pulls"),
+        ("v", _) => Some(
+            "views, which have no key and no triggers; name the table behind one, or define it in the schema file of a sync that pulls",
+        ),
+        ("m", _) => Some(
+            "materialized views, which have no key and no triggers; define one in the schema file of a sync that pulls",
+        ),
+        ("f", _) => Some(
+            "foreign tables, which have no key here; replicate them where they live, or define one in the schema file of a sync that pulls",
+        ),
         (_, "u" | "t") => {
             Some("unlogged or temporary tables, which a crash empties unseen; `alter table … set logged`")
         }

@@ -1,7 +1,6 @@
 //! What the catalog said of the pulled tables when it was last read.
 
-use super::listing::Listed;
-use super::stamps::{self, Ladder, StampOptions};
+use super::stamps::{self, Ladder, Listed, StampOptions};
 use super::wanted::Wanted;
 use crate::core::error::{Error, Result};
 use crate::core::queue_name::QueueName;

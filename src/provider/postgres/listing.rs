@@ -3,7 +3,7 @@
 
 use super::mark::text;
 use super::reading::found;
-use super::stamps::{Ladder, Stamp, StampMark};
+use super::stamps::{Listed, Stamp, StampMark};
 use crate::core::error::{Error, Result, Side};
 use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
@@ -22,17 +22,6 @@ const MOST_ROWS: i64 = 10_000;
 
 /// Rows of one FETCH.
 const FETCH_ROWS: u32 = 1_000;
-
-/// How the changed rows of one table are told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Listed {
-    /// None: it is read whole, or compared.
-    pub stamps: Vec<Stamp>,
-    /// How far behind the newest stamp is looked.
-    pub ladder: Ladder,
-    /// Whether somebody said how often all rows are compared.
-    pub is_compared: bool,
-}
 
 /// The rows of one table, as they are read.
 pub(super) struct Listing {

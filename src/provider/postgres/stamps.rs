@@ -18,6 +18,17 @@ const RUNG: u32 = 8;
 /// Rungs above the first.
 const RUNGS: usize = 3;
 
+/// How the changed rows of one table are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// None: it is read whole, or compared.
+    pub stamps: Vec<Stamp>,
+    /// How far behind the newest stamp is looked.
+    pub ladder: Ladder,
+    /// Whether somebody said how often all rows are compared.
+    pub is_compared: bool,
+}
+
 /// A column that says when its row was written last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stamp {
