@@ -2,8 +2,10 @@
 
 use super::outcome::CommandResult;
 use super::output::say;
-use crate::config::GlobalOptions;
+use super::pulls;
+use crate::config::{Chosen, GlobalOptions};
 use crate::core::config_error::ConfigError;
+use crate::pull::Pull;
 use crate::sync::pairing::Nuked;
 use crate::sync::{Worker, pairing};
 use std::error::Error;
@@ -25,10 +27,13 @@ pub(super) struct NukeArgs {
 }
 
 pub(super) async fn run(args: NukeArgs, options: &GlobalOptions) -> CommandResult {
-    let chosen = options.chosen(args.sync.as_deref())?;
-    let worker = Worker::new(chosen.queued("it has no queue; `pgflume resync` writes what differs")?);
     let replica = args.sync.as_ref().map_or("at LIBSQL_URL".into(), |name| format!("of the sync {name:?}"));
-    if !args.yes && !confirmed(&worker, &replica)? {
+    let worker = match options.chosen(args.sync.as_deref())? {
+        Chosen::Queued(config) => Worker::new(*config),
+        Chosen::Pulled(pair) => return pulled(&args, &pulls::pull(&pair)).await,
+    };
+    let what = format!("all replicated tables {replica}, and pair queue {} with this replica", worker.queue().as_str());
+    if !args.yes && !confirmed(&what)? {
         say("Nothing was changed.")?;
         return Ok(ExitCode::FAILURE);
     }
@@ -39,18 +44,33 @@ pub(super) async fn run(args: NukeArgs, options: &GlobalOptions) -> CommandResul
     Ok(ExitCode::SUCCESS)
 }
 
-fn confirmed(worker: &Worker, replica: &str) -> Result<bool, Box<dyn Error + Send + Sync>> {
+/// The same of a sync that pulls.
+async fn pulled(args: &NukeArgs, pull: &Pull) -> CommandResult {
+    if args.no_refill {
+        let problem =
+            format!("the sync {:?} pulls, and its next pass fills the tables: leave out --no-refill", pull.name());
+        return Err(ConfigError(problem).into());
+    }
+    if !args.yes && !confirmed(&format!("all tables of the sync {:?} in its replica", pull.name()))? {
+        say("Nothing was changed.")?;
+        return Ok(ExitCode::FAILURE);
+    }
+    pull.nuke(None).await?;
+    say(format_args!(
+        "The replica's tables were made anew, and are filled by the next pass (`pgflume sync {}`).",
+        pull.name()
+    ))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn confirmed(what: &str) -> Result<bool, Box<dyn Error + Send + Sync>> {
     if !std::io::stdin().is_terminal() {
         return Err(Box::new(ConfigError(
             "nuke asks before it empties anything, and there is no terminal: add --yes".into(),
         )));
     }
     let mut out = std::io::stdout().lock();
-    write!(
-        out,
-        "Empty all replicated tables {replica}, and pair queue {} with this replica? Readers see them empty until they are filled again. [y/N] ",
-        worker.queue().as_str()
-    )?;
+    write!(out, "Empty {what}? Readers see them empty until they are filled again. [y/N] ")?;
     out.flush()?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;

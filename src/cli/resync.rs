@@ -10,6 +10,7 @@ use crate::operate::resync;
 use crate::postgres::Purpose;
 use crate::postgres::books::rebuilds;
 use crate::postgres::books::rebuilds::RebuildReport;
+use crate::pull::Asked;
 use crate::sync::Worker;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -35,10 +36,14 @@ pub(super) struct ResyncArgs {
 pub(super) async fn run(args: ResyncArgs, options: &GlobalOptions) -> CommandResult {
     let config = match options.chosen(args.sync.as_deref())? {
         Chosen::Queued(config) => *config,
-        Chosen::Pulled(_) if args.detach => {
-            return Err(
-                ConfigError("a sync that pulls has no drains that would do it: leave out --detach".into()).into()
-            );
+        Chosen::Pulled(pair) if args.detach => {
+            let names = match pulls::pull(&pair).ask_to_compare(&args.tables, None).await? {
+                Asked::Tables(names) => names,
+                Asked::Unknown(problem) => return Err(ConfigError(problem).into()),
+                Asked::Replayed => Vec::new(), // by a request of an id, which this has not
+            };
+            say(format_args!("compared, and repaired, after the next pass: {}", names.join(", ")))?;
+            return Ok(ExitCode::SUCCESS);
         }
         Chosen::Pulled(pair) => return verify::told(&pulls::pull(&pair).verify(&args.tables, true).await?, false),
     };

@@ -11,6 +11,11 @@ pub const NAMES: [&str; 15] = [
     ALTERED,
 ];
 
+/// Those of a pass, in its order, and of a comparison.
+pub const PULL_NAMES: [&str; 6] = [VIEWED, READ, DURABLE, SENT, APPLIED, COMPARED];
+
+/// A pass has opened a view of its source.
+pub const VIEWED: &str = "viewed";
 /// The definition in force is read, and not yet what Postgres has of it. Not one of a step.
 pub(crate) const EFFECTIVE: &str = "effective";
 /// A drain is about to give the replica's tables columns that they lack. Not one of each step.

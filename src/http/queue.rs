@@ -65,21 +65,25 @@ struct ResyncBody {
     _sync: Option<String>,
 }
 
-/// Asks for a rebuild of tables that a queue feeds.
-pub(super) async fn resync_lane(lane: Arc<Lane>, body: &Bytes, caller: Caller) -> Response {
-    let asked = match body.trim_ascii() {
+/// The tables that a request names; none for all of them.
+pub(super) fn asked_tables(body: &Bytes) -> std::result::Result<Vec<String>, Box<Response>> {
+    let asked: Option<ResyncBody> = match body.trim_ascii() {
         b"" => Some(ResyncBody::default()),
         // serde would take an array for an object.
         text if text.starts_with(b"{") => serde_json::from_slice(text).ok(),
         _ => None,
     };
-    let Some(asked) = asked else {
-        return refusal(
-            StatusCode::BAD_REQUEST,
-            r#"the body must be like {"tables":["apps"]}, or empty for all tables"#,
-        );
+    let wrong = r#"the body must be like {"tables":["apps"]}, or empty for all tables"#;
+    asked.map(|asked| asked.tables).ok_or_else(|| Box::new(refusal(StatusCode::BAD_REQUEST, wrong)))
+}
+
+/// Asks for a rebuild of tables that a queue feeds.
+pub(super) async fn resync_lane(lane: Arc<Lane>, body: &Bytes, caller: Caller) -> Response {
+    let asked = match asked_tables(body) {
+        Ok(asked) => asked,
+        Err(refused) => return *refused,
     };
-    let tables: Vec<String> = match resync::tables(lane.worker.schema(), &asked.tables) {
+    let tables: Vec<String> = match resync::tables(lane.worker.schema(), &asked) {
         Ok(tables) => tables.into_iter().map(str::to_owned).collect(),
         Err(unknown) => return refusal(StatusCode::BAD_REQUEST, unknown.to_string()),
     };

@@ -1,13 +1,14 @@
 //! Syncs by their names: those that pull, and further queues.
 
-use super::answers::{admit, detached, failure, refusal, success};
+use super::answers::{admit, detached, failure, refusal, replayed, success};
 use super::app::App;
 use super::auth::{Caller, Verb};
-use super::queue::{drain, nuke_lane, resync_lane, status_of};
+use super::queue::{asked_tables, drain, nuke_lane, resync_lane, status_of};
 use crate::core::error::Error;
-use crate::pull::{Report, Service};
+use crate::pull::{Asked, Report, Service};
 use crate::sync::CALL_BUDGET;
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -57,13 +58,6 @@ fn unnamed() -> Response {
     refusal(StatusCode::UNAUTHORIZED, r#"a signed body has to name its sync, as in {"type":"nuke","sync":"NAME"}"#)
 }
 
-fn pulls(name: &str) -> Response {
-    refusal(
-        StatusCode::BAD_REQUEST,
-        format!("the sync {name:?} pulls: it has no queue; `pgflume sync {name}` brings what its source has"),
-    )
-}
-
 /// Runs all that are enabled.
 pub(super) async fn run_all(app: &Arc<App>) -> Response {
     let app = app.clone();
@@ -103,7 +97,6 @@ pub(super) async fn sync(State(app): State<Arc<App>>, Path(name): Path<String>, 
     if app.service.report(&name).is_none() {
         return unknown(&app, &name);
     }
-    let gone = || Error::retry("the sync is gone");
     match detached(async move { app.service.call(&name).await.unwrap_or_else(|| Err(gone())) }).await {
         Ok(done) => success(json!(done)),
         Err(e) => failure(&e),
@@ -125,9 +118,26 @@ pub(super) async fn nuke(
     }
     match app.named.get(&name) {
         Some(lane) => nuke_lane(lane.clone(), &query, caller).await,
-        None if app.service.report(&name).is_some() => pulls(&name),
-        None => unknown(&app, &name),
+        None if app.service.report(&name).is_none() => unknown(&app, &name),
+        None if query.get("refill").is_some_and(|refill| refill != "true") => refusal(
+            StatusCode::BAD_REQUEST,
+            format!("the sync {name:?} pulls: its next pass fills the tables; disable it where they are to stay empty"),
+        ),
+        None => nuke_pull(app, name, caller).await,
     }
+}
+
+async fn nuke_pull(app: Arc<App>, name: String, caller: Caller) -> Response {
+    let done = detached(async move { app.service.nuke(&name, caller.id()).await.unwrap_or_else(|| Err(gone())) });
+    match done.await {
+        Ok(true) => success(json!({"message": "Data nuked and schema reinitialized"})),
+        Ok(false) => replayed(),
+        Err(e) => failure(&e),
+    }
+}
+
+fn gone() -> Error {
+    Error::retry("the sync is gone")
 }
 
 pub(super) async fn resync(State(app): State<Arc<App>>, Path(name): Path<String>, request: Request) -> Response {
@@ -140,8 +150,24 @@ pub(super) async fn resync(State(app): State<Arc<App>>, Path(name): Path<String>
     }
     match app.named.get(&name) {
         Some(lane) => resync_lane(lane.clone(), &body, caller).await,
-        None if app.service.report(&name).is_some() => pulls(&name),
-        None => unknown(&app, &name),
+        None if app.service.report(&name).is_none() => unknown(&app, &name),
+        None => resync_pull(app, name, &body, caller).await,
+    }
+}
+
+async fn resync_pull(app: Arc<App>, name: String, body: &Bytes, caller: Caller) -> Response {
+    let asked = match asked_tables(body) {
+        Ok(asked) => asked,
+        Err(refused) => return *refused,
+    };
+    let asking = async move { app.service.resync(&name, &asked, caller.id()).await.unwrap_or_else(|| Err(gone())) };
+    match detached(asking).await {
+        Ok(Asked::Unknown(problem)) => refusal(StatusCode::BAD_REQUEST, problem),
+        Ok(Asked::Replayed) => replayed(),
+        Ok(Asked::Tables(tables)) => {
+            (StatusCode::ACCEPTED, Json(json!({"success": true, "tables": tables}))).into_response()
+        }
+        Err(e) => failure(&e),
     }
 }
 

@@ -8,7 +8,7 @@ use super::writer::Writer;
 use super::writer::{Outcome, Written};
 use crate::core::batch::RowState;
 use crate::core::error::Result;
-use crate::core::failpoint::PullRule;
+use crate::core::failpoint::{self, PullRule};
 use crate::core::schema::Table;
 use crate::provider::{Part, View};
 use crate::replica::head::fenced;
@@ -40,7 +40,9 @@ impl Session<'_> {
             self.plain.insert(name.to_owned());
         }
         self.source.make_durable().await?;
+        failpoint::reach(failpoint::DURABLE);
         let mut part = self.source.next(self.pull.pace.part).await?;
+        failpoint::reach(failpoint::READ);
         let mut first_place = None;
         loop {
             let is_plain = self.plain.contains(name) || standing.since.is_some();

@@ -12,7 +12,7 @@ use super::writer::Writer;
 use super::writer::{Outcome, Written};
 use crate::core::batch::{Item, RowState};
 use crate::core::error::{Error, Result, Side};
-use crate::core::failpoint::PullRule;
+use crate::core::failpoint::{self, PullRule};
 use crate::core::keys::{key_of, texts_of};
 use crate::core::message::MarkedKey;
 use crate::core::schema::Table;
@@ -132,8 +132,10 @@ impl Session<'_> {
             return Ok(Closed::NotYet);
         }
         let has_changes = !written.progress.tables.is_empty();
+        failpoint::reach(failpoint::READ);
         if has_changes {
             self.source.make_durable().await?;
+            failpoint::reach(failpoint::DURABLE);
         }
         let is_closed = is_all && !is_part;
         if is_closed {

@@ -9,6 +9,7 @@ use super::writer::{Outcome, Written};
 use crate::core::batch::{Item, RowState};
 use crate::core::difference::{DifferenceKind, EXAMPLES, Example, TableReport};
 use crate::core::error::{Error, ErrorKind, Result, Side};
+use crate::core::failpoint;
 use crate::core::keys::texts_of;
 use crate::core::schema::Table;
 use crate::core::value::Key;
@@ -148,6 +149,7 @@ impl Session<'_> {
             let part = self.source.next(self.pull.pace.part).await?;
             let (is_end, place) = (part.is_end, part.place.clone());
             self.compare_part(&table, part, comparison, &mut repairs).await?;
+            failpoint::reach(failpoint::COMPARED);
             let is_full = repairs.len() >= self.pull.pace.part.rows && place != first_place;
             if is_end || is_full || place != first_place && began.elapsed() >= self.pull.pace.view_time {
                 if !self.source.is_whole().await? {

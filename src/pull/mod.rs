@@ -10,6 +10,7 @@ mod comparing;
 mod dead;
 mod jobs;
 mod limiter;
+mod nuke;
 mod pass;
 mod passed;
 mod read;
@@ -22,6 +23,7 @@ mod times;
 mod writer;
 
 pub use limiter::Limiter;
+pub use nuke::Asked;
 pub use passed::Passed;
 pub use service::{Report, Scheduled, Service};
 pub use settings::{Pace, Pull};

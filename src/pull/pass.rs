@@ -3,7 +3,7 @@
 use super::closing::Closed;
 use super::session::Session;
 use crate::core::error::{Error, Result};
-use crate::core::failpoint::PullRule;
+use crate::core::failpoint::{self, PullRule};
 use crate::provider::{Begun, Follows, View};
 use crate::pull::writer::Written;
 use crate::replica::pulls::{Progress, PulledTable};
@@ -36,6 +36,7 @@ impl Session<'_> {
             self.read_standing().await?;
             match self.source.begin(&names).await? {
                 Begun::View(view) => {
+                    failpoint::reach(failpoint::VIEWED);
                     let next = self.view(&view, &readable).await;
                     let ended = self.source.end().await;
                     // What the view failed by is what there is to say.

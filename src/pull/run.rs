@@ -45,8 +45,7 @@ impl Pull {
         let passed = async {
             session.pass().await?;
             session.writer.job = None;
-            let Some(every) = self.compare else { return Ok(()) };
-            let mut due = session.writer.replica.due(&self.name, every).await?;
+            let mut due = session.writer.replica.due(&self.name, self.compare).await?;
             let tables = &session.description.tables;
             due.retain(|name| {
                 tables.get(name).is_some_and(|table| table.problem.is_none()) && !session.problems.contains_key(name)

@@ -2,6 +2,7 @@
 //! down keeps no other back.
 
 use super::limiter::Limiter;
+use super::nuke::Asked;
 use super::passed::Passed;
 use super::settings::Pull;
 use crate::core::backoff::Backoff;
@@ -151,6 +152,24 @@ impl Service {
     pub async fn call(&self, name: &str) -> Option<Result<Passed>> {
         let lane = self.lanes.get(name)?;
         Some(self.pass(lane).await)
+    }
+
+    /// Makes the tables of one anew, and lets it fill them; whether the request's `id` was not used before. `None` where
+    /// there is none of that name.
+    pub async fn nuke(&self, name: &str, id: Option<&str>) -> Option<Result<bool>> {
+        let lane = self.lanes.get(name)?;
+        let _turn = lane.turn.lock().await;
+        let done = lane.scheduled.pull.nuke(id).await;
+        lane.wake.notify_one();
+        Some(done)
+    }
+
+    /// Has rows of one compared after its next pass, which begins as soon as it may.
+    pub async fn resync(&self, name: &str, tables: &[String], id: Option<&str>) -> Option<Result<Asked>> {
+        let lane = self.lanes.get(name)?;
+        let asked = lane.scheduled.pull.ask_to_compare(tables, id).await;
+        lane.wake.notify_one();
+        Some(asked)
     }
 
     /// Lets one run as soon as it may; whether there is one of that name.

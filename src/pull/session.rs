@@ -208,7 +208,7 @@ impl<'a> Session<'a> {
 }
 
 /// Tables with rows that no sync has written are somebody's data, until they say that it may go.
-async fn refuse_strangers(pull: &Pull, replica: &Replica, there: &Inventory, schema: &Schema) -> Result<()> {
+pub(super) async fn refuse_strangers(pull: &Pull, replica: &Replica, there: &Inventory, schema: &Schema) -> Result<()> {
     if pull.adopt {
         return Ok(());
     }

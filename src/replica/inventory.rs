@@ -35,6 +35,20 @@ pub struct Inventory {
     pub(super) collated: BTreeSet<String>,
 }
 
+impl Inventory {
+    /// The same without these tables, and what hangs on them.
+    pub(crate) fn without(&self, tables: &[&str]) -> Self {
+        let gone: BTreeSet<String> = tables.iter().map(|name| name.to_lowercase()).collect();
+        let mut rest = self.clone();
+        rest.tables.retain(|name, _| !gone.contains(name));
+        rest.indexes.retain(|_, index| !gone.contains(&index.on));
+        rest.triggers.retain(|_, trigger| !gone.contains(&trigger.on));
+        rest.uniques.retain(|name, _| !gone.contains(name));
+        rest.collated.retain(|name| !gone.contains(name));
+        rest
+    }
+}
+
 /// A column as the database has it.
 #[derive(Debug, Clone)]
 pub struct ReplicaColumn {

@@ -4,6 +4,7 @@
 use super::Replica;
 use super::store::{Statement, Work};
 use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::schema::literal;
 use crate::core::value::Cell;
 use serde::Serialize;
 use serde_json::Value;
@@ -164,6 +165,16 @@ impl Replica {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The record of a request as a job that is completed: its id cannot be used again. Statements of its transaction.
+    pub(crate) fn record_of(sync: &str, id: &str, verb: &str) -> [String; 2] {
+        let (id, sync, verb) = (literal(id), literal(sync), literal(&serde_json::json!({ "type": verb }).to_string()));
+        let insert = format!(
+            "INSERT INTO _pgflume_jobs (id, sync_id, provider, status, payload, retry_count, created_at, updated_at, started_at, finished_at) \
+             VALUES ({id}, {sync}, 'postgres', 'completed', {verb}, 0, {NOW}, {NOW}, {NOW}, {NOW})"
+        );
+        [CREATE.to_owned(), insert]
     }
 
     /// A try has failed: the job is pending again after a rest, or failed for good.

@@ -213,11 +213,11 @@ impl Replica {
         self.store.write(Work { before, ..Work::default() }).await
     }
 
-    /// The tables of a sync whose rows were last compared longer ago.
-    pub(crate) async fn due(&self, name: &str, every: Duration) -> Result<Vec<String>> {
+    /// The tables of a sync whose rows were last compared longer ago, or that somebody asked for.
+    pub(crate) async fn due(&self, name: &str, every: Option<Duration>) -> Result<Vec<String>> {
         let sql = "SELECT \"table\" FROM _pgflume_owners WHERE sync = ?1 AND since IS NOT NULL \
                    AND coalesce(julianday('now') - julianday(compared_at), 1e9) >= ?2 ORDER BY 1";
-        let days = every.as_secs_f64() / 86_400.0;
+        let days = every.map_or(1e9, |every| every.as_secs_f64() / 86_400.0);
         let rows = self.query(sql, vec![text(name), Cell::Real(days)]).await?;
         Ok(rows.into_iter().flatten().filter_map(|cell| optional(&cell)).collect())
     }
@@ -266,6 +266,14 @@ impl Replica {
         let before = fence.chain(statements.into_iter().map(Statement::from)).collect();
         let work = Work { before, after: record(name, progress)?, is_long: true, ..Work::default() };
         self.store.write(work).await
+    }
+
+    /// All rows of these tables of a sync are due to be compared, and the request is recorded.
+    pub(crate) async fn forget_compared(&self, name: &str, tables: &[String], record: Vec<String>) -> Result<()> {
+        let sql = "UPDATE _pgflume_owners SET compared_at = NULL WHERE sync = ?1 AND \"table\" IN (SELECT value FROM json_each(?2))";
+        let args = vec![text(name), Cell::Text(serde_json::json!(tables).to_string())];
+        let before = record.into_iter().map(Statement::from).chain([Statement::new(sql, args)]).collect();
+        self.store.write(Work { before, ..Work::default() }).await
     }
 
     /// The sync `name` gives a table up.

@@ -1,7 +1,7 @@
 //! All rows of all tables on both sides, value by value as text, by the contract's rules: written without the
 //! product's own conversions.
 
-use crate::stage::{Failure, SCHEMA};
+use crate::stage::Failure;
 use pgflume::core::value::Cell;
 use pgflume::replica::{Statement, Store};
 use serde_json::{Map, Value};
@@ -25,9 +25,9 @@ pub struct Comparison {
 }
 
 /// Compares every table of the schema. Nobody may write meanwhile.
-pub async fn compare(client: &Client, store: &dyn Store) -> Result<Comparison, Failure> {
+pub async fn compare(client: &Client, store: &dyn Store, schema: &str) -> Result<Comparison, Failure> {
     client.batch_execute("set timezone = 'UTC'; set datestyle = 'ISO'; set extra_float_digits = 1").await?;
-    let schema: Map<String, Value> = serde_json::from_str(SCHEMA)?;
+    let schema: Map<String, Value> = serde_json::from_str(schema)?;
     let mut comparison = Comparison::default();
     for (name, definition) in &schema {
         let columns = definition["columns"].as_object().ok_or("columns")?;

@@ -5,7 +5,7 @@ use crate::compare::compare;
 use crate::faults::{POISONED, differences};
 use crate::readers::Shown;
 use crate::report::End;
-use crate::stage::{Failure, Stage, queue_table};
+use crate::stage::{Failure, SCHEMA, Stage, queue_table};
 use crate::workers::ENDS;
 use pgflume::core::failpoint;
 use serde_json::Value;
@@ -57,7 +57,7 @@ pub async fn judge(stage: &Stage, shown: &Shown) -> Result<End, Failure> {
         end.problems.push(format!("pgflume verify ended with {code:?}: {said}"));
     }
     let client = stage.connect().await?;
-    let comparison = compare(&client, stage.replica().await?.as_ref()).await?;
+    let comparison = compare(&client, stage.replica().await?.as_ref(), SCHEMA).await?;
     (end.rows, end.differences) = (comparison.rows, comparison.differences);
     end.problems.extend(comparison.examples);
     count(stage, &client, &mut end).await?;

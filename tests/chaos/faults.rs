@@ -347,14 +347,7 @@ impl Faults {
         self.fault("file locked by another");
         let longest = if self.rng.random_bool(0.1) { 7_000 } else { 400 };
         let time = millis(&mut self.rng, 20, longest);
-        self.background.spawn(async move {
-            let Ok(database) = libsql::Builder::new_local(path).build().await else { return };
-            let Ok(connection) = database.connect() else { return };
-            if connection.execute("BEGIN IMMEDIATE", ()).await.is_ok() {
-                tokio::time::sleep(time).await;
-                connection.execute("ROLLBACK", ()).await.ok();
-            }
-        });
+        self.background.spawn(hold(path, time));
     }
 
     fn freeze_server(&mut self) {
@@ -455,6 +448,16 @@ impl Faults {
         self.stage.hasty.store(false, Ordering::Relaxed);
         self.next.crash = Instant::now() + millis(&mut self.rng, 9_000, 20_000);
         Ok(())
+    }
+}
+
+/// Holds a file's write lock for so long.
+pub async fn hold(path: std::path::PathBuf, time: Duration) {
+    let Ok(database) = libsql::Builder::new_local(path).build().await else { return };
+    let Ok(connection) = database.connect() else { return };
+    if connection.execute("BEGIN IMMEDIATE", ()).await.is_ok() {
+        tokio::time::sleep(time).await;
+        connection.execute("ROLLBACK", ()).await.ok();
     }
 }
 

@@ -2,7 +2,8 @@
 //! that watch, and everything failing all the time. At the end both sides must be equal, no reader may have seen a
 //! row go back, and nothing that Postgres lost may have been shown.
 //!
-//! `CHAOS_SECONDS` on each path (30), `CHAOS_SEED` (random, printed), `CHAOS_PATH` (file, sqld, both),
+//! `CHAOS_SECONDS` on each path (30, pulls 15), `CHAOS_SEED` (random, printed), `CHAOS_PATH` (file, sqld, both),
+//! `CHAOS_ENGINE` (queue, pull, both),
 //! `CHAOS_REPORT` (a file that gets one line of JSON a run), `CHAOS_KEEP` (keeps the logs of a good run too).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -15,6 +16,7 @@ mod older;
 mod parts;
 mod plan;
 mod proxy;
+mod pulls;
 mod readers;
 mod report;
 mod stage;
@@ -22,7 +24,7 @@ mod workers;
 mod writers;
 
 use faults::Faults;
-use plan::{Path, Plan};
+use plan::{Engine, Path, Plan};
 use readers::Readers;
 use report::End;
 use serde_json::json;
@@ -50,8 +52,14 @@ fn main() -> ExitCode {
     assert!(judge::can_fail(), "the judge does not see what it has to see");
     pgflume::replica::remote::install_crypto();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let good = plan.paths.iter().filter(|path| runtime.block_on(run(&plan, **path))).count();
-    if good == plan.paths.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let mut is_good = true;
+    for (engine, path) in plan.engines.iter().flat_map(|engine| plan.paths.iter().map(move |path| (engine, *path))) {
+        is_good &= match engine {
+            Engine::Queue => runtime.block_on(run(&plan, path)),
+            Engine::Pull => runtime.block_on(pulls::run(&plan, path)),
+        };
+    }
+    if is_good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// `cargo test NAME` and `cargo test -- --list` mean other tests, as far as they do not name this one.

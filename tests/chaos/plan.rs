@@ -8,6 +8,7 @@ use std::time::Duration;
 
 /// One minute of the whole suite: half of it on each path.
 const DEFAULT_SECONDS: u64 = 30;
+const DEFAULT_PULL_SECONDS: u64 = 15;
 
 /// The write path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +26,20 @@ impl Path {
     }
 }
 
+/// What brings the changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    Queue,
+    Pull,
+}
+
 /// What is asked for.
 pub struct Plan {
     pub seed: u64,
     pub time: Duration,
+    pub pull_time: Duration,
     pub paths: Vec<Path>,
+    pub engines: Vec<Engine>,
     pub report: Option<PathBuf>,
     /// Whether the logs of a good run stay.
     pub keeps: bool,
@@ -43,12 +53,20 @@ impl Plan {
             "both" => vec![Path::File, Path::Sqld],
             other => return Err(format!("CHAOS_PATH is file, sqld or both, not {other:?}")),
         };
-        let seconds = number("CHAOS_SECONDS")?.unwrap_or(DEFAULT_SECONDS);
+        let engines = match std::env::var("CHAOS_ENGINE").as_deref().unwrap_or("both") {
+            "queue" => vec![Engine::Queue],
+            "pull" => vec![Engine::Pull],
+            "both" => vec![Engine::Queue, Engine::Pull],
+            other => return Err(format!("CHAOS_ENGINE is queue, pull or both, not {other:?}")),
+        };
+        let seconds = number("CHAOS_SECONDS")?;
         let seed = number("CHAOS_SEED")?.unwrap_or_else(|| entropy().random_range(0..1 << 32));
         let report = std::env::var_os("CHAOS_REPORT").map(PathBuf::from);
         Ok(Self {
             seed,
-            time: Duration::from_secs(seconds),
+            time: Duration::from_secs(seconds.unwrap_or(DEFAULT_SECONDS)),
+            pull_time: Duration::from_secs(seconds.unwrap_or(DEFAULT_PULL_SECONDS)),
+            engines,
             paths,
             report,
             keeps: std::env::var_os("CHAOS_KEEP").is_some_and(|keep| !keep.is_empty()),

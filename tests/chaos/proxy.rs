@@ -62,10 +62,10 @@ struct Whole {
 }
 
 impl Whole {
-    /// Whether it moves the head: the texts of a batch stand in its body in both encodings.
+    /// Whether it moves the head, or a pull: the texts of a batch stand in its body in both encodings.
     fn is_write(&self) -> bool {
-        let text = b"INTO _pgflume_head";
-        self.body.windows(text.len()).any(|part| part == text)
+        let is_in = |text: &[u8]| self.body.windows(text.len()).any(|part| part == text);
+        is_in(b"INTO _pgflume_head") || is_in(b"INTO _pgflume_pulls")
     }
 }
 

@@ -1,13 +1,13 @@
 //! Syncs that pull in a served process: at their intervals, by name, beside a queue, and none because of another.
 
 use crate::pulls;
-use crate::support::{Path, SECRET, Server, config, schema, until};
+use crate::support::{PATHS, Path, SECRET, Server, config, schema, until};
 use pgflume::config::Signatures;
 use pgflume::core::secret::Secret;
 use pgflume::http::auth::Auth;
 use pgflume::http::{App, Lane};
 use pgflume::provider::postgres::{PostgresProvider, StampOptions, Wanted};
-use pgflume::pull::{Pull, Scheduled, Service};
+use pgflume::pull::{Asked, Pull, Scheduled, Service};
 use pgflume::sync::Worker;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,7 +94,9 @@ async fn each_sync_runs_at_its_interval_and_one_that_is_down_stops_nobody() {
         ("GET", "/syncs/nowhere/status", Some(SECRET), 404),
         ("POST", "/syncs/fast/sync", None, 401),
         ("GET", "/syncs/fast/status", Some("wrong"), 401),
-        ("POST", "/syncs/fast/nuke", Some(SECRET), 400),
+        ("POST", "/syncs/fast/nuke?refill=false", Some(SECRET), 400),
+        ("POST", "/syncs/fast/nuke", None, 401),
+        ("POST", "/syncs/down/nuke", Some(SECRET), 503),
         ("POST", "/nuke", Some(SECRET), 404),
         ("GET", "/syncs/fast/sync", Some(SECRET), 405),
         ("GET", "/live", None, 200),
@@ -213,6 +215,42 @@ async fn a_job_is_recorded_run_and_completed_with_what_it_brings() {
         assert_eq!(server.call("GET", "/jobs/none", Some(SECRET)).await.status, 404);
         assert_eq!(server.call("GET", "/jobs", None).await.status, 401);
         assert_eq!(server.call("POST", "/webhooks/supabase?sync=p", Some("wrong")).await.status, 401);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_that_pulls_is_made_anew_and_compared_when_somebody_asks() {
+    for path in PATHS {
+        let rig = pulls::Rig::new(path, TABLES, JSON).await;
+        let service = Service::new(vec![scheduled("p", &rig, Duration::from_secs(3600))]);
+        let server = Server::of(App::of(None, Vec::new(), service, auth())).await;
+        assert_eq!(post(&server, "/syncs/p/sync", "").await.status, 200);
+        rig.replica("CREATE INDEX strange ON t (v)").await;
+        rig.replica("UPDATE t SET v = 'strange'").await;
+        let nuked = post(&server, "/syncs/p/nuke", "").await;
+        assert_eq!((nuked.status, nuked.json()["success"].as_bool()), (200, Some(true)), "{}", nuked.body);
+        until("it is filled again", async || rig.rows("SELECT count(*) FROM t WHERE v <> 'strange'").await == ["10"])
+            .await;
+        assert!(rig.rows("SELECT name FROM sqlite_master WHERE name = 'strange'").await.is_empty());
+        rig.assert_equal("t", &["id", "v"]).await;
+        // Nobody compares by itself here.
+        rig.replica("UPDATE t SET v = 'strange' WHERE id = 3").await;
+        post(&server, "/syncs/p/sync", "").await;
+        assert_eq!(rig.rows("SELECT count(*) FROM t WHERE v = 'strange'").await, ["1"]);
+        assert_eq!(post(&server, "/syncs/p/resync", r#"{"tables":["nope"]}"#).await.status, 400);
+        assert_eq!(post(&server, "/syncs/p/resync", "[]").await.status, 400);
+        let asked = post(&server, "/syncs/p/resync", "").await;
+        assert_eq!((asked.status, asked.json()["tables"].clone()), (202, serde_json::json!(["t"])));
+        until("it is repaired", async || rig.rows("SELECT count(*) FROM t WHERE v = 'strange'").await == ["0"]).await;
+        // The request of an id works once.
+        let pull = rig.pull();
+        let asked = [pull.ask_to_compare(&[], Some("msg_1")).await, pull.ask_to_compare(&[], Some("msg_1")).await];
+        assert_eq!(asked.map(Result::unwrap), [Asked::Tables(vec!["t".into()]), Asked::Replayed]);
+        assert!(pull.nuke(Some("msg_1")).await.unwrap() && !pull.nuke(Some("msg_1")).await.unwrap());
+        let kept = rig.rows("SELECT id, status FROM _pgflume_jobs ORDER BY 1").await;
+        assert_eq!(kept, ["nuke-msg_1|completed", "resync-msg_1|completed"]);
+        pull.pass().await.unwrap();
+        rig.assert_equal("t", &["id", "v"]).await;
     }
 }
 

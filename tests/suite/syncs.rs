@@ -247,10 +247,14 @@ async fn commands_about_one_sync_take_its_name_and_ask_for_it_where_there_are_se
     assert!(folder.said(&["verify", "--sync", "fed"]).contains("orders: equal, 20 rows"));
     // One that pulls has neither queue nor triggers.
     assert!(folder.refused(&["setup", "--sync", "shop"], 2).contains("pulls: nothing is installed in its source"));
-    assert!(folder.refused(&["nuke", "--yes", "--sync", "shop"], 2).contains("pulls: it has no queue"));
+    assert!(folder.refused(&["nuke", "--yes", "--sync", "shop", "--no-refill"], 2).contains("leave out --no-refill"));
+    assert!(folder.said(&["nuke", "--yes", "--sync", "shop"]).contains("filled by the next pass"));
+    folder.said(&["sync", "shop"]);
     assert!(folder.refused(&["init", "--sync", "shop"], 2).contains("names no file under schema"));
     assert!(folder.refused(&["verify", "--sync", "shop", "--sample", "5%"], 2).contains("leave out --sample"));
-    assert!(folder.refused(&["resync", "--sync", "shop", "--detach"], 2).contains("leave out --detach"));
+    assert!(folder.refused(&["resync", "--sync", "shop", "--detach", "nope"], 2).contains("it has orders"));
+    assert!(folder.said(&["resync", "--sync", "shop", "--detach"]).contains("after the next pass: orders"));
+    folder.said(&["sync", "shop"]);
     let replica = pgflume::replica::target::Target::File(folder.directory.path().join("replica.db"));
     let replica = pgflume::replica::Replica::open(&replica).await.unwrap();
     replica.query("UPDATE orders SET v = 'strange' WHERE id = 3", vec![]).await.unwrap();

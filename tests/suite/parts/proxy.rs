@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
@@ -32,6 +32,7 @@ pub struct Proxy {
 }
 
 struct Shared {
+    target_port: AtomicU16,
     state: Mutex<State>,
     hits: AtomicUsize,
     accepted: AtomicUsize,
@@ -57,13 +58,14 @@ impl Proxy {
         let port = listener.local_addr().expect("the proxy's address").port();
         let state = State { fault: Fault::Pass, once: false, closed: false, connections: Vec::new() };
         let shared = Arc::new(Shared {
+            target_port: AtomicU16::new(target_port),
             state: Mutex::new(state),
             hits: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
             held: Mutex::default(),
         });
         let theirs = Arc::clone(&shared);
-        thread::spawn(move || accept(&listener, target_port, &theirs));
+        thread::spawn(move || accept(&listener, &theirs));
         Proxy { port, shared }
     }
 
@@ -75,6 +77,12 @@ impl Proxy {
     /// The proxy's port, for other protocols.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// From now on another server stands behind it; open connections are closed.
+    pub fn lead_to(&self, target_port: u16) {
+        self.shared.target_port.store(target_port, Ordering::SeqCst);
+        self.drop_connections();
     }
 
     /// Connections that were ever opened to it.
@@ -205,13 +213,14 @@ fn is_whole(request: &[u8]) -> bool {
     request.len() >= end + 4 + length.unwrap_or(0)
 }
 
-fn accept(listener: &TcpListener, target_port: u16, shared: &Arc<Shared>) {
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     while let Ok((client, _)) = listener.accept() {
         if shared.state().closed {
             return;
         }
         shared.accepted.fetch_add(1, Ordering::SeqCst);
         // A target that is down shows as a closed connection.
+        let target_port = shared.target_port.load(Ordering::SeqCst);
         if let Ok(target) = TcpStream::connect((Ipv4Addr::LOCALHOST, target_port)) {
             connect(client, target, shared).ok();
         }

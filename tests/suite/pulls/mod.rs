@@ -1,7 +1,6 @@
 //! Pulls: a Postgres where nothing is installed and a role that may only SELECT, brought to a replica.
 
 mod basics;
-mod chaos;
 mod exact;
 mod found;
 mod listed;

@@ -4,7 +4,7 @@ use pgflume::postgres::PgUrl;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 
@@ -134,8 +134,10 @@ async fn write(url: String, seed: u64, number: u64, allowed: Arc<Semaphore>, is_
 async fn rearrange(url: String, seed: u64, is_over: Arc<AtomicBool>) {
     let client = PgUrl::parse(&url).unwrap().connect().await.unwrap();
     let mut dice = StdRng::seed_from_u64(seed);
+    // Another each time, whoever wrote to this database before.
+    static NUMBER: AtomicU32 = AtomicU32::new(10);
     // A partition is attached some passes after its rows were written: nothing of them is young then.
-    let (mut number, mut is_ready) = (10, false);
+    let (mut number, mut is_ready, mut is_attached) = (0, false, false);
     while !is_over.load(Ordering::Relaxed) {
         let sql = match dice.random_range(0..10) {
             0 => "vacuum full t".to_owned(),
@@ -144,16 +146,17 @@ async fn rearrange(url: String, seed: u64, is_over: Arc<AtomicBool>) {
             3 => "vacuum (freeze) p0, t".to_owned(),
             4 => "begin; truncate k; commit; insert into k select md5(i::text), 'again' from generate_series(1, 100) i on conflict do nothing"
                 .to_owned(),
-            5 if !is_ready && number > 10 => {
+            5 if !is_ready && is_attached => {
+                is_attached = false;
                 format!("alter table p detach partition p{number} concurrently; drop table p{number}")
             }
             _ if is_ready => {
-                is_ready = false;
+                (is_ready, is_attached) = (false, true);
                 format!("alter table p attach partition p{number} for values in ({number})")
             }
             _ => {
-                number += 1;
-                is_ready = true;
+                number = NUMBER.fetch_add(1, Ordering::Relaxed);
+                (is_ready, is_attached) = (true, false);
                 format!(
                     "create table p{number} (id int not null, part int not null, v text, primary key (id, part));
                      insert into p{number} select i, {number}, 'attached' from generate_series(1, 40) i"
