@@ -173,11 +173,13 @@ pub enum PullRule {
     Origin,
     /// Stamps are looked for behind the newest one.
     LookBack,
+    /// A job ends in the transaction of its last batch.
+    JobWithBatch,
 }
 
 impl PullRule {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::OneSnapshot,
         Self::LockFirst,
         Self::FirstMark,
@@ -188,6 +190,7 @@ impl PullRule {
         Self::Fence,
         Self::Origin,
         Self::LookBack,
+        Self::JobWithBatch,
     ];
 
     /// Its fail point.
@@ -203,6 +206,7 @@ impl PullRule {
             Self::Fence => "pull without fence",
             Self::Origin => "pull without origin",
             Self::LookBack => "pull without look-back",
+            Self::JobWithBatch => "pull without its job in the batch",
         }
     }
 

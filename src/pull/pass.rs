@@ -13,6 +13,9 @@ use tokio::time::Instant;
 /// How often a pass describes the tables anew because they were altered.
 const DESCRIPTIONS: u32 = 5;
 
+/// After so many views it is told that a pass does not come to its end.
+const MANY_VIEWS: u32 = 16;
+
 /// What comes after a view.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
@@ -84,6 +87,7 @@ impl Session<'_> {
         if self.close(view, near, is_all).await? == Closed::NotYet {
             return Ok(Next::View);
         }
+        self.note_race(&far);
         // The time that looking at the others took is not theirs.
         let began = Instant::now();
         for name in &far {
@@ -93,6 +97,21 @@ impl Session<'_> {
             }
         }
         Ok(if far.is_empty() { Next::End } else { Next::View })
+    }
+
+    /// Tells that the source may be changing faster than it is brought: tables were read whole before, and still there is
+    /// more than one transaction takes, view after view.
+    fn note_race(&mut self, far: &[String]) {
+        let is_race = !far.is_empty() && far.iter().all(|name| self.standing_of(name).since.is_some());
+        self.views_behind = if is_race { self.views_behind + 1 } else { 0 };
+        if self.views_behind >= MANY_VIEWS && self.views_behind.is_power_of_two() {
+            tracing::warn!(
+                sync = self.pull.name,
+                tables = ?far,
+                views = self.views_behind,
+                "this pass does not come to its end: the source may change faster than it can be brought; readers see what was brought so far, table by table"
+            );
+        }
     }
 
     /// How far a table is, by the definition that is in force now.

@@ -27,6 +27,8 @@ pub(super) struct Session<'a> {
     /// How many times as much a closing transaction may hold: more after each long pass, so that it comes to an end beside
     /// writers that go on.
     pub growth: usize,
+    /// Views in a row that left more than a closing transaction takes, though all tables were read whole before.
+    pub views_behind: u32,
     /// How often tables were read anew because the replica lacked rows of them.
     pub starts: BTreeMap<String, u32>,
 }
@@ -51,8 +53,17 @@ impl<'a> Session<'a> {
         };
         let writer = Writer::new(replica, pull.name.clone(), standing, pull.chance.clone());
         let (problems, plain) = (BTreeMap::new(), BTreeSet::new());
-        let mut session =
-            Self { pull, source, description, writer, problems, plain, growth: 1, starts: BTreeMap::new() };
+        let mut session = Self {
+            pull,
+            source,
+            description,
+            writer,
+            problems,
+            plain,
+            growth: 1,
+            views_behind: 0,
+            starts: BTreeMap::new(),
+        };
         session.shape().await?;
         Ok(session)
     }

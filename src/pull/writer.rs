@@ -5,7 +5,7 @@ use super::passed::Passed;
 use crate::core::batch::{Item, RowState};
 use crate::core::chance::Chance;
 use crate::core::error::{Error, ErrorKind, Result, Side};
-use crate::core::failpoint;
+use crate::core::failpoint::{self, PullRule};
 use crate::core::halving::Search;
 use crate::core::keys::texts_of;
 use crate::core::message::MarkedKey;
@@ -135,6 +135,12 @@ impl Writer {
     }
 
     async fn apply(&mut self, work: &Work, progress: &Progress) -> Result<()> {
+        if let Some(job) = self.job.clone().filter(|_| !PullRule::JobWithBatch.holds()) {
+            let to = self.standing.head.next(self.chance.token());
+            let job = Progress { job: Some(job), caught_up_at: progress.caught_up_at.clone(), ..Progress::default() };
+            self.replica.apply_pull(&self.name, &self.standing.head, &to, &job, Work::default()).await?;
+            self.standing.head = to;
+        }
         let to = self.standing.head.next(self.chance.token());
         failpoint::reach(failpoint::SENT);
         let progress = &Progress { job: self.job.clone(), ..progress.clone() };

@@ -181,6 +181,39 @@ async fn what_a_slower_worker_has_read_before_is_not_written_over_newer_rows() {
     assert!(seen.len() > 1 && seen.iter().all(|v| v == "newest"), "{seen:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_completed_when_what_it_brings_is_there_and_not_before() {
+    let _armed = armed();
+    let rig = Arc::new(
+        Rig::new(
+            Path::File,
+            "create table t (id int primary key, v text); insert into t select i, 'old' from generate_series(1, 50) i",
+            r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#,
+        )
+        .await,
+    );
+    rig.pass().await;
+    let job = rig.pull().add_job(None, &serde_json::json!(null)).await.unwrap().0;
+    rig.db.sql("update t set v = 'new'").await;
+    let watcher = {
+        let rig = rig.clone();
+        tokio::spawn(async move {
+            loop {
+                let sql = "SELECT (SELECT status FROM _pgflume_jobs), (SELECT count(*) FROM t WHERE v = 'new')";
+                let seen = rig.rows(sql).await;
+                match seen[0].as_str() {
+                    "completed|50" => return,
+                    "completed|0" => panic!("completed before anything is there"),
+                    _ => tokio::time::sleep(Duration::from_millis(1)).await,
+                }
+            }
+        })
+    };
+    rig.pull().pass_for_jobs().await.unwrap();
+    watcher.await.unwrap();
+    assert_eq!(rig.pull().job(&job.id).await.unwrap().unwrap().status, "completed");
+}
+
 /// Which test has to fail without a rule.
 fn noticed_by(rule: PullRule) -> &'static str {
     match rule {
@@ -194,9 +227,15 @@ fn noticed_by(rule: PullRule) -> &'static str {
         PullRule::SameFiles => "pulls::rules::rows_that_move_between_two_views_are_found",
         PullRule::NewLeaves => "pulls::rules::a_partition_that_is_attached_brings_its_old_rows_along",
         PullRule::Fence => "pulls::rules::what_a_slower_worker_has_read_before_is_not_written_over_newer_rows",
+        PullRule::JobWithBatch => "pulls::rules::a_job_is_completed_when_what_it_brings_is_there_and_not_before",
         PullRule::LookBack => "pulls::listed::a_row_whose_writer_commits_later_than_it_stamps_is_found",
         PullRule::Origin => "pulls::sides::a_source_that_was_put_back_is_read_anew",
     }
+}
+
+/// Time to look between what should be one transaction.
+fn slowed(rule: PullRule) -> &'static str {
+    if rule == PullRule::JobWithBatch { ";sent=return(300)" } else { "" }
 }
 
 #[test]
@@ -206,7 +245,7 @@ fn each_rule_that_is_left_out_is_noticed() {
         let test = noticed_by(rule);
         let run = Command::new(std::env::current_exe().unwrap())
             .args([test, "--exact", "--nocapture"])
-            .env("FAILPOINTS", format!("{}=return", rule.name()))
+            .env("FAILPOINTS", format!("{}=return{}", rule.name(), slowed(rule)))
             .env("PULL_PASSES", "300")
             .output()
             .unwrap();

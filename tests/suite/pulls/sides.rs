@@ -2,8 +2,10 @@
 
 use super::{Rig, armed, own_cluster};
 use crate::restores::{Backup, copy};
-use crate::support::{Db, Home, PATHS, Path};
+use crate::support::{Db, Home, PATHS, Path, until};
+use pgflume::core::error::ErrorKind;
 use pgflume::demo::postgres::{Cluster, Stop};
+use pgflume::postgres::PgUrl;
 use pgflume::provider::postgres::PostgresProvider;
 use pgflume::pull::Pull;
 use std::sync::Arc;
@@ -103,6 +105,99 @@ async fn a_source_that_was_put_back_is_read_anew() {
     rig.db.sql("update t set v = 'after' where id = 3; delete from t where id = 4").await;
     rig.pass().await;
     rig.assert_equal("t", &["id", "v"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_standby_that_is_behind_the_replica_is_waited_for_and_then_followed() {
+    let (lossy, mut rig) = lossy().await;
+    let standby = own_cluster();
+    let data = standby.directory().join("data");
+    standby.stop(Stop::Fast).unwrap();
+    std::fs::remove_dir_all(&data).unwrap();
+    lossy.cluster.stop(Stop::Fast).unwrap();
+    copy(&lossy.data(), &data);
+    lossy.cluster.start_again().unwrap();
+    rig.db = Db::existing(&rig.db.name.clone(), lossy.cluster).await;
+    let primary = format!("primary_conninfo = 'host=127.0.0.1 port={} user=postgres'\n", lossy.cluster.port());
+    std::fs::write(data.join("postgresql.auto.conf"), primary).unwrap();
+    std::fs::write(data.join("standby.signal"), "").unwrap();
+    standby.start_again().unwrap();
+    let on_standby = PgUrl::parse(&standby.url(&rig.db.name)).unwrap().connect().await.unwrap();
+    on_standby.batch_execute("select pg_wal_replay_pause()").await.unwrap();
+    rig.db.sql("update t set v = 'new' where id < 10; delete from t where id = 20").await;
+    rig.pass().await;
+    let url = rig.reader_url().replace(&lossy.cluster.port().to_string(), &standby.port().to_string());
+    let provider = || PostgresProvider { url: PgUrl::parse(&url).unwrap(), ..rig.provider() };
+    let pull = || Pull::new("p".into(), Arc::new(provider()), rig.home.target(), false).with_retries(0);
+    let behind = pull().pass().await.unwrap_err();
+    assert!(*behind.kind() == ErrorKind::Retry && behind.to_string().contains("a standby that lags"), "{behind}");
+    rig.assert_equal("t", &["id", "v"]).await;
+    on_standby.batch_execute("select pg_wal_replay_resume()").await.unwrap();
+    until("it has caught up", async || pull().pass().await.is_ok()).await;
+    rig.db
+        .sql("update t set v = 'newer' where id < 5; delete from t where id = 21; insert into t values (999, 'x')")
+        .await;
+    until("it brings what is replayed", async || {
+        pull().pass().await.unwrap();
+        rig.rows("SELECT v FROM t WHERE id = 999").await == ["x"]
+    })
+    .await;
+    rig.assert_equal("t", &["id", "v"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn transaction_ids_that_went_far_or_around_lose_nothing() {
+    let (lossy, mut rig) = lossy().await;
+    rig.pass().await;
+    // The file of the commit log that the next id lies in.
+    const FAR: u32 = 0x7000_0000;
+    const IDS_OF_A_FILE: u32 = 4 * 8192 * 32;
+    let reset = |arguments: &[&str]| {
+        lossy.cluster.stop(Stop::Fast).unwrap();
+        let program = lossy.cluster.bin_dir().join("pg_resetwal");
+        let mut command = std::process::Command::new(program);
+        command.args(arguments).arg("-D").arg(lossy.data());
+        as_owner(&mut command, &lossy.data());
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    };
+    reset(&["-x", &FAR.to_string()]);
+    let segment = lossy.data().join("pg_xact").join(format!("{:04X}", FAR / IDS_OF_A_FILE));
+    std::fs::write(&segment, vec![0; 256 * 1024]).unwrap();
+    give_to_owner(&segment, &lossy.data());
+    lossy.cluster.start_again().unwrap();
+    rig.db = Db::existing(&rig.db.name.clone(), lossy.cluster).await;
+    rig.db.sql("update t set v = 'far' where id = 1; delete from t where id = 2").await;
+    let done = rig.pass().await;
+    assert_eq!((done.rows, done.removed), (1, 1), "only what has changed: {done:?}");
+    rig.assert_equal("t", &["id", "v"]).await;
+    // More than ids of 32 bits can tell apart: everything is read, and nothing differs.
+    reset(&["-e", "1"]);
+    lossy.cluster.start_again().unwrap();
+    rig.db = Db::existing(&rig.db.name.clone(), lossy.cluster).await;
+    rig.db.sql("update t set v = 'around' where id = 3; delete from t where id = 4").await;
+    rig.pass().await;
+    rig.assert_equal("t", &["id", "v"]).await;
+    let idle = rig.pass().await;
+    assert_eq!((idle.rows, idle.removed), (0, 0), "{idle:?}");
+}
+
+/// Runs a program as whoever owns the data: Postgres' own refuse to run as root.
+fn as_owner(command: &mut std::process::Command, data: &std::path::Path) {
+    use std::os::unix::fs::MetadataExt as _;
+    use std::os::unix::process::CommandExt as _;
+    let owner = std::fs::metadata(data).unwrap();
+    if std::fs::metadata("/proc/self").unwrap().uid() == 0 {
+        command.uid(owner.uid()).gid(owner.gid());
+    }
+}
+
+fn give_to_owner(file: &std::path::Path, data: &std::path::Path) {
+    use std::os::unix::fs::MetadataExt as _;
+    let owner = std::fs::metadata(data).unwrap();
+    if std::fs::metadata(file).unwrap().uid() != owner.uid() {
+        std::os::unix::fs::chown(file, Some(owner.uid()), Some(owner.gid())).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
