@@ -8,8 +8,9 @@ use crate::operate::status;
 use crate::operate::status::{Status, TableStatus};
 use crate::postgres::books::rebuilds::Phase;
 use crate::pull::Report;
+use crate::sync::Totals;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -22,7 +23,8 @@ use std::sync::atomic::AtomicU64;
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Value = Gauge<f64, AtomicU64>;
-type ByTable = Family<[(&'static str, String); 1], Value>;
+/// None for the queue of the variables.
+type Labels = Vec<(&'static str, String)>;
 
 /// The text, at most [`KEPT`] old; `None` if it cannot be written.
 pub(super) async fn text(app: &Arc<App>) -> Option<String> {
@@ -30,42 +32,76 @@ pub(super) async fn text(app: &Arc<App>) -> Option<String> {
     app.metrics.get(|| async move { written(&asked).await.ok() }).await.flatten()
 }
 
+/// A queue, with its labels and what its Postgres says.
+struct Queue<'a> {
+    labels: Labels,
+    lane: &'a Lane,
+    status: Option<Status>,
+}
+
 async fn written(app: &App) -> Result<String, fmt::Error> {
+    let unnamed = app.lane.iter().map(|lane| (Labels::new(), lane));
+    let named = app.named.iter().map(|(name, lane)| (vec![("sync", name.clone())], lane));
+    let asked = unnamed.chain(named).map(|(labels, lane)| async move {
+        let status = status::of_source(&lane.worker).await.ok();
+        Queue { labels, lane, status }
+    });
+    let queues = futures_util::future::join_all(asked).await;
     let mut registry = Registry::with_prefix("pgflume");
-    if let Some(lane) = &app.lane {
-        let status = status::of_source(&lane.worker).await;
-        process(&mut registry, lane);
-        let up = Value::default();
-        up.set(if status.is_ok() { 1.0 } else { 0.0 });
+    if !queues.is_empty() {
+        process(&mut registry, &queues);
+        let up = of_queues(&queues, |queue| Some(f64::from(queue.status.is_some())));
         registry.register("source_up", "Whether Postgres answers", up);
-        if let Ok(status) = &status {
-            source(&mut registry, status);
-            tables(&mut registry, status);
-        }
+        source(&mut registry, &queues);
+        tables(&mut registry, &queues);
     }
     syncs(&mut registry, &app.service.reports());
     let mut text = String::new();
     encode(&mut text, &registry)?;
-    Ok(text)
+    Ok(text.lines().map(|line| unlabelled(line) + "\n").collect())
+}
+
+/// A line without the braces of no labels.
+fn unlabelled(line: &str) -> String {
+    match line.split_once("{} ") {
+        Some((name, value)) if !name.contains(['{', ' ']) => format!("{name} {value}"),
+        _ => line.to_owned(),
+    }
+}
+
+/// One figure of each queue.
+fn of_queues(queues: &[Queue<'_>], value: impl Fn(&Queue<'_>) -> Option<f64>) -> Family<Labels, Value> {
+    let family = Family::<Labels, Value>::default();
+    for queue in queues {
+        if let Some(value) = value(queue) {
+            family.get_or_create(&queue.labels).set(value);
+        }
+    }
+    family
 }
 
 /// What this process did since it started.
-fn process(registry: &mut Registry, lane: &Lane) {
-    let totals = lane.worker.totals();
+fn process(registry: &mut Registry, queues: &[Queue<'_>]) {
+    let counter = |of: fn(&Totals) -> u64| {
+        let family = Family::<Labels, Counter>::default();
+        for queue in queues {
+            family.get_or_create(&queue.labels).inc_by(of(&queue.lane.worker.totals()));
+        }
+        family
+    };
     let counters = [
-        ("drains", "Drains that ended well", totals.drains),
-        ("drain_failures", "Drains that failed", totals.failures),
-        ("messages_processed", "Messages taken off the queue", totals.processed),
-        ("rows_applied", "Keys written or deleted in the replica", totals.rows),
-        ("batches_applied", "libSQL transactions", totals.batches),
-        ("messages_skipped", "Messages for tables that are not replicated", totals.skipped),
-        ("dead_letters_written", "Dead letters written", totals.dead),
+        ("drains", "Drains that ended well", counter(|t| t.drains)),
+        ("drain_failures", "Drains that failed", counter(|t| t.failures)),
+        ("messages_processed", "Messages taken off the queue", counter(|t| t.processed)),
+        ("rows_applied", "Keys written or deleted in the replica", counter(|t| t.rows)),
+        ("batches_applied", "libSQL transactions", counter(|t| t.batches)),
+        ("messages_skipped", "Messages for tables that are not replicated", counter(|t| t.skipped)),
+        ("dead_letters_written", "Dead letters written", counter(|t| t.dead)),
     ];
-    for (name, help, value) in counters {
-        registry.register(name, help, ConstCounter::new(value));
+    for (name, help, family) in counters {
+        registry.register(name, help, family);
     }
-    let open = Value::default();
-    open.set(f64::from(!lane.worker.circuit().report().is_closed()));
+    let open = of_queues(queues, |queue| Some(f64::from(!queue.lane.worker.circuit().report().is_closed())));
     registry.register("circuit_open", "Whether a side is taken for down and calls are refused", open);
 }
 
@@ -75,10 +111,10 @@ fn syncs(registry: &mut Registry, reports: &BTreeMap<String, Report>) {
         return;
     }
     let gauge = |of: &dyn Fn(&Report) -> Option<f64>| {
-        let family = ByTable::default();
+        let family = Family::<Labels, Value>::default();
         for (name, report) in reports {
             if let Some(value) = of(report) {
-                family.get_or_create(&[("sync", name.clone())]).set(value);
+                family.get_or_create(&vec![("sync", name.clone())]).set(value);
             }
         }
         family
@@ -105,41 +141,52 @@ fn syncs(registry: &mut Registry, reports: &BTreeMap<String, Report>) {
     registry.register("sync_promise", "What a pass promises, of the table of which it promises least", promises);
 }
 
-fn source(registry: &mut Registry, status: &Status) {
-    let faults = status.drift.iter().filter(|d| d.kind.is_fault()).count();
-    let rebuilding = status.tables.values().filter(|t| is_rebuilding(t)).count();
-    let stuck = status.tables.values().filter(|t| t.resync.as_ref().is_some_and(|r| r.problem.is_some())).count();
+fn source(registry: &mut Registry, queues: &[Queue<'_>]) {
+    let of = |value: fn(&Status) -> f64| of_queues(queues, |queue| queue.status.as_ref().map(value));
     let gauges = [
-        ("queue_messages", "Messages on the queue, hidden ones included", status.queued as f64),
-        ("queue_lag_seconds", "Age of the oldest message", status.lag_seconds.unwrap_or_default()),
-        ("dead_letters", "Dead letters that wait", status.dead as f64),
-        ("batch_seq", "Batches acknowledged since the sides were paired", status.last_sync.seq as f64),
-        ("drift", "Things that are no longer as they were set up and that somebody has to fix", faults as f64),
-        ("tables_rebuilding", "Tables that are being rebuilt or wait for it", rebuilding as f64),
-        ("tables_stuck", "Tables whose rebuild waits for somebody to act", stuck as f64),
+        ("queue_messages", "Messages on the queue, hidden ones included", of(|s| s.queued as f64)),
+        ("queue_lag_seconds", "Age of the oldest message", of(|s| s.lag_seconds.unwrap_or_default())),
+        ("dead_letters", "Dead letters that wait", of(|s| s.dead as f64)),
+        ("batch_seq", "Batches acknowledged since the sides were paired", of(|s| s.last_sync.seq as f64)),
+        (
+            "drift",
+            "Things that are no longer as they were set up and that somebody has to fix",
+            of(|s| s.drift.iter().filter(|d| d.kind.is_fault()).count() as f64),
+        ),
+        ("tables_rebuilding", "Tables that are being rebuilt or wait for it", of(|s| count(s, is_rebuilding))),
+        (
+            "tables_stuck",
+            "Tables whose rebuild waits for somebody to act",
+            of(|s| count(s, |t| t.resync.as_ref().is_some_and(|r| r.problem.is_some()))),
+        ),
         (
             "healed",
             "Whether the two sides have diverged and were healed",
-            f64::from(status.last_sync.healed_at.is_some()),
+            of(|s| f64::from(s.last_sync.healed_at.is_some())),
         ),
     ];
-    for (name, help, value) in gauges {
-        let gauge = Value::default();
-        gauge.set(value);
-        registry.register(name, help, gauge);
+    for (name, help, family) in gauges {
+        registry.register(name, help, family);
     }
+}
+
+fn count(status: &Status, is_such: fn(&TableStatus) -> bool) -> f64 {
+    status.tables.values().filter(|table| is_such(table)).count() as f64
 }
 
 fn is_rebuilding(table: &TableStatus) -> bool {
     table.resync.as_ref().is_some_and(|r| r.phase != Phase::Done)
 }
 
-fn tables(registry: &mut Registry, status: &Status) {
+fn tables(registry: &mut Registry, queues: &[Queue<'_>]) {
     let by = |value: &dyn Fn(&TableStatus) -> Option<f64>| {
-        let family = ByTable::default();
-        for (name, table) in &status.tables {
-            if let Some(value) = value(table) {
-                family.get_or_create(&[("table", name.clone())]).set(value);
+        let family = Family::<Labels, Value>::default();
+        for queue in queues {
+            for (name, table) in queue.status.iter().flat_map(|status| &status.tables) {
+                let labels = queue.labels.iter().cloned().chain([("table", name.clone())]).collect();
+                if let Some(value) = value(table) {
+                    family.get_or_create(&labels).set(value);
+                }
             }
         }
         family
@@ -171,5 +218,21 @@ fn tables(registry: &mut Registry, status: &Status) {
     ];
     for (name, help, family) in families {
         registry.register(name, help, family);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_braces_of_no_labels_go() {
+        for (line, expected) in [
+            ("pgflume_drains_total{} 1", "pgflume_drains_total 1"),
+            ("pgflume_drains_total{sync=\"a{} b\"} 1", "pgflume_drains_total{sync=\"a{} b\"} 1"),
+            ("# HELP x a{} b", "# HELP x a{} b"),
+        ] {
+            assert_eq!(unlabelled(line), expected);
+        }
     }
 }

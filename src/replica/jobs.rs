@@ -19,6 +19,9 @@ pub(super) const CREATE: &str = "CREATE TABLE IF NOT EXISTS _pgflume_jobs (id TE
 /// How long a worker has a job without a sign of life: each batch renews it.
 const LEASE_SECONDS: u32 = 60;
 
+/// How often a job is asked for that somebody takes before it can be read.
+const TRIES: u32 = 10;
+
 /// Jobs that are kept.
 const KEPT: i64 = 1_000;
 
@@ -100,17 +103,20 @@ impl Replica {
             "DELETE FROM _pgflume_jobs WHERE status IN ('completed', 'failed') AND id NOT IN (SELECT id FROM _pgflume_jobs ORDER BY created_at DESC, id LIMIT {KEPT})"
         );
         let before = vec![CREATE.to_owned().into(), Statement::new(insert, args), prune.into()];
-        self.store.write(Work { before, ..Work::default() }).await?;
-        let sql = format!("SELECT {COLUMNS} FROM _pgflume_jobs WHERE sync_id = ?1 AND status = 'pending'");
-        let found = self.query(sql, vec![text(wish.sync)]).await?;
-        // A worker may have taken it already.
-        let job = match found.into_iter().next() {
-            Some(row) => Some(job(row)?),
-            None => self.job(wish.id).await?,
-        };
-        let job = job.ok_or_else(|| Error::retry("the job is done already; try again"))?;
-        let is_new = job.id == wish.id;
-        Ok((job, is_new))
+        let work = Work { before, ..Work::default() };
+        let pending = format!("SELECT {COLUMNS} FROM _pgflume_jobs WHERE sync_id = ?1 AND status = 'pending'");
+        for _ in 0..TRIES {
+            self.store.write(work.clone()).await?;
+            // A worker may have taken it already.
+            if let Some(job) = self.job(wish.id).await? {
+                return Ok((job, true));
+            }
+            if let Some(row) = self.query(pending.clone(), vec![text(wish.sync)]).await?.into_iter().next() {
+                return Ok((job(row)?, false));
+            }
+            // The one that was pending has been taken meanwhile: what is asked for now is another.
+        }
+        Err(Error::retry("jobs of this sync are taken as fast as they come; try again"))
     }
 
     /// Jobs, newest first.

@@ -35,4 +35,5 @@ mod worker;
 
 pub(crate) use drain::CALL_BUDGET;
 pub use drained::Drained;
+pub(crate) use drained::Totals;
 pub use worker::Worker;

@@ -8,8 +8,10 @@ use pgflume::http::auth::Auth;
 use pgflume::http::{App, Lane};
 use pgflume::provider::postgres::{PostgresProvider, StampOptions, Wanted};
 use pgflume::pull::{Asked, Pull, Scheduled, Service};
+use pgflume::replica::Replica;
 use pgflume::sync::Worker;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const TABLES: &str =
@@ -131,6 +133,17 @@ async fn a_queue_by_its_name_and_the_four_variables_queue_are_drained_beside_a_p
     assert_eq!((done["processed"].as_u64(), second.db.queued().await), (Some(1), 0), "{done}");
     let status = server.call("GET", "/syncs/second/status", Some(SECRET)).await.json();
     assert_eq!(status["queued"], 0, "{status}");
+    let text = server.call("GET", "/metrics", None).await.body;
+    for line in [
+        "pgflume_messages_processed_total 1",
+        "pgflume_messages_processed_total{sync=\"second\"} 1",
+        "pgflume_source_up 1.0",
+        "pgflume_source_up{sync=\"second\"} 1.0",
+        "pgflume_queue_messages{sync=\"second\"} 0.0",
+        "pgflume_table_captured{sync=\"second\",table=\"t\"} 0.0",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
     let status = server.call("GET", "/status", Some(SECRET)).await.json();
     assert!(status["queue"].is_string() && status["syncs"]["pulled"].is_object(), "{status}");
     // A queue does not write what a sync pulls.
@@ -279,4 +292,38 @@ async fn a_job_is_pending_once_and_a_dead_workers_job_is_taken_over() {
     }
     let done = pull.job(&first.id).await.unwrap().unwrap();
     assert_eq!((done.status.as_str(), done.retry_count), ("completed", 0), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wishes_beside_a_worker_that_takes_them_at_once_are_never_refused() {
+    let rig = Arc::new(pulls::Rig::new(Path::File, TABLES, JSON).await);
+    rig.pass().await;
+    let is_over = Arc::new(AtomicBool::new(false));
+    let taker = {
+        let (rig, is_over) = (rig.clone(), is_over.clone());
+        tokio::spawn(async move {
+            let replica = Replica::open(&rig.home.target()).await.unwrap();
+            let mut taken = 0;
+            while !is_over.load(Ordering::Relaxed) {
+                if replica.lease_job("p", "w").await.unwrap().is_some() {
+                    taken += 1;
+                    replica.query("UPDATE _pgflume_jobs SET status = 'completed'", vec![]).await.unwrap();
+                }
+            }
+            taken
+        })
+    };
+    let wish = |_| {
+        let rig = rig.clone();
+        tokio::spawn(async move {
+            for _ in 0..50 {
+                rig.pull().add_job(None, &serde_json::json!(null)).await.unwrap();
+            }
+        })
+    };
+    for wishes in (0..3).map(wish).collect::<Vec<_>>() {
+        wishes.await.unwrap();
+    }
+    is_over.store(true, Ordering::Relaxed);
+    assert!(taker.await.unwrap() > 1);
 }
