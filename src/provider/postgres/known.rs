@@ -211,7 +211,8 @@ async fn kinds(client: &Client, sources: &BTreeMap<String, SourceTable>) -> Resu
                       coalesce(pg_catalog.bool_or(l.relkind = 'f' and l.oid <> c.oid), false),
                       coalesce(pg_catalog.bool_or(l.relkind = 'r' and a.amname <> 'heap'), false)
                from pg_catalog.pg_class c
-               left join pg_catalog.pg_class l on l.oid = c.oid or l.oid in (select p.relid from pg_catalog.pg_partition_tree(c.oid) p)
+               cross join lateral (select c.oid union select p.relid from pg_catalog.pg_partition_tree(c.oid) p) tree(oid)
+               join pg_catalog.pg_class l on l.oid = tree.oid
                left join pg_catalog.pg_am a on a.oid = l.relam
                where c.oid = any($1)
                group by c.oid";
