@@ -53,6 +53,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// How long one may take to start.
 const START_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long one that holds the process file may take to write its number.
+const NUMBER_PATIENCE: Duration = Duration::from_secs(2);
+
 /// Between two looks at the process file.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -112,19 +115,37 @@ impl State {
     /// The process that holds the process file's lock; a file that nobody holds is a left-over.
     fn running(&self) -> Result<Option<i32>, ConfigError> {
         let path = self.path("pgflume.pid");
-        let mut file = match File::open(&path) {
+        let began = Instant::now();
+        loop {
+            match self.holder(&path)? {
+                Holder::Nobody => return Ok(None),
+                Holder::Process(pid) => return Ok(Some(pid)),
+                // One that has just locked it writes its number next.
+                Holder::Unknown if began.elapsed() < NUMBER_PATIENCE => std::thread::sleep(LOOK),
+                Holder::Unknown => {
+                    return wrong(format!(
+                        "{} is locked and holds no process number: look who holds it",
+                        path.display()
+                    ));
+                }
+            }
+        }
+    }
+
+    fn holder(&self, path: &Path) -> Result<Holder, ConfigError> {
+        let mut file = match File::open(path) {
             Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Holder::Nobody),
             Err(e) => return wrong(format!("STATE_DIR: {} cannot be read ({e})", path.display())),
         };
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
-            return Ok(None);
+            return Ok(Holder::Nobody);
         }
         let mut text = String::new();
         let read = file.read_to_string(&mut text);
         match (read, text.trim().parse::<i32>()) {
-            (Ok(_), Ok(pid)) if pid > 1 => Ok(Some(pid)),
-            _ => wrong(format!("{} is locked and holds no process number: look who holds it", path.display())),
+            (Ok(_), Ok(pid)) if pid > 1 => Ok(Holder::Process(pid)),
+            _ => Ok(Holder::Unknown),
         }
     }
 
@@ -137,6 +158,7 @@ impl State {
         let log = self.log("pgflume.log")?;
         let errors = self.log("error.log")?;
         let pid_file = std::path::absolute(self.path("pgflume.pid"))?;
+        forget_left_over(&pid_file)?;
         let mut command = Command::new(std::env::current_exe()?);
         command.args(std::env::args_os().skip(1).filter(|argument| argument != "--daemon").map(|argument| {
             // `restart` starts as `start` does.
@@ -203,6 +225,24 @@ impl State {
         };
         opened().or_else(|e| wrong(format!("STATE_DIR: {} cannot be written ({e})", path.display())))
     }
+}
+
+/// Who holds the process file's lock.
+enum Holder {
+    Nobody,
+    Process(i32),
+    /// Somebody whose number is not there.
+    Unknown,
+}
+
+/// Empties a process file that nobody holds: the number in it may be another process's by now.
+fn forget_left_over(path: &Path) -> Result<(), ConfigError> {
+    let forget = || -> std::io::Result<()> {
+        let file = OpenOptions::new().create(true).write(true).truncate(false).open(path)?;
+        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+        file.set_len(0)
+    };
+    forget().or_else(|e| wrong(format!("{} cannot be held ({e}): does another one run?", path.display())))
 }
 
 /// Writes and locks the process file, where this process was started in the background. Held until it ends, however

@@ -56,6 +56,7 @@ mod syncs;
 mod takeover;
 mod tampered_queue;
 mod tls;
+mod tutorials;
 mod types;
 mod unconverted;
 mod unmarked;

@@ -389,3 +389,25 @@ async fn a_pass_that_dies_anywhere_loses_nothing_and_brings_nothing_twice() {
         }
     }
 }
+
+#[test]
+fn a_service_that_has_just_taken_its_process_file_is_waited_for() {
+    use std::io::Write as _;
+    let folder = Folder::new();
+    std::fs::create_dir(folder.directory.path().join(".pgflume")).unwrap();
+    let mut file = std::fs::File::create(folder.directory.path().join(".pgflume/pgflume.pid")).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let number = std::process::id();
+    let asked = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| folder.said(&["service", "status"]));
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        writeln!(file, "{number}").unwrap();
+        asked.join().unwrap()
+    });
+    assert!(asked.contains(&format!("running, process {number}")), "{asked}");
+    let nobody = Folder::new();
+    std::fs::create_dir(nobody.directory.path().join(".pgflume")).unwrap();
+    let file = std::fs::File::create(nobody.directory.path().join(".pgflume/pgflume.pid")).unwrap();
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    assert!(nobody.refused(&["service", "status"], 2).contains("holds no process number"));
+}
