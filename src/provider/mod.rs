@@ -34,6 +34,8 @@ pub struct Described {
     pub promise: Promise,
     /// Whether the replica sorts its keys as the source does.
     pub sorts_alike: bool,
+    /// Whether a look finds rows that are as they were, too: then they are compared before they are written.
+    pub finds_unchanged: bool,
 }
 
 /// What the replica is after a pass, beside what the source was.

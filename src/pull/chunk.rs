@@ -24,9 +24,8 @@ impl Session<'_> {
     /// Reads on from where the table is, until nothing is left, or the view had its time.
     pub(super) async fn chunks(&mut self, view: &View, name: &str, began: Instant) -> Result<()> {
         let mut standing = self.standing_of(name);
-        let Some(table) = self.description.tables.get(name).map(|described| described.table.clone()) else {
-            return Ok(());
-        };
+        let Some(described) = self.description.tables.get(name) else { return Ok(()) };
+        let (table, finds_unchanged) = (described.table.clone(), described.finds_unchanged);
         let place = standing.place.take().filter(|_| standing.until.is_some());
         let look = self.source.look(name, standing.since.as_deref(), place.as_deref()).await?;
         if look.changed.is_none() {
@@ -45,7 +44,7 @@ impl Session<'_> {
         failpoint::reach(failpoint::READ);
         let mut first_place = None;
         loop {
-            let is_plain = self.plain.contains(name) || standing.since.is_some();
+            let is_plain = self.plain.contains(name) || standing.since.is_some() && !finds_unchanged;
             let has_moved = *first_place.get_or_insert_with(|| part.place.clone()) != part.place;
             let is_over = part.is_end || has_moved && began.elapsed() >= self.pull.pace.view_time;
             let is_read_whole = part.is_end && standing.since.is_none();

@@ -150,7 +150,12 @@ impl Session<'_> {
             let (is_end, place) = (part.is_end, part.place.clone());
             self.compare_part(&table, part, comparison, &mut repairs).await?;
             failpoint::reach(failpoint::COMPARED);
-            let is_full = repairs.len() >= self.pull.pace.part.rows && place != first_place;
+            let is_much = repairs.len() >= self.pull.pace.part.rows;
+            let is_full = is_much && place != first_place;
+            if is_much && !is_full && !is_end {
+                // Only another view could go on from here: what differs is written while this one is read.
+                self.repair(view, name, std::mem::take(&mut repairs), comparison, repair).await?;
+            }
             if is_end || is_full || place != first_place && began.elapsed() >= self.pull.pace.view_time {
                 if !self.source.is_whole().await? {
                     (comparison.report, comparison.missing) = before;

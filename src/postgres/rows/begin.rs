@@ -51,16 +51,23 @@ impl Server {
 pub async fn begin(client: &Client, tables: &[&SourceTable], server: Server) -> Result<()> {
     let (lock_wait, time) = (WAIT_WITHIN.as_millis(), STATEMENT_TIME.as_millis());
     let mut sql = format!("{SETTINGS}; set local lock_timeout = {lock_wait}; set local statement_timeout = {time}");
+    let has = |kind| tables.iter().any(|t| t.kind == kind);
     if server.restricts_kinds {
-        let is_wanted = |kind| tables.iter().any(|t| t.kind == kind);
-        let kinds = [("view", is_wanted(RelationKind::View)), ("foreign-table", is_wanted(RelationKind::Foreign))];
-        let kinds: Vec<&str> = kinds.into_iter().filter(|(_, is_wanted)| !is_wanted).map(|(kind, _)| kind).collect();
-        sql.push_str(&format!("; set local restrict_nonsystem_relation_kind = '{}'", kinds.join(", ")));
+        let kinds = if has(RelationKind::Foreign) { "view" } else { "view, foreign-table" };
+        sql.push_str(&format!("; set local restrict_nonsystem_relation_kind = '{kinds}'"));
     }
     let lockable = tables.iter().filter(|t| t.kind.is_lockable());
     let names: Vec<_> = lockable.map(|t| t.table.source.quoted()).collect();
     if !names.is_empty() && PullRule::LockFirst.holds() {
         sql.push_str(&format!("; lock table {} in access share mode nowait", names.join(", ")));
+    }
+    // LOCK does not take these, and planning does, while nothing that somebody put in their place could run.
+    for table in tables.iter().filter(|t| !t.kind.is_lockable()) {
+        sql.push_str(&format!("; explain select from {}", table.table.source.quoted()));
+    }
+    if server.restricts_kinds && has(RelationKind::View) {
+        let kinds = if has(RelationKind::Foreign) { "" } else { "foreign-table" };
+        sql.push_str(&format!("; set local restrict_nonsystem_relation_kind = '{kinds}'"));
     }
     client
         .begin(if PullRule::OneSnapshot.holds() { "isolation level repeatable read" } else { "" }, &sql)

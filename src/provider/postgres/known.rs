@@ -123,6 +123,7 @@ pub(super) async fn read(
             definition: definition_version::of_pulled(&source, traits.as_ref())?,
             // Each range of a view would be another run of its query.
             sorts_alike: problem.is_none() && !is_listed(&source) && source.sorts_alike(),
+            finds_unchanged: is_listed(&source),
             problem,
             promise,
         };

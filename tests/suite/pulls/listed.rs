@@ -103,8 +103,23 @@ async fn a_small_view_without_stamps_is_read_whole_and_a_large_one_only_if_someb
     rig.db.sql("delete from base where id = 1500; update base set v = 'unseen' where id = 1501").await;
     let done = pull(&rig, compared.clone()).pass().await.unwrap();
     assert_eq!((done.rows, done.removed), (0, 1), "{done:?}");
-    let found = pull(&rig, compared).verify(&[], true).await.unwrap();
+    let found = pull(&rig, compared.clone()).verify(&[], true).await.unwrap();
     assert_eq!((found.tables["shown"].different, found.tables["shown"].repaired), (1, 1), "{found:?}");
+    rig.assert_equal("shown", &["id", "v"]).await;
+    // More than is held at once.
+    rig.db.sql("update base set v = 'all'").await;
+    let found = pull(&rig, compared).verify(&[], true).await.unwrap();
+    assert_eq!((found.tables["shown"].different, found.tables["shown"].repaired), (11_100, 11_100), "{found:?}");
+    rig.assert_equal("shown", &["id", "v"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_rows_without_a_stamp_are_read_each_time_and_written_once() {
+    let rig = Rig::new(Path::File, BASE, SHOWN).await;
+    rig.db.sql("update base set updated_at = null; insert into base select i, 'bare', false, null from generate_series(1000, 25000) i").await;
+    assert_eq!(rig.pass().await.rows, 24_101);
+    rig.db.sql("update base set v = 'new' where id = 1000").await;
+    assert_eq!(rig.pass().await.rows, 1, "what is as it was is not written again");
     rig.assert_equal("shown", &["id", "v"]).await;
 }
 
