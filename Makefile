@@ -25,11 +25,11 @@ simulate: ## the real step over both sides in memory, from a seed that is told: 
 mutants: ## what a change of one expression goes unnoticed by: a sample (MUTANTS_SHARD=k/n), half an hour or more
 	scripts/mutants.sh $(MUTANTS_SHARD)
 
-chaos: parts ## two minutes of faults on each write path: CHAOS_SEED, CHAOS_SECONDS, CHAOS_PATH, CHAOS_REPORT
+chaos: parts ## two minutes of faults on each write path and engine: CHAOS_SEED, CHAOS_SECONDS, CHAOS_PATH, CHAOS_ENGINE, CHAOS_REPORT
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-120} cargo test --locked --test chaos
 
 soak: chaos ## the numbers of docs/reliability.md: chaos, pulls, then 300 random migrations beside the worker (MIGRATIONS, MIGRATIONS_SEED)
-	PULL_PASSES=$${PULL_PASSES:-500} PULL_CHAOS_SECONDS=$${PULL_CHAOS_SECONDS:-60} cargo test --locked --test suite -- --nocapture pulls::
+	PULL_PASSES=$${PULL_PASSES:-500} cargo test --locked --test suite -- --nocapture pulls::
 	MIGRATIONS=$${MIGRATIONS:-300} cargo test --locked --test suite -- --nocapture random_migrations
 
 lint: ## formatting, clippy and documentation, warnings are errors
