@@ -28,7 +28,7 @@ pub(super) fn provider(pair: &Pair) -> PostgresProvider {
     let stamps = StampOptions {
         columns: definition.changed.clone(),
         every: definition.every.time,
-        is_compared: definition.is_compare_said,
+        is_compared: definition.is_compare_said && definition.compare.is_some(),
     };
     PostgresProvider { url: pair.source.clone(), wanted, row_bytes: pair.row_bytes, stamps }
 }

@@ -120,7 +120,11 @@ fn syncs(registry: &mut Registry, reports: &BTreeMap<String, Report>) {
         family
     };
     let families = [
-        ("sync_up", "Whether its last pass ended well", gauge(&|r| Some(f64::from(r.failures_in_a_row == 0)))),
+        (
+            "sync_up",
+            "Whether its last pass ended well",
+            gauge(&|r| (r.passes + r.failures > 0).then(|| f64::from(r.failures_in_a_row == 0))),
+        ),
         ("sync_passes", "Passes that ended well", gauge(&|r| Some(r.passes as f64))),
         ("sync_failures", "Passes that failed", gauge(&|r| Some(r.failures as f64))),
         ("sync_rows", "Rows written or deleted in the replica", gauge(&|r| Some((r.rows + r.removed) as f64))),

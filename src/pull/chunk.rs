@@ -2,6 +2,7 @@
 //! over as many views as it takes. What changes meanwhile is found by the next look, because the mark that is kept at the
 //! end is that of the first view.
 
+use super::closing::Closed;
 use super::read::{Read, covered, letters, sorted};
 use super::session::Session;
 use super::writer::Writer;
@@ -21,10 +22,11 @@ use tokio::time::Instant;
 const MOST_GROWTH: usize = 16;
 
 impl Session<'_> {
-    /// Reads on from where the table is, until nothing is left, or the view had its time.
-    pub(super) async fn chunks(&mut self, view: &View, name: &str, began: Instant) -> Result<()> {
+    /// Reads on from where the table is, until nothing is left, or the view had its time. Whether the table equals the
+    /// view then; `is_last`: all others that can be read do.
+    pub(super) async fn chunks(&mut self, view: &View, name: &str, began: Instant, is_last: bool) -> Result<bool> {
         let mut standing = self.standing_of(name);
-        let Some(described) = self.description.tables.get(name) else { return Ok(()) };
+        let Some(described) = self.description.tables.get(name) else { return Ok(false) };
         let (table, finds_unchanged) = (described.table.clone(), described.finds_unchanged);
         let place = standing.place.take().filter(|_| standing.until.is_some());
         let look = self.source.look(name, standing.since.as_deref(), place.as_deref()).await?;
@@ -57,7 +59,12 @@ impl Session<'_> {
                 if is_end {
                     self.growth = (self.growth * 2).min(MOST_GROWTH);
                 }
-                return Ok(());
+                // What is read again each time would be as much in the next view.
+                let is_closed = match look.count.filter(|_| is_end && finds_unchanged) {
+                    Some(count) => self.close_read(view, name, look.mark, count, is_last).await? == Closed::Equal,
+                    None => false,
+                };
+                return Ok(is_closed);
             }
             if self.pull.is_stopping() {
                 return Err(self.pull.stopped());
@@ -66,7 +73,7 @@ impl Session<'_> {
             let (outcome, next) =
                 futures_util::join!(self.writer.write(written), self.source.next(self.pull.pace.part));
             if outcome? == Outcome::Rejected {
-                return Ok(()); // its place was not kept: it is read again, without the rows that stand aside now
+                return Ok(false); // its place was not kept: it is read again, without the rows that stand aside now
             }
             part = next?;
         }

@@ -108,6 +108,23 @@ impl Session<'_> {
         Ok(Some(Near { name, table, standing, mark, is_far, count, read, bytes: read_bytes }))
     }
 
+    /// Closes a table of which all that has changed was brought in this very view.
+    pub(super) async fn close_read(
+        &mut self,
+        view: &View,
+        name: &str,
+        mark: String,
+        count: i64,
+        is_all: bool,
+    ) -> Result<Closed> {
+        let Some(table) = self.description.tables.get(name).map(|described| described.table.clone()) else {
+            return Ok(Closed::NotYet);
+        };
+        let (name, standing, read) = (name.to_owned(), self.standing_of(name), sorted(&table, Vec::new()));
+        let near = Near { name, table, standing, mark, is_far: false, count, read, bytes: 0 };
+        self.close(view, vec![near], is_all).await
+    }
+
     fn definition_before(&self, name: &str) -> Option<String> {
         self.writer.standing.tables.get(name).and_then(|table| table.definition.clone())
     }

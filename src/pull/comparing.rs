@@ -122,11 +122,11 @@ impl Session<'_> {
             true => None,
             false => self.look_near(name, &mut standing, &[]).await?,
         };
-        let Some(near) = near else {
-            self.chunks(view, name, Instant::now()).await?;
-            return Ok(false);
+        let is_closed = match near {
+            None => self.chunks(view, name, Instant::now(), false).await?,
+            Some(near) => self.close(view, vec![near], false).await? == Closed::Equal,
         };
-        if self.close(view, vec![near], false).await? == Closed::NotYet {
+        if !is_closed {
             return Ok(false);
         }
         let Some(table) = self.description.tables.get(name).map(|described| described.table.clone()) else {

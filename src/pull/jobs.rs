@@ -43,24 +43,26 @@ impl Pull {
     pub async fn pass_for_jobs(&self) -> Result<Passed> {
         let Some(replica) = Replica::existing(&self.target).await? else { return self.pass().await };
         let Some(leased) = replica.lease_job(&self.name, &self.chance.token()).await? else { return self.pass().await };
-        let done = self.pass_for(Some(leased.clone())).await;
-        match &done {
+        let mut done = self.pass_for(Some(leased.clone())).await;
+        match &mut done {
             // Tables that could not be read keep it from being completed.
             Ok(done) if done.caught_up_at.is_some() => {}
-            Ok(done) => self.fail(&replica, &leased, &said(done)).await,
+            Ok(done) => done.job_rest = self.fail(&replica, &leased, &said(done)).await,
             Err(_) if self.is_stopping() => {} // whoever is next takes it when its lease has run out
-            Err(e) => self.fail(&replica, &leased, &e.to_string()).await,
+            Err(e) => drop(self.fail(&replica, &leased, &e.to_string()).await),
         }
         done
     }
 
-    async fn fail(&self, replica: &Replica, leased: &Leased, error: &str) {
+    /// Until when the job rests; `None`: it is over.
+    async fn fail(&self, replica: &Replica, leased: &Leased, error: &str) -> Option<Duration> {
         let failures = leased.retry_count + 1;
         let rest =
             (failures < TRIES).then(|| REST.wait(u32::try_from(failures).unwrap_or(u32::MAX), self.chance.fraction()));
         if let Err(e) = replica.fail_job(leased, error, rest).await {
             tracing::warn!(sync = self.name, error = %e, "how a job ended was not recorded; its lease runs out");
         }
+        rest
     }
 }
 

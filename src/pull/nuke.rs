@@ -2,17 +2,31 @@
 
 use super::session::refuse_strangers;
 use super::settings::Pull;
-use crate::core::error::Result;
+use crate::core::error::{ErrorKind, Result};
 use crate::core::position::Head;
 use crate::core::schema::quote;
 use crate::replica::Replica;
 use crate::replica::pulls::{Progress, PulledTable};
 use std::collections::BTreeSet;
 
+/// How often a nuke is begun anew beside a pass.
+const TRIES: u32 = 20;
+
 impl Pull {
     /// Drops its tables in the replica and makes them anew, empty, in one transaction; the next pass fills them. Tables
     /// that the source no longer has stay as they are. A request's `id` works once: whether it was not used before.
     pub async fn nuke(&self, id: Option<&str>) -> Result<bool> {
+        let mut tries = 1..TRIES;
+        loop {
+            match self.try_nuke(id).await {
+                // A pass under way has moved the replica on.
+                Err(e) if *e.kind() == ErrorKind::Unknown && tries.next().is_some() => {}
+                done => return done,
+            }
+        }
+    }
+
+    async fn try_nuke(&self, id: Option<&str>) -> Result<bool> {
         let mut source = self.provider.open().await?;
         let description = source.describe().await?;
         let replica = Replica::open(&self.target).await?;
@@ -31,6 +45,7 @@ impl Pull {
             names.iter().map(|name| format!("DROP TABLE IF EXISTS {}", quote(name))).collect();
         let made = replica.lacks(&there.without(&names), &description.schema)?;
         statements.extend(made.into_iter().flatten().map(|statement| statement.sql));
+        statements.extend(Replica::forget_caught_up(&self.name));
         if let Some(job) = &job {
             statements.extend(Replica::record_of(&self.name, job, "nuke"));
         }

@@ -90,13 +90,21 @@ impl Session<'_> {
         self.note_race(&far);
         // The time that looking at the others took is not theirs.
         let began = Instant::now();
-        for name in &far {
-            self.chunks(view, name, began).await?;
+        let is_listed = |name: &String| self.description.tables.get(name).is_some_and(|table| table.finds_unchanged);
+        let (listed, versioned): (Vec<String>, Vec<String>) = far.into_iter().partition(is_listed);
+        for name in &versioned {
+            self.chunks(view, name, began, false).await?;
             if began.elapsed() >= self.pull.pace.view_time {
                 break;
             }
         }
-        Ok(if far.is_empty() { Next::End } else { Next::View })
+        // Those that are read as a whole come when all others are near, so that the pass ends with them.
+        let mut left = if versioned.is_empty() { listed.len() } else { return Ok(Next::View) };
+        for name in &listed {
+            let is_last = left == 1 && self.problems.is_empty();
+            left -= usize::from(self.chunks(view, name, began, is_last).await?);
+        }
+        Ok(if left == 0 { Next::End } else { Next::View })
     }
 
     /// Tells that the source may be changing faster than it is brought: tables were read whole before, and still there is

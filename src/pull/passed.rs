@@ -26,6 +26,9 @@ pub struct Passed {
     pub promise: Option<&'static str>,
     /// The source's clock at the view that all tables equal; `None` where some could not be read.
     pub caught_up_at: Option<String>,
+    /// Until the job that this was for is tried again.
+    #[serde(skip)]
+    pub(super) job_rest: Option<std::time::Duration>,
 }
 
 impl Passed {

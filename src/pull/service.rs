@@ -223,12 +223,15 @@ impl Service {
                 return;
             }
             let began = Instant::now();
-            let failed = self.pass(lane).await.is_err();
+            let done = self.pass(lane).await;
             let took = began.elapsed();
-            wait = match failed {
+            wait = match done {
                 // From begin to begin, so that a change is there within the interval; but half of the time is rest.
-                false => every.mul_f64(1.0 - JITTER * self.chance.fraction()).saturating_sub(took).max(took),
-                true => {
+                Ok(done) => {
+                    let rest = every.mul_f64(1.0 - JITTER * self.chance.fraction()).saturating_sub(took).max(took);
+                    done.job_rest.map_or(rest, |job| rest.min(job))
+                }
+                Err(_) => {
                     let backoff = Backoff::new(lane.scheduled.retry_delay, every.max(LONGEST_REST));
                     backoff.rest(lane.report().failures_in_a_row, self.chance.fraction())
                 }

@@ -175,11 +175,12 @@ impl<'a> Session<'a> {
 
     /// The tables that can be read.
     pub fn readable(&mut self) -> Vec<String> {
+        let description = self.description.clone();
         let mut readable = Vec::new();
-        for (name, described) in &self.description.tables {
+        for (name, described) in &description.tables {
             match &described.problem {
-                Some(problem) => drop(self.problems.insert(name.clone(), problem.clone())),
-                None if self.problems.contains_key(name) => {}
+                _ if self.problems.contains_key(name) => {}
+                Some(problem) => self.put_aside(name, problem.clone()),
                 None => readable.push(name.clone()),
             }
         }

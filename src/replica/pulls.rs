@@ -10,7 +10,7 @@ use super::{Inventory, Replica};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::message::MarkedKey;
 use crate::core::position::Head;
-use crate::core::schema::{Table, quote};
+use crate::core::schema::{Table, literal, quote};
 use crate::core::value::Cell;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -274,6 +274,15 @@ impl Replica {
         let args = vec![text(name), Cell::Text(serde_json::json!(tables).to_string())];
         let before = record.into_iter().map(Statement::from).chain([Statement::new(sql, args)]).collect();
         self.store.write(Work { before, ..Work::default() }).await
+    }
+
+    /// Nothing of a sync is known to be as the source is.
+    pub(crate) fn forget_caught_up(name: &str) -> [String; 2] {
+        let name = literal(name);
+        [
+            format!("UPDATE _pgflume_pulls SET caught_up_at = NULL WHERE name = {name}"),
+            format!("UPDATE _pgflume_owners SET compared_at = NULL WHERE sync = {name}"),
+        ]
     }
 
     /// The sync `name` gives a table up.

@@ -260,6 +260,9 @@ async fn a_sync_that_pulls_is_made_anew_and_compared_when_somebody_asks() {
         let asked = [pull.ask_to_compare(&[], Some("msg_1")).await, pull.ask_to_compare(&[], Some("msg_1")).await];
         assert_eq!(asked.map(Result::unwrap), [Asked::Tables(vec!["t".into()]), Asked::Replayed]);
         assert!(pull.nuke(Some("msg_1")).await.unwrap() && !pull.nuke(Some("msg_1")).await.unwrap());
+        let fresh = "SELECT (SELECT caught_up_at FROM _pgflume_pulls), (SELECT caught_up_at FROM _pgflume_freshness), count(*) FROM t";
+        let nuked = rig.rows(fresh).await;
+        assert!(nuked == ["NULL|NULL|0"] || nuked[0].ends_with("|10"), "the service may have filled it: {nuked:?}");
         let kept = rig.rows("SELECT id, status FROM _pgflume_jobs ORDER BY 1").await;
         assert_eq!(kept, ["nuke-msg_1|completed", "resync-msg_1|completed"]);
         pull.pass().await.unwrap();

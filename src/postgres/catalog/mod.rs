@@ -190,11 +190,6 @@ impl RelationKind {
         matches!(self, Self::View | Self::Materialized | Self::Foreign)
     }
 
-    /// Whether LOCK TABLE takes it.
-    pub(crate) fn is_lockable(self) -> bool {
-        !matches!(self, Self::Materialized | Self::Foreign)
-    }
-
     /// For people.
     pub fn name(self) -> &'static str {
         match self {

@@ -51,28 +51,33 @@ impl Server {
 pub async fn begin(client: &Client, tables: &[&SourceTable], server: Server) -> Result<()> {
     let (lock_wait, time) = (WAIT_WITHIN.as_millis(), STATEMENT_TIME.as_millis());
     let mut sql = format!("{SETTINGS}; set local lock_timeout = {lock_wait}; set local statement_timeout = {time}");
-    let has = |kind| tables.iter().any(|t| t.kind == kind);
     if server.restricts_kinds {
-        let kinds = if has(RelationKind::Foreign) { "view" } else { "view, foreign-table" };
-        sql.push_str(&format!("; set local restrict_nonsystem_relation_kind = '{kinds}'"));
+        sql.push_str("; set local restrict_nonsystem_relation_kind = 'view, foreign-table'");
     }
-    let lockable = tables.iter().filter(|t| t.kind.is_lockable());
+    let lockable = tables.iter().filter(|t| !t.kind.shows_others());
     let names: Vec<_> = lockable.map(|t| t.table.source.quoted()).collect();
     if !names.is_empty() && PullRule::LockFirst.holds() {
         sql.push_str(&format!("; lock table {} in access share mode nowait", names.join(", ")));
-    }
-    // LOCK does not take these, and planning does, while nothing that somebody put in their place could run.
-    for table in tables.iter().filter(|t| !t.kind.is_lockable()) {
-        sql.push_str(&format!("; explain select from {}", table.table.source.quoted()));
-    }
-    if server.restricts_kinds && has(RelationKind::View) {
-        let kinds = if has(RelationKind::Foreign) { "" } else { "foreign-table" };
-        sql.push_str(&format!("; set local restrict_nonsystem_relation_kind = '{kinds}'"));
     }
     client
         .begin(if PullRule::OneSnapshot.holds() { "isolation level repeatable read" } else { "" }, &sql)
         .await
         .map_err(Error::from)
+}
+
+/// Lets the transaction read what shows rows of others, and nothing else of that kind. For these the settings are made
+/// anew: what was read before may have changed them.
+pub(crate) async fn admit(client: &Client, kind: RelationKind, server: Server) -> Result<()> {
+    let mut sql = SETTINGS.to_owned();
+    if server.restricts_kinds {
+        let kinds = match kind {
+            RelationKind::View => "",
+            RelationKind::Foreign => "view",
+            _ => "view, foreign-table",
+        };
+        sql.push_str(&format!("; set local restrict_nonsystem_relation_kind = '{kinds}'"));
+    }
+    client.batch_execute(&sql).await.map_err(Error::from)
 }
 
 /// Opens a transaction that waits for locks, and sees what is committed while it waits.

@@ -1,6 +1,8 @@
 //! Rows of what has no versions of its own to tell by (views, foreign tables, access methods other than `heap`), at the
 //! step's snapshot: how many there are, and those that a condition chooses, through a cursor. Changes nothing.
 
+use super::first::first;
+use super::page::key_text;
 use super::versions::{Versions, select_sql};
 use crate::core::error::{Error, Result};
 use crate::core::schema::quote;
@@ -8,6 +10,7 @@ use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::error::of_rows;
 use std::sync::Arc;
+use tokio_postgres::types::Type;
 
 /// What a look has counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +21,10 @@ pub struct Counted {
     pub chosen: i64,
     /// Those of them whose key is NULL.
     pub keyless: i64,
+    /// Different keys.
+    pub keys: i64,
+    /// A number that other keys make another, all but certainly.
+    pub digest: String,
     /// What was asked for beside that, each as text.
     pub more: Vec<Option<String>>,
 }
@@ -29,28 +36,59 @@ pub async fn plan_freely(client: &Client) -> Result<()> {
     client.batch_execute(sql).await.map_err(Error::from)
 }
 
-/// Plans by the key's index again.
-pub async fn plan_by_index(client: &Client) -> Result<()> {
-    let sql = "set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off";
-    client.batch_execute(sql).await.map_err(Error::from)
-}
-
 /// Counts, and computes `more`: aggregates of the rows `t`, each a text. In one look at them.
 pub async fn count(client: &Client, source: &SourceTable, condition: &str, more: &[String]) -> Result<Counted> {
     let filter = source.table.filter.as_ref().map(|filter| format!("(\n{filter}\n) and ")).unwrap_or_default();
-    let keys: Vec<String> =
+    let nulls: Vec<String> =
         source.table.key_columns().map(|column| format!("t.{} is null", quote(&column.name))).collect();
+    // By their texts, as the replica has them.
+    let texts: Vec<String> =
+        source.table.key.iter().map(|&i| format!("({}) collate pg_catalog.\"C\"", key_text(source, i))).collect();
+    let key = if let [text] = &texts[..] { text.clone() } else { format!("row({})", texts.join(", ")) };
+    let hash = match &texts[..] {
+        [_] => format!("pg_catalog.hashtextextended({key}, 0)"),
+        _ => format!("pg_catalog.hash_record_extended({key}, 0)"),
+    };
+    let only = source.table.filter.as_ref().map(|filter| format!(" filter (where (\n{filter}\n))")).unwrap_or_default();
     let counted = |condition: &str| format!("pg_catalog.count(*) filter (where {filter}({condition}))");
     let sql = format!(
-        "select {}, {}, {}, array[{}]::pg_catalog.text[] from {} as t",
+        "select {}, {}, {}, pg_catalog.count(distinct {key}){only}, coalesce(pg_catalog.sum({hash}){only}, 0)::pg_catalog.text, array[{}]::pg_catalog.text[] from {} as t",
         counted("true"),
         counted(condition),
-        counted(&keys.join(" or ")),
+        counted(&nulls.join(" or ")),
         more.join(", "),
         source.table.source.quoted()
     );
     let row = client.query_typed_one(&sql, &[]).await.map_err(|e| of_rows(e.into()))?;
-    Ok(Counted { rows: row.try_get(0)?, chosen: row.try_get(1)?, keyless: row.try_get(2)?, more: row.try_get(3)? })
+    Ok(Counted {
+        rows: row.try_get(0)?,
+        chosen: row.try_get(1)?,
+        keyless: row.try_get(2)?,
+        keys: row.try_get(3)?,
+        digest: row.try_get(4)?,
+        more: row.try_get(5)?,
+    })
+}
+
+/// Whether a relation that this one shows, or its file, is another than the snapshot has: then what was read of it may
+/// lack rows that were there (TRUNCATE and a refill, a REFRESH). Asked after the rows, when all of them are locked.
+pub async fn is_moved(client: &Client, source: &SourceTable) -> Result<bool> {
+    let sql = "with recursive shown(oid) as (
+                   select $1
+                   union
+                   select below.oid
+                   from shown s
+                   cross join lateral (
+                       select d.refobjid from pg_catalog.pg_rewrite r
+                       join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
+                           and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+                       where r.ev_class = s.oid and r.ev_type = '1'
+                       union all
+                       select i.inhrelid from pg_catalog.pg_inherits i where i.inhparent = s.oid) below(oid)
+               )
+               select exists (select from pg_catalog.pg_class c where c.oid in (select oid from shown) and c.relkind in ('r', 'm')
+                   and c.relfilenode is distinct from pg_catalog.pg_relation_filenode(c.oid))";
+    first(client, sql, &[(&source.oid, Type::OID)]).await
 }
 
 /// Opens a cursor of this name over the replicated rows that a condition chooses.

@@ -143,9 +143,11 @@ impl Origin {
                 source.table.source.quoted()
             ));
         }
-        let function = self.own_function.as_ref()?;
+        // On one line, whatever the name is.
+        let clean = |c: char| if c.is_control() { ' ' } else { c };
+        let function: String = self.own_function.as_ref()?.chars().map(clean).collect();
         Some(format!(
-            "the {} {} calls {function}, a function of somebody's own, which would run with the rights of the worker: let a superuser own it, or do without it",
+            "the {} {} calls {function}, a function of neither its owner nor a superuser, which would run with the rights of the worker: let the view's owner own it, or do without it",
             source.kind.name(),
             source.table.source.quoted()
         ))

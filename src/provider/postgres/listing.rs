@@ -44,7 +44,7 @@ impl Listing {
         since: Option<&str>,
     ) -> Result<(Self, Look)> {
         let Listed { stamps, ladder, is_compared } = listed;
-        let since = since.and_then(|text| StampMark::read(text, stamps.len()));
+        let since = since.and_then(|text| StampMark::read(text, stamps));
         let began = Instant::now();
         let now = now(client).await?;
         let rung = since.as_ref().map_or(0, |mark| ladder.rung(mark, now));
@@ -63,6 +63,14 @@ impl Listing {
                 source.table.source.quoted()
             ));
         }
+        if counted.keys < counted.rows {
+            return of_source(format!(
+                "{} shows several rows under one key ({} rows, {} keys): choose another primaryKey, or leave rows out by `where`",
+                source.table.source.quoted(),
+                counted.rows,
+                counted.keys
+            ));
+        }
         let is_small = counted.rows <= MOST_ROWS;
         if stamps.is_empty() && !is_small && !is_compared {
             return of_source(format!(
@@ -71,19 +79,20 @@ impl Listing {
                 counted.rows
             ));
         }
-        let mark = match &since {
-            Some(mark) => mark.after(counted.more, now, rung),
-            None => StampMark::begin(counted.more, now),
-        };
-        // Of a large one without stamps a look only counts.
+        // Of a large one without stamps a look only counts, unless other rows are there than before.
+        let is_other = stamps.is_empty() && since.as_ref().is_some_and(|mark| mark.digest != counted.digest);
+        let since = since.filter(|_| is_small || !is_other);
         let is_read = since.is_none() || !stamps.is_empty() || is_small;
         let condition = if is_read { condition } else { "false".to_owned() };
-        let changed = since.is_some().then(|| match is_read {
+        let changed = since.as_ref().map(|_| match is_read {
             true => usize::try_from(counted.chosen).unwrap_or(usize::MAX),
             false => 0,
         });
-        let count = since.is_some().then_some(counted.rows);
-        let look = Look { mark: text(&mark), changed, count, is_far: rung > 0, place: None };
+        let mark = match &since {
+            Some(mark) => mark.after(counted.more, now, rung, counted.digest),
+            None => StampMark::begin(stamps, counted.more, now, counted.digest),
+        };
+        let look = Look { mark: text(&mark), changed, count: Some(counted.rows), is_far: rung > 0, place: None };
         let cursor = format!("_pgflume_rows_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         listing::open(client, &source, &condition, &cursor).await.map_err(|e| of_table(&source, e, began))?;
         Ok((Self { source, cursor, running: None, rows: 0 }, look))
@@ -122,6 +131,10 @@ impl Listing {
 
 /// Of which row it is cannot be told where they come from a query.
 fn of_table(source: &SourceTable, error: Error, since: Instant) -> Error {
+    if error.is_locked() {
+        let problem = "another session keeps a lock on what it shows that shuts readers out (see pg_locks); it follows when that ends";
+        return Error::retry(problem).of_table(&source.table.name, Side::Source);
+    }
     match Fault::of(&error, since, STATEMENT_TIME) {
         Fault::Other => error,
         Fault::Row | Fault::Table | Fault::Slow => error.of_table(&source.table.name, Side::Source),

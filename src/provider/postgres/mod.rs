@@ -104,15 +104,17 @@ impl Connection {
     /// A table that is to be read, by plans that suit it.
     async fn source(&mut self, name: &str) -> Result<Arc<SourceTable>> {
         self.leave();
+        let (source, is_listed) = (self.known.source(name)?, self.known.listed(name).is_some());
         let snapshot = self.snapshot.as_mut().ok_or_else(no_view)?;
-        let is_listed = self.known.listed(name).is_some();
-        match (snapshot.plans_freely, is_listed) {
-            (false, true) => rows::listing::plan_freely(&self.client).await?,
-            (true, false) => rows::listing::plan_by_index(&self.client).await?,
-            _ => {}
+        if is_listed || snapshot.is_set_for_listing {
+            rows::admit(&self.client, source.kind, self.server).await?;
+            snapshot.is_set_for_listing = is_listed;
         }
-        snapshot.plans_freely = is_listed;
-        self.known.source(name)
+        if is_listed {
+            rows::listing::plan_freely(&self.client).await?;
+            snapshot.listed.insert(name.to_owned());
+        }
+        Ok(source)
     }
 
     async fn flush(&self) -> Result<()> {
@@ -216,6 +218,11 @@ impl Source for Connection {
         for (name, leaves) in &self.snapshot()?.leaves {
             let source = self.known.source(name)?;
             if !rows::versions::leaves(&self.client, &source).await?.files.keys().eq(leaves.files.keys()) {
+                return Ok(false);
+            }
+        }
+        for name in &self.snapshot()?.listed {
+            if rows::listing::is_moved(&self.client, &*self.known.source(name)?).await? {
                 return Ok(false);
             }
         }

@@ -12,6 +12,8 @@ use std::time::Duration;
 /// The least look-back.
 const LEAST: Duration = Duration::from_secs(10);
 
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
 /// Each rung looks back so many times as far as the one below, that many times as seldom.
 const RUNG: u32 = 8;
 
@@ -108,44 +110,58 @@ impl Stamp {
     }
 
     fn since(&self, newest: &str, look_back: Duration) -> String {
-        let (column, seconds) = (self.sql(), look_back.as_secs());
-        let kind = if self.declared == "date" { "date" } else { self.declared.as_str() };
-        let newest = match kind {
-            "timestamp with time zone" => format!("{}::pg_catalog.timestamptz", literal(newest)),
-            "date" => format!("{}::pg_catalog.date", literal(newest)),
-            _ => format!("{}::pg_catalog.timestamp", literal(newest)),
+        let (kind, least) = match self.declared.as_str() {
+            "timestamp with time zone" => ("timestamptz", Duration::ZERO),
+            // The day before may still be written to.
+            "date" if look_back > Duration::ZERO => ("date", DAY),
+            "date" => ("date", Duration::ZERO),
+            _ => ("timestamp", Duration::ZERO),
         };
-        format!("{column} operator(pg_catalog.>=) ({newest} - '{seconds} s'::pg_catalog.interval)")
+        let (column, seconds) = (self.sql(), look_back.max(least).as_secs());
+        let newest = format!("{}::pg_catalog.{kind}", literal(newest));
+        // Before the year 1 there may be nothing to look back to.
+        format!(
+            "{column} operator(pg_catalog.>=) (case when {newest} operator(pg_catalog.>) '0001-01-02' then ({newest} - '{seconds} s'::pg_catalog.interval)::pg_catalog.{kind} else '-infinity' end)"
+        )
     }
 }
 
 /// All stamps up to here were seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StampMark {
+    /// The columns.
+    pub stamps: Vec<String>,
     /// The newest of each column, as the source writes it.
     pub newest: Vec<Option<String>>,
+    /// Of all keys.
+    pub digest: String,
     /// When each rung above the first was looked at last, by the source's clock: milliseconds since 1970.
     pub looked: Vec<i64>,
 }
 
 impl StampMark {
     /// As it was kept; of other columns it is none.
-    pub fn read(text: &str, stamps: usize) -> Option<Self> {
+    pub fn read(text: &str, stamps: &[Stamp]) -> Option<Self> {
         let mark: Self = serde_json::from_str(text).ok()?;
-        (mark.newest.len() == stamps && mark.looked.len() == RUNGS).then_some(mark)
+        let is_of = mark.stamps == names(stamps) && mark.newest.len() == stamps.len() && mark.looked.len() == RUNGS;
+        is_of.then_some(mark)
     }
 
-    /// Before anything was seen, at this time.
-    pub fn begin(newest: Vec<Option<String>>, now: i64) -> Self {
-        Self { newest, looked: vec![now; RUNGS] }
+    /// Of all rows, at this time.
+    pub fn begin(stamps: &[Stamp], newest: Vec<Option<String>>, now: i64, digest: String) -> Self {
+        Self { stamps: names(stamps), newest, looked: vec![now; RUNGS], digest }
     }
 
     /// The one after a look back over this ladder's rungs up to `rung`.
-    pub fn after(&self, newest: Vec<Option<String>>, now: i64, rung: usize) -> Self {
+    pub fn after(&self, newest: Vec<Option<String>>, now: i64, rung: usize, digest: String) -> Self {
         let newest = newest.into_iter().zip(&self.newest).map(|(new, old)| new.or_else(|| old.clone())).collect();
         let looked = self.looked.iter().enumerate().map(|(i, then)| if i < rung { now } else { *then }).collect();
-        Self { newest, looked }
+        Self { stamps: self.stamps.clone(), newest, looked, digest }
     }
+}
+
+fn names(stamps: &[Stamp]) -> Vec<String> {
+    stamps.iter().map(|stamp| format!("{} {}", stamp.column, stamp.declared)).collect()
 }
 
 /// How far back is looked, and when.
@@ -193,16 +209,24 @@ mod tests {
 
     const NOW: i64 = 1_700_000_000_000;
 
+    fn stamp(column: &str, declared: &str) -> Stamp {
+        Stamp { column: column.into(), declared: declared.into() }
+    }
+
+    fn begin(stamps: &[Stamp], newest: Vec<Option<String>>) -> StampMark {
+        StampMark::begin(stamps, newest, NOW, String::new())
+    }
+
     #[test]
     fn ever_farther_is_looked_ever_more_seldom() {
         let ladder = Ladder::of(Duration::from_secs(10));
-        let mut mark = StampMark::begin(vec![None], NOW);
+        let mut mark = begin(&[], vec![None]);
         let mut rungs = [0; RUNGS + 1];
         for look in 1..=1024 {
             let now = NOW + look * 10_000;
             let rung = ladder.rung(&mark, now);
             rungs[rung] += 1;
-            mark = mark.after(vec![None], now, rung);
+            mark = mark.after(vec![None], now, rung, String::new());
         }
         assert_eq!(rungs, [896, 112, 14, 2]);
         assert_eq!(ladder.look_back_of(0), Duration::from_secs(20));
@@ -212,24 +236,25 @@ mod tests {
 
     #[test]
     fn a_look_that_finds_no_stamp_keeps_the_one_before() {
-        let mark = StampMark::begin(vec![Some("a".into()), None], NOW);
-        let next = mark.after(vec![None, Some("b".into())], NOW + 5, 1);
+        let stamps = [stamp("u", "date"), stamp("v", "date")];
+        let mark = begin(&stamps, vec![Some("a".into()), None]);
+        let next = mark.after(vec![None, Some("b".into())], NOW + 5, 1, "7".into());
         assert_eq!(next.newest, [Some("a".into()), Some("b".into())]);
         assert_eq!(next.looked, [NOW + 5, NOW, NOW]);
         let text = serde_json::to_string(&next).unwrap();
-        assert_eq!(StampMark::read(&text, 2), Some(next));
-        assert_eq!((StampMark::read(&text, 1), StampMark::read("{}", 0)), (None, None));
+        assert_eq!(StampMark::read(&text, &stamps), Some(next));
+        let other = [stamp("u", "date"), stamp("w", "date")];
+        assert_eq!((StampMark::read(&text, &other), StampMark::read("{}", &[])), (None, None));
     }
 
     #[test]
     fn rows_without_any_stamp_are_always_among_them() {
-        let stamp = |column: &str, declared: &str| Stamp { column: column.into(), declared: declared.into() };
         let stamps = [stamp("u", "timestamp with time zone"), stamp("it's", "date")];
-        let mark = StampMark::begin(vec![Some("2024-01-01 00:00:00+00".into()), None], NOW);
+        let mark = begin(&stamps, vec![Some("2024-01-01 00:00:00+00".into()), None]);
         let condition = Ladder::of(Duration::ZERO).condition(&stamps, &mark, 1);
         assert_eq!(
             condition,
-            "t.\"u\" operator(pg_catalog.>=) ('2024-01-01 00:00:00+00'::pg_catalog.timestamptz - '80 s'::pg_catalog.interval) or t.\"it's\" is not null or t.\"u\" is null and t.\"it's\" is null"
+            "t.\"u\" operator(pg_catalog.>=) (case when '2024-01-01 00:00:00+00'::pg_catalog.timestamptz operator(pg_catalog.>) '0001-01-02' then ('2024-01-01 00:00:00+00'::pg_catalog.timestamptz - '80 s'::pg_catalog.interval)::pg_catalog.timestamptz else '-infinity' end) or t.\"it's\" is not null or t.\"u\" is null and t.\"it's\" is null"
         );
     }
 }

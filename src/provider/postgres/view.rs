@@ -9,7 +9,7 @@ use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::rows::versions::Leaves;
 use crate::postgres::rows::{self, Server};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// One snapshot.
@@ -23,8 +23,10 @@ pub(super) struct Snapshot {
     pub at: String,
     /// The leaves of each table that was looked at.
     pub leaves: BTreeMap<String, Leaves>,
-    /// Whether Postgres chooses its plans.
-    pub plans_freely: bool,
+    /// Views and the like that were looked at.
+    pub listed: BTreeSet<String>,
+    /// What was read last is read by settings of its own.
+    pub is_set_for_listing: bool,
 }
 
 /// How it began.
@@ -72,6 +74,7 @@ pub(super) async fn begin(
         }
         Err(e) => return Err(e),
     }
+    client.batch_execute("set transaction read only").await?;
     let facts = match PullRule::OldestOpen.holds() {
         true => FACTS.to_owned(),
         false => FACTS.replace("pg_snapshot_xmin", "pg_snapshot_xmax"),
@@ -83,7 +86,8 @@ pub(super) async fn begin(
         lsn: row.try_get(2)?,
         at: row.try_get(7)?,
         leaves: BTreeMap::new(),
-        plans_freely: false,
+        listed: BTreeSet::new(),
+        is_set_for_listing: false,
         position: Position {
             is_standby: row.try_get(1)?,
             lsn: u64::try_from(row.try_get::<_, i64>(3)?).unwrap_or_default(),
@@ -102,7 +106,7 @@ pub(super) async fn begin(
 /// Those of the tables that another session keeps locked, waited for one by one and a little.
 pub(super) async fn locked(client: &Client, sources: &[Arc<SourceTable>], server: Server) -> Result<Vec<String>> {
     let mut locked = Vec::new();
-    for source in sources.iter().filter(|source| source.kind.is_lockable()) {
+    for source in sources.iter().filter(|source| !source.kind.shows_others()) {
         match rows::wait_for(client, source, server.lock_wait).await {
             Err(e) if e.is_locked() => locked.push(source.table.name.clone()),
             other => other?,

@@ -2,11 +2,12 @@
 
 use super::{Rig, cluster};
 use crate::support::{Db, PATHS, Path};
-use pgflume::provider::Promise;
 use pgflume::provider::postgres::{PostgresProvider, StampOptions};
-use pgflume::pull::{Passed, Pull};
+use pgflume::provider::{Limits, Promise};
+use pgflume::pull::{Pace, Passed, Pull};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 const BASE: &str = "create table base (id int primary key, v text, hidden boolean default false, updated_at timestamptz default clock_timestamp());
     insert into base (id, v) select i, 'old' from generate_series(1, 100) i;
@@ -99,17 +100,21 @@ async fn a_small_view_without_stamps_is_read_whole_and_a_large_one_only_if_someb
     let compared = StampOptions { is_compared: true, ..StampOptions::default() };
     pull(&rig, compared.clone()).pass().await.unwrap();
     rig.assert_equal("shown", &["id", "v"]).await;
-    // What comes and goes is seen by the count; what changes, by comparing.
-    rig.db.sql("delete from base where id = 1500; update base set v = 'unseen' where id = 1501").await;
+    // One that goes and one that comes are seen by their keys.
+    rig.db.sql("delete from base where id = 1400; insert into base values (20000, 'came')").await;
+    pull(&rig, compared.clone()).pass().await.unwrap();
+    rig.assert_equal("shown", &["id", "v"]).await;
+    // What changes is seen by comparing alone.
+    rig.db.sql("update base set v = 'unseen' where id = 1501").await;
     let done = pull(&rig, compared.clone()).pass().await.unwrap();
-    assert_eq!((done.rows, done.removed), (0, 1), "{done:?}");
+    assert_eq!((done.rows, done.removed), (0, 0), "{done:?}");
     let found = pull(&rig, compared.clone()).verify(&[], true).await.unwrap();
     assert_eq!((found.tables["shown"].different, found.tables["shown"].repaired), (1, 1), "{found:?}");
     rig.assert_equal("shown", &["id", "v"]).await;
     // More than is held at once.
     rig.db.sql("update base set v = 'all'").await;
     let found = pull(&rig, compared).verify(&[], true).await.unwrap();
-    assert_eq!((found.tables["shown"].different, found.tables["shown"].repaired), (11_100, 11_100), "{found:?}");
+    assert_eq!((found.tables["shown"].different, found.tables["shown"].repaired), (11_101, 11_101), "{found:?}");
     rig.assert_equal("shown", &["id", "v"]).await;
 }
 
@@ -128,7 +133,9 @@ async fn materialized_views_foreign_tables_and_other_access_methods_are_pulled()
     let rig = Rig::new(
         Path::File,
         "create table base (id int primary key, v text); insert into base select i, 'old' from generate_series(1, 50) i;
-         create materialized view kept as select id, v from base;
+         create role somebody_else; create function public.theirs(t text) returns text language sql as 'select t';
+         alter function public.theirs owner to somebody_else;
+         create materialized view kept as select id, public.theirs(v) as v from base;
          create access method heap2 type table handler heap_tableam_handler;
          create table odd (id int primary key, v text) using heap2; insert into odd select id, v from base",
         r#"{"kept":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
@@ -151,6 +158,12 @@ async fn materialized_views_foreign_tables_and_other_access_methods_are_pulled()
     rig.db.sql("refresh materialized view kept").await;
     let done = rig.pass().await;
     assert_eq!((done.rows, done.removed), (9, 2), "{done:?}");
+    rig.db
+        .sql("create table base2 (id int primary key, v text); insert into base2 select id, v || '!' from base; alter foreign table far options (set table_name 'base2')")
+        .await;
+    assert_eq!(rig.pass().await.rows, 49, "what the foreign table leads to is another");
+    rig.db.sql("alter foreign table far options (set table_name 'base')").await;
+    rig.pass().await;
     let all = "SELECT (SELECT group_concat(id || v) FROM kept) = (SELECT group_concat(id || v) FROM far), (SELECT count(*) FROM odd WHERE v = 'odd')";
     assert_eq!(rig.rows(all).await, ["1|1"]);
 }
@@ -194,7 +207,9 @@ async fn what_a_view_shows_and_cannot_be_taken_is_said_and_keeps_nobody_back() {
             "{BARE}; create table t (id int primary key); insert into t values (1);
              create view twice as select id % 50 as id, v from base; create view keyless as select nullif(id, 3) as id, v from base;
              create view broken as select id, (1 / (id - 5))::text as v from base; create materialized view empty as select id, v from base with no data;
-             create view own as select id, v from base; create view closed as select id, v from base"
+             create view own as select id, v from base; create view closed as select id, v from base;
+             create view nested as select id, v from base; create view summed as select id, v from base;
+             create view domained as select id, v from base"
         ),
         r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER"}},
             "twice":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
@@ -202,6 +217,9 @@ async fn what_a_view_shows_and_cannot_be_taken_is_said_and_keeps_nobody_back() {
             "broken":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
             "empty":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
             "own":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
+            "nested":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
+            "summed":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
+            "domained":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
             "closed":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#,
     )
     .await;
@@ -209,8 +227,16 @@ async fn what_a_view_shows_and_cannot_be_taken_is_said_and_keeps_nobody_back() {
     rig.db
         .sql(&format!(
             "create role {somebody}; grant create on schema public to {somebody}; set role {somebody};
-             create function public.mine(t text) returns text language sql as 'select t'; reset role;
-             create or replace view own as select id, public.mine(v) as v from base; revoke all on closed from {}",
+             create function public.mine(t text) returns text language sql as 'select t';
+             create function public.mine_check(t text) returns bool language sql as 'select true';
+             create function public.mine_step(n bigint, t text) returns bigint language sql as 'select n + 1'; reset role;
+             create or replace view own as select id, public.mine(v) as v from base;
+             create or replace view nested as select id, v from (select id, v from own) o;
+             create aggregate public.summing(text) (sfunc = public.mine_step, stype = bigint, initcond = '0');
+             create or replace view summed as select id, public.summing(v)::text as v from base group by id;
+             create domain inside as text check (public.mine_check(value)); create domain outside as inside;
+             create or replace view domained as select id, v::outside::text as v from base;
+             revoke all on closed from {}",
             rig.reader()
         ))
         .await;
@@ -222,6 +248,9 @@ async fn what_a_view_shows_and_cannot_be_taken_is_said_and_keeps_nobody_back() {
         ("broken", "SQLSTATE 22012"),
         ("empty", "refresh materialized view"),
         ("own", "public.mine"),
+        ("nested", "public.mine"),
+        ("summed", "public.mine_step"),
+        ("domained", "public.mine_check"),
         ("closed", "grant select"),
     ] {
         assert!(problem(name).contains(words), "{name}: {done:?}");
@@ -236,4 +265,132 @@ async fn what_a_view_shows_and_cannot_be_taken_is_said_and_keeps_nobody_back() {
     assert!(done.problems["closed"].contains("\"v\", which is text"), "{done:?}");
     let done = pull(&rig, named("nope")).pass().await.unwrap();
     assert!(done.problems["closed"].contains("does not have"), "{done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_of_which_each_look_finds_much_is_closed_by_the_view_that_reads_it() {
+    for path in PATHS {
+        let rig = Rig::new(
+            path,
+            &format!("{BARE}; insert into base select i, 'old' from generate_series(1000, 2000) i;
+                     create table t (id int primary key, v text); insert into t select id, v from base;
+                     create view again as select id, v from base"),
+            r#"{"shown":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},"again":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
+                "t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#,
+        )
+        .await;
+        let few = Limits { rows: 20, bytes: 1 << 20 };
+        let pace = Pace { closing: few, part: few, view_time: Duration::ZERO };
+        let pass = async || rig.pull().at_pace(pace).pass().await.unwrap();
+        pass().await;
+        for table in ["shown", "again", "t"] {
+            rig.assert_equal(table, &["id", "v"]).await;
+        }
+        let idle = pass().await;
+        assert_eq!((idle.rows, idle.removed), (0, 0), "{idle:?}");
+        assert!(idle.caught_up_at.is_some());
+        rig.db.sql("update base set v = 'new' where id < 5; delete from base where id = 9; update t set v = 'new' where id < 3").await;
+        let done = pass().await;
+        assert_eq!((done.rows, done.removed), (10, 2), "{done:?}");
+        let found = rig.pull().at_pace(pace).verify(&[], false).await.unwrap();
+        assert!(found.is_equal(), "{found:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_cannot_be_locked_or_whose_base_is_keeps_nobody_back() {
+    let rig = Rig::new(
+        Path::File,
+        &format!("{BARE}; create table t (id int primary key); insert into t values (1); create view denied as select id, v from base"),
+        r#"{"shown":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},"t":{"primaryKey":"id","columns":{"id":"INTEGER"}},
+            "denied":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#,
+    )
+    .await;
+    let owner = format!("owner_{}", rig.db.name);
+    rig.db.sql(&format!("create role {owner}; alter view denied owner to {owner}")).await;
+    rig.grant().await;
+    let done = rig.pass().await;
+    assert_eq!((done.rows, done.problems.len()), (101, 1), "{done:?}");
+    assert!(done.problems["denied"].contains("permission denied"), "{done:?}");
+    rig.db
+        .sql(&format!(
+            "grant select on base to {owner}; update base set v = 'new' where id = 1; insert into t values (2)"
+        ))
+        .await;
+    rig.db.sql("begin; lock table base in access exclusive mode").await;
+    let began = std::time::Instant::now();
+    let done = rig.pass().await;
+    assert!(problem(&done).contains("keeps a lock") && done.rows == 1, "{done:?}");
+    assert!(began.elapsed() < Duration::from_secs(20), "nobody waits for it");
+    rig.db.sql("commit").await;
+    let done = rig.pass().await;
+    assert!(done.problems.is_empty(), "{done:?}");
+    rig.assert_equal("shown", &["id", "v"]).await;
+    rig.assert_equal("denied", &["id", "v"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_that_come_twice_are_named_though_the_numbers_of_rows_agree() {
+    let rig = Rig::new(
+        Path::File,
+        "create table base (n serial, id int, v text); insert into base (id, v) values (1, 'a'), (2, 'b'), (3, 'c');
+         create view shown as select id, v from base",
+        SHOWN,
+    )
+    .await;
+    rig.pass().await;
+    rig.db.sql("delete from base where id = 3; insert into base (id, v) values (1, 'again')").await;
+    let done = rig.pass().await;
+    assert!(problem(&done).contains("several rows under one key (3 rows, 2 keys)"), "{done:?}");
+    assert!(done.caught_up_at.is_none());
+    let found = rig.pull().verify(&[], false).await.unwrap();
+    assert!(!found.is_equal(), "{found:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_view_sets_while_it_is_read_changes_no_other_table() {
+    let rig = Rig::new(
+        Path::File,
+        "create table base (id int primary key); insert into base values (1);
+         create view a_view as select id, pg_catalog.set_config('intervalstyle', 'iso_8601', true) as v from base;
+         create table b_table (id int primary key, v interval); insert into b_table values (1, '1 day 2 hours')",
+        r#"{"a_view":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},"b_table":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#,
+    )
+    .await;
+    for change in ["", "update b_table set v = v"] {
+        rig.db.sql(change).await;
+        rig.pass().await;
+        assert_eq!(rig.rows("SELECT v FROM b_table").await, ["1 day 02:00:00"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stamps_of_days_of_old_and_of_another_column_lose_nothing() {
+    let rig = Rig::new(
+        Path::File,
+        "create table base (id int primary key, v text, day date, other timestamptz);
+         insert into base select i, 'old', '2024-05-02', '2030-01-01' from generate_series(1, 5) i;
+         create view shown as select id, v, day, other from base",
+        SHOWN,
+    )
+    .await;
+    let by = |column: &str| StampOptions {
+        columns: BTreeMap::from([("shown".to_owned(), vec![column.to_owned()])]),
+        ..StampOptions::default()
+    };
+    pull(&rig, by("day")).pass().await.unwrap();
+    // Committed after a row of the next day was seen.
+    rig.db.sql("update base set v = 'late', day = '2024-05-01' where id = 1").await;
+    pull(&rig, by("day")).pass().await.unwrap();
+    rig.assert_equal("shown", &["id", "v"]).await;
+    // The newest of another column says nothing of this one.
+    rig.db.sql("update base set v = 'unseen', other = '2020-01-01' where id = 2; update base set day = '2000-01-01' where id = 2").await;
+    pull(&rig, by("other")).pass().await.unwrap();
+    rig.assert_equal("shown", &["id", "v"]).await;
+    rig.db.sql("update base set other = '4714-11-24 00:00:00+00 BC'").await;
+    for _ in 0..2 {
+        let done = pull(&rig, by("other")).pass().await.unwrap();
+        assert!(done.problems.is_empty(), "{done:?}");
+    }
+    rig.assert_equal("shown", &["id", "v"]).await;
 }
