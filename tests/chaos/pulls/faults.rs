@@ -234,7 +234,9 @@ impl Faults {
             return;
         }
         self.fault("verify");
-        let (code, said) = self.scene.run(&["verify", "--sync", "all", "--json"], COMMAND_LIMIT).await;
+        let failpoints = *pick(&mut self.rng, &["", "", "compared=return", "compared=50%return(300)"]);
+        let arguments = ["verify", "--sync", "all", "--json"];
+        let (code, said) = self.scene.run_with(&arguments, failpoints, COMMAND_LIMIT).await;
         match code {
             Some(3) => self.scene.tally.violation(Violation(format!("pgflume verify found differences: {said}"))),
             Some(0) => self.scene.tally.command_done("verify"),

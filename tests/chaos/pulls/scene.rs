@@ -149,7 +149,13 @@ impl Scene {
 
     /// Runs a command to its end; its exit code (`None`: it took too long) and what it said.
     pub async fn run(&self, arguments: &[&str], limit: Duration) -> (Option<i32>, String) {
+        self.run_with(arguments, "", limit).await
+    }
+
+    /// The same with a stop or a stall in it.
+    pub async fn run_with(&self, arguments: &[&str], failpoints: &str, limit: Duration) -> (Option<i32>, String) {
         let mut command = self.command(arguments);
+        command.env("FAILPOINTS", failpoints);
         let log = self.place.join(format!("{}.log", arguments.join("")));
         let ended = tokio::task::spawn_blocking(move || {
             let before = std::fs::metadata(&log).map_or(0, |found| usize::try_from(found.len()).unwrap_or(0));
@@ -210,8 +216,8 @@ impl Scene {
         let name = pick(&mut rng, &PULL_NAMES).to_string();
         match rng.random_range(0..10) {
             0..3 => None,
-            3..7 => Some(format!("{name}={}*off->return", rng.random_range(0..20))),
-            _ => Some(format!("{name}={}%return({})", rng.random_range(2..40), rng.random_range(20..1_500))),
+            3..7 => Some(format!("{name}={}*off->return", rng.random_range(0..4))),
+            _ => Some(format!("{name}={}%return({})", rng.random_range(20..60), rng.random_range(20..1_500))),
         }
     }
 
