@@ -14,7 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row, SimpleQueryMessage};
 
 /// What each transaction begins with. Names within types and definitions are compared with what was written down earlier.
-const PINNED: &str = "set local search_path = ''; set local quote_all_identifiers = off";
+pub(crate) const PINNED: &str = "set local search_path = ''; set local quote_all_identifiers = off";
 
 /// Postgres ends a transaction of which it has heard nothing for so long: its process is stopped, or its connection is,
 /// and others wait for what it holds. Longer than one question to the replica may take; see the module `awake`.

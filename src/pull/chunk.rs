@@ -44,36 +44,44 @@ impl Session<'_> {
         failpoint::reach(failpoint::DURABLE);
         let mut part = self.source.next(self.pull.pace.part).await?;
         failpoint::reach(failpoint::READ);
-        let mut first_place = None;
+        let (mut first_place, mut has_written) = (None, false);
         loop {
             let is_plain = self.plain.contains(name) || standing.since.is_some() && !finds_unchanged;
             let has_moved = *first_place.get_or_insert_with(|| part.place.clone()) != part.place;
             let is_over = part.is_end || has_moved && began.elapsed() >= self.pull.pace.view_time;
-            let is_read_whole = part.is_end && standing.since.is_none();
+            let (is_end, is_read_whole) = (part.is_end, part.is_end && standing.since.is_none());
+            // Of what is read again each time nothing has to be said as long as it is as it was.
+            let may_be_idle = finds_unchanged && standing.since.is_some() && !has_written;
             end(&mut standing, &part);
             let mut written = written(&self.writer, view, &table, part, is_plain, &standing).await?;
             written.progress.compared.extend(is_read_whole.then(|| name.to_owned()));
+            let is_idle = may_be_idle && written.is_nothing();
+            has_written |= !is_idle;
             if is_over {
-                let is_end = written.progress.tables.values().all(|table| table.until.is_none());
-                self.writer.write(written).await?;
+                // Else its place is not kept: it is read again, without the rows that stand aside now.
+                if !is_idle && self.writer.write(written).await? == Outcome::Rejected {
+                    return Ok(false);
+                }
                 if is_end {
                     self.growth = (self.growth * 2).min(MOST_GROWTH);
                 }
                 // What is read again each time would be as much in the next view.
-                let is_closed = match look.count.filter(|_| is_end && finds_unchanged) {
-                    Some(count) => self.close_read(view, name, look.mark, count, is_last).await? == Closed::Equal,
-                    None => false,
-                };
-                return Ok(is_closed);
+                return Ok(is_end
+                    && finds_unchanged
+                    && self.close_read(view, name, look, is_last).await? == Closed::Equal);
             }
             if self.pull.is_stopping() {
                 return Err(self.pull.stopped());
+            }
+            if is_idle {
+                part = self.source.next(self.pull.pace.part).await?;
+                continue;
             }
             // The next one is read meanwhile.
             let (outcome, next) =
                 futures_util::join!(self.writer.write(written), self.source.next(self.pull.pace.part));
             if outcome? == Outcome::Rejected {
-                return Ok(false); // its place was not kept: it is read again, without the rows that stand aside now
+                return Ok(false);
             }
             part = next?;
         }

@@ -17,7 +17,7 @@ use crate::core::keys::{key_of, texts_of};
 use crate::core::message::MarkedKey;
 use crate::core::schema::Table;
 use crate::core::value::Key;
-use crate::provider::{Found, Limits, Unfit, View};
+use crate::provider::{Found, Limits, Look, Unfit, View};
 use crate::replica::head::fenced;
 use crate::replica::pulls::PulledTable;
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,19 +109,12 @@ impl Session<'_> {
     }
 
     /// Closes a table of which all that has changed was brought in this very view.
-    pub(super) async fn close_read(
-        &mut self,
-        view: &View,
-        name: &str,
-        mark: String,
-        count: i64,
-        is_all: bool,
-    ) -> Result<Closed> {
-        let Some(table) = self.description.tables.get(name).map(|described| described.table.clone()) else {
-            return Ok(Closed::NotYet);
-        };
+    pub(super) async fn close_read(&mut self, view: &View, name: &str, look: Look, is_all: bool) -> Result<Closed> {
+        let table = self.description.tables.get(name).map(|described| described.table.clone());
+        let (Some(table), Some(count)) = (table, look.count) else { return Ok(Closed::NotYet) };
+        let Look { mark, is_far, .. } = look;
         let (name, standing, read) = (name.to_owned(), self.standing_of(name), sorted(&table, Vec::new()));
-        let near = Near { name, table, standing, mark, is_far: false, count, read, bytes: 0 };
+        let near = Near { name, table, standing, mark, is_far, count, read, bytes: 0 };
         self.close(view, vec![near], is_all).await
     }
 

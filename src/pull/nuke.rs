@@ -8,6 +8,10 @@ use crate::core::schema::quote;
 use crate::replica::Replica;
 use crate::replica::pulls::{Progress, PulledTable};
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Between two tries at most.
+const REST: Duration = Duration::from_millis(200);
 
 /// How often a nuke is begun anew beside a pass.
 const TRIES: u32 = 20;
@@ -19,8 +23,12 @@ impl Pull {
         let mut tries = 1..TRIES;
         loop {
             match self.try_nuke(id).await {
-                // A pass under way has moved the replica on.
-                Err(e) if *e.kind() == ErrorKind::Unknown && tries.next().is_some() => {}
+                // A pass under way has moved the replica on, or an answer was lost.
+                Err(e) if *e.kind() == ErrorKind::Unknown && tries.next().is_some() => {
+                    tokio::time::sleep(REST.mul_f64(self.chance.fraction())).await;
+                }
+                // The record is that of a try before.
+                Ok(false) if tries.start > 1 => return Ok(true),
                 done => return done,
             }
         }

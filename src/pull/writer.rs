@@ -31,6 +31,14 @@ pub(super) struct Written {
     pub progress: Progress,
 }
 
+impl Written {
+    /// Whether it says nothing but how far the tables are.
+    pub fn is_nothing(&self) -> bool {
+        let Progress { letters, covered, .. } = &self.progress;
+        self.items.is_empty() && self.emptied.is_empty() && letters.is_empty() && covered.is_empty()
+    }
+}
+
 /// How a transaction ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {

@@ -5,6 +5,7 @@ use crate::core::error::{Error, Result};
 use crate::core::failpoint::PullRule;
 use crate::postgres::Client;
 use crate::postgres::catalog::{RelationKind, SourceTable};
+use crate::postgres::client::PINNED;
 use std::time::Duration;
 
 /// Longest wait for a lock while nothing is held: a fraction of the server's `deadlock_timeout`, and not more than this.
@@ -49,8 +50,7 @@ impl Server {
 /// All locks at once, or an error (55P03). Whatever waits later in the transaction waits hardly at all: it
 /// holds these, and whoever closes a circle of waits is ended by a deadlock.
 pub async fn begin(client: &Client, tables: &[&SourceTable], server: Server) -> Result<()> {
-    let (lock_wait, time) = (WAIT_WITHIN.as_millis(), STATEMENT_TIME.as_millis());
-    let mut sql = format!("{SETTINGS}; set local lock_timeout = {lock_wait}; set local statement_timeout = {time}");
+    let mut sql = settings();
     if server.restricts_kinds {
         sql.push_str("; set local restrict_nonsystem_relation_kind = 'view, foreign-table'");
     }
@@ -68,7 +68,7 @@ pub async fn begin(client: &Client, tables: &[&SourceTable], server: Server) -> 
 /// Lets the transaction read what shows rows of others, and nothing else of that kind. For these the settings are made
 /// anew: what was read before may have changed them.
 pub(crate) async fn admit(client: &Client, kind: RelationKind, server: Server) -> Result<()> {
-    let mut sql = SETTINGS.to_owned();
+    let mut sql = format!("{PINNED}; {}", settings());
     if server.restricts_kinds {
         let kinds = match kind {
             RelationKind::View => "",
@@ -113,6 +113,12 @@ set local enable_seqscan = off;
 set local enable_bitmapscan = off;
 set local enable_hashjoin = off;
 set local enable_mergejoin = off";
+
+/// With how long a statement may wait, and run.
+fn settings() -> String {
+    let (lock_wait, time) = (WAIT_WITHIN.as_millis(), STATEMENT_TIME.as_millis());
+    format!("{SETTINGS}; set local lock_timeout = {lock_wait}; set local statement_timeout = {time}")
+}
 
 /// In milliseconds; zero would be for ever.
 fn at_least_1_ms(wait: Duration) -> u128 {

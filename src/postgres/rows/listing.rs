@@ -10,7 +10,6 @@ use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::error::of_rows;
 use std::sync::Arc;
-use tokio_postgres::types::Type;
 
 /// What a look has counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,25 +69,19 @@ pub async fn count(client: &Client, source: &SourceTable, condition: &str, more:
     })
 }
 
-/// Whether a relation that this one shows, or its file, is another than the snapshot has: then what was read of it may
-/// lack rows that were there (TRUNCATE and a refill, a REFRESH). Asked after the rows, when all of them are locked.
-pub async fn is_moved(client: &Client, source: &SourceTable) -> Result<bool> {
-    let sql = "with recursive shown(oid) as (
-                   select $1
-                   union
-                   select below.oid
-                   from shown s
-                   cross join lateral (
-                       select d.refobjid from pg_catalog.pg_rewrite r
-                       join pg_catalog.pg_depend d on d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass and d.objid = r.oid
-                           and d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
-                       where r.ev_class = s.oid and r.ev_type = '1'
-                       union all
-                       select i.inhrelid from pg_catalog.pg_inherits i where i.inhparent = s.oid) below(oid)
-               )
-               select exists (select from pg_catalog.pg_class c where c.oid in (select oid from shown) and c.relkind in ('r', 'm')
-                   and c.relfilenode is distinct from pg_catalog.pg_relation_filenode(c.oid))";
-    first(client, sql, &[(&source.oid, Type::OID)]).await
+/// Whether something that was read is another than the snapshot has, which then may lack rows that were there: its file
+/// (TRUNCATE and a refill, a REFRESH), or the partitions it is among. What was read is what this transaction has locked,
+/// also inside of functions. Nobody can move it any more.
+pub async fn is_moved(client: &Client) -> Result<bool> {
+    let sql = "select exists (
+                   select from pg_catalog.pg_locks l
+                   left join pg_catalog.pg_class c on c.oid = l.relation
+                   where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'relation'
+                       and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database())
+                       and (c.oid is null
+                            or c.relkind in ('r', 'm') and c.relfilenode <> 0 and c.relfilenode is distinct from pg_catalog.pg_relation_filenode(c.oid)
+                            or not c.relispartition and pg_catalog.pg_partition_root(c.oid) <> c.oid))";
+    first(client, sql, &[]).await
 }
 
 /// Opens a cursor of this name over the replicated rows that a condition chooses.

@@ -119,6 +119,10 @@ impl Listing {
                     self.running = Some((versions, began));
                 }
                 None if self.rows < FETCH_ROWS => {
+                    if listing::is_moved(client).await? {
+                        let problem = "what it shows was truncated, refreshed or given partitions while it was read; it follows with the next pass";
+                        return Err(Error::retry(problem).of_table(&self.source.table.name, Side::Source));
+                    }
                     part.is_end = true;
                     return Ok(part);
                 }
@@ -134,6 +138,10 @@ fn of_table(source: &SourceTable, error: Error, since: Instant) -> Error {
     if error.is_locked() {
         let problem = "another session keeps a lock on what it shows that shuts readers out (see pg_locks); it follows when that ends";
         return Error::retry(problem).of_table(&source.table.name, Side::Source);
+    }
+    if error.sqlstate() == Some("25006") {
+        let problem = "it writes while it is read (a sequence, a function): what writes cannot be pulled";
+        return Error::halt(problem).of_table(&source.table.name, Side::Source);
     }
     match Fault::of(&error, since, STATEMENT_TIME) {
         Fault::Other => error,

@@ -112,7 +112,6 @@ impl Connection {
         }
         if is_listed {
             rows::listing::plan_freely(&self.client).await?;
-            snapshot.listed.insert(name.to_owned());
         }
         Ok(source)
     }
@@ -218,11 +217,6 @@ impl Source for Connection {
         for (name, leaves) in &self.snapshot()?.leaves {
             let source = self.known.source(name)?;
             if !rows::versions::leaves(&self.client, &source).await?.files.keys().eq(leaves.files.keys()) {
-                return Ok(false);
-            }
-        }
-        for name in &self.snapshot()?.listed {
-            if rows::listing::is_moved(&self.client, &*self.known.source(name)?).await? {
                 return Ok(false);
             }
         }

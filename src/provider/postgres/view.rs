@@ -9,7 +9,7 @@ use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::rows::versions::Leaves;
 use crate::postgres::rows::{self, Server};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// One snapshot.
@@ -23,8 +23,6 @@ pub(super) struct Snapshot {
     pub at: String,
     /// The leaves of each table that was looked at.
     pub leaves: BTreeMap<String, Leaves>,
-    /// Views and the like that were looked at.
-    pub listed: BTreeSet<String>,
     /// What was read last is read by settings of its own.
     pub is_set_for_listing: bool,
 }
@@ -86,7 +84,6 @@ pub(super) async fn begin(
         lsn: row.try_get(2)?,
         at: row.try_get(7)?,
         leaves: BTreeMap::new(),
-        listed: BTreeSet::new(),
         is_set_for_listing: false,
         position: Position {
             is_standby: row.try_get(1)?,

@@ -1,7 +1,7 @@
 //! Views, foreign tables and what else has no versions to tell by: pulled by stamps, whole, or compared.
 
 use super::{Rig, cluster};
-use crate::support::{Db, PATHS, Path};
+use crate::support::{Db, PATHS, Path, until};
 use pgflume::provider::postgres::{PostgresProvider, StampOptions};
 use pgflume::provider::{Limits, Promise};
 use pgflume::pull::{Pace, Passed, Pull};
@@ -287,7 +287,7 @@ async fn a_view_of_which_each_look_finds_much_is_closed_by_the_view_that_reads_i
             rig.assert_equal(table, &["id", "v"]).await;
         }
         let idle = pass().await;
-        assert_eq!((idle.rows, idle.removed), (0, 0), "{idle:?}");
+        assert_eq!((idle.rows, idle.removed, idle.batches), (0, 0, 0), "{idle:?}");
         assert!(idle.caught_up_at.is_some());
         rig.db.sql("update base set v = 'new' where id < 5; delete from base where id = 9; update t set v = 'new' where id < 3").await;
         let done = pass().await;
@@ -327,6 +327,109 @@ async fn a_view_that_cannot_be_locked_or_whose_base_is_keeps_nobody_back() {
     assert!(done.problems.is_empty(), "{done:?}");
     rig.assert_equal("shown", &["id", "v"]).await;
     rig.assert_equal("denied", &["id", "v"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_replica_refuses_in_a_long_view_stands_aside_and_the_view_follows() {
+    let rig = Rig::new(
+        Path::File,
+        &format!("{BARE}; insert into base select i, 'old' from generate_series(1000, 2000) i"),
+        SHOWN,
+    )
+    .await;
+    let few = Limits { rows: 20, bytes: 1 << 20 };
+    let pace = Pace { closing: few, part: few, view_time: Duration::ZERO };
+    rig.pull().at_pace(pace).pass().await.unwrap();
+    rig.replica("CREATE TRIGGER no BEFORE UPDATE ON shown WHEN NEW.v = 'bad' BEGIN SELECT RAISE(ABORT, 'no'); END")
+        .await;
+    rig.db.sql("update base set v = 'bad' where id = 2000; update base set v = 'good' where id = 1").await;
+    let done = rig.pull().at_pace(pace).pass().await.unwrap();
+    assert_eq!((done.rows, done.dead), (1, 1), "{done:?}");
+    assert_eq!(rig.rows("SELECT until FROM _pgflume_owners").await, ["NULL"]);
+    assert_eq!(rig.pull().status().await.tables["shown"].state, "following");
+    rig.replica("DROP TRIGGER no").await;
+    rig.pull().at_pace(pace).pass().await.unwrap();
+    rig.assert_equal("shown", &["id", "v"]).await;
+    assert!(rig.rows("SELECT * FROM _pgflume_dead").await.is_empty());
+}
+
+/// A view that takes its time before `b_shown` is read.
+const SLOW: &str = "create view a_slow as select 1 as id, pg_catalog.pg_sleep(1)::text as v";
+const SLOW_JSON: &str = r#"{"a_slow":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},"b_shown":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},
+    "t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_moved_before_a_view_reads_it_is_never_read_as_empty_and_keeps_nobody_back() {
+    let shown = [
+        ("create view b_shown as select id, v from base", "truncate base; insert into base values (1, 'again')"),
+        (
+            "create function public.through() returns table (id int, v text) language sql as 'select id, v from public.base'; create view b_shown as select * from public.through()",
+            "truncate base; insert into base values (1, 'again')",
+        ),
+        ("create materialized view b_shown as select id, v from base", "refresh materialized view b_shown"),
+        (
+            "create table parts (id int, v text, primary key (id)) partition by range (id); create table low partition of parts for values from (0) to (100);
+             create table high (id int primary key, v text); insert into parts values (1, 'low'); insert into high values (200, 'high');
+             create view b_shown as select id, v from parts",
+            "alter table parts attach partition high for values from (100) to (300)",
+        ),
+    ];
+    for (make, moves) in shown {
+        let rig = Arc::new(
+            Rig::new(
+                Path::File,
+                &format!("create table base (id int primary key, v text); insert into base select i, 'old' from generate_series(1, 25) i;
+                         create table t (id int primary key, v text); {SLOW}; {make}"),
+                SLOW_JSON,
+            )
+            .await,
+        );
+        rig.pass().await;
+        let before = rig.rows("SELECT count(*) FROM b_shown").await;
+        rig.db.sql("insert into t values (1, 'new')").await;
+        let mover = Db::existing(&rig.db.name, cluster()).await;
+        let pass = tokio::spawn({
+            let rig = rig.clone();
+            async move { rig.pass().await }
+        });
+        until("the slow view is read", async || {
+            let sql =
+                "select count(*) from pg_stat_activity where datname = current_database() and wait_event = 'PgSleep'";
+            mover.one(sql).await != "0"
+        })
+        .await;
+        mover.sql(moves).await;
+        let done = pass.await.unwrap();
+        assert!(
+            done.problems["b_shown"].contains("while it was read") && done.caught_up_at.is_none(),
+            "{moves}: {done:?}"
+        );
+        assert_eq!(rig.rows("SELECT count(*) FROM b_shown").await, before, "{moves}");
+        assert_eq!(rig.rows("SELECT v FROM t").await, ["new"], "{moves}");
+        let done = rig.pass().await;
+        assert!(done.problems.is_empty(), "{moves}: {done:?}");
+        rig.assert_equal("b_shown", &["id", "v"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_view_that_writes_or_waits_for_ever_keeps_nobody_back() {
+    let rig = Rig::new(
+        Path::File,
+        "create table base (id int primary key, v text); insert into base values (1, 'a'); create sequence numbers; grant usage on sequence numbers to public;
+         create table t (id int primary key, v text); insert into t values (1, 'a');
+         create view a_slow as select id, pg_catalog.set_config('lock_timeout', '0', true) as v from t;
+         create view b_shown as select id, pg_catalog.nextval('numbers')::text as v from base",
+        SLOW_JSON,
+    )
+    .await;
+    let done = rig.pass().await;
+    assert!(done.problems["b_shown"].contains("it writes while it is read"), "{done:?}");
+    assert_eq!(rig.rows("SELECT v FROM t").await, ["a"]);
+    rig.db.sql("create or replace view b_shown as select id, v from base").await;
+    rig.db.sql("begin; lock table base in access exclusive mode").await;
+    let done = rig.pass().await;
+    assert!(done.problems["b_shown"].contains("keeps a lock"), "{done:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
