@@ -19,7 +19,7 @@ pub async fn run(ground: &Ground) -> Section {
             "drop table if exists stamped;\ncreate table stamped as select i::bigint as id, 'name ' || i as name, 'user' || i || '@example.org' as email, i / 8.0::double precision as amount, i % 2 = 0 as flag, 0 as version, timestamptz '2024-01-01' + i * interval '1 s' as created_at, timestamptz '2024-02-01' + i * interval '1 s' as updated_at from generate_series(1, {rows}) i;\nalter table stamped add primary key (id);\nvacuum analyze stamped"
         ))
         .await;
-    let (mut first, mut changed) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    let (mut first, mut changed): ([Vec<f64>; 3], [Vec<f64>; 3]) = Default::default();
     for i in 0..RUNS {
         let home = tempfile::tempdir().unwrap();
         let file = serde_json::json!({
@@ -27,55 +27,59 @@ pub async fn run(ground: &Ground) -> Section {
             "syncs": {"bench": {"from": "source", "to": "copy", "tables": ["stamped"]}},
         });
         std::fs::write(home.path().join("pgflume.json"), file.to_string()).unwrap();
-        for (times, pull) in first.iter_mut().zip([ours, theirs]) {
-            times.push(timed(pull(ground, home.path())));
+        let commands =
+            || [ours(home.path()), theirs(ground, home.path(), "sqlalchemy"), theirs(ground, home.path(), "pyarrow")];
+        for (times, command) in first.iter_mut().zip(commands()) {
+            times.push(timed(command));
         }
         let step = rows / CHANGED;
         let update = "update stamped set version = version + 1, updated_at = clock_timestamp() where id %";
         ground.sql(&format!("{update} {step} = {i}")).await;
-        for (times, pull) in changed.iter_mut().zip([ours, theirs]) {
-            times.push(timed(pull(ground, home.path())));
+        for (times, command) in changed.iter_mut().zip(commands()) {
+            times.push(timed(command));
         }
     }
     ground.sql("drop table stamped").await;
-    let row = |what: String, [ours, theirs]: [Vec<f64>; 2]| {
-        let (ours, theirs) = (median(ours), median(theirs));
-        (theirs, vec![what, format!("{ours:.2}"), format!("{theirs:.2}"), format!("{:.0} ×", theirs / ours)])
+    let row = |what: &str, times: [Vec<f64>; 3]| {
+        let [ours, plain, arrow] = times.map(median);
+        let ratio = |theirs: f64| format!("{theirs:.2} ({:.0} ×)", theirs / ours);
+        (ours, plain, arrow, vec![what.to_owned(), format!("{ours:.2}"), ratio(plain), ratio(arrow)])
     };
-    let (_, copied) = row("first copy".into(), first);
-    let (_, brought) = row(format!("{} changed rows", thousands(f64::from(CHANGED))), changed);
-    let bar = |name: &str, cell: &str| (name.to_owned(), cell.parse().unwrap());
+    let (ours, plain, arrow, copied) = row("first copy", first);
+    let (.., brought) = row(&format!("{} changed rows", thousands(f64::from(CHANGED))), changed);
     let plot = vec![
-        bar("first copy, pgflume", &copied[1]),
-        bar("first copy, dlt", &copied[2]),
-        bar("changed rows, pgflume", &brought[1]),
-        bar("changed rows, dlt", &brought[2]),
+        ("first copy, pgflume".into(), ours),
+        ("first copy, dlt".into(), plain),
+        ("first copy, dlt by pyarrow".into(), arrow),
     ];
     Section {
         name: "dlt",
         what: format!(
-            "Seconds of whole processes that pull a table of {} rows of eight columns into SQLite, medians of {RUNS}: `pgflume sync`, and dlt 1.31.0 by `updated_at`, merging by key (`benches/dlt/pull.py`). dlt learns of no deletes.",
+            "Seconds of whole processes that pull a table of {} rows of eight columns into SQLite, medians of {RUNS}: `pgflume sync`, and dlt 1.31.0 by `updated_at`, merging by key, as it comes and by its `pyarrow` backend (`benches/dlt/pull.py`). dlt learns of no deletes.",
             thousands(f64::from(rows))
         ),
-        head: vec!["", "pgflume", "dlt", "as fast"],
+        head: vec!["", "pgflume", "dlt", "dlt, pyarrow"],
         rows: vec![copied, brought],
         plot: ("A table pulled, s".into(), plot),
     }
     .print()
 }
 
-fn ours(_: &Ground, home: &Path) -> Command {
+fn ours(home: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
     command.args(["sync", "bench"]).current_dir(home).env("RUST_LOG", "warn");
     command
 }
 
-fn theirs(ground: &Ground, home: &Path) -> Command {
+fn theirs(ground: &Ground, home: &Path, backend: &str) -> Command {
     let python = std::env::var("DLT_PYTHON")
         .map_err(|_| "DLT_PYTHON names a Python that has dlt: use `make bench-dlt`")
         .unwrap();
     let mut command = Command::new(python);
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/dlt/pull.py")).arg(&ground.url).arg(home);
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/dlt/pull.py");
+    let state = home.join(backend);
+    std::fs::create_dir_all(&state).unwrap();
+    command.arg(script).arg(&ground.url).arg(state).arg(backend);
     command.env("RUNTIME__DLTHUB_TELEMETRY", "false").env("RUNTIME__LOG_LEVEL", "ERROR");
     command
 }
