@@ -203,22 +203,7 @@ impl Session<'_> {
         }
         let surplus = compared.rows_after() - expected;
         if surplus < 0 {
-            let starts = self.starts.entry(name.clone()).or_default();
-            *starts += 1;
-            if *starts > MOST_STARTS {
-                return Err(Error::halt(format!(
-                    "the replica keeps fewer rows of the table {name:?} than the source has, however often it is read: the source shows several rows under one key, as a view may, or two of its keys are one in SQLite by their declared type, or somebody deletes rows there"
-                ))
-                .of_table(&name, Side::Target));
-            }
-            tracing::warn!(
-                sync = self.pull.name,
-                table = name,
-                rows = -surplus,
-                "the replica lacks rows that it should have: the table is read again"
-            );
-            let standing = PulledTable { definition: standing.definition, ..PulledTable::default() };
-            return Ok(Some(Change { standing, is_part: true, ..Change::default() }));
+            return self.begin_anew(&name, standing, -surplus).map(Some);
         }
         let mut is_counted = true;
         let mut change = Change { items: compared.items, covered, ..Change::default() };
@@ -255,6 +240,26 @@ impl Session<'_> {
             false => PulledTable { since: Some(mark), rows: is_counted.then_some(expected), problem: None, ..standing },
         };
         Ok(Some(change))
+    }
+
+    /// The replica lacks so many rows though all that has changed is there: the table is read as a whole.
+    fn begin_anew(&mut self, name: &str, standing: PulledTable, lacking: i64) -> Result<Change> {
+        let starts = self.starts.entry(name.to_owned()).or_default();
+        *starts += 1;
+        if *starts > MOST_STARTS {
+            return Err(Error::halt(format!(
+                "the replica keeps fewer rows of the table {name:?} than the source has, however often it is read: two keys of the source may be one in SQLite by their declared type, or somebody deletes rows there"
+            ))
+            .of_table(name, Side::Target));
+        }
+        tracing::warn!(
+            sync = self.pull.name,
+            table = name,
+            rows = lacking,
+            "the replica lacks rows that it should have: the table is read again"
+        );
+        let standing = PulledTable { definition: standing.definition, ..PulledTable::default() };
+        Ok(Change { standing, is_part: true, ..Change::default() })
     }
 
     /// The counts differ, and nobody knows by which row.

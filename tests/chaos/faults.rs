@@ -3,6 +3,7 @@
 
 use crate::judge::Violation;
 use crate::older::Older;
+use crate::parts::Sqld;
 use crate::plan::{millis, pick, rng};
 use crate::readers::TABLES;
 use crate::stage::{Failure, Stage};
@@ -16,7 +17,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use serde_json::Value;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 
@@ -351,19 +352,10 @@ impl Faults {
     }
 
     fn freeze_server(&mut self) {
-        let Some(sqld) = &self.stage.sqld else { return };
-        let Some(id) = sqld.lock().unwrap_or_else(PoisonError::into_inner).id() else { return };
+        let Some(id) = self.stage.sqld.as_ref().and_then(number) else { return };
         self.fault("sqld frozen");
         let (stage, time) = (self.stage.clone(), millis(&mut self.rng, 50, 1_200));
-        self.background.spawn(async move {
-            signal("-STOP", id);
-            tokio::time::sleep(time).await;
-            // Not if it was killed meanwhile: its id may be another's.
-            let sqld = stage.sqld.as_ref().map(|sqld| sqld.lock().unwrap_or_else(PoisonError::into_inner));
-            if sqld.is_some_and(|sqld| sqld.id() == Some(id)) {
-                signal("-CONT", id);
-            }
-        });
+        self.background.spawn(async move { freeze(id, time, || stage.sqld.as_ref().and_then(number)).await });
     }
 
     async fn kill_server(&mut self) -> Result<(), Failure> {
@@ -448,6 +440,20 @@ impl Faults {
         self.stage.hasty.store(false, Ordering::Relaxed);
         self.next.crash = Instant::now() + millis(&mut self.rng, 9_000, 20_000);
         Ok(())
+    }
+}
+
+/// The process id of a server.
+pub fn number(sqld: &Mutex<Sqld>) -> Option<u32> {
+    sqld.lock().unwrap_or_else(PoisonError::into_inner).id()
+}
+
+/// Stops a process for a while, unless it is another by then: its id may be somebody else's.
+pub async fn freeze(id: u32, time: Duration, now: impl Fn() -> Option<u32>) {
+    signal("-STOP", id);
+    tokio::time::sleep(time).await;
+    if now() == Some(id) {
+        signal("-CONT", id);
     }
 }
 

@@ -28,8 +28,7 @@ pub struct Counted {
     pub more: Vec<Option<String>>,
 }
 
-/// Lets Postgres choose its plans: what a view does is not by the key's index. In a transaction that is to read only
-/// such.
+/// Lets Postgres choose its plans: what a view does is not by the key's index. Until the settings are made anew.
 pub async fn plan_freely(client: &Client) -> Result<()> {
     let sql = "set local enable_seqscan = on; set local enable_bitmapscan = on; set local enable_hashjoin = on; set local enable_mergejoin = on";
     client.batch_execute(sql).await.map_err(Error::from)

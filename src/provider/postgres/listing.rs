@@ -9,7 +9,7 @@ use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::rows::STATEMENT_TIME;
 use crate::postgres::rows::fault::Fault;
-use crate::postgres::rows::listing;
+use crate::postgres::rows::listing::{self, Counted};
 use crate::postgres::rows::versions::Versions;
 use crate::provider::{Limits, Look, Part};
 use futures_util::TryStreamExt;
@@ -43,7 +43,7 @@ impl Listing {
         listed: &Listed,
         since: Option<&str>,
     ) -> Result<(Self, Look)> {
-        let Listed { stamps, ladder, is_compared } = listed;
+        let Listed { stamps, ladder, .. } = listed;
         let since = since.and_then(|text| StampMark::read(text, stamps));
         let began = Instant::now();
         let now = now(client).await?;
@@ -55,30 +55,10 @@ impl Listing {
         let newest: Vec<String> = stamps.iter().map(Stamp::newest).collect();
         let counted = listing::count(client, &source, &condition, &newest).await;
         let counted = counted.map_err(|e| of_table(&source, e, began))?;
-        let of_source = |problem: String| Err(Error::halt(problem).of_table(&source.table.name, Side::Source));
-        if counted.keyless > 0 {
-            return of_source(format!(
-                "{} rows of {} have no key: leave them out by `where`, or choose another primaryKey",
-                counted.keyless,
-                source.table.source.quoted()
-            ));
-        }
-        if counted.keys < counted.rows {
-            return of_source(format!(
-                "{} shows several rows under one key ({} rows, {} keys): choose another primaryKey, or leave rows out by `where`",
-                source.table.source.quoted(),
-                counted.rows,
-                counted.keys
-            ));
+        if let Some(problem) = problem(&source, listed, &counted) {
+            return Err(Error::halt(problem).of_table(&source.table.name, Side::Source));
         }
         let is_small = counted.rows <= MOST_ROWS;
-        if stamps.is_empty() && !is_small && !is_compared {
-            return of_source(format!(
-                "{} has {} rows and no column that says when one was written last: name one in `changed`, or say in `compare` how often all rows are to be compared",
-                source.table.source.quoted(),
-                counted.rows
-            ));
-        }
         // Of a large one without stamps a look only counts, unless other rows are there than before.
         let is_other = stamps.is_empty() && since.as_ref().is_some_and(|mark| mark.digest != counted.digest);
         let since = since.filter(|_| is_small || !is_other);
@@ -131,6 +111,27 @@ impl Listing {
         }
         Ok(part)
     }
+}
+
+/// Why what was counted cannot be pulled, with the remedy.
+fn problem(source: &SourceTable, listed: &Listed, counted: &Counted) -> Option<String> {
+    let (name, Counted { rows, keyless, keys, .. }) = (source.table.source.quoted(), counted);
+    if *keyless > 0 {
+        return Some(format!(
+            "{keyless} rows of {name} have no key: leave them out by `where`, or choose another primaryKey"
+        ));
+    }
+    if keys < rows {
+        return Some(format!(
+            "{name} shows several rows under one key ({rows} rows, {keys} keys): choose another primaryKey, or leave rows out by `where`"
+        ));
+    }
+    let is_too_large = listed.stamps.is_empty() && *rows > MOST_ROWS && !listed.is_compared;
+    is_too_large.then(|| {
+        format!(
+            "{name} has {rows} rows and no column that says when one was written last: name one in `changed`, or say in `compare` how often all rows are to be compared"
+        )
+    })
 }
 
 /// Of which row it is cannot be told where they come from a query.

@@ -2,11 +2,11 @@
 //! inside the workers happen by themselves.)
 
 use super::scene::Scene;
+use crate::faults::{freeze, number};
 use crate::judge::Violation;
 use crate::parts::Fault;
 use crate::plan::{millis, pick, rng};
 use crate::stage::Failure;
-use crate::workers::signal;
 use pgflume::demo::postgres::Stop;
 use pgflume::replica::target::Target;
 use rand::RngExt;
@@ -214,18 +214,10 @@ impl Faults {
     }
 
     fn server(&mut self) {
-        let Some(sqld) = &self.scene.sqld else { return };
-        let Some(id) = sqld.lock().unwrap_or_else(PoisonError::into_inner).id() else { return };
+        let Some(id) = self.scene.sqld.as_ref().and_then(number) else { return };
         self.fault("sqld frozen");
         let (scene, time) = (self.scene.clone(), millis(&mut self.rng, 50, 1_200));
-        self.background.spawn(async move {
-            signal("-STOP", id);
-            tokio::time::sleep(time).await;
-            let sqld = scene.sqld.as_ref().map(|sqld| sqld.lock().unwrap_or_else(PoisonError::into_inner));
-            if sqld.is_some_and(|sqld| sqld.id() == Some(id)) {
-                signal("-CONT", id);
-            }
-        });
+        self.background.spawn(async move { freeze(id, time, || scene.sqld.as_ref().and_then(number)).await });
     }
 
     /// The replica has nothing to repair, whatever happens around it.
