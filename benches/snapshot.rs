@@ -122,6 +122,7 @@ impl Bench {
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),
             rows_per_second: None,
             retention: Duration::ZERO,
+            heartbeat: None,
             row_bytes: pgflume::postgres::catalog::DEFAULT_ROW_BYTES,
             adopt: false,
         }

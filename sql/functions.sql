@@ -33,6 +33,20 @@ create table if not exists pgflume.settings (
 );
 revoke all on table pgflume.settings from public;
 
+-- What a writer has to show to those who wait for its own write: the id of its transaction. Whoever may not use this
+-- schema calls pg_current_xact_id() itself.
+create or replace function pgflume.token() returns pg_catalog.text
+language sql volatile parallel unsafe set search_path = ''
+as $body$ select pg_catalog.pg_current_xact_id()::pg_catalog.text $body$;
+do $token$
+begin
+    -- those who were given it keep it
+    if not exists (select from pg_catalog.pg_proc p where p.oid = 'pgflume.token()'::pg_catalog.regprocedure and p.proacl is not null) then
+        revoke all on function pgflume.token() from public;
+    end if;
+end
+$token$;
+
 -- Where cron posts: Vault's secret libsql_sync_url, else pgflume.settings. Null if it was never set.
 {{ setting("libsql_sync_url") }}
 

@@ -20,6 +20,13 @@ begin
             where n.nspname = 'pgflume') o
         cross join lateral pg_catalog.aclexplode(o.acl) a
         where a.grantee <> o.owner
+            -- writers that were given their token
+            and not (o.what = 'function pgflume.token()' and a.grantee <> 0 and a.privilege_type = 'EXECUTE')
+            and not (o.what = 'schema pgflume' and a.privilege_type = 'USAGE' and exists (
+                select from pg_catalog.pg_proc p
+                join pg_catalog.pg_namespace n on n.oid = p.pronamespace and n.nspname = 'pgflume'
+                cross join lateral pg_catalog.aclexplode(p.proacl) t
+                where p.proname = 'token' and p.pronargs = 0 and t.grantee = a.grantee))
             -- their rights are given one by one
             and not (o.is_shared and pg_catalog.pg_get_userbyid(a.grantee) in ('pgflume_worker', 'pgflume_capture'))
             -- whoever adds a partition to a table adds its trigger

@@ -213,6 +213,7 @@ impl Ground {
             schema: table.schema(),
             rows_per_second: None,
             retention: target.default_retention(),
+            heartbeat: None,
             adopt: false,
             row_bytes: pgflume::postgres::catalog::DEFAULT_ROW_BYTES,
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),

@@ -122,6 +122,7 @@ async fn by_queue(ground: &Ground, table: Table) -> f64 {
         queue: queue.clone(),
         rows_per_second: None,
         retention: Duration::ZERO,
+        heartbeat: None,
         row_bytes: DEFAULT_ROW_BYTES,
         adopt: false,
     });

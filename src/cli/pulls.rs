@@ -11,6 +11,7 @@ pub(super) fn pull(pair: &Pair) -> Pull {
     let definition = &pair.definition;
     Pull::new(definition.name.clone(), Arc::new(provider(pair)), pair.target.clone(), pair.adopt)
         .with_retries(definition.retries)
+        .beating(pair.heartbeat)
         .comparing(definition.compare.as_ref().map(|every| every.time))
 }
 

@@ -60,6 +60,10 @@ pub struct GlobalOptions {
     /// from them: 30m, 2days, or 0 for not at all [default: 1h for a remote replica, 0 for a file]
     #[arg(long, env = "RETENTION", value_parser = line, global = true, value_name = "TIME")]
     pub retention: Option<String>,
+    /// How often _pgflume_freshness.checked_at moves while nothing changes, so that readers can tell idle from dead: 10s,
+    /// 1m, or 0 for not at all [default: 10s for a file, 0 for a remote replica, where writes may be billed]
+    #[arg(long, env = "HEARTBEAT", value_parser = line, global = true, value_name = "TIME")]
+    pub heartbeat: Option<String>,
     /// A row or message that is larger becomes a dead letter before it is fetched. The worker needs about three times as
     /// much memory: bytes, or with KiB, MiB or GiB behind [default: 64MiB]
     #[arg(long, env = "MAX_ROW_BYTES", value_parser = line, global = true, value_name = "BYTES")]
@@ -84,6 +88,8 @@ pub struct Config {
     pub rows_per_second: Option<u32>,
     /// How long acknowledged messages are kept; zero: not at all.
     pub retention: Duration,
+    /// How often the replica is told that nothing has changed; `None`: never.
+    pub heartbeat: Option<Duration>,
     /// Bytes beyond which a row or a message is not fetched.
     pub row_bytes: i64,
     /// Whether rows of a replica that was never written to may be replaced.
@@ -92,6 +98,9 @@ pub struct Config {
 
 /// The file of connections and syncs where none is named.
 const CONFIG_FILE: &str = "pgflume.json";
+
+/// The shortest heartbeat: each is a transaction on the replica.
+const LEAST_HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// What Postgres can make a text of.
 const MOST_ROW_BYTES: i64 = 1024 * 1024 * 1024;
@@ -103,6 +112,7 @@ impl GlobalOptions {
         Ok(Config {
             postgres: self.postgres()?,
             retention: self.retention(&target)?,
+            heartbeat: self.heartbeat(&target)?,
             target,
             schema: self.schema()?,
             queue: QueueName::parse(&self.queue_name)?,
@@ -119,6 +129,19 @@ impl GlobalOptions {
             Some(text) => humantime::parse_duration(text).map_err(|e| {
                 ConfigError(format!("RETENTION is no time ({e}): write it like 90s, 30m, 1h or 2days, or 0"))
             }),
+        }
+    }
+
+    /// How often a replica is told that nothing has changed; `None`: never.
+    pub(crate) fn heartbeat(&self, target: &Target) -> Result<Option<Duration>, ConfigError> {
+        match non_empty(self.heartbeat.as_deref()) {
+            None => Ok(target.default_heartbeat()),
+            Some("0") => Ok(None),
+            Some(text) => match humantime::parse_duration(text) {
+                Ok(time) if time >= LEAST_HEARTBEAT => Ok(Some(time)),
+                Ok(_) => wrong("HEARTBEAT is too short: write 1s or more, or 0 for not at all"),
+                Err(e) => wrong(format!("HEARTBEAT is no time ({e}): write it like 10s, 1m or 1h, or 0")),
+            },
         }
     }
 

@@ -9,6 +9,7 @@ use crate::replica::target::Target;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A sync whose connections are known.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct Pair {
     pub adopt: bool,
     /// Bytes beyond which a row is not fetched.
     pub row_bytes: i64,
+    /// How often the replica is told that nothing has changed; `None`: never.
+    pub heartbeat: Option<Duration>,
     /// How often its source may be asked.
     pub limit: Option<Limit>,
     /// What a queue needs; `None`: it is pulled.
@@ -110,6 +113,7 @@ impl GlobalOptions {
         });
         let schema = schema.transpose()?;
         let row_bytes = self.row_bytes()?;
+        let heartbeat = self.heartbeat(&target)?;
         let limit = file.connections.get(&definition.from).and_then(|connection| connection.limit);
         if let Some(table) = definition.changed.keys().next() {
             let wrong_place = |why: &str| wrong(format!("{path}: $.syncs.{name}.changed.{table} {why}"));
@@ -127,6 +131,7 @@ impl GlobalOptions {
             (Some(queue), Some(schema)) => Some(Config {
                 postgres: source.clone(),
                 retention: self.retention(&target)?,
+                heartbeat,
                 target: target.clone(),
                 schema: schema.clone(),
                 queue: queue.clone(),
@@ -136,7 +141,17 @@ impl GlobalOptions {
             }),
             _ => None,
         };
-        Ok(Pair { definition: definition.clone(), source, target, schema, adopt: self.adopt, row_bytes, limit, config })
+        Ok(Pair {
+            definition: definition.clone(),
+            source,
+            target,
+            schema,
+            adopt: self.adopt,
+            row_bytes,
+            heartbeat,
+            limit,
+            config,
+        })
     }
 
     fn source_of(&self, file: &ConfigFile, definition: &SyncDefinition) -> Result<PgUrl, ConfigError> {

@@ -19,5 +19,6 @@ pub mod queue_name;
 pub mod reconcile;
 pub mod schema;
 pub mod secret;
+pub mod token;
 pub mod value;
 pub mod words;

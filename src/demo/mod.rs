@@ -129,6 +129,7 @@ impl Shop {
             queue: queue.clone(),
             rows_per_second: None,
             retention: std::time::Duration::ZERO,
+            heartbeat: None,
             row_bytes: crate::postgres::catalog::DEFAULT_ROW_BYTES,
             adopt: false,
         };

@@ -4,6 +4,7 @@ use super::auth::Auth;
 use super::body::Bodies;
 use super::kept::Kept;
 use super::lane::Lane;
+use super::wait::Waiters;
 use crate::pull::Service;
 use crate::sync::Worker;
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub struct App {
     pub(super) bodies: Bodies,
     pub(super) metrics: Kept<Option<String>>,
     pub(super) ready: Kept<BTreeMap<&'static str, String>>,
+    pub(super) waiters: Waiters,
 }
 
 impl App {
@@ -42,7 +44,8 @@ impl App {
         let (metrics, ready) = (Kept::new(METRICS_KEPT), Kept::new(READY_KEPT));
         let named = named.into_iter().map(|(name, lane)| (name, Arc::new(lane))).collect();
         let (lane, service) = (lane.map(Arc::new), Arc::new(service));
-        Self { lane, named, service, auth, bodies: Bodies::new(), metrics, ready }
+        let waiters = Waiters::default();
+        Self { lane, named, service, auth, bodies: Bodies::new(), metrics, ready, waiters }
     }
 
     /// One that applies changes as they come, too.

@@ -112,7 +112,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, Extension(visit): Exten
 pub(super) async fn unknown_path() -> Response {
     refusal(
         StatusCode::NOT_FOUND,
-        "no such path: there are /sync, /nuke, /resync, /status, /syncs/NAME/…, /jobs, /webhooks/PROVIDER, /metrics, /health, /live, /ok, /ready and /hello",
+        "no such path: there are /sync, /nuke, /resync, /status, /syncs/NAME/…, /jobs, /webhooks/PROVIDER, /wait, /metrics, /health, /live, /ok, /ready and /hello",
     )
 }
 

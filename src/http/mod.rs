@@ -15,6 +15,7 @@ mod lane;
 mod metrics;
 mod queue;
 mod syncs;
+mod wait;
 
 use axum::Router;
 use axum::http::{HeaderName, Request, StatusCode};
@@ -59,6 +60,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/jobs/{id}", get(jobs::one))
         .route("/webhooks/{provider}", post(jobs::webhook))
         .route("/hello", get(syncs::hello))
+        .route("/wait", get(wait::wait))
         .route("/live", get(handlers::health))
         .route("/health", get(handlers::health))
         .route("/ok", get(handlers::health))

@@ -83,3 +83,9 @@ fn not_connected(error: tokio_postgres::Error) -> Error {
     };
     made.caused_by(error)
 }
+
+/// SQL that gives a time in the one form that pgflume writes times in: UTC, `2026-11-29T18:00:00.123Z`. `expression` is
+/// a `timestamptz` of ours.
+pub(crate) fn iso_text(expression: &str) -> String {
+    format!("pg_catalog.to_char(pg_catalog.timezone('UTC', {expression}), 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')")
+}

@@ -8,6 +8,7 @@ pub mod postgres;
 use crate::core::error::Result;
 use crate::core::message::MarkedKey;
 use crate::core::schema::{Schema, Table};
+use crate::core::token::Seen;
 use crate::core::value::{Cell, Key};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
@@ -113,8 +114,10 @@ pub enum Begun {
 pub struct View {
     /// Which source it is, and where in its history.
     pub position: String,
-    /// Its clock.
+    /// Its clock: UTC, `2026-11-29T18:00:00.123Z`.
     pub at: String,
+    /// Which transactions it sees, where the source can tell.
+    pub seen: Option<Seen>,
 }
 
 /// How a position stands to one that was read before.

@@ -149,15 +149,17 @@ impl Session<'_> {
         }
         let is_closed = is_all && !is_part;
         if is_closed {
-            self.writer.done.caught_up_at = Some(view.at.clone());
+            (self.writer.done.caught_up_at, self.writer.done.seen) = (Some(view.at.clone()), view.seen.clone());
         }
-        if !(has_changes || is_closed && self.is_worth_a_write(view)) {
+        let is_to_beat = || if is_closed { self.is_worth_a_write(view) } else { self.pull.is_to_beat() };
+        if !(has_changes || is_to_beat()) {
             return Ok(Closed::Equal);
         }
         written.progress.source = Some(view.position.clone());
         written.progress.caught_up_at = is_closed.then(|| view.at.clone());
+        self.pull.has_told();
         if self.writer.write(written).await? == Outcome::Rejected || is_part {
-            self.writer.done.caught_up_at = None;
+            (self.writer.done.caught_up_at, self.writer.done.seen) = (None, None);
             return Ok(Closed::NotYet);
         }
         Ok(Closed::Equal)

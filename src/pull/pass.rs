@@ -40,6 +40,7 @@ impl Session<'_> {
             match self.source.begin(&names).await? {
                 Begun::View(view) => {
                     failpoint::reach(failpoint::VIEWED);
+                    (self.writer.looked.at, self.writer.looked.seen) = (Some(view.at.clone()), view.seen.clone());
                     let next = self.view(&view, &readable).await;
                     let ended = self.source.end().await;
                     // What the view failed by is what there is to say.

@@ -1,6 +1,7 @@
 //! What a pass has done.
 
 use crate::core::difference::TableReport;
+use crate::core::token::Seen;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +27,9 @@ pub struct Passed {
     pub promise: Option<&'static str>,
     /// The source's clock at the view that all tables equal; `None` where some could not be read.
     pub caught_up_at: Option<String>,
+    /// Which transactions that view sees, where the source can tell.
+    #[serde(skip)]
+    pub(crate) seen: Option<Seen>,
     /// Until the job that this was for is tried again.
     #[serde(skip)]
     pub(super) job_rest: Option<std::time::Duration>,
@@ -40,6 +44,7 @@ impl Passed {
         self.dead += more.dead;
         self.compared.extend(more.compared);
         (self.problems, self.kept, self.caught_up_at) = (more.problems, more.kept, more.caught_up_at);
+        self.seen = more.seen;
         self.promise = more.promise.or(self.promise);
     }
 }

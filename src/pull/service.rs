@@ -8,6 +8,7 @@ use super::settings::Pull;
 use crate::core::backoff::Backoff;
 use crate::core::chance::Chance;
 use crate::core::error::{Error, Result};
+use crate::core::token::Seen;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -91,6 +92,9 @@ pub struct Report {
     pub kept: BTreeSet<String>,
     /// Seconds until the next pass.
     pub next_seconds: Option<f64>,
+    /// Which transactions the replica has, where the source can tell.
+    #[serde(skip)]
+    pub seen: Option<Seen>,
     /// Seconds since the Epoch of the last pass that ended well.
     #[serde(skip)]
     pub succeeded_at: Option<f64>,
@@ -308,6 +312,7 @@ impl Lane {
                 report.kept.clone_from(&done.kept);
                 if done.caught_up_at.is_some() {
                     report.caught_up_at.clone_from(&done.caught_up_at);
+                    report.seen.clone_from(&done.seen);
                 }
             }
             Err(e) => {

@@ -146,8 +146,8 @@ impl<'a> Session<'a> {
                 continue;
             }
             tracing::warn!(sync = self.pull.name, table = name, "the source no longer has this table: it is dropped");
-            let statements =
-                vec![format!("DROP TABLE IF EXISTS {}", quote(&name)), Replica::disown(&self.pull.name, &name)];
+            let mut statements = vec![format!("DROP TABLE IF EXISTS {}", quote(&name))];
+            statements.extend(Replica::disown(&self.pull.name, &name));
             self.writer.alter(statements, &Progress::default()).await?;
             self.writer.standing.tables.remove(&name);
         }

@@ -4,12 +4,10 @@ use crate::core::chance::Chance;
 use crate::core::error::Error;
 use crate::provider::{Limits, Provider};
 use crate::replica::target::Target;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-
-/// How often a file is told that nothing has changed.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+use tokio::time::Instant;
 
 /// Retries where nothing else is said.
 const RETRIES: u32 = 3;
@@ -29,6 +27,10 @@ pub struct Pull {
     pub(super) retries: u32,
     /// How often all rows are compared.
     pub(super) compare: Option<Duration>,
+    /// How often the replica is told that nothing has changed; `None`: never.
+    heartbeat: Option<Duration>,
+    /// When it was last told anything.
+    told_at: Mutex<Option<Instant>>,
     is_stopping: AtomicBool,
 }
 
@@ -59,6 +61,8 @@ impl Pull {
         Self {
             name,
             provider,
+            heartbeat: target.default_heartbeat(),
+            told_at: Mutex::default(),
             target,
             adopt,
             allow_drop: false,
@@ -85,17 +89,35 @@ impl Pull {
         Self { compare: every, ..self }
     }
 
-    /// How often the replica is told that nothing has changed; `None` where each write costs.
+    /// The replica is told so often that nothing has changed; `None`: never.
+    pub fn beating(self, heartbeat: Option<Duration>) -> Self {
+        Self { heartbeat, ..self }
+    }
+
+    /// How often the replica is told that nothing has changed; `None`: never.
     pub(super) fn heartbeat(&self) -> Option<Duration> {
-        match self.target {
-            Target::File(_) | Target::Given(_) => Some(HEARTBEAT),
-            Target::Remote { .. } => None,
-        }
+        self.heartbeat
+    }
+
+    /// The replica was told something.
+    pub(super) fn has_told(&self) {
+        *self.told_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Whether it was told nothing for as long as a heartbeat takes.
+    pub(super) fn is_to_beat(&self) -> bool {
+        let told_at = *self.told_at.lock().unwrap_or_else(PoisonError::into_inner);
+        self.heartbeat.is_some_and(|every| told_at.is_none_or(|at| at.elapsed() >= every))
     }
 
     /// At another pace.
     pub fn at_pace(self, pace: Pace) -> Self {
         Self { pace, ..self }
+    }
+
+    /// Its replica.
+    pub fn target(&self) -> &Target {
+        &self.target
     }
 
     /// Its name.

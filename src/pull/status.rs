@@ -99,13 +99,10 @@ impl Pull {
 fn table_status(name: &str, described: Option<Option<&Described>>, standing: Option<&Standing>) -> TableStatus {
     let kept = standing.and_then(|standing| standing.tables.get(name)).cloned().unwrap_or_default();
     let problem = described.flatten().and_then(|table| table.problem.clone()).or_else(|| kept.problem.clone());
-    let state = match (described, &kept.since, &kept.until) {
-        (Some(None), _, _) => "kept",
+    let state = match described {
+        Some(None) => "kept",
         _ if problem.is_some() => "waiting",
-        (_, None, Some(_)) => "copying",
-        (_, None, None) => "new",
-        (_, Some(_), Some(_)) => "reading",
-        (_, Some(_), None) => "following",
+        _ => kept.state(),
     };
     TableStatus {
         state,

@@ -12,7 +12,7 @@ use crate::core::message::MarkedKey;
 use crate::core::schema::Table;
 use crate::replica::head::At;
 use crate::replica::jobs::Leased;
-use crate::replica::pulls::{Letter, Progress, Pull as Standing};
+use crate::replica::pulls::{Letter, Looked, Progress, Pull as Standing};
 use crate::replica::{Replica, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -61,6 +61,8 @@ pub(super) struct Writer {
     refused: BTreeSet<(String, MarkedKey)>,
     /// The job that all of it is for.
     pub job: Option<Leased>,
+    /// What was looked at last.
+    pub looked: Looked,
     pub done: Passed,
 }
 
@@ -75,6 +77,7 @@ impl Writer {
             has_checked: false,
             refused: BTreeSet::new(),
             job: None,
+            looked: Looked::default(),
             done: Passed::default(),
         }
     }
@@ -110,7 +113,8 @@ impl Writer {
     /// Alters tables, with how far they are afterwards.
     pub async fn alter(&mut self, statements: Vec<String>, progress: &Progress) -> Result<()> {
         let to = self.standing.head.next(self.chance.token());
-        self.replica.alter_pull(&self.name, &self.standing.head, &to, progress, statements).await?;
+        let told = Progress { looked: self.looked.clone(), ..progress.clone() };
+        self.replica.alter_pull(&self.name, &self.standing.head, &to, &told, statements).await?;
         self.standing.head = to;
         self.note(&Work::default(), progress);
         Ok(())
@@ -151,7 +155,7 @@ impl Writer {
         }
         let to = self.standing.head.next(self.chance.token());
         failpoint::reach(failpoint::SENT);
-        let progress = &Progress { job: self.job.clone(), ..progress.clone() };
+        let progress = &Progress { job: self.job.clone(), looked: self.looked.clone(), ..progress.clone() };
         self.replica.apply_pull(&self.name, &self.standing.head, &to, progress, work.clone()).await?;
         failpoint::reach(failpoint::APPLIED);
         if !self.has_checked {

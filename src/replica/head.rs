@@ -1,6 +1,7 @@
-//! The replica's bookkeeping: the head (epoch, seq, token), which every write compares and sets, the
-//! ledger of recent batches, and the freshness that readers may look at. Pure SQL texts and types.
+//! The replica's bookkeeping: the head (epoch, seq, token), which every write compares and sets, and the
+//! ledger of recent batches. Pure SQL texts and types.
 
+use super::freshness::{self, Feeds};
 use super::store::{Rows, Statement};
 use crate::core::error::{Error, Result};
 use crate::core::failpoint::{PullRule, Rule};
@@ -30,9 +31,6 @@ pub(crate) const SELECT_CAPTURED: &str = "SELECT captured FROM _pgflume_head WHE
 /// Reads the ledger after `?1` and up to `?2`.
 pub(crate) const SELECT_LEDGER: &str = "SELECT epoch, seq, token, parent, xid, lsn, images, messages, digest \
      FROM _pgflume_ledger WHERE seq > ?1 AND seq <= ?2 ORDER BY seq";
-
-/// Reads the freshness.
-pub(crate) const SELECT_FRESHNESS: &str = "SELECT caught_up_at, applied_at, queued FROM _pgflume_freshness";
 
 /// The head, from its row.
 pub(super) fn position(rows: Rows) -> Result<Option<Head>> {
@@ -152,24 +150,6 @@ fn from_ranges(text: &str) -> Option<Vec<i64>> {
     Some(ids)
 }
 
-/// What readers may know about how fresh the replica is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Freshness {
-    /// The source's clock at the snapshot, if the queue was empty at it.
-    pub caught_up_at: Option<String>,
-    /// Messages that were left.
-    pub queued: i64,
-}
-
-impl Freshness {
-    pub(super) fn record(&self) -> Statement {
-        let sql = "UPDATE _pgflume_freshness SET caught_up_at = coalesce(?1, caught_up_at), \
-                   applied_at = strftime('%Y-%m-%dT%H:%M:%fZ', 'now'), queued = ?2";
-        let at = self.caught_up_at.clone().map_or(Cell::Null, Cell::Text);
-        Statement::new(sql, vec![at, Cell::Integer(self.queued)])
-    }
-}
-
 pub(super) fn create() -> Vec<Statement> {
     [
         "CREATE TABLE IF NOT EXISTS _pgflume_head (id INTEGER PRIMARY KEY CHECK (id = 1), \
@@ -177,11 +157,12 @@ pub(super) fn create() -> Vec<Statement> {
         "CREATE TABLE IF NOT EXISTS _pgflume_ledger (seq INTEGER PRIMARY KEY, epoch TEXT NOT NULL, token TEXT NOT NULL, \
          parent TEXT NOT NULL, xid TEXT NOT NULL, lsn TEXT NOT NULL, images TEXT NOT NULL, applied_at TEXT NOT NULL, \
          messages TEXT NOT NULL DEFAULT '', digest TEXT NOT NULL DEFAULT '')",
-        "CREATE TABLE IF NOT EXISTS _pgflume_freshness (caught_up_at TEXT, applied_at TEXT, queued INTEGER)",
-        "INSERT INTO _pgflume_freshness (queued) SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM _pgflume_freshness)",
     ]
+    .into_iter()
+    .chain(freshness::CREATE_ONE)
+    .chain(freshness::CREATE)
     .map(|sql| sql.to_owned().into())
-    .to_vec()
+    .collect()
 }
 
 /// Where the replica has to be for a write to be made, or an answer to count: by the one row of a queue, or that of a sync
@@ -277,15 +258,18 @@ pub(super) fn remember(captured: &BTreeSet<String>) -> Statement {
     Statement::new("UPDATE _pgflume_head SET captured = ?1", vec![Cell::Text(names)])
 }
 
-pub(super) fn replace(to: &Head, owner: &str) -> Vec<Statement> {
+pub(super) fn replace(to: &Head, owner: &str, sync: Feeds<'_>) -> Vec<Statement> {
     let head = "INSERT INTO _pgflume_head (id, epoch, seq, token) VALUES (1, ?1, ?2, ?3) \
                 ON CONFLICT (id) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq, token = excluded.token";
-    vec![
+    let mut all = vec![
         Statement::new(head, vec![Cell::Text(to.epoch.clone()), Cell::Integer(to.seq), Cell::Text(to.token.clone())]),
         sign(owner),
         "DELETE FROM _pgflume_ledger".to_owned().into(),
-        "UPDATE _pgflume_freshness SET caught_up_at = NULL, applied_at = NULL, queued = 0".to_owned().into(),
-    ]
+        // A replica has one queue, and this is it from now on.
+        "DELETE FROM _pgflume_syncs WHERE kind = 'queue'".to_owned().into(),
+    ];
+    all.extend(freshness::forget(sync));
+    all
 }
 
 /// Whether a database error is a position that was not where the writer thought: the only NOT NULL constraint that can

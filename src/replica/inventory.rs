@@ -1,6 +1,7 @@
 //! What the replica has: tables, columns, indexes. Takes the rows of one query, gives what is there and
 //! how far it is from `schema.json`. Changes nothing.
 
+use super::freshness;
 use super::head;
 use super::store::{Rows, Statement};
 use super::unique::Unique;
@@ -123,10 +124,23 @@ impl Inventory {
             ("_pgflume_ledger", "digest", "TEXT NOT NULL DEFAULT ''"),
             ("_pgflume_head", "owner", "TEXT"),
             ("_pgflume_head", "captured", "TEXT"),
+            ("_pgflume_freshness", "checked_at", "TEXT"),
         ];
         let lacks = |(table, column, _): &(&str, &str, &str)| self.column(table, column).is_none();
         let add = |(table, column, kind)| format!("ALTER TABLE {table} ADD COLUMN {column} {kind}").into();
-        columns.into_iter().filter(|_| self.has_bookkeeping()).filter(lacks).map(add).collect()
+        if !self.has_bookkeeping() {
+            return Vec::new();
+        }
+        let mut all: Vec<Statement> = columns.into_iter().filter(lacks).map(add).collect();
+        all.extend(self.make_readable());
+        all
+    }
+
+    /// What readers look at, where an older version did not make it.
+    pub(super) fn make_readable(&self) -> Vec<Statement> {
+        let is_there = freshness::MADE.iter().all(|name| self.tables.contains_key(*name));
+        let made = if is_there { &[][..] } else { &freshness::CREATE[..] };
+        made.iter().map(|sql| (*sql).to_owned().into()).collect()
     }
 
     /// Whether a head can be read.

@@ -7,6 +7,7 @@ mod arrays;
 pub mod change;
 pub mod compare;
 mod engine;
+pub mod freshness;
 pub mod head;
 pub mod hrana;
 pub mod inventory;
@@ -28,9 +29,10 @@ use crate::core::batch::Item;
 use crate::core::error::{Error, Result};
 use crate::core::position::{Entry, Head, Standing};
 use crate::core::schema::{Schema, Table, ddl, quote};
+use crate::core::token::Seen;
 use crate::core::value::{Cell, Key};
 use crate::replica::target::Target;
-use head::Freshness;
+use freshness::{Feeds, Freshness, TableState};
 use inventory::Inventory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -294,7 +296,7 @@ impl Replica {
 
     /// When the replica last caught up, and what it last applied.
     pub async fn freshness(&self) -> Result<Rows> {
-        self.query(head::SELECT_FRESHNESS, Vec::new()).await
+        self.query(freshness::SELECT, Vec::new()).await
     }
 
     /// Applies `work` as the batch that leads from `from` to `entry`, or changes nothing if the head is
@@ -304,13 +306,14 @@ impl Replica {
         from: &Head,
         entry: &Entry,
         acknowledged: i64,
+        sync: Feeds<'_>,
         freshness: &Freshness,
         mut work: Work,
     ) -> Result<()> {
         self.check_rowids(work.items())?;
         work.before.insert(0, head::advance(from, &entry.head));
         work.after.extend(head::record(entry, acknowledged));
-        work.after.push(freshness.record());
+        work.after.extend(freshness.record(sync));
         self.store.write(work).await?;
         // Once is enough: it costs a request.
         if !self.keeps.load(Ordering::Relaxed) {
@@ -318,6 +321,33 @@ impl Replica {
             self.keeps.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// Says how fresh a queue's replica is and what its tables are doing, if it still is at `head`. Moves nothing.
+    pub async fn tell(
+        &self,
+        head: &Head,
+        sync: Feeds<'_>,
+        freshness: Option<&Freshness>,
+        states: &[TableState],
+    ) -> Result<()> {
+        let mut before = vec![head::assert_at(Some(head))];
+        before.extend(freshness::states(sync, states, true));
+        before.extend(freshness.into_iter().flat_map(|freshness| freshness.record(sync)));
+        self.store.write(Work { before, ..Work::default() }).await
+    }
+
+    /// What a sync's replica has seen when it last was as the source was, by a plain read; `None` if it never was.
+    pub async fn seen(&self, name: &str) -> Result<Option<Seen>> {
+        let rows = self.store.read(Statement::new(freshness::SELECT_SEEN, vec![Cell::Text(name.to_owned())])).await?;
+        let Some([Cell::Integer(xmin), Cell::Integer(xmax), Cell::Text(running)]) = rows.first().map(Vec::as_slice)
+        else {
+            return Ok(None);
+        };
+        let running = serde_json::from_str(running).map_err(|_| {
+            Error::side("the replica's table _pgflume_syncs is damaged: drop it, and the next drain makes it anew")
+        })?;
+        Ok(Some(Seen { xmin: *xmin, xmax: *xmax, running }))
     }
 
     /// Whether what was said to be committed is there: something that answers as a server need not be one.
@@ -356,10 +386,16 @@ impl Replica {
 
     /// Makes `to` the head and the replica `owner`'s, coming from `from` (`None`: no head yet), and, where `rebuild`
     /// is given, drops and recreates its tables in the same transaction.
-    pub async fn reset(&self, from: Option<&Head>, to: &Head, owner: &str, rebuild: Option<&Schema>) -> Result<()> {
+    pub async fn reset(
+        &self,
+        from: Option<&Head>,
+        to: &Head,
+        (sync, owner): (Feeds<'_>, &str),
+        rebuild: Option<&Schema>,
+    ) -> Result<()> {
         let mut before = head::create();
         before.push(head::assert_at(from));
-        before.extend(head::replace(to, owner));
+        before.extend(head::replace(to, owner, sync));
         if let Some(schema) = rebuild {
             before.push(head::remember(&BTreeSet::new()));
             for table in schema.tables() {

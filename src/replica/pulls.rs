@@ -3,6 +3,7 @@
 //! statement of each of its transactions compares and sets it, as [`head`](super::head) does for a queue. The SQL, and
 //! what is read of it.
 
+use super::freshness::{self, Feeds, Freshness, TableState};
 use super::head::{At, fenced};
 use super::jobs::{self, Leased};
 use super::store::{Rows, Statement, Work};
@@ -11,6 +12,7 @@ use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::message::MarkedKey;
 use crate::core::position::Head;
 use crate::core::schema::{Table, literal, quote};
+use crate::core::token::Seen;
 use crate::core::value::Cell;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,6 +121,19 @@ pub struct Progress {
     pub covered: Vec<(String, MarkedKey)>,
     /// The job that this is for.
     pub job: Option<Leased>,
+    /// What was looked at last.
+    pub looked: Looked,
+}
+
+/// What a pull has looked at, for readers of the replica.
+#[derive(Debug, Clone, Default)]
+pub struct Looked {
+    /// The source's clock at its last view.
+    pub at: Option<String>,
+    /// What that sees, where the source can tell.
+    pub seen: Option<Seen>,
+    /// What each table copies.
+    pub sources: BTreeMap<String, String>,
 }
 
 impl Inventory {
@@ -132,7 +147,12 @@ impl Replica {
     /// Makes `name` a sync of this replica, and the owner of these tables; where it stands. Refuses tables of another,
     /// unless it may `adopt` them: then they are read anew.
     pub async fn claim(&self, name: &str, start: &Head, tables: &[&str], adopt: bool) -> Result<Pull> {
-        let mut before: Vec<Statement> = CREATE.map(|sql| sql.to_owned().into()).to_vec();
+        let readable = freshness::CREATE_ONE.into_iter().chain(freshness::CREATE);
+        let mut before: Vec<Statement> = CREATE.into_iter().chain(readable).map(|sql| sql.to_owned().into()).collect();
+        before.push(Statement::new(
+            "INSERT INTO _pgflume_syncs (name, kind) VALUES (?1, 'pull') ON CONFLICT (name) DO NOTHING",
+            vec![text(name)],
+        ));
         before.push(Statement::new(
             "INSERT INTO _pgflume_pulls (name, epoch, seq, token) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (name) DO NOTHING",
             vec![text(name), text(&start.epoch), Cell::Integer(start.seq), text(&start.token)],
@@ -148,6 +168,11 @@ impl Replica {
         // Of a sync that owns nothing any more nobody waits for news.
         before
             .push("DELETE FROM _pgflume_pulls WHERE name NOT IN (SELECT sync FROM _pgflume_owners)".to_owned().into());
+        before.push(
+            "DELETE FROM _pgflume_syncs WHERE kind = 'pull' AND name NOT IN (SELECT name FROM _pgflume_pulls)"
+                .to_owned()
+                .into(),
+        );
         let claimed = self.store.write(Work { before, ..Work::default() }).await;
         if let Err(error) = claimed {
             return Err(self.taken(name, tables).await?.unwrap_or(error));
@@ -277,18 +302,22 @@ impl Replica {
     }
 
     /// Nothing of a sync is known to be as the source is.
-    pub(crate) fn forget_caught_up(name: &str) -> [String; 2] {
+    pub(crate) fn forget_caught_up(name: &str) -> [String; 3] {
         let name = literal(name);
         [
+            format!(
+                "UPDATE _pgflume_syncs SET caught_up_at = NULL, drained_at = NULL, seen_below = NULL WHERE name = {name}"
+            ),
             format!("UPDATE _pgflume_pulls SET caught_up_at = NULL WHERE name = {name}"),
             format!("UPDATE _pgflume_owners SET compared_at = NULL WHERE sync = {name}"),
         ]
     }
 
     /// The sync `name` gives a table up.
-    pub(crate) fn disown(name: &str, table: &str) -> String {
-        let quoted = |text: &str| format!("'{}'", text.replace('\'', "''"));
-        format!("DELETE FROM _pgflume_owners WHERE \"table\" = {} AND sync = {}", quoted(table), quoted(name))
+    pub(crate) fn disown(name: &str, table: &str) -> [String; 2] {
+        let (table, name) = (literal(table), literal(name));
+        ["_pgflume_owners", "_pgflume_states"]
+            .map(|of| format!("DELETE FROM {of} WHERE \"table\" = {table} AND sync = {name}"))
     }
 
     /// Whether what was said to be committed is there: something that answers as a server need not be one.
@@ -304,7 +333,7 @@ impl Replica {
 }
 
 fn record(name: &str, progress: &Progress) -> Result<Vec<Statement>> {
-    let now = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
+    let now = freshness::NOW;
     let mut all = Vec::new();
     for (table, standing) in &progress.tables {
         let sql = "UPDATE _pgflume_owners SET definition = ?3, since = ?4, until = ?5, place = ?6, rows = ?7, problem = ?8 \
@@ -341,15 +370,43 @@ fn record(name: &str, progress: &Progress) -> Result<Vec<Statement>> {
     if let Some(job) = &progress.job {
         all.push(jobs::of_batch(job, progress.caught_up_at.is_some()));
     }
-    // Of a replica that a queue feeds, too, the queue's batches say how fresh it is.
-    all.push(
-        format!(
-            "UPDATE _pgflume_freshness SET applied_at = {now}, caught_up_at = (SELECT CASE WHEN count(*) = count(caught_up_at) \
-             THEN min(caught_up_at) END FROM _pgflume_pulls) WHERE NOT EXISTS (SELECT 1 FROM _pgflume_head)"
-        )
-        .into(),
-    );
+    let states: Vec<TableState> =
+        progress.tables.iter().map(|(table, standing)| state(table, standing, progress)).collect();
+    all.extend(freshness::states(Feeds::Pull(name), &states, false));
+    let is_caught_up = progress.caught_up_at.is_some();
+    let freshness = Freshness {
+        checked_at: progress.caught_up_at.clone().or_else(|| progress.looked.at.clone()),
+        is_caught_up,
+        is_drained: is_caught_up,
+        queued: 0,
+        seen: progress.looked.seen.clone(),
+        is_applied: true,
+    };
+    all.extend(freshness.record(Feeds::Pull(name)));
     Ok(all)
+}
+
+fn state(table: &str, standing: &PulledTable, progress: &Progress) -> TableState {
+    TableState {
+        table: table.to_owned(),
+        source: progress.looked.sources.get(table).cloned().unwrap_or_default(),
+        state: standing.state(),
+        rows: standing.rows,
+        problem: standing.problem.clone(),
+    }
+}
+
+impl PulledTable {
+    /// What is done to it: `new`, `copying`, `reading`, `following` or `waiting` (see the problem).
+    pub(crate) fn state(&self) -> &'static str {
+        match (&self.problem, &self.since, &self.until) {
+            (Some(_), _, _) => "waiting",
+            (_, None, Some(_)) => "copying",
+            (_, None, None) => "new",
+            (_, Some(_), Some(_)) => "reading",
+            (_, Some(_), None) => "following",
+        }
+    }
 }
 
 fn text(text: &str) -> Cell {

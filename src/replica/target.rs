@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How often a file is told that nothing has changed.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
 /// Marks are small, and a server that fails over loses seconds (Bunny Database: up to 10 s or 4,096 frames).
 const REMOTE_RETENTION: Duration = Duration::from_secs(3600);
 
@@ -70,6 +73,15 @@ impl Target {
     /// Whether it is a file that does not exist: whoever only looks does not make it.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::File(path) if !path.exists())
+    }
+
+    /// How often it is told that nothing has changed, where nothing else is asked for; `None`: never.
+    pub fn default_heartbeat(&self) -> Option<Duration> {
+        match self {
+            Self::File(_) | Self::Given(_) => Some(HEARTBEAT),
+            // Hosted ones bill what is written.
+            Self::Remote { .. } => None,
+        }
     }
 
     /// How long messages are kept for it where nothing else is asked for.

@@ -93,7 +93,7 @@ async fn a_column_that_numbers_the_rows_takes_no_null() {
     let (replica, _, schema) = made_by(&["CREATE TABLE t (id TEXT UNIQUE, n INTEGER PRIMARY KEY, v TEXT)"]).await;
     let chance = Chance::seeded(1);
     let head = Head::start("e".into(), chance.token());
-    replica.reset(None, &head, "us", None).await.unwrap();
+    replica.reset(None, &head, (Feeds::Queue("q"), "us"), None).await.unwrap();
     let apply = async |table: &str, n: Cell| {
         let table = schema.get(table).unwrap().clone();
         let cells = vec![text("a"), n, Cell::Null];
@@ -109,7 +109,7 @@ async fn a_column_that_numbers_the_rows_takes_no_null() {
             provenance: Arc::default(),
         };
         let work = Work { range: 0..1, items, ..Work::default() };
-        replica.apply(&head, &entry, 0, &Freshness { caught_up_at: None, queued: 0 }, work).await
+        replica.apply(&head, &entry, 0, Feeds::Queue("q"), &Freshness::default(), work).await
     };
     let error = apply("t", Cell::Null).await.unwrap_err();
     assert!(error.kind() == &ErrorKind::Row && error.to_string().contains("\"n\""), "{error}");
@@ -135,7 +135,7 @@ async fn what_is_missing_is_made_once_and_what_differs_is_refused() {
 async fn altered(replica: &Replica, schema: &Schema, retired: &change::Retired) -> Vec<change::Change> {
     let head = Head::start("e".into(), "t".into());
     let from = replica.head().await.unwrap();
-    replica.reset(from.as_ref(), &head, "us", None).await.unwrap();
+    replica.reset(from.as_ref(), &head, (Feeds::Queue("q"), "us"), None).await.unwrap();
     let changes = change::plan(&replica.inventory().await.unwrap(), schema, retired);
     let statements = changes.iter().flat_map(|change| change.statements.clone()).collect();
     replica.alter(&head, statements).await.unwrap();

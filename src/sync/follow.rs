@@ -147,7 +147,7 @@ impl Worker {
         let (mut due, mut pace) = (opened, Pace::fresh());
         let lifetime = |session: &Session<'_>| if !session.tables.is_any_paused() { SESSION_TIME } else { PAUSED_TIME };
         while opened.elapsed() < lifetime(session) && !self.is_stopping() {
-            let is_due = Instant::now() >= due;
+            let is_due = Instant::now() >= due || self.told.take_asked();
             // Not while a nuke waits for its turn.
             let is_wanted = !self.is_to_end() && (is_due || answered(session.link.peek()).await?);
             if !is_wanted {

@@ -31,6 +31,8 @@ mod session;
 mod step;
 mod tables;
 mod take;
+mod telling;
+mod told;
 mod worker;
 
 pub(crate) use drain::CALL_BUDGET;

@@ -65,6 +65,7 @@ impl<'a> Session<'a> {
             lacks_columns: there.lacks_columns(&schema),
             schema,
             sources,
+            copied: BTreeMap::new(),
         })
     }
 }

@@ -68,6 +68,8 @@ pub(super) struct Session<'a> {
     pub(super) definition_version: DefinitionVersion,
     /// The replica lacks columns of it.
     pub(super) lacks_columns: bool,
+    /// Rows of tables whose copies have ended in this session.
+    pub(super) copied: BTreeMap<String, i64>,
 }
 
 impl<'a> Session<'a> {

@@ -114,11 +114,17 @@ impl Session<'_> {
         if read.messages == 0 && read.rebuilt.is_empty() && !has_saved {
             self.head = Some(applied.head);
             self.queued = read.left;
+            self.tell_unchanged(&snapshot, &read).await?;
             let is_comparing = comparison.is_some_and(|comparison| !comparison.is_done());
             return self.end_without_change(&snapshot, is_throttled, is_comparing).await;
         }
         let caught_up = read.is_caught_up() && !applied.has_displaced;
+        let rebuilt = read.rebuilt.clone();
         self.acknowledge(&snapshot, read, applied, dead, done).await?;
+        if caught_up {
+            self.worker.told.see(snapshot.seen.clone());
+        }
+        self.tell_acknowledged(&rebuilt).await;
         log_step!(
             self,
             queue.remaining = self.queued,

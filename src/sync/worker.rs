@@ -9,11 +9,13 @@ use super::gate::Gate;
 use super::take::page_sizes::PageSizes;
 use super::take::slow::SlowKeys;
 use super::take::throttle::Throttle;
+use super::told::Told;
 use crate::config::Config;
 use crate::core::chance::Chance;
 use crate::core::error::Error;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
+use crate::core::token::Seen;
 use crate::postgres::link::{Connect, Pg};
 use crate::postgres::rows::STATEMENT_TIME;
 use crate::postgres::{PgUrl, queue};
@@ -22,6 +24,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// A worker: what it replicates, from where, to where.
 pub struct Worker {
@@ -56,6 +59,10 @@ pub struct Worker {
     pub(in crate::sync) paused: Mutex<BTreeMap<String, String>>,
     pub(in crate::sync) circuit: Circuit,
     pub(in crate::sync) ends_caught_up: bool,
+    /// How often the replica is told that nothing has changed; `None`: never.
+    pub(in crate::sync) heartbeat: Option<Duration>,
+    /// What its readers were told.
+    pub(in crate::sync) told: Told,
     /// How long acknowledged messages are kept; `None`: not at all.
     pub(in crate::sync) retention: Option<Duration>,
     /// Rows of a replica that was never written to may be replaced.
@@ -73,7 +80,8 @@ impl Worker {
 
     /// The same over any source, and with these random numbers: for a simulator.
     pub fn over(config: Config, source: Arc<dyn Connect>, chance: Chance) -> Self {
-        let Config { postgres, target, schema, queue, rows_per_second, retention, row_bytes, adopt } = config;
+        let Config { postgres, target, schema, queue, rows_per_second, retention, heartbeat, row_bytes, adopt } =
+            config;
         Self {
             postgres,
             source,
@@ -98,6 +106,8 @@ impl Worker {
             circuit: Circuit::new(chance.clone()),
             chance,
             ends_caught_up: false,
+            heartbeat,
+            told: Told::default(),
             retention: Some(retention).filter(|window| !window.is_zero()),
             adopt,
         }
@@ -182,6 +192,16 @@ impl Worker {
 
     pub(in crate::sync) fn note_failure(&self, error: Option<&Error>) {
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = error.map(ToString::to_string);
+    }
+
+    /// What the replica was at the last snapshot that it equalled, as far as this process knows.
+    pub(crate) fn seen(&self) -> watch::Receiver<Option<Seen>> {
+        self.told.seen()
+    }
+
+    /// Lets a worker that follows look again, though nothing is on the queue: somebody waits for a later snapshot.
+    pub(crate) fn ask_for_snapshot(&self) {
+        self.told.ask();
     }
 
     /// What it did so far.

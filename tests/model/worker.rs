@@ -61,6 +61,7 @@ impl Scene {
             queue: QueueName::parse("sync").unwrap(),
             rows_per_second: None,
             retention: Duration::ZERO,
+            heartbeat: None,
             row_bytes: 1 << 20,
             adopt: false,
         };

@@ -9,7 +9,7 @@ use pgflume::core::position::{Entry, Head, Provenance};
 use pgflume::core::schema::{Schema, Table};
 use pgflume::core::value::Cell;
 use pgflume::replica::compare::KeyRange;
-use pgflume::replica::head::Freshness;
+use pgflume::replica::freshness::{Feeds, Freshness};
 use pgflume::replica::{Replica, Work};
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ impl Bench {
         let schema = Arc::new(Schema::parse(TABLES).unwrap());
         replica.prepare(&schema).await.unwrap();
         let head = Head::start("e".into(), token());
-        replica.reset(None, &head, "us", None).await.unwrap();
+        replica.reset(None, &head, (Feeds::Queue("q"), "us"), None).await.unwrap();
         Self { replica, head, schema, _keep: keep }
     }
 
@@ -71,8 +71,14 @@ impl Bench {
             provenance: Arc::new(Provenance::of([(1, Some("{}")), (3, None)].into_iter())),
         };
         let work = Work { range: 0..items.len(), items: Arc::new(items), ..Work::default() };
-        let fresh = Freshness { caught_up_at: Some("now".into()), queued: 5 };
-        self.replica.apply(from, &entry, 0, &fresh, work).await
+        let fresh = Freshness {
+            checked_at: Some("now".into()),
+            is_caught_up: true,
+            queued: 5,
+            is_applied: true,
+            ..Freshness::default()
+        };
+        self.replica.apply(from, &entry, 0, Feeds::Queue("q"), &fresh, work).await
     }
 
     pub async fn rows(&self, sql: &str) -> Vec<String> {
@@ -293,16 +299,25 @@ async fn a_batch_from_any_other_head_changes_nothing() {
         assert_eq!(bench.rows("SELECT caught_up_at, queued FROM _pgflume_freshness").await, ["now|5"], "{name}");
         let wrong = bench
             .replica
-            .reset(Some(&start), &Head::start("n".into(), token()), "us", Some(&bench.schema))
+            .reset(Some(&start), &Head::start("n".into(), token()), (Feeds::Queue("q"), "us"), Some(&bench.schema))
             .await
             .unwrap_err();
         assert_eq!(wrong.kind(), &ErrorKind::Unknown, "{name}: {wrong}");
         assert_eq!(
-            bench.replica.reset(None, &Head::start("n".into(), token()), "us", None).await.unwrap_err().kind(),
+            bench
+                .replica
+                .reset(None, &Head::start("n".into(), token()), (Feeds::Queue("q"), "us"), None)
+                .await
+                .unwrap_err()
+                .kind(),
             &ErrorKind::Unknown,
             "{name}"
         );
-        bench.replica.reset(Some(&now), &Head::start("n".into(), token()), "us", Some(&bench.schema)).await.unwrap();
+        bench
+            .replica
+            .reset(Some(&now), &Head::start("n".into(), token()), (Feeds::Queue("q"), "us"), Some(&bench.schema))
+            .await
+            .unwrap();
         assert_eq!(bench.rows("SELECT count(*) FROM t").await, ["0"], "{name}");
     }
 }

@@ -19,6 +19,7 @@ mod faults;
 mod first_contact;
 mod first_hour;
 mod follow;
+mod freshness;
 mod frozen;
 mod gives_way;
 mod init;

@@ -223,6 +223,7 @@ pub fn config(url: &str, target: Target, schema: Arc<Schema>) -> Config {
     let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
     Config {
         postgres: PgUrl::parse(url).unwrap(),
+        heartbeat: target.default_heartbeat(),
         target,
         schema,
         queue,

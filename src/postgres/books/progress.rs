@@ -4,7 +4,9 @@
 use crate::core::error::{Error, Result};
 use crate::core::position::{Entry, Fate, Head, Identity, Progress};
 use crate::core::queue_name::QueueName;
+use crate::core::token::Seen;
 use crate::postgres::installing::{SCHEMA, guarded};
+use crate::postgres::iso_text;
 use crate::postgres::queue::scalar;
 use crate::postgres::{Client, Parameters, queue};
 use serde::Serialize;
@@ -47,8 +49,10 @@ pub struct Snapshot {
     pub xid: String,
     /// WAL insert position when the snapshot was taken: all that it sees lies before.
     pub lsn: String,
-    /// Its time, ISO 8601.
+    /// Its time: UTC, `2026-11-29T18:00:00.123Z`.
     pub at: String,
+    /// Which transactions it sees; `None` where that cannot be told.
+    pub seen: Option<Seen>,
     /// Calls of other processes that found this queue busy.
     pub calls: i64,
     /// Whether tables wait to be rebuilt.
@@ -191,14 +195,16 @@ async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot
                $2::pg_catalog.regclass::pg_catalog.oid,
                pg_catalog.pg_current_xact_id()::pg_catalog.text,
                pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text,
-               pg_catalog.to_jsonb(pg_catalog.clock_timestamp()) #>> '{{}}',
+               {},
                coalesce((select w.calls from pgflume.wakeup w where w.queue = p.queue), 0),
                exists (select from pgflume.resyncs r where r.queue = p.queue and r.phase <> 'done'),
                p.address,
                case when exists (select from pgflume.shapes s where s.queue = p.queue) then p.shape end, pg_catalog.array_remove(p.past_epochs, null),
                exists (select from pgflume.losses l where l.queue = p.queue), p.next_refills, pg_catalog.current_database(),
-               array[0, coalesce((select pg_catalog.max(msg_id) from {}), 0)]
+               array[0, coalesce((select pg_catalog.max(msg_id) from {}), 0)],
+               pg_catalog.pg_current_snapshot()::pg_catalog.text
         from pgflume.progress p where p.queue = $1 {lock}",
+        iso_text("pg_catalog.clock_timestamp()"),
         queue.dead_table()
     );
     let rows = client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await?;
@@ -242,6 +248,7 @@ fn snapshot(queue: &QueueName, row: &Row) -> Result<Snapshot> {
         has_losses: row.try_get(16)?,
         owner: format!("{system}-{database}/{}/{}", queue.as_str(), row.try_get::<_, &str>(18)?),
         dead: row.try_get(19)?,
+        seen: Seen::parse(row.try_get(20)?).map(Seen::bounded),
     })
 }
 
@@ -399,10 +406,13 @@ pub async fn fates(client: &Client, queue: &QueueName, entries: &[Entry]) -> Res
 
 /// What was last acknowledged, for `status`: (epoch, seq, synced_at, caught_up_at).
 pub async fn last_sync(client: &Client, queue: &QueueName) -> Result<LastSync> {
-    let sql = "select epoch, seq, pg_catalog.to_jsonb(synced_at) #>> '{}', pg_catalog.to_jsonb(caught_up_at) #>> '{}',
-                      pg_catalog.to_jsonb(healed_at) #>> '{}', healed_from
-               from pgflume.progress where queue = $1";
-    match client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?.first() {
+    let sql = format!(
+        "select epoch, seq, {}, {}, {}, healed_from from pgflume.progress where queue = $1",
+        iso_text("synced_at"),
+        iso_text("caught_up_at"),
+        iso_text("healed_at")
+    );
+    match client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT)]).await?.first() {
         Some(row) => Ok(LastSync {
             epoch: row.try_get(0)?,
             seq: row.try_get(1)?,

@@ -5,6 +5,7 @@ use crate::core::error::Result;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
 use crate::postgres::Client;
+use crate::postgres::iso_text;
 use serde::Serialize;
 use tokio_postgres::types::Type;
 
@@ -248,10 +249,13 @@ pub async fn set_problem(client: &Client, queue: &QueueName, name: &str, problem
 
 /// Every table that is or was rebuilt.
 pub(crate) async fn reports(client: &Client, queue: &QueueName) -> Result<Vec<RebuildReport>> {
-    let sql = "select name, phase, reason, problem, rows, removed, estimated, busy_ms,
-                      pg_catalog.to_jsonb(requested_at) #>> '{}', pg_catalog.to_jsonb(finished_at) #>> '{}'
-               from pgflume.resyncs where queue = $1 order by name";
-    let rows = client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    let sql = format!(
+        "select name, phase, reason, problem, rows, removed, estimated, busy_ms, {}, {}
+         from pgflume.resyncs where queue = $1 order by name",
+        iso_text("requested_at"),
+        iso_text("finished_at")
+    );
+    let rows = client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT)]).await?;
     let report = |row: &tokio_postgres::Row| {
         let (phase, copied, estimated): (Phase, i64, Option<i64>) =
             (Phase::parse(row.try_get(1)?), row.try_get(4)?, row.try_get(6)?);

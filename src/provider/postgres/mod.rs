@@ -155,7 +155,8 @@ impl Source for Connection {
         for _ in 0..TRIES {
             match view::begin(&self.client, &self.known, &sources, self.server).await? {
                 view::Opened::Snapshot(snapshot) => {
-                    let view = View { position: text(&snapshot.position), at: snapshot.at.clone() };
+                    let (position, at) = (text(&snapshot.position), snapshot.at.clone());
+                    let view = View { position, at, seen: snapshot.seen.clone() };
                     rows::note_large(&self.client, sources.iter().map(AsRef::as_ref).collect()).await?;
                     self.snapshot = Some(snapshot);
                     return Ok(Begun::View(view));

@@ -5,10 +5,11 @@ use super::known::Known;
 use super::mark::Position;
 use crate::core::error::{Error, Result};
 use crate::core::failpoint::PullRule;
-use crate::postgres::Client;
+use crate::core::token::Seen;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::rows::versions::Leaves;
 use crate::postgres::rows::{self, Server};
+use crate::postgres::{Client, iso_text};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,6 +22,8 @@ pub(super) struct Snapshot {
     pub xid: u64,
     /// Postgres' clock.
     pub at: String,
+    /// Which transactions it sees.
+    pub seen: Option<Seen>,
     /// The leaves of each table that was looked at.
     pub leaves: BTreeMap<String, Leaves>,
     /// What was read last is read by settings of its own.
@@ -38,7 +41,10 @@ pub(super) enum Opened {
 
 /// What of a snapshot is kept. A standby's timeline is that of its last restart point, because nobody may ask it for
 /// that of what it replays.
-const FACTS: &str = "
+fn facts() -> String {
+    let clock = iso_text("pg_catalog.clock_timestamp()");
+    format!(
+        "
     select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::pg_catalog.text, s.is_standby, s.lsn::pg_catalog.text,
            (s.lsn - '0/0'::pg_catalog.pg_lsn)::pg_catalog.int8,
            (select system_identifier from pg_catalog.pg_control_system())::pg_catalog.text,
@@ -46,9 +52,12 @@ const FACTS: &str = "
                then pg_catalog.upper(pg_catalog.lpad(pg_catalog.to_hex((select timeline_id from pg_catalog.pg_control_checkpoint())), 8, '0'))
                else pg_catalog.left(pg_catalog.pg_walfile_name(s.lsn), 8) end,
            (select oid::pg_catalog.text from pg_catalog.pg_database where datname = pg_catalog.current_database()),
-           pg_catalog.to_jsonb(pg_catalog.clock_timestamp()) #>> '{}'
+           {clock},
+           pg_catalog.pg_current_snapshot()::pg_catalog.text
     from (select r.is_standby, case when r.is_standby then pg_catalog.pg_last_wal_replay_lsn() else pg_catalog.pg_current_wal_insert_lsn() end as lsn
-          from (select pg_catalog.pg_is_in_recovery() as is_standby offset 0) r offset 0) s";
+          from (select pg_catalog.pg_is_in_recovery() as is_standby offset 0) r offset 0) s"
+    )
+}
 
 /// Begins one of these tables.
 pub(super) async fn begin(
@@ -74,19 +83,22 @@ pub(super) async fn begin(
     }
     client.batch_execute("set transaction read only").await?;
     let facts = match PullRule::OldestOpen.holds() {
-        true => FACTS.to_owned(),
-        false => FACTS.replace("pg_snapshot_xmin", "pg_snapshot_xmax"),
+        true => facts(),
+        false => facts().replace("pg_snapshot_xmin", "pg_snapshot_xmax"),
     };
     let row = client.query_typed_one(&facts, &[]).await?;
     let number = |text: &str| text.parse().map_err(|_| Error::retry("Postgres gave a number that is none"));
+    let is_standby: bool = row.try_get(1)?;
+    let seen = Seen::parse(row.try_get(8)?).map(|seen| if is_standby { seen.of_standby() } else { seen.bounded() });
     let snapshot = Snapshot {
+        seen,
         xid: number(row.try_get(0)?)?,
         lsn: row.try_get(2)?,
         at: row.try_get(7)?,
         leaves: BTreeMap::new(),
         is_set_for_listing: false,
         position: Position {
-            is_standby: row.try_get(1)?,
+            is_standby,
             lsn: u64::try_from(row.try_get::<_, i64>(3)?).unwrap_or_default(),
             system: row.try_get(4)?,
             timeline: row.try_get(5)?,

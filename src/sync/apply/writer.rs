@@ -14,7 +14,7 @@ use crate::core::{failpoint, message};
 use crate::postgres::books::dead_letters::{DeadLetter, Refusal};
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::queue::Taken;
-use crate::replica::head::Freshness;
+use crate::replica::freshness::Freshness;
 use crate::replica::{Encoded, Work, head};
 use crate::sync::chunk::Chunk;
 use crate::sync::dead_letters::DeadLetters;
@@ -181,13 +181,21 @@ impl<'s> Writer<'s> {
         let started = Instant::now();
         let entry = self.entry(chunk, is_last);
         let is_caught_up = is_last && chunk.caught_up && !self.report.has_displaced;
-        let freshness = Freshness { caught_up_at: is_caught_up.then(|| self.snapshot.at.clone()), queued: chunk.left };
+        let freshness = Freshness {
+            checked_at: Some(self.snapshot.at.clone()),
+            is_caught_up,
+            is_drained: false,
+            queued: chunk.left,
+            seen: self.snapshot.seen.clone(),
+            is_applied: true,
+        };
         failpoint::reach(failpoint::SENT);
         let size = (work.range.len(), work.items().iter().map(Item::bytes).sum());
-        let (replica, head) = (&self.session.replica, &self.report.head);
-        let applied = replica.apply(head, &entry, self.report.acknowledged, &freshness, work.clone()).await;
+        let (replica, head, sync) = (&self.session.replica, &self.report.head, self.session.feeds());
+        let applied = replica.apply(head, &entry, self.report.acknowledged, sync, &freshness, work.clone()).await;
         self.session.worker.budget.learn(size, started.elapsed(), applied.as_ref().err());
         applied?;
+        self.session.worker.told.tell();
         failpoint::reach(failpoint::APPLIED);
         self.note(work, chunk.provenance.is_empty());
         self.report.tokens.push(entry.head.token.clone());

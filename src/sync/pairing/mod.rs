@@ -20,6 +20,7 @@ use crate::postgres::books::progress::Snapshot;
 use crate::postgres::books::rebuilds::Reason;
 use crate::postgres::link::Link;
 use crate::postgres::queue::Taken;
+use crate::replica::freshness::Feeds;
 use crate::replica::inventory::Inventory;
 use crate::replica::{Replica, address};
 use crate::sync::drained::Drained;
@@ -159,7 +160,7 @@ impl Session<'_> {
             return Ok(Ready::Again);
         }
         if let Some(epoch) = self.healing.clone().filter(|epoch| snapshot.progress.next_epoch.as_ref() == Some(epoch)) {
-            self.replica.reset(head, &self.start(epoch), &snapshot.owner, None).await?;
+            self.replica.reset(head, &self.start(epoch), (self.feeds(), &snapshot.owner), None).await?;
             failpoint::reach(failpoint::RESET);
             self.link.rollback().await?;
             return Ok(Ready::Again);
@@ -191,7 +192,7 @@ impl Session<'_> {
     async fn finish_nuke(&self, snapshot: &Snapshot, head: Option<&Head>) -> Result<Ready> {
         let Some(epoch) = snapshot.progress.next_epoch.clone() else { return Ok(Ready::Again) };
         let to = self.start(epoch);
-        let work = self.replica.reset(head, &to, &snapshot.owner, Some(&self.schema));
+        let work = self.replica.reset(head, &to, (self.feeds(), &snapshot.owner), Some(&self.schema));
         awake(|| self.link.pulse(), work).await?;
         failpoint::reach(failpoint::RESET);
         self.link.rollback().await?;
@@ -271,7 +272,7 @@ impl Session<'_> {
                 failpoint::reach(failpoint::ANNOUNCED);
             }
             Some(epoch) => {
-                self.replica.reset(head, &self.start(epoch.clone()), &snapshot.owner, None).await?;
+                self.replica.reset(head, &self.start(epoch.clone()), (self.feeds(), &snapshot.owner), None).await?;
                 failpoint::reach(failpoint::RESET);
                 self.link.rollback().await?;
             }
@@ -385,7 +386,8 @@ async fn empty(replica: &Replica, worker: &Worker, snapshot: &Snapshot, epoch: S
         other => other?,
     };
     let head = Head::start(epoch, worker.chance.token());
-    replica.reset(from.as_ref(), &head, &snapshot.owner, Some(&worker.schema)).await?;
+    let feeds = Feeds::Queue(worker.queue.as_str());
+    replica.reset(from.as_ref(), &head, (feeds, &snapshot.owner), Some(&worker.schema)).await?;
     failpoint::reach(failpoint::RESET);
     Ok(head)
 }

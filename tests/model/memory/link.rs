@@ -331,6 +331,7 @@ impl Connection {
             xid: self.session.xid().map_err(said)?.to_string(),
             lsn: self.position(),
             at: time_text(self.clock()),
+            seen: None,
             calls,
             is_rebuilding: resyncs.iter().any(|(_, resync)| resync.rebuild.phase != Phase::Done),
             dead: vec![0, last_dead],

@@ -265,6 +265,7 @@ impl World {
             queue: QueueName::parse("sync").unwrap(),
             rows_per_second: self.mood.rows_per_second,
             retention: self.mood.retention,
+            heartbeat: None,
             row_bytes: 1 << 20,
             adopt: false,
         };

@@ -1,0 +1,170 @@
+//! What readers of the replica may look at: how fresh it is (`_pgflume_freshness`, one row: the least of all syncs;
+//! `_pgflume_syncs`, a row a sync; `_pgflume_tables`, a row a table). Pure SQL texts and types. All times are UTC,
+//! `2026-11-29T18:00:00.123Z`, which SQLite's `julianday` and `unixepoch` read.
+
+use super::store::Statement;
+use crate::core::token::Seen;
+use crate::core::value::Cell;
+
+/// SQLite's clock, in the one form of all times.
+pub(super) const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
+
+/// Reads the freshness.
+pub(crate) const SELECT: &str = "SELECT caught_up_at, applied_at, queued FROM _pgflume_freshness";
+
+/// Reads what a sync has seen; its name is `?1`.
+pub(super) const SELECT_SEEN: &str = "SELECT seen_below, seen_before, running FROM _pgflume_syncs WHERE name = ?1";
+
+/// Makes the one row; older versions made it, too.
+pub(super) const CREATE_ONE: [&str; 2] = [
+    "CREATE TABLE IF NOT EXISTS _pgflume_freshness (caught_up_at TEXT, applied_at TEXT, queued INTEGER, checked_at TEXT)",
+    "INSERT INTO _pgflume_freshness (queued) SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM _pgflume_freshness)",
+];
+
+/// Makes what older versions did not have.
+pub(super) const CREATE: [&str; 4] = [
+    "CREATE TABLE IF NOT EXISTS _pgflume_syncs (name TEXT PRIMARY KEY, kind TEXT NOT NULL, caught_up_at TEXT, \
+     drained_at TEXT, checked_at TEXT, applied_at TEXT, queued INTEGER NOT NULL DEFAULT 0, \
+     seen_below INTEGER, seen_before INTEGER, running TEXT)",
+    "CREATE TABLE IF NOT EXISTS _pgflume_states (\"table\" TEXT PRIMARY KEY COLLATE NOCASE, sync TEXT NOT NULL, source TEXT, \
+     state TEXT NOT NULL, caught_up_at TEXT, rows INTEGER, copied_at TEXT, problem TEXT)",
+    "DROP VIEW IF EXISTS _pgflume_tables",
+    // A table that follows is as fresh as its sync; of another the time is kept at which it no longer did.
+    "CREATE VIEW _pgflume_tables AS SELECT s.sync, s.\"table\", s.source, s.state, \
+     CASE WHEN s.state IN ('following', 'reading') THEN y.drained_at ELSE s.caught_up_at END AS caught_up_at, \
+     s.rows, s.copied_at, s.problem FROM _pgflume_states s LEFT JOIN _pgflume_syncs y ON y.name = s.sync",
+];
+
+/// The tables among them.
+pub(super) const MADE: [&str; 2] = ["_pgflume_syncs", "_pgflume_states"];
+
+/// Which sync writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feeds<'a> {
+    /// A queue, by its name.
+    Queue(&'a str),
+    /// A sync that pulls, by its name.
+    Pull(&'a str),
+}
+
+impl<'a> Feeds<'a> {
+    fn name(self) -> &'a str {
+        match self {
+            Self::Queue(name) | Self::Pull(name) => name,
+        }
+    }
+
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Queue(_) => "queue",
+            Self::Pull(_) => "pull",
+        }
+    }
+}
+
+/// What a sync says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Freshness {
+    /// The source's clock at the snapshot, where there was one.
+    pub checked_at: Option<String>,
+    /// All tables equal the source at it.
+    pub is_caught_up: bool,
+    /// Those equal it that wait for nobody.
+    pub is_drained: bool,
+    /// Messages that were left.
+    pub queued: i64,
+    /// What it sees, where that can be told.
+    pub seen: Option<Seen>,
+    /// Rows were written with it.
+    pub is_applied: bool,
+}
+
+impl Freshness {
+    /// Never back: of two that say that nothing has changed, the older may come last.
+    pub(super) fn record(&self, sync: Feeds<'_>) -> [Statement; 2] {
+        let applied = if self.is_applied { NOW } else { "NULL" };
+        let sql = format!(
+            "INSERT INTO _pgflume_syncs (name, kind, checked_at, caught_up_at, drained_at, queued, seen_below, seen_before, running, applied_at) \
+             VALUES (?1, ?2, ?3, iif(?4, ?3, NULL), iif(?5, ?3, NULL), ?6, iif(?4, ?7, NULL), iif(?4, ?8, NULL), iif(?4, ?9, NULL), {applied}) \
+             ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, checked_at = coalesce(excluded.checked_at, checked_at), queued = excluded.queued, \
+             caught_up_at = coalesce(excluded.caught_up_at, caught_up_at), drained_at = coalesce(excluded.drained_at, drained_at), \
+             seen_below = coalesce(excluded.seen_below, seen_below), seen_before = coalesce(excluded.seen_before, seen_before), \
+             running = coalesce(excluded.running, running), applied_at = coalesce(excluded.applied_at, applied_at) \
+             WHERE checked_at IS NULL OR checked_at <= excluded.checked_at OR excluded.applied_at IS NOT NULL"
+        );
+        let seen = |of: fn(&Seen) -> Cell| self.seen.as_ref().map_or(Cell::Null, of);
+        let args = vec![
+            text(sync.name()),
+            text(sync.kind()),
+            self.checked_at.as_deref().map_or(Cell::Null, text),
+            Cell::Integer(self.is_caught_up.into()),
+            Cell::Integer((self.is_drained || self.is_caught_up).into()),
+            Cell::Integer(self.queued),
+            seen(|seen| Cell::Integer(seen.xmin)),
+            seen(|seen| Cell::Integer(seen.xmax)),
+            seen(|seen| Cell::Text(serde_json::json!(seen.running).to_string())),
+        ];
+        [Statement::new(sql, args), least()]
+    }
+}
+
+/// The least of all syncs.
+pub(super) fn least() -> Statement {
+    "UPDATE _pgflume_freshness SET (caught_up_at, applied_at, queued, checked_at) = \
+     (SELECT CASE WHEN count(*) = count(caught_up_at) THEN min(caught_up_at) END, max(applied_at), coalesce(sum(queued), 0), \
+     CASE WHEN count(*) = count(checked_at) THEN min(checked_at) END FROM _pgflume_syncs)"
+        .to_owned()
+        .into()
+}
+
+/// Nothing of a sync is known to be as its source is.
+pub(super) fn forget(sync: Feeds<'_>) -> [Statement; 2] {
+    let sql = "INSERT INTO _pgflume_syncs (name, kind) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET caught_up_at = NULL, \
+               drained_at = NULL, applied_at = NULL, queued = 0, seen_below = NULL, seen_before = NULL, running = NULL";
+    [Statement::new(sql, vec![text(sync.name()), text(sync.kind())]), least()]
+}
+
+/// What a table is doing, for readers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableState {
+    /// Its name in the replica.
+    pub table: String,
+    /// What it copies.
+    pub source: String,
+    /// `new`, `copying`, `reading`, `following`, `waiting`.
+    pub state: &'static str,
+    /// Rows of its last copy, or as last counted, where that is known.
+    pub rows: Option<i64>,
+    /// Why it waits, with the remedy.
+    pub problem: Option<String>,
+}
+
+/// Says what tables are doing; writes nothing where that is said already. `is_all`: the sync has no others.
+pub(super) fn states(sync: Feeds<'_>, states: &[TableState], is_all: bool) -> Vec<Statement> {
+    let rows: Vec<serde_json::Value> =
+        states.iter().map(|one| serde_json::json!([one.table, one.source, one.state, one.rows, one.problem])).collect();
+    let rows = Cell::Text(serde_json::Value::from(rows).to_string());
+    let upsert = format!(
+        "INSERT INTO _pgflume_states AS t (sync, \"table\", source, state, rows, problem, copied_at) \
+         SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, \
+         CASE WHEN value ->> 2 = 'following' AND value ->> 3 IS NOT NULL THEN {NOW} END FROM json_each(?2) WHERE true \
+         ON CONFLICT (\"table\") DO UPDATE SET sync = excluded.sync, source = excluded.source, state = excluded.state, \
+         rows = coalesce(excluded.rows, rows), problem = excluded.problem, \
+         caught_up_at = CASE WHEN t.state IN ('following', 'reading') AND excluded.state NOT IN ('following', 'reading') \
+         THEN (SELECT drained_at FROM _pgflume_syncs WHERE name = t.sync) ELSE caught_up_at END, \
+         copied_at = CASE WHEN excluded.state = 'following' AND t.state <> 'following' THEN {NOW} ELSE copied_at END \
+         WHERE (t.sync, t.source, t.state, t.problem) IS NOT (excluded.sync, excluded.source, excluded.state, excluded.problem) \
+         OR coalesce(excluded.rows, t.rows) IS NOT t.rows"
+    );
+    let mut all = vec![Statement::new(upsert, vec![text(sync.name()), rows.clone()])];
+    if is_all {
+        let gone = "DELETE FROM _pgflume_states WHERE sync = ?1 AND \"table\" COLLATE NOCASE NOT IN \
+                    (SELECT value ->> 0 FROM json_each(?2))";
+        all.push(Statement::new(gone, vec![text(sync.name()), rows]));
+    }
+    all
+}
+
+fn text(text: &str) -> Cell {
+    Cell::Text(text.to_owned())
+}

@@ -1,0 +1,89 @@
+//! Tells readers of the replica how fresh it is and what its tables are doing, where no batch does: when nothing has
+//! changed for as long as a heartbeat takes, or a table does something else by now.
+
+use super::session::Session;
+use super::take::reader::ReaderReport;
+use crate::core::error::Result;
+use crate::postgres::books::progress::Snapshot;
+use crate::postgres::books::rebuilds::{Phase, Rebuild};
+use crate::replica::freshness::{Feeds, Freshness, TableState};
+use crate::replica::target::Target;
+
+impl Session<'_> {
+    /// The sync, as readers know it.
+    pub(super) fn feeds(&self) -> Feeds<'_> {
+        Feeds::Queue(self.worker.queue.as_str())
+    }
+
+    /// After a step in which nothing was to be written.
+    pub(super) async fn tell_unchanged(&mut self, snapshot: &Snapshot, read: &ReaderReport) -> Result<()> {
+        let is_aside = self.tables.is_any_aside();
+        let is_caught_up = read.is_caught_up() && !is_aside;
+        let is_due = self.worker.heartbeat.is_some_and(|every| self.worker.told.is_silent_for(every));
+        let freshness = Freshness {
+            checked_at: Some(snapshot.at.clone()),
+            is_caught_up,
+            is_drained: read.has_taken_all && !is_aside,
+            queued: read.left,
+            seen: snapshot.seen.clone(),
+            is_applied: false,
+        };
+        self.tell(is_due.then_some(&freshness), &[]).await?;
+        if is_caught_up {
+            self.worker.told.see(snapshot.seen.clone());
+        }
+        Ok(())
+    }
+
+    /// After a step that is acknowledged: what comes of it is known, whether or not readers can be told.
+    pub(super) async fn tell_acknowledged(&mut self, rebuilt: &[Rebuild]) {
+        let done = rebuilt.iter().filter(|rebuild| rebuild.phase == Phase::Done);
+        self.copied.extend(done.map(|rebuild| (rebuild.name.clone(), rebuild.rows)));
+        if let Err(e) = self.tell(None, rebuilt).await {
+            tracing::warn!(error = %e, "readers of the replica are not told what its tables are doing; they will be");
+        }
+    }
+
+    async fn tell(&mut self, freshness: Option<&Freshness>, rebuilt: &[Rebuild]) -> Result<()> {
+        let Some(head) = &self.head else { return Ok(()) };
+        if matches!(self.worker.target, Target::Given(_)) {
+            return Ok(()); // a simulator counts what is written
+        }
+        let states = self.states(rebuilt);
+        let said: Vec<(String, String)> = states
+            .iter()
+            .map(|one| (format!("{}: {}", one.table, one.state), one.problem.clone().unwrap_or_default()))
+            .collect();
+        if freshness.is_none() && self.worker.told.has_told(&head.epoch, &said) {
+            return Ok(());
+        }
+        // Until it is known to have arrived.
+        self.worker.told.forget();
+        self.replica.tell(head, self.feeds(), freshness, &states).await?;
+        self.worker.told.note(&head.epoch, said);
+        Ok(())
+    }
+
+    /// What each table is doing, as of a step that has `rebuilt` these.
+    fn states(&self, rebuilt: &[Rebuild]) -> Vec<TableState> {
+        let problems = self.tables.problems();
+        let state = |name: &str| {
+            let rebuild = rebuilt.iter().chain(&self.pending).find(|rebuild| rebuild.name == name);
+            let rebuild = rebuild.filter(|rebuild| rebuild.phase != Phase::Done);
+            let problem = problems.get(name).cloned().or_else(|| rebuild.and_then(|rebuild| rebuild.problem.clone()));
+            match (problem, rebuild) {
+                (Some(problem), _) => ("waiting", Some(problem)),
+                (None, Some(_)) => ("copying", None),
+                (None, None) => ("following", None),
+            }
+        };
+        self.schema
+            .tables()
+            .map(|table| {
+                let (state, problem) = state(&table.name);
+                let rows = self.copied.get(&table.name).copied();
+                TableState { table: table.name.clone(), source: table.source.written(), state, rows, problem }
+            })
+            .collect()
+    }
+}
