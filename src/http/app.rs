@@ -4,7 +4,7 @@ use super::auth::Auth;
 use super::body::Bodies;
 use super::kept::Kept;
 use super::lane::Lane;
-use super::wait::Waiters;
+use super::waiters::Waiters;
 use crate::pull::Service;
 use crate::sync::Worker;
 use std::collections::BTreeMap;

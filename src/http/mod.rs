@@ -16,6 +16,7 @@ mod metrics;
 mod queue;
 mod syncs;
 mod wait;
+mod waiters;
 
 use axum::Router;
 use axum::http::{HeaderName, Request, StatusCode};

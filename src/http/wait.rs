@@ -4,52 +4,27 @@
 use super::answers::refusal;
 use super::app::App;
 use super::connections::Visit;
-use super::kept::Kept;
 use super::lane::Lane;
-use crate::core::error::Result;
 use crate::core::token::{Seen, Token};
-use crate::replica::Replica;
-use crate::replica::target::Target;
+use crate::operate::arrived;
 use axum::extract::{Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::json;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// The longest wait, and the usual one.
 const LONGEST: Duration = Duration::from_secs(30);
-
-/// Who waits at once.
-const MOST_WAITERS: usize = 100;
 
 /// Between two looks at what this process knows.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// A follower is asked to look anew so often.
 const ASK: Duration = Duration::from_millis(250);
-
-/// A file is asked so often what another process has brought to it, for all who wait.
-const FILE_LOOK: Duration = Duration::from_millis(250);
-
-/// The same of a server, which may bill reads.
-const SERVER_LOOK: Duration = Duration::from_secs(2);
-
-/// Who waits, and what replicas were last seen to hold.
-pub(super) struct Waiters {
-    places: Semaphore,
-    looked: Mutex<BTreeMap<String, Arc<Kept<Option<Seen>>>>>,
-}
-
-impl Default for Waiters {
-    fn default() -> Self {
-        Self { places: Semaphore::new(MOST_WAITERS), looked: Mutex::default() }
-    }
-}
 
 /// What is waited for.
 enum Awaited {
@@ -93,24 +68,17 @@ impl Awaited {
         }
     }
 
-    fn place<'a>(&'a self, app: &'a App) -> Option<(&'a Target, &'a str)> {
-        match self {
-            Self::Queue(lane) => Some((lane.worker.target(), lane.worker.queue().as_str())),
-            Self::Pull(name) => Some((app.service.pull(name)?.target(), name)),
-        }
-    }
-
     /// What the replica says of itself: another process may have brought it there.
     async fn looked(&self, app: &App) -> Option<Seen> {
-        let (target, name) = self.place(app)?;
-        let age = if matches!(target, Target::Remote { .. }) { SERVER_LOOK } else { FILE_LOOK };
-        let kept = {
-            let mut looked = app.waiters.looked.lock().unwrap_or_else(PoisonError::into_inner);
-            looked.entry(name.to_owned()).or_insert_with(|| Arc::new(Kept::new(age))).clone()
+        let (target, name) = match self {
+            Self::Queue(lane) => (lane.worker.target(), lane.worker.queue().as_str()),
+            Self::Pull(name) => (app.service.pull(name)?.target(), name.as_str()),
         };
+        let age = arrived::kept_for(target);
+        let kept = app.waiters.looked(name, age);
         let (target, name) = (target.clone(), name.to_owned());
         let look = move || async move {
-            look(&target, &name).await.unwrap_or_else(|e| {
+            arrived::seen(&target, &name).await.unwrap_or_else(|e| {
                 tracing::debug!(error = %e, "the replica does not tell what it holds");
                 None
             })
@@ -123,11 +91,6 @@ impl Awaited {
         let holds = |seen: Option<Seen>| seen.is_some_and(|seen| seen.holds(token));
         holds(self.known(app)) || holds(self.looked(app).await)
     }
-}
-
-async fn look(target: &Target, name: &str) -> Result<Option<Seen>> {
-    let Some(replica) = Replica::existing(target).await? else { return Ok(None) };
-    replica.seen(name).await
 }
 
 /// `5`, `5s`, `500ms`: at most [`LONGEST`].
@@ -158,7 +121,7 @@ pub(super) async fn wait(
         Ok(awaited) => awaited,
         Err(refused) => return *refused,
     };
-    let Ok(_place) = app.waiters.places.try_acquire() else {
+    let Some(_place) = app.waiters.place() else {
         let full = refusal(StatusCode::SERVICE_UNAVAILABLE, "too many wait already: ask again");
         return ([(header::RETRY_AFTER, HeaderValue::from_static("1"))], full).into_response();
     };

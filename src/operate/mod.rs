@@ -1,6 +1,7 @@
 //! What people ask for, one file a use case: takes a worker or connections, gives a report.
 
 pub mod alter;
+pub(crate) mod arrived;
 pub mod dead;
 pub mod resync;
 pub mod status;

@@ -158,7 +158,7 @@ impl Source for Connection {
                     let (position, at) = (text(&snapshot.position), snapshot.at.clone());
                     let view = View { position, at, seen: snapshot.seen.clone() };
                     rows::note_large(&self.client, sources.iter().map(AsRef::as_ref).collect()).await?;
-                    self.snapshot = Some(snapshot);
+                    self.snapshot = Some(*snapshot);
                     return Ok(Begun::View(view));
                 }
                 view::Opened::Altered => return Ok(Begun::Changed),

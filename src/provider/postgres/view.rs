@@ -32,7 +32,7 @@ pub(super) struct Snapshot {
 
 /// How it began.
 pub(super) enum Opened {
-    Snapshot(Snapshot),
+    Snapshot(Box<Snapshot>),
     /// The tables are no longer as they were described.
     Altered,
     /// Another session keeps readers out of one of them.
@@ -106,7 +106,7 @@ pub(super) async fn begin(
         },
     };
     if known.is_current(client).await? {
-        return Ok(Opened::Snapshot(snapshot));
+        return Ok(Opened::Snapshot(Box::new(snapshot)));
     }
     client.rollback().await?;
     Ok(Opened::Altered)
