@@ -29,10 +29,14 @@ pub(super) struct ServeArgs {
     /// Apply changes as they come, without waiting for calls of /sync
     #[arg(long, env = "FOLLOW", value_parser = line, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false", hide_default_value = true)]
     follow: String,
+    /// From when on /ready says that a queue or sync is behind: 30s, 15m [default: three intervals; 30s when following]
+    #[arg(long, env = "LAG_LIMIT", value_parser = line, value_name = "TIME")]
+    lag_limit: Option<String>,
 }
 
 /// Whatever is missing or malformed, before a process of its own is started.
-pub(super) fn check(_: &ServeArgs, options: &GlobalOptions) -> Result<(), ConfigError> {
+pub(super) fn check(args: &ServeArgs, options: &GlobalOptions) -> Result<(), ConfigError> {
+    lag_limit(args.lag_limit.as_deref())?;
     let file = options.file()?;
     options.pairs(&file, &[])?;
     if file.syncs.is_empty() || options.names_a_pair(&file)? {
@@ -54,6 +58,7 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
         "false" | "0" | "no" | "off" | "" => false,
         _ => return Err(ConfigError("FOLLOW must be true or false".into()).into()),
     };
+    let lag_limit = lag_limit(args.lag_limit.as_deref())?;
     let listener = TcpListener::bind((args.host.as_str(), port))
         .await
         .map_err(|e| ConfigError(format!("HOST and PORT cannot be listened on ({e}): choose others")))?;
@@ -62,7 +67,7 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
     if let Some(config) = &config {
         tokio::spawn(warn_of_superuser(config.postgres.clone()));
     }
-    let app = Arc::new(app(config, pairs, auth, is_following));
+    let app = Arc::new(app(config, pairs, auth, is_following).behind_after(lag_limit));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
@@ -70,6 +75,13 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
     };
     http::serve(listener, app, shutdown).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn lag_limit(text: Option<&str>) -> Result<Option<Duration>, ConfigError> {
+    match text.filter(|text| !text.is_empty()).map(humantime::parse_duration).transpose() {
+        Ok(limit) if limit.is_none_or(|limit| !limit.is_zero()) => Ok(limit),
+        _ => Err(ConfigError("LAG_LIMIT is no time: write it like 30s, 5m or 1h".into())),
+    }
 }
 
 /// Queues and syncs that pull, behind `auth`.

@@ -2,9 +2,10 @@
 
 use super::auth::Auth;
 use super::body::Bodies;
-use super::kept::Kept;
+use super::kept::{Kept, KeptBy};
 use super::lane::Lane;
 use super::waiters::Waiters;
+use crate::operate::status;
 use crate::pull::Service;
 use crate::sync::Worker;
 use std::collections::BTreeMap;
@@ -31,6 +32,10 @@ pub struct App {
     pub(super) metrics: Kept<Option<String>>,
     pub(super) ready: Kept<BTreeMap<&'static str, String>>,
     pub(super) waiters: Waiters,
+    /// From when on a queue or sync is behind, where that is asked for.
+    pub(super) lag_limit: Option<Duration>,
+    /// Whether the replicas of syncs that pull answer.
+    targets: KeptBy<bool>,
 }
 
 impl App {
@@ -45,7 +50,24 @@ impl App {
         let named = named.into_iter().map(|(name, lane)| (name, Arc::new(lane))).collect();
         let (lane, service) = (lane.map(Arc::new), Arc::new(service));
         let waiters = Waiters::default();
-        Self { lane, named, service, auth, bodies: Bodies::new(), metrics, ready, waiters }
+        Self {
+            lane,
+            named,
+            service,
+            auth,
+            bodies: Bodies::new(),
+            metrics,
+            ready,
+            waiters,
+            lag_limit: None,
+            targets: KeptBy::default(),
+        }
+    }
+
+    /// One that says that it is behind after this time.
+    #[must_use]
+    pub fn behind_after(self, limit: Option<Duration>) -> Self {
+        Self { lag_limit: limit, ..self }
     }
 
     /// One that applies changes as they come, too.
@@ -55,6 +77,13 @@ impl App {
             lane.is_following = true;
         }
         self
+    }
+
+    /// Whether the replica of a sync that pulls answers; a crowd that asks costs no more than one.
+    pub(super) async fn target_answers(&self, name: &str) -> bool {
+        let Some(target) = self.service.pull(name).map(|pull| pull.target().clone()) else { return false };
+        let kept = self.targets.of(name, status::asked_every(&target));
+        kept.get(|| async move { status::target_answers(&target).await }).await.unwrap_or_default()
     }
 
     /// All queues.

@@ -7,6 +7,7 @@ use super::auth::Verb;
 use super::connections::Visit;
 use super::queue::{drain, nuke_lane, resync_lane, status_of};
 use super::{metrics, syncs};
+use crate::core::codes;
 use crate::operate::status;
 use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
@@ -85,9 +86,10 @@ pub(super) async fn health() -> &'static str {
 
 /// Why it does not do its job; nothing where it does.
 async fn reasons(app: &App) -> BTreeMap<&'static str, String> {
-    let mut all = syncs::reasons(&app.service);
+    let mut all = syncs::reasons(&app.service, app.lag_limit);
     for lane in app.lanes() {
-        all.extend(status::unready(&lane.worker).await);
+        let most_lag = app.lag_limit.unwrap_or_else(|| lane.usual_lag());
+        all.extend(status::unready_after(&lane.worker, most_lag).await);
     }
     all
 }
@@ -99,7 +101,8 @@ pub(super) async fn ready(State(app): State<Arc<App>>, Extension(visit): Extensi
         return refusal(StatusCode::INTERNAL_SERVER_ERROR, "whether it is ready cannot be told: ask again");
     };
     let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons}))).into_response()
+    let codes: BTreeMap<_, _> = reasons.keys().map(|reason| (reason, codes::of_reason(reason).code)).collect();
+    (status, Json(json!({"ready": reasons.is_empty(), "reasons": reasons, "codes": codes}))).into_response()
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>, Extension(visit): Extension<Visit>) -> Response {

@@ -3,7 +3,8 @@
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// An answer and when it was ready; `None` if the task that made it broke off.
@@ -59,10 +60,26 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
     }
 }
 
+/// Answers by a name, such as a sync's.
+pub(super) struct KeptBy<T>(Mutex<BTreeMap<String, Arc<Kept<T>>>>);
+
+impl<T> Default for KeptBy<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Clone + Send + Sync + 'static> KeptBy<T> {
+    /// The answer of that name, which is kept for `age`.
+    pub(super) fn of(&self, name: &str, age: Duration) -> Arc<Kept<T>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.entry(name.to_owned()).or_insert_with(|| Arc::new(Kept::new(age))).clone()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
     use tokio::sync::Notify;
 

@@ -15,17 +15,21 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Failures in a row after which a sync does not do its job.
 const MOST_FAILURES: u32 = 3;
+
+/// Intervals without a pass that ended well after which it is behind.
+const INTERVALS: u32 = 3;
 
 /// How each sync stands that pulls.
 pub(super) fn all(app: &App) -> BTreeMap<String, Report> {
     app.service.reports()
 }
 
-/// Why syncs do not do their job; nothing where all do.
-pub(super) fn reasons(service: &Service) -> BTreeMap<&'static str, String> {
+/// Why syncs do not do their job; nothing where all do. They are behind after `limit`, or else three intervals.
+pub(super) fn reasons(service: &Service, limit: Option<Duration>) -> BTreeMap<&'static str, String> {
     let failing = |(name, report): (String, Report)| {
         let error = report.error.filter(|_| report.failures_in_a_row >= MOST_FAILURES)?;
         Some(format!("the sync {name:?}: {error}"))
@@ -36,8 +40,15 @@ pub(super) fn reasons(service: &Service) -> BTreeMap<&'static str, String> {
         format!("the sync {name:?} leaves tables as they are: {}", tables.join(", "))
     });
     let waiting: Vec<_> = waiting.collect();
+    let late = reports.iter().filter_map(|(name, report)| {
+        let every = service.every(name)?;
+        let limit = limit.unwrap_or(every * INTERVALS);
+        let silence = report.silent_for?;
+        (silence > limit).then(|| format!("the sync {name:?} has not ended well for {} s", silence.as_secs()))
+    });
+    let late: Vec<_> = late.collect();
     let failing: Vec<_> = reports.into_iter().filter_map(failing).collect();
-    let both = [("source", failing), ("table", waiting)].into_iter();
+    let both = [("source", failing), ("table", waiting), ("lag", late)].into_iter();
     both.filter(|(_, reasons)| !reasons.is_empty()).map(|(kind, reasons)| (kind, reasons.join("; "))).collect()
 }
 

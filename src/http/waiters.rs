@@ -1,9 +1,8 @@
 //! Who waits for the replica, and what replicas were last seen to hold.
 
-use super::kept::Kept;
+use super::kept::{Kept, KeptBy};
 use crate::core::token::Seen;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -13,12 +12,12 @@ const MOST_WAITERS: usize = 100;
 /// All who wait.
 pub(super) struct Waiters {
     places: Semaphore,
-    looked: Mutex<BTreeMap<String, Arc<Kept<Option<Seen>>>>>,
+    looked: KeptBy<Option<Seen>>,
 }
 
 impl Default for Waiters {
     fn default() -> Self {
-        Self { places: Semaphore::new(MOST_WAITERS), looked: Mutex::default() }
+        Self { places: Semaphore::new(MOST_WAITERS), looked: KeptBy::default() }
     }
 }
 
@@ -30,7 +29,6 @@ impl Waiters {
 
     /// What the replica of a sync was last seen to hold, which is good for `age`.
     pub(super) fn looked(&self, sync: &str, age: Duration) -> Arc<Kept<Option<Seen>>> {
-        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
-        looked.entry(sync.to_owned()).or_insert_with(|| Arc::new(Kept::new(age))).clone()
+        self.looked.of(sync, age)
     }
 }

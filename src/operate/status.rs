@@ -5,20 +5,26 @@ use crate::core::error::{Error, Result};
 use crate::core::position::Head;
 use crate::core::value::Cell;
 use crate::postgres::books::progress::LastSync;
+use crate::postgres::books::queue_health::QueueHealth;
 use crate::postgres::books::rebuilds::Phase;
-use crate::postgres::books::{comparisons, progress, rebuilds};
+use crate::postgres::books::{comparisons, progress, queue_health, rebuilds};
 use crate::postgres::catalog::Access;
 use crate::postgres::drift::Drift;
 use crate::postgres::{Client, Purpose, catalog, drift, queue};
 use crate::replica::inventory::Inventory;
+use crate::replica::target::Target;
 use crate::replica::{Replica, address};
 use crate::sync::{Worker, circuit, pairing};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A queue whose oldest message is older than this is not ready: three runs of the default cron job.
-const MAX_LAG: Duration = Duration::from_secs(15 * 60);
+/// A queue whose oldest message is older than this is not ready, where nothing else is asked for: three runs of the
+/// default cron job.
+pub(crate) const USUAL_LAG: Duration = Duration::from_secs(15 * 60);
+
+/// The same where changes are applied as they come.
+pub(crate) const FOLLOWED_LAG: Duration = Duration::from_secs(30);
 
 /// Reasons of a copy that say that the replica lacks something meanwhile.
 const HEALED: [&str; 4] = ["behind", "other_replica", "other_source", "messages_removed"];
@@ -41,6 +47,8 @@ pub struct Status {
     pub last_sync: LastSync,
     /// The replica, or why it does not answer.
     pub replica: ReplicaStatus,
+    /// How the queue's table bears up.
+    pub queue_health: QueueHealth,
     /// Each table of `schema.json`.
     pub tables: BTreeMap<String, TableStatus>,
     /// What is no longer as it was set up, each with its remedy.
@@ -117,10 +125,27 @@ async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
         lag_seconds: queue::oldest_seconds(&client, queue).await?,
         dead: queue::dead_depth(&client, queue).await?,
         last_sync: progress::last_sync(&client, queue).await?,
+        queue_health: queue_health::read(&client, queue).await?,
         replica: ReplicaStatus::default(),
         tables: tables.collect(),
         circuit: None,
     })
+}
+
+/// How often a replica is asked whether it answers, at most: hosted ones bill requests.
+pub(crate) fn asked_every(target: &Target) -> Duration {
+    if matches!(target, Target::Remote { .. }) { Duration::from_secs(60) } else { Duration::from_secs(5) }
+}
+
+/// Whether the replica answers; one whose file is not there yet has nothing to say.
+pub(crate) async fn target_answers(target: &Target) -> bool {
+    let asked = async {
+        match Replica::existing(target).await? {
+            Some(replica) => replica.ping().await,
+            None => Ok(()),
+        }
+    };
+    within(asked).await.is_ok()
 }
 
 /// The replica and what it has, by a plain read: who only looks changes nothing, and makes no file.
@@ -152,12 +177,20 @@ async fn replica(worker: &Worker) -> Result<ReplicaStatus> {
 
 /// What keeps the worker from doing its job, by part; empty if it is ready.
 pub async fn unready(worker: &Worker) -> BTreeMap<&'static str, String> {
+    unready_after(worker, USUAL_LAG).await
+}
+
+/// The same where the oldest message may be so old.
+pub(crate) async fn unready_after(worker: &Worker, most_lag: Duration) -> BTreeMap<&'static str, String> {
     let mut reasons = BTreeMap::new();
     let circuit = worker.circuit().report();
     let seen = async { if circuit.is_open() { None } else { Some(within(opened(worker)).await) } };
     let (client, seen) = tokio::join!(within(worker.postgres().pinned(Purpose::Ready)), seen);
     let source = match client {
-        Ok(client) => within(source_reasons(worker, client, seen.as_ref().and_then(|seen| seen.as_ref().ok()))).await,
+        Ok(client) => {
+            let seen = seen.as_ref().and_then(|seen| seen.as_ref().ok());
+            within(source_reasons(worker, client, seen, most_lag)).await
+        }
         Err(e) => Err(e),
     };
     match source {
@@ -188,6 +221,7 @@ async fn source_reasons(
     worker: &Worker,
     client: Client,
     seen: Option<&Option<(Replica, Inventory)>>,
+    most_lag: Duration,
 ) -> Result<BTreeMap<&'static str, String>> {
     let mut reasons = BTreeMap::new();
     progress::ensure(&client, worker.queue()).await?;
@@ -221,10 +255,13 @@ async fn source_reasons(
         reasons.insert("resync", format!("the two sides had diverged ({reason}), and {name} is still being copied"));
     }
     let lag = queue::oldest_seconds(&client, worker.queue()).await?;
-    if lag.is_some_and(|seconds| seconds > MAX_LAG.as_secs_f64()) {
+    if lag.is_some_and(|seconds| seconds > most_lag.as_secs_f64()) {
         reasons.insert(
             "lag",
-            format!("the oldest message is older than {} s: is /sync called, and does it succeed?", MAX_LAG.as_secs()),
+            format!(
+                "the oldest message is older than {} s: is /sync called, or does the worker follow, and does it succeed?",
+                most_lag.as_secs()
+            ),
         );
     }
     Ok(reasons)

@@ -10,6 +10,7 @@ use futures_util::TryStreamExt;
 use std::borrow::Cow;
 use std::str::FromStr;
 use std::time::Duration;
+use std::time::SystemTime;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Row, SimpleQueryMessage};
@@ -48,13 +49,15 @@ pub struct Taken {
     pub text: Option<String>,
     /// It held what is no UTF-8, which the text has replaced.
     pub is_damaged: bool,
+    /// How long it was on the queue when it was taken, in seconds; 0 where nobody asks.
+    pub age_seconds: f64,
 }
 
 impl Taken {
     fn of(msg_id: i64, bytes: Option<&[u8]>) -> Self {
         let text = bytes.map(String::from_utf8_lossy);
         let is_damaged = matches!(&text, Some(Cow::Owned(_)));
-        Self { msg_id, text: text.map(Cow::into_owned), is_damaged }
+        Self { msg_id, text: text.map(Cow::into_owned), is_damaged, age_seconds: 0.0 }
     }
 }
 
@@ -141,10 +144,13 @@ pub async fn take(
     let mut rows = std::pin::pin!(client.query_typed_raw(&sql, parameters).await?);
     let mut taking = TakenMessages::default();
     while let Some(row) = rows.try_next().await? {
-        let message = match take.as_bytes {
+        let mut message = match take.as_bytes {
             true => Taken::of(row.try_get(0)?, row.try_get(1)?),
-            false => Taken { msg_id: row.try_get(0)?, text: row.try_get(1)?, is_damaged: false },
+            false => Taken { msg_id: row.try_get(0)?, text: row.try_get(1)?, is_damaged: false, age_seconds: 0.0 },
         };
+        let (queued, now): (Option<SystemTime>, SystemTime) = (row.try_get(5)?, row.try_get(6)?);
+        let age = queued.and_then(|queued| now.duration_since(queued).ok());
+        message.age_seconds = age.unwrap_or_default().as_secs_f64();
         if taking.messages.is_empty() {
             taking.large = row.try_get::<_, Option<_>>(4)?.unwrap_or_default();
         }
@@ -178,12 +184,12 @@ fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
          gone as (delete from {table} where {OURS} and msg_id > $6 and msg_id <= (select msg_id from last) and {filter}
                   returning msg_id, case when (select ids from large) is not null
                                            and msg_id = any((select ids from large)::pg_catalog.int8[])
-                                         then null else message::pg_catalog.text end as message)
+                                         then null else message::pg_catalog.text end as message, enqueued_at)
          {},
          exists (select from {table} where msg_id > (select msg_id from last) and {filter}),
          (select pg_catalog.pg_current_wal_flush_lsn() >= $7::pg_catalog.text::pg_catalog.pg_lsn
              and pg_catalog.current_setting('synchronous_standby_names') = ''),
-         (select ids from large)
+         (select ids from large), enqueued_at, (select pg_catalog.clock_timestamp())
          from gone where $5::pg_catalog.text is not null",
         given(take.keeps, "$5", take.as_bytes)
     )

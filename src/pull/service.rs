@@ -98,6 +98,9 @@ pub struct Report {
     /// Seconds since the Epoch of the last pass that ended well.
     #[serde(skip)]
     pub succeeded_at: Option<f64>,
+    /// How long ago that was, or this process began to run it.
+    #[serde(skip)]
+    pub silent_for: Option<Duration>,
 }
 
 struct Lane {
@@ -106,6 +109,8 @@ struct Lane {
     /// One pass at a time in this process.
     turn: tokio::sync::Mutex<()>,
     report: Mutex<(Report, Option<Instant>)>,
+    /// When a pass last ended well, or this process began to run it.
+    heard_at: Mutex<Instant>,
 }
 
 /// All syncs of a process.
@@ -121,7 +126,8 @@ impl Service {
         let lane = |scheduled: Scheduled| {
             let name = scheduled.pull.name().to_owned();
             let (wake, turn, report) = (Notify::new(), tokio::sync::Mutex::new(()), Mutex::default());
-            (name, Arc::new(Lane { scheduled, wake, turn, report }))
+            let heard_at = Mutex::new(Instant::now());
+            (name, Arc::new(Lane { scheduled, wake, turn, report, heard_at }))
         };
         let lanes = syncs.into_iter().map(lane).collect();
         Self { lanes, slots: Semaphore::new(AT_ONCE), chance: Chance::default() }
@@ -140,6 +146,11 @@ impl Service {
     /// How one stands.
     pub fn report(&self, name: &str) -> Option<Report> {
         self.lanes.get(name).map(|lane| lane.report())
+    }
+
+    /// How often one runs.
+    pub fn every(&self, name: &str) -> Option<Duration> {
+        self.lanes.get(name).map(|lane| lane.scheduled.every)
     }
 
     /// One sync.
@@ -289,7 +300,9 @@ impl Lane {
     fn report(&self) -> Report {
         let known = self.known();
         let next = known.0.1.map(|at| at.saturating_duration_since(Instant::now()).as_secs_f64());
-        Report { next_seconds: next.filter(|_| known.state != Doing::Running), ..known.clone() }
+        let heard_at = *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let silent_for = Some(heard_at.elapsed());
+        Report { next_seconds: next.filter(|_| known.state != Doing::Running), silent_for, ..known.clone() }
     }
 
     fn note(&self, done: &Result<Passed>) {
@@ -297,6 +310,7 @@ impl Lane {
         match done {
             Ok(done) => {
                 let now = SystemTime::now();
+                *self.heard_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
                 report.state = Doing::Waiting;
                 report.looked_at = Some(humantime::format_rfc3339_millis(now).to_string());
                 report.succeeded_at = now.duration_since(SystemTime::UNIX_EPOCH).ok().map(|since| since.as_secs_f64());

@@ -90,6 +90,11 @@ impl Replica {
         self.store.look().await
     }
 
+    /// Whether it answers, by a read of nothing.
+    pub async fn ping(&self) -> Result<()> {
+        self.store.read("SELECT 1".to_owned().into()).await.map(drop)
+    }
+
     /// Reads with a query.
     pub async fn query(&self, sql: impl Into<String>, args: Vec<Cell>) -> Result<Rows> {
         self.store.query(Statement::new(sql, args)).await

@@ -5,6 +5,7 @@ use crate::core::position::Provenance;
 use crate::core::schema::Table;
 use crate::postgres::queue::Taken;
 use std::sync::Arc;
+use tokio::time::Instant;
 
 /// A batch on its way to the replica.
 pub(in crate::sync) struct Chunk {
@@ -20,6 +21,8 @@ pub(in crate::sync) struct Chunk {
     pub provenance: Arc<Provenance>,
     /// Messages left on the queue.
     pub left: i64,
+    /// When those were taken that are wholly applied with it, and how old each was then, in seconds.
+    pub arriving: Option<(Instant, Vec<f64>)>,
     /// Whether the queue is empty at the snapshot and this is the last of it.
     pub caught_up: bool,
 }

@@ -82,6 +82,9 @@ impl Worker {
         }
         done.elapsed_ms = started.elapsed().as_millis() as u64;
         self.count(&done, false);
+        if !done.busy {
+            self.figures.succeeded();
+        }
         tracing::info!(
             drain.processed = done.processed,
             drain.queued = done.queued,
@@ -115,6 +118,7 @@ impl Worker {
                         && let Some(wait) = wait_after(&e, attempt, left, &self.chance)
                     {
                         tracing::warn!(error = %e, attempt, "the drain failed and is tried again");
+                        self.figures.retried();
                         tokio::time::sleep(wait).await;
                         attempt += 1;
                         continue;

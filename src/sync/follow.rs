@@ -110,6 +110,7 @@ impl Worker {
                     if let Err(e) = &followed {
                         tracing::error!(error = %e, "following was interrupted; what is not acknowledged is still queued");
                         self.note_failure(Some(e));
+                        self.figures.follow_failed();
                         self.count(&Drained::default(), true);
                         self.circuit.failed(e);
                     }
@@ -185,6 +186,7 @@ impl Worker {
         self.note_failure(None);
         *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.tables.problems();
         if !done.busy {
+            self.figures.succeeded();
             self.circuit.succeeded(); // of a side that another worker has to find out about, nothing is known
         }
         Ok(done)

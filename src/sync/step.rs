@@ -125,6 +125,7 @@ impl Session<'_> {
             self.worker.told.see(snapshot.seen.clone());
         }
         self.tell_acknowledged(&rebuilt).await;
+        self.worker.figures.took(|counts| &mut counts.step, started.elapsed());
         log_step!(
             self,
             queue.remaining = self.queued,
@@ -135,20 +136,26 @@ impl Session<'_> {
         Ok(if is_throttled { Outcome::Throttled } else { Outcome::Took { caught_up } })
     }
 
-    /// Writes the dead letters of both halves, and what newer states have done to older ones. How many messages and keys
-    /// became dead letters.
-    async fn keep_dead_letters(&mut self, read: &mut ReaderReport, applied: &mut Applied) -> Result<usize> {
+    /// Writes the dead letters of both halves, and what newer states have done to older ones. The tables of
+    /// the messages and keys that became dead letters, where known.
+    async fn keep_dead_letters(
+        &mut self,
+        read: &mut ReaderReport,
+        applied: &mut Applied,
+    ) -> Result<Vec<Option<String>>> {
         let (rejected, superseded) = applied.dead_letters.take();
         // Older ones first: the same may be told anew.
         self.supersede(&read.superseded).await?;
         self.supersede(&superseded).await?;
         let dead: Vec<DeadLetter> = read.dead.drain(..).chain(rejected).collect();
+        dead.iter().for_each(|letter| self.worker.figures.buried(letter.table.as_deref()));
         let link = if Rule::LettersWithStep.holds() { self.link.as_ref() } else { self.other().await? };
         link.dead_letter(&dead, &self.dead_letters).await?;
         if !dead.is_empty() {
             failpoint::reach(failpoint::BURIED);
         }
-        Ok(dead.len() + read.large as usize)
+        let unknown = std::iter::repeat_n(None, read.large as usize);
+        Ok(dead.into_iter().map(|letter| letter.table).chain(unknown).collect())
     }
 
     /// Whether the replica is the one that the last step left, and where. A server is asked now and then: what is
@@ -327,12 +334,13 @@ impl Session<'_> {
         snapshot: &Snapshot,
         read: ReaderReport,
         mut applied: Applied,
-        dead: usize,
+        dead: Vec<Option<String>>,
         done: &mut Drained,
     ) -> Result<()> {
         let (rejected, superseded) = applied.dead_letters.take();
         self.supersede(&superseded).await?;
         self.link.dead_letter(&rejected, &self.dead_letters).await?;
+        rejected.iter().for_each(|letter| self.worker.figures.buried(letter.table.as_deref()));
         for rebuild in &read.rebuilt {
             self.link.record_rebuild(rebuild).await?;
         }
@@ -356,7 +364,9 @@ impl Session<'_> {
         self.seen = Instant::now();
         done.processed += read.messages;
         done.skipped += read.skipped;
-        done.dead += (rejected.len() + dead) as u64;
+        done.dead += (rejected.len() + dead.len()) as u64;
+        let tables = dead.into_iter().chain(rejected.into_iter().map(|letter| letter.table));
+        tables.for_each(|table| self.worker.figures.buried(table.as_deref()));
         done.rows += applied.rows;
         done.batches += applied.batches;
         Ok(())

@@ -5,6 +5,7 @@ use super::apply::displaced::Displaced;
 use super::apply::rejected::Rejected;
 use super::circuit::Circuit;
 use super::drained::{Drained, Totals};
+use super::figures::{Counts, Figures};
 use super::gate::Gate;
 use super::take::page_sizes::PageSizes;
 use super::take::slow::SlowKeys;
@@ -53,6 +54,8 @@ pub struct Worker {
     pub(in crate::sync) row_bytes: i64,
     pub(in crate::sync) throttle: Throttle,
     pub(in crate::sync) totals: Mutex<Totals>,
+    /// What it has measured.
+    pub(in crate::sync) figures: Figures,
     /// Why the last drain failed.
     pub(in crate::sync) failure: Mutex<Option<String>>,
     /// Tables that the last drain left alone, and why.
@@ -101,6 +104,7 @@ impl Worker {
             row_bytes,
             throttle: Throttle::new(rows_per_second),
             totals: Mutex::default(),
+            figures: Figures::default(),
             failure: Mutex::default(),
             paused: Mutex::default(),
             circuit: Circuit::new(chance.clone()),
@@ -202,6 +206,11 @@ impl Worker {
     /// Lets a worker that follows look again, though nothing is on the queue: somebody waits for a later snapshot.
     pub(crate) fn ask_for_snapshot(&self) {
         self.told.ask();
+    }
+
+    /// What it has measured so far.
+    pub(crate) fn counts(&self) -> Counts {
+        self.figures.now()
     }
 
     /// What it did so far.

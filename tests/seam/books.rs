@@ -21,7 +21,7 @@ fn of_key(name: &str, problem: &str) -> DeadLetter {
 }
 
 fn of_message(keys: &[&str], msg_id: i64) -> DeadLetter {
-    let taken = Taken { msg_id, text: Some("{}".into()), is_damaged: false };
+    let taken = Taken { msg_id, text: Some("{}".into()), is_damaged: false, age_seconds: 0.0 };
     DeadLetter::of_message(Some("t"), keys.iter().map(|one| key(one)).collect(), &taken, Refusal::Message, "odd")
 }
 

@@ -22,6 +22,7 @@ mod follow;
 mod freshness;
 mod frozen;
 mod gives_way;
+mod health;
 mod init;
 mod intruders;
 mod json_schema;

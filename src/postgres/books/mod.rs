@@ -4,5 +4,6 @@
 pub mod comparisons;
 pub mod dead_letters;
 pub mod progress;
+pub mod queue_health;
 pub mod rebuilds;
 pub mod retained;

@@ -115,6 +115,10 @@ impl<'s> Writer<'s> {
         if !is_recorded {
             self.write_part(&Work::default(), &chunk, true).await?;
         }
+        if let Some((taken_at, ages)) = &chunk.arriving {
+            let since = taken_at.elapsed().as_secs_f64();
+            self.session.worker.figures.arrived(ages.iter().map(|age| age + since));
+        }
         Ok(())
     }
 
@@ -196,6 +200,8 @@ impl<'s> Writer<'s> {
         self.session.worker.budget.learn(size, started.elapsed(), applied.as_ref().err());
         applied?;
         self.session.worker.told.tell();
+        self.session.worker.figures.took(|counts| &mut counts.apply, started.elapsed());
+        self.session.worker.figures.wrote(work.items());
         failpoint::reach(failpoint::APPLIED);
         self.note(work, chunk.provenance.is_empty());
         self.report.tokens.push(entry.head.token.clone());

@@ -509,7 +509,16 @@ async fn repair(session: &Session<'_>, snapshot: &Snapshot, applied: Applied, it
     for items in items.chunks(CHUNK_ROWS) {
         let (taken, provenance, left) = (Arc::default(), provenance.clone(), session.queued);
         let items = Arc::new(items.to_vec());
-        let chunk = Chunk { emptied: Vec::new(), items, images: Vec::new(), taken, provenance, left, caught_up: false };
+        let chunk = Chunk {
+            emptied: Vec::new(),
+            items,
+            images: Vec::new(),
+            taken,
+            provenance,
+            left,
+            arriving: None,
+            caught_up: false,
+        };
         writer.write(chunk, Encoded::default()).await?;
     }
     Ok(writer.finish())

@@ -244,6 +244,6 @@ impl Reader<'_> {
         if items.is_empty() {
             return Ok(());
         }
-        self.send_chunk(Vec::new(), Arc::new(items), Vec::new(), false).await
+        self.send_chunk(Vec::new(), Arc::new(items), Vec::new(), None, false).await
     }
 }

@@ -53,6 +53,10 @@ pub(in crate::sync) struct Reader<'s> {
     taken: Arc<Vec<Taken>>,
     /// The last id of it.
     pub(super) taken_to: i64,
+    /// When the last take came.
+    taken_at: Instant,
+    /// How old the messages in hand were then, in seconds.
+    ages: Vec<f64>,
     /// The messages that name the keys of the batch in hand, or the name of the step while pages are read.
     pub(in crate::sync) provenance: Arc<Provenance>,
     /// What the snapshot saw is on disk.
@@ -119,6 +123,8 @@ impl<'s> Reader<'s> {
             has_postponed: false,
             has_fenced: false,
             dead_letters: DeadLetters::new(session.dead_letters.clone()),
+            taken_at: Instant::now(),
+            ages: Vec::new(),
             report: ReaderReport {
                 messages: 0,
                 skipped: 0,
@@ -142,7 +148,7 @@ impl<'s> Reader<'s> {
             self.rebuild().await?;
             self.report.is_whole = self.is_rebuilt();
             if self.report.is_caught_up() {
-                self.send_chunk(Vec::new(), Arc::default(), Vec::new(), true).await?;
+                self.send_chunk(Vec::new(), Arc::default(), Vec::new(), None, true).await?;
             }
         }
         (self.report.dead, self.report.superseded) = self.dead_letters.take();
@@ -173,6 +179,7 @@ impl<'s> Reader<'s> {
                 return Ok(());
             };
             failpoint::reach(failpoint::TAKEN);
+            self.taken_at = Instant::now();
             self.taken_to = last.msg_id;
             self.grow(&hand);
             self.taken = hand.messages.clone();
@@ -220,7 +227,9 @@ impl<'s> Reader<'s> {
             log_step!(self.session, batch.messages = messages, batch.images = images, "messages read");
             self.report.messages += messages as u64;
             self.report.left = if is_empty { hand.left() as i64 } else { (self.report.left - messages as i64).max(1) };
+            let began = Instant::now();
             self.group(group).await?;
+            self.session.worker.figures.took(|counts| &mut counts.read, began.elapsed());
             if hand.left() > 0 && self.is_late() {
                 self.give_back(&hand).await?;
                 return Ok(false);
@@ -241,6 +250,7 @@ impl<'s> Reader<'s> {
             tracing::warn!(table, messages, "skipped: schema.json does not name this table");
             self.report.skipped += messages;
         }
+        self.ages = group.messages().iter().map(|message| message.age_seconds).collect();
         let images = self.images(&mut group).await?;
         let intake = &group.intake;
         if !intake.marking.is_empty() {
@@ -321,7 +331,8 @@ impl<'s> Reader<'s> {
         }
         self.has_fenced = true;
         let (emptied, items) = self.batch.take();
-        self.send_chunk(emptied, Arc::new(items), images, caught_up).await
+        let arriving = ends_group.then(|| std::mem::take(&mut self.ages));
+        self.send_chunk(emptied, Arc::new(items), images, arriving, caught_up).await
     }
 
     pub(in crate::sync) async fn send_chunk(
@@ -329,11 +340,13 @@ impl<'s> Reader<'s> {
         emptied: Vec<Arc<Table>>,
         items: Arc<Vec<Item>>,
         images: Vec<i64>,
+        arriving: Option<Vec<f64>>,
         caught_up: bool,
     ) -> Result<()> {
         let (taken, provenance, left) = (self.taken.clone(), self.provenance.clone(), self.report.left);
+        let arriving = arriving.map(|ages| (self.taken_at, ages));
         failpoint::reach(failpoint::READ);
-        let chunk = Chunk { emptied, items, images, taken, provenance, left, caught_up };
+        let chunk = Chunk { emptied, items, images, taken, provenance, left, arriving, caught_up };
         // The writer is gone only if it failed, and then its error is the one to report.
         self.sender.send(chunk).await.map_err(|_| Error::retry("the writer has stopped"))
     }

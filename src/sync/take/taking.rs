@@ -9,6 +9,7 @@ use crate::postgres::books::dead_letters;
 use crate::postgres::link::Savepoint;
 use crate::postgres::queue::{self, Taken};
 use std::sync::atomic::Ordering;
+use tokio::time::Instant;
 
 impl Reader<'_> {
     /// Takes what the step may have next, in order, and what it says. What is too large to be fetched becomes a dead
@@ -54,12 +55,14 @@ impl Reader<'_> {
         let tables = session.read_sources();
         // One round trip: what comes after is sent behind the first.
         let opening = link.savepoint(Savepoint::Take, None);
+        let began = Instant::now();
         let (opened, taken, measured) = futures_util::join!(opening, link.take(take, &mut read), link.measure(&tables));
         opened?;
         if taken.as_ref().is_err_and(|e| e.sqlstate() == Some("57014")) {
             worker.take_messages.store((limit / 8).max(1), Ordering::Relaxed); // too many large ones to look at
         }
         let mut taken = taken?;
+        worker.figures.took(|counts| &mut counts.take, began.elapsed());
         measured?;
         // Those who take give no order.
         if Rule::ImagesInOrder.holds() {

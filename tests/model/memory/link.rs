@@ -725,7 +725,7 @@ impl Connection {
         let mut queued = Vec::new();
         for &msg_id in &entry.provenance.messages {
             if let Some(message) = self.access().get::<Message>(QUEUE, &numbered(msg_id)).map_err(said)? {
-                queued.push(Taken { msg_id, text: message.text.clone(), is_damaged: false });
+                queued.push(Taken { msg_id, text: message.text.clone(), is_damaged: false, age_seconds: 0.0 });
             }
         }
         queued.sort_unstable_by_key(|message| message.msg_id);

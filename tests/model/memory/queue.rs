@@ -62,7 +62,7 @@ impl Connection {
         for (key, message) in first {
             if self.access().delete(QUEUE, key).await.map_err(said)? {
                 let text = message.text.clone().filter(|_| !is_large(message));
-                messages.push(Taken { msg_id: number(key), text, is_damaged: false });
+                messages.push(Taken { msg_id: number(key), text, is_damaged: false, age_seconds: 0.0 });
             }
         }
         if take.keeps {
@@ -172,7 +172,7 @@ impl Queue for Connection {
                 let found = self.access().locked::<Message>(QUEUE, &numbered(msg_id)).await.map_err(said)?;
                 let Some(message) = found else { continue };
                 self.access().delete(QUEUE, &numbered(msg_id)).await.map_err(said)?;
-                taken.push(Taken { msg_id, text: message.text.clone(), is_damaged: false });
+                taken.push(Taken { msg_id, text: message.text.clone(), is_damaged: false, age_seconds: 0.0 });
             }
             if keeps {
                 self.keep(&taken).await?;
