@@ -35,15 +35,27 @@ revoke all on table pgflume.settings from public;
 
 -- What a writer has to show to those who wait for its own write: the id of its transaction. Whoever may not use this
 -- schema calls pg_current_xact_id() itself.
-create or replace function pgflume.token() returns pg_catalog.text
-language sql volatile parallel unsafe set search_path = ''
-as $body$ select pg_catalog.pg_current_xact_id()::pg_catalog.text $body$;
 do $token$
+declare
+    given pg_catalog.text;
 begin
     -- those who were given it keep it
-    if not exists (select from pg_catalog.pg_proc p where p.oid = 'pgflume.token()'::pg_catalog.regprocedure and p.proacl is not null) then
-        revoke all on function pgflume.token() from public;
+    if exists (select from pg_catalog.pg_proc p join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+               where n.nspname = 'pgflume' and p.proname = 'token' and p.pronargs = 0) then
+        return;
     end if;
+    create function pgflume.token() returns pg_catalog.text
+    language sql volatile parallel unsafe set search_path = ''
+    as 'select pg_catalog.pg_current_xact_id()::pg_catalog.text';
+    -- but nobody by default privileges
+    for given in
+        select case when a.grantee = 0 then 'public' else pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(a.grantee)) end
+        from pg_catalog.pg_proc p
+        cross join lateral pg_catalog.aclexplode(coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
+        where p.oid = 'pgflume.token()'::pg_catalog.regprocedure and a.grantee <> p.proowner
+    loop
+        execute 'revoke all on function pgflume.token() from ' || given || ' cascade';
+    end loop;
 end
 $token$;
 

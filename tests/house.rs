@@ -10,7 +10,7 @@ const WINGS: [(&str, &[&str]); 11] = [
     ("cli", &["config", "core", "demo", "http", "operate", "postgres", "provider", "pull", "replica", "sync"]),
     ("demo", &["config", "core", "http", "postgres", "provider", "pull", "replica", "sync"]),
     ("http", &["config", "core", "operate", "postgres", "pull", "sync"]),
-    ("operate", &["core", "postgres", "replica", "sync"]),
+    ("operate", &["core", "postgres", "pull", "replica", "sync"]),
     ("sync", &["config", "core", "postgres", "replica"]),
     ("pull", &["core", "provider", "replica"]),
     ("provider", &["core", "postgres"]),

@@ -3,6 +3,7 @@
 mod connection;
 mod dead;
 mod demo;
+mod doctor;
 mod edit;
 mod init;
 mod nuke;
@@ -53,6 +54,7 @@ enum Command {
     Connection(connection::ConnectionArgs),
     Sync(sync::SyncArgs),
     Status(status::StatusArgs),
+    Doctor(doctor::DoctorArgs),
     /// Rebuild tables from Postgres while the replica stays readable
     Resync(resync::ResyncArgs),
     /// Empty the replica's tables and pair the queue with it, as POST /nuke does; the next drains fill them
@@ -99,6 +101,7 @@ pub async fn run() -> ExitCode {
         Command::Connection(args) => connection::run(args, &cli.options).await,
         Command::Sync(args) => sync::run(args, &cli.options).await,
         Command::Status(args) => status::run(args, &cli.options).await,
+        Command::Doctor(args) => doctor::run(args, &cli.options).await,
         Command::Resync(args) => resync::run(args, &cli.options).await,
         Command::Nuke(args) => nuke::run(args, &cli.options).await,
         Command::Verify(args) => verify::run(args, &cli.options).await,

@@ -68,7 +68,7 @@ codes! {
         "Correct `source` in `schema.json`, or take the table out.";
     COLUMN_MISSING = "PF-103", "A column of schema.json does not exist",
         "The table has no such column: it was renamed or dropped, or is spelled otherwise.",
-        "Correct the columns in `schema.json`; `pgflume init TABLE --stdout` prints what the table has.";
+        "Correct the columns in `schema.json`; `pgflume init --stdout --table TABLE` prints what the table has.";
     NO_KEY = "PF-104", "A table has no key",
         "Rows can be told apart by nothing: neither a primary key nor a unique index over NOT NULL columns makes what `primaryKey` names unique.",
         "Give the table a primary key, or correct `primaryKey` in `schema.json`.";

@@ -3,6 +3,7 @@
 pub mod alter;
 pub(crate) mod arrived;
 pub mod dead;
+pub mod doctor;
 pub mod resync;
 pub mod status;
 pub mod verify;

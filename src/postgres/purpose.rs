@@ -32,13 +32,15 @@ pub enum Purpose {
     Teardown,
     /// `pgflume init`.
     Init,
+    /// `pgflume doctor`.
+    Doctor,
     /// `pgflume demo`.
     Demo,
 }
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Step,
         Self::Pull,
         Self::Beside,
@@ -52,6 +54,7 @@ impl Purpose {
         Self::Alter,
         Self::Teardown,
         Self::Init,
+        Self::Doctor,
         Self::Demo,
     ];
 
@@ -71,6 +74,7 @@ impl Purpose {
             Self::Alter => "alter",
             Self::Teardown => "teardown",
             Self::Init => "init",
+            Self::Doctor => "doctor",
             Self::Demo => "demo",
         }
     }
@@ -79,7 +83,7 @@ impl Purpose {
     /// take, where it has such a limit.
     pub fn patience(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Rebuild | Self::Status | Self::Ready => 15,
+            Self::Rebuild | Self::Status | Self::Ready | Self::Doctor => 15,
             Self::Resync | Self::Beside => 30,
             Self::Step | Self::Pull | Self::Nuke | Self::Dead | Self::Alter => 75,
             // These go through large catalogs and wait for locks; nobody waits for them.

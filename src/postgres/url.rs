@@ -150,6 +150,15 @@ impl PgUrl {
         format!("{user}{}{database}", hosts.collect::<Vec<_>>().join(","))
     }
 
+    /// Whether it goes to another machine without TLS, or without checking whom it talks to.
+    pub(crate) fn is_open_to_others(&self) -> bool {
+        let is_near = |host: &Host| match host {
+            Host::Tcp(name) => name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback()),
+            Host::Unix(_) => true,
+        };
+        matches!(self.tls, Tls::Unchecked(_)) && !self.config.get_hosts().iter().all(is_near)
+    }
+
     /// Parses a URL or a key-value string. The error says what is wrong, without the value.
     pub fn parse(text: &str) -> Result<Self, String> {
         let remedy =

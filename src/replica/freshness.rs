@@ -48,7 +48,7 @@ pub enum Feeds<'a> {
 }
 
 impl<'a> Feeds<'a> {
-    fn name(self) -> &'a str {
+    pub(crate) fn name(self) -> &'a str {
         match self {
             Self::Queue(name) | Self::Pull(name) => name,
         }
@@ -75,25 +75,45 @@ pub struct Freshness {
     pub queued: i64,
     /// What it sees, where that can be told.
     pub seen: Option<Seen>,
-    /// Rows were written with it.
-    pub is_applied: bool,
 }
 
 impl Freshness {
-    /// Never back: of two that say that nothing has changed, the older may come last.
+    /// What a batch says of its sync.
     pub(super) fn record(&self, sync: Feeds<'_>) -> [Statement; 2] {
-        let applied = if self.is_applied { NOW } else { "NULL" };
         let sql = format!(
             "INSERT INTO _pgflume_syncs (name, kind, checked_at, caught_up_at, drained_at, queued, seen_below, seen_before, running, applied_at) \
-             VALUES (?1, ?2, ?3, iif(?4, ?3, NULL), iif(?5, ?3, NULL), ?6, iif(?4, ?7, NULL), iif(?4, ?8, NULL), iif(?4, ?9, NULL), {applied}) \
+             VALUES (?1, ?2, ?3, iif(?4, ?3, NULL), iif(?5, ?3, NULL), ?6, iif(?4, ?7, NULL), iif(?4, ?8, NULL), iif(?4, ?9, NULL), {NOW}) \
              ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, checked_at = coalesce(excluded.checked_at, checked_at), queued = excluded.queued, \
              caught_up_at = coalesce(excluded.caught_up_at, caught_up_at), drained_at = coalesce(excluded.drained_at, drained_at), \
              seen_below = coalesce(excluded.seen_below, seen_below), seen_before = coalesce(excluded.seen_before, seen_before), \
-             running = coalesce(excluded.running, running), applied_at = coalesce(excluded.applied_at, applied_at) \
-             WHERE checked_at IS NULL OR checked_at <= excluded.checked_at OR excluded.applied_at IS NOT NULL"
+             running = coalesce(excluded.running, running), applied_at = excluded.applied_at"
         );
+        [Statement::new(sql, self.args(sync)), least()]
+    }
+
+    /// What is said of a sync where nothing was written. It begins no claim: rows that were never brought are not known to
+    /// be equal. Nor does it go back: of two that say that nothing has changed, the older may come last.
+    pub(super) fn beat(&self, sync: Feeds<'_>) -> [Statement; 3] {
+        let make = "INSERT INTO _pgflume_syncs (name, kind) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING";
+        let moves = |column, value, after| format!("{column} = iif({after} IS NOT NULL AND {value}, ?3, {column})");
+        let sees = |column, value| format!("{column} = iif(caught_up_at IS NOT NULL AND ?4, {value}, {column})");
+        let sql = format!(
+            "UPDATE _pgflume_syncs SET checked_at = ?3, queued = ?6, kind = ?2, {}, {}, {}, {}, {} \
+             WHERE name = ?1 AND (checked_at IS NULL OR checked_at <= ?3)",
+            moves("caught_up_at", "?4", "caught_up_at"),
+            moves("drained_at", "?5", "applied_at"),
+            sees("seen_below", "?7"),
+            sees("seen_before", "?8"),
+            sees("running", "?9"),
+        );
+        let named = vec![text(sync.name()), text(sync.kind())];
+        [Statement::new(make, named), Statement::new(sql, self.args(sync)), least()]
+    }
+
+    /// Name, kind, time, caught up, drained, queued, and what was seen.
+    fn args(&self, sync: Feeds<'_>) -> Vec<Cell> {
         let seen = |of: fn(&Seen) -> Cell| self.seen.as_ref().map_or(Cell::Null, of);
-        let args = vec![
+        vec![
             text(sync.name()),
             text(sync.kind()),
             self.checked_at.as_deref().map_or(Cell::Null, text),
@@ -103,8 +123,7 @@ impl Freshness {
             seen(|seen| Cell::Integer(seen.xmin)),
             seen(|seen| Cell::Integer(seen.xmax)),
             seen(|seen| Cell::Text(serde_json::json!(seen.running).to_string())),
-        ];
-        [Statement::new(sql, args), least()]
+        ]
     }
 }
 

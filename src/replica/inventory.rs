@@ -117,7 +117,7 @@ impl Inventory {
         there
     }
 
-    /// What the bookkeeping of an older version lacks.
+    /// What the bookkeeping of an older version lacks, or what is left of it.
     pub(super) fn upgrade(&self) -> Vec<Statement> {
         let columns = [
             ("_pgflume_ledger", "messages", "TEXT NOT NULL DEFAULT ''"),
@@ -126,13 +126,14 @@ impl Inventory {
             ("_pgflume_head", "captured", "TEXT"),
             ("_pgflume_freshness", "checked_at", "TEXT"),
         ];
-        let lacks = |(table, column, _): &(&str, &str, &str)| self.column(table, column).is_none();
+        let lacks = |(table, column, _): &(&str, &str, &str)| {
+            self.tables.contains_key(*table) && self.column(table, column).is_none()
+        };
         let add = |(table, column, kind)| format!("ALTER TABLE {table} ADD COLUMN {column} {kind}").into();
-        if !self.has_bookkeeping() {
-            return Vec::new();
-        }
         let mut all: Vec<Statement> = columns.into_iter().filter(lacks).map(add).collect();
-        all.extend(self.make_readable());
+        if self.has_bookkeeping() {
+            all.extend(self.make_readable());
+        }
         all
     }
 

@@ -21,6 +21,7 @@ pub mod remote;
 mod sqlite;
 mod statements;
 mod store;
+mod strangers;
 pub mod target;
 mod unique;
 mod words;
@@ -338,7 +339,7 @@ impl Replica {
     ) -> Result<()> {
         let mut before = vec![head::assert_at(Some(head))];
         before.extend(freshness::states(sync, states, true));
-        before.extend(freshness.into_iter().flat_map(|freshness| freshness.record(sync)));
+        before.extend(freshness.into_iter().flat_map(|freshness| freshness.beat(sync)));
         self.store.write(Work { before, ..Work::default() }).await
     }
 
@@ -399,6 +400,7 @@ impl Replica {
         rebuild: Option<&Schema>,
     ) -> Result<()> {
         let mut before = head::create();
+        before.extend(self.inventory().await?.upgrade());
         before.push(head::assert_at(from));
         before.extend(head::replace(to, owner, sync));
         if let Some(schema) = rebuild {

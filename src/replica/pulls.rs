@@ -380,7 +380,6 @@ fn record(name: &str, progress: &Progress) -> Result<Vec<Statement>> {
         is_drained: is_caught_up,
         queued: 0,
         seen: progress.looked.seen.clone(),
-        is_applied: true,
     };
     all.extend(freshness.record(Feeds::Pull(name)));
     Ok(all)

@@ -121,7 +121,7 @@ impl Session<'_> {
         let caught_up = read.is_caught_up() && !applied.has_displaced;
         let rebuilt = read.rebuilt.clone();
         self.acknowledge(&snapshot, read, applied, dead, done).await?;
-        if caught_up {
+        if caught_up && self.is_whole(&rebuilt) {
             self.worker.told.see(snapshot.seen.clone());
         }
         self.tell_acknowledged(&rebuilt).await;
@@ -238,7 +238,10 @@ impl Session<'_> {
             {
                 Ok(Ready::At(head))
             }
-            _ => self.agree(snapshot, done).await,
+            _ => {
+                self.worker.told.unsee();
+                self.agree(snapshot, done).await
+            }
         }
     }
 

@@ -18,7 +18,7 @@ impl Session<'_> {
     /// After a step in which nothing was to be written.
     pub(super) async fn tell_unchanged(&mut self, snapshot: &Snapshot, read: &ReaderReport) -> Result<()> {
         let is_aside = self.tables.is_any_aside();
-        let is_caught_up = read.is_caught_up() && !is_aside;
+        let is_caught_up = read.is_caught_up() && !is_aside && self.is_whole(&[]);
         let is_due = self.worker.heartbeat.is_some_and(|every| self.worker.told.is_silent_for(every));
         let freshness = Freshness {
             checked_at: Some(snapshot.at.clone()),
@@ -26,13 +26,22 @@ impl Session<'_> {
             is_drained: read.has_taken_all && !is_aside,
             queued: read.left,
             seen: snapshot.seen.clone(),
-            is_applied: false,
         };
         self.tell(is_due.then_some(&freshness), &[]).await?;
-        if is_caught_up {
-            self.worker.told.see(snapshot.seen.clone());
+        // A replica that never equalled the source does not by being left alone.
+        let told = &self.worker.told;
+        let has_equalled = told.seen().borrow().is_some()
+            || is_caught_up && told.is_unknown() && self.replica.seen(self.feeds().name()).await?.is_some();
+        if is_caught_up && has_equalled {
+            told.see(snapshot.seen.clone());
         }
         Ok(())
+    }
+
+    /// Whether no table waits to be rebuilt, nor for somebody who lets it be, after a step that has `rebuilt` these.
+    pub(super) fn is_whole(&self, rebuilt: &[Rebuild]) -> bool {
+        let is_done = |name: &str| rebuilt.iter().any(|one| one.name == name && one.phase == Phase::Done);
+        self.pending.iter().all(|one| is_done(&one.name))
     }
 
     /// After a step that is acknowledged: what comes of it is known, whether or not readers can be told.

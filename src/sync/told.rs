@@ -14,6 +14,8 @@ pub(super) struct Told {
     seen: watch::Sender<Option<Seen>>,
     /// Somebody waits for a later snapshot.
     is_asked: AtomicBool,
+    /// Somebody ever did.
+    was_asked: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -55,6 +57,17 @@ impl Told {
         *self.last() = Last::default();
     }
 
+    /// Whether it is worth finding out what the replica was before this process came: somebody waits.
+    pub fn is_unknown(&self) -> bool {
+        self.seen.borrow().is_none() && self.was_asked.load(Ordering::Relaxed)
+    }
+
+    /// What the replica was is over: it was emptied, or is another one.
+    pub fn unsee(&self) {
+        self.seen.send_replace(None);
+        self.forget();
+    }
+
     /// The replica is what this snapshot sees.
     pub fn see(&self, seen: Option<Seen>) {
         self.seen.send_if_modified(|last| {
@@ -69,6 +82,7 @@ impl Told {
     /// Somebody waits for a later snapshot than the last.
     pub fn ask(&self) {
         self.is_asked.store(true, Ordering::Relaxed);
+        self.was_asked.store(true, Ordering::Relaxed);
     }
 
     /// Whether somebody has asked for one since this was last called.

@@ -140,6 +140,11 @@ impl Worker {
         &self.target
     }
 
+    /// Bytes beyond which a row is not fetched.
+    pub(crate) fn row_bytes(&self) -> i64 {
+        self.row_bytes
+    }
+
     /// What is replicated.
     pub fn schema(&self) -> &Arc<Schema> {
         &self.schema

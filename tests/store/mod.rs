@@ -71,13 +71,7 @@ impl Bench {
             provenance: Arc::new(Provenance::of([(1, Some("{}")), (3, None)].into_iter())),
         };
         let work = Work { range: 0..items.len(), items: Arc::new(items), ..Work::default() };
-        let fresh = Freshness {
-            checked_at: Some("now".into()),
-            is_caught_up: true,
-            queued: 5,
-            is_applied: true,
-            ..Freshness::default()
-        };
+        let fresh = Freshness { checked_at: Some("now".into()), is_caught_up: true, queued: 5, ..Freshness::default() };
         self.replica.apply(from, &entry, 0, Feeds::Queue("q"), &fresh, work).await
     }
 

@@ -7,6 +7,7 @@ use crate::snapshot::rebuilt;
 use crate::support::{Home, Path, Rig, Server, config, schema, until};
 use crate::volume::set_up;
 use pgflume::operate::alter::{self, Sides};
+use pgflume::operate::doctor::{Examination, examine};
 use pgflume::operate::status::{status, unready};
 use pgflume::operate::{dead, resync};
 use pgflume::postgres::books::dead_letters::Choice;
@@ -170,6 +171,12 @@ async fn stop(purpose: Purpose) {
             let (stop, _other) = beside(purpose, "select").await;
             let (asked, ()) = futures_util::join!(ends(purpose, status(&stop.worker)), stop.goes_on());
             assert!(asked.is_err());
+        }
+        Purpose::Doctor => {
+            let (stop, _other) = beside(purpose, "select").await;
+            let examination = Examination::default();
+            let (found, ()) = futures_util::join!(ends(purpose, examine(&stop.worker, &examination)), stop.goes_on());
+            assert!(!found.is_empty());
         }
         Purpose::Ready => {
             let (stop, _other) = beside(purpose, "select").await;

@@ -12,6 +12,7 @@ mod corpus;
 mod crowds;
 mod dead;
 mod demo;
+mod doctor;
 mod drift;
 mod encodings;
 mod errors;

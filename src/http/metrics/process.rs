@@ -43,6 +43,9 @@ fn counters(registry: &mut Registry, queues: &[Queue<'_>]) {
     }
 }
 
+/// A count, and of what kind it is where there are several.
+type Kinded = (Option<&'static str>, u64);
+
 fn of_tables(registry: &mut Registry, queues: &[Queue<'_>]) {
     // Each table from the start: a counter that appears with its first count hides that from rates.
     let all = queues.iter().map(|queue| {
@@ -52,7 +55,7 @@ fn of_tables(registry: &mut Registry, queues: &[Queue<'_>]) {
         (&queue.labels, tables)
     });
     let all: Vec<_> = all.collect();
-    let each = |of: fn(&TableCounts) -> Vec<(Option<&'static str>, u64)>| {
+    let each = |of: fn(&TableCounts) -> Vec<Kinded>| {
         let of = &of;
         counted(all.iter().flat_map(|(labels, tables)| {
             tables.iter().flat_map(move |(name, counts)| {

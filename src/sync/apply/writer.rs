@@ -191,7 +191,6 @@ impl<'s> Writer<'s> {
             is_drained: false,
             queued: chunk.left,
             seen: self.snapshot.seen.clone(),
-            is_applied: true,
         };
         failpoint::reach(failpoint::SENT);
         let size = (work.range.len(), work.items().iter().map(Item::bytes).sum());

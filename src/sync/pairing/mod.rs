@@ -336,6 +336,7 @@ pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     // A captured one that cannot be read now waits with its problem.
     let refilled: Vec<&str> = sources.values().filter(|s| s.can_be_copied()).map(|s| s.table.name.as_str()).collect();
     let snapshot = locked(worker, link.as_ref()).await?;
+    worker.told.unsee();
     if let Some(id) = request
         && link.is_redeemed(id).await?
     {

@@ -25,12 +25,17 @@ pub struct Pgbouncer {
 impl Pgbouncer {
     /// Starts it in front of the server at `postgres_port`; every role and database may come in.
     pub fn start(postgres_port: u16) -> Pgbouncer {
+        Self::pooling(postgres_port, "transaction")
+    }
+
+    /// The same in another mode.
+    pub fn pooling(postgres_port: u16, mode: &str) -> Pgbouncer {
         // Not below TMPDIR: pgbouncer runs as another user, who may not be allowed there.
         let directory = tempfile::Builder::new().prefix("pgflume-pgbouncer-").tempdir_in("/tmp").expect("a directory");
         let port = free_port().expect("a free port");
         let (ini, users) = (directory.path().join("pgbouncer.ini"), directory.path().join("users.txt"));
         fs::write(&users, "\"postgres\" \"\"\n").expect("the list of users is written");
-        fs::write(&ini, configuration(postgres_port, port, &users)).expect("the configuration is written");
+        fs::write(&ini, configuration(postgres_port, port, &users, mode)).expect("the configuration is written");
         let mut command = Command::new(binary());
         command.arg(&ini).current_dir(directory.path());
         run_as_somebody(&mut command, directory.path());
@@ -51,11 +56,11 @@ impl Pgbouncer {
     }
 }
 
-fn configuration(postgres_port: u16, port: u16, users: &Path) -> String {
+fn configuration(postgres_port: u16, port: u16, users: &Path, mode: &str) -> String {
     format!(
         "[databases]\n* = host=127.0.0.1 port={postgres_port}\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-         pool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\nmax_client_conn = 200\n\
+         pool_mode = {mode}\ndefault_pool_size = {POOL_SIZE}\nmax_client_conn = 200\n\
          auth_type = trust\nauth_file = {}\nauth_user = postgres\n\
          ignore_startup_parameters = extra_float_digits\n\
          server_login_retry = 1\n",
