@@ -12,7 +12,7 @@ stats as (
 old as (
     select 'the session ' || a.pid || coalesce(' of ' || a.usename, '') || ' (' || coalesce(nullif(a.application_name, ''), 'no name') || ')' as what,
            pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - a.xact_start) as seconds,
-           pg_catalog.format('select pg_terminate_backend(%s)', a.pid) as command
+           pg_catalog.format('select pg_catalog.pg_terminate_backend(%s)', a.pid) as command
     from pg_catalog.pg_stat_activity a
     where a.xact_start is not null and a.backend_type = 'client backend' and a.pid <> pg_catalog.pg_backend_pid()
         and (a.backend_xmin is not null or a.backend_xid is not null)
@@ -24,7 +24,7 @@ old as (
 select 'PF-109', 'PostgreSQL', 'it is version ' || pg_catalog.current_setting('server_version'), 'pg_upgradecluster', false
 where pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < 140000
 union all
-select 'PF-107', r.rolname, 'the role of this connection is a superuser', 'create role pgflume_login login password ''…'' in role pgflume_worker', false
+select 'PF-107', r.rolname, 'the role of this connection is a superuser', 'create role pgflume_login login password ''...'' in role pgflume_worker', false
 from pg_catalog.pg_roles r where r.rolname = current_user and r.rolsuper
 union all
 -- by way of a role, too
@@ -80,7 +80,7 @@ union all
 select 'PF-116', q.name, 'autovacuum is switched off for it', pg_catalog.format('alter table %s reset (autovacuum_enabled)', q.name), true
 from queue q where exists (select from pg_catalog.pg_options_to_table(q.reloptions) o where o.option_name = 'autovacuum_enabled' and o.option_value::pg_catalog.bool is false)
 union all
-select 'PF-116', 'PostgreSQL', 'autovacuum is switched off for the whole server', 'alter system set autovacuum = on; select pg_reload_conf()', false
+select 'PF-116', 'PostgreSQL', 'autovacuum is switched off for the whole server', 'alter system set autovacuum = on; select pg_catalog.pg_reload_conf()', false
 where pg_catalog.current_setting('autovacuum') = 'off'
 union all
 select 'PF-117', q.name, s.n_dead_tup || ' dead rows, ' || s.n_live_tup || ' messages', pg_catalog.format('vacuum %s', q.name), true
@@ -89,7 +89,7 @@ union all
 select 'PF-118', o.what, 'it has been open for ' || o.seconds::pg_catalog.int8 || ' s', o.command, false
 from old o where o.seconds > $2
 union all
-select 'PF-118', 'the replication slot ' || s.slot_name, 'nobody reads it, and it keeps rows and WAL', pg_catalog.format('select pg_drop_replication_slot(%L)', s.slot_name), false
+select 'PF-118', 'the replication slot ' || s.slot_name, 'nobody reads it, and it keeps rows and WAL', pg_catalog.format('select pg_catalog.pg_drop_replication_slot(%L)', s.slot_name), false
 from pg_catalog.pg_replication_slots s where not s.active and (s.xmin is not null or s.catalog_xmin is not null or s.restart_lsn is not null)
 union all
 select 'PF-119', pg_catalog.format('pgmq.%I', c.relname), pg_catalog.pg_size_pretty(pg_catalog.pg_total_relation_size(c.oid)) || ' of archived messages',

@@ -77,7 +77,7 @@ codes! {
         "Grant it, or run `pgflume setup`, which grants what `pgflume_worker` needs.";
     ROW_SECURITY = "PF-106", "Row-level security would hide rows from the worker",
         "The table has policies that bind the worker's role. It reads with `row_security = off`, so that a policy is an error and never looks like deleted rows.",
-        "`alter role … bypassrls`, or a policy that lets the role see all rows, or `pgflume setup`.";
+        "`alter role ... bypassrls`, or a policy that lets the role see all rows, or `pgflume setup`.";
     SUPERUSER = "PF-107", "The worker logs in as a superuser",
         "It needs no such rights, and whoever gets hold of its password has all of them.",
         "Create a role that is a member of `pgflume_worker` and use it in `PGMQ_URL`.";
@@ -113,7 +113,7 @@ codes! {
         "See what keeps vacuum from removing them (PF-118, PF-116), then `vacuum` it.";
     OLD_TRANSACTION = "PF-118", "A transaction keeps vacuum from its work",
         "A transaction, replication slot or prepared transaction is so old that nothing that was deleted since can be removed, in the queue and everywhere else.",
-        "End it: `select pg_terminate_backend(PID)`, `select pg_drop_replication_slot(…)`, `rollback prepared …`.";
+        "End it: `select pg_catalog.pg_terminate_backend(PID)`, `select pg_catalog.pg_drop_replication_slot(...)`, `rollback prepared ...`.";
     ARCHIVE = "PF-119", "The queue's archive grows",
         "Something archives messages in place of deleting them (Capgo's worker does). Nobody reads or removes them.",
         "Run the command if nobody needs them.";

@@ -2,12 +2,15 @@
 
 use super::auth::Auth;
 use super::body::Bodies;
+use super::guesses::Guesses;
+use super::history::History;
 use super::kept::{Kept, KeptBy};
 use super::lane::Lane;
 use super::waiters::Waiters;
 use crate::operate::status;
 use crate::pull::Service;
 use crate::sync::Worker;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +20,9 @@ const METRICS_KEPT: Duration = Duration::from_secs(5);
 
 /// How long the answer of `/ready` is kept: a crowd that asks costs both sides no more than one caller.
 const READY_KEPT: Duration = Duration::from_secs(5);
+
+/// How long what the dashboard shows is kept.
+const SHOWN_KEPT: Duration = Duration::from_secs(4);
 
 /// What the handlers share.
 pub struct App {
@@ -34,6 +40,12 @@ pub struct App {
     pub(super) waiters: Waiters,
     /// From when on a queue or sync is behind, where that is asked for.
     pub(super) lag_limit: Option<Duration>,
+    /// What the dashboard shows.
+    pub(super) shown: Kept<Arc<Value>>,
+    /// The last hour.
+    pub(super) history: History,
+    /// How often the secret may be guessed.
+    pub(super) guesses: Guesses,
     /// Whether the replicas of syncs that pull answer.
     targets: KeptBy<bool>,
 }
@@ -60,6 +72,9 @@ impl App {
             ready,
             waiters,
             lag_limit: None,
+            shown: Kept::new(SHOWN_KEPT),
+            history: History::default(),
+            guesses: Guesses::default(),
             targets: KeptBy::default(),
         }
     }

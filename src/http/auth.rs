@@ -93,6 +93,24 @@ impl Auth {
         (signature.is_fresh() && signed && names(body, verb)).then(|| Caller::Signed(signature.id.to_owned()))
     }
 
+    /// Whether it is the webhook secret, or the one before it.
+    pub(super) fn is_secret(&self, given: &[u8]) -> bool {
+        self.is_one_of(&self.signatures.webhook, given)
+    }
+
+    /// A seal on a text, for one purpose, that only who knows the webhook secret can make.
+    pub(super) fn seal(&self, purpose: &str, text: &str) -> String {
+        self.signatures.webhook.first().map(|secret| seal(secret, purpose, text)).unwrap_or_default()
+    }
+
+    /// Whether it is such a seal, with the secret of now or the one before it.
+    pub(super) fn is_sealed(&self, purpose: &str, text: &str, given: &str) -> bool {
+        self.signatures
+            .webhook
+            .iter()
+            .any(|secret| bool::from(seal(secret, purpose, text).as_bytes().ct_eq(given.as_bytes())))
+    }
+
     fn secrets(&self, verb: Verb) -> &[Secret] {
         if verb == Verb::Nuke { &self.signatures.nuke } else { &self.signatures.webhook }
     }
@@ -107,6 +125,11 @@ impl Auth {
     fn mac(&self, bytes: &[u8]) -> Vec<u8> {
         mac(&self.key, bytes).unwrap_or_default()
     }
+}
+
+fn seal(secret: &Secret, purpose: &str, text: &str) -> String {
+    let content = format!("pgflume {purpose} {text}");
+    hex::encode(mac(secret.expose().as_bytes(), content.as_bytes()).unwrap_or_default())
 }
 
 /// The headers of Standard Webhooks.

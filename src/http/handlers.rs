@@ -85,7 +85,7 @@ pub(super) async fn health() -> &'static str {
 }
 
 /// Why it does not do its job; nothing where it does.
-async fn reasons(app: &App) -> BTreeMap<&'static str, String> {
+pub(super) async fn reasons(app: &App) -> BTreeMap<&'static str, String> {
     let mut all = syncs::reasons(&app.service, app.lag_limit);
     for lane in app.lanes() {
         let most_lag = app.lag_limit.unwrap_or_else(|| lane.usual_lag());
@@ -115,7 +115,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, Extension(visit): Exten
 pub(super) async fn unknown_path() -> Response {
     refusal(
         StatusCode::NOT_FOUND,
-        "no such path: there are /sync, /nuke, /resync, /status, /syncs/NAME/…, /jobs, /webhooks/PROVIDER, /wait, /metrics, /health, /live, /ok, /ready and /hello",
+        "no such path: there are /, /sync, /nuke, /resync, /status, /syncs/NAME/…, /jobs, /webhooks/PROVIDER, /wait, /metrics, /health, /live, /ok, /ready and /hello",
     )
 }
 

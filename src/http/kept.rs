@@ -13,13 +13,15 @@ type Making<T> = Shared<BoxFuture<'static, Option<(Instant, T)>>>;
 /// The last answer, or the one that is being made.
 pub(super) struct Kept<T> {
     last: Mutex<Option<Making<T>>>,
+    /// The one before, for [`get_soon`](Self::get_soon).
+    before: Mutex<Option<T>>,
     age: Duration,
 }
 
 impl<T: Clone + Send + Sync + 'static> Kept<T> {
     /// Answers are given again until `age` has passed since they were ready.
     pub(super) fn new(age: Duration) -> Self {
-        Self { last: Mutex::new(None), age }
+        Self { last: Mutex::new(None), before: Mutex::new(None), age }
     }
 
     /// The last answer if it is good enough, else a new one. Who goes away while it is made stops nothing, so that
@@ -30,6 +32,30 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
     {
         let making = self.making(make);
         making.await.map(|(_, answer)| answer)
+    }
+
+    /// What is known at once, while a newer answer is made where it is older than it should be; only the first is waited
+    /// for.
+    pub(super) async fn get_soon<F>(&self, make: impl FnOnce() -> F) -> Option<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+    {
+        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let making = self.making(make);
+        match (making.peek(), before) {
+            (None, Some(before)) => Some(before),
+            _ => {
+                let answer = making.await.map(|(_, answer)| answer);
+                self.before.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&answer);
+                answer
+            }
+        }
+    }
+
+    /// The next one who asks gets a new answer.
+    pub(super) fn forget(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.before.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn making<F>(&self, make: impl FnOnce() -> F) -> Making<T>
@@ -126,6 +152,26 @@ mod tests {
         }
         slow.go.notify_one();
         assert_eq!(slow.ask().await, Some(1));
+    }
+
+    #[tokio::test]
+    async fn what_is_known_is_given_at_once_while_it_is_made_anew() {
+        let (kept, go) = (Arc::new(Kept::new(Duration::ZERO)), Arc::new(Notify::new()));
+        assert_eq!(kept.get_soon(|| async { 1 }).await, Some(1), "the first is waited for");
+        let slow = || {
+            let go = go.clone();
+            async move {
+                go.notified().await;
+                2
+            }
+        };
+        for _ in 0..3 {
+            assert_eq!(kept.get_soon(slow).now_or_never(), Some(Some(1)));
+        }
+        go.notify_one();
+        assert_eq!(kept.get(|| async { panic!("it is being made") }).await, Some(2));
+        kept.forget();
+        assert_eq!(kept.get_soon(|| async { 3 }).await, Some(3));
     }
 
     #[tokio::test]

@@ -8,7 +8,10 @@ pub mod auth;
 mod background;
 mod body;
 mod connections;
+mod dashboard;
+mod guesses;
 mod handlers;
+mod history;
 mod jobs;
 mod kept;
 mod lane;
@@ -62,6 +65,11 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/webhooks/{provider}", post(jobs::webhook))
         .route("/hello", get(syncs::hello))
         .route("/wait", get(wait::wait))
+        .route("/", get(dashboard::page))
+        .route("/session", post(dashboard::sign_in))
+        .route("/dashboard/data", get(dashboard::data))
+        .route("/dashboard/dead", get(dashboard::dead_letters))
+        .route("/dashboard/do", post(dashboard::act))
         .route("/live", get(handlers::health))
         .route("/health", get(handlers::health))
         .route("/ok", get(handlers::health))
@@ -113,6 +121,12 @@ pub async fn serve(
         app.service.run().await;
         std::future::pending::<()>().await
     };
+    let sampling = async {
+        loop {
+            dashboard::sample(&app);
+            tokio::time::sleep(history::EVERY).await;
+        }
+    };
     let patience = async {
         // An error says that the sender is gone: that is the signal.
         stopping.await.ok();
@@ -122,6 +136,7 @@ pub async fn serve(
         () = async { background.await; std::future::pending().await } => {}
         () = async { following.await; std::future::pending().await } => {}
         () = pulling => {}
+        () = sampling => {}
         () = server => {}
         () = patience => {
             tracing::warn!("the step in hand takes too long; Postgres puts its messages back on the queue");

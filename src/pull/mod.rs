@@ -22,6 +22,7 @@ mod status;
 mod times;
 mod writer;
 
+pub(crate) use crate::replica::pulls::LetterChoice;
 pub use limiter::Limiter;
 pub use nuke::Asked;
 pub use passed::Passed;

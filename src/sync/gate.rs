@@ -51,6 +51,11 @@ impl Gate {
         self.calls.load(Ordering::SeqCst)
     }
 
+    /// Messages on the queue, as a drain last counted them.
+    pub fn last_count(&self) -> Option<i64> {
+        self.count.borrow().queued
+    }
+
     /// Messages on the queue, as the running drain knows, or the one before it where this one takes longer than
     /// `patience` to count them; `None` where nobody ever has.
     pub async fn counted(&self, patience: Duration) -> Option<i64> {

@@ -180,6 +180,11 @@ impl Worker {
         self.gate.idle().await;
     }
 
+    /// Messages on the queue, as a drain last counted them.
+    pub(crate) fn queued(&self) -> Option<i64> {
+        self.gate.last_count()
+    }
+
     /// Whether calls are let through.
     pub fn circuit(&self) -> &Circuit {
         &self.circuit

@@ -306,7 +306,7 @@ async fn old_transactions(place: &Place) {
     let open = PgUrl::parse(&place.url()).unwrap().connect().await.unwrap();
     open.batch_execute("begin; select pg_current_xact_id()").await.unwrap();
     let finding = place.expect("PF-118", &look()).await;
-    assert!(finding.command.as_ref().unwrap().starts_with("select pg_terminate_backend("), "{finding:?}");
+    assert!(finding.command.as_ref().unwrap().starts_with("select pg_catalog.pg_terminate_backend("), "{finding:?}");
     open.batch_execute("prepare transaction 'forgotten'").await.unwrap();
     let finding = place.expect("PF-118", &look()).await;
     assert_eq!(finding.command.as_deref(), Some("rollback prepared 'forgotten'"));

@@ -10,6 +10,7 @@ mod chain;
 mod command;
 mod corpus;
 mod crowds;
+mod dashboard;
 mod dead;
 mod demo;
 mod doctor;

@@ -72,7 +72,7 @@ fn source_down(postgres: &PgUrl, error: &impl std::fmt::Display) -> Finding {
 /// same.
 async fn postgres(worker: &Worker, client: &Client, examination: &Examination) -> Vec<Finding> {
     if let Err(e) = source::transactions(client).await {
-        let command = "PGMQ_URL='…' # the port of the pooler's transaction mode, or the server's own";
+        let command = "PGMQ_URL='...' # the port of the pooler's transaction mode, or the server's own";
         return vec![Finding::new(&codes::POOLER, worker.postgres().place(), e.to_string()).mended_by(command)];
     }
     let mut found = Vec::new();
@@ -112,7 +112,7 @@ pub async fn examine_pull(pull: &Pull, source: &PgUrl) -> Vec<Finding> {
     let mut found = Vec::new();
     if source.is_open_to_others() {
         let what = "it is not checked whom it talks to, or not encrypted";
-        let command = "pgflume connection add NAME --url 'postgres://…?sslmode=verify-full'";
+        let command = "pgflume connection add NAME --url 'postgres://...?sslmode=verify-full'";
         found.push(Finding::new(&codes::PLAIN_CONNECTION, source.place(), what).mended_by(command));
     }
     let command = format!("pgflume sync {}", pull.name());

@@ -40,7 +40,7 @@ impl Process {
                     postgres.place(),
                     "it is not checked whom it talks to, or not encrypted",
                 )
-                .mended_by("PGMQ_URL='…?sslmode=verify-full'"),
+                .mended_by("PGMQ_URL='...?sslmode=verify-full'"),
             );
         }
         found
