@@ -22,7 +22,7 @@ use pgflume::operate::verify::verify;
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::capture::{SetupOptions, setup};
 use pgflume::replica::local::Local;
-use pgflume::replica::remote::{Remote, install_crypto};
+use pgflume::replica::remote::Remote;
 use pgflume::replica::target::Target;
 use pgflume::replica::{Replica, Store, Work};
 use pgflume::sync::Worker;
@@ -56,7 +56,7 @@ struct Bench {
 async fn main() {
     let quick = std::env::args().any(|a| a == "--quick");
     let (rows, runs) = if quick { (300_000, 3) } else { (2_000_000, 5) };
-    install_crypto();
+    pgflume::core::crypto::install();
     let cluster = tokio::task::spawn_blocking(|| Cluster::start(ClusterOptions::default())).await.unwrap().unwrap();
     let url = cluster.url("postgres");
     let client = PgUrl::parse(&url).unwrap().connect().await.unwrap();
@@ -123,6 +123,7 @@ impl Bench {
             rows_per_second: None,
             retention: Duration::ZERO,
             heartbeat: None,
+            has_events: false,
             row_bytes: pgflume::postgres::catalog::DEFAULT_ROW_BYTES,
             adopt: false,
         }

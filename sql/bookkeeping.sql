@@ -161,13 +161,22 @@ create table if not exists pgflume.steps (
 alter table pgflume.progress add column if not exists address pg_catalog.text;
 alter table pgflume.progress add column if not exists next_refills pg_catalog.bool not null default true;
 
+-- Events that wait to be delivered (EVENTS_URL), written in the transaction of what they tell of.
+create table if not exists pgflume.events (
+    id          bigint generated always as identity primary key,
+    queue       pg_catalog.text not null,
+    type        pg_catalog.text not null,
+    data        pg_catalog.text not null,
+    at          pg_catalog.timestamptz not null default pg_catalog.clock_timestamp()
+);
+
 -- Which version made this, and the oldest that may still use it. An older one that runs this leaves what a newer one said.
 do $version$
 begin
     if coalesce(pg_catalog.substring(
             pg_catalog.obj_description('pgflume'::pg_catalog.regnamespace, 'pg_namespace'),
-            'pgflume, bookkeeping ([0-9]{1,6})')::pg_catalog.int4, 0) <= 6 then
-        comment on schema pgflume is 'pgflume, bookkeeping 6, for 5 and later';
+            'pgflume, bookkeeping ([0-9]{1,6})')::pg_catalog.int4, 0) <= 7 then
+        comment on schema pgflume is 'pgflume, bookkeeping 7, for 5 and later';
     end if;
 end
 $version$;

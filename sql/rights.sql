@@ -54,6 +54,7 @@ grant select, insert, update on pgflume.progress, pgflume.wakeup to pgflume_work
 grant select, insert, delete on pgflume.redeemed, pgflume.kept, pgflume.steps to pgflume_worker;
 grant select, insert, update, delete on pgflume.resyncs, pgflume.verified to pgflume_worker;
 grant select, delete on pgflume.losses to pgflume_worker;
+grant select, insert, delete on pgflume.events to pgflume_worker;
 grant insert on pgflume.losses to pgflume_capture;
 grant usage on schema pgflume to pgflume_capture;
 grant select on pgflume.captured to pgflume_worker;

@@ -214,6 +214,7 @@ impl Ground {
             rows_per_second: None,
             retention: target.default_retention(),
             heartbeat: None,
+            has_events: false,
             adopt: false,
             row_bytes: pgflume::postgres::catalog::DEFAULT_ROW_BYTES,
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),

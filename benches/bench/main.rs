@@ -37,7 +37,7 @@ async fn run() {
     let has = |flag: &str| arguments.iter().any(|a| a == flag);
     let named: Vec<&str> = arguments.iter().map(String::as_str).filter(|a| !a.starts_with("--")).collect();
     let is_wanted = |name: &str| named.is_empty() || named.contains(&name);
-    pgflume::replica::remote::install_crypto();
+    pgflume::core::crypto::install();
     let ground = Ground::prepare(has("--quick")).await;
     let mut sections: Vec<Section> = Vec::new();
     if is_wanted("drain") {

@@ -123,6 +123,7 @@ async fn by_queue(ground: &Ground, table: Table) -> f64 {
         rows_per_second: None,
         retention: Duration::ZERO,
         heartbeat: None,
+        has_events: false,
         row_bytes: DEFAULT_ROW_BYTES,
         adopt: false,
     });

@@ -2,7 +2,7 @@
 
 use super::outcome::CommandResult;
 use super::pulls;
-use crate::config::{Config, GlobalOptions, Pair, Signatures, line};
+use crate::config::{Config, GlobalOptions, Pair, Signatures, line, signature};
 use crate::core::config_error::ConfigError;
 use crate::core::error;
 use crate::http;
@@ -67,7 +67,8 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
     if let Some(config) = &config {
         tokio::spawn(warn_of_superuser(config.postgres.clone()));
     }
-    let app = Arc::new(app(config, pairs, auth, is_following).behind_after(lag_limit));
+    let events = events(options)?;
+    let app = Arc::new(app(config, pairs, auth, is_following).behind_after(lag_limit).telling(events));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
@@ -75,6 +76,16 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
     };
     http::serve(listener, app, shutdown).await?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where outgoing events go, if anywhere.
+fn events(options: &GlobalOptions) -> Result<Option<http::Events>, Box<dyn std::error::Error + Send + Sync>> {
+    let Some(url) = options.events_url()? else { return Ok(None) };
+    let secret = match signature("EVENTS_SECRET")? {
+        Some(secret) => secret,
+        None => Signatures::from_env()?.webhook.swap_remove(0),
+    };
+    Ok(Some(http::Events::new(url, &secret)?))
 }
 
 fn lag_limit(text: Option<&str>) -> Result<Option<Duration>, ConfigError> {

@@ -64,6 +64,9 @@ pub struct GlobalOptions {
     /// 1m, or 0 for not at all [default: 10s for a file, 0 for a remote replica, where writes may be billed]
     #[arg(long, env = "HEARTBEAT", value_parser = line, global = true, value_name = "TIME")]
     pub heartbeat: Option<String>,
+    /// Where outgoing events go, signed as Standard Webhooks with EVENTS_SECRET, else WEBHOOK_SIGNATURE
+    #[arg(long, env = "EVENTS_URL", hide_env_values = true, global = true, value_parser = secret_line, value_name = "URL")]
+    pub events_url: Option<Secret>,
     /// A row or message that is larger becomes a dead letter before it is fetched. The worker needs about three times as
     /// much memory: bytes, or with KiB, MiB or GiB behind [default: 64MiB]
     #[arg(long, env = "MAX_ROW_BYTES", value_parser = line, global = true, value_name = "BYTES")]
@@ -90,6 +93,8 @@ pub struct Config {
     pub retention: Duration,
     /// How often the replica is told that nothing has changed; `None`: never.
     pub heartbeat: Option<Duration>,
+    /// Whether others are told of events.
+    pub has_events: bool,
     /// Bytes beyond which a row or a message is not fetched.
     pub row_bytes: i64,
     /// Whether rows of a replica that was never written to may be replaced.
@@ -113,6 +118,7 @@ impl GlobalOptions {
             postgres: self.postgres()?,
             retention: self.retention(&target)?,
             heartbeat: self.heartbeat(&target)?,
+            has_events: self.events_url()?.is_some(),
             target,
             schema: self.schema()?,
             queue: QueueName::parse(&self.queue_name)?,
@@ -129,6 +135,15 @@ impl GlobalOptions {
             Some(text) => humantime::parse_duration(text).map_err(|e| {
                 ConfigError(format!("RETENTION is no time ({e}): write it like 90s, 30m, 1h or 2days, or 0"))
             }),
+        }
+    }
+
+    /// Where outgoing events go.
+    pub(crate) fn events_url(&self) -> Result<Option<url::Url>, ConfigError> {
+        let Some(text) = given(self.events_url.as_ref()) else { return Ok(None) };
+        match url::Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(url)),
+            _ => wrong("EVENTS_URL is no address: write it like https://example.org/hooks/pgflume"),
         }
     }
 

@@ -130,6 +130,7 @@ impl Shop {
             rows_per_second: None,
             retention: std::time::Duration::ZERO,
             heartbeat: None,
+            has_events: false,
             row_bytes: crate::postgres::catalog::DEFAULT_ROW_BYTES,
             adopt: false,
         };
@@ -138,7 +139,7 @@ impl Shop {
         let app = App::new(Worker::new(config), Auth::new(signatures));
         tokio::spawn(http::serve(listener, Arc::new(app), std::future::pending()));
         say(&format!("pgflume serve: {address}, replica {}", file.display()));
-        crate::replica::remote::install_crypto();
+        crate::core::crypto::install();
         Ok(Self { client, file, schema, queue, address, secret, http: reqwest::Client::builder().build()? })
     }
 

@@ -2,11 +2,13 @@
 
 use super::auth::Auth;
 use super::body::Bodies;
+use super::events::Events;
 use super::guesses::Guesses;
 use super::history::History;
 use super::kept::{Kept, KeptBy};
 use super::lane::Lane;
 use super::waiters::Waiters;
+use crate::core::event::Event;
 use crate::operate::status;
 use crate::pull::Service;
 use crate::sync::Worker;
@@ -40,6 +42,8 @@ pub struct App {
     pub(super) waiters: Waiters,
     /// From when on a queue or sync is behind, where that is asked for.
     pub(super) lag_limit: Option<Duration>,
+    /// Where events go, if anywhere.
+    pub(super) events: Option<Arc<Events>>,
     /// What the dashboard shows.
     pub(super) shown: Kept<Arc<Value>>,
     /// The last hour.
@@ -72,6 +76,7 @@ impl App {
             ready,
             waiters,
             lag_limit: None,
+            events: None,
             shown: Kept::new(SHOWN_KEPT),
             history: History::default(),
             guesses: Guesses::default(),
@@ -83,6 +88,19 @@ impl App {
     #[must_use]
     pub fn behind_after(self, limit: Option<Duration>) -> Self {
         Self { lag_limit: limit, ..self }
+    }
+
+    /// One that tells others of events.
+    #[must_use]
+    pub fn telling(self, events: Option<Events>) -> Self {
+        Self { events: events.map(Arc::new), ..self }
+    }
+
+    /// Tells others of an event of a sync, if anybody is to be told.
+    pub(super) fn tell(&self, sync: &str, event: Event) {
+        if let Some(events) = &self.events {
+            events.tell(sync, event);
+        }
     }
 
     /// One that applies changes as they come, too.

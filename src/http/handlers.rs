@@ -22,7 +22,10 @@ pub(super) async fn sync(State(app): State<Arc<App>>, request: Request) -> Respo
         return *response;
     }
     match app.lane.clone() {
-        Some(lane) => drain(lane).await,
+        Some(lane) => {
+            let name = lane.worker.queue().as_str().to_owned();
+            drain(&app, lane, &name).await
+        }
         None => syncs::run_all(&app).await,
     }
 }

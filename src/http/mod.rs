@@ -9,6 +9,7 @@ mod background;
 mod body;
 mod connections;
 mod dashboard;
+mod events;
 mod guesses;
 mod handlers;
 mod history;
@@ -34,6 +35,7 @@ use tower_http::trace::TraceLayer;
 
 pub use app::App;
 pub use body::BODY_BYTES;
+pub use events::Events;
 pub use lane::Lane;
 
 /// Time for one request: a drain's budget, its last step, and a little.
@@ -121,6 +123,19 @@ pub async fn serve(
         app.service.run().await;
         std::future::pending::<()>().await
     };
+    let telling = async {
+        let Some(events) = app.events.clone() else { return std::future::pending::<()>().await };
+        let unnamed = app.lane.iter().map(|lane| (lane.worker.queue().as_str().to_owned(), lane));
+        let lanes = unnamed.chain(app.named.iter().map(|(name, lane)| (name.clone(), lane)));
+        let lanes = lanes.map(|(name, lane)| {
+            let watching = events::watch_side(events.clone(), lane.clone(), name.clone());
+            let events = &events;
+            async move { futures_util::future::join(events.run_outbox(lane, &name), watching).await }
+        });
+        let told = events.clone();
+        app.service.observed_by(move |sync, event| told.tell(sync, event));
+        futures_util::future::join(events.run(), futures_util::future::join_all(lanes)).await;
+    };
     let sampling = async {
         loop {
             dashboard::sample(&app);
@@ -137,6 +152,7 @@ pub async fn serve(
         () = async { following.await; std::future::pending().await } => {}
         () = pulling => {}
         () = sampling => {}
+        () = telling => {}
         () = server => {}
         () = patience => {
             tracing::warn!("the step in hand takes too long; Postgres puts its messages back on the queue");

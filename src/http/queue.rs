@@ -1,9 +1,11 @@
 //! What a request does to a queue.
 
 use super::answers::{detached, failure, refusal, replayed, success};
+use super::app::App;
 use super::auth::Caller;
 use super::lane::Lane;
 use crate::core::error::Result;
+use crate::core::event::Event;
 use crate::operate::status::Status;
 use crate::operate::{resync, status};
 use crate::sync::pairing::Nuked;
@@ -18,9 +20,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Drains a queue for as long as a call may take.
-pub(super) async fn drain(lane: Arc<Lane>) -> Response {
+pub(super) async fn drain(app: &Arc<App>, lane: Arc<Lane>, name: &str) -> Response {
+    let (app, name) = (app.clone(), name.to_owned());
     let drain = async move {
-        let done = lane.worker.call(CALL_BUDGET).await?;
+        app.tell(&name, Event::before());
+        let done = lane.worker.call(CALL_BUDGET).await;
+        app.tell(&name, Event::after(done.as_ref().map(|done| json!(done)).map_err(ToString::to_string)));
+        let done = done?;
         if done.rebuilding > done.stuck.len() as u64 {
             lane.go_on.notify_one();
         }

@@ -103,7 +103,7 @@ pub(super) async fn sync(State(app): State<Arc<App>>, Path(name): Path<String>, 
         return *response;
     }
     if let Some(lane) = app.named.get(&name) {
-        return drain(lane.clone()).await;
+        return drain(&app, lane.clone(), &name).await;
     }
     if app.service.report(&name).is_none() {
         return unknown(&app, &name);

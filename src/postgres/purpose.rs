@@ -34,13 +34,15 @@ pub enum Purpose {
     Init,
     /// `pgflume doctor`.
     Doctor,
+    /// Outgoing events.
+    Events,
     /// `pgflume demo`.
     Demo,
 }
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Step,
         Self::Pull,
         Self::Beside,
@@ -55,6 +57,7 @@ impl Purpose {
         Self::Teardown,
         Self::Init,
         Self::Doctor,
+        Self::Events,
         Self::Demo,
     ];
 
@@ -75,6 +78,7 @@ impl Purpose {
             Self::Teardown => "teardown",
             Self::Init => "init",
             Self::Doctor => "doctor",
+            Self::Events => "events",
             Self::Demo => "demo",
         }
     }
@@ -83,7 +87,7 @@ impl Purpose {
     /// take, where it has such a limit.
     pub fn patience(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Rebuild | Self::Status | Self::Ready | Self::Doctor => 15,
+            Self::Rebuild | Self::Status | Self::Ready | Self::Doctor | Self::Events => 15,
             Self::Resync | Self::Beside => 30,
             Self::Step | Self::Pull | Self::Nuke | Self::Dead | Self::Alter => 75,
             // These go through large catalogs and wait for locks; nobody waits for them.

@@ -8,10 +8,11 @@ use super::settings::Pull;
 use crate::core::backoff::Backoff;
 use crate::core::chance::Chance;
 use crate::core::error::{Error, Result};
+use crate::core::event::Event;
 use crate::core::token::Seen;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
@@ -118,7 +119,14 @@ pub struct Service {
     lanes: BTreeMap<String, Arc<Lane>>,
     slots: Semaphore,
     chance: Chance,
+    observer: OnceLock<Observer>,
 }
+
+/// Who is told of events, with the sync's name.
+type Observer = Box<dyn Fn(&str, Event) + Send + Sync>;
+
+/// Failures in a row after which a side is taken for down.
+const DOWN: u32 = 3;
 
 impl Service {
     /// Of these syncs.
@@ -130,7 +138,20 @@ impl Service {
             (name, Arc::new(Lane { scheduled, wake, turn, report, heard_at }))
         };
         let lanes = syncs.into_iter().map(lane).collect();
-        Self { lanes, slots: Semaphore::new(AT_ONCE), chance: Chance::default() }
+        Self { lanes, slots: Semaphore::new(AT_ONCE), chance: Chance::default(), observer: OnceLock::new() }
+    }
+
+    /// Events are told to this one from now on.
+    pub fn observed_by(&self, observer: impl Fn(&str, Event) + Send + Sync + 'static) {
+        if self.observer.set(Box::new(observer)).is_err() {
+            tracing::debug!("somebody is told of events already");
+        }
+    }
+
+    fn tell(&self, lane: &Lane, events: impl IntoIterator<Item = Event>) {
+        if let Some(observer) = self.observer.get() {
+            events.into_iter().for_each(|event| observer(lane.scheduled.pull.name(), event));
+        }
     }
 
     /// The names of its syncs.
@@ -262,13 +283,36 @@ impl Service {
         let closed = |_| Error::retry("the service is stopping; try again");
         let _slot = self.slots.acquire().await.map_err(closed)?;
         lane.known().state = Doing::Running;
+        self.tell(lane, [Event::before()]);
         let done = lane.scheduled.pull.pass_for_jobs().await;
+        let before = lane.report();
         lane.note(&done);
+        self.tell(lane, events(&before, &lane.report(), &done));
         if let Err(e) = &done {
             tracing::error!(sync = lane.scheduled.pull.name(), error = %e, "the sync failed; it is tried again");
         }
         done
     }
+}
+
+/// What others are told of after a pass.
+fn events(before: &Report, after: &Report, done: &Result<Passed>) -> Vec<Event> {
+    let mut events = Vec::new();
+    if let Ok(done) = done {
+        events.extend((before.failures_in_a_row >= DOWN).then(Event::side_up));
+        events.extend((done.dead > 0).then(|| Event::dead_letters(done.dead)));
+        let new = done.problems.iter().filter(|(table, _)| !before.problems.contains_key(*table));
+        events.extend(new.map(|(table, problem)| Event::table_paused(table, problem)));
+        let differing = done.compared.iter().filter(|(_, report)| report.different > 0);
+        events.extend(
+            differing.map(|(table, report)| Event::difference(table, report.rows as i64, report.different as i64)),
+        );
+    } else if after.failures_in_a_row == DOWN {
+        events.push(Event::side_down(after.error.as_deref().unwrap_or_default()));
+    }
+    let done = done.as_ref().map(|done| serde_json::json!(done)).map_err(ToString::to_string);
+    events.push(Event::after(done));
+    events
 }
 
 /// What is known of a sync, behind its lock.

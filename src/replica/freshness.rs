@@ -3,6 +3,8 @@
 //! `2026-11-29T18:00:00.123Z`, which SQLite's `julianday` and `unixepoch` read.
 
 use super::store::Statement;
+use crate::core::position::Head;
+use crate::core::schema::literal;
 use crate::core::token::Seen;
 use crate::core::value::Cell;
 
@@ -93,13 +95,14 @@ impl Freshness {
 
     /// What is said of a sync where nothing was written. It begins no claim: rows that were never brought are not known to
     /// be equal. Nor does it go back: of two that say that nothing has changed, the older may come last.
-    pub(super) fn beat(&self, sync: Feeds<'_>) -> [Statement; 3] {
+    pub(super) fn beat(&self, sync: Feeds<'_>, at: &Head) -> [Statement; 3] {
         let make = "INSERT INTO _pgflume_syncs (name, kind) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING";
+        let is_here = is_at(at);
         let moves = |column, value, after| format!("{column} = iif({after} IS NOT NULL AND {value}, ?3, {column})");
         let sees = |column, value| format!("{column} = iif(caught_up_at IS NOT NULL AND ?4, {value}, {column})");
         let sql = format!(
             "UPDATE _pgflume_syncs SET checked_at = ?3, queued = ?6, kind = ?2, {}, {}, {}, {}, {} \
-             WHERE name = ?1 AND (checked_at IS NULL OR checked_at <= ?3)",
+             WHERE name = ?1 AND (checked_at IS NULL OR checked_at <= ?3) AND {is_here}",
             moves("caught_up_at", "?4", "caught_up_at"),
             moves("drained_at", "?5", "applied_at"),
             sees("seen_below", "?7"),
@@ -158,15 +161,38 @@ pub struct TableState {
     pub problem: Option<String>,
 }
 
-/// Says what tables are doing; writes nothing where that is said already. `is_all`: the sync has no others.
-pub(super) fn states(sync: Feeds<'_>, states: &[TableState], is_all: bool) -> Vec<Statement> {
+/// Says what tables of a sync that pulls are doing, within a batch of it; writes nothing where that is said already.
+pub(super) fn pulled_states(sync: Feeds<'_>, told: &[TableState]) -> Vec<Statement> {
+    states(sync, told, "true")
+}
+
+/// Says what all tables of a queue are doing, while it is `at` this position; writes nothing where that is said already.
+pub(super) fn queue_states(sync: Feeds<'_>, told: &[TableState], at: &Head) -> Vec<Statement> {
+    let is_here = is_at(at);
+    let mut all = states(sync, told, &is_here);
+    let names: Vec<&str> = told.iter().map(|one| one.table.as_str()).collect();
+    let gone = format!(
+        "DELETE FROM _pgflume_states WHERE sync = ?1 AND \"table\" COLLATE NOCASE NOT IN (SELECT value FROM json_each(?2)) AND {is_here}"
+    );
+    all.push(Statement::new(gone, vec![text(sync.name()), Cell::Text(serde_json::json!(names).to_string())]));
+    all
+}
+
+/// Whether the queue's replica is at this position: what comes late changes nothing.
+fn is_at(head: &Head) -> String {
+    let Head { epoch, seq, token } = head;
+    let (epoch, token) = (literal(epoch), literal(token));
+    format!("EXISTS (SELECT 1 FROM _pgflume_head WHERE epoch = {epoch} AND seq = {seq} AND token = {token})")
+}
+
+fn states(sync: Feeds<'_>, states: &[TableState], is_here: &str) -> Vec<Statement> {
     let rows: Vec<serde_json::Value> =
         states.iter().map(|one| serde_json::json!([one.table, one.source, one.state, one.rows, one.problem])).collect();
     let rows = Cell::Text(serde_json::Value::from(rows).to_string());
     let upsert = format!(
         "INSERT INTO _pgflume_states AS t (sync, \"table\", source, state, rows, problem, copied_at) \
          SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, \
-         CASE WHEN value ->> 2 = 'following' AND value ->> 3 IS NOT NULL THEN {NOW} END FROM json_each(?2) WHERE true \
+         CASE WHEN value ->> 2 = 'following' AND value ->> 3 IS NOT NULL THEN {NOW} END FROM json_each(?2) WHERE {is_here} \
          ON CONFLICT (\"table\") DO UPDATE SET sync = excluded.sync, source = excluded.source, state = excluded.state, \
          rows = coalesce(excluded.rows, rows), problem = excluded.problem, \
          caught_up_at = CASE WHEN t.state IN ('following', 'reading') AND excluded.state NOT IN ('following', 'reading') \
@@ -175,13 +201,7 @@ pub(super) fn states(sync: Feeds<'_>, states: &[TableState], is_all: bool) -> Ve
          WHERE (t.sync, t.source, t.state, t.problem) IS NOT (excluded.sync, excluded.source, excluded.state, excluded.problem) \
          OR coalesce(excluded.rows, t.rows) IS NOT t.rows"
     );
-    let mut all = vec![Statement::new(upsert, vec![text(sync.name()), rows.clone()])];
-    if is_all {
-        let gone = "DELETE FROM _pgflume_states WHERE sync = ?1 AND \"table\" COLLATE NOCASE NOT IN \
-                    (SELECT value ->> 0 FROM json_each(?2))";
-        all.push(Statement::new(gone, vec![text(sync.name()), rows]));
-    }
-    all
+    vec![Statement::new(upsert, vec![text(sync.name()), rows])]
 }
 
 fn text(text: &str) -> Cell {

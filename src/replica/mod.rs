@@ -337,9 +337,8 @@ impl Replica {
         freshness: Option<&Freshness>,
         states: &[TableState],
     ) -> Result<()> {
-        let mut before = vec![head::assert_at(Some(head))];
-        before.extend(freshness::states(sync, states, true));
-        before.extend(freshness.into_iter().flat_map(|freshness| freshness.beat(sync)));
+        let mut before = freshness::queue_states(sync, states, head);
+        before.extend(freshness.into_iter().flat_map(|freshness| freshness.beat(sync, head)));
         self.store.write(Work { before, ..Work::default() }).await
     }
 

@@ -372,7 +372,7 @@ fn record(name: &str, progress: &Progress) -> Result<Vec<Statement>> {
     }
     let states: Vec<TableState> =
         progress.tables.iter().map(|(table, standing)| state(table, standing, progress)).collect();
-    all.extend(freshness::states(Feeds::Pull(name), &states, false));
+    all.extend(freshness::pulled_states(Feeds::Pull(name), &states));
     let is_caught_up = progress.caught_up_at.is_some();
     let freshness = Freshness {
         checked_at: progress.caught_up_at.clone().or_else(|| progress.looked.at.clone()),

@@ -7,6 +7,7 @@ use super::refusal::{busy, cause, classify, not_answered, not_sent, refused, unk
 use super::statements;
 use super::store::{Encoded, Rows, Statement, Store, Work};
 use crate::core::batch::{ColumnSet, Item};
+use crate::core::crypto;
 use crate::core::error::{Error, Result};
 use crate::core::schema::Table;
 use crate::core::secret::Secret;
@@ -60,7 +61,7 @@ const PIPELINES: [(&str, Encoding); 3] =
 impl Remote {
     /// A server at `url`; it is not asked before the first use.
     pub fn new(url: &str, token: Option<Secret>) -> Result<Self> {
-        install_crypto();
+        crypto::install();
         let client = reqwest::Client::builder()
             .no_proxy() // the token is for this server only
             .connect_timeout(CONNECT_TIMEOUT)
@@ -255,12 +256,4 @@ async fn bounded(mut answer: reqwest::Response, most: usize) -> Result<Vec<u8>> 
         }
     }
     Ok(body)
-}
-
-/// The process's TLS implementation; a second call changes nothing.
-pub fn install_crypto() {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        // A race with another thread that does the same is no failure.
-        rustls::crypto::ring::default_provider().install_default().ok();
-    }
 }

@@ -4,6 +4,7 @@ use super::beside::Beside;
 use super::tables::Tables;
 use super::worker::Worker;
 use crate::core::error::{Error, Result, Side};
+use crate::core::event::Event;
 use crate::core::failpoint::Rule;
 use crate::core::position::{Head, Provenance};
 use crate::core::schema::Schema;
@@ -153,6 +154,10 @@ impl<'a> Session<'a> {
     pub(super) async fn pause(&mut self, table: &str, problem: &str, side: Side) -> Result<()> {
         tracing::error!(table, "changes of this table wait on the queue: {problem}");
         self.tables.pause(table, problem, side);
+        // Each session finds it anew.
+        if !self.worker.paused().contains_key(table) {
+            self.link.tell(&[Event::table_paused(table, problem)]).await?;
+        }
         self.postpone(table, problem).await
     }
 

@@ -75,15 +75,15 @@ pub struct Worker {
 impl Worker {
     /// A worker for `config`; connects to nothing yet.
     pub fn new(config: Config) -> Self {
-        let Config { postgres, schema, queue, row_bytes, .. } = &config;
+        let Config { postgres, schema, queue, row_bytes, has_events, .. } = &config;
         let (url, schema, queue) = (postgres.clone(), schema.clone(), queue.clone());
-        let source = Arc::new(Pg { url, schema, queue, row_bytes: *row_bytes });
+        let source = Arc::new(Pg { url, schema, queue, row_bytes: *row_bytes, has_events: *has_events });
         Self::over(config, source, Chance::default())
     }
 
     /// The same over any source, and with these random numbers: for a simulator.
     pub fn over(config: Config, source: Arc<dyn Connect>, chance: Chance) -> Self {
-        let Config { postgres, target, schema, queue, rows_per_second, retention, heartbeat, row_bytes, adopt } =
+        let Config { postgres, target, schema, queue, rows_per_second, retention, heartbeat, row_bytes, adopt, .. } =
             config;
         Self {
             postgres,

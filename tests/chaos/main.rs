@@ -50,7 +50,7 @@ fn main() -> ExitCode {
         }
     };
     assert!(judge::can_fail(), "the judge does not see what it has to see");
-    pgflume::replica::remote::install_crypto();
+    pgflume::core::crypto::install();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let mut is_good = true;
     for (engine, path) in plan.engines.iter().flat_map(|engine| plan.paths.iter().map(move |path| (engine, *path))) {

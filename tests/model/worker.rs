@@ -62,6 +62,7 @@ impl Scene {
             rows_per_second: None,
             retention: Duration::ZERO,
             heartbeat: None,
+            has_events: false,
             row_bytes: 1 << 20,
             adopt: false,
         };

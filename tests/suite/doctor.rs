@@ -114,6 +114,7 @@ impl Place {
             rows_per_second: None,
             retention: Duration::ZERO,
             heartbeat: None,
+            has_events: false,
             row_bytes: look.row_bytes,
             adopt: false,
         })

@@ -215,7 +215,7 @@ struct Says {
 
 impl Front {
     async fn start(sqld: &Sqld) -> Self {
-        pgflume::replica::remote::install_crypto();
+        pgflume::core::crypto::install();
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let shared = Arc::new(Shared { sqld: sqld.url(), says: Mutex::default(), asked: AtomicUsize::new(0), client });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -17,6 +17,7 @@ mod doctor;
 mod drift;
 mod encodings;
 mod errors;
+mod events;
 mod faults;
 mod first_contact;
 mod first_hour;

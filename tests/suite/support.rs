@@ -224,6 +224,7 @@ pub fn config(url: &str, target: Target, schema: Arc<Schema>) -> Config {
     Config {
         postgres: PgUrl::parse(url).unwrap(),
         heartbeat: target.default_heartbeat(),
+        has_events: false,
         target,
         schema,
         queue,

@@ -126,7 +126,7 @@ async fn each_sslmode_checks_what_it_promises() {
 
 /// Speaks TLS for the server at `port`; gives its own port.
 async fn front(port: u16, (certificate, key): (String, String)) -> u16 {
-    pgflume::replica::remote::install_crypto();
+    pgflume::core::crypto::install();
     let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![certificate], key).unwrap();

@@ -7,7 +7,7 @@ use crate::volume::set_up;
 const TABLE: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
 
 /// Head, ledger, what the ledger forgets, freshness: most rows of them a batch.
-const BOOKKEEPING: i64 = 6;
+const BOOKKEEPING: i64 = 8;
 
 /// Rows that the server has counted as written.
 fn written(rig: &Rig) -> i64 {

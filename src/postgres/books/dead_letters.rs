@@ -40,6 +40,18 @@ pub enum Refusal {
     Target,
 }
 
+impl Refusal {
+    /// As it is written.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Value => "value",
+            Self::Source => "source",
+            Self::Target => "target",
+        }
+    }
+}
+
 /// A change that waits for somebody to look at it.
 #[derive(Debug, Serialize)]
 pub struct DeadLetter {

@@ -3,6 +3,7 @@
 
 pub mod comparisons;
 pub mod dead_letters;
+pub(crate) mod outbox;
 pub mod progress;
 pub mod queue_health;
 pub mod rebuilds;

@@ -15,7 +15,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 /// The version of `sql/bookkeeping.sql`, which its last statement puts into the comment on the schema.
-const BOOKKEEPING: u32 = 6;
+const BOOKKEEPING: u32 = 7;
 
 /// What the comment on the schema says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -214,13 +214,13 @@ pub async fn waiting(client: &Client, queue: &QueueName, schema: &Schema) -> Res
     Ok(u64::try_from(row.try_get::<_, i64>(0)?).unwrap_or_default())
 }
 
-/// Records how far a table is, in the transaction of the step that brought it there.
-pub async fn advance(client: &Client, queue: &QueueName, rebuild: &Rebuild) -> Result<()> {
+/// Records how far a table is, in the transaction of the step that brought it there; whether that was its first.
+pub async fn advance(client: &Client, queue: &QueueName, rebuild: &Rebuild) -> Result<bool> {
     let sql =
         "update pgflume.resyncs set phase = $3, cursor = $4, rows = $5, removed = $6, estimated = $7, busy_ms = $8,
                    problem = $9, unfit = $10, ordered_by = $11, started_at = coalesce(started_at, pg_catalog.now()),
                    finished_at = case when $3 = 'done' then pg_catalog.clock_timestamp() end
-               where queue = $1 and name = $2";
+               where queue = $1 and name = $2 returning started_at = pg_catalog.now()";
     let parameters = [
         (&queue.as_str() as _, Type::TEXT),
         (&rebuild.name as _, Type::TEXT),
@@ -234,8 +234,8 @@ pub async fn advance(client: &Client, queue: &QueueName, rebuild: &Rebuild) -> R
         (&rebuild.unfit as _, Type::INT8),
         (&rebuild.ordered_by as _, Type::TEXT),
     ];
-    client.execute_typed(sql, &parameters).await?;
-    Ok(())
+    let rows = client.query_typed(sql, &parameters).await?;
+    Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
 }
 
 /// Says why a table waits.

@@ -1,6 +1,7 @@
 //! What a step asks of the queue and the books beside it, and of the transaction that holds all of it.
 
 use crate::core::error::Result;
+use crate::core::event::Event;
 use crate::core::message::MarkedKey;
 use crate::core::position::{Entry, Fate, Head, Identity};
 use crate::core::reconcile::RetainedStep;
@@ -115,6 +116,11 @@ pub trait Flight: Send + Sync {
 
     /// Whether a session waits for what the transaction `xid` holds.
     async fn is_waited_for(&self, xid: &str) -> Result<bool>;
+
+    /// Tells others of events, in the transaction at hand if there is one; of nothing where nobody is to be told.
+    async fn tell(&self, _events: &[Event]) -> Result<()> {
+        Ok(())
+    }
 
     /// Leaves a note for the worker that has the single flight.
     async fn wake(&self) -> Result<()>;

@@ -5,6 +5,7 @@ use super::journal::{Begun, Books, Flight, Queue, ReadsMessage, Savepoint, Trans
 use super::known::{self, Known};
 use super::source::{Page, Pages, Reading, Source};
 use crate::core::error::{Error, Result};
+use crate::core::event::Event;
 use crate::core::message::MarkedKey;
 use crate::core::position::{Entry, Fate, Head, Identity};
 use crate::core::queue_name::QueueName;
@@ -13,8 +14,8 @@ use crate::core::schema::Schema;
 use crate::postgres::books::comparisons::{self, Pass};
 use crate::postgres::books::dead_letters::{self, Dead, DeadLetter, Supersedable, Superseded};
 use crate::postgres::books::progress::{self, Snapshot};
-use crate::postgres::books::rebuilds::{self, Reason, Rebuild};
-use crate::postgres::books::retained;
+use crate::postgres::books::rebuilds::{self, Phase, Reason, Rebuild};
+use crate::postgres::books::{outbox, retained};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::drift::definition_version::{self, DefinitionVersion, Outgrown};
 use crate::postgres::drift::watch::Watch;
@@ -44,6 +45,8 @@ pub struct Pg {
     pub schema: Arc<Schema>,
     /// Bytes beyond which a row is not fetched.
     pub row_bytes: i64,
+    /// Whether others are told of events.
+    pub has_events: bool,
 }
 
 #[async_trait]
@@ -204,6 +207,10 @@ impl Flight for Connection {
         Ok(row.try_get(0)?)
     }
 
+    async fn tell(&self, events: &[Event]) -> Result<()> {
+        if self.pg.has_events { outbox::add(&self.client, &self.pg.queue, events).await } else { Ok(()) }
+    }
+
     async fn wake(&self) -> Result<()> {
         progress::wake(&self.client, &self.pg.queue).await
     }
@@ -229,7 +236,8 @@ impl Flight for Connection {
     }
 
     async fn note_healing(&self, divergence: &str) -> Result<()> {
-        progress::note_healing(&self.client, &self.pg.queue, divergence).await
+        progress::note_healing(&self.client, &self.pg.queue, divergence).await?;
+        self.tell(&[Event::healed(divergence)]).await
     }
 
     async fn take_losses(&self) -> Result<Vec<(String, String, i64)>> {
@@ -319,7 +327,11 @@ impl Books for Connection {
     }
 
     async fn record_rebuild(&self, rebuild: &Rebuild) -> Result<()> {
-        rebuilds::advance(&self.client, &self.pg.queue, rebuild).await
+        let is_first = rebuilds::advance(&self.client, &self.pg.queue, rebuild).await?;
+        let started = is_first.then(|| Event::copy_started(&rebuild.name));
+        let is_done = rebuild.phase == Phase::Done;
+        let finished = is_done.then(|| Event::copy_finished(&rebuild.name, rebuild.rows, rebuild.removed));
+        self.tell(&started.into_iter().chain(finished).collect::<Vec<_>>()).await
     }
 
     async fn set_problem(&self, name: &str, problem: &str) -> Result<()> {
@@ -343,7 +355,10 @@ impl Books for Connection {
     }
 
     async fn dead_letter(&self, letters: &[DeadLetter], known: &Supersedable) -> Result<()> {
-        dead_letters::dead_letter(&self.client, &self.pg.queue, letters, known).await
+        dead_letters::dead_letter(&self.client, &self.pg.queue, letters, known).await?;
+        let event =
+            |letter: &DeadLetter| Event::dead_letter(letter.table.as_deref(), letter.class.name(), &letter.reason);
+        self.tell(&letters.iter().map(event).collect::<Vec<_>>()).await
     }
 
     async fn supersede(&self, superseded: &Superseded) -> Result<u64> {
@@ -367,7 +382,9 @@ impl Books for Connection {
     }
 
     async fn finish_comparison(&self, table: &str, pass: &Pass, seconds: Option<f64>) -> Result<()> {
-        comparisons::finish(&self.client, &self.pg.queue, table, pass, seconds).await
+        comparisons::finish(&self.client, &self.pg.queue, table, pass, seconds).await?;
+        let event = (pass.different > 0).then(|| Event::difference(table, pass.rows, pass.different));
+        self.tell(event.as_slice()).await
     }
 
     async fn forget_compared(&self) -> Result<()> {

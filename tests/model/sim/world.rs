@@ -266,6 +266,7 @@ impl World {
             rows_per_second: self.mood.rows_per_second,
             retention: self.mood.retention,
             heartbeat: None,
+            has_events: false,
             row_bytes: 1 << 20,
             adopt: false,
         };

@@ -1,0 +1,168 @@
+//! Outgoing events: delivered to `EVENTS_URL`, signed as Standard Webhooks, at least once and in order by sync. Those of a
+//! queue come from the outbox in its Postgres, where they were written in the transaction of what they tell of; those that
+//! no transaction belongs to (a side is down, a pass begins) wait in this process.
+
+use super::lane::Lane;
+use crate::core::backoff::Backoff;
+use crate::core::chance::Chance;
+use crate::core::crypto;
+use crate::core::error::{Error, Result};
+use crate::core::event::Event;
+use crate::core::secret::Secret;
+use crate::operate::outbox::Outbox;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac};
+use serde_json::{Value, json};
+use sha2::Sha256;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::Notify;
+
+/// Between two looks at an outbox.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Time for one delivery.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Rests while events are not taken.
+const REST: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
+
+/// Events that wait in this process, at most; the oldest go first.
+const MOST: usize = 1_000;
+
+/// Where events go.
+pub struct Events {
+    url: url::Url,
+    key: Vec<u8>,
+    client: reqwest::Client,
+    chance: Chance,
+    waiting: Mutex<VecDeque<(String, Event)>>,
+    news: Notify,
+}
+
+impl Events {
+    /// To this address, signed with this secret.
+    pub fn new(url: url::Url, secret: &Secret) -> Result<Self> {
+        let key = match secret.expose().strip_prefix("whsec_") {
+            Some(encoded) => STANDARD.decode(encoded).unwrap_or_default(),
+            None => secret.expose().as_bytes().to_vec(),
+        };
+        crypto::install();
+        let client = reqwest::Client::builder()
+            .timeout(ANSWER_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none())
+            .user_agent(concat!("pgflume/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| Error::halt(format!("events cannot be sent ({e})")))?;
+        let (chance, waiting, news) = (Chance::default(), Mutex::default(), Notify::new());
+        Ok(Self { url, key, client, chance, waiting, news })
+    }
+
+    /// Tells of an event of a sync that no transaction belongs to.
+    pub(super) fn tell(&self, sync: &str, event: Event) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() >= MOST {
+            waiting.pop_front();
+        }
+        waiting.push_back((sync.to_owned(), event));
+        self.news.notify_one();
+    }
+
+    /// Delivers what waits in this process, for ever.
+    pub(super) async fn run(&self) {
+        loop {
+            let next = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some((sync, event)) = next else {
+                self.news.notified().await;
+                continue;
+            };
+            let (id, at) = (format!("evt_{}", uuid::Uuid::new_v4().simple()), now_text());
+            self.insist(&id, event.kind, &at, &sync, event.data).await;
+        }
+    }
+
+    /// Delivers what waits in the outbox of a queue, for ever.
+    pub(super) async fn run_outbox(&self, lane: &Lane, sync: &str) {
+        let mut failures = 0;
+        loop {
+            match self.deliver_outbox(lane, sync).await {
+                Ok(()) => failures = 0,
+                Err(e) => {
+                    failures += 1;
+                    tracing::debug!(error = %e, "the outbox of events cannot be read");
+                }
+            }
+            tokio::time::sleep(LOOK.max(REST.rest(failures, self.chance.fraction()))).await;
+        }
+    }
+
+    async fn deliver_outbox(&self, lane: &Lane, sync: &str) -> Result<()> {
+        let outbox = Outbox::open(&lane.worker).await?;
+        loop {
+            let waiting = outbox.oldest().await?;
+            for event in &waiting {
+                let id = format!("evt_{}_{}", lane.worker.queue().as_str(), event.id);
+                self.insist(&id, &event.kind, &event.at, sync, event.data.clone()).await;
+                outbox.delivered(event.id).await?;
+            }
+            if waiting.is_empty() {
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+    }
+
+    /// Until it is taken.
+    async fn insist(&self, id: &str, kind: &str, at: &str, sync: &str, mut data: Value) {
+        data["sync"] = json!(sync);
+        let body = json!({"type": kind, "timestamp": at, "data": data}).to_string();
+        let mut failures = 0;
+        while let Err(e) = self.send(id, &body).await {
+            failures += 1;
+            if failures == 1 {
+                tracing::warn!(error = e, event = kind, "EVENTS_URL does not take an event; it is tried again");
+            }
+            tokio::time::sleep(REST.rest(failures, self.chance.fraction())).await;
+        }
+    }
+
+    async fn send(&self, id: &str, body: &str) -> std::result::Result<(), String> {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let content = format!("{id}.{at}.{body}");
+        // HMAC takes keys of any length.
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.key).map_err(|e| e.to_string())?;
+        mac.update(content.as_bytes());
+        let signature = STANDARD.encode(mac.finalize().into_bytes());
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header("content-type", "application/json")
+            .header("webhook-id", id)
+            .header("webhook-timestamp", at.to_string())
+            .header("webhook-signature", format!("v1,{signature}"))
+            .body(body.to_owned());
+        // The address may hold a secret.
+        let answer = request.send().await.map_err(|e| e.without_url().to_string())?;
+        if answer.status().is_success() { Ok(()) } else { Err(format!("it answers {}", answer.status())) }
+    }
+}
+
+fn now_text() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
+/// Tells when a side of a queue goes down and comes back, as its circuit sees it.
+pub(super) async fn watch_side(events: Arc<Events>, lane: Arc<Lane>, sync: String) {
+    let mut was_down = false;
+    loop {
+        let report = lane.worker.circuit().report();
+        let is_down = !report.is_closed();
+        if is_down != was_down {
+            let down = || Event::side_down(report.reason.as_deref().unwrap_or_default());
+            events.tell(&sync, if is_down { down() } else { Event::side_up() });
+            was_down = is_down;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
