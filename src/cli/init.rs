@@ -38,7 +38,8 @@ pub(super) struct InitArgs {
 }
 
 pub(super) async fn run(args: InitArgs, options: &GlobalOptions) -> CommandResult {
-    let mut wanted = InitOptions { tables: args.table, exclude: args.exclude, add_columns: args.add_columns };
+    let mut wanted =
+        InitOptions { tables: args.table, exclude: args.exclude, add_columns: args.add_columns, numbers: true };
     let (postgres, file, next) = match &args.sync {
         None => (options.postgres()?, Some(options.schema_file.clone()), "pgflume setup".to_owned()),
         Some(name) => {

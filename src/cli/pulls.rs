@@ -24,6 +24,8 @@ pub(super) fn provider(pair: &Pair) -> PostgresProvider {
             tables: definition.tables.clone(),
             exclude: definition.exclude.clone(),
             add_columns: false,
+            // What is there keeps its type until somebody writes a schema file.
+            numbers: false,
         }),
     };
     let stamps = StampOptions {

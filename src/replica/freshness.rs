@@ -29,12 +29,12 @@ pub(super) const CREATE: [&str; 4] = [
      drained_at TEXT, checked_at TEXT, applied_at TEXT, queued INTEGER NOT NULL DEFAULT 0, \
      seen_below INTEGER, seen_before INTEGER, running TEXT)",
     "CREATE TABLE IF NOT EXISTS _pgflume_states (\"table\" TEXT PRIMARY KEY COLLATE NOCASE, sync TEXT NOT NULL, source TEXT, \
-     state TEXT NOT NULL, caught_up_at TEXT, rows INTEGER, copied_at TEXT, problem TEXT)",
+     state TEXT NOT NULL, caught_up_at TEXT, rows INTEGER, copied_at TEXT, problem TEXT, types TEXT)",
     "DROP VIEW IF EXISTS _pgflume_tables",
     // A table that follows is as fresh as its sync; of another the time is kept at which it no longer did.
     "CREATE VIEW _pgflume_tables AS SELECT s.sync, s.\"table\", s.source, s.state, \
      CASE WHEN s.state IN ('following', 'reading') THEN y.drained_at ELSE s.caught_up_at END AS caught_up_at, \
-     s.rows, s.copied_at, s.problem FROM _pgflume_states s LEFT JOIN _pgflume_syncs y ON y.name = s.sync",
+     s.rows, s.copied_at, s.problem, s.types FROM _pgflume_states s LEFT JOIN _pgflume_syncs y ON y.name = s.sync",
 ];
 
 /// The tables among them.
@@ -159,6 +159,9 @@ pub struct TableState {
     pub rows: Option<i64>,
     /// Why it waits, with the remedy.
     pub problem: Option<String>,
+    /// The source's type of each column as a JSON object, where that is known: how many digits a number has behind the
+    /// point, say.
+    pub types: Option<String>,
 }
 
 /// Says what tables of a sync that pulls are doing, within a batch of it; writes nothing where that is said already.
@@ -186,20 +189,22 @@ fn is_at(head: &Head) -> String {
 }
 
 fn states(sync: Feeds<'_>, states: &[TableState], is_here: &str) -> Vec<Statement> {
-    let rows: Vec<serde_json::Value> =
-        states.iter().map(|one| serde_json::json!([one.table, one.source, one.state, one.rows, one.problem])).collect();
+    let rows: Vec<serde_json::Value> = states
+        .iter()
+        .map(|one| serde_json::json!([one.table, one.source, one.state, one.rows, one.problem, one.types]))
+        .collect();
     let rows = Cell::Text(serde_json::Value::from(rows).to_string());
     let upsert = format!(
-        "INSERT INTO _pgflume_states AS t (sync, \"table\", source, state, rows, problem, copied_at) \
-         SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, \
+        "INSERT INTO _pgflume_states AS t (sync, \"table\", source, state, rows, problem, types, copied_at) \
+         SELECT ?1, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, \
          CASE WHEN value ->> 2 = 'following' AND value ->> 3 IS NOT NULL THEN {NOW} END FROM json_each(?2) WHERE {is_here} \
          ON CONFLICT (\"table\") DO UPDATE SET sync = excluded.sync, source = excluded.source, state = excluded.state, \
-         rows = coalesce(excluded.rows, rows), problem = excluded.problem, \
+         rows = coalesce(excluded.rows, rows), problem = excluded.problem, types = coalesce(excluded.types, types), \
          caught_up_at = CASE WHEN t.state IN ('following', 'reading') AND excluded.state NOT IN ('following', 'reading') \
          THEN (SELECT drained_at FROM _pgflume_syncs WHERE name = t.sync) ELSE caught_up_at END, \
          copied_at = CASE WHEN excluded.state = 'following' AND t.state <> 'following' THEN {NOW} ELSE copied_at END \
          WHERE (t.sync, t.source, t.state, t.problem) IS NOT (excluded.sync, excluded.source, excluded.state, excluded.problem) \
-         OR coalesce(excluded.rows, t.rows) IS NOT t.rows"
+         OR coalesce(excluded.rows, t.rows) IS NOT t.rows OR coalesce(excluded.types, t.types) IS NOT t.types"
     );
     vec![Statement::new(upsert, vec![text(sync.name()), rows])]
 }

@@ -392,6 +392,7 @@ fn state(table: &str, standing: &PulledTable, progress: &Progress) -> TableState
         state: standing.state(),
         rows: standing.rows,
         problem: standing.problem.clone(),
+        types: None,
     }
 }
 

@@ -6,6 +6,7 @@ use super::take::reader::ReaderReport;
 use crate::core::error::Result;
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::books::rebuilds::{Phase, Rebuild};
+use crate::postgres::catalog::SourceTable;
 use crate::replica::freshness::{Feeds, Freshness, TableState};
 use crate::replica::target::Target;
 
@@ -91,7 +92,8 @@ impl Session<'_> {
             .map(|table| {
                 let (state, problem) = state(&table.name);
                 let rows = self.copied.get(&table.name).copied();
-                TableState { table: table.name.clone(), source: table.source.written(), state, rows, problem }
+                let types = self.sources.get(&table.name).and_then(SourceTable::types);
+                TableState { table: table.name.clone(), source: table.source.written(), state, rows, problem, types }
             })
             .collect()
     }

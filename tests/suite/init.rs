@@ -103,7 +103,7 @@ async fn each_column_gets_a_type_that_loses_nothing_and_the_table_replicates() {
     let kinds = schema.get("kinds").unwrap();
     assert_eq!(
         columns(kinds).join(", "),
-        "id INTEGER, small INTEGER, mine INTEGER, flag BOOLEAN, ratio REAL, single REAL, price DECIMAL, label TEXT, \
+        "id INTEGER, small INTEGER, mine INTEGER, flag BOOLEAN, ratio REAL, single REAL, price REAL, label TEXT, \
          code TEXT, feeling TEXT, mail TEXT, raw BLOB, doc JSON, src JSON, at TEXT, plain TEXT, day TEXT, clock TEXT, \
          span TEXT, token TEXT, ip TEXT, cash TEXT, bits TEXT, spot TEXT, words TEXT, during TEXT, parts TEXT, \
          duo TEXT, tags JSON, amounts JSON, ratios TEXT, docs JSON, srcs TEXT, duos TEXT, feelings JSON, mails JSON, \
@@ -120,10 +120,46 @@ async fn each_column_gets_a_type_that_loses_nothing_and_the_table_replicates() {
         rig.rows("SELECT id, mine, price, feeling, raw, doc, at, duo, tags, amounts, ratios, docs, srcs, duos, more FROM kinds")
             .await,
         [concat!(
-            "9007199254740993|4294967295|1.10|it's \"odd\"|x'00ff'|{\"a\": 1.00}|2024-02-29T10:00:00+00:00|(1,\"x y\")|",
+            "9007199254740993|4294967295|1.1|it's \"odd\"|x'00ff'|{\"a\": 1.00}|2024-02-29T10:00:00+00:00|(1,\"x y\")|",
             "[\"a\", null, \"b\\\"c\"]|[1.10, \"NaN\"]|{-0,0.1}|[{\"a\": 1}]|{\"{\\\"b\\\":  2}\"}|{\"(1,x)\"}|\"a\"=>\"1\""
         )]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_compares_and_sorts_as_a_number_and_what_a_double_does_not_hold_stays_text() {
+    let desk = Desk::new(
+        "create extension if not exists citext; create domain money2 as numeric(12, 2);
+         create table prices (id int primary key, price numeric(12,2), cost money2, exact numeric(20,4), free numeric, mail citext unique, rate numeric(15,15));
+         insert into prices values (1, 999.90, 1, 1, 1, 'a', 0.123456789012345), (2, 99.90, 1.10, 1, 1, 'b', 0), (3, 1000.05, 9999999999.99, 1, 1, 'c', 0.999999999999999)",
+    )
+    .await;
+    let said = desk.init(&[]);
+    let schema = desk.schema();
+    assert_eq!(
+        columns(schema.get("prices").unwrap()).join(", "),
+        "id INTEGER, price REAL, cost REAL, exact DECIMAL, free DECIMAL, mail TEXT, rate REAL"
+    );
+    for told in [
+        "exact, free keep every digit as text",
+        "mail (citext) tell upper from lower case",
+        "what is unique beside the key",
+    ] {
+        assert!(said.contains(told), "{told}: {said}");
+    }
+    desk.setup();
+    let rig = Rig::with(desk.db, Home::new(Path::File), schema);
+    rig.drain().await;
+    assert_eq!(rig.rows("SELECT id FROM prices WHERE price > 100 ORDER BY price").await, ["1", "3"]);
+    assert_eq!(rig.rows("SELECT cost FROM prices ORDER BY cost").await, ["1.0", "1.1", "9999999999.99"]);
+    assert_eq!(
+        rig.rows("SELECT typeof(rate) || count(*) FROM prices WHERE rate IN (0.123456789012345, 0.999999999999999)")
+            .await,
+        ["real2"]
+    );
+    let told = "SELECT types ->> 'price', types ->> 'cost' FROM _pgflume_tables WHERE \"table\" = 'prices'";
+    assert_eq!(rig.rows(told).await, ["numeric(12,2)|money2"]);
+    crate::limits::assert_equal(&rig).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

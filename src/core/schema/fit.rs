@@ -18,6 +18,8 @@ pub struct PgType {
     pub is_built_in: bool,
     /// Whether it is an array.
     pub is_array: bool,
+    /// Digits in all, and behind the point, of a `numeric(p,s)` that is no array.
+    pub digits: Option<(i32, i32)>,
 }
 
 /// What becomes of a type's values in a column.
@@ -98,6 +100,9 @@ const BUILT_IN: &[(Family, &[&str])] = &[
 impl PgType {
     /// What becomes of this type's values in a column of `kind`.
     pub fn fit(&self, kind: ColumnType) -> Fit {
+        if kind == ColumnType::Real && self.fits_double() {
+            return Fit::Lossless;
+        }
         if self.is_array { self.element().array_fit(kind) } else { self.element().fit(kind) }
     }
 
@@ -118,6 +123,18 @@ impl PgType {
             Family::Bytes => ColumnType::Blob,
             Family::Text | Family::Printed | Family::Composite | Family::Foreign => ColumnType::Text,
         }
+    }
+
+    /// Whether each of its values is a decimal number that a double gives back: 15 digits are (DBL_DIG), at any place of
+    /// the point that is not far from them.
+    fn fits_double(&self) -> bool {
+        let is_short = |(precision, scale): (i32, i32)| precision <= 15 && (0..=30).contains(&scale);
+        !self.is_array && self.element() == Family::Numeric && self.digits.is_some_and(is_short)
+    }
+
+    /// The type to declare for a new column that is to compare and sort as a number where that loses nothing.
+    pub(crate) fn number_type(&self) -> ColumnType {
+        if self.fits_double() { ColumnType::Real } else { self.default_type() }
     }
 
     /// The type to declare for a column of the key: Postgres has to take its text back as a key.
@@ -224,7 +241,14 @@ mod tests {
             "extension" => ('b', false),
             _ => ('b', true),
         };
-        PgType { name: name.into(), kind, is_built_in, is_array }
+        let (name, digits) = match name.strip_suffix(')').and_then(|name| name.split_once('(')) {
+            Some((name, digits)) => {
+                let (precision, scale) = digits.split_once(',').unwrap();
+                (name, Some((precision.parse().unwrap(), scale.parse().unwrap())))
+            }
+            None => (name, None),
+        };
+        PgType { name: name.into(), kind, is_built_in, is_array, digits }
     }
 
     #[test]
@@ -240,6 +264,11 @@ mod tests {
             ("float4", "----lU-"),
             ("float8", "----lU-"),
             ("numeric", "-l---U-"),
+            ("numeric(15,2)", "-----U-"),
+            ("numeric(15,0)", "-----U-"),
+            ("numeric(16,2)", "-l---U-"),
+            ("numeric(10,40)", "-l---U-"),
+            ("numeric(10,-2)", "-l---U-"),
             ("text", "ll-l-l-"),
             ("bpchar", "ll-l-l-"),
             ("enum mood", "ll-l-l-"),

@@ -26,6 +26,9 @@ fn problem(table: &Table, position: usize, column: &Column, found: &TypedColumn)
     if is_key && column.kind == ColumnType::Json && (is_text || pg_type.is_array) {
         return Some(format!("JSON is no text that Postgres takes back as a key of type {name}; declare it {better}"));
     }
+    if is_key && column.kind == ColumnType::Real && pg_type.name == "numeric" {
+        return Some(format!("REAL is no text that Postgres takes back as a key of type {name}; declare it {better}"));
+    }
     match pg_type.fit(column.kind) {
         Fit::Lossless => None,
         Fit::Unfit(why) => Some(format!("{kind} cannot hold {name}: {why}; declare it {better}")),
@@ -51,7 +54,7 @@ mod tests {
         let typed = |name: &str, pg: &str| TypedColumn {
             name: name.into(),
             not_null: true,
-            pg_type: PgType { name: pg.into(), kind: 'b', is_built_in: true, is_array: false },
+            pg_type: PgType { name: pg.into(), kind: 'b', is_built_in: true, is_array: false, digits: None },
         };
         let refused = |columns: &str, more: &str| {
             let json = format!(r#"{{"t": {{"primaryKey": "id", "columns": {columns}{more}}}}}"#);

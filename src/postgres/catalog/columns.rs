@@ -39,6 +39,7 @@ fn column(row: &Row) -> Result<TypedColumn> {
             kind: kind.chars().next().unwrap_or('b'),
             is_built_in: row.try_get(5)?,
             is_array: row.try_get(6)?,
+            digits: row.try_get::<_, Option<i32>>(7)?.zip(row.try_get::<_, Option<i32>>(8)?),
         },
     })
 }

@@ -68,6 +68,14 @@ impl SourceTable {
         self.captured && self.access == Access::Readable
     }
 
+    /// The type of each column as it is declared, as a JSON object; `None` where the table cannot be read.
+    pub(crate) fn types(&self) -> Option<String> {
+        let named = self.table.columns.iter().zip(&self.columns);
+        let types: serde_json::Map<_, _> =
+            named.map(|(column, found)| (column.name.clone(), found.declared.clone().into())).collect();
+        (!types.is_empty()).then(|| serde_json::Value::from(types).to_string())
+    }
+
     /// The column, as it is compared with a value of `SourceColumn::cast`.
     pub fn compared(&self, position: usize) -> String {
         let (column, name) = (&self.columns[position], crate::core::schema::quote(&self.table.columns[position].name));

@@ -10,6 +10,7 @@ use super::select::{self, Choice};
 use crate::core::error::Error;
 use crate::core::schema::names::{NAME_BYTES, is_reserved};
 use crate::core::schema::{ColumnType, Schema, SourceName, Table, ddl};
+use crate::postgres::catalog::columns::TypedColumn;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A run in the making.
@@ -22,6 +23,8 @@ pub(crate) struct Draft<'a> {
     /// Partitions that the file names by themselves.
     replicated_partitions: Vec<&'a Relation>,
     details: &'a Details,
+    /// See `InitOptions`.
+    numbers: bool,
     report: InitReport,
     /// New tables, by the oid of their relation.
     added: BTreeMap<u32, Definition>,
@@ -35,7 +38,7 @@ pub(crate) struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     /// Nothing added yet.
-    pub fn new(document: &'a Document, relations: &'a [Relation], details: &'a Details) -> Self {
+    pub fn new(document: &'a Document, relations: &'a [Relation], details: &'a Details, numbers: bool) -> Self {
         let tables = || document.schema.tables();
         let sources: BTreeSet<_> = tables().map(|t| (t.source.schema.as_str(), t.source.table.as_str())).collect();
         let is_source = |r: &&Relation| sources.contains(&(r.name.schema.as_str(), r.name.table.as_str()));
@@ -46,6 +49,7 @@ impl<'a> Draft<'a> {
             replicated_partitions: relations.iter().filter(|r| r.parent.is_some()).filter(is_source).collect(),
             sources,
             details,
+            numbers,
             report: InitReport::default(),
             added: BTreeMap::new(),
             order: Vec::new(),
@@ -156,7 +160,7 @@ impl<'a> Draft<'a> {
             let lacking = there
                 .iter()
                 .filter(|c| taken.insert(c.name.to_lowercase()))
-                .map(|c| (c.name.clone(), proposal::default_type(c, &[])))
+                .map(|c| (c.name.clone(), self.type_of(c, &[])))
                 .collect();
             self.lacking.push((table.name.clone(), lacking));
             let gone = table.columns.iter().filter(|c| !there.iter().any(|t| t.name == c.name));
@@ -210,8 +214,50 @@ impl<'a> Draft<'a> {
             is_free
         });
         made.left_out.extend(nameless);
+        let columns = self.details.columns.get(&oid).map_or(&[][..], Vec::as_slice);
+        for (name, kind) in &mut made.columns {
+            if let Some(column) = columns.iter().find(|column| column.name == *name) {
+                *kind = self.type_of(column, &made.key);
+            }
+        }
         self.report_added(relation, &made);
+        self.note_habits(relation, &made);
         Some(made)
+    }
+
+    fn type_of(&self, column: &TypedColumn, key: &[String]) -> ColumnType {
+        match self.numbers && !key.contains(&column.name) {
+            true => column.pg_type.number_type(),
+            false => proposal::default_type(column, key),
+        }
+    }
+
+    /// What SQLite does otherwise than Postgres with what is declared: told once a table.
+    fn note_habits(&mut self, relation: &Relation, made: &Definition) {
+        let written = relation.name.written();
+        let columns = self.details.columns.get(&relation.oid).map_or(&[][..], Vec::as_slice);
+        let named = |is_such: &dyn Fn(&TypedColumn) -> bool| -> String {
+            let names = columns.iter().filter(|c| is_such(c)).map(|c| c.name.clone());
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let is_text =
+            |c: &TypedColumn| made.columns.iter().any(|(name, kind)| *name == c.name && *kind == ColumnType::Decimal);
+        let texts = named(&is_text);
+        if !texts.is_empty() {
+            self.report.notes.push(format!(
+                "{written}: {texts} keep every digit as text, which sorts as text: ORDER BY CAST(... AS REAL), and compare in the same way"
+            ));
+        }
+        let citext = named(&|c| c.pg_type.name == "citext");
+        if !citext.is_empty() {
+            self.report.notes.push(format!(
+                "{written}: {citext} (citext) tell upper from lower case in SQLite: add COLLATE NOCASE to queries, which knows ASCII only"
+            ));
+        }
+        let indexes = self.details.indexes.get(&relation.oid).map_or(&[][..], Vec::as_slice);
+        if indexes.iter().any(|index| index.is_unique && index.columns != made.key) {
+            self.report.notes.push(format!("{written}: what is unique beside the key is so in Postgres only: a batch is applied in the order of keys"));
+        }
     }
 
     fn report_added(&mut self, relation: &Relation, made: &Definition) {

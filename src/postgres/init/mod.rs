@@ -41,7 +41,7 @@ pub(crate) async fn propose(client: &Client, options: &InitOptions, document: &D
     let details = catalog::details(client, &oids).await?;
     client.commit().await.map_err(Error::from)?;
 
-    let mut draft = Draft::new(document, &relations, &details);
+    let mut draft = Draft::new(document, &relations, &details, options.numbers);
     draft.select(&choice);
     draft.finish(&choice, options.add_columns)
 }

@@ -14,6 +14,8 @@ pub struct InitOptions {
     pub exclude: Vec<String>,
     /// Whether tables that are there get the columns that they lack.
     pub add_columns: bool,
+    /// Whether decimals that a double holds without loss are declared as numbers, which compare and sort as such.
+    pub numbers: bool,
 }
 
 /// What came out.

@@ -197,7 +197,7 @@ mod tests {
 
     /// `id!` is NOT NULL; everything is an int4.
     fn columns(names: &str) -> Vec<TypedColumn> {
-        let pg_type = PgType { name: "int4".into(), kind: 'b', is_built_in: true, is_array: false };
+        let pg_type = PgType { name: "int4".into(), kind: 'b', is_built_in: true, is_array: false, digits: None };
         let column = |name: &str| TypedColumn {
             name: name.trim_end_matches('!').into(),
             not_null: name.ends_with('!'),

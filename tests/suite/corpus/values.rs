@@ -132,6 +132,18 @@ fn numbers() -> Vec<Kind> {
             &["'1.1'", "'12345678901234567.125'", "'-0.001'", "'0'", "'NaN'"],
         ),
         kind(
+            "numeric(15,2)",
+            "REAL DECIMAL TEXT JSON",
+            "DECIMAL TEXT",
+            &["'1.10'", "'9999999999999.99'", "'-9999999999999.99'", "'0.01'", "'0'", "'NaN'", "'1234567890123.45'"],
+        ),
+        kind(
+            "numeric(15,15)",
+            "REAL DECIMAL TEXT",
+            "DECIMAL TEXT",
+            &["'0.999999999999999'", "'0.000000000000001'", "'-0.123456789012345'", "'0'"],
+        ),
+        kind(
             "numeric(18,0)",
             "INTEGER DECIMAL TEXT JSON",
             "INTEGER DECIMAL",
