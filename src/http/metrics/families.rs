@@ -73,7 +73,7 @@ impl Collector for Histograms {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let mut family = encoder.encode_descriptor(self.name, self.help, None, MetricType::Histogram)?;
         for (labels, distribution) in &self.of {
-            let bounds = BOUNDS.into_iter().chain([f64::MAX]);
+            let bounds = BOUNDS.into_iter().chain([f64::INFINITY]);
             let buckets: Vec<(f64, u64)> = bounds.zip(distribution.counts).collect();
             let mut encoder = family.encode_family(labels)?;
             encoder.encode_histogram::<NoLabelSet>(distribution.sum, distribution.count(), &buckets, None)?;
