@@ -2,6 +2,7 @@
 //! an sqld of its own for each replica.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
+mod alerts;
 mod borrowed_types;
 mod bounds;
 mod capture;
