@@ -77,7 +77,7 @@ async fn a_server_hears_nothing_unless_it_is_asked_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_table_says_how_fresh_it_is_and_one_that_waits_hides_no_other() {
     let rig = set_up_rig(Path::File).await;
-    let _server = beating(&rig).await;
+    let server = beating(&rig).await;
     let copied = "SELECT count(*) = 2 AND max(rows) = 50 AND min(copied_at) IS NOT NULL FROM _pgflume_tables WHERE state = 'following' AND source IN ('public.t', 'public.other')";
     until("both are copied", async || has(&rig, copied).await).await;
     rig.db.sql("alter table other rename to gone; insert into t values (100, 'x')").await;
@@ -86,13 +86,20 @@ async fn each_table_says_how_fresh_it_is_and_one_that_waits_hides_no_other() {
     until("one waits, with the reason", async || rig.rows(waits).await == ["1"]).await;
     let apart = "SELECT (SELECT caught_up_at FROM _pgflume_tables WHERE \"table\" = 't') > (SELECT caught_up_at FROM _pgflume_tables WHERE \"table\" = 'other')";
     until("the other goes on", async || rig.rows(apart).await == ["1"]).await;
+    rig.db.sql("insert into t values (101, 'z')").await;
+    let token = rig.db.one("select xmin from t where id = 101").await;
+    let answer = server.call("GET", &format!("/wait?token={token}&timeout=1"), None).await;
+    assert_eq!(answer.status, 504, "the whole replica is not there yet: {}", answer.body);
     rig.db.sql("alter table gone rename to other").await;
     let all = "SELECT count(*) FROM _pgflume_tables WHERE state = 'following' AND problem IS NULL";
     until("it follows again", async || rig.rows(all).await == ["2"]).await;
+    assert_eq!(server.call("GET", &format!("/wait?token={token}"), None).await.status, 200);
 }
 
 /// What the documentation tells readers to ask.
-const ARRIVED: &str = "SELECT ?1 < seen_below OR ?1 < seen_before AND ?1 NOT IN (SELECT value FROM json_each(running)) FROM _pgflume_syncs WHERE kind = 'queue'";
+fn arrived(token: &str) -> String {
+    crate::examples::arrived().replace("?1", &format!("'{token}'"))
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_writer_waits_for_its_own_write() {
@@ -118,7 +125,7 @@ async fn a_writer_waits_for_its_own_write() {
                 rig.rows(&format!("SELECT count(*) FROM t WHERE id IN ({}, {})", 1000 + i, 2000 + i)).await,
                 ["2"]
             );
-            assert_eq!(rig.rows(&ARRIVED.replace("?1", &token)).await, ["1"], "{path:?}");
+            assert_eq!(rig.rows(&arrived(&token)).await, ["1"], "{path:?}");
         }
         // One that has not ended is not there, nor is what comes later.
         let open = rig.db.pinned().await;
@@ -130,7 +137,7 @@ async fn a_writer_waits_for_its_own_write() {
         assert_eq!(rig.rows("SELECT count(*) FROM t WHERE id = 5001").await, ["1"]);
         let late = wait(&mine, "&timeout=500ms").await;
         assert_eq!((late.status, late.json()["success"].as_bool()), (504, Some(false)), "{}", late.body);
-        assert_eq!(rig.rows(&ARRIVED.replace("?1", &mine)).await, ["0"]);
+        assert_eq!(rig.rows(&arrived(&mine)).await, ["0"]);
         open.batch_execute("commit").await.unwrap();
         assert_eq!(wait(&mine, "").await.status, 200);
         assert_eq!(rig.rows("SELECT count(*) FROM t WHERE id = 5000").await, ["1"]);

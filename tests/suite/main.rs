@@ -19,6 +19,7 @@ mod drift;
 mod encodings;
 mod errors;
 mod events;
+mod examples;
 mod faults;
 mod first_contact;
 mod first_hour;
