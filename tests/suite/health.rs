@@ -11,6 +11,7 @@ use pgflume::http::App;
 use pgflume::http::auth::Auth;
 use pgflume::pull::{Pull, Scheduled, Service};
 use pgflume::sync::Worker;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -79,7 +80,7 @@ async fn series_stay_when_postgres_is_down_and_probes_tell_which_side_it_is() {
     tokio::task::spawn_blocking(move || cluster.stop(Stop::Immediate).unwrap()).await.unwrap();
     until("the source is down", async || value(&metrics(&server).await, "pgflume_source_up") == Some(0.0)).await;
     let down = metrics(&server).await;
-    let names = |text: &str| -> Vec<String> {
+    let names = |text: &str| -> BTreeSet<String> {
         text.lines().filter(|l| !l.starts_with('#')).map(|l| l.rsplit_once(' ').unwrap().0.to_owned()).collect()
     };
     assert_eq!(names(&up), names(&down), "no series goes");
