@@ -51,6 +51,13 @@ async fn series_stay_when_postgres_is_down_and_probes_tell_which_side_it_is() {
     })
     .await;
     let up = metrics(&server).await;
+    let page = include_str!("../../docs/endpoints.md");
+    let families = up.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.rsplit_once(' '));
+    let shown =
+        families.map(|(name, kind)| if kind == "counter" { format!("`{name}_total") } else { format!("`{name}") });
+    let unnamed: Vec<String> =
+        shown.filter(|name| !["`", "{"].iter().any(|end| page.contains(&format!("{name}{end}")))).collect();
+    assert!(unnamed.is_empty(), "docs/endpoints.md lacks {unnamed:?}");
     for (series, expected) in [
         ("pgflume_source_up", 1.0),
         ("pgflume_target_up", 1.0),
