@@ -9,6 +9,7 @@ use rustix::fs::FlockOperation;
 use rustix::process::{Pid, Signal};
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -43,8 +44,12 @@ enum ServiceCommand {
     },
     /// Say whether one runs in the background: exit 0 if so, 1 if not
     Status,
-    /// Print a systemd unit
-    Unit,
+    /// Print a systemd unit for this folder
+    Unit {
+        /// For an installation under /etc/pgflume instead: deploy/systemd/pgflume.service of the repository
+        #[arg(long)]
+        packaged: bool,
+    },
 }
 
 /// How long one that was told to end may take: a step in hand, and a little.
@@ -95,8 +100,8 @@ pub(super) async fn run(args: ServiceArgs, options: &GlobalOptions) -> CommandRe
                 Ok(ExitCode::FAILURE)
             }
         },
-        ServiceCommand::Unit => {
-            print(unit()?)?;
+        ServiceCommand::Unit { packaged } => {
+            print(unit(packaged)?)?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -260,30 +265,39 @@ fn held_by_daemon() -> Result<Option<File>, ConfigError> {
     hold(&path).map(Some).or_else(|e| wrong(format!("{} cannot be held ({e}): does another one run?", path.display())))
 }
 
-fn unit() -> std::io::Result<String> {
-    let (program, folder) = (std::env::current_exe()?, std::env::current_dir()?);
-    Ok(format!(
-        "[Unit]
-Description=pgflume: keeps libSQL copies of Postgres tables fresh
-After=network-online.target
-Wants=network-online.target
+/// The text of both units: `deploy/systemd/pgflume.service` is what it says without a folder.
+const UNIT: &str = include_str!("unit.service.jinja");
 
-[Service]
-WorkingDirectory={}
-EnvironmentFile=-{}/.env
-ExecStart={} serve
-Restart=on-failure
-RestartSec=2
-TimeoutStopSec=20
-NoNewPrivileges=true
-ProtectSystem=full
-PrivateTmp=true
+const PACKAGED_PROGRAM: &str = "/usr/local/bin/pgflume";
 
-[Install]
-WantedBy=multi-user.target
-",
-        folder.display(),
-        folder.display(),
-        program.display()
-    ))
+/// The unit of this program in this folder, or with `is_packaged` the one for an installation under `/etc`.
+fn unit(is_packaged: bool) -> Result<String, ConfigError> {
+    if is_packaged {
+        return filled(minijinja::context! { program => PACKAGED_PROGRAM });
+    }
+    let here = || -> std::io::Result<(PathBuf, PathBuf, u32)> {
+        let folder = std::env::current_dir()?;
+        let owner = std::fs::metadata(&folder)?.uid();
+        Ok((std::env::current_exe()?, folder, owner))
+    };
+    let (program, folder, user) = here().or_else(|e| wrong(format!("this folder cannot be read ({e})")))?;
+    filled(minijinja::context! { program => in_unit(&program)?, folder => in_unit(&folder)?, user })
+}
+
+fn filled(values: minijinja::Value) -> Result<String, ConfigError> {
+    let text = minijinja::Environment::new().render_str(UNIT, values);
+    // A template loses its last line break.
+    text.map(|text| text + "\n").or_else(|e| wrong(format!("the unit cannot be written ({e})")))
+}
+
+/// A path as a unit takes it without quotes, where `%` begins a specifier.
+fn in_unit(path: &Path) -> Result<String, ConfigError> {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+@%".contains(c);
+    match path.to_str() {
+        Some(text) if text.chars().all(is_plain) => Ok(text.replace('%', "%%")),
+        _ => wrong(format!(
+            "{} cannot stand in a unit: put it where the path has letters, digits and /._-+@% alone",
+            path.display()
+        )),
+    }
 }
