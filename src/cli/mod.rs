@@ -1,11 +1,13 @@
 //! The command line: arguments → wiring → exit code. One file a command.
 
+mod completions;
 mod connection;
 mod dead;
 mod demo;
 mod doctor;
 mod edit;
 mod init;
+mod man;
 mod nuke;
 mod outcome;
 mod output;
@@ -22,7 +24,7 @@ mod verify;
 
 use crate::config::GlobalOptions;
 use crate::core::config_error::{ConfigError, trimmed};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -63,6 +65,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// List, show, retry or drop dead letters: changes that could not be understood, read or applied
     Dead(dead::DeadArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Adds what `.env` in the working folder says to the environment; what is set already wins. Before any thread is
@@ -106,6 +110,8 @@ pub async fn run() -> ExitCode {
         Command::Nuke(args) => nuke::run(args, &cli.options).await,
         Command::Verify(args) => verify::run(args, &cli.options).await,
         Command::Dead(args) => dead::run(args, &cli.options).await,
+        Command::Completions(args) => completions::run(args, Cli::command()),
+        Command::Man(args) => man::run(args, Cli::command()),
     };
     done.unwrap_or_else(|e| report(e.as_ref()))
 }
