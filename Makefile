@@ -3,8 +3,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help demo test simulate mutants chaos soak lint fuzz bench bench-dlt bench-quick bench-snapshot parts image clean
 
-# Container images are built with whichever of the two is here. OCI images have no HEALTHCHECK.
-BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build --format docker || echo docker build)
+# Container images are built with whichever of the two is here.
+BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build || echo docker build)
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,7 +62,7 @@ parts: ## install what the tests need: pg_cron, pgbouncer, sqld, PostgreSQL 18
 	@scripts/install-parts.sh test
 
 image: ## the container image, localhost/pgflume
-	$(BUILDER) -t pgflume .
+	$(BUILDER) --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) -t pgflume .
 
 clean: ## remove what was built and unpacked
 	cargo clean

@@ -11,7 +11,7 @@ use crate::postgres::catalog::DEFAULT_ROW_BYTES;
 use crate::replica::target::{Target, target};
 use clap::builder::{PathBufValueParser, TypedValueParser as _};
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,6 +106,11 @@ const CONFIG_FILE: &str = "pgflume.json";
 
 /// The shortest heartbeat: each is a transaction on the replica.
 const LEAST_HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Where the container image looks for `schema.json`. It brings none of its own.
+const IMAGE_SCHEMA: &str = "/pgflume/schema.json";
+const MOUNT_SCHEMA: &str = "mount the file that says what is replicated there, with `-v ./schema.json:/pgflume/schema.json:ro` (Docker makes a directory of it where ./schema.json does not exist); `pgflume init --stdout` writes one";
+const NAME_SCHEMA: &str = "name the file that says what is replicated, or write it with `pgflume init`";
 
 /// What Postgres can make a text of.
 const MOST_ROW_BYTES: i64 = 1024 * 1024 * 1024;
@@ -249,8 +254,9 @@ impl GlobalOptions {
         let path = &self.schema_file;
         let text = std::fs::read_to_string(path).or_else(|e| {
             wrong(format!(
-                "SCHEMA_FILE {}: cannot be read ({e}); name the file that says what is replicated, or write it with `pgflume init`",
-                path.display()
+                "SCHEMA_FILE {}: cannot be read ({e}); {}",
+                path.display(),
+                if path == Path::new(IMAGE_SCHEMA) { MOUNT_SCHEMA } else { NAME_SCHEMA }
             ))
         })?;
         match Schema::parse(&text) {
