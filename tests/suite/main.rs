@@ -14,6 +14,7 @@ mod crowds;
 mod dashboard;
 mod dead;
 mod demo;
+mod deploy;
 mod doctor;
 mod drift;
 mod encodings;
