@@ -167,8 +167,18 @@ create table if not exists pgflume.events (
     queue       pg_catalog.text not null,
     type        pg_catalog.text not null,
     data        pg_catalog.text not null,
+    -- what it is delivered by: unlike the number, no other database or backup has it
+    uid         pg_catalog.uuid not null default pg_catalog.gen_random_uuid(),
     at          pg_catalog.timestamptz not null default pg_catalog.clock_timestamp()
 );
+do $events$
+begin
+    -- setup grants it, too, and may have been run by an older version
+    if exists (select from pg_catalog.pg_roles where rolname = 'pgflume_worker') then
+        grant select, insert, delete on pgflume.events to pgflume_worker;
+    end if;
+end
+$events$;
 
 -- Which version made this, and the oldest that may still use it. An older one that runs this leaves what a newer one said.
 do $version$

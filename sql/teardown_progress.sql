@@ -15,5 +15,8 @@ begin
         delete from pgflume.steps where queue = {{ queue_name }};
         delete from pgflume.losses where queue = {{ queue_name }};
     end if;
+    if pg_catalog.to_regclass('pgflume.events') is not null then
+        delete from pgflume.events where queue = {{ queue_name }};
+    end if;
 end
 $newer$;

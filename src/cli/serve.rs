@@ -68,7 +68,8 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
         tokio::spawn(warn_of_superuser(config.postgres.clone()));
     }
     let events = events(options)?;
-    let app = Arc::new(app(config, pairs, auth, is_following).behind_after(lag_limit).telling(events));
+    let app =
+        Arc::new(app(config, pairs, auth, is_following, events.is_some()).behind_after(lag_limit).telling(events));
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = async move {
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
@@ -96,8 +97,8 @@ fn lag_limit(text: Option<&str>) -> Result<Option<Duration>, ConfigError> {
 }
 
 /// Queues and syncs that pull, behind `auth`.
-fn app(config: Option<Config>, pairs: Vec<Pair>, auth: Auth, is_following: bool) -> App {
-    let lane = |config: Config| Lane::new(Worker::new(config), is_following);
+fn app(config: Option<Config>, pairs: Vec<Pair>, auth: Auth, is_following: bool, has_events: bool) -> App {
+    let lane = |config: Config| Lane::new(Worker::new(Config { has_events, ..config }), is_following);
     let (mut named, mut pulled) = (Vec::new(), Vec::new());
     let mut limiters: BTreeMap<String, Arc<Limiter>> = BTreeMap::new();
     for mut pair in pairs {

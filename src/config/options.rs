@@ -93,7 +93,7 @@ pub struct Config {
     pub retention: Duration,
     /// How often the replica is told that nothing has changed; `None`: never.
     pub heartbeat: Option<Duration>,
-    /// Whether others are told of events.
+    /// Whether others are told of events: by whoever delivers them.
     pub has_events: bool,
     /// Bytes beyond which a row or a message is not fetched.
     pub row_bytes: i64,
@@ -123,7 +123,7 @@ impl GlobalOptions {
             postgres: self.postgres()?,
             retention: self.retention(&target)?,
             heartbeat: self.heartbeat(&target)?,
-            has_events: self.events_url()?.is_some(),
+            has_events: false,
             target,
             schema: self.schema()?,
             queue: QueueName::parse(&self.queue_name)?,

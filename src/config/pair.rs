@@ -132,7 +132,7 @@ impl GlobalOptions {
                 postgres: source.clone(),
                 retention: self.retention(&target)?,
                 heartbeat,
-                has_events: self.events_url()?.is_some(),
+                has_events: false,
                 target: target.clone(),
                 schema: schema.clone(),
                 queue: queue.clone(),

@@ -64,7 +64,15 @@ impl Events {
     pub(super) fn tell(&self, sync: &str, event: Event) {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         if waiting.len() >= MOST {
-            waiting.pop_front();
+            // What happens all the time goes first.
+            let least = waiting.iter().position(|(_, event)| event.kind.starts_with("sync.")).unwrap_or_default();
+            if let Some((sync, event)) = waiting.remove(least) {
+                tracing::warn!(
+                    sync,
+                    event = event.kind,
+                    "EVENTS_URL has taken nothing for so long that an event is dropped"
+                );
+            }
         }
         waiting.push_back((sync.to_owned(), event));
         self.news.notify_one();
@@ -87,25 +95,26 @@ impl Events {
     pub(super) async fn run_outbox(&self, lane: &Lane, sync: &str) {
         let mut failures = 0;
         loop {
-            match self.deliver_outbox(lane, sync).await {
-                Ok(()) => failures = 0,
-                Err(e) => {
-                    failures += 1;
-                    tracing::debug!(error = %e, "the outbox of events cannot be read");
+            if let Err(e) = self.deliver_outbox(lane, sync, &mut failures).await {
+                failures += 1;
+                if failures == 1 {
+                    tracing::warn!(error = %e, "events wait; they are tried again");
                 }
             }
             tokio::time::sleep(LOOK.max(REST.rest(failures, self.chance.fraction()))).await;
         }
     }
 
-    async fn deliver_outbox(&self, lane: &Lane, sync: &str) -> Result<()> {
+    async fn deliver_outbox(&self, lane: &Lane, sync: &str, failures: &mut u32) -> Result<()> {
         let outbox = Outbox::open(&lane.worker).await?;
         loop {
             let waiting = outbox.oldest().await?;
             for event in &waiting {
-                let id = format!("evt_{}_{}", lane.worker.queue().as_str(), event.id);
-                self.insist(&id, &event.kind, &event.at, sync, event.data.clone()).await;
+                let (id, body) = (format!("evt_{}", event.uid), body(&event.kind, &event.at, sync, event.data.clone()));
+                // The outbox is opened anew before the next try, and does not grow without end.
+                self.send(&id, &body).await.map_err(|e| Error::retry(format!("EVENTS_URL does not take them: {e}")))?;
                 outbox.delivered(event.id).await?;
+                *failures = 0;
             }
             if waiting.is_empty() {
                 tokio::time::sleep(LOOK).await;
@@ -114,9 +123,8 @@ impl Events {
     }
 
     /// Until it is taken.
-    async fn insist(&self, id: &str, kind: &str, at: &str, sync: &str, mut data: Value) {
-        data["sync"] = json!(sync);
-        let body = json!({"type": kind, "timestamp": at, "data": data}).to_string();
+    async fn insist(&self, id: &str, kind: &str, at: &str, sync: &str, data: Value) {
+        let body = body(kind, at, sync, data);
         let mut failures = 0;
         while let Err(e) = self.send(id, &body).await {
             failures += 1;
@@ -146,6 +154,11 @@ impl Events {
         let answer = request.send().await.map_err(|e| e.without_url().to_string())?;
         if answer.status().is_success() { Ok(()) } else { Err(format!("it answers {}", answer.status())) }
     }
+}
+
+fn body(kind: &str, at: &str, sync: &str, mut data: Value) -> String {
+    data["sync"] = json!(sync);
+    json!({"type": kind, "timestamp": at, "data": data}).to_string()
 }
 
 fn now_text() -> String {

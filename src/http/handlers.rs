@@ -92,7 +92,11 @@ pub(super) async fn reasons(app: &App) -> BTreeMap<&'static str, String> {
     let mut all = syncs::reasons(&app.service, app.lag_limit);
     for lane in app.lanes() {
         let most_lag = app.lag_limit.unwrap_or_else(|| lane.usual_lag());
-        all.extend(status::unready_after(&lane.worker, most_lag).await);
+        let mut found = status::unready_after(&lane.worker, most_lag).await;
+        if !lane.is_behind(found.contains_key("lag"), most_lag) {
+            found.remove("lag");
+        }
+        all.extend(found);
     }
     all
 }

@@ -40,16 +40,23 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
     where
         F: Future<Output = T> + Send + 'static,
     {
-        let before = self.before.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let known = self.known();
         let making = self.making(make);
-        match (making.peek(), before) {
-            (None, Some(before)) => Some(before),
-            _ => {
-                let answer = making.await.map(|(_, answer)| answer);
-                self.before.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&answer);
-                answer
-            }
+        match (making.peek(), known) {
+            (None, Some(known)) => Some(known),
+            _ => making.await.map(|(_, answer)| answer),
         }
+    }
+
+    /// The last answer that was ready.
+    fn known(&self) -> Option<T> {
+        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = last.as_ref().and_then(|making| making.peek().cloned().flatten());
+        let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, answer)) = ready {
+            *before = Some(answer);
+        }
+        before.clone()
     }
 
     /// The next one who asks gets a new answer.
@@ -170,8 +177,14 @@ mod tests {
         }
         go.notify_one();
         assert_eq!(kept.get(|| async { panic!("it is being made") }).await, Some(2));
+        // One who asks now and then, each time too late for what was made for the one before.
+        for made in 3..6 {
+            assert_eq!(kept.get_soon(move || async move { made }).await, Some(made - 1));
+            assert_eq!(kept.get(|| async { panic!("it is being made") }).now_or_never().flatten(), None);
+            tokio::task::yield_now().await;
+        }
         kept.forget();
-        assert_eq!(kept.get_soon(|| async { 3 }).await, Some(3));
+        assert_eq!(kept.get_soon(|| async { 9 }).await, Some(9));
     }
 
     #[tokio::test]

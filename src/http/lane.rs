@@ -23,18 +23,39 @@ pub struct Lane {
     target_up: Kept<bool>,
     /// What Postgres said last, and when.
     status: Mutex<Option<(Instant, Status)>>,
+    /// Since when it is behind.
+    behind_since: Mutex<Option<Instant>>,
 }
 
 impl Lane {
     /// Of a worker.
     pub fn new(worker: Worker, is_following: bool) -> Self {
         let target_up = Kept::new(status::asked_every(worker.target()));
-        Self { target_up, worker, go_on: Notify::new(), is_following, status: Mutex::default() }
+        Self {
+            target_up,
+            worker,
+            go_on: Notify::new(),
+            is_following,
+            status: Mutex::default(),
+            behind_since: Mutex::default(),
+        }
     }
 
     /// From when on the queue is behind, where nothing else is asked for.
     pub(super) fn usual_lag(&self) -> Duration {
         if self.is_following { status::FOLLOWED_LAG } else { status::USUAL_LAG }
+    }
+
+    /// Whether it has been behind for so long, by what is seen here: the begin of a long transaction is long ago when it
+    /// commits, and a worker that follows is not behind for that.
+    pub(super) fn is_behind(&self, is_now: bool, limit: Duration) -> bool {
+        let mut since = self.behind_since.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_now {
+            *since = None;
+            return false;
+        }
+        let since = *since.get_or_insert_with(Instant::now);
+        !self.is_following || since.elapsed() >= limit
     }
 
     /// Whether the replica answers; a crowd that asks costs no more than one.

@@ -28,7 +28,8 @@ const ASK: Duration = Duration::from_millis(250);
 
 /// What is waited for.
 enum Awaited {
-    Queue(Arc<Lane>),
+    /// With the sync's name; the queue of the four variables has none.
+    Queue(Arc<Lane>, String),
     Pull(String),
 }
 
@@ -41,15 +42,16 @@ impl Awaited {
                 .named
                 .get(name)
                 .cloned()
-                .map(Self::Queue)
+                .map(|lane| Self::Queue(lane, name.to_owned()))
                 .or_else(pull)
                 .ok_or_else(|| Box::new(refusal(StatusCode::NOT_FOUND, format!("no sync is called {name:?}"))));
         }
         let mut all: Vec<Self> = match &app.lane {
-            Some(lane) => vec![Self::Queue(lane.clone())],
+            Some(lane) => vec![Self::Queue(lane.clone(), String::new())],
             None => {
                 let pulls = app.service.names().map(|name| Self::Pull(name.to_owned()));
-                app.named.values().cloned().map(Self::Queue).chain(pulls).collect()
+                let queues = app.named.iter().map(|(name, lane)| Self::Queue(lane.clone(), name.clone()));
+                queues.chain(pulls).collect()
             }
         };
         match (all.pop(), all.is_empty()) {
@@ -63,19 +65,19 @@ impl Awaited {
     /// What this process knows its replica to be.
     fn known(&self, app: &App) -> Option<Seen> {
         match self {
-            Self::Queue(lane) => lane.worker.seen().borrow().clone(),
-            Self::Pull(name) => app.service.report(name)?.seen,
+            Self::Queue(lane, _) => lane.worker.seen().borrow().clone(),
+            Self::Pull(name) => app.service.pull(name)?.seen(),
         }
     }
 
     /// What the replica says of itself: another process may have brought it there.
     async fn looked(&self, app: &App) -> Option<Seen> {
-        let (target, name) = match self {
-            Self::Queue(lane) => (lane.worker.target(), lane.worker.queue().as_str()),
-            Self::Pull(name) => (app.service.pull(name)?.target(), name.as_str()),
+        let (target, name, kept_as) = match self {
+            Self::Queue(lane, sync) => (lane.worker.target(), lane.worker.queue().as_str(), format!("queue {sync}")),
+            Self::Pull(name) => (app.service.pull(name)?.target(), name.as_str(), format!("pull {name}")),
         };
         let age = arrived::kept_for(target);
-        let kept = app.waiters.looked(name, age);
+        let kept = app.waiters.looked(&kept_as, age);
         let (target, name) = (target.clone(), name.to_owned());
         let look = move || async move {
             arrived::seen(&target, &name).await.unwrap_or_else(|e| {
@@ -136,7 +138,7 @@ pub(super) async fn wait(
 /// Waits until it holds the token; `None` after the deadline.
 async fn arrival(app: &App, awaited: &Awaited, token: &Token, deadline: Instant) -> Option<()> {
     let mut asked: Option<Instant> = None;
-    let mut news = if let Awaited::Queue(lane) = awaited { Some(lane.worker.seen()) } else { None };
+    let mut news = if let Awaited::Queue(lane, _) = awaited { Some(lane.worker.seen()) } else { None };
     loop {
         if awaited.holds(app, token).await {
             return Some(());
@@ -145,7 +147,7 @@ async fn arrival(app: &App, awaited: &Awaited, token: &Token, deadline: Instant)
             return None;
         }
         // A token of a transaction that changed nothing here puts nothing on the queue.
-        if let Awaited::Queue(lane) = awaited
+        if let Awaited::Queue(lane, _) = awaited
             && asked.is_none_or(|at| at.elapsed() >= ASK)
         {
             lane.worker.ask_for_snapshot();

@@ -132,6 +132,16 @@ async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
     })
 }
 
+/// Whether Postgres answers at all.
+pub(crate) async fn source_answers(worker: &Worker) -> bool {
+    let asked = async {
+        let client = worker.postgres().pinned(Purpose::Status).await?;
+        client.query_typed_one("select 1", &[]).await?;
+        Ok(())
+    };
+    within(asked).await.is_ok()
+}
+
 /// How often a replica is asked whether it answers, at most: hosted ones bill requests.
 pub(crate) fn asked_every(target: &Target) -> Duration {
     if matches!(target, Target::Remote { .. }) { Duration::from_secs(60) } else { Duration::from_secs(5) }

@@ -156,7 +156,9 @@ impl Session<'_> {
                     (name.clone(), PulledTable { definition, ..PulledTable::default() })
                 };
                 let tables: BTreeMap<_, _> = read.map(again).collect();
-                let progress = Progress { source: Some(view.position.clone()), tables, ..Progress::default() };
+                self.pull.see(None);
+                let source = Some(view.position.clone());
+                let progress = Progress { source, tables, forgets: true, ..Progress::default() };
                 self.writer.write(Written { progress, ..Written::default() }).await?;
                 Ok(())
             }

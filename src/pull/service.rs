@@ -9,7 +9,6 @@ use crate::core::backoff::Backoff;
 use crate::core::chance::Chance;
 use crate::core::error::{Error, Result};
 use crate::core::event::Event;
-use crate::core::token::Seen;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -93,9 +92,6 @@ pub struct Report {
     pub kept: BTreeSet<String>,
     /// Seconds until the next pass.
     pub next_seconds: Option<f64>,
-    /// Which transactions the replica has, where the source can tell.
-    #[serde(skip)]
-    pub seen: Option<Seen>,
     /// Seconds since the Epoch of the last pass that ended well.
     #[serde(skip)]
     pub succeeded_at: Option<f64>,
@@ -195,6 +191,7 @@ impl Service {
     pub async fn nuke(&self, name: &str, id: Option<&str>) -> Option<Result<bool>> {
         let lane = self.lanes.get(name)?;
         let _turn = lane.turn.lock().await;
+        lane.scheduled.pull.see(None);
         let done = lane.scheduled.pull.nuke(id).await;
         lane.wake.notify_one();
         Some(done)
@@ -285,6 +282,9 @@ impl Service {
         lane.known().state = Doing::Running;
         self.tell(lane, [Event::before()]);
         let done = lane.scheduled.pull.pass_for_jobs().await;
+        if let Ok(Passed { seen: Some(seen), .. }) = &done {
+            lane.scheduled.pull.see(Some(seen.clone()));
+        }
         let before = lane.report();
         lane.note(&done);
         self.tell(lane, events(&before, &lane.report(), &done));
@@ -370,7 +370,6 @@ impl Lane {
                 report.kept.clone_from(&done.kept);
                 if done.caught_up_at.is_some() {
                     report.caught_up_at.clone_from(&done.caught_up_at);
-                    report.seen.clone_from(&done.seen);
                 }
             }
             Err(e) => {

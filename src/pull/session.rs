@@ -83,6 +83,7 @@ impl<'a> Session<'a> {
     async fn shape(&mut self) -> Result<()> {
         let schema = self.description.schema.clone();
         let there = self.writer.replica.inventory().await?;
+        self.writer.replica.upgrade(&there).await?;
         self.forget_lost(&there).await?;
         let mut by_table: BTreeMap<String, Vec<Change>> = BTreeMap::new();
         for change in change::plan(&there, &schema, &self.retired()) {

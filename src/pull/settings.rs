@@ -2,6 +2,7 @@
 
 use crate::core::chance::Chance;
 use crate::core::error::Error;
+use crate::core::token::Seen;
 use crate::provider::{Limits, Provider};
 use crate::replica::target::Target;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,8 @@ pub struct Pull {
     heartbeat: Option<Duration>,
     /// When it was last told anything.
     told_at: Mutex<Option<Instant>>,
+    /// What its replica was at the last view that it equalled, as far as this process knows.
+    seen: Mutex<Option<Seen>>,
     is_stopping: AtomicBool,
 }
 
@@ -63,6 +66,7 @@ impl Pull {
             provider,
             heartbeat: target.default_heartbeat(),
             told_at: Mutex::default(),
+            seen: Mutex::default(),
             target,
             adopt,
             allow_drop: false,
@@ -97,6 +101,16 @@ impl Pull {
     /// How often the replica is told that nothing has changed; `None`: never.
     pub(super) fn heartbeat(&self) -> Option<Duration> {
         self.heartbeat
+    }
+
+    /// What the replica was at the last view that it equalled, as far as this process knows.
+    pub(crate) fn seen(&self) -> Option<Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// It is that by now; `None`: nothing is known.
+    pub(super) fn see(&self, seen: Option<Seen>) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
     }
 
     /// The replica was told something.

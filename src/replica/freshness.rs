@@ -37,6 +37,15 @@ pub(super) const CREATE: [&str; 4] = [
      s.rows, s.copied_at, s.problem, s.types FROM _pgflume_states s LEFT JOIN _pgflume_syncs y ON y.name = s.sync",
 ];
 
+/// What an older version said, which had no row a sync.
+pub(super) const SEED_QUEUE: &str = "INSERT OR IGNORE INTO _pgflume_syncs (name, kind, caught_up_at, drained_at, applied_at, queued) \
+     SELECT substr(substr(h.owner, instr(h.owner, '/') + 1), 1, instr(substr(h.owner, instr(h.owner, '/') + 1), '/') - 1), 'queue', \
+     f.caught_up_at, f.caught_up_at, f.applied_at, coalesce(f.queued, 0) FROM _pgflume_head h, _pgflume_freshness f WHERE h.owner LIKE '%/%/%'";
+
+/// The same of syncs that pull.
+pub(super) const SEED_PULLS: &str = "INSERT OR IGNORE INTO _pgflume_syncs (name, kind, caught_up_at, drained_at, applied_at) \
+     SELECT name, 'pull', caught_up_at, caught_up_at, applied_at FROM _pgflume_pulls";
+
 /// The tables among them.
 pub(super) const MADE: [&str; 2] = ["_pgflume_syncs", "_pgflume_states"];
 
@@ -96,8 +105,10 @@ impl Freshness {
     /// What is said of a sync where nothing was written. It begins no claim: rows that were never brought are not known to
     /// be equal. Nor does it go back: of two that say that nothing has changed, the older may come last.
     pub(super) fn beat(&self, sync: Feeds<'_>, at: &Head) -> [Statement; 3] {
-        let make = "INSERT INTO _pgflume_syncs (name, kind) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING";
         let is_here = is_at(at);
+        let make = format!(
+            "INSERT INTO _pgflume_syncs (name, kind) SELECT ?1, ?2 WHERE {is_here} ON CONFLICT (name) DO NOTHING"
+        );
         let moves = |column, value, after| format!("{column} = iif({after} IS NOT NULL AND {value}, ?3, {column})");
         let sees = |column, value| format!("{column} = iif(caught_up_at IS NOT NULL AND ?4, {value}, {column})");
         let sql = format!(

@@ -139,9 +139,13 @@ impl Inventory {
 
     /// What readers look at, where an older version did not make it.
     pub(super) fn make_readable(&self) -> Vec<Statement> {
-        let is_there = freshness::MADE.iter().all(|name| self.tables.contains_key(*name));
-        let made = if is_there { &[][..] } else { &freshness::CREATE[..] };
-        made.iter().map(|sql| (*sql).to_owned().into()).collect()
+        if freshness::MADE.iter().all(|name| self.tables.contains_key(*name)) {
+            return Vec::new();
+        }
+        let mut made: Vec<&str> = freshness::CREATE.to_vec();
+        made.extend(self.column("_pgflume_head", "owner").is_some().then_some(freshness::SEED_QUEUE));
+        made.extend(self.tables.contains_key("_pgflume_pulls").then_some(freshness::SEED_PULLS));
+        made.into_iter().map(|sql| sql.to_owned().into()).collect()
     }
 
     /// Whether a head can be read.

@@ -131,6 +131,12 @@ impl Replica {
         Ok(())
     }
 
+    /// Gives the bookkeeping of an older version what it lacks.
+    pub(crate) async fn upgrade(&self, there: &Inventory) -> Result<()> {
+        let before = there.upgrade();
+        if before.is_empty() { Ok(()) } else { self.store.write(Work { before, ..Work::default() }).await }
+    }
+
     /// What the replica lacks: all tables first, then the indexes one by one. Refuses what differs.
     pub fn lacks(&self, there: &Inventory, schema: &Schema) -> Result<Vec<Vec<Statement>>> {
         there.check(schema)?;

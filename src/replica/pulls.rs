@@ -123,6 +123,8 @@ pub struct Progress {
     pub job: Option<Leased>,
     /// What was looked at last.
     pub looked: Looked,
+    /// It is another history: nothing is known to equal it.
+    pub forgets: bool,
 }
 
 /// What a pull has looked at, for readers of the replica.
@@ -373,6 +375,9 @@ fn record(name: &str, progress: &Progress) -> Result<Vec<Statement>> {
     let states: Vec<TableState> =
         progress.tables.iter().map(|(table, standing)| state(table, standing, progress)).collect();
     all.extend(freshness::pulled_states(Feeds::Pull(name), &states));
+    if progress.forgets {
+        all.extend(Replica::forget_caught_up(name).map(Statement::from));
+    }
     let is_caught_up = progress.caught_up_at.is_some();
     let freshness = Freshness {
         checked_at: progress.caught_up_at.clone().or_else(|| progress.looked.at.clone()),

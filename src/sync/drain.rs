@@ -136,6 +136,7 @@ impl Worker {
         self.gate.set_queued(done.queued);
         session.queued = done.queued;
         let result = self.steps(&mut session, None, deadline, done).await;
+        self.told.end();
         if result.is_err() {
             session.abandon().await;
             return result;

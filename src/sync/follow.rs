@@ -33,6 +33,9 @@ const GROWTH: f64 = 1.2;
 /// A whole step though the queue is empty: tables to rebuild, losses, changed definitions.
 const WHOLE_STEP: Duration = Duration::from_secs(5);
 
+/// A step that somebody asks for who waits comes no sooner after another such.
+const ASKED: Duration = Duration::from_millis(250);
+
 /// What a session knows of both sides is looked up again after so long.
 const SESSION_TIME: Duration = Duration::from_secs(300);
 
@@ -133,6 +136,9 @@ impl Worker {
         (session.is_following, session.ends_caught_up) = (true, true);
         let mut all = Totals::default();
         let followed = self.bursts(&mut session, &mut all, failures).await;
+        if followed.is_err() || self.is_stopping() {
+            self.told.end();
+        }
         if followed.is_err() {
             session.abandon().await;
         }
@@ -145,12 +151,17 @@ impl Worker {
 
     async fn bursts(&self, session: &mut Session<'_>, all: &mut Totals, failures: &mut u32) -> Result<()> {
         let opened = Instant::now();
-        let (mut due, mut pace) = (opened, Pace::fresh());
+        let (mut due, mut asked, mut pace) = (opened, opened, Pace::fresh());
         let lifetime = |session: &Session<'_>| if !session.tables.is_any_paused() { SESSION_TIME } else { PAUSED_TIME };
         while opened.elapsed() < lifetime(session) && !self.is_stopping() {
-            let is_due = Instant::now() >= due || self.told.take_asked();
+            let is_due = Instant::now() >= due;
+            // Anybody may ask: not more often than it is worth.
+            let is_asked = asked.elapsed() >= ASKED && self.told.take_asked();
+            if is_asked {
+                asked = Instant::now();
+            }
             // Not while a nuke waits for its turn.
-            let is_wanted = !self.is_to_end() && (is_due || answered(session.link.peek()).await?);
+            let is_wanted = !self.is_to_end() && (is_due || is_asked || answered(session.link.peek()).await?);
             if !is_wanted {
                 pace.busy = 0;
             }

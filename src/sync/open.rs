@@ -31,6 +31,7 @@ impl<'a> Session<'a> {
         let now = if is_keyed { &answered(replica.inventory()).await? } else { &there };
         let drift = answered(link.drift(Some(now))).await?;
         drift::warn(&drift);
+        answered(link.tell(&worker.told.new_drift(&drift))).await?;
         let mut tables = Tables::default();
         for source in sources.values().filter(|source| source.is_marked()) {
             tables.read(&source.table.name);

@@ -148,7 +148,6 @@ impl Session<'_> {
         self.supersede(&read.superseded).await?;
         self.supersede(&superseded).await?;
         let dead: Vec<DeadLetter> = read.dead.drain(..).chain(rejected).collect();
-        dead.iter().for_each(|letter| self.worker.figures.buried(letter.table.as_deref()));
         let link = if Rule::LettersWithStep.holds() { self.link.as_ref() } else { self.other().await? };
         link.dead_letter(&dead, &self.dead_letters).await?;
         if !dead.is_empty() {
@@ -343,7 +342,6 @@ impl Session<'_> {
         let (rejected, superseded) = applied.dead_letters.take();
         self.supersede(&superseded).await?;
         self.link.dead_letter(&rejected, &self.dead_letters).await?;
-        rejected.iter().for_each(|letter| self.worker.figures.buried(letter.table.as_deref()));
         for rebuild in &read.rebuilt {
             self.link.record_rebuild(rebuild).await?;
         }

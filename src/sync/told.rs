@@ -1,6 +1,9 @@
 //! What readers of the replica have been told by this process, and what its last step has seen. No IO.
 
+use crate::core::event::Event;
 use crate::core::token::Seen;
+use crate::postgres::drift::Drift;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +19,8 @@ pub(super) struct Told {
     is_asked: AtomicBool,
     /// Somebody ever did.
     was_asked: AtomicBool,
+    /// Drift that others were told of, by its lines.
+    drift: Mutex<BTreeSet<String>>,
 }
 
 #[derive(Debug, Default)]
@@ -29,6 +34,16 @@ struct Last {
 impl Told {
     fn last(&self) -> MutexGuard<'_, Last> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What of this drift others were not told of yet, in this process.
+    pub fn new_drift(&self, drift: &[Drift]) -> Vec<Event> {
+        let mut told = self.drift.lock().unwrap_or_else(PoisonError::into_inner);
+        let now: BTreeSet<String> = drift.iter().map(Drift::line).collect();
+        let new = drift.iter().filter(|one| one.kind.is_fault() && !told.contains(&one.line()));
+        let events = new.map(|one| Event::drift(&one.table, &one.problem, &one.remedy)).collect();
+        *told = now;
+        events
     }
 
     /// A batch has said how fresh the replica is.
@@ -60,6 +75,11 @@ impl Told {
     /// Whether it is worth finding out what the replica was before this process came: somebody waits.
     pub fn is_unknown(&self) -> bool {
         self.seen.borrow().is_none() && self.was_asked.load(Ordering::Relaxed)
+    }
+
+    /// Nobody looks any more: others may do what they like with the replica.
+    pub fn end(&self) {
+        self.seen.send_replace(None);
     }
 
     /// What the replica was is over: it was emptied, or is another one.

@@ -44,7 +44,15 @@ pub(super) async fn all(app: Arc<App>) -> Value {
         }
     });
     let (reasons, queues, pulls) = futures_util::join!(
-        reasons(&app),
+        async {
+            app.ready
+                .get(|| {
+                    let app = app.clone();
+                    async move { reasons(&app).await }
+                })
+                .await
+                .unwrap_or_default()
+        },
         futures_util::future::join_all(queues),
         futures_util::future::join_all(pulls)
     );

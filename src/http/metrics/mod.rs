@@ -28,7 +28,8 @@ pub(super) async fn text(app: &Arc<App>) -> Option<String> {
 
 async fn queue(labels: Labels, lane: &Arc<Lane>) -> Queue<'_> {
     let (said, is_target_up) = tokio::join!(status::of_source(&lane.worker), lane.target_answers());
-    let is_source_up = said.is_ok();
+    // What it says may take too long where it answers well.
+    let is_source_up = said.is_ok() || status::source_answers(&lane.worker).await;
     let (status, age) = lane.last_status(said.ok());
     Queue { labels, lane, status, age, is_source_up, is_target_up, counts: lane.worker.counts() }
 }

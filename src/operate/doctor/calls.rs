@@ -22,7 +22,7 @@ pub(super) async fn examine(client: &Client, process: &Process) -> Result<Vec<Fi
     let mut found = Vec::new();
     if is_there("cron.job").await? && is_there("cron.job_run_details").await? {
         found.extend(asked(client, include_str!("../../../sql/doctor_cron.sql"), &[]).await?);
-    } else if !is_followed {
+    } else if !is_followed && !has_extension(client, "pg_cron").await? {
         found.push(
             Finding::new(
                 &codes::CRON_MISSING,
@@ -49,6 +49,12 @@ pub(super) async fn examine(client: &Client, process: &Process) -> Result<Vec<Fi
     }
     found.extend(posted(client, process).await?);
     Ok(found)
+}
+
+/// Whether an extension is installed, whether or not this role may use it.
+async fn has_extension(client: &Client, name: &str) -> Result<bool> {
+    let sql = "select exists (select from pg_catalog.pg_extension e where e.extname = $1)";
+    Ok(client.query_typed_one(sql, &[(&name, tokio_postgres::types::Type::TEXT)]).await?.try_get(0)?)
 }
 
 /// Whether a worker is at work in this database that needs no call.

@@ -15,6 +15,8 @@ const MOST: i64 = 10_000;
 pub(crate) struct Waiting {
     /// Its number.
     pub id: i64,
+    /// What it is delivered by.
+    pub uid: String,
     /// Since when.
     pub at: String,
     /// Its type.
@@ -40,13 +42,15 @@ pub(crate) async fn add(client: &Client, queue: &QueueName, events: &[Event]) ->
 
 /// The oldest events of a queue, at most `limit`.
 pub(crate) async fn oldest(client: &Client, queue: &QueueName, limit: i64) -> Result<Vec<Waiting>> {
-    let sql =
-        format!("select id, {}, type, data from pgflume.events where queue = $1 order by id limit $2", iso_text("at"));
+    let sql = format!(
+        "select id, {}, type, data, uid::pg_catalog.text from pgflume.events where queue = $1 order by id limit $2",
+        iso_text("at")
+    );
     let rows = client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT), (&limit, Type::INT8)]).await?;
     let waiting = |row: &tokio_postgres::Row| {
         let data: &str = row.try_get(3)?;
         let data = serde_json::from_str(data).unwrap_or(Value::Null); // we wrote it
-        Ok(Waiting { id: row.try_get(0)?, at: row.try_get(1)?, kind: row.try_get(2)?, data })
+        Ok(Waiting { id: row.try_get(0)?, at: row.try_get(1)?, kind: row.try_get(2)?, data, uid: row.try_get(4)? })
     };
     rows.iter().map(waiting).collect()
 }

@@ -12,7 +12,7 @@ use crate::core::queue_name::QueueName;
 use crate::core::reconcile::RetainedStep;
 use crate::core::schema::Schema;
 use crate::postgres::books::comparisons::{self, Pass};
-use crate::postgres::books::dead_letters::{self, Dead, DeadLetter, Supersedable, Superseded};
+use crate::postgres::books::dead_letters::{self, Dead, DeadLetter, Refusal, Supersedable, Superseded};
 use crate::postgres::books::progress::{self, Snapshot};
 use crate::postgres::books::rebuilds::{self, Phase, Reason, Rebuild};
 use crate::postgres::books::{outbox, retained};
@@ -280,7 +280,10 @@ impl Queue for Connection {
     }
 
     async fn dead_letter_large(&self, ids: &[i64], reason: &str) -> Result<u64> {
-        queue::dead_letter_large(&self.client, &self.pg.queue, ids, reason).await
+        let made = queue::dead_letter_large(&self.client, &self.pg.queue, ids, reason).await?;
+        let events: Vec<Event> = (0..made).map(|_| Event::dead_letter(None, Refusal::Message.name(), reason)).collect();
+        self.tell(&events).await?;
+        Ok(made)
     }
 
     async fn has_any(&self) -> Result<bool> {

@@ -3,11 +3,10 @@
 //! concerned are copied again. Drops nothing.
 
 use crate::core::error::{ErrorKind, Result, Side};
-use crate::core::event::Event;
 use crate::core::failpoint;
 use crate::core::position::Head;
 use crate::postgres::books::rebuilds::Reason;
-use crate::postgres::drift::{self, Drift};
+use crate::postgres::drift;
 use crate::postgres::link::{Known, Link};
 use crate::replica::change;
 use crate::replica::change::Change;
@@ -40,11 +39,8 @@ impl Session<'_> {
     /// worker alters it.
     async fn tell_drift(&mut self) -> Result<()> {
         let drift = self.link.drift(None).await?;
-        let new: Vec<&Drift> = drift.iter().filter(|one| !self.drift.contains(one)).collect();
-        drift::warn(new.iter().copied());
-        let faults = new.iter().filter(|one| one.kind.is_fault());
-        let events: Vec<Event> = faults.map(|one| Event::drift(&one.table, &one.problem, &one.remedy)).collect();
-        self.link.tell(&events).await?;
+        drift::warn(drift.iter().filter(|one| !self.drift.contains(one)));
+        self.link.tell(&self.worker.told.new_drift(&drift)).await?;
         self.drift = drift;
         Ok(())
     }
