@@ -82,8 +82,7 @@ impl<'a> Session<'a> {
     /// Makes the replica's tables what the source's are now: columns, types, keys and indexes that came and went.
     async fn shape(&mut self) -> Result<()> {
         let schema = self.description.schema.clone();
-        let there = self.writer.replica.inventory().await?;
-        self.writer.replica.upgrade(&there).await?;
+        let there = self.writer.replica.upgraded(self.writer.replica.inventory().await?).await?;
         self.forget_lost(&there).await?;
         let mut by_table: BTreeMap<String, Vec<Change>> = BTreeMap::new();
         for change in change::plan(&there, &schema, &self.retired()) {

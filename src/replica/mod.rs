@@ -131,10 +131,14 @@ impl Replica {
         Ok(())
     }
 
-    /// Gives the bookkeeping of an older version what it lacks.
-    pub(crate) async fn upgrade(&self, there: &Inventory) -> Result<()> {
+    /// Gives the bookkeeping of an older version what it lacks; what is there then.
+    pub(crate) async fn upgraded(&self, there: Inventory) -> Result<Inventory> {
         let before = there.upgrade();
-        if before.is_empty() { Ok(()) } else { self.store.write(Work { before, ..Work::default() }).await }
+        if before.is_empty() {
+            return Ok(there);
+        }
+        self.store.write(Work { before, ..Work::default() }).await?;
+        self.inventory().await
     }
 
     /// What the replica lacks: all tables first, then the indexes one by one. Refuses what differs.

@@ -156,6 +156,10 @@ fn url_of(cluster: &Cluster, role: &str) -> String {
 async fn each_planted_misconfiguration_is_named_with_its_command_and_none_where_all_is_well() {
     let place = Place::new().await;
     place.clean("at first").await;
+    // As the worker logs in, who sees less.
+    place.admin.batch_execute("create role worker login in role pgflume_worker").await.unwrap();
+    let found = place.found(&Look { url: Some(url_of(&place.cluster, "worker")), ..Look::default() }).await;
+    assert!(found.is_empty(), "{found:#?}");
     // By SQL in Postgres.
     let queue = format!("pgmq.q_{DEFAULT_QUEUE}");
     let q = |sql: &str| sql.replace("QUEUE", &queue).replace("NAME", DEFAULT_QUEUE);

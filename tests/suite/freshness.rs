@@ -224,3 +224,48 @@ async fn a_replica_of_several_syncs_is_as_fresh_as_the_least_of_them() {
     assert_eq!(answer.status, 200, "{}", answer.body);
     assert_eq!(rig.rows("SELECT count(*) FROM p").await, ["2"]);
 }
+
+/// As the version before made it, of a replica that is caught up.
+const OLDER: [&str; 6] = [
+    "DROP VIEW _pgflume_tables",
+    "DROP TABLE _pgflume_syncs",
+    "DROP TABLE _pgflume_states",
+    "DROP TABLE _pgflume_freshness",
+    "CREATE TABLE _pgflume_freshness (caught_up_at TEXT, applied_at TEXT, queued INTEGER)",
+    "INSERT INTO _pgflume_freshness VALUES ('2026-11-01T00:00:00.123456+00:00', '2026-11-01T00:00:00.123Z', 0)",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_of_the_version_before_keeps_its_freshness_and_goes_on() {
+    let rig = set_up_rig(Path::File).await;
+    rig.drain().await;
+    for sql in OLDER {
+        rig.replica(sql).await;
+    }
+    // Nothing has changed since.
+    Worker::new(config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone()))
+        .drain(Duration::from_secs(60))
+        .await
+        .unwrap();
+    assert_eq!(rig.rows("SELECT name, kind FROM _pgflume_syncs").await, ["replicate_data_libsql|queue"]);
+    let fresh = "SELECT caught_up_at > '2026-11-01T00', unixepoch(checked_at) > 0 FROM _pgflume_freshness";
+    assert_eq!(rig.rows(fresh).await, ["1|1"]);
+    rig.db.sql("insert into t values (1000, 'x')").await;
+    rig.drain().await;
+    assert_eq!(rig.rows("SELECT v FROM t WHERE id = 1000").await, ["x"]);
+    // One that pulls, whose source has grown meanwhile.
+    let pulled = pulls::Rig::new(
+        Path::File,
+        "create table p (id int primary key, v text); insert into p values (1, 'x')",
+        r#"{"p":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#,
+    )
+    .await;
+    pulled.pass().await;
+    for sql in OLDER {
+        pulled.replica(sql).await;
+    }
+    pulled.replica("DROP TABLE p").await;
+    pulled.pass().await;
+    assert_eq!(pulled.rows("SELECT count(*) FROM p").await, ["1"]);
+    assert_eq!(pulled.rows("SELECT caught_up_at IS NOT NULL FROM _pgflume_freshness").await, ["1"]);
+}
