@@ -8,6 +8,7 @@ mod parts;
 
 mod beside;
 mod capture;
+mod dashboard;
 mod dlt;
 mod drain;
 mod floors;
@@ -60,6 +61,9 @@ async fn run() {
     }
     if is_wanted("syncs") {
         sections.push(syncs::run(&ground).await);
+    }
+    if is_wanted("dashboard") {
+        sections.push(dashboard::run(&ground).await);
     }
     // Only by name: it needs what `make bench-dlt` installs.
     if named.contains(&"dlt") {

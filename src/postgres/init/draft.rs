@@ -245,13 +245,13 @@ impl<'a> Draft<'a> {
         let texts = named(&is_text);
         if !texts.is_empty() {
             self.report.notes.push(format!(
-                "{written}: {texts} keep every digit as text, which sorts as text: ORDER BY CAST(... AS REAL), and compare in the same way"
+                "{written}: every digit is kept, as text, which sorts as text: {texts}; ORDER BY CAST(... AS REAL), and compare in the same way"
             ));
         }
         let citext = named(&|c| c.pg_type.name == "citext");
         if !citext.is_empty() {
             self.report.notes.push(format!(
-                "{written}: {citext} (citext) tell upper from lower case in SQLite: add COLLATE NOCASE to queries, which knows ASCII only"
+                "{written}: SQLite tells upper from lower case, as citext does not: {citext}; add COLLATE NOCASE to queries, which knows ASCII only"
             ));
         }
         let indexes = self.details.indexes.get(&relation.oid).map_or(&[][..], Vec::as_slice);
