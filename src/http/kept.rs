@@ -42,7 +42,7 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
     {
         let known = self.known();
         let making = self.making(make);
-        match (making.peek(), known) {
+        match (made(&making), known) {
             (None, Some(known)) => Some(known),
             _ => making.await.map(|(_, answer)| answer),
         }
@@ -51,7 +51,7 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
     /// The last answer that was ready.
     fn known(&self) -> Option<T> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let ready = last.as_ref().and_then(|making| making.peek().cloned().flatten());
+        let ready = last.as_ref().and_then(made).flatten();
         let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, answer)) = ready {
             *before = Some(answer);
@@ -86,11 +86,16 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
     }
 
     fn is_good(&self, making: &Making<T>) -> bool {
-        match making.peek() {
+        match made(making) {
             None => true,
-            Some(done) => done.as_ref().is_some_and(|(ready, _)| ready.elapsed() < self.age),
+            Some(done) => done.is_some_and(|(ready, _)| ready.elapsed() < self.age),
         }
     }
+}
+
+/// The answer, if it is ready: by asking, because nobody else may wait for it.
+fn made<T: Clone>(making: &Making<T>) -> Option<Option<(Instant, T)>> {
+    making.peek().cloned().or_else(|| making.clone().now_or_never())
 }
 
 /// Answers by a name, such as a sync's.

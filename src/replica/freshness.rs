@@ -158,7 +158,7 @@ pub(super) fn forget(sync: Feeds<'_>) -> [Statement; 2] {
 }
 
 /// What a table is doing, for readers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TableState {
     /// Its name in the replica.
     pub table: String,

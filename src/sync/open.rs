@@ -8,6 +8,7 @@ use super::session::Session;
 use super::tables::Tables;
 use super::worker::Worker;
 use crate::core::error::{Result, Side};
+use crate::core::event::Event;
 use crate::core::schema::Schema;
 use crate::postgres::books::dead_letters::Supersedable;
 use crate::postgres::books::rebuilds::Reason;
@@ -36,7 +37,12 @@ impl<'a> Session<'a> {
         for source in sources.values().filter(|source| source.is_marked()) {
             tables.read(&source.table.name);
         }
-        for (table, problem) in lacking::told(&sources) {
+        let lacking: Vec<(String, String)> = lacking::told(&sources).into_iter().collect();
+        let before = worker.paused();
+        let new = lacking.iter().filter(|(table, _)| !before.contains_key(table));
+        let paused: Vec<Event> = new.map(|(table, problem)| Event::table_paused(table, problem)).collect();
+        answered(link.tell(&paused)).await?;
+        for (table, problem) in lacking {
             tables.pause(&table, &problem, Side::Source);
         }
         tables.create(there.lost_tables(&schema));

@@ -4,11 +4,13 @@
 use super::session::Session;
 use super::take::reader::ReaderReport;
 use crate::core::error::Result;
+use crate::core::schema::Table;
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::books::rebuilds::{Phase, Rebuild};
 use crate::postgres::catalog::SourceTable;
 use crate::replica::freshness::{Feeds, Freshness, TableState};
 use crate::replica::target::Target;
+use std::sync::Arc;
 
 impl Session<'_> {
     /// The sync, as readers know it.
@@ -59,14 +61,15 @@ impl Session<'_> {
         if matches!(self.worker.target, Target::Given(_)) {
             return Ok(()); // a simulator counts what is written
         }
-        let states = self.states(rebuilt);
-        let said: Vec<(String, String)> = states
+        let doing = self.doing(rebuilt);
+        let said: Vec<(String, String)> = doing
             .iter()
             .map(|one| (format!("{}: {}", one.table, one.state), one.problem.clone().unwrap_or_default()))
             .collect();
         if freshness.is_none() && self.worker.told.has_told(&head.epoch, &said) {
             return Ok(());
         }
+        let states: Vec<TableState> = doing.into_iter().map(|one| self.whole(one)).collect();
         // Until it is known to have arrived.
         self.worker.told.forget();
         self.replica.tell(head, self.feeds(), freshness, &states).await?;
@@ -74,8 +77,8 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// What each table is doing, as of a step that has `rebuilt` these.
-    fn states(&self, rebuilt: &[Rebuild]) -> Vec<TableState> {
+    /// What each table is doing, as of a step that has `rebuilt` these; cheap, because it is asked after each step.
+    fn doing(&self, rebuilt: &[Rebuild]) -> Vec<TableState> {
         let problems = self.tables.problems();
         let state = |name: &str| {
             let rebuild = rebuilt.iter().chain(&self.pending).find(|rebuild| rebuild.name == name);
@@ -87,14 +90,18 @@ impl Session<'_> {
                 (None, None) => ("following", None),
             }
         };
-        self.schema
-            .tables()
-            .map(|table| {
-                let (state, problem) = state(&table.name);
-                let rows = self.copied.get(&table.name).copied();
-                let types = self.sources.get(&table.name).and_then(SourceTable::types);
-                TableState { table: table.name.clone(), source: table.source.written(), state, rows, problem, types }
-            })
-            .collect()
+        let of = |table: &Arc<Table>| {
+            let (state, problem) = state(&table.name);
+            TableState { table: table.name.clone(), state, problem, ..TableState::default() }
+        };
+        self.schema.tables().map(of).collect()
+    }
+
+    /// The same with what else readers are told.
+    fn whole(&self, doing: TableState) -> TableState {
+        let source = self.schema.get(&doing.table).map(|table| table.source.written()).unwrap_or_default();
+        let rows = self.copied.get(&doing.table).copied();
+        let types = self.sources.get(&doing.table).and_then(SourceTable::types);
+        TableState { source, rows, types, ..doing }
     }
 }
