@@ -15,7 +15,8 @@ pub(super) const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
 pub(crate) const SELECT: &str = "SELECT caught_up_at, applied_at, queued FROM _pgflume_freshness";
 
 /// Reads what a sync has seen; its name is `?1`.
-pub(super) const SELECT_SEEN: &str = "SELECT seen_below, seen_before, running FROM _pgflume_syncs WHERE name = ?1";
+pub(super) const SELECT_SEEN: &str = "SELECT seen_below, seen_before, running FROM _pgflume_syncs WHERE name = ?1 \
+     AND (kind <> 'queue' OR epoch IS NULL OR epoch = (SELECT epoch FROM _pgflume_head))";
 
 /// Makes the one row; older versions made it, too.
 pub(super) const CREATE_ONE: [&str; 2] = [
@@ -27,7 +28,7 @@ pub(super) const CREATE_ONE: [&str; 2] = [
 pub(super) const CREATE: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS _pgflume_syncs (name TEXT PRIMARY KEY, kind TEXT NOT NULL, caught_up_at TEXT, \
      drained_at TEXT, checked_at TEXT, applied_at TEXT, queued INTEGER NOT NULL DEFAULT 0, \
-     seen_below INTEGER, seen_before INTEGER, running TEXT)",
+     seen_below INTEGER, seen_before INTEGER, running TEXT, epoch TEXT)",
     "CREATE TABLE IF NOT EXISTS _pgflume_states (\"table\" TEXT PRIMARY KEY COLLATE NOCASE, sync TEXT NOT NULL, source TEXT, \
      state TEXT NOT NULL, caught_up_at TEXT, rows INTEGER, copied_at TEXT, problem TEXT, types TEXT)",
     "DROP VIEW IF EXISTS _pgflume_tables",
@@ -89,28 +90,44 @@ pub struct Freshness {
 }
 
 impl Freshness {
-    /// What a batch says of its sync.
-    pub(super) fn record(&self, sync: Feeds<'_>) -> [Statement; 2] {
+    /// What a batch says of its sync. What was said in another epoch is over: whoever began this one may have been a
+    /// version that knows nothing of this table.
+    pub(super) fn record(&self, sync: Feeds<'_>, epoch: &str) -> [Statement; 2] {
+        let or_before = |column| {
+            format!(
+                "{column} = iif(epoch IS NULL OR epoch = excluded.epoch, coalesce(excluded.{column}, {column}), excluded.{column})"
+            )
+        };
         let sql = format!(
-            "INSERT INTO _pgflume_syncs (name, kind, checked_at, caught_up_at, drained_at, queued, seen_below, seen_before, running, applied_at) \
-             VALUES (?1, ?2, ?3, iif(?4, ?3, NULL), iif(?5, ?3, NULL), ?6, iif(?4, ?7, NULL), iif(?4, ?8, NULL), iif(?4, ?9, NULL), {NOW}) \
+            "INSERT INTO _pgflume_syncs (name, kind, checked_at, caught_up_at, drained_at, queued, seen_below, seen_before, running, epoch, applied_at) \
+             VALUES (?1, ?2, ?3, iif(?4, ?3, NULL), iif(?5, ?3, NULL), ?6, iif(?4, ?7, NULL), iif(?4, ?8, NULL), iif(?4, ?9, NULL), ?10, {NOW}) \
              ON CONFLICT (name) DO UPDATE SET kind = excluded.kind, checked_at = coalesce(excluded.checked_at, checked_at), queued = excluded.queued, \
-             caught_up_at = coalesce(excluded.caught_up_at, caught_up_at), drained_at = coalesce(excluded.drained_at, drained_at), \
-             seen_below = coalesce(excluded.seen_below, seen_below), seen_before = coalesce(excluded.seen_before, seen_before), \
-             running = coalesce(excluded.running, running), applied_at = excluded.applied_at"
+             {}, {}, {}, {}, {}, epoch = excluded.epoch, applied_at = excluded.applied_at",
+            or_before("caught_up_at"),
+            or_before("drained_at"),
+            or_before("seen_below"),
+            or_before("seen_before"),
+            or_before("running"),
         );
-        [Statement::new(sql, self.args(sync)), least()]
+        let mut args = self.args(sync);
+        args.push(text(epoch));
+        [Statement::new(sql, args), least()]
     }
 
     /// What is said of a sync where nothing was written. It begins no claim: rows that were never brought are not known to
     /// be equal. Nor does it go back: of two that say that nothing has changed, the older may come last.
     pub(super) fn beat(&self, sync: Feeds<'_>, at: &Head) -> [Statement; 3] {
         let is_here = is_at(at);
+        let same = format!("(epoch IS NULL OR epoch = {})", literal(&at.epoch));
         let make = format!(
             "INSERT INTO _pgflume_syncs (name, kind) SELECT ?1, ?2 WHERE {is_here} ON CONFLICT (name) DO NOTHING"
         );
-        let moves = |column, value, after| format!("{column} = iif({after} IS NOT NULL AND {value}, ?3, {column})");
-        let sees = |column, value| format!("{column} = iif(caught_up_at IS NOT NULL AND ?4, {value}, {column})");
+        let moves = |column, value, after| {
+            format!("{column} = iif({after} IS NOT NULL AND {same}, iif({value}, ?3, {column}), NULL)")
+        };
+        let sees = |column, value| {
+            format!("{column} = iif(caught_up_at IS NOT NULL AND {same}, iif(?4, {value}, {column}), NULL)")
+        };
         let sql = format!(
             "UPDATE _pgflume_syncs SET checked_at = ?3, queued = ?6, kind = ?2, {}, {}, {}, {}, {} \
              WHERE name = ?1 AND (checked_at IS NULL OR checked_at <= ?3) AND {is_here}",

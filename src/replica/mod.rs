@@ -329,7 +329,7 @@ impl Replica {
         self.check_rowids(work.items())?;
         work.before.insert(0, head::advance(from, &entry.head));
         work.after.extend(head::record(entry, acknowledged));
-        work.after.extend(freshness.record(sync));
+        work.after.extend(freshness.record(sync, &entry.head.epoch));
         self.store.write(work).await?;
         // Once is enough: it costs a request.
         if !self.keeps.load(Ordering::Relaxed) {

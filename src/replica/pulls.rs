@@ -276,7 +276,7 @@ impl Replica {
     ) -> Result<()> {
         self.check_rowids(work.items())?;
         work.before.insert(0, At::Pull(name, from).advance(to));
-        work.after.extend(record(name, progress)?);
+        work.after.extend(record(name, &to.epoch, progress)?);
         self.store.write(work).await
     }
 
@@ -291,7 +291,7 @@ impl Replica {
     ) -> Result<()> {
         let fence = std::iter::once(At::Pull(name, from).advance(to));
         let before = fence.chain(statements.into_iter().map(Statement::from)).collect();
-        let work = Work { before, after: record(name, progress)?, is_long: true, ..Work::default() };
+        let work = Work { before, after: record(name, &to.epoch, progress)?, is_long: true, ..Work::default() };
         self.store.write(work).await
     }
 
@@ -334,7 +334,7 @@ impl Replica {
     }
 }
 
-fn record(name: &str, progress: &Progress) -> Result<Vec<Statement>> {
+fn record(name: &str, epoch: &str, progress: &Progress) -> Result<Vec<Statement>> {
     let now = freshness::NOW;
     let mut all = Vec::new();
     for (table, standing) in &progress.tables {
@@ -386,7 +386,7 @@ fn record(name: &str, progress: &Progress) -> Result<Vec<Statement>> {
         queued: 0,
         seen: progress.looked.seen.clone(),
     };
-    all.extend(freshness.record(Feeds::Pull(name)));
+    all.extend(freshness.record(Feeds::Pull(name), epoch));
     Ok(all)
 }
 

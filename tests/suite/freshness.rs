@@ -253,6 +253,11 @@ async fn a_replica_of_the_version_before_keeps_its_freshness_and_goes_on() {
     rig.db.sql("insert into t values (1000, 'x')").await;
     rig.drain().await;
     assert_eq!(rig.rows("SELECT v FROM t WHERE id = 1000").await, ["x"]);
+    // That version is used once more, and begins another epoch, of which this table says nothing.
+    rig.replica("UPDATE _pgflume_syncs SET epoch = 'another'").await;
+    let server = Server::start(config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone())).await;
+    assert_eq!(server.call("GET", "/wait?token=1&timeout=1", None).await.status, 504);
+    rig.worker.drain(Duration::from_secs(60)).await.unwrap();
     // One that pulls, whose source has grown meanwhile.
     let pulled = pulls::Rig::new(
         Path::File,

@@ -8,6 +8,7 @@ use crate::core::message::{MarkedKey, Message};
 use crate::core::queue_name::QueueName;
 use crate::core::schema::{Schema, Table};
 use crate::core::value::Cell;
+use crate::postgres::iso_text;
 use crate::postgres::queue::Taken;
 use crate::postgres::{Client, queue};
 use serde::Serialize;
@@ -223,13 +224,14 @@ pub async fn waiting(
     limit: i64,
 ) -> Result<Vec<Waiting>> {
     let sql = format!(
-        "select msg_id, pg_catalog.to_jsonb(enqueued_at) #>> '{{}}', message->>'reason', message->>'class', message->>'table',
+        "select msg_id, {}, message->>'reason', message->>'class', message->>'table',
                 case when pg_catalog.jsonb_typeof(message->'key') = 'array'
                      then array(select k from pg_catalog.jsonb_array_elements_text(message->'key') with ordinality e(k, i) order by i) end,
                 message->>'msg_id', message ? 'superseded',
                 case when pg_catalog.pg_column_size(message) <= {LETTER_BYTES} then (message->'message')::pg_catalog.text end
          from {} where (pg_catalog.cardinality($1::pg_catalog.int8[]) = 0 or msg_id = any($1)) and ($2::pg_catalog.text is null or message->>'table' = $2)
               and msg_id > $3 order by msg_id limit $4",
+        iso_text("enqueued_at"),
         queue.dead_table()
     );
     let parameters = [
