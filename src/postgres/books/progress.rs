@@ -27,7 +27,7 @@ struct Bookkeeping {
 }
 
 impl Bookkeeping {
-    /// Reads `pgflume, bookkeeping 6, for 5 and later`.
+    /// Reads `pgflume, bookkeeping 7, for 5 and later`.
     fn parse(comment: &str) -> Option<Self> {
         let rest = comment.strip_prefix("pgflume, bookkeeping ")?;
         let (version, oldest) = rest.split_once(", for ").unwrap_or((rest, "0 and later"));
