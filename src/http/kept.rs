@@ -13,9 +13,20 @@ type Making<T> = Shared<BoxFuture<'static, Option<(Instant, T)>>>;
 /// The last answer, or the one that is being made.
 pub(super) struct Kept<T> {
     last: Mutex<Option<Making<T>>>,
-    /// The one before, for [`get_soon`](Self::get_soon).
+    /// The one before, for [`get_within`](Self::get_within).
     before: Mutex<Option<T>>,
     age: Duration,
+}
+
+/// What there is to say within a short time.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Soon<T> {
+    /// An answer.
+    Known(T),
+    /// The first is being made still.
+    Making,
+    /// The task that made it broke off.
+    Broken,
 }
 
 impl<T: Clone + Send + Sync + 'static> Kept<T> {
@@ -34,17 +45,21 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
         making.await.map(|(_, answer)| answer)
     }
 
-    /// What is known at once, while a newer answer is made where it is older than it should be; only the first is waited
-    /// for.
-    pub(super) async fn get_soon<F>(&self, make: impl FnOnce() -> F) -> Option<T>
+    /// What is known at once, while a newer answer is made where it is older than it should be; the first is waited for
+    /// so long.
+    pub(super) async fn get_within<F>(&self, patience: Duration, make: impl FnOnce() -> F) -> Soon<T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let known = self.known();
         let making = self.making(make);
-        match (made(&making), known) {
-            (None, Some(known)) => Some(known),
-            _ => making.await.map(|(_, answer)| answer),
+        if let (None, Some(known)) = (made(&making), known) {
+            return Soon::Known(known);
+        }
+        match tokio::time::timeout(patience, making).await {
+            Ok(Some((_, answer))) => Soon::Known(answer),
+            Ok(None) => Soon::Broken,
+            Err(_) => Soon::Making,
         }
     }
 
@@ -169,7 +184,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_known_is_given_at_once_while_it_is_made_anew() {
         let (kept, go) = (Arc::new(Kept::new(Duration::ZERO)), Arc::new(Notify::new()));
-        assert_eq!(kept.get_soon(|| async { 1 }).await, Some(1), "the first is waited for");
+        let soon = Duration::from_secs(3600);
+        assert_eq!(kept.get_within(soon, || async { 1 }).await, Soon::Known(1), "the first is waited for");
         let slow = || {
             let go = go.clone();
             async move {
@@ -178,19 +194,24 @@ mod tests {
             }
         };
         for _ in 0..3 {
-            assert_eq!(kept.get_soon(slow).now_or_never(), Some(Some(1)));
+            assert_eq!(kept.get_within(soon, slow).now_or_never(), Some(Soon::Known(1)));
         }
         go.notify_one();
         assert_eq!(kept.get(|| async { panic!("it is being made") }).await, Some(2));
         // One who asks now and then, each time too late for what was made for the one before.
         for made in 3..6 {
-            assert_eq!(kept.get_soon(move || async move { made }).await, Some(made - 1));
+            assert_eq!(kept.get_within(soon, move || async move { made }).await, Soon::Known(made - 1));
             while kept.known() != Some(made) {
                 tokio::task::yield_now().await;
             }
         }
         kept.forget();
-        assert_eq!(kept.get_soon(|| async { 9 }).await, Some(9));
+        assert_eq!(kept.get_within(soon, || async { 9 }).await, Soon::Known(9));
+        // The first of one that is slow.
+        kept.forget();
+        assert_eq!(kept.get_within(Duration::ZERO, slow).await, Soon::Making);
+        kept.forget();
+        assert_eq!(kept.get_within(soon, || async { panic!("as a fault would") }).await, Soon::Broken);
     }
 
     #[tokio::test]

@@ -39,6 +39,9 @@ pub struct Status {
     pub queue: String,
     /// Messages on it, hidden ones included.
     pub queued: i64,
+    /// Whether that is an estimate of many, for who looks every few seconds.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub queued_is_estimate: bool,
     /// Age of the oldest message in seconds.
     pub lag_seconds: Option<f64>,
     /// Dead letters.
@@ -90,21 +93,37 @@ pub struct TableStatus {
     pub verified: Option<comparisons::Coverage>,
 }
 
-/// Asks both sides.
+/// Asks both sides, and counts the queue.
 pub async fn status(worker: &Worker) -> Result<Status> {
+    of_replica_too(worker, Depth::Counted).await
+}
+
+/// The same for who asks every few seconds: a long queue is not counted.
+pub(crate) async fn at_a_glance(worker: &Worker) -> Result<Status> {
+    of_replica_too(worker, Depth::About).await
+}
+
+/// How exactly the messages are to be counted.
+#[derive(Clone, Copy)]
+enum Depth {
+    Counted,
+    About,
+}
+
+async fn of_replica_too(worker: &Worker, depth: Depth) -> Result<Status> {
     let there = within(opened(worker)).await.ok().map(|opened| opened.map(|(_, there)| there).unwrap_or_default());
     let replica = within(replica(worker))
         .await
         .unwrap_or_else(|e| ReplicaStatus { error: Some(e.to_string()), ..ReplicaStatus::default() });
-    Ok(Status { replica, ..within(of_both(worker, there.as_ref())).await? })
+    Ok(Status { replica, ..within(of_both(worker, there.as_ref(), depth)).await? })
 }
 
-/// Asks Postgres only; what the replica has is left out.
+/// Asks Postgres only, at a glance; what the replica has is left out.
 pub(crate) async fn of_source(worker: &Worker) -> Result<Status> {
-    within(of_both(worker, None)).await
+    within(of_both(worker, None, Depth::About)).await
 }
 
-async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
+async fn of_both(worker: &Worker, there: Option<&Inventory>, depth: Depth) -> Result<Status> {
     let client = worker.postgres().pinned(Purpose::Status).await?;
     let queue = worker.queue();
     progress::ensure(&client, queue).await?;
@@ -118,14 +137,20 @@ async fn of_both(worker: &Worker, there: Option<&Inventory>) -> Result<Status> {
         let (resync, comparisons) = (rebuilt.remove(&name), coverage.remove(&name));
         (name, TableStatus { captured: source.captured, problem, resync, verified: comparisons })
     });
+    let queue_health = queue_health::read(&client, queue).await?;
+    let (queued, is_counted) = match depth {
+        Depth::Counted => (queue::depth(&client, queue).await?, true),
+        Depth::About => queue::depth_about(&client, queue, queue_health.live_tuples).await?,
+    };
     Ok(Status {
         drift: drift::check(&client, queue, worker.schema(), there).await?,
         queue: queue.as_str().to_owned(),
-        queued: queue::depth(&client, queue).await?,
+        queued,
+        queued_is_estimate: !is_counted,
         lag_seconds: queue::oldest_seconds(&client, queue).await?,
         dead: queue::dead_depth(&client, queue).await?,
         last_sync: progress::last_sync(&client, queue).await?,
-        queue_health: queue_health::read(&client, queue).await?,
+        queue_health,
         replica: ReplicaStatus::default(),
         tables: tables.collect(),
         circuit: None,

@@ -1,5 +1,6 @@
 //! The dashboard: signed in or nothing, no request from elsewhere, small, quick, and as somebody sees it in a browser.
 
+use crate::parts::proxy::{Fault, Proxy};
 use crate::pulls;
 use crate::support::{Db, Home, Path, Rig, SECRET, Server, config, schema, until};
 use crate::volume::set_up;
@@ -8,6 +9,7 @@ use pgflume::core::secret::Secret;
 use pgflume::http::auth::Auth;
 use pgflume::http::{App, Lane};
 use pgflume::operate::resync;
+use pgflume::operate::status::status;
 use pgflume::pull::{Pull, Scheduled, Service};
 use pgflume::sync::Worker;
 use std::path::PathBuf;
@@ -37,6 +39,14 @@ async fn signed_in(server: &Server) -> Headers {
     assert_eq!((answer.status, answer.header("location").unwrap()), (303, "/"), "{}", answer.body);
     let cookie = answer.header("set-cookie").unwrap();
     vec![header("cookie", cookie.split(';').next().unwrap())]
+}
+
+/// What the page shows, asked for as the page does.
+async fn shown(server: &Server, session: &Headers) -> serde_json::Value {
+    let shown =
+        async || server.request("GET", "/dashboard/data", session.clone(), Vec::new()).await.json()["shown"].clone();
+    until("both sides were asked", async || !shown().await.is_null()).await;
+    shown().await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -70,12 +80,8 @@ async fn who_has_not_signed_in_sees_a_form_and_nothing_else_and_other_sites_get_
     }
     let session = signed_in(&server).await;
     let data = server.request("GET", "/dashboard/data", session.clone(), Vec::new()).await;
-    assert_eq!(
-        (data.status, data.json()["shown"]["queues"][0]["status"]["queued"].as_i64()),
-        (200, Some(0)),
-        "{}",
-        data.body
-    );
+    assert_eq!(data.status, 200, "{}", data.body);
+    assert_eq!(shown(&server, &session).await["queues"][0]["status"]["queued"].as_i64(), Some(0));
     assert!(!data.body.contains(SECRET));
     // A page of another site has the cookie, and not the token.
     let act = async |headers: Headers, body: &str| {
@@ -191,4 +197,47 @@ async fn it_answers_at_once_while_much_is_drained() {
     // Not the time that is promised, which is measured elsewhere: that nobody waits for a drain.
     times.sort();
     assert!(times[times.len() / 2] < Duration::from_secs(1), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_that_hangs_keeps_nobody_waiting_and_the_page_is_told_to_ask_again() {
+    let rig = Rig::with(Db::new().await, Home::new(Path::File), schema(TABLES));
+    rig.db.sql("create table t (id int primary key, v text); create table big (id int primary key, v text)").await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    rig.drain().await;
+    let proxy = Proxy::start(rig.db.cluster().port());
+    let url = rig.db.url().replace(&format!(":{}/", rig.db.cluster().port()), &format!(":{}/", proxy.port()));
+    let server = Server::start(config(&url, rig.home.target(), rig.worker.schema().clone())).await;
+    let session = signed_in(&server).await;
+    proxy.set(Fault::Blackhole);
+    let began = Instant::now();
+    let answer = server.request("GET", "/dashboard/data", session.clone(), Vec::new()).await;
+    assert_eq!((answer.status, answer.json()["shown"].is_null()), (200, true), "{}", answer.body);
+    // Not the time that is promised, which is measured elsewhere: that it does not wait for Postgres.
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let told = shown(&server, &session).await;
+    assert!(told["queues"][0]["error"].as_str().unwrap().contains("no answer"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_queue_is_estimated_for_who_looks_often_and_counted_for_who_asks() {
+    let rig = Rig::with(Db::new().await, Home::new(Path::File), schema(TABLES));
+    rig.db.sql("create table t (id int primary key, v text); create table big (id int primary key, v text)").await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    rig.drain().await;
+    let server = Server::start(config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone())).await;
+    let session = signed_in(&server).await;
+    rig.db.sql(r#"insert into pgmq.q_replicate_data_libsql (vt, message) select now(), '{"v":1,"table":"t","keys":[[1]]}' from generate_series(1, 20000)"#).await;
+    let seen = async || {
+        let status = shown(&server, &session).await["queues"][0]["status"].clone();
+        (status["queued"].as_i64().unwrap(), status["queued_is_estimate"].as_bool())
+    };
+    until("Postgres has the statistics", async || seen().await == (20_000, Some(true))).await;
+    let counted = status(&rig.worker).await.unwrap();
+    assert_eq!((counted.queued, counted.queued_is_estimate), (20_000, false));
+    // Two span all ids between them, and are few.
+    rig.db.sql("with q as (select min(msg_id) a, max(msg_id) b from pgmq.q_replicate_data_libsql) delete from pgmq.q_replicate_data_libsql using q where msg_id not in (a, b)").await;
+    until("they are counted", async || seen().await == (2, None)).await;
+    rig.drain().await;
+    until("it is empty", async || seen().await == (0, None)).await;
 }

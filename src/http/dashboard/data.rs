@@ -20,7 +20,7 @@ pub(super) async fn all(app: Arc<App>) -> Value {
     let queues = lanes.map(|(name, lane)| {
         let app = &app;
         async move {
-            let status = status::status(&lane.worker).await;
+            let status = status::at_a_glance(&lane.worker).await;
             let (status, error) = match status {
                 Ok(status) => (json!(status), Value::Null),
                 Err(e) => (Value::Null, json!(e.to_string())),

@@ -9,6 +9,7 @@ pub(super) use data::sample;
 use super::answers::{detached, failure, refusal, success};
 use super::app::App;
 use super::connections::{Occupation, Visit};
+use super::kept::Soon;
 use super::lane::Lane;
 use crate::core::error::{Error, Result};
 use crate::operate::{dead, resync};
@@ -28,8 +29,12 @@ use session::Session;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 const PAGE: &str = include_str!("page.html");
+
+/// How long the first answer of a process is waited for: after it, the page is told to ask again.
+const PATIENCE: Duration = Duration::from_millis(25);
 
 /// Dead letters that the page shows.
 const LETTERS: i64 = 100;
@@ -118,11 +123,16 @@ pub(super) async fn data(
         Err(refused) => return *refused,
     };
     let asked = app.clone();
-    let known = visit.sharing(app.shown.get_soon(|| async move { Arc::new(data::all(asked).await) })).await;
-    let Some(known) = known else {
-        return guarded(refusal(StatusCode::INTERNAL_SERVER_ERROR, "what there is to show cannot be told: ask again"));
+    let known = app.shown.get_within(PATIENCE, || async move { Arc::new(data::all(asked).await) });
+    let shown = match visit.sharing(known).await {
+        Soon::Known(shown) => Some(shown),
+        Soon::Making => None,
+        Soon::Broken => {
+            let broken = "what there is to show cannot be told: ask again";
+            return guarded(refusal(StatusCode::INTERNAL_SERVER_ERROR, broken));
+        }
     };
-    guarded(Json(json!({"csrf": session.token, "shown": *known})))
+    guarded(Json(json!({"csrf": session.token, "shown": shown.as_deref()})))
 }
 
 /// Where letters are.
