@@ -110,7 +110,9 @@ fn app(config: Option<Config>, pairs: Vec<Pair>, auth: Auth, is_following: bool,
                     let made = || Arc::new(Limiter::new(limit.requests, limit.per));
                     limiters.entry(pair.definition.from.clone()).or_insert_with(made).clone()
                 });
-                pulled.push(Scheduled { pull: pulls::pull(&pair), every, retry_delay, limiter });
+                let pull = pulls::pull(&pair);
+                let pull = if has_events { pull.telling() } else { pull };
+                pulled.push(Scheduled { pull, every, retry_delay, limiter });
             }
         }
     }

@@ -21,11 +21,6 @@ impl Event {
         Self { kind: "dead_letter", data: json!({"table": table, "class": class, "reason": reason}) }
     }
 
-    /// So many rows of a sync that pulls became dead letters.
-    pub fn dead_letters(rows: u64) -> Self {
-        Self { kind: "dead_letter", data: json!({ "rows": rows }) }
-    }
-
     /// Something is no longer as it was set up.
     pub fn drift(table: &str, problem: &str, remedy: &str) -> Self {
         Self { kind: "drift", data: json!({"table": table, "problem": problem, "mend": remedy}) }
@@ -36,9 +31,14 @@ impl Event {
         Self { kind: "copy.started", data: json!({ "table": table }) }
     }
 
-    /// It is copied.
+    /// It is copied: rows written and removed.
     pub fn copy_finished(table: &str, rows: i64, removed: i64) -> Self {
         Self { kind: "copy.finished", data: json!({"table": table, "rows": rows, "removed": removed}) }
+    }
+
+    /// It is copied by a sync that pulls, whose rows are counted later.
+    pub fn pull_copied(table: &str) -> Self {
+        Self { kind: "copy.finished", data: json!({ "table": table }) }
     }
 
     /// A comparison of all rows of a table has found some that differed.
@@ -80,3 +80,21 @@ impl Event {
         Self { kind: "sync.after", data }
     }
 }
+
+/// One that waits to be delivered.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Waiting {
+    /// Its number.
+    pub id: i64,
+    /// What it is delivered by.
+    pub uid: String,
+    /// Since when.
+    pub at: String,
+    /// Its type.
+    pub kind: String,
+    /// What belongs to it.
+    pub data: Value,
+}
+
+/// Events of a queue or sync that are kept for an address that does not take them; the oldest go first.
+pub(crate) const MOST_WAITING: i64 = 10_000;

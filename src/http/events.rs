@@ -1,15 +1,17 @@
-//! Outgoing events: delivered to `EVENTS_URL`, signed as Standard Webhooks, at least once and in order by sync. Those of a
-//! queue come from the outbox in its Postgres, where they were written in the transaction of what they tell of; those that
-//! no transaction belongs to (a side is down, a pass begins) wait in this process.
+//! Outgoing events: delivered to `EVENTS_URL`, signed as Standard Webhooks, at least once and in order by sync. They come
+//! from an outbox, where they were written in the transaction of what they tell of: that of a queue is in its Postgres,
+//! that of a sync that pulls in its replica. What no transaction belongs to waits in this process: that a drain or pass
+//! begins or has ended, and that a side is down where the outbox is on that side.
 
 use super::lane::Lane;
 use crate::core::backoff::Backoff;
 use crate::core::chance::Chance;
 use crate::core::crypto;
 use crate::core::error::{Error, Result};
-use crate::core::event::Event;
+use crate::core::event::{Event, Waiting};
 use crate::core::secret::Secret;
 use crate::operate::outbox::Outbox;
+use crate::pull::Pull;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
@@ -110,9 +112,8 @@ impl Events {
         loop {
             let waiting = outbox.oldest().await?;
             for event in &waiting {
-                let (id, body) = (format!("evt_{}", event.uid), body(&event.kind, &event.at, sync, event.data.clone()));
                 // The outbox is opened anew before the next try, and does not grow without end.
-                self.send(&id, &body).await.map_err(|e| Error::retry(format!("EVENTS_URL does not take them: {e}")))?;
+                self.send_waiting(sync, event).await?;
                 outbox.delivered(event.id).await?;
                 *failures = 0;
             }
@@ -120,6 +121,43 @@ impl Events {
                 tokio::time::sleep(LOOK).await;
             }
         }
+    }
+
+    /// Delivers what waits in the replica of a sync that pulls, for ever. It is asked only when this process has written
+    /// there, for servers bill requests.
+    pub(super) async fn run_pulled(&self, pull: &Pull) {
+        let mut failures = 0;
+        loop {
+            match self.deliver_pulled(pull, &mut failures).await {
+                Ok(()) => pull.news().await,
+                Err(e) => {
+                    failures += 1;
+                    if failures == 1 {
+                        tracing::warn!(sync = pull.name(), error = %e, "events wait; they are tried again");
+                    }
+                    tokio::time::sleep(REST.rest(failures, self.chance.fraction())).await;
+                }
+            }
+        }
+    }
+
+    async fn deliver_pulled(&self, pull: &Pull, failures: &mut u32) -> Result<()> {
+        loop {
+            let waiting = pull.waiting_events().await?;
+            for event in &waiting {
+                self.send_waiting(pull.name(), event).await?;
+                pull.event_delivered(event.id).await?;
+                *failures = 0;
+            }
+            if waiting.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn send_waiting(&self, sync: &str, event: &Waiting) -> Result<()> {
+        let (id, body) = (format!("evt_{}", event.uid), body(&event.kind, &event.at, sync, event.data.clone()));
+        self.send(&id, &body).await.map_err(|e| Error::retry(format!("EVENTS_URL does not take them: {e}")))
     }
 
     /// Until it is taken.
@@ -173,7 +211,12 @@ pub(super) async fn watch_side(events: Arc<Events>, lane: Arc<Lane>, sync: Strin
         let is_down = !report.is_closed();
         if is_down != was_down {
             let down = || Event::side_down(report.reason.as_deref().unwrap_or_default());
-            events.tell(&sync, if is_down { down() } else { Event::side_up() });
+            let event = if is_down { down() } else { Event::side_up() };
+            let kept = async { Outbox::open(&lane.worker).await?.keep(event.clone()).await };
+            if let Err(e) = kept.await {
+                tracing::debug!(sync, error = %e, "an event waits in memory");
+                events.tell(&sync, event);
+            }
             was_down = is_down;
         }
         tokio::time::sleep(LOOK).await;

@@ -134,7 +134,8 @@ pub async fn serve(
         });
         let told = events.clone();
         app.service.observed_by(move |sync, event| told.tell(sync, event));
-        futures_util::future::join(events.run(), futures_util::future::join_all(lanes)).await;
+        let pulled = futures_util::future::join_all(app.service.pulls().map(|pull| events.run_pulled(pull)));
+        futures_util::join!(events.run(), futures_util::future::join_all(lanes), pulled);
     };
     let sampling = async {
         loop {

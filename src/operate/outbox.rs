@@ -1,12 +1,11 @@
 //! Events of a queue that wait in its Postgres to be delivered.
 
 use crate::core::error::Result;
+use crate::core::event::{Event, Waiting};
 use crate::core::queue_name::QueueName;
 use crate::postgres::books::{outbox, progress};
 use crate::postgres::{Client, Purpose};
 use crate::sync::Worker;
-
-pub(crate) use crate::postgres::books::outbox::Waiting;
 
 /// Events that are asked for at once.
 const PAGE: i64 = 50;
@@ -28,6 +27,11 @@ impl Outbox {
             tracing::error!(events = pruned, "EVENTS_URL has not taken events for so long that the oldest are dropped");
         }
         Ok(Self { client, queue })
+    }
+
+    /// Adds one that belongs to no transaction.
+    pub async fn keep(&self, event: Event) -> Result<()> {
+        outbox::add(&self.client, &self.queue, &[event]).await
     }
 
     /// The oldest that wait.

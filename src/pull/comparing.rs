@@ -9,6 +9,7 @@ use super::writer::{Outcome, Written};
 use crate::core::batch::{Item, RowState};
 use crate::core::difference::{DifferenceKind, EXAMPLES, Example, TableReport};
 use crate::core::error::{Error, ErrorKind, Result, Side};
+use crate::core::event::Event;
 use crate::core::failpoint;
 use crate::core::keys::texts_of;
 use crate::core::schema::Table;
@@ -215,6 +216,8 @@ impl Session<'_> {
             let compared = BTreeSet::from([table.name.clone()]);
             let mut progress = Progress { compared, ..Progress::default() };
             if comparison.report.differences() > 0 {
+                let (rows, different) = (comparison.report.rows as i64, comparison.report.differences() as i64);
+                progress.events.push(Event::difference(&table.name, rows, different));
                 // They are counted anew.
                 let standing = PulledTable { rows: None, ..self.standing_of(&table.name) };
                 progress.tables.insert(table.name.clone(), standing);

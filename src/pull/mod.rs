@@ -11,6 +11,7 @@ mod dead;
 mod jobs;
 mod limiter;
 mod nuke;
+mod outbox;
 mod pass;
 mod passed;
 mod read;

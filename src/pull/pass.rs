@@ -3,6 +3,7 @@
 use super::closing::Closed;
 use super::session::Session;
 use crate::core::error::{Error, Result};
+use crate::core::event::Event;
 use crate::core::failpoint::{self, PullRule};
 use crate::provider::{Begun, Follows, View};
 use crate::pull::writer::Written;
@@ -158,7 +159,8 @@ impl Session<'_> {
                 let tables: BTreeMap<_, _> = read.map(again).collect();
                 self.pull.see(None);
                 let source = Some(view.position.clone());
-                let progress = Progress { source, tables, forgets: true, ..Progress::default() };
+                let events = vec![Event::healed("other_source")];
+                let progress = Progress { source, tables, forgets: true, events, ..Progress::default() };
                 self.writer.write(Written { progress, ..Written::default() }).await?;
                 Ok(())
             }

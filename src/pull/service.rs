@@ -150,6 +150,15 @@ impl Service {
         }
     }
 
+    /// Keeps an event where it outlives this process, if the replica can be written.
+    async fn keep(&self, lane: &Lane, event: Event) {
+        let pull = &lane.scheduled.pull;
+        if let Err(e) = pull.keep_event(event.clone()).await {
+            tracing::debug!(sync = pull.name(), error = %e, "an event waits in memory");
+            self.tell(lane, [event]);
+        }
+    }
+
     /// The names of its syncs.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.lanes.keys().map(String::as_str)
@@ -285,34 +294,23 @@ impl Service {
         if let Ok(Passed { seen: Some(seen), .. }) = &done {
             lane.scheduled.pull.see(Some(seen.clone()));
         }
-        let before = lane.report();
+        let before = lane.report().failures_in_a_row;
         lane.note(&done);
-        self.tell(lane, events(&before, &lane.report(), &done));
+        let after = lane.report();
+        let side = match &done {
+            Ok(_) => (before >= DOWN).then(Event::side_up),
+            Err(e) => (after.failures_in_a_row == DOWN).then(|| Event::side_down(&e.to_string())),
+        };
+        if let Some(event) = side {
+            self.keep(lane, event).await;
+        }
+        let said = done.as_ref().map(|done| serde_json::json!(done)).map_err(ToString::to_string);
+        self.tell(lane, [Event::after(said)]);
         if let Err(e) = &done {
             tracing::error!(sync = lane.scheduled.pull.name(), error = %e, "the sync failed; it is tried again");
         }
         done
     }
-}
-
-/// What others are told of after a pass.
-fn events(before: &Report, after: &Report, done: &Result<Passed>) -> Vec<Event> {
-    let mut events = Vec::new();
-    if let Ok(done) = done {
-        events.extend((before.failures_in_a_row >= DOWN).then(Event::side_up));
-        events.extend((done.dead > 0).then(|| Event::dead_letters(done.dead)));
-        let new = done.problems.iter().filter(|(table, _)| !before.problems.contains_key(*table));
-        events.extend(new.map(|(table, problem)| Event::table_paused(table, problem)));
-        let differing = done.compared.iter().filter(|(_, report)| report.different > 0);
-        events.extend(
-            differing.map(|(table, report)| Event::difference(table, report.rows as i64, report.different as i64)),
-        );
-    } else if after.failures_in_a_row == DOWN {
-        events.push(Event::side_down(after.error.as_deref().unwrap_or_default()));
-    }
-    let done = done.as_ref().map(|done| serde_json::json!(done)).map_err(ToString::to_string);
-    events.push(Event::after(done));
-    events
 }
 
 /// What is known of a sync, behind its lock.

@@ -10,6 +10,7 @@ use crate::provider::{Description, Promise, Source};
 use crate::replica::Replica;
 use crate::replica::change::{self, Change, Retired};
 use crate::replica::inventory::Inventory;
+use crate::replica::outbox;
 use crate::replica::pulls::{Progress, Pull as Standing, PulledTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -51,7 +52,10 @@ impl<'a> Session<'a> {
                 replica.claim(&pull.name, &start, &names, pull.adopt).await?
             }
         };
-        let writer = Writer::new(replica, pull.name.clone(), standing, pull.chance.clone());
+        if pull.news.is_some() && !there.tables.contains_key(outbox::TABLE) {
+            replica.make_outbox().await?;
+        }
+        let writer = Writer::new(replica, pull, standing);
         let (problems, plain) = (BTreeMap::new(), BTreeSet::new());
         let mut session = Self {
             pull,

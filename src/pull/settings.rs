@@ -8,6 +8,7 @@ use crate::replica::target::Target;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Retries where nothing else is said.
@@ -34,6 +35,8 @@ pub struct Pull {
     told_at: Mutex<Option<Instant>>,
     /// What its replica was at the last view that it equalled, as far as this process knows.
     seen: Mutex<Option<Seen>>,
+    /// Told when there are new events; `None`: nobody is to be told of any.
+    pub(super) news: Option<Arc<Notify>>,
     is_stopping: AtomicBool,
 }
 
@@ -74,6 +77,7 @@ impl Pull {
             pace: Pace::default(),
             retries: RETRIES,
             compare: None,
+            news: None,
             is_stopping: AtomicBool::new(false),
         }
     }
@@ -91,6 +95,12 @@ impl Pull {
     /// All rows are compared so often, after a pass.
     pub fn comparing(self, every: Option<Duration>) -> Self {
         Self { compare: every, ..self }
+    }
+
+    /// What happens is kept in the replica, for [`Events`](crate::http::Events) to deliver.
+    #[must_use]
+    pub fn telling(self) -> Self {
+        Self { news: Some(Arc::default()), ..self }
     }
 
     /// The replica is told so often that nothing has changed; `None`: never.

@@ -1,10 +1,13 @@
 //! Writes batches of a pull, each from the position that the one before left. A row that the replica rejects is found by
 //! halving and becomes a dead letter.
 
+use super::outbox;
 use super::passed::Passed;
+use super::settings::Pull;
 use crate::core::batch::{Item, RowState};
 use crate::core::chance::Chance;
 use crate::core::error::{Error, ErrorKind, Result, Side};
+use crate::core::event::Event;
 use crate::core::failpoint::{self, PullRule};
 use crate::core::halving::Search;
 use crate::core::keys::texts_of;
@@ -16,6 +19,7 @@ use crate::replica::pulls::{Letter, Looked, Progress, Pull as Standing};
 use crate::replica::{Replica, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use tokio::sync::Notify;
 
 /// Rejected rows of a table after which it is the table.
 const MOST_LETTERS: usize = 1_000;
@@ -64,16 +68,19 @@ pub(super) struct Writer {
     /// What was looked at last.
     pub looked: Looked,
     pub done: Passed,
+    /// Told when there are new events; `None`: nobody is to be told of any.
+    news: Option<Arc<Notify>>,
 }
 
 impl Writer {
     /// At this place.
-    pub fn new(replica: Replica, name: String, standing: Standing, chance: Chance) -> Self {
+    pub fn new(replica: Replica, pull: &Pull, standing: Standing) -> Self {
         Self {
             replica,
-            name,
+            name: pull.name.clone(),
             standing,
-            chance,
+            chance: pull.chance.clone(),
+            news: pull.news.clone(),
             has_checked: false,
             refused: BTreeSet::new(),
             job: None,
@@ -113,10 +120,10 @@ impl Writer {
     /// Alters tables, with how far they are afterwards.
     pub async fn alter(&mut self, statements: Vec<String>, progress: &Progress) -> Result<()> {
         let to = self.standing.head.next(self.chance.token());
-        let told = Progress { looked: self.looked.clone(), ..progress.clone() };
+        let told = Progress { looked: self.looked.clone(), events: self.events(progress), ..progress.clone() };
         self.replica.alter_pull(&self.name, &self.standing.head, &to, &told, statements).await?;
         self.standing.head = to;
-        self.note(&Work::default(), progress);
+        self.note(&Work::default(), &told);
         Ok(())
     }
 
@@ -155,7 +162,8 @@ impl Writer {
         }
         let to = self.standing.head.next(self.chance.token());
         failpoint::reach(failpoint::SENT);
-        let progress = &Progress { job: self.job.clone(), looked: self.looked.clone(), ..progress.clone() };
+        let (job, looked, events) = (self.job.clone(), self.looked.clone(), self.events(progress));
+        let progress = &Progress { job, looked, events, ..progress.clone() };
         self.replica.apply_pull(&self.name, &self.standing.head, &to, progress, work.clone()).await?;
         failpoint::reach(failpoint::APPLIED);
         if !self.has_checked {
@@ -167,8 +175,17 @@ impl Writer {
         Ok(())
     }
 
+    /// What others are to be told of with it.
+    fn events(&self, progress: &Progress) -> Vec<Event> {
+        let found = || progress.events.iter().cloned().chain(outbox::events(&self.standing, progress)).collect();
+        self.news.as_ref().map_or_else(Vec::new, |_| found())
+    }
+
     /// This is in the replica now.
     fn note(&mut self, work: &Work, progress: &Progress) {
+        if let Some(news) = self.news.as_ref().filter(|_| !progress.events.is_empty()) {
+            news.notify_one();
+        }
         let gone = work.items().iter().filter(|item| item.state == RowState::Gone).count();
         let emptied = work.emptied.iter().filter_map(|table| self.standing.tables.get(&table.name)?.rows);
         self.done.removed += gone as u64 + emptied.map(|rows| u64::try_from(rows).unwrap_or_default()).sum::<u64>();

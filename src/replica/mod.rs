@@ -15,6 +15,7 @@ pub mod jobs;
 mod keyed;
 pub mod local;
 pub mod memory;
+pub(crate) mod outbox;
 pub mod pulls;
 mod refusal;
 pub mod remote;

@@ -7,8 +7,9 @@ use super::freshness::{self, Feeds, Freshness, TableState};
 use super::head::{At, fenced};
 use super::jobs::{self, Leased};
 use super::store::{Rows, Statement, Work};
-use super::{Inventory, Replica};
+use super::{Inventory, Replica, outbox};
 use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::event::Event;
 use crate::core::message::MarkedKey;
 use crate::core::position::Head;
 use crate::core::schema::{Table, literal, quote};
@@ -125,6 +126,8 @@ pub struct Progress {
     pub looked: Looked,
     /// It is another history: nothing is known to equal it.
     pub forgets: bool,
+    /// What others are to be told of.
+    pub events: Vec<Event>,
 }
 
 /// What a pull has looked at, for readers of the replica.
@@ -378,6 +381,7 @@ fn record(name: &str, epoch: &str, progress: &Progress) -> Result<Vec<Statement>
     if progress.forgets {
         all.extend(Replica::forget_caught_up(name).map(Statement::from));
     }
+    all.extend(outbox::add(name, &progress.events));
     let is_caught_up = progress.caught_up_at.is_some();
     let freshness = Freshness {
         checked_at: progress.caught_up_at.clone().or_else(|| progress.looked.at.clone()),

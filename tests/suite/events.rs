@@ -1,5 +1,6 @@
 //! Outgoing events: signed, from the outbox, at least once, and none of them early.
 
+use crate::parts::proxy::{Fault, Proxy};
 use crate::pulls;
 use crate::support::{Db, Home, Path, Rig, SECRET, Server, config, schema, until};
 use crate::volume::set_up;
@@ -16,8 +17,12 @@ use pgflume::core::secret::Secret;
 use pgflume::http::auth::Auth;
 use pgflume::http::{App, Events, Lane};
 use pgflume::operate::resync;
+use pgflume::postgres::PgUrl;
+use pgflume::provider::postgres::PostgresProvider;
 use pgflume::pull::{Pull, Scheduled, Service};
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -139,9 +144,12 @@ async fn nobody_is_told_where_nobody_is_to_be_told_and_a_pull_tells_of_its_passe
         r#"{"p":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#,
     )
     .await;
+    pulled.pass().await;
+    assert_eq!(pulled.rows("SELECT count(*) FROM sqlite_master WHERE name = '_pgflume_events'").await, ["0"]);
     let receiver = Receiver::default();
     let url = receiver.start().await;
-    let pull = Pull::new("p".into(), Arc::new(pulled.provider()), pulled.home.target(), false).with_retries(0);
+    let pull =
+        Pull::new("p".into(), Arc::new(pulled.provider()), pulled.home.target(), false).with_retries(0).telling();
     let scheduled =
         Scheduled { pull, every: Duration::from_millis(300), retry_delay: Duration::from_millis(50), limiter: None };
     let events = Events::new(url, &Secret::new(KEY)).unwrap();
@@ -153,4 +161,128 @@ async fn nobody_is_told_where_nobody_is_to_be_told_and_a_pull_tells_of_its_passe
     let told =
         receiver.taken.lock().unwrap().iter().find(|(_, event)| event["type"] == "table.paused").unwrap().1.clone();
     assert_eq!((told["data"]["table"].as_str(), told["data"]["sync"].as_str()), (Some("p"), Some("p")), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_a_pull_are_in_its_replica_and_arrive_though_the_address_was_down_and_the_process_ended() {
+    for path in [Path::File, Path::Sqld] {
+        let rig = pulls::Rig::new(
+            path,
+            "create table t (id int primary key, n numeric); insert into t select i, i from generate_series(1, 100) i;
+             update t set n = 0.5 where id = 50",
+            r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","n":"INTEGER"}}}"#,
+        )
+        .await;
+        let receiver = Receiver::default();
+        *receiver.refuses.lock().unwrap() = true;
+        let url = receiver.start().await;
+        let proxy = Proxy::start(rig.db.cluster().port());
+        let source = rig.db.url().replace(&format!(":{}/", rig.db.cluster().port()), &format!(":{}/", proxy.port()));
+        let serve = async || {
+            let provider = PostgresProvider { url: PgUrl::parse(&source).unwrap(), ..rig.provider() };
+            let pull = Pull::new("p".into(), Arc::new(provider), rig.home.target(), false).with_retries(0).telling();
+            let (every, retry_delay) = (Duration::from_millis(200), Duration::from_millis(20));
+            let service = Service::new(vec![Scheduled { pull, every, retry_delay, limiter: None }]);
+            let events = Events::new(url.clone(), &Secret::new(KEY)).unwrap();
+            Server::of(App::of(None, Vec::new(), service, auth()).telling(Some(events))).await
+        };
+        let server = serve().await;
+        let has_outbox = "SELECT 1 FROM sqlite_master WHERE name = '_pgflume_events'";
+        until("there is an outbox", async || !rig.rows(has_outbox).await.is_empty()).await;
+        let waiting = async || rig.rows("SELECT type FROM _pgflume_events ORDER BY id").await;
+        let first = ["copy.started", "copy.finished", "dead_letter"];
+        until("events were refused", async || *receiver.refused.lock().unwrap() >= 1).await;
+        until("all wait", async || waiting().await.len() == first.len()).await;
+        assert_eq!(sorted(waiting().await), sorted(first.map(str::to_owned).to_vec()));
+        drop(server);
+        // Another process delivers them, and what it finds itself.
+        *receiver.refuses.lock().unwrap() = false;
+        let _server = serve().await;
+        until("all arrive", async || {
+            receiver.kinds().iter().filter(|kind| first.contains(&kind.as_str())).count() == 3
+        })
+        .await;
+        until("nothing waits", async || waiting().await.is_empty()).await;
+        let told =
+            receiver.taken.lock().unwrap().iter().find(|(_, event)| event["type"] == "dead_letter").unwrap().1.clone();
+        assert_eq!(
+            (told["data"]["table"].as_str(), told["data"]["class"].as_str()),
+            (Some("t"), Some("value")),
+            "{told}"
+        );
+        assert!(told["data"]["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{told}");
+        rig.replica("UPDATE t SET n = 1234 WHERE id = 3").await;
+        Pull::new("p".into(), Arc::new(rig.provider()), rig.home.target(), false)
+            .ask_to_compare(&[], None)
+            .await
+            .unwrap();
+        until("a difference is told", async || receiver.has("difference")).await;
+        proxy.set(Fault::CutBeforeSend);
+        proxy.drop_connections();
+        until("the source is down", async || receiver.has("side.down")).await;
+        proxy.set(Fault::Pass);
+        until("it is up again", async || receiver.has("side.up")).await;
+        rig.db.sql("alter table t drop constraint t_pkey").await;
+        until("it waits", async || receiver.has("table.paused")).await;
+        // The process that ended may have delivered some: each id counts once.
+        let mut ids = BTreeSet::new();
+        let mut kinds: Vec<String> = Vec::new();
+        for (id, event) in receiver.taken.lock().unwrap().iter() {
+            let kind = event["type"].as_str().unwrap();
+            if !kind.starts_with("sync.") && ids.insert(id.clone()) {
+                kinds.push(kind.to_owned());
+            }
+        }
+        assert_eq!(kinds.split_off(3), ["difference", "side.down", "side.up", "table.paused"]);
+        until("nothing waits", async || waiting().await.is_empty()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_down_is_told_of_by_the_outbox_and_postgres_that_is_down_by_the_process() {
+    let home = Home::new(Path::Sqld);
+    let Target::Remote { url, token } = home.target() else { unreachable!() };
+    let target_proxy = Proxy::start(url.rsplit(':').next().unwrap().parse().unwrap());
+    let rig = Rig::with(Db::new().await, home, schema(T));
+    let source_proxy = Proxy::start(rig.db.cluster().port());
+    rig.db.sql("create table t (id int primary key, v text)").await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    rig.drain().await;
+    let source = rig.db.url().replace(&format!(":{}/", rig.db.cluster().port()), &format!(":{}/", source_proxy.port()));
+    let config = config(&source, Target::Remote { url: target_proxy.url(), token }, rig.worker.schema().clone());
+    let lane = Lane::new(Worker::new(Config { has_events: true, ..config }), false);
+    let receiver = Receiver::default();
+    *receiver.refuses.lock().unwrap() = true;
+    let events = Events::new(receiver.start().await, &Secret::new(KEY)).unwrap();
+    let server =
+        Server::of(App::of(Some(lane), Vec::new(), Service::new(Vec::new()), auth()).telling(Some(events))).await;
+    let waiting = async || rig.db.all("select type from pgflume.events order by id").await;
+    target_proxy.set(Fault::CutBeforeSend);
+    rig.db.sql("insert into t values (1, 'x')").await;
+    until("it is kept in Postgres", async || {
+        server.sync().await;
+        waiting().await == ["side.down"]
+    })
+    .await;
+    target_proxy.set(Fault::Pass);
+    until("that it is up again, too", async || {
+        server.sync().await;
+        waiting().await == ["side.down", "side.up"]
+    })
+    .await;
+    *receiver.refuses.lock().unwrap() = false;
+    until("both arrive", async || receiver.has("side.up") && waiting().await.is_empty()).await;
+    receiver.taken.lock().unwrap().clear();
+    source_proxy.set(Fault::CutBeforeSend);
+    source_proxy.drop_connections();
+    until("Postgres is down", async || {
+        server.sync().await;
+        receiver.has("side.down")
+    })
+    .await;
+}
+
+fn sorted(mut all: Vec<String>) -> Vec<String> {
+    all.sort();
+    all
 }

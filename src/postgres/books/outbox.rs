@@ -1,29 +1,11 @@
 //! Events that wait to be delivered, written in the transaction of what they tell of.
 
 use crate::core::error::Result;
-use crate::core::event::Event;
+use crate::core::event::{Event, MOST_WAITING, Waiting};
 use crate::core::queue_name::QueueName;
 use crate::postgres::{Client, iso_text};
 use serde_json::Value;
 use tokio_postgres::types::Type;
-
-/// Events that are kept for an address that does not take them; the oldest go first.
-const MOST: i64 = 10_000;
-
-/// One that waits.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Waiting {
-    /// Its number.
-    pub id: i64,
-    /// What it is delivered by.
-    pub uid: String,
-    /// Since when.
-    pub at: String,
-    /// Its type.
-    pub kind: String,
-    /// What belongs to it.
-    pub data: Value,
-}
 
 /// Adds events, in the transaction at hand if there is one.
 pub(crate) async fn add(client: &Client, queue: &QueueName, events: &[Event]) -> Result<()> {
@@ -65,5 +47,5 @@ pub(crate) async fn delivered(client: &Client, id: i64) -> Result<()> {
 pub(crate) async fn prune(client: &Client, queue: &QueueName) -> Result<u64> {
     let sql = "delete from pgflume.events where queue = $1 and id <= (
                    select id from pgflume.events where queue = $1 order by id desc offset $2 limit 1)";
-    Ok(client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&MOST, Type::INT8)]).await?)
+    Ok(client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&MOST_WAITING, Type::INT8)]).await?)
 }
