@@ -13,6 +13,8 @@ mod outcome;
 mod output;
 mod progress;
 mod pulls;
+#[cfg(test)]
+mod reference;
 mod resync;
 mod serve;
 mod service;
