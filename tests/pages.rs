@@ -67,6 +67,44 @@ fn links_and_headings_are_told_from_what_only_looks_so() {
     assert_eq!(resolved(Path::new("docs/a.md"), "../b/./c.md"), Path::new("b/c.md"));
 }
 
+/// A family is registered by its name and its help, one literal after the other.
+#[test]
+fn every_metric_is_on_the_page_of_endpoints_and_no_other() {
+    let mut made = BTreeSet::new();
+    for file in std::fs::read_dir(root().join("src/http/metrics")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let literals: Vec<&str> = text.split('"').collect();
+        for pair in literals.windows(3).skip(1).step_by(2) {
+            let is_name = pair[0].len() > 1 && pair[0].chars().all(|c| c.is_ascii_lowercase() || c == '_');
+            if is_name && pair[1].trim() == "," && pair[2].contains(' ') {
+                made.insert(pair[0].to_owned());
+            }
+        }
+    }
+    let page = read(Path::new("docs/endpoints.md"));
+    let section = page.split_once("## Metrics").unwrap().1;
+    let codes = section.split('`').skip(1).step_by(2).filter_map(|code| code.strip_prefix("pgflume_"));
+    let named =
+        codes.map(|code| code.split('{').next().unwrap()).map(|name| name.strip_suffix("_total").unwrap_or(name));
+    assert_eq!(named.map(str::to_owned).collect::<BTreeSet<_>>(), made);
+}
+
+#[test]
+fn every_path_of_the_worker_is_on_the_page_of_endpoints() {
+    let (source, page) = (read(Path::new("src/http/mod.rs")), read(Path::new("docs/endpoints.md")));
+    let paths: Vec<&str> = source.split(".route(\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert!(paths.len() > 20, "{paths:?}");
+    // `/syncs/NAME/nuke`, `…/resync` and `/dashboard/…` stand for more than one.
+    let forms = |path: &str| {
+        let shown = path.replace("{name}", "NAME").replace("{id}", "ID").replace("{provider}", "supabase");
+        let (folder, last) = shown.rsplit_once('/').map(|(folder, last)| (folder.to_owned(), last.to_owned())).unwrap();
+        let short = [format!("…/{last}`"), format!("`{folder}/…`")].into_iter().filter(move |_| !folder.is_empty());
+        short.chain([format!(" {shown}`"), format!(" {shown}?"), format!("`{shown}`")]).collect::<Vec<_>>()
+    };
+    let missing = paths.iter().filter(|path| !forms(path).iter().any(|form| page.contains(form)));
+    assert_eq!(missing.collect::<Vec<_>>(), [&""; 0]);
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
