@@ -61,6 +61,7 @@ mod store;
 mod stores;
 mod support;
 mod syncs;
+mod tables_page;
 mod takeover;
 mod tampered_queue;
 mod tls;
