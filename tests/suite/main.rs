@@ -29,6 +29,7 @@ mod freshness;
 mod frozen;
 mod gives_way;
 mod health;
+mod howto;
 mod init;
 mod intruders;
 mod json_schema;

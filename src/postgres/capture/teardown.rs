@@ -65,8 +65,8 @@ const ROLES: &str = "the roles pgflume_capture and pgflume_worker";
 
 /// What teardown never touches.
 const OTHERS: [&str; 3] = [
-    "the schema pgmq with its other queues: drop it if nobody else uses PGMQ",
-    "the replica: its tables and the bookkeeping in them (_pgflume_head, _pgflume_ledger, _pgflume_freshness)",
+    "the schema pgmq with its other queues: drop it if nobody else uses PGMQ (docs/uninstall.md has the SQL for what is left)",
+    "the replica: its tables, and the bookkeeping beside them, whose names begin with _pgflume_",
     "login roles that were granted pgflume_worker, and secrets in Vault",
 ];
 
