@@ -105,6 +105,23 @@ fn every_path_of_the_worker_is_on_the_page_of_endpoints() {
     assert_eq!(missing.collect::<Vec<_>>(), [&""; 0]);
 }
 
+/// What `make bench` writes into one page and another repeats.
+#[test]
+fn figures_that_are_repeated_are_those_that_were_measured() {
+    let (measured, repeated) = (read(Path::new("docs/performance.md")), read(Path::new("docs/sizing.md")));
+    let row = |page: &str, words: &str| {
+        let line = page.lines().find(|line| line.starts_with(&format!("| {words}"))).unwrap();
+        line.split(" | ").map(|cell| cell.trim_matches(['|', ' ']).to_owned()).collect::<Vec<_>>()
+    };
+    for (there, here) in [
+        ("5,000,000 queued |", "a drain of 5,000,000 queued messages"),
+        ("resident memory, MB", "100 syncs that pull, at rest"),
+        ("the same at its peak, first copies included", "the same at its peak, first copies included"),
+    ] {
+        assert_eq!(row(&repeated, here)[1], format!("{} MB", row(&measured, there).last().unwrap()), "{here}");
+    }
+}
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }

@@ -1,6 +1,6 @@
 //! The benchmark: every figure beside a floor or the reference algorithm, on a real Postgres with PGMQ and a
 //! real sqld, in one run. `cargo bench --bench bench -- [--quick] [--write] [SECTION…]`; `--write` puts tables and
-//! plots into `docs/performance.md`.
+//! plots into `docs/performance.md` and `docs/sizing.md`.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark fails by panicking")]
 
 #[path = "../../tests/suite/parts/mod.rs"]
@@ -19,6 +19,7 @@ mod pull;
 mod reference;
 mod report;
 mod roundtrip;
+mod sizing;
 mod syncs;
 
 use ground::Ground;
@@ -61,6 +62,9 @@ async fn run() {
     }
     if is_wanted("syncs") {
         sections.push(syncs::run(&ground).await);
+    }
+    if is_wanted("sizing") {
+        sections.push(sizing::run(&ground).await);
     }
     if is_wanted("dashboard") {
         sections.push(dashboard::run(&ground).await);

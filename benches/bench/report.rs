@@ -1,4 +1,4 @@
-//! What a section found, as a table for the terminal and for `docs/performance.md`, and a plot.
+//! What a section found, as a table for the terminal and for a page of `docs/`, and a plot.
 
 use plotters::prelude::*;
 use std::fs;
@@ -34,13 +34,16 @@ impl Section {
     }
 }
 
-/// Puts tables between their markers in the document, and plots beside it.
+/// The pages that have markers.
+const PAGES: [&str; 2] = ["performance.md", "sizing.md"];
+
+/// Puts tables between their markers in the page that has them, and plots beside it.
 pub fn write(sections: &[Section]) {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
-    let document = docs.join("performance.md");
-    let mut text = fs::read_to_string(&document).unwrap();
     for section in sections {
         let (start, end) = (format!("<!-- {} -->\n", section.name), format!("<!-- end {} -->", section.name));
+        let read = |page: &str| (docs.join(page), fs::read_to_string(docs.join(page)).unwrap());
+        let (page, mut text) = PAGES.map(read).into_iter().find(|(_, text)| text.contains(&start)).unwrap();
         let from = text.find(&start).unwrap() + start.len();
         let to = text.find(&end).unwrap();
         let made = format!(
@@ -52,8 +55,8 @@ pub fn write(sections: &[Section]) {
         );
         text.replace_range(from..to, &made);
         plot(&docs.join("performance").join(format!("{}.svg", section.name)), &section.plot);
+        fs::write(page, text).unwrap();
     }
-    fs::write(document, text).unwrap();
 }
 
 fn plot(path: &PathBuf, (title, bars): &(String, Vec<(String, f64)>)) {
@@ -71,7 +74,10 @@ fn plot(path: &PathBuf, (title, bars): &(String, Vec<(String, f64)>)) {
         .build_cartesian_2d(0.0..most, (0..bars.len()).into_segmented())
         .unwrap();
     let name = |at: &SegmentValue<usize>| match at {
-        SegmentValue::CenterOf(i) => names.get(bars.len() - 1 - *i).map(ToString::to_string).unwrap_or_default(),
+        SegmentValue::CenterOf(i) => {
+            let at = (bars.len() - 1).checked_sub(*i);
+            at.and_then(|at| names.get(at)).map(ToString::to_string).unwrap_or_default()
+        }
         _ => String::new(),
     };
     chart.configure_mesh().disable_y_mesh().y_labels(bars.len()).y_label_formatter(&name).draw().unwrap();
