@@ -39,7 +39,7 @@ async fn replicas() -> (Rig, pulls::Rig) {
     set_up(&queued.db.url(), queued.worker.schema()).await;
     queued.drain().await;
     let pulled = pulls::Rig::new(Path::File, SHOP, ORDERS).await;
-    pulled.pass().await;
+    pulled.pull().telling().pass().await.unwrap();
     drop(pulled.pull().add_job(None, &serde_json::Value::Null).await.unwrap());
     (queued, pulled)
 }
