@@ -158,12 +158,20 @@ pub async fn apply(sides: &Sides, plan: Plan) -> Result<AlterReport> {
     let postgres = capture::setup(&sides.postgres, &sides.schema, &sides.queue, &sides.wanted).await?;
     let changes = match (&plan.replica, &sides.target) {
         (Reach::Known(changes), Some(target)) if sides.wanted.allow_drop || !changes.is_empty() => {
-            alter_replica(sides, target).await?
+            alter_replica(sides, target).await.map_err(half_done)?
         }
         (Reach::Fresh, _) if sides.wanted.allow_drop => forget(sides).await?,
         _ => Vec::new(),
     };
     Ok(AlterReport { postgres, plan, changes })
+}
+
+/// A refusal says that nothing was changed, and by now Postgres was.
+fn half_done(e: Error) -> Error {
+    match e.to_string().strip_prefix("nothing was taken and nothing was changed: ") {
+        Some(why) => Error::new(e.kind().clone(), format!("Postgres is set up, and the replica is not: {why}")),
+        None => e,
+    }
 }
 
 /// Alters the replica under the single flight and behind the fence. What was planned before the lock is

@@ -56,6 +56,7 @@ mod seam;
 mod security;
 mod serving;
 mod setup;
+mod several_workers;
 mod snapshot;
 #[path = "../store/mod.rs"]
 mod store;

@@ -39,8 +39,10 @@ pub async fn setup(
             (Err(error), Need::Required) => return Err(error),
         }
     }
+    let before = address(&client).await?;
     store(&client, &facts, options, &mut report).await?;
-    report.check_settings(&client).await?;
+    let is_moved = before.is_some() && address(&client).await? != before;
+    report.check_settings(&client, queue, is_moved).await?;
     if facts.server.has_cron {
         report.check_job(&client).await?;
     }
@@ -78,6 +80,11 @@ fn script(steps: &[PlanStep], report: &SetupReport, facts: &Facts) -> String {
     };
     text.push_str(&format!("\n{secrets}"));
     text
+}
+
+/// Where cron posts.
+async fn address(client: &Client) -> Result<Option<String>> {
+    Ok(client.query_typed_one("select pgflume.get_libsql_sync_url()", &[]).await?.try_get(0)?)
 }
 
 /// Puts the address and the secret where `pgflume.get_libsql_…()` look for them.

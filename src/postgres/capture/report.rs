@@ -7,6 +7,7 @@ use crate::core::error::Result;
 use crate::core::queue_name::QueueName;
 use crate::postgres::Client;
 use std::fmt;
+use tokio_postgres::types::Type;
 
 /// What `setup` did.
 #[derive(Debug, Clone, Default)]
@@ -92,9 +93,11 @@ impl SetupReport {
         }
     }
 
-    /// Says so where cron would post without an address, without a secret, or to the wrong place.
-    pub(super) async fn check_settings(&mut self, client: &Client) -> Result<()> {
-        let row = client.query_typed_one(include_str!("../../../sql/check_settings.sql"), &[]).await?;
+    /// Says so where cron would post without an address, without a secret, or to one of several workers only: `is_moved`,
+    /// to another one than until now.
+    pub(super) async fn check_settings(&mut self, client: &Client, queue: &QueueName, is_moved: bool) -> Result<()> {
+        let sql = include_str!("../../../sql/check_settings.sql");
+        let row = client.query_typed_one(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
         let (url, secret): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
         if !url {
             self.warn(
@@ -103,6 +106,12 @@ impl SetupReport {
         }
         if !secret {
             self.warn("cron does not know the webhook secret and posts nothing; run setup with WEBHOOK_SIGNATURE in the environment");
+        }
+        if let Some(others) = row.try_get::<_, Option<String>>(2)?.filter(|_| url) {
+            let moved = if is_moved { "; until now it was another one than this" } else { "" };
+            self.warn(format!(
+                "cron posts to one address for a whole database, which also has the queue {others}{moved}; a worker that is not there has to follow (pgflume serve --follow), or something else has to call it"
+            ));
         }
         Ok(())
     }

@@ -1,5 +1,5 @@
-//! The real parts that the suite runs against: sqld, pgbouncer, a stand-in for pg_net, and a TCP
-//! proxy with faults. (Postgres itself is `pgflume::demo::postgres`.)
+//! The real parts that the suite runs against: sqld, pgbouncer, a stand-in for pg_net, a TCP proxy with
+//! faults, and pgflume's own binary. (Postgres itself is `pgflume::demo::postgres`.)
 //!
 //! Each listens on a free port of 127.0.0.1, is waited for by condition, logs to a file that a
 //! panic shows the end of, and is gone with its value; a guard ends it even when it sits in a
@@ -13,11 +13,13 @@ pub mod http;
 pub mod pg_net;
 pub mod pgbouncer;
 pub mod process;
+pub mod program;
 pub mod proxy;
 pub mod sqld;
 
 pub use freezer::Freezer;
 pub use pg_net::PgNet;
 pub use pgbouncer::Pgbouncer;
+pub use program::Program;
 pub use proxy::{Fault, Proxy};
 pub use sqld::{Sqld, SqldOptions};
