@@ -13,7 +13,7 @@ fn root() -> &'static std::path::Path {
 }
 
 /// The page's only SQL that has these words in it.
-fn sql(words: &str) -> &'static str {
+pub fn sql(words: &str) -> &'static str {
     let blocks = PAGE.split("```sql\n").skip(1).filter_map(|block| block.split_once("```"));
     let mut found = blocks.map(|(block, _)| block.trim()).filter(|block| block.contains(words));
     let one = found.next().unwrap();
@@ -64,7 +64,7 @@ impl Place {
 }
 
 /// What there was to install, in place.
-async fn installed(kind: &'static str) -> PathBuf {
+pub async fn installed(kind: &'static str) -> PathBuf {
     let mut script = Command::new(root().join("scripts/install-examples.sh"));
     let done = tokio::task::spawn_blocking(move || script.arg(kind).output().unwrap()).await.unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));

@@ -17,6 +17,7 @@ mod demo;
 mod deploy;
 mod doctor;
 mod drift;
+mod edge;
 mod encodings;
 mod errors;
 mod events;

@@ -22,4 +22,4 @@ pub use pg_net::PgNet;
 pub use pgbouncer::Pgbouncer;
 pub use program::Program;
 pub use proxy::{Fault, Proxy};
-pub use sqld::{Sqld, SqldOptions};
+pub use sqld::{Sqld, SqldOptions, Tokens};

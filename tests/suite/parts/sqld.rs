@@ -32,12 +32,61 @@ impl Default for SqldOptions {
     }
 }
 
+/// Whoever has the key makes tokens; servers have the half of it that checks them.
+#[derive(Clone)]
+pub struct Tokens {
+    key: Vec<u8>,
+}
+
+impl Tokens {
+    /// Of a key of their own.
+    pub fn new() -> Tokens {
+        let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("an Ed25519 key");
+        Tokens { key: key.as_ref().to_vec() }
+    }
+
+    /// Writes what a server checks them by.
+    pub fn write_key(&self, file: &Path) {
+        let public = URL_SAFE_NO_PAD.encode(self.key_pair().public_key());
+        std::fs::write(file, public).expect("the key file is written");
+    }
+
+    /// A token that may read and write.
+    pub fn rw(&self) -> String {
+        self.token("rw", HOUR_S)
+    }
+
+    /// A token that may only read.
+    pub fn ro(&self) -> String {
+        self.token("ro", HOUR_S)
+    }
+
+    /// A token whose time was over an hour ago.
+    pub fn expired(&self) -> String {
+        self.token("rw", -HOUR_S)
+    }
+
+    fn token(&self, access: &str, expires_in_s: i64) -> String {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let expires = i64::try_from(now).unwrap_or(i64::MAX) + expires_in_s;
+        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","typ":"JWT"}"#);
+        let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"a":"{access}","exp":{expires}}}"#));
+        let signed = format!("{header}.{claims}");
+        let signature = URL_SAFE_NO_PAD.encode(self.key_pair().sign(signed.as_bytes()));
+        format!("{signed}.{signature}")
+    }
+
+    fn key_pair(&self) -> Ed25519KeyPair {
+        Ed25519KeyPair::from_pkcs8(&self.key).expect("our own key")
+    }
+}
+
 /// One sqld, a primary or a read replica.
 pub struct Sqld {
     process: Option<Process>,
     directory: TempDir,
     options: SqldOptions,
-    key: Vec<u8>,
+    tokens: Tokens,
     ports: Ports,
     primary_grpc_port: Option<u16>,
 }
@@ -51,13 +100,12 @@ struct Ports {
 impl Sqld {
     /// Starts a primary and returns once it is healthy.
     pub fn start(options: SqldOptions) -> Sqld {
-        let key = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).expect("an Ed25519 key");
-        Sqld::start_with(options, key.as_ref().to_vec(), None)
+        Sqld::start_with(options, Tokens::new(), None)
     }
 
     /// Starts a read replica of `self`; it takes the same tokens.
     pub fn start_replica(&self) -> Sqld {
-        Sqld::start_with(self.options.clone(), self.key.clone(), Some(self.ports.grpc))
+        Sqld::start_with(self.options.clone(), self.tokens.clone(), Some(self.ports.grpc))
     }
 
     /// Where to send requests.
@@ -82,17 +130,17 @@ impl Sqld {
 
     /// A token that may read and write.
     pub fn token_rw(&self) -> String {
-        self.token("rw", HOUR_S)
+        self.tokens.rw()
     }
 
     /// A token that may only read.
     pub fn token_ro(&self) -> String {
-        self.token("ro", HOUR_S)
+        self.tokens.ro()
     }
 
     /// A token whose time was over an hour ago.
     pub fn token_expired(&self) -> String {
-        self.token("rw", -HOUR_S)
+        self.tokens.expired()
     }
 
     /// SIGKILL: as when the machine dies.
@@ -133,13 +181,12 @@ impl Sqld {
         tail(&self.log_file())
     }
 
-    fn start_with(options: SqldOptions, key: Vec<u8>, primary_grpc_port: Option<u16>) -> Sqld {
+    fn start_with(options: SqldOptions, tokens: Tokens, primary_grpc_port: Option<u16>) -> Sqld {
         let port = || free_port().expect("a free port");
         let directory = tempfile::Builder::new().prefix("pgflume-sqld-").tempdir().expect("a directory for sqld");
         let ports = Ports { http: port(), grpc: port(), admin: port() };
-        let mut sqld = Sqld { process: None, directory, options, key, ports, primary_grpc_port };
-        std::fs::write(sqld.key_file(), URL_SAFE_NO_PAD.encode(sqld.key_pair().public_key()))
-            .expect("the key file is written");
+        let mut sqld = Sqld { process: None, directory, options, tokens, ports, primary_grpc_port };
+        sqld.tokens.write_key(&sqld.key_file());
         sqld.spawn();
         sqld
     }
@@ -168,20 +215,6 @@ impl Sqld {
         command
     }
 
-    fn token(&self, access: &str, expires_in_s: i64) -> String {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-        let expires = i64::try_from(now).unwrap_or(i64::MAX) + expires_in_s;
-        let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"EdDSA","typ":"JWT"}"#);
-        let claims = URL_SAFE_NO_PAD.encode(format!(r#"{{"a":"{access}","exp":{expires}}}"#));
-        let signed = format!("{header}.{claims}");
-        let signature = URL_SAFE_NO_PAD.encode(self.key_pair().sign(signed.as_bytes()));
-        format!("{signed}.{signature}")
-    }
-
-    fn key_pair(&self) -> Ed25519KeyPair {
-        Ed25519KeyPair::from_pkcs8(&self.key).expect("our own key")
-    }
-
     fn key_file(&self) -> PathBuf {
         self.directory.path().join("jwt.key")
     }
@@ -198,7 +231,8 @@ impl Drop for Sqld {
     }
 }
 
-fn binary() -> PathBuf {
+/// Where the program is.
+pub fn binary() -> PathBuf {
     let ours = || Path::new(env!("CARGO_MANIFEST_DIR")).join(".parts/sqld");
     let path = std::env::var_os("SQLD_BIN").map_or_else(ours, PathBuf::from);
     assert!(path.is_file(), "no sqld at {}: run `make parts`, or set SQLD_BIN", path.display());
