@@ -18,7 +18,8 @@ select w.name, c.oid,
             else database.is_utf8 and exists (select from pg_catalog.pg_collation l where l.oid = a.attcollation and l.collcollate in ('C', 'POSIX')
                          and l.collprovider = 'c') end,
        arrays.is_array, arrays.are_inside,
-       pg_catalog.format_type(a.atttypid, a.atttypmod),
+       -- as it is declared, under all domains
+       pg_catalog.format_type(base.oid, base.mod),
        -- what the order of its values depends on beside the type
        pg_catalog.concat(a.attcollation, (select pg_catalog.md5(pg_catalog.string_agg(e.enumlabel, ',' order by e.enumsortorder)) from pg_catalog.pg_enum e where e.enumtypid = base.oid)),
        a.attnum,
@@ -38,10 +39,12 @@ cross join (
     from pg_catalog.pg_database d cross join (select pg_catalog.current_setting('server_encoding') = 'UTF8' as is_utf8) u
     where d.datname = pg_catalog.current_database()) database
 cross join lateral (
-    with recursive b(oid, kind, below) as (
-        select t.oid, t.typtype, t.typbasetype from pg_catalog.pg_type t where t.oid = a.atttypid
-        union all select t.oid, t.typtype, t.typbasetype from b join pg_catalog.pg_type t on t.oid = b.below where b.kind = 'd')
-    select b.oid from b where b.kind <> 'd') base
+    with recursive b(oid, kind, below, mod, mod_below) as (
+        select t.oid, t.typtype, t.typbasetype, a.atttypmod, t.typtypmod from pg_catalog.pg_type t where t.oid = a.atttypid
+        union all
+        select t.oid, t.typtype, t.typbasetype, case when b.mod = -1 then b.mod_below else b.mod end, t.typtypmod
+        from b join pg_catalog.pg_type t on t.oid = b.below where b.kind = 'd')
+    select b.oid, b.mod from b where b.kind <> 'd') base
 -- the default comparison of the type: an extension's type has its own, outside the search path
 left join lateral (
     select pg_catalog.max(pg_catalog.format('operator(%I.%s)', opn.nspname, o.oprname)) filter (where p.amopstrategy = 3) as equals,

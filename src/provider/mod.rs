@@ -29,6 +29,8 @@ pub struct Described {
     pub table: Arc<Table>,
     /// By what its rows are read: kept beside them, and compared by [`Source::outgrown`].
     pub definition: String,
+    /// The type of each column as the source declares it, as a JSON object, where it tells.
+    pub types: Option<String>,
     /// Why it cannot be pulled, with the remedy.
     pub problem: Option<String>,
     /// What a sync of it can promise.

@@ -6,12 +6,12 @@ use super::writer::Writer;
 use crate::core::error::{Error, Result, Side};
 use crate::core::position::Head;
 use crate::core::schema::{Schema, quote};
-use crate::provider::{Description, Promise, Source};
+use crate::provider::{Described, Description, Promise, Source};
 use crate::replica::Replica;
 use crate::replica::change::{self, Change, Retired};
 use crate::replica::inventory::Inventory;
 use crate::replica::outbox;
-use crate::replica::pulls::{Progress, Pull as Standing, PulledTable};
+use crate::replica::pulls::{Copied, Progress, Pull as Standing, PulledTable};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -68,6 +68,7 @@ impl<'a> Session<'a> {
             views_behind: 0,
             starts: BTreeMap::new(),
         };
+        session.note_sources();
         session.shape().await?;
         Ok(session)
     }
@@ -75,12 +76,22 @@ impl<'a> Session<'a> {
     /// Describes the tables anew.
     pub async fn describe(&mut self) -> Result<()> {
         self.description = self.source.describe().await?;
+        self.note_sources();
         let names: Vec<&str> = self.description.tables.keys().map(String::as_str).collect();
         if names.iter().any(|name| !self.writer.standing.tables.contains_key(*name)) {
             self.writer.standing =
                 self.writer.replica.claim(&self.pull.name, &self.writer.standing.head, &names, self.pull.adopt).await?;
         }
         self.shape().await
+    }
+
+    /// What readers of the replica are told of each table.
+    fn note_sources(&mut self) {
+        let copied = |(name, described): (&String, &Described)| {
+            let (source, types) = (described.table.source.written(), described.types.clone());
+            (name.clone(), Copied { source, types })
+        };
+        self.writer.looked.sources = self.description.tables.iter().map(copied).collect();
     }
 
     /// Makes the replica's tables what the source's are now: columns, types, keys and indexes that came and went.

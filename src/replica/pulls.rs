@@ -138,7 +138,16 @@ pub struct Looked {
     /// What that sees, where the source can tell.
     pub seen: Option<Seen>,
     /// What each table copies.
-    pub sources: BTreeMap<String, String>,
+    pub sources: BTreeMap<String, Copied>,
+}
+
+/// What a table copies, as readers are told.
+#[derive(Debug, Clone, Default)]
+pub struct Copied {
+    /// The source's table.
+    pub source: String,
+    /// The declared type of each column, as a JSON object, where the source tells.
+    pub types: Option<String>,
 }
 
 impl Inventory {
@@ -395,13 +404,14 @@ fn record(name: &str, epoch: &str, progress: &Progress) -> Result<Vec<Statement>
 }
 
 fn state(table: &str, standing: &PulledTable, progress: &Progress) -> TableState {
+    let Copied { source, types } = progress.looked.sources.get(table).cloned().unwrap_or_default();
     TableState {
         table: table.to_owned(),
-        source: progress.looked.sources.get(table).cloned().unwrap_or_default(),
+        source,
         state: standing.state(),
         rows: standing.rows,
         problem: standing.problem.clone(),
-        types: None,
+        types,
     }
 }
 

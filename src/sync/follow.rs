@@ -33,7 +33,7 @@ const GROWTH: f64 = 1.2;
 /// A whole step though the queue is empty: tables to rebuild, losses, changed definitions.
 const WHOLE_STEP: Duration = Duration::from_secs(5);
 
-/// A step that somebody asks for who waits comes no sooner after another such.
+/// A step that somebody asks for who waits, or that a heartbeat is due in, comes no sooner after another such.
 const ASKED: Duration = Duration::from_millis(250);
 
 /// What a session knows of both sides is looked up again after so long.
@@ -156,7 +156,8 @@ impl Worker {
         while opened.elapsed() < lifetime(session) && !self.is_stopping() {
             let is_due = Instant::now() >= due;
             // Anybody may ask: not more often than it is worth.
-            let is_asked = asked.elapsed() >= ASKED && self.told.take_asked();
+            let is_to_beat = || self.heartbeat.is_some_and(|every| self.told.is_silent_for(every));
+            let is_asked = asked.elapsed() >= ASKED && (self.told.take_asked() || is_to_beat());
             if is_asked {
                 asked = Instant::now();
             }

@@ -54,6 +54,16 @@ async fn a_reader_tells_an_idle_worker_from_a_dead_one_with_sqlites_own_function
                     UNION ALL SELECT checked_at FROM _pgflume_freshness UNION ALL SELECT caught_up_at FROM _pgflume_tables) \
                     WHERE t GLOB '20[0-9][0-9]-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9].[0-9][0-9][0-9]Z')";
         assert_eq!(rig.rows(form).await, ["5"], "one form of time");
+        // As often as it says: not only with each whole step.
+        let mut beats = std::collections::BTreeSet::new();
+        until("it beats", async || {
+            beats.extend(rig.rows("SELECT checked_at FROM _pgflume_freshness").await);
+            beats.len() >= 6
+        })
+        .await;
+        let at = |text: Option<&String>| humantime::parse_rfc3339(text.unwrap()).unwrap();
+        let took = at(beats.last()).duration_since(at(beats.first())).unwrap();
+        assert!(took < Duration::from_secs(15), "five beats of a second took {took:?}");
         drop(server);
         let stopped = rig.rows("SELECT checked_at FROM _pgflume_freshness").await;
         let is_dead = format!("SELECT {age} >= 3 AND checked_at = '{}' FROM _pgflume_freshness", stopped[0]);
@@ -194,7 +204,7 @@ async fn a_replica_of_several_syncs_is_as_fresh_as_the_least_of_them() {
     let rig = set_up_rig(Path::File).await;
     let pulled = pulls::Rig::new(
         Path::File,
-        "create table p (id int primary key, v text); insert into p values (1, 'x')",
+        "create domain label as varchar(9); create table p (id int primary key, v label); insert into p values (1, 'x')",
         r#"{"p":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#,
     )
     .await;
@@ -206,6 +216,8 @@ async fn a_replica_of_several_syncs_is_as_fresh_as_the_least_of_them() {
     let server = Server::of(app).await;
     let both = "SELECT count(*) = 3 FROM _pgflume_tables WHERE state = 'following'";
     until("all are copied", async || has(&rig, both).await).await;
+    let copied = "SELECT source, types ->> 'id', types ->> 'v' FROM _pgflume_tables WHERE \"table\" = 'p'";
+    assert_eq!(rig.rows(copied).await, ["public.p|integer|character varying(9)"]);
     rig.db.sql("insert into t values (1000, 'x')").await;
     let token = rig.db.one("select xmin from t where id = 1000").await;
     assert_eq!(server.call("GET", &format!("/wait?token={token}"), None).await.status, 400, "which sync?");

@@ -154,7 +154,7 @@ async fn money_compares_and_sorts_as_a_number_and_what_a_double_does_not_hold_st
         ["real2"]
     );
     let told = "SELECT types ->> 'price', types ->> 'cost' FROM _pgflume_tables WHERE \"table\" = 'prices'";
-    assert_eq!(rig.rows(told).await, ["numeric(12,2)|public.money2"]);
+    assert_eq!(rig.rows(told).await, ["numeric(12,2)|numeric(12,2)"]);
     crate::limits::assert_equal(&rig).await;
 }
 

@@ -68,7 +68,7 @@ impl SourceTable {
         self.captured && self.access == Access::Readable
     }
 
-    /// The type of each column as it is declared, as a JSON object; `None` where the table cannot be read.
+    /// The type of each column as it is declared, under its domains, as a JSON object; `None` where the table cannot be read.
     pub(crate) fn types(&self) -> Option<String> {
         let named = self.table.columns.iter().zip(&self.columns);
         let types: serde_json::Map<_, _> =

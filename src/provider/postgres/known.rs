@@ -124,6 +124,7 @@ pub(super) async fn read(
             // Each range of a view would be another run of its query.
             sorts_alike: problem.is_none() && !is_listed(&source) && source.sorts_alike(),
             finds_unchanged: is_listed(&source),
+            types: source.types(),
             problem,
             promise,
         };
