@@ -1,6 +1,7 @@
 //! `pgflume doctor`: planted misconfigurations, each named by its code with the command that mends it; nothing where
 //! nothing is wrong.
 
+use crate::parts::proxy::{Fault, Proxy};
 use crate::parts::{Pgbouncer, Sqld, SqldOptions};
 use crate::support::{SECRET, schema};
 use pgflume::config::Config;
@@ -260,6 +261,12 @@ async fn each_planted_misconfiguration_is_named_with_its_command_and_none_where_
             "update pgflume.settings set value = 'http://worker.example/sync' where name = 'libsql_sync_url'",
             "update pgflume.settings set value = 'https://worker.example/sync' where name = 'libsql_sync_url'",
         ),
+        // Postgres' own clock, as SQL tells it.
+        (
+            "PF-130",
+            "set allow_system_table_mods = on; alter function pg_catalog.clock_timestamp() rename to true_clock; create function pg_catalog.clock_timestamp() returns timestamptz language sql as 'select pg_catalog.true_clock() + pg_catalog.make_interval(mins => 1)'",
+            "drop function pg_catalog.clock_timestamp(); alter function pg_catalog.true_clock() rename to clock_timestamp; reset allow_system_table_mods",
+        ),
         (
             "PF-133",
             "create function public.trigger_http_queue_post_to_function_libsql() returns trigger language plpgsql as 'begin return new; end'; create trigger replicate_b after insert on b for each row execute function public.trigger_http_queue_post_to_function_libsql()",
@@ -338,6 +345,18 @@ async fn by_looking_otherwise(place: &Place) {
         .unwrap();
     let keyless = r#"{"a":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},"keyless":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#;
     place.expect("PF-104", &Look { json: keyless, ..Look::default() }).await;
+    place.keeper.batch_execute("select pgmq.create('bare')").await.unwrap();
+    place
+        .expect(
+            "PF-112",
+            &Look {
+                queue: "bare",
+                target: Some(Target::File(place.directory.path().join("bare.db"))),
+                ..Look::default()
+            },
+        )
+        .await;
+    place.keeper.batch_execute("select pgmq.drop_queue('bare')").await.unwrap();
     place.expect("PF-107", &Look { url: Some(place.cluster.url("postgres")), ..Look::default() }).await;
     place.expect("PF-110", &Look { queue: "nobody", ..Look::default() }).await;
     let port = place.cluster.port();
@@ -361,6 +380,10 @@ async fn by_looking_otherwise(place: &Place) {
     let sqld = Sqld::start(SqldOptions::default());
     let remote = Target::Remote { url: sqld.url(), token: Some(Secret::new(sqld.token_rw())) };
     place.expect("PF-210", &Look { target: Some(remote), row_bytes: 1 << 30, ..Look::default() }).await;
+    let proxy = Proxy::start(sqld.url().rsplit(':').next().unwrap().parse().unwrap());
+    proxy.set(Fault::Delay(Duration::from_millis(400)));
+    let far = Target::Remote { url: proxy.url(), token: Some(Secret::new(sqld.token_rw())) };
+    place.expect("PF-209", &Look { target: Some(far), ..Look::default() }).await;
     drop(sqld);
     let gone = Target::Remote { url: "http://127.0.0.1:1".into(), token: None };
     place.expect("PF-002", &Look { target: Some(gone), ..Look::default() }).await;

@@ -33,17 +33,25 @@ pub(super) async fn examine(worker: &Worker, client: Option<&Client>, least_room
         Ok(None) => {}
         Ok(Some((replica, there))) => match look(worker, client, &replica, &there).await {
             Ok(more) => found.extend(more),
-            Err(e) => found.push(down(&e)),
+            Err(e) => found.push(down(worker.target(), &e)),
         },
         Err(_) if found.iter().any(|finding| finding.code == &codes::FILE) => {}
-        Err(e) => found.push(down(&e)),
+        Err(e) => found.push(down(worker.target(), &e)),
     }
     found
 }
 
-fn down(error: &impl std::fmt::Display) -> Finding {
-    let command = "curl -i \"$LIBSQL_URL/health\"";
-    Finding::new(&codes::TARGET_DOWN, "LIBSQL_URL", error.to_string()).mended_by(command)
+fn down(target: &Target, error: &impl std::fmt::Display) -> Finding {
+    Finding::new(&codes::TARGET_DOWN, "LIBSQL_URL", error.to_string()).mended_by(seen_by("-i", target))
+}
+
+/// What shows how the replica answers.
+fn seen_by(options: &str, target: &Target) -> String {
+    match target {
+        Target::Remote { url, .. } => format!("curl {options} '{url}/health'"),
+        Target::File(path) => format!("ls -l '{}'", path.display()),
+        Target::Given(_) => "pgflume status".into(),
+    }
 }
 
 /// Runs SQL that mends it.
@@ -105,7 +113,9 @@ async fn look(worker: &Worker, client: Option<&Client>, replica: &Replica, there
     replica.ping().await?;
     if began.elapsed() > SLOW {
         let took = began.elapsed().as_millis();
-        found.push(Finding::new(&codes::SLOW_TARGET, "LIBSQL_URL", format!("an empty question took {took} ms")));
+        let command = seen_by("-s -o /dev/null -w '%{time_connect} %{time_total}\\n'", worker.target());
+        let said = format!("an empty question took {took} ms");
+        found.push(Finding::new(&codes::SLOW_TARGET, "LIBSQL_URL", said).mended_by(command));
     }
     if let Err(e) = there.check(worker.schema()) {
         found.push(Finding::new(&codes::REPLICA_DIFFERS, "schema.json", e.to_string()).mended_by("pgflume setup"));
