@@ -145,7 +145,7 @@ async fn serve(queue: &Rig, orders: &Rig, shop: &pulls::Rig, provider: PostgresP
         Lane::new(Worker::new(config), is_following)
     };
     let pull = Pull::new("shop".into(), Arc::new(provider), shop.home.target(), false);
-    let every = Duration::from_secs(if is_following { 1 } else { 3600 });
+    let every = Duration::from_secs(if is_following { 1 } else { 300 });
     let scheduled = Scheduled { pull, every, retry_delay: Duration::from_millis(100), limiter: None };
     let secret = || vec![Secret::new(SECRET)];
     let auth = Auth::new(Signatures { webhook: secret(), nuke: secret() });
@@ -313,6 +313,7 @@ fn before(minutes: u32) -> String {
 
 fn labelled(series: &str) -> String {
     match series.split_once('{') {
+        Some((name, labels)) if labels.contains("instance=") => format!("{name}{{job=\"pgflume\",{labels}"),
         Some((name, labels)) => format!("{name}{{{ADDED},{labels}"),
         None => format!("{series}{{{ADDED}}}"),
     }
@@ -466,6 +467,14 @@ async fn who_is_not_called_any_more_or_never_succeeds_is_told_of() {
     story.fires(14, &[]);
     // Fifteen minutes, and ten for which that has to be seen: the clock is promtool's.
     story.fires(26, &[("PgflumeNoSuccess", &ALL)]);
+    // One that is to run every two hours is not late; a worker that stands by is no matter.
+    let mut seldom = later.clone();
+    assert_eq!(seldom.of("sync_interval_seconds", "shop"), Some(300.0));
+    seldom.samples.insert("pgflume_sync_interval_seconds{sync=\"shop\"}".into(), 7200.0);
+    Story { healthy: Some(&healthy), then: Then::Found(&seldom) }.fires(26, &[("PgflumeNoSuccess", &QUEUES)]);
+    let mut two = healthy.clone();
+    two.samples.insert("pgflume_last_success_timestamp_seconds{instance=\"standby:3000\"}".into(), 0.0);
+    Story { healthy: Some(&two), then: Then::Well }.fires(80, &[]);
 
     // After a restart nobody calls at all, and the source of the one that pulls refuses it.
     let url = PgUrl::parse("postgres://nobody@127.0.0.1:1/x").unwrap();

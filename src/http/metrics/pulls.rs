@@ -5,11 +5,14 @@ use super::families::{Labels, Value};
 use crate::pull::Report;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
+use std::time::Duration;
 
 /// A sync that pulls.
 pub(super) struct Pulled {
     pub labels: Labels,
     pub report: Report,
+    /// How often it runs.
+    pub every: Duration,
     /// Whether its replica answers.
     pub is_target_up: bool,
 }
@@ -24,7 +27,8 @@ impl Pulled {
 pub(super) async fn read(app: &App) -> Vec<Pulled> {
     let pulls = app.service.reports().into_iter().map(|(name, report)| async move {
         let is_target_up = app.target_answers(&name).await;
-        Pulled { labels: vec![("sync", name)], report, is_target_up }
+        let every = app.service.every(&name).unwrap_or_default();
+        Pulled { labels: vec![("sync", name)], report, every, is_target_up }
     });
     futures_util::future::join_all(pulls).await
 }
@@ -33,15 +37,16 @@ pub(super) fn register(registry: &mut Registry, pulls: &[Pulled]) {
     if pulls.is_empty() {
         return;
     }
-    let gauge = |of: &dyn Fn(&Report) -> Option<f64>| {
+    let figure = |of: &dyn Fn(&Pulled) -> Option<f64>| {
         let family = Family::<Labels, Value>::default();
         for pulled in pulls {
-            if let Some(value) = of(&pulled.report) {
+            if let Some(value) = of(pulled) {
                 family.get_or_create(&pulled.labels).set(value);
             }
         }
         family
     };
+    let gauge = |of: &dyn Fn(&Report) -> Option<f64>| figure(&|pulled| of(&pulled.report));
     let families = [
         (
             "sync_up",
@@ -54,6 +59,7 @@ pub(super) fn register(registry: &mut Registry, pulls: &[Pulled]) {
         ("sync_batches", "libSQL transactions", gauge(&|r| Some(r.batches as f64))),
         ("sync_dead_letters", "Dead letters written", gauge(&|r| Some(r.dead as f64))),
         ("sync_problem_tables", "Tables that are left as they are", gauge(&|r| Some(r.problems.len() as f64))),
+        ("sync_interval_seconds", "How often it runs", figure(&|pulled| Some(pulled.every.as_secs_f64()))),
         ("sync_last_success_timestamp_seconds", "When its last pass ended well", gauge(&|r| r.succeeded_at)),
     ];
     for (name, help, family) in families {
