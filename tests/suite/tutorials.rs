@@ -1,5 +1,7 @@
 //! The commands of the tutorials, as they stand there.
 
+mod first_replica;
+
 use crate::pulls;
 use crate::support::{Db, Path};
 use std::process::{Command, Output};
