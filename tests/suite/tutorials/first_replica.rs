@@ -4,6 +4,7 @@
 use crate::parts::http;
 use crate::support::until;
 use pgflume::demo::postgres::{Cluster, ClusterOptions, free_port};
+use pgflume::postgres::PgUrl;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -52,11 +53,12 @@ struct Reader {
     /// What holds in the first terminal from a line on: its folder and its variables.
     prelude: String,
     worker: Option<Child>,
-    addresses: [(&'static str, String); 2],
+    /// What stands on the page, and what is put there.
+    places: [(&'static str, String); 3],
 }
 
 impl Reader {
-    fn new(cluster: &Cluster) -> Self {
+    fn new(cluster: &Cluster, owner: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let rules = directory.path().join("pgflume/deploy/prometheus");
         std::fs::create_dir_all(&rules).unwrap();
@@ -66,13 +68,16 @@ impl Reader {
         let promtool = PathBuf::from(String::from_utf8(promtool.stdout).unwrap().trim());
         let folders = [Path::new(env!("CARGO_BIN_EXE_pgflume")), &promtool].map(|file| file.parent().unwrap());
         let path = format!("{}:{}:{}", folders[0].display(), folders[1].display(), std::env::var("PATH").unwrap());
-        let addresses = [("127.0.0.1:5432", cluster.port()), ("127.0.0.1:3000", free_port().unwrap())];
-        let addresses = addresses.map(|(from, port)| (from, format!("127.0.0.1:{port}")));
-        Self { directory, path, prelude: String::new(), worker: None, addresses }
+        let places = [
+            ("postgres:password@", format!("{owner}:password@")),
+            ("127.0.0.1:5432", format!("127.0.0.1:{}", cluster.port())),
+            ("127.0.0.1:3000", format!("127.0.0.1:{}", free_port().unwrap())),
+        ];
+        Self { directory, path, prelude: String::new(), worker: None, places }
     }
 
     fn replaced(&self, text: &str) -> String {
-        self.addresses.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+        self.places.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
     }
 
     fn replica(&self) -> PathBuf {
@@ -82,7 +87,7 @@ impl Reader {
     /// A shell in the first folder.
     fn shell(&self, script: &str) -> Command {
         let mut shell = Command::new("/bin/sh");
-        let port = self.addresses[1].1.rsplit(':').next().unwrap();
+        let port = self.places[2].1.rsplit(':').next().unwrap();
         shell.args(["-c", script]).current_dir(self.directory.path().join("pgflume")).env_clear();
         shell.env("PATH", &self.path).env("PORT", port).stdin(Stdio::null());
         shell
@@ -146,7 +151,7 @@ impl Reader {
 
     /// With the secret of `.env`.
     async fn signs_in(&self, secret: &str) {
-        let site = format!("http://{}", self.addresses[1].1);
+        let site = format!("http://{}", self.places[2].1);
         let ask = |method: &str, path: &str, headers: &[(String, String)], body: &str| {
             http::request(method, &format!("{site}{path}"), headers, body.as_bytes(), Duration::from_secs(10)).unwrap()
         };
@@ -170,12 +175,21 @@ impl Drop for Reader {
     }
 }
 
+/// The logins of which the page says that they will do.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_comes_of_a_postgres_as_the_page_says() {
+    for owner in ["postgres", "owner"] {
+        followed_by(owner).await;
+    }
+}
+
+async fn followed_by(owner: &str) {
     let bin_dir = std::env::var_os("PGFLUME_TEST_PG").map(PathBuf::from);
     let settings = vec![("fsync".to_owned(), "off".to_owned())];
     let cluster = Cluster::start(ClusterOptions { bin_dir, settings, ..ClusterOptions::default() }).unwrap();
-    let mut reader = Reader::new(&cluster);
+    let admin = PgUrl::parse(&cluster.url("postgres")).unwrap().connect().await.unwrap();
+    admin.batch_execute("create role owner login createrole createdb").await.unwrap();
+    let mut reader = Reader::new(&cluster, owner);
     let (mut installed, mut served) = (0, 0);
     for step in steps(PAGE) {
         if step.said.contains("with Ctrl-C") {
