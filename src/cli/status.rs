@@ -211,7 +211,7 @@ fn resync(report: &RebuildReport) -> String {
 }
 
 fn compared(coverage: &Coverage) -> Option<String> {
-    let hours = coverage.every_row_within_seconds? / 3600.0;
+    let within = Duration::from_secs(coverage.every_row_within_seconds?.ceil() as u64);
     let different = coverage.last_different.unwrap_or_default();
-    Some(format!("every row compared within {hours:.1} h, {different} differences"))
+    Some(format!("every row compared within {}, {different} differences", humantime::format_duration(within)))
 }

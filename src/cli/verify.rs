@@ -105,11 +105,16 @@ fn print(name: &str, table: &TableReport) -> std::io::Result<()> {
         say(format_args!("{name}: not compared: {problem}"))?;
         return Ok(());
     }
-    let verdict = if table.differences() == 0 { "equal" } else { "DIFFERENT" };
+    let verdict = match (table.differences(), table.dead) {
+        (0, 0) => "equal",
+        (0, _) => "equal but for dead letters",
+        _ => "DIFFERENT",
+    };
     let part = if table.is_whole { "" } else { ", a part of the table" };
+    let repaired = if table.repaired > 0 { format!("; {} of them repaired", table.repaired) } else { String::new() };
     say(format_args!(
-        "{name}: {verdict}, {} rows compared{part}: {} different, {} missing, {} extra; {} of them repaired; {} among the dead letters",
-        table.rows, table.different, table.missing, table.extra, table.repaired, table.dead
+        "{name}: {verdict}, {} rows compared{part}: {} different, {} missing, {} extra{repaired}; {} among the dead letters",
+        table.rows, table.different, table.missing, table.extra, table.dead
     ))?;
     for example in &table.examples {
         let columns =

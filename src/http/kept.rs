@@ -5,7 +5,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, Shared};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// An answer and when it was ready; `None` if the task that made it broke off.
 type Making<T> = Shared<BoxFuture<'static, Option<(Instant, T)>>>;
@@ -14,7 +15,7 @@ type Making<T> = Shared<BoxFuture<'static, Option<(Instant, T)>>>;
 pub(super) struct Kept<T> {
     last: Mutex<Option<Making<T>>>,
     /// The one before, for [`get_within`](Self::get_within).
-    before: Mutex<Option<T>>,
+    before: Mutex<Option<(Instant, T)>>,
     age: Duration,
 }
 
@@ -23,7 +24,7 @@ pub(super) struct Kept<T> {
 pub(super) enum Soon<T> {
     /// An answer.
     Known(T),
-    /// The first is being made still.
+    /// It is being made still.
     Making,
     /// The task that made it broke off.
     Broken,
@@ -45,31 +46,29 @@ impl<T: Clone + Send + Sync + 'static> Kept<T> {
         making.await.map(|(_, answer)| answer)
     }
 
-    /// What is known at once, while a newer answer is made where it is older than it should be; the first is waited for
-    /// so long.
+    /// The answer, waited for so long; then the one before, if that is no older than three times what it should be.
     pub(super) async fn get_within<F>(&self, patience: Duration, make: impl FnOnce() -> F) -> Soon<T>
     where
         F: Future<Output = T> + Send + 'static,
     {
         let known = self.known();
-        let making = self.making(make);
-        if let (None, Some(known)) = (made(&making), known) {
-            return Soon::Known(known);
-        }
-        match tokio::time::timeout(patience, making).await {
+        match tokio::time::timeout(patience, self.making(make)).await {
             Ok(Some((_, answer))) => Soon::Known(answer),
             Ok(None) => Soon::Broken,
-            Err(_) => Soon::Making,
+            Err(_) => match known.filter(|(ready, _)| ready.elapsed() <= 3 * self.age) {
+                Some((_, answer)) => Soon::Known(answer),
+                None => Soon::Making,
+            },
         }
     }
 
-    /// The last answer that was ready.
-    fn known(&self) -> Option<T> {
+    /// The last answer that was ready, and when.
+    fn known(&self) -> Option<(Instant, T)> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let ready = last.as_ref().and_then(made).flatten();
         let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, answer)) = ready {
-            *before = Some(answer);
+        if ready.is_some() {
+            *before = ready;
         }
         before.clone()
     }
@@ -181,11 +180,10 @@ mod tests {
         assert_eq!(slow.ask().await, Some(1));
     }
 
-    #[tokio::test]
-    async fn what_is_known_is_given_at_once_while_it_is_made_anew() {
-        let (kept, go) = (Arc::new(Kept::new(Duration::ZERO)), Arc::new(Notify::new()));
-        let soon = Duration::from_secs(3600);
-        assert_eq!(kept.get_within(soon, || async { 1 }).await, Soon::Known(1), "the first is waited for");
+    #[tokio::test(start_paused = true)]
+    async fn what_is_slow_to_make_is_answered_by_the_one_before_while_that_is_young() {
+        let (age, patience) = (Duration::from_secs(4), Duration::from_millis(25));
+        let (kept, go) = (Arc::new(Kept::new(age)), Arc::new(Notify::new()));
         let slow = || {
             let go = go.clone();
             async move {
@@ -193,25 +191,22 @@ mod tests {
                 2
             }
         };
+        assert_eq!(kept.get_within(patience, slow).await, Soon::Making, "nothing is known");
+        kept.forget();
+        assert_eq!(kept.get_within(patience, || async { 1 }).await, Soon::Known(1));
+        tokio::time::advance(age).await;
         for _ in 0..3 {
-            assert_eq!(kept.get_within(soon, slow).now_or_never(), Some(Soon::Known(1)));
+            assert_eq!(kept.get_within(patience, slow).await, Soon::Known(1), "the one before");
         }
-        go.notify_one();
+        tokio::time::advance(3 * age).await;
+        assert_eq!(kept.get_within(patience, slow).await, Soon::Making, "as of long ago");
+        go.notify_waiters(); // the one that is forgotten, too
         assert_eq!(kept.get(|| async { panic!("it is being made") }).await, Some(2));
-        // One who asks now and then, each time too late for what was made for the one before.
-        for made in 3..6 {
-            assert_eq!(kept.get_within(soon, move || async move { made }).await, Soon::Known(made - 1));
-            while kept.known() != Some(made) {
-                tokio::task::yield_now().await;
-            }
-        }
+        // After a night the first look is no older than the others.
+        tokio::time::advance(1000 * age).await;
+        assert_eq!(kept.get_within(patience, || async { 3 }).await, Soon::Known(3));
         kept.forget();
-        assert_eq!(kept.get_within(soon, || async { 9 }).await, Soon::Known(9));
-        // The first of one that is slow.
-        kept.forget();
-        assert_eq!(kept.get_within(Duration::ZERO, slow).await, Soon::Making);
-        kept.forget();
-        assert_eq!(kept.get_within(soon, || async { panic!("as a fault would") }).await, Soon::Broken);
+        assert_eq!(kept.get_within(patience, || async { panic!("as a fault would") }).await, Soon::Broken);
     }
 
     #[tokio::test]

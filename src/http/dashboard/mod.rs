@@ -33,7 +33,7 @@ use std::time::Duration;
 
 const PAGE: &str = include_str!("page.html");
 
-/// How long the first answer of a process is waited for: after it, the page is told to ask again.
+/// How long an answer is waited for: after it, the page gets the one before if that is young, or is told to ask again.
 const PATIENCE: Duration = Duration::from_millis(25);
 
 /// Dead letters that the page shows.

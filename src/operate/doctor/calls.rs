@@ -60,7 +60,7 @@ async fn has_extension(client: &Client, name: &str) -> Result<bool> {
 /// Whether a worker is at work in this database that needs no call.
 async fn is_followed(client: &Client) -> Result<bool> {
     let sql = "select exists (select from pg_catalog.pg_stat_activity a where a.datname = pg_catalog.current_database()
-               and a.application_name like '% step' and a.backend_start < pg_catalog.clock_timestamp() - interval '1 second'
+               and a.application_name like '% step'
                and a.pid <> pg_catalog.pg_backend_pid())";
     Ok(client.query_typed_one(sql, &[]).await?.try_get(0)?)
 }

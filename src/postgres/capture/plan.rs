@@ -93,10 +93,7 @@ fn foundation(facts: &Facts, queue: &QueueName) -> Result<Vec<PlanStep>> {
         is_done: facts.queues_exist,
         ..PlanStep::new(format!("the queue {} and its dead letters", queue.as_str()), queues(queue)?)
     });
-    steps.push(PlanStep::routine(
-        "the schema pgflume and the worker's bookkeeping",
-        include_str!("../../../sql/bookkeeping.sql"),
-    ));
+    steps.push(PlanStep::routine("the worker's bookkeeping", include_str!("../../../sql/bookkeeping.sql")));
     let roles = [include_str!("../../../sql/roles.sql"), OUR_ROLES].concat();
     steps.push(PlanStep::routine("the roles pgflume_capture and pgflume_worker", roles));
     steps.push(PlanStep::routine("their rights", rights(facts, queue)?));

@@ -37,7 +37,11 @@ impl SetupReport {
             ));
         }
         report.next.push("if the worker logs in as another role: grant pgflume_worker to <that role>".into());
-        report.next.push("start the worker: pgflume serve (or pgflume sync from a scheduler)".into());
+        let is_called = facts.server.has_http && (facts.server.has_cron || facts.server.can_cron);
+        report.next.push(match is_called {
+            true => "start the worker: pgflume serve (with --follow it needs no cron)".into(),
+            false => "start the worker: pgflume serve --follow (or pgflume sync from a scheduler)".into(),
+        });
         report
     }
 
@@ -87,9 +91,9 @@ impl SetupReport {
     fn about_cron(&mut self, facts: &Facts) {
         let server = &facts.server;
         if !server.has_cron && !server.can_cron {
-            self.warn("pg_cron is not available in this database, so nothing asks the worker to drain; install it and run setup again, or let the system's cron run `pgflume sync`");
+            self.warn("pg_cron is not available in this database, so nothing asks the worker to drain; let the worker follow (`pgflume serve --follow`), which needs none; or install it and run setup again, or let the system's cron run `pgflume sync`");
         } else if !server.has_http {
-            self.warn("neither pg_net nor the http extension is here, so cron cannot reach the worker; run `create extension pg_net`, or let the system's cron run `pgflume sync`");
+            self.warn("neither pg_net nor the http extension is here, so cron cannot reach the worker; let the worker follow (`pgflume serve --follow`), which needs none; or run `create extension pg_net`, or let the system's cron run `pgflume sync`");
         }
     }
 

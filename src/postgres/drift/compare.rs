@@ -16,16 +16,24 @@ const SETUP: &str = "run `pgflume setup --plan` to see what it would do, then `p
 const SETUP_DROP: &str =
     "name it again in schema.json, or run `pgflume setup --allow-drop` to drop it from the replica";
 
+/// The same where it is a table, which `setup` may as well have been told of after this worker has read its file.
+const SETUP_DROP_TABLE: &str = "if it was added to schema.json and set up since this worker began, restart the worker; else name it again, or run `pgflume setup --allow-drop` to drop it from the replica";
+
 /// The sides that Postgres and `schema.json` make up.
 pub(super) fn sides(schema: &Schema, records: &Records, found: &BTreeMap<String, CurrentTable>) -> Vec<Drift> {
     let mut drift: Vec<Drift> = recorded::differences(schema, records)
         .into_iter()
         .map(|d| Drift {
+            remedy: match (d.is_drop, d.column.is_some()) {
+                (true, false) => SETUP_DROP_TABLE,
+                (true, true) => SETUP_DROP,
+                (false, _) => SETUP,
+            }
+            .into(),
             table: d.table,
             column: d.column,
             kind: DriftKind::SchemaChanged,
             problem: format!("differs from the last set-up: {}", d.what),
-            remedy: if d.is_drop { SETUP_DROP } else { SETUP }.into(),
         })
         .collect();
     for table in schema.tables() {

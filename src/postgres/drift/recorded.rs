@@ -177,7 +177,10 @@ pub fn differences(schema: &Schema, records: &Records) -> Vec<Difference> {
         }
     }
     for name in records.keys().filter(|name| schema.get(name).is_none()) {
-        all.push(Difference { is_drop: true, ..difference(name, None, "schema.json no longer names the table") });
+        all.push(Difference {
+            is_drop: true,
+            ..difference(name, None, "it was set up, and the schema.json that is in use does not name the table")
+        });
     }
     all
 }

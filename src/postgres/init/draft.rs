@@ -78,6 +78,8 @@ impl<'a> Draft<'a> {
                 _ if choice.excludes(relation) => {
                     self.report.leave_out(&relation.name, "excluded; a definition that is in the file stays")
                 }
+                // Ours nobody misses.
+                Some(_) if ["pgflume", "pgmq"].contains(&relation.name.schema.as_str()) => {}
                 Some(whose) if !choice.is_narrowed() => self.report.leave_out(&relation.name, whose),
                 _ => {}
             }

@@ -79,6 +79,7 @@ impl Intake {
             Err(problem) => {
                 let reason = format!("the message {}", problem.reason);
                 let table = problem.table.as_deref();
+                tracing::error!(message.id = message.msg_id, "a message becomes a dead letter: {reason}");
                 let letter = DeadLetter::of_message(table, problem.keys, message, Refusal::Message, &reason);
                 dead_letters.add_supersedable(letter);
             }
