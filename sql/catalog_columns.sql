@@ -18,8 +18,7 @@ select w.name, c.oid,
             else database.is_utf8 and exists (select from pg_catalog.pg_collation l where l.oid = a.attcollation and l.collcollate in ('C', 'POSIX')
                          and l.collprovider = 'c') end,
        arrays.is_array, arrays.are_inside,
-       -- as it is declared, under all domains
-       pg_catalog.format_type(base.oid, base.mod),
+       pg_catalog.format_type(a.atttypid, a.atttypmod),
        -- what the order of its values depends on beside the type
        pg_catalog.concat(a.attcollation, (select pg_catalog.md5(pg_catalog.string_agg(e.enumlabel, ',' order by e.enumsortorder)) from pg_catalog.pg_enum e where e.enumtypid = base.oid)),
        a.attnum,
@@ -28,7 +27,9 @@ select w.name, c.oid,
        pg_catalog.current_setting('server_encoding') = 'SQL_ASCII',
        from_text.runs_code,
        c.relkind::pg_catalog.text,
-       strings.are_strings
+       strings.are_strings,
+       -- as readers are told
+       pg_catalog.format_type(base.oid, base.mod)
 from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as w(name, schema, source)
 join pg_catalog.pg_namespace n on n.nspname = w.schema
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p')

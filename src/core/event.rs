@@ -16,6 +16,9 @@ pub struct Event {
 }
 
 impl Event {
+    /// The type of [`side_down`](Self::side_down).
+    pub const SIDE_DOWN: &str = "side.down";
+
     /// A row or message became a dead letter.
     pub fn dead_letter(table: Option<&str>, class: &str, reason: &str) -> Self {
         Self { kind: "dead_letter", data: json!({"table": table, "class": class, "reason": reason}) }
@@ -53,7 +56,7 @@ impl Event {
 
     /// A side does not answer, or refuses.
     pub fn side_down(reason: &str) -> Self {
-        Self { kind: "side.down", data: json!({ "reason": reason }) }
+        Self { kind: Self::SIDE_DOWN, data: json!({ "reason": reason }) }
     }
 
     /// It works again.

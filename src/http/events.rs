@@ -17,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Notify;
@@ -30,6 +30,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Rests while events are not taken.
 const REST: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(300));
+
+/// How often an outbox in a replica is looked at though this process has put nothing there: another may have, and died.
+const SELDOM: Duration = Duration::from_secs(3600);
 
 /// Events that wait in this process, at most; the oldest go first.
 const MOST: usize = 1_000;
@@ -123,13 +126,13 @@ impl Events {
         }
     }
 
-    /// Delivers what waits in the replica of a sync that pulls, for ever. It is asked only when this process has written
-    /// there, for servers bill requests.
+    /// Delivers what waits in the replica of a sync that pulls, for ever. It is asked when this process has written there,
+    /// and seldom else, for servers bill requests.
     pub(super) async fn run_pulled(&self, pull: &Pull) {
-        let mut failures = 0;
+        let (mut failures, mut delivered) = (0, BTreeSet::new());
         loop {
-            match self.deliver_pulled(pull, &mut failures).await {
-                Ok(()) => pull.news().await,
+            match self.deliver_pulled(pull, &mut delivered, &mut failures).await {
+                Ok(()) => drop(tokio::time::timeout(SELDOM, pull.news()).await),
                 Err(e) => {
                     failures += 1;
                     if failures == 1 {
@@ -141,15 +144,29 @@ impl Events {
         }
     }
 
-    async fn deliver_pulled(&self, pull: &Pull, failures: &mut u32) -> Result<()> {
+    /// `delivered`: what has arrived and could not be taken out of the outbox yet.
+    async fn deliver_pulled(&self, pull: &Pull, delivered: &mut BTreeSet<String>, failures: &mut u32) -> Result<()> {
+        let Some(outbox) = pull.outbox().await? else { return Ok(()) };
         loop {
-            let waiting = pull.waiting_events().await?;
+            let (waiting, has_more) = outbox.oldest().await?;
+            let (mut sent, mut ids) = (Ok(()), Vec::new());
             for event in &waiting {
-                self.send_waiting(pull.name(), event).await?;
-                pull.event_delivered(event.id).await?;
-                *failures = 0;
+                if !delivered.contains(&event.uid) {
+                    sent = self.send_waiting(pull.name(), event).await;
+                    if sent.is_err() {
+                        break;
+                    }
+                    delivered.insert(event.uid.clone());
+                    *failures = 0;
+                }
+                ids.push(event.id);
             }
-            if waiting.is_empty() {
+            if !ids.is_empty() {
+                outbox.delivered(&ids).await?;
+                delivered.clear();
+            }
+            sent?;
+            if !has_more {
                 return Ok(());
             }
         }
@@ -203,20 +220,27 @@ fn now_text() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
+/// Puts an event into a queue's outbox; whether that worked.
+async fn keep(lane: &Lane, sync: &str, event: Event) -> bool {
+    let kept = async { Outbox::open(&lane.worker).await?.keep(event).await };
+    kept.await.inspect_err(|e| tracing::debug!(sync, error = %e, "an event waits in memory")).is_ok()
+}
+
 /// Tells when a side of a queue goes down and comes back, as its circuit sees it.
 pub(super) async fn watch_side(events: Arc<Events>, lane: Arc<Lane>, sync: String) {
-    let mut was_down = false;
+    let (mut was_down, mut is_in_memory) = (false, false);
     loop {
         let report = lane.worker.circuit().report();
         let is_down = !report.is_closed();
         if is_down != was_down {
             let down = || Event::side_down(report.reason.as_deref().unwrap_or_default());
             let event = if is_down { down() } else { Event::side_up() };
-            let kept = async { Outbox::open(&lane.worker).await?.keep(event.clone()).await };
-            if let Err(e) = kept.await {
-                tracing::debug!(sync, error = %e, "an event waits in memory");
+            // What comes up goes the way of what went down, and not past it.
+            let is_kept = !is_in_memory && keep(&lane, &sync, event.clone()).await;
+            if !is_kept {
                 events.tell(&sync, event);
             }
+            is_in_memory = is_down && !is_kept;
             was_down = is_down;
         }
         tokio::time::sleep(LOOK).await;

@@ -10,8 +10,36 @@ use std::collections::BTreeMap;
 /// Events that are asked for at once.
 const PAGE: i64 = 50;
 
+/// The events of one sync, over a connection of its own.
+pub(crate) struct Outbox {
+    replica: Replica,
+    sync: String,
+}
+
+impl Outbox {
+    /// The oldest that wait, and whether there may be more.
+    pub(crate) async fn oldest(&self) -> Result<(Vec<Waiting>, bool)> {
+        let waiting = self.replica.waiting_events(&self.sync, PAGE).await?;
+        if (waiting.len() as i64) < PAGE {
+            return Ok((waiting, false));
+        }
+        let events = self.replica.prune_events(&self.sync).await?;
+        if events == 0 {
+            return Ok((waiting, true));
+        }
+        let sync = &self.sync;
+        tracing::error!(sync, events, "EVENTS_URL has not taken events for so long that the oldest are dropped");
+        Ok((self.replica.waiting_events(sync, PAGE).await?, true))
+    }
+
+    /// These have arrived.
+    pub(crate) async fn delivered(&self, ids: &[i64]) -> Result<()> {
+        self.replica.forget_events(ids).await
+    }
+}
+
 impl Pull {
-    /// Waits until there may be new ones.
+    /// Waits until there may be new events.
     pub(crate) async fn news(&self) {
         match &self.news {
             Some(news) => news.notified().await,
@@ -19,33 +47,21 @@ impl Pull {
         }
     }
 
-    /// Keeps an event that belongs to no batch, if others are to be told of any.
+    /// Its outbox; `None` where nothing was ever told.
+    pub(crate) async fn outbox(&self) -> Result<Option<Outbox>> {
+        let Some(replica) = Replica::existing(&self.target).await? else { return Ok(None) };
+        let has_outbox = replica.has_outbox().await?;
+        Ok(has_outbox.then(|| Outbox { replica, sync: self.name.clone() }))
+    }
+
+    /// Keeps an event that belongs to no batch, if others are to be told of any. An error where there is no outbox yet: a
+    /// replica that was refused may be anybody's.
     pub(super) async fn keep_event(&self, event: Event) -> Result<()> {
         let Some(news) = &self.news else { return Ok(()) };
-        let replica = Replica::existing(&self.target).await?;
-        let replica = replica.ok_or_else(|| Error::side("the replica is not there yet"))?;
-        replica.keep_event(&self.name, event).await?;
+        let outbox = self.outbox().await?.ok_or_else(|| Error::side("the replica has no outbox yet"))?;
+        outbox.replica.keep_event(&self.name, event).await?;
         news.notify_one();
         Ok(())
-    }
-
-    /// The oldest that wait.
-    pub(crate) async fn waiting_events(&self) -> Result<Vec<Waiting>> {
-        let Some(replica) = Replica::existing(&self.target).await? else { return Ok(Vec::new()) };
-        let (waiting, forgotten) = replica.waiting_events(&self.name, PAGE).await?;
-        if forgotten > 0 {
-            let (sync, events) = (&self.name, forgotten);
-            tracing::error!(sync, events, "EVENTS_URL has not taken events for so long that the oldest are dropped");
-        }
-        Ok(waiting)
-    }
-
-    /// This one has arrived.
-    pub(crate) async fn event_delivered(&self, id: i64) -> Result<()> {
-        match Replica::existing(&self.target).await? {
-            Some(replica) => replica.forget_event(id).await,
-            None => Ok(()),
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use crate::core::error::{Error, Result};
 use crate::core::event::Event;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, Semaphore};
@@ -108,6 +109,8 @@ struct Lane {
     report: Mutex<(Report, Option<Instant>)>,
     /// When a pass last ended well, or this process began to run it.
     heard_at: Mutex<Instant>,
+    /// That a side is down was told from memory.
+    down_in_memory: AtomicBool,
 }
 
 /// All syncs of a process.
@@ -131,7 +134,7 @@ impl Service {
             let name = scheduled.pull.name().to_owned();
             let (wake, turn, report) = (Notify::new(), tokio::sync::Mutex::new(()), Mutex::default());
             let heard_at = Mutex::new(Instant::now());
-            (name, Arc::new(Lane { scheduled, wake, turn, report, heard_at }))
+            (name, Arc::new(Lane { scheduled, wake, turn, report, heard_at, down_in_memory: AtomicBool::new(false) }))
         };
         let lanes = syncs.into_iter().map(lane).collect();
         Self { lanes, slots: Semaphore::new(AT_ONCE), chance: Chance::default(), observer: OnceLock::new() }
@@ -152,11 +155,16 @@ impl Service {
 
     /// Keeps an event where it outlives this process, if the replica can be written.
     async fn keep(&self, lane: &Lane, event: Event) {
-        let pull = &lane.scheduled.pull;
-        if let Err(e) = pull.keep_event(event.clone()).await {
-            tracing::debug!(sync = pull.name(), error = %e, "an event waits in memory");
+        let (pull, is_down) = (&lane.scheduled.pull, event.kind == Event::SIDE_DOWN);
+        // What comes up goes the way of what went down, and not past it.
+        let is_kept = !lane.down_in_memory.load(Ordering::Relaxed) && {
+            let kept = pull.keep_event(event.clone()).await;
+            kept.inspect_err(|e| tracing::debug!(sync = pull.name(), error = %e, "an event waits in memory")).is_ok()
+        };
+        if !is_kept {
             self.tell(lane, [event]);
         }
+        lane.down_in_memory.store(is_down && !is_kept, Ordering::Relaxed);
     }
 
     /// The names of its syncs.
@@ -287,13 +295,14 @@ impl Service {
             limiter.take().await;
         }
         let closed = |_| Error::retry("the service is stopping; try again");
-        let _slot = self.slots.acquire().await.map_err(closed)?;
+        let slot = self.slots.acquire().await.map_err(closed)?;
         lane.known().state = Doing::Running;
         self.tell(lane, [Event::before()]);
         let done = lane.scheduled.pull.pass_for_jobs().await;
         if let Ok(Passed { seen: Some(seen), .. }) = &done {
             lane.scheduled.pull.see(Some(seen.clone()));
         }
+        drop(slot);
         let before = lane.report().failures_in_a_row;
         lane.note(&done);
         let after = lane.report();

@@ -124,11 +124,16 @@ impl<'a> Session<'a> {
 
     /// Tables that somebody dropped in the replica: before they are made again, and look as if nothing were missing.
     async fn forget_lost(&mut self, there: &Inventory) -> Result<()> {
+        let empty =
+            |standing: &PulledTable| PulledTable { problem: standing.problem.clone(), ..PulledTable::default() };
         let is_lost = |(name, standing): &(&String, &PulledTable)| {
-            !there.tables.contains_key(&name.to_lowercase()) && **standing != PulledTable::default()
+            // One that the source no longer shows is not made again.
+            self.description.tables.contains_key(*name)
+                && !there.tables.contains_key(&name.to_lowercase())
+                && **standing != empty(standing)
         };
         let lost = self.writer.standing.tables.iter().filter(is_lost);
-        let tables: BTreeMap<_, _> = lost.map(|(name, _)| (name.clone(), PulledTable::default())).collect();
+        let tables: BTreeMap<_, _> = lost.map(|(name, standing)| (name.clone(), empty(standing))).collect();
         if tables.is_empty() {
             return Ok(());
         }

@@ -121,7 +121,9 @@ impl Writer {
     pub async fn alter(&mut self, statements: Vec<String>, progress: &Progress) -> Result<()> {
         let to = self.standing.head.next(self.chance.token());
         let told = Progress { looked: self.looked.clone(), events: self.events(progress), ..progress.clone() };
-        self.replica.alter_pull(&self.name, &self.standing.head, &to, &told, statements).await?;
+        let done = self.replica.alter_pull(&self.name, &self.standing.head, &to, &told, statements).await;
+        self.announce(&told);
+        done?;
         self.standing.head = to;
         self.note(&Work::default(), &told);
         Ok(())
@@ -164,7 +166,9 @@ impl Writer {
         failpoint::reach(failpoint::SENT);
         let (job, looked, events) = (self.job.clone(), self.looked.clone(), self.events(progress));
         let progress = &Progress { job, looked, events, ..progress.clone() };
-        self.replica.apply_pull(&self.name, &self.standing.head, &to, progress, work.clone()).await?;
+        let done = self.replica.apply_pull(&self.name, &self.standing.head, &to, progress, work.clone()).await;
+        self.announce(progress);
+        done?;
         failpoint::reach(failpoint::APPLIED);
         if !self.has_checked {
             self.replica.check_pull(&self.name, &to).await?;
@@ -181,11 +185,15 @@ impl Writer {
         self.news.as_ref().map_or_else(Vec::new, |_| found())
     }
 
-    /// This is in the replica now.
-    fn note(&mut self, work: &Work, progress: &Progress) {
+    /// There may be events to deliver: also where the answer was lost.
+    fn announce(&self, progress: &Progress) {
         if let Some(news) = self.news.as_ref().filter(|_| !progress.events.is_empty()) {
             news.notify_one();
         }
+    }
+
+    /// This is in the replica now.
+    fn note(&mut self, work: &Work, progress: &Progress) {
         let gone = work.items().iter().filter(|item| item.state == RowState::Gone).count();
         let emptied = work.emptied.iter().filter_map(|table| self.standing.tables.get(&table.name)?.rows);
         self.done.removed += gone as u64 + emptied.map(|rows| u64::try_from(rows).unwrap_or_default()).sum::<u64>();

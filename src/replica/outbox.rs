@@ -32,38 +32,43 @@ impl Replica {
         self.store.write(Work { before: vec![CREATE.to_owned().into()], ..Work::default() }).await
     }
 
+    /// Whether it has the table.
+    pub(crate) async fn has_outbox(&self) -> Result<bool> {
+        Ok(self.inventory().await?.tables.contains_key(TABLE))
+    }
+
     /// Adds an event that belongs to no other transaction.
     pub(crate) async fn keep_event(&self, sync: &str, event: Event) -> Result<()> {
-        let before = std::iter::once(CREATE.to_owned().into()).chain(add(sync, &[event])).collect();
-        self.store.write(Work { before, ..Work::default() }).await
+        self.store.write(Work { before: add(sync, &[event]).collect(), ..Work::default() }).await
     }
 
-    /// The oldest events of a sync that wait, at most `limit`, by plain reads. Where far too many do, the oldest of them
-    /// are forgotten first; how many.
-    pub(crate) async fn waiting_events(&self, sync: &str, limit: i64) -> Result<(Vec<Waiting>, i64)> {
-        if !self.inventory_read().await?.tables.contains_key(TABLE) {
-            return Ok((Vec::new(), 0));
-        }
+    /// The oldest events of a sync that wait, at most `limit`.
+    pub(crate) async fn waiting_events(&self, sync: &str, limit: i64) -> Result<Vec<Waiting>> {
+        let sql = "SELECT id, uid, at, type, data FROM _pgflume_events WHERE sync = ?1 ORDER BY id LIMIT ?2";
+        let rows = self.query(sql, vec![Cell::Text(sync.to_owned()), Cell::Integer(limit)]).await?;
+        rows.iter().map(|row| waiting(row)).collect()
+    }
+
+    /// Forgets the oldest of a sync where far too many wait; how many.
+    pub(crate) async fn prune_events(&self, sync: &str) -> Result<i64> {
         let text = || Cell::Text(sync.to_owned());
-        let count = Statement::new("SELECT count(*) FROM _pgflume_events WHERE sync = ?1", vec![text()]);
-        let forgotten = match self.store.read(count).await?.first().map(Vec::as_slice) {
-            Some([Cell::Integer(waiting)]) if *waiting > MOST_WAITING => waiting - MOST_WAITING,
+        let rows = self.query("SELECT count(*) FROM _pgflume_events WHERE sync = ?1", vec![text()]).await?;
+        let surplus = match rows.first().map(Vec::as_slice) {
+            Some([Cell::Integer(waiting)]) => (waiting - MOST_WAITING).max(0),
             _ => 0,
         };
-        if forgotten > 0 {
+        if surplus > 0 {
             let sql = "DELETE FROM _pgflume_events WHERE id IN (SELECT id FROM _pgflume_events WHERE sync = ?1 ORDER BY id LIMIT ?2)";
-            let before = vec![Statement::new(sql, vec![text(), Cell::Integer(forgotten)])];
+            let before = vec![Statement::new(sql, vec![text(), Cell::Integer(surplus)])];
             self.store.write(Work { before, ..Work::default() }).await?;
         }
-        let sql = "SELECT id, uid, at, type, data FROM _pgflume_events WHERE sync = ?1 ORDER BY id LIMIT ?2";
-        let rows = self.store.read(Statement::new(sql, vec![text(), Cell::Integer(limit)])).await?;
-        Ok((rows.iter().map(|row| waiting(row)).collect::<Result<_>>()?, forgotten))
+        Ok(surplus)
     }
 
-    /// This one has arrived.
-    pub(crate) async fn forget_event(&self, id: i64) -> Result<()> {
-        let sql = "DELETE FROM _pgflume_events WHERE id = ?1";
-        let before = vec![Statement::new(sql, vec![Cell::Integer(id)])];
+    /// These have arrived.
+    pub(crate) async fn forget_events(&self, ids: &[i64]) -> Result<()> {
+        let sql = "DELETE FROM _pgflume_events WHERE id IN (SELECT value FROM json_each(?1))";
+        let before = vec![Statement::new(sql, vec![Cell::Text(serde_json::json!(ids).to_string())])];
         self.store.write(Work { before, ..Work::default() }).await
     }
 }

@@ -151,13 +151,17 @@ impl Worker {
 
     async fn bursts(&self, session: &mut Session<'_>, all: &mut Totals, failures: &mut u32) -> Result<()> {
         let opened = Instant::now();
-        let (mut due, mut asked, mut pace) = (opened, opened, Pace::fresh());
+        let (mut due, mut asked, mut beaten, mut pace) = (opened, opened, opened, Pace::fresh());
         let lifetime = |session: &Session<'_>| if !session.tables.is_any_paused() { SESSION_TIME } else { PAUSED_TIME };
         while opened.elapsed() < lifetime(session) && !self.is_stopping() {
             let is_due = Instant::now() >= due;
             // Anybody may ask: not more often than it is worth.
-            let is_to_beat = || self.heartbeat.is_some_and(|every| self.told.is_silent_for(every));
-            let is_asked = asked.elapsed() >= ASKED && (self.told.take_asked() || is_to_beat());
+            // A beat that tells nobody, because another worker has the queue, is not tried again and again.
+            let is_to_beat = self.heartbeat.is_some_and(|e| beaten.elapsed() >= e && self.told.is_silent_for(e));
+            if is_to_beat {
+                beaten = Instant::now();
+            }
+            let is_asked = is_to_beat || asked.elapsed() >= ASKED && self.told.take_asked();
             if is_asked {
                 asked = Instant::now();
             }
@@ -181,7 +185,8 @@ impl Worker {
             drop(turn);
             let done = done?;
             *failures = 0;
-            pace.wait_after(&done, begun.elapsed(), is_due || session.tables.is_any_aside()).await;
+            let is_worth_a_look = is_due || is_asked || session.tables.is_any_aside();
+            pace.wait_after(&done, begun.elapsed(), is_worth_a_look).await;
         }
         Ok(())
     }
@@ -197,8 +202,8 @@ impl Worker {
         result?;
         self.note_failure(None);
         *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = session.tables.problems();
+        self.figures.succeeded(); // where another worker is at it, too
         if !done.busy {
-            self.figures.succeeded();
             self.circuit.succeeded(); // of a side that another worker has to find out about, nothing is known
         }
         Ok(done)

@@ -282,6 +282,76 @@ async fn a_replica_that_is_down_is_told_of_by_the_outbox_and_postgres_that_is_do
     .await;
 }
 
+/// A sync whose events are kept in its replica, and what is delivered of it.
+async fn told(rig: &pulls::Rig, url: url::Url, target: Target) -> Server {
+    let pull = Pull::new("p".into(), Arc::new(rig.provider()), target, false).with_retries(0).telling();
+    let (every, retry_delay) = (Duration::from_millis(100), Duration::from_millis(20));
+    let service = Service::new(vec![Scheduled { pull, every, retry_delay, limiter: None }]);
+    let events = Events::new(url, &Secret::new(KEY)).unwrap();
+    Server::of(App::of(None, Vec::new(), service, auth()).telling(Some(events))).await
+}
+
+const P: &str = r#"{"p":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}},"q":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#;
+const MAKE_P: &str =
+    "create table p (id int primary key, v text); insert into p values (1, 'x'); create table q (id int primary key)";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_waits_is_told_once_though_its_copy_is_dropped_meanwhile() {
+    let rig = pulls::Rig::new(Path::File, MAKE_P, P).await;
+    let receiver = Receiver::default();
+    let _server = told(&rig, receiver.start().await, rig.home.target()).await;
+    until("both are copied", async || receiver.kinds().iter().filter(|kind| *kind == "copy.finished").count() == 2)
+        .await;
+    rig.db.sql(&format!("revoke all on p from {}", rig.reader())).await;
+    until("it waits", async || receiver.has("table.paused")).await;
+    rig.replica("DROP TABLE p").await;
+    let passes = async || receiver.kinds().iter().filter(|kind| *kind == "sync.after").count();
+    let before = passes().await;
+    until("some passes more", async || passes().await >= before + 10).await;
+    assert_eq!(receiver.kinds().iter().filter(|kind| *kind == "table.paused").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn somebodys_own_database_gets_no_outbox() {
+    let rig = pulls::Rig::new(Path::File, MAKE_P, P).await;
+    rig.replica("CREATE TABLE p (id INTEGER PRIMARY KEY, v TEXT)").await;
+    rig.replica("INSERT INTO p VALUES (7, 'theirs')").await;
+    let receiver = Receiver::default();
+    let _server = told(&rig, receiver.start().await, rig.home.target()).await;
+    until("it is told that it is refused", async || receiver.has("side.down")).await;
+    assert_eq!(rig.rows("SELECT name FROM sqlite_master WHERE type = 'table'").await, ["p"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_whose_batch_had_no_answer_is_delivered_and_each_is_sent_once() {
+    let rig = pulls::Rig::new(
+        Path::Sqld,
+        "create table t (id int primary key, n numeric); insert into t select i, i from generate_series(1, 100) i",
+        r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","n":"INTEGER"}}}"#,
+    )
+    .await;
+    let Target::Remote { url, token } = rig.home.target() else { unreachable!() };
+    let proxy = Proxy::start(url.rsplit(':').next().unwrap().parse().unwrap());
+    let receiver = Receiver::default();
+    let _server = told(&rig, receiver.start().await, Target::Remote { url: proxy.url(), token }).await;
+    until("it is copied", async || receiver.has("copy.finished")).await;
+    let letters = async || rig.rows("SELECT count(*) FROM _pgflume_dead").await;
+    for id in 1..=5 {
+        // Whatever answer it is of, the next one is lost: now and then that of the batch.
+        proxy.set_once(Fault::CutAfterSend);
+        rig.db.sql(&format!("update t set n = 0.5 where id = {id}")).await;
+        until("there is a letter", async || letters().await == [id.to_string()]).await;
+        let told = async || receiver.kinds().iter().filter(|kind| *kind == "dead_letter").count();
+        until("it is told", async || told().await >= id).await;
+    }
+    until("nothing waits", async || rig.rows("SELECT count(*) FROM _pgflume_events").await == ["0"]).await;
+    let taken = receiver.taken.lock().unwrap().clone();
+    let ids: Vec<&String> =
+        taken.iter().filter(|(_, event)| event["type"] == "dead_letter").map(|(id, _)| id).collect();
+    // Where the answer of the outbox was lost, once more.
+    assert!(ids.len() <= 2 * 5 && ids.iter().collect::<BTreeSet<_>>().len() == 5, "{ids:?}");
+}
+
 fn sorted(mut all: Vec<String>) -> Vec<String> {
     all.sort();
     all

@@ -48,10 +48,15 @@ fn down(target: &Target, error: &impl std::fmt::Display) -> Finding {
 /// What shows how the replica answers.
 fn seen_by(options: &str, target: &Target) -> String {
     match target {
-        Target::Remote { url, .. } => format!("curl {options} '{url}/health'"),
-        Target::File(path) => format!("ls -l '{}'", path.display()),
+        Target::Remote { url, .. } => format!("curl {options} {}", quoted(&format!("{url}/health"))),
+        Target::File(path) => format!("ls -l {}", quoted(&path.display().to_string())),
         Target::Given(_) => "pgflume status".into(),
     }
+}
+
+/// As a shell takes it.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// Runs SQL that mends it.

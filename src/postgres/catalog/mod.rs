@@ -72,7 +72,7 @@ impl SourceTable {
     pub(crate) fn types(&self) -> Option<String> {
         let named = self.table.columns.iter().zip(&self.columns);
         let types: serde_json::Map<_, _> =
-            named.map(|(column, found)| (column.name.clone(), found.declared.clone().into())).collect();
+            named.map(|(column, found)| (column.name.clone(), found.under_domains.clone().into())).collect();
         (!types.is_empty()).then(|| serde_json::Value::from(types).to_string())
     }
 
@@ -270,6 +270,8 @@ pub(crate) struct SourceColumn {
     pub by_bytes: bool,
     /// Its type with length, digits and the like.
     pub declared: String,
+    /// The same under its domains.
+    pub under_domains: String,
     /// What the order of its values depends on beside the type: collation, an enum's labels.
     pub sorted_by: String,
     /// Its number in the table: another one is another column, whatever its name.
@@ -418,6 +420,7 @@ fn column(row: &Row) -> Result<SourceColumn> {
         is_bytes: row.try_get(18)?,
         runs_from_text: row.try_get(19)?,
         is_string_in_json: row.try_get(21)?,
+        under_domains: row.try_get(22)?,
     })
 }
 

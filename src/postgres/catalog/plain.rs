@@ -37,6 +37,7 @@ fn plain_column(kind: ColumnType, number: i16) -> SourceColumn {
         is_bytes: false,
         runs_from_text: false,
         declared: base.name().to_owned(),
+        under_domains: base.name().to_owned(),
         base,
         wire,
         equals: operator("="),
