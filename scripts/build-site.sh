@@ -7,7 +7,8 @@ cd "$root"
 # What pages link to outside of docs/; tests/pages.rs sees to it that nothing is missing.
 beside=(README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE compose.yaml
   examples/read-your-own-write/node.mjs examples/read-your-own-write/python.py
-  examples/read-your-own-write/go/main.go examples/to-the-edge/edge.mjs deploy/grafana/pgflume.json deploy/kubernetes/deployment.yaml
+  examples/read-your-own-write/go/main.go examples/to-the-edge/edge.mjs examples/events/receiver.mjs
+  examples/events/receiver.py deploy/grafana/pgflume.json deploy/kubernetes/deployment.yaml
   deploy/prometheus/alerts.yml deploy/systemd/pgflume.service)
 pages=target/site-src
 site=target/site

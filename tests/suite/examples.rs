@@ -1,11 +1,20 @@
-//! The SQL and the programs of `docs/freshness.md`: what the page shows is what is run here.
+//! The SQL and the programs of `docs/freshness.md`, and the receivers of `docs/events.md`: what the pages show is what is
+//! run here.
 
-use crate::support::{Db, Home, Path, Rig, Server, config, schema, until};
+use crate::parts::http;
+use crate::parts::process::Process;
+use crate::support::{Db, Home, Path, Rig, SECRET, Server, config, schema, until};
 use crate::volume::set_up;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac};
+use pgflume::demo::postgres::free_port;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const PAGE: &str = include_str!("../../docs/freshness.md");
+const EVENTS: &str = include_str!("../../docs/events.md");
 const ORDERS: &str = r#"{"orders":{"primaryKey":"id","columns":{"id":"INTEGER","note":"TEXT"}}}"#;
 
 fn root() -> &'static std::path::Path {
@@ -73,9 +82,13 @@ pub async fn installed(kind: &'static str) -> PathBuf {
 
 /// The file, which the page shows as it is.
 fn shown(file: &str, language: &str) -> PathBuf {
-    let path = root().join("examples/read-your-own-write").join(file);
+    shown_on(PAGE, &format!("read-your-own-write/{file}"), language)
+}
+
+fn shown_on(page: &str, file: &str, language: &str) -> PathBuf {
+    let path = root().join("examples").join(file);
     let text = std::fs::read_to_string(&path).unwrap();
-    assert!(PAGE.contains(&format!("```{language}\n{text}```\n")), "docs/freshness.md does not show {file} as it is");
+    assert!(page.contains(&format!("```{language}\n{text}```\n")), "the page does not show {file} as it is");
     path
 }
 
@@ -135,4 +148,82 @@ async fn go_reads_its_own_write() {
     go.env("CGO_CFLAGS", format!("-I{}", parts.join("usr/include").display()));
     go.env("CGO_LDFLAGS", format!("-L{0} -Wl,-rpath,{0}", libraries.display()));
     place.run(go).await;
+}
+
+/// The headers of an event that was signed so many seconds ago with this key.
+fn signed(key: &[u8], seconds_ago: u64, body: &str) -> Vec<(String, String)> {
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() - seconds_ago;
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).unwrap();
+    mac.update(format!("evt_forged.{at}.{body}").as_bytes());
+    let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+    let headers = [
+        ("webhook-id", "evt_forged".to_owned()),
+        ("webhook-timestamp", at.to_string()),
+        ("webhook-signature", signature),
+    ];
+    headers.map(|(name, value)| (name.to_owned(), value)).to_vec()
+}
+
+/// A receiver of the page takes what pgflume delivers, and refuses what others do.
+async fn receives(program: &'static str, file: &'static str, language: &str) {
+    let file = shown_on(EVENTS, file, language);
+    let rig = Rig::new(Path::File, schema(ORDERS)).await;
+    rig.db.sql("create table orders (id int primary key, note text)").await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    // The secret is made, and is found by the worker, as the page says.
+    let folder = tempfile::tempdir().unwrap();
+    let (_, script) = EVENTS.split_once("```sh\n").unwrap();
+    let (script, _) = script.split_once("```").unwrap();
+    let made = Command::new("/bin/sh").args(["-e", "-c", script]).current_dir(folder.path()).status().unwrap();
+    assert!(made.success());
+    let variables = std::fs::read_to_string(folder.path().join(".env")).unwrap();
+    let secret = variables.trim().strip_prefix("EVENTS_SECRET=").unwrap();
+    let port = free_port().unwrap().to_string();
+    let url = format!("http://127.0.0.1:{port}/");
+
+    let mut command = Command::new(program);
+    command.arg(file).env("EVENTS_SECRET", secret).env("PORT", &port);
+    let heard = folder.path().join("heard");
+    let mut receiver = Process::spawn(&mut command, &heard, None);
+    receiver.wait_until("it listens", || std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_ok());
+    let heard = || std::fs::read_to_string(&heard).unwrap();
+
+    std::fs::write(folder.path().join("schema.json"), ORDERS).unwrap();
+    let pgflume::replica::target::Target::File(replica) = rig.home.target() else { panic!("a file") };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
+    command.args(["serve", "--follow", "--port", "0"]).current_dir(folder.path()).env_clear();
+    command.env("PGMQ_URL", rig.db.url()).env("LIBSQL_URL", replica).env("WEBHOOK_SIGNATURE", SECRET);
+    command.env("EVENTS_URL", &url);
+    let _worker = Process::spawn(&mut command, &folder.path().join("log"), None);
+    rig.db.send(r#"{"hello":"world"}"#).await;
+    until("the event is taken", async || heard().contains(r#""type":"dead_letter""#)).await;
+    until("it waits no more", async || rig.db.one("select count(*) from pgflume.events").await == "0").await;
+
+    let (key, body) = (STANDARD.decode(&secret["whsec_".len()..]).unwrap(), r#"{"type":"made.up"}"#);
+    let sent = |headers: Vec<(String, String)>, body: &str| {
+        http::request("POST", &url, &headers, body.as_bytes(), Duration::from_secs(30)).unwrap().status
+    };
+    for (what, headers) in [
+        ("another secret", signed(b"another secret of sixteen bytes", 0, body)),
+        ("the string itself as key", signed(secret.as_bytes(), 0, body)),
+        ("another body", signed(&key, 0, "{}")),
+        ("too old", signed(&key, 310, body)),
+        ("no headers", Vec::new()),
+    ] {
+        assert_eq!(sent(headers, body), 401, "{what}");
+    }
+    assert!(!heard().contains("made.up"), "{}", heard());
+    // These were refused for what is wrong with them, not for how they are sent.
+    assert_eq!(sent(signed(&key, 0, body), body), 204);
+    until("it is heard", async || heard().contains("evt_forged {\"type\":\"made.up\"}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_in_python_takes_events_and_refuses_forged_ones() {
+    receives("python3", "events/receiver.py", "python").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_in_node_takes_events_and_refuses_forged_ones() {
+    receives("node", "events/receiver.mjs", "js").await;
 }
