@@ -1,7 +1,13 @@
 //! The README's quick start, command by command, with the built binary: what a user sees in the first minutes.
 
 use crate::limits::run;
-use crate::support::{Db, Home, PATHS, Rig, schema};
+use crate::parts::http;
+use crate::parts::process::Process;
+use crate::support::{Db, Home, PATHS, Rig, schema, until};
+use pgflume::demo::postgres::free_port;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Output};
+use std::time::Duration;
 
 const SHOP: &str = "
     create type mood as enum ('new', 'known');
@@ -53,4 +59,73 @@ async fn the_quick_starts_commands_follow_each_other() {
         let plan = done(&["setup", "--plan"]).await;
         assert!(plan.contains("In the replica: nothing"), "{plan}");
     }
+}
+
+const README: &str = include_str!("../../README.md");
+
+/// The blocks of the quick start in one language, as a reader copies them.
+fn shown(language: &str) -> Vec<String> {
+    let (_, page) = README.split_once("\n## Quick start").unwrap();
+    let (page, _) = page.split_once("\n## ").unwrap();
+    let begin = format!("   ```{language}\n");
+    let blocks = page.split(&begin).skip(1).map(|rest| rest.split_once("   ```\n").unwrap().0);
+    blocks.map(|block| block.lines().map(|line| format!("{}\n", line.trim_start_matches("   "))).collect()).collect()
+}
+
+/// No variable but those of `.env`: what is written down there is enough in every terminal.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_quick_start_writes_down_is_all_that_its_commands_need() {
+    let db = Db::new().await;
+    db.sql("create table apps (id text primary key, name text, retention bigint, settings json); insert into apps values ('a', 'x', 1, '{}')").await;
+    let directory = tempfile::tempdir().unwrap();
+    let checkout = directory.path().join("checkout");
+    std::fs::create_dir(&checkout).unwrap();
+    let binaries = std::path::Path::new(env!("CARGO_BIN_EXE_pgflume")).parent().unwrap();
+    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+    let terminal = |folder: &str, script: &str| -> Output {
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-e", "-c", script]).current_dir(directory.path().join(folder)).env_clear().env("PATH", &path);
+        let done = shell.output().unwrap();
+        assert!(done.status.success(), "{script}: {done:?}");
+        done
+    };
+    let [install, setup, serve, look] = shown("sh").try_into().unwrap();
+    let install = install.strip_prefix("cargo install --path . --locked\n").unwrap();
+    let places = [
+        ("postgres://user:password@host:5432/database?sslmode=verify-full", db.url()),
+        ("libsql://your-database.example", "file:replica.db".to_owned()),
+    ];
+    let put = places.iter().fold(install.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}: {text}");
+        text.replace(from, to)
+    });
+    terminal("checkout", &format!("umask 000\n{put}"));
+    let written = directory.path().join("replica/.env");
+    assert_eq!(std::fs::metadata(&written).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = std::fs::read_to_string(&written).unwrap();
+    let secret = text.lines().find_map(|line| line.strip_prefix("WEBHOOK_SIGNATURE=")).unwrap();
+    assert_eq!(secret.len(), 64, "{text}");
+
+    std::fs::write(directory.path().join("replica/schema.json"), &shown("json")[0]).unwrap();
+    terminal("replica", &setup);
+    let port = free_port().unwrap().to_string();
+    let mut second = Command::new("/bin/sh");
+    second.args(["-c", &format!("exec {serve}")]).current_dir(directory.path().join("replica"));
+    second.env_clear().env("PATH", &path).env("PORT", &port);
+    let _worker = Process::spawn(&mut second, &directory.path().join("log"), None);
+    let site = format!("http://127.0.0.1:{port}");
+    let ask = |method: &str, path: &str, headers: &[(String, String)], body: &str| {
+        http::request(method, &format!("{site}{path}"), headers, body.as_bytes(), Duration::from_secs(30))
+    };
+    until("it is copied", async || ask("GET", "/ready", &[], "").is_ok_and(|answer| answer.status == 200)).await;
+    let looked = terminal("replica", &look);
+    assert!(String::from_utf8_lossy(&looked.stdout).contains("1 rows compared"), "{looked:?}");
+    // The secret of the dashboard and of `/sync`, as the page has a reader find it.
+    let found = README.split('`').find(|code| code.starts_with("grep WEBHOOK_SIGNATURE")).unwrap();
+    let found = terminal("replica", found).stdout;
+    let found = String::from_utf8(found).unwrap().trim().strip_prefix("WEBHOOK_SIGNATURE=").unwrap().to_owned();
+    let form = [("content-type".to_owned(), "application/x-www-form-urlencoded".to_owned())];
+    assert_eq!(ask("POST", "/session", &form, &format!("secret={found}")).unwrap().status, 303);
+    let signature = [("x-webhook-signature".to_owned(), found)];
+    assert_eq!(ask("POST", "/sync", &signature, "").unwrap().status, 200);
 }
