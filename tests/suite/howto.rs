@@ -219,6 +219,36 @@ async fn a_stale_replica_is_found_out_about_as_the_page_says() {
     assert!(known.iter().filter(|code| code.starts_with("00")).all(|code| named.contains(code)), "{named:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_rehearsed_as_the_page_says() {
+    let page = section(include_str!("../../docs/dead-letters.md"), "## Try it");
+    let rig = Rig::new(Path::File, schema(ORDERS)).await;
+    rig.db.sql(SHOP).await;
+    let folder = Folder::of(&rig);
+    folder.write("schema.json", ORDERS);
+    folder.said("pgflume setup; pgflume sync");
+    let server = Server::start(config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone())).await;
+    rig.db.sql(all(page, "sql")[0]).await;
+    // The log is beside it.
+    for (script, shown) in all(page, "sh").into_iter().zip(all(page, "text")) {
+        let said = folder.said(script);
+        let said: Vec<_> = said.lines().filter(|line| !line.contains(" INFO ") && !line.contains(" WARN ")).collect();
+        let shown: Vec<_> = shown.trim().lines().collect();
+        let is_shown = |said: &str, shown: &str| match shown.split_once('…') {
+            Some((begin, end)) => said.starts_with(begin) && said.ends_with(end),
+            None => said == shown,
+        };
+        assert_eq!(said.len(), shown.len(), "{said:?}");
+        assert!(said.iter().zip(&shown).all(|(said, shown)| is_shown(said, shown)), "{said:?} {shown:?}");
+        let doctor = folder.output("pgflume doctor");
+        let waits = String::from_utf8_lossy(&doctor.stdout).contains("PF-134");
+        assert_eq!(waits, script.contains("pgflume sync"), "{doctor:?}");
+        assert!(!waits || doctor.status.code() == Some(4), "{doctor:?}");
+        assert_eq!(server.call("GET", "/ready", None).await.status, 200);
+    }
+    assert_eq!(rig.rows("SELECT count(*) FROM orders WHERE v = 'v'").await, ["20"], "no row was touched");
+}
+
 /// A database that has whatever `setup` reacts to: partitions, a table that follows, Vault, pg_cron.
 const EVERYTHING: &str = "
     create schema vault; create table vault.secrets (id serial, name text unique, secret text);
