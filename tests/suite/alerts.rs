@@ -413,6 +413,17 @@ fn the_page_has_each_alert_and_each_link_leads_somewhere() {
     std::fs::write(directory.path().join("alerts.yml"), ALERTS).unwrap();
     let checked = promtool(&["check", "config", file.to_str().unwrap()]);
     assert!(checked.status.success() && said(&checked).contains("8 rules found"), "{}", said(&checked));
+    // And the command that makes links of the runbooks, each of which leads to a section of the page.
+    let script = PAGE.split("```sh\n").find(|block| block.starts_with("sed ")).unwrap();
+    let sed = script.lines().next().unwrap();
+    let done = Command::new("/bin/sh").args(["-c", sed]).current_dir(directory.path()).status().unwrap();
+    assert!(done.success());
+    let linked = std::fs::read_to_string(directory.path().join("alerts.yml")).unwrap();
+    let begin = "runbook: https://git.example/pgflume/blob/main/docs/alerts.md#";
+    let anchors: Vec<_> = linked.lines().filter_map(|line| line.trim().strip_prefix(begin)).collect();
+    assert_eq!(anchors, names.iter().map(|name| name.to_lowercase()).collect::<Vec<_>>());
+    let checked = promtool(&["check", "config", file.to_str().unwrap()]);
+    assert!(checked.status.success() && said(&checked).contains("8 rules found"), "{}", said(&checked));
 }
 
 #[tokio::test(flavor = "multi_thread")]

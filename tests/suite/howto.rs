@@ -249,6 +249,37 @@ async fn a_dead_letter_is_rehearsed_as_the_page_says() {
     assert_eq!(rig.rows("SELECT count(*) FROM orders WHERE v = 'v'").await, ["20"], "no row was touched");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn pg_cron_is_set_up_as_the_page_says() {
+    let page = section(include_str!("../../docs/deploying.md"), "## pg_cron on a server of your own");
+    let indented = |language: &str| {
+        let rest = page.split_once(&format!("```{language}\n")).unwrap().1;
+        rest.split_once("```").unwrap().0.trim()
+    };
+    let setting = |line: &str| {
+        let (name, value) = line.trim().split_once(" = ").unwrap();
+        (name.to_owned(), value.trim_matches('\'').to_owned())
+    };
+    let settings = indented("ini").lines().map(setting).chain([("fsync".to_owned(), "off".to_owned())]).collect();
+    let cluster = Cluster::start(ClusterOptions { bin_dir: None, settings, ..ClusterOptions::default() }).unwrap();
+    let admin = PgUrl::parse(&cluster.url("postgres")).unwrap().connect().await.unwrap();
+    admin.batch_execute("create database shop").await.unwrap();
+    let client = PgUrl::parse(&cluster.url("shop")).unwrap().connect().await.unwrap();
+    client.batch_execute(SHOP).await.unwrap();
+    client.batch_execute(indented("sql")).await.unwrap();
+    let folder = Folder::new(&[("PGMQ_URL", &cluster.url("shop")), ("LIBSQL_URL", "file:replica.db")]);
+    folder.write("schema.json", ORDERS);
+    folder.said("SYNC_URL=http://127.0.0.1:1/sync pgflume setup; pgflume sync");
+    let jobs =
+        "select count(*) from cron.job where active and jobname = 'process_libsql_replication' and database = 'shop'";
+    assert_eq!(client.query_one(jobs, &[]).await.unwrap().get::<_, i64>(0), 1);
+    let doctor = folder.output("pgflume doctor");
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    assert!(said.contains("PF-124") && !said.contains("PF-120"), "{said}");
+    // README's installing role, as doctor's page says: a superuser, which is no fault of the setup.
+    assert!(doctor.status.code() == Some(4) && said.contains("PF-107"), "{said}");
+}
+
 /// A database that has whatever `setup` reacts to: partitions, a table that follows, Vault, pg_cron.
 const EVERYTHING: &str = "
     create schema vault; create table vault.secrets (id serial, name text unique, secret text);
