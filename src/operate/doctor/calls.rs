@@ -5,6 +5,7 @@ use super::process::Process;
 use crate::core::codes;
 use crate::core::error::Result;
 use crate::postgres::Client;
+use std::time::Duration;
 
 /// Asks for what there is.
 pub(super) async fn examine(client: &Client, process: &Process) -> Result<Vec<Finding>> {
@@ -57,12 +58,22 @@ async fn has_extension(client: &Client, name: &str) -> Result<bool> {
     Ok(client.query_typed_one(sql, &[(&name, tokio_postgres::types::Type::TEXT)]).await?.try_get(0)?)
 }
 
+/// A session of a worker that is older is no call's that has just ended.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// Whether a worker is at work in this database that needs no call.
 async fn is_followed(client: &Client) -> Result<bool> {
-    let sql = "select exists (select from pg_catalog.pg_stat_activity a where a.datname = pg_catalog.current_database()
-               and a.application_name like '% step'
-               and a.pid <> pg_catalog.pg_backend_pid())";
-    Ok(client.query_typed_one(sql, &[]).await?.try_get(0)?)
+    let sql =
+        "select pg_catalog.max(extract(epoch from pg_catalog.clock_timestamp() - a.backend_start))::pg_catalog.float8
+               from pg_catalog.pg_stat_activity a where a.datname = pg_catalog.current_database()
+               and a.application_name like '% step' and a.pid <> pg_catalog.pg_backend_pid()";
+    let mut oldest: Option<f64> = client.query_typed_one(sql, &[]).await?.try_get(0)?;
+    if oldest.is_some_and(|seconds| seconds <= SETTLED.as_secs_f64()) {
+        // It may have begun just now, or be about to end.
+        tokio::time::sleep(SETTLED).await;
+        oldest = client.query_typed_one(sql, &[]).await?.try_get(0)?;
+    }
+    Ok(oldest.is_some_and(|seconds| seconds > SETTLED.as_secs_f64()))
 }
 
 async fn can_post(client: &Client) -> Result<bool> {
