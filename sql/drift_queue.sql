@@ -6,7 +6,7 @@ select c.relpersistence::pg_catalog.text,
                  where d.refclassid = 1259 and d.refobjid = c.oid), 1),
        array(select w.rulename::pg_catalog.text from pg_catalog.pg_rewrite w where w.ev_class = c.oid order by 1),
        array(select g.tgname::pg_catalog.text from pg_catalog.pg_trigger g
-             where g.tgrelid = c.oid and not g.tgisinternal and g.tgname not in ('pgflume_deleted', 'pgflume_changed', 'pgflume_truncated') order by 1),
+             where g.tgrelid = c.oid and not g.tgisinternal and g.tgname not in ('pgflume_deleted', 'pgflume_changed', 'pgflume_truncated', 'pgflume_bell') order by 1),
        array(select w.name from pg_catalog.unnest(array['pgflume_deleted', 'pgflume_changed', 'pgflume_truncated']) as w(name)
              where not exists (
                  select from pg_catalog.pg_trigger g

@@ -18,8 +18,8 @@ select
             or (not me.rolsuper and pg_catalog.pg_has_role(o.oid, 'usage')))),
     pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text,
     (select pg_catalog.min(t.tgname)::pg_catalog.text from pg_catalog.pg_trigger t where t.tgrelid = c.oid and not t.tgisinternal
-        and not (t.tgname in ('pgflume_deleted', 'pgflume_changed', 'pgflume_truncated') and t.tgfoid in (
-            select p.oid from pg_catalog.pg_proc p join pg_catalog.pg_namespace f on f.oid = p.pronamespace where f.nspname = 'pgflume' and p.proname = 'note_loss')))
+        and not (t.tgname in ('pgflume_deleted', 'pgflume_changed', 'pgflume_truncated', 'pgflume_bell') and t.tgfoid in (
+            select p.oid from pg_catalog.pg_proc p join pg_catalog.pg_namespace f on f.oid = p.pronamespace where f.nspname = 'pgflume' and p.proname in ('note_loss', 'ring'))))
 from pg_catalog.pg_class c
 join pg_catalog.pg_namespace n on n.oid = c.relnamespace
 where n.nspname = 'pgmq' and c.relname = $1

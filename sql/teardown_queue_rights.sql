@@ -2,6 +2,7 @@
 drop trigger if exists pgflume_deleted on {{ queue }};
 drop trigger if exists pgflume_changed on {{ queue }};
 drop trigger if exists pgflume_truncated on {{ queue }};
+drop trigger if exists pgflume_bell on {{ queue }};
 do $rights$
 begin
     if exists (select from pg_catalog.pg_roles where rolname = 'pgflume_capture') then

@@ -35,7 +35,7 @@ impl Drop for Following {
     }
 }
 
-/// Commits at three rates to a file, at the middle one to sqld; then nothing at all.
+/// Commits at some rates to a file and to sqld, and nothing at all.
 pub async fn run(ground: &Ground) -> Section {
     let duration = Duration::from_secs(if ground.is_quick { 4 } else { 15 });
     let make = format!(
@@ -46,12 +46,16 @@ pub async fn run(ground: &Ground) -> Section {
     let mut rows = Vec::new();
     let mut bars = Vec::new();
     let mut idle = String::new();
-    for (kind, per_second) in [(Kind::File, 1), (Kind::File, 100), (Kind::File, 1000), (Kind::Sqld, 100)] {
+    let samples = if ground.is_quick { 20 } else { 200 };
+    let rates =
+        [1, 20, 100, 1000].map(|rate| (Kind::File, rate)).into_iter().chain([(Kind::Sqld, 20), (Kind::Sqld, 100)]);
+    for (kind, per_second) in rates {
         set_up(ground, &schema).await;
         let home = Home::new(kind);
         let following = follow(ground, &home.target()).await;
         let replica = reader(&home.target()).await;
-        let (late, achieved) = measure(ground, &*replica, per_second, duration).await;
+        let enough = Duration::from_secs(samples).div_f64(per_second as f64);
+        let (late, achieved) = measure(ground, &*replica, per_second, duration.max(enough)).await;
         let ms = |share: f64| late[((late.len() - 1) as f64 * share) as usize].as_secs_f64() * 1e3;
         let place = if kind == Kind::File { "file" } else { "sqld" };
         let name = format!("{per_second} commits/s, {place}");

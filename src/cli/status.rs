@@ -7,6 +7,7 @@ use crate::config::{GlobalOptions, Pair};
 use crate::core::error::Error;
 use crate::operate::status;
 use crate::operate::status::Status;
+use crate::postgres::bell::Wakeup;
 use crate::postgres::books::comparisons::Coverage;
 use crate::postgres::books::rebuilds::{Phase, RebuildReport};
 use crate::pull::{PullStatus, TableStatus};
@@ -27,6 +28,9 @@ pub(super) struct StatusArgs {
     #[arg(long)]
     watch: bool,
 }
+
+/// Seconds after which a writer's transaction that keeps a follower awake is worth a word.
+const LONG_WRITER: f64 = 5.0;
 
 /// Between two prints of `--watch`.
 const WATCH: Duration = Duration::from_secs(2);
@@ -175,6 +179,7 @@ fn text(status: &Status) -> String {
         format!("queue      {}: {} messages, lag {lag}, {} dead letters", status.queue, status.queued, status.dead),
         format!("last sync  {}, batch {}", or_never(&status.last_sync.synced_at), status.last_sync.seq),
         format!("replica    {replica}"),
+        format!("follower   {}", follower(&status.wakeup)),
     ];
     for (name, table) in &status.tables {
         let state = match (&table.problem, table.captured) {
@@ -191,6 +196,17 @@ fn text(status: &Status) -> String {
     }
     lines.extend(status.drift.iter().map(|d| format!("drift      {}", d.line())));
     lines.join("\n")
+}
+
+fn follower(wakeup: &Wakeup) -> String {
+    let way = match (&wakeup.looks_because, wakeup.is_asleep) {
+        (Some(why), _) => format!("would look for changes, and not be told of them: {why}"),
+        (None, true) => "sleeps until it is told of a change".into(),
+        (None, false) => "is told of changes while it sleeps; none sleeps now".into(),
+    };
+    let long = wakeup.kept_awake_seconds.filter(|seconds| *seconds > LONG_WRITER);
+    let kept = long.map(|seconds| format!(", kept awake by a writer's transaction of {seconds:.0} s"));
+    way + &kept.unwrap_or_default()
 }
 
 fn resync(report: &RebuildReport) -> String {

@@ -4,6 +4,7 @@
 use crate::core::error::{Error, Result};
 use crate::core::position::Head;
 use crate::core::value::Cell;
+use crate::postgres::bell::{self, Wakeup};
 use crate::postgres::books::progress::LastSync;
 use crate::postgres::books::queue_health::QueueHealth;
 use crate::postgres::books::rebuilds::Phase;
@@ -52,6 +53,8 @@ pub struct Status {
     pub replica: ReplicaStatus,
     /// How the queue's table bears up.
     pub queue_health: QueueHealth,
+    /// How a follower hears of what comes.
+    pub wakeup: Wakeup,
     /// Each table of `schema.json`.
     pub tables: BTreeMap<String, TableStatus>,
     /// What is no longer as it was set up, each with its remedy.
@@ -151,6 +154,7 @@ async fn of_both(worker: &Worker, there: Option<&Inventory>, depth: Depth) -> Re
         dead: queue::dead_depth(&client, queue).await?,
         last_sync: progress::last_sync(&client, queue).await?,
         queue_health,
+        wakeup: bell::status(&client, queue).await?,
         replica: ReplicaStatus::default(),
         tables: tables.collect(),
         circuit: None,

@@ -3,11 +3,13 @@
 //! `pg_catalog` is searched first. Set within each transaction, so that it holds through a transaction pooler, too.
 
 use super::purpose::Purpose;
-use futures_util::Stream;
+use futures_util::{FutureExt as _, Stream};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 use tokio_postgres::types::{ToSql, Type};
@@ -30,6 +32,22 @@ pub struct Client {
     /// Whether a transaction was begun and not ended: then it is pinned already.
     is_open: AtomicBool,
     limit: Limit,
+    rings: Arc<Rings>,
+}
+
+/// What others have notified a connection of.
+#[derive(Default)]
+pub(crate) struct Rings {
+    last: Mutex<String>,
+    any: Notify,
+}
+
+impl Rings {
+    /// Somebody notified, with this word; or the connection has ended.
+    pub(super) fn hear(&self, word: &str) {
+        word.clone_into(&mut self.last.lock().unwrap_or_else(PoisonError::into_inner));
+        self.any.notify_one();
+    }
 }
 
 /// How long an answer may take. Whoever gets none closes the connection, so that whatever else waits for it ends, too.
@@ -88,8 +106,26 @@ impl Stream for RowStream {
 
 impl Client {
     /// Takes a fresh connection.
-    pub(super) fn new(inner: tokio_postgres::Client, driver: AbortHandle, purpose: Purpose) -> Self {
-        Self { inner, is_open: AtomicBool::new(false), limit: Limit { purpose, driver } }
+    pub(super) fn new(inner: tokio_postgres::Client, driver: AbortHandle, rings: Arc<Rings>, purpose: Purpose) -> Self {
+        Self { inner, is_open: AtomicBool::new(false), limit: Limit { purpose, driver }, rings }
+    }
+
+    /// Comes back when this connection was notified since it was last asked, or has ended; the last word.
+    pub(crate) async fn rung(&self) -> String {
+        self.rings.any.notified().await;
+        self.rings.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Forgets that it was notified until now.
+    pub(crate) fn hush(&self) {
+        while self.rings.any.notified().now_or_never().is_some() {}
+    }
+
+    /// Sends statements and does not wait for their answer: whatever is sent later runs behind them. Outside of a
+    /// transaction. Where the connection is gone, the next one says so.
+    pub(crate) fn send(&self, sql: &str) {
+        let sql = format!("{PINNED}; {sql}");
+        let _sent = self.inner.batch_execute(&sql).now_or_never();
     }
 
     /// A sign of life within a transaction. Without a limit of its own: it stands behind rows that nobody takes yet.

@@ -4,6 +4,7 @@
 //! or on named statements.
 
 pub(crate) mod awake;
+pub mod bell;
 pub mod books;
 pub mod capture;
 pub mod catalog;
@@ -20,13 +21,16 @@ mod tls;
 mod url;
 
 pub use client::Client;
-pub(crate) use client::{Parameters, RowStream};
+pub(crate) use client::{Parameters, Rings, RowStream};
 pub use purpose::Purpose;
 pub use url::PgUrl;
 
 use crate::core::error::{Error, Result};
+use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::AbortHandle;
+use tokio_postgres::AsyncMessage;
 
 /// Time for all that happens before the first statement, whatever the number of addresses.
 const OPENING_TIMEOUT: Duration = Duration::from_secs(30);
@@ -38,24 +42,35 @@ impl PgUrl {
         let mut config = self.config.clone();
         let application = config.get_application_name().unwrap_or_default().to_owned();
         config.application_name(format!("{application} {}", purpose.name()));
-        let (client, driver) = self.open(&config).await?;
-        Ok(Client::new(client, driver, purpose))
+        let (client, driver, rings) = self.open(&config).await?;
+        Ok(Client::new(client, driver, rings, purpose))
     }
 
     /// Opens a connection as an application would, with the settings of its login. Nothing of the worker uses it.
     pub async fn connect(&self) -> Result<tokio_postgres::Client> {
-        self.open(&self.config).await.map(|(client, _)| client)
+        self.open(&self.config).await.map(|(client, ..)| client)
     }
 
-    async fn open(&self, config: &tokio_postgres::Config) -> Result<(tokio_postgres::Client, AbortHandle)> {
+    async fn open(&self, config: &tokio_postgres::Config) -> Result<(tokio_postgres::Client, AbortHandle, Arc<Rings>)> {
         let opened = tokio::time::timeout(OPENING_TIMEOUT, config.connect(self.connector()?)).await;
-        let (client, connection) = opened.map_err(|_| silent())?.map_err(not_connected)?;
+        let (client, mut connection) = opened.map_err(|_| silent())?.map_err(not_connected)?;
+        let rings = Arc::new(Rings::default());
+        let heard = rings.clone();
         let driver = tokio::spawn(async move {
-            if let Err(e) = connection.await {
-                tracing::debug!(error = %Error::from(e), "the Postgres connection ended");
+            while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
+                match message {
+                    Ok(AsyncMessage::Notification(ring)) => heard.hear(ring.payload()),
+                    Ok(_) => {}
+                    Err(e) => {
+                        tracing::debug!(error = %Error::from(e), "the Postgres connection ended");
+                        break;
+                    }
+                }
             }
+            // Whoever sleeps finds out.
+            heard.hear("");
         });
-        Ok((client, driver.abort_handle()))
+        Ok((client, driver.abort_handle(), rings))
     }
 }
 

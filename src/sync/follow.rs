@@ -1,9 +1,11 @@
-//! Applies changes as they come, with no cron. Looks at the queue often while something is on it and seldom while
-//! not: a look costs each side some tenths of a millisecond of processor time, and it works through every pooler. A
-//! NOTIFY in each commit would make writers wait for each other (`docs/performance.md`).
+//! Applies changes as they come, with no cron. Looks at the queue often while something comes, and sleeps when nothing
+//! has come for a while, until a writer rings ([`bell`](crate::postgres)). Where nobody can ring, through a pooler or by
+//! triggers of an earlier `setup`, it goes on looking, ever more seldom.
 
 use super::session::Session;
-use crate::core::error::Result;
+use crate::core::error::{Error, Result};
+use crate::postgres::Purpose;
+use crate::postgres::link::Doze;
 use crate::sync::drain::CALL_BUDGET;
 use crate::sync::drained::{Drained, Totals};
 use crate::sync::patience::{BACK_OFF, answered};
@@ -27,11 +29,14 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// The same while messages wait that cannot be taken: another worker drains, or their tables are paused.
 const FRUITLESS_WAIT: Duration = Duration::from_millis(500);
 
+/// After so long without anything it sleeps where it can be told. Sooner, each writer would ring and wake it.
+const DROWSY: Duration = Duration::from_millis(8);
+
+/// Time for a word of its own to come back: by that it knows that it will be told.
+const ECHO: Duration = Duration::from_secs(1);
+
 /// Growth from one look in vain to the next.
 const GROWTH: f64 = 1.2;
-
-/// A whole step though the queue is empty: tables to rebuild, losses, changed definitions.
-const WHOLE_STEP: Duration = Duration::from_secs(5);
 
 /// A step that somebody asks for who waits, or that a heartbeat is due in, comes no sooner after another such.
 const ASKED: Duration = Duration::from_millis(250);
@@ -63,6 +68,11 @@ impl Pace {
     /// Something was found just now.
     fn fresh() -> Self {
         Self { wait: SHORTEST_WAIT, since: Instant::now(), busy: 0 }
+    }
+
+    /// Whether nothing has come for so long that it is worth to sleep.
+    fn is_drowsy(&self) -> bool {
+        self.since.elapsed() >= DROWSY
     }
 
     /// Waits, each time somewhat longer.
@@ -152,21 +162,39 @@ impl Worker {
     async fn bursts(&self, session: &mut Session<'_>, all: &mut Totals, failures: &mut u32) -> Result<()> {
         let opened = Instant::now();
         let (mut due, mut asked, mut beaten, mut pace) = (opened, opened, opened, Pace::fresh());
+        // Who rings may be anybody: after one who rang for nothing it looks first.
+        let (may_sleep, mut believes) = (self.may_sleep(session).await, true);
         let lifetime = |session: &Session<'_>| if !session.tables.is_any_paused() { SESSION_TIME } else { PAUSED_TIME };
         while opened.elapsed() < lifetime(session) && !self.is_stopping() {
             let is_due = Instant::now() >= due;
-            // Anybody may ask: not more often than it is worth.
             // A beat that tells nobody, because another worker has the queue, is not tried again and again.
-            let is_to_beat = self.heartbeat.is_some_and(|e| beaten.elapsed() >= e && self.told.is_silent_for(e));
+            let is_to_beat = self.is_to_beat(beaten);
             if is_to_beat {
                 beaten = Instant::now();
             }
+            // Anybody may ask: not more often than it is worth.
             let is_asked = is_to_beat || asked.elapsed() >= ASKED && self.told.take_asked();
             if is_asked {
                 asked = Instant::now();
             }
             // Not while a nuke waits for its turn.
-            let is_wanted = !self.is_to_end() && (is_due || is_asked || answered(session.link.peek()).await?);
+            let is_wanted = match () {
+                () if self.is_to_end() => false,
+                () if is_due || is_asked => true,
+                () if may_sleep && pace.is_drowsy() => match answered(session.link.doze()).await? {
+                    Doze::Asleep => {
+                        let is_told = self.sleep(session, due, beaten).await;
+                        pace.wait = SHORTEST_WAIT;
+                        match is_told {
+                            true if believes => true,
+                            true => answered(session.link.peek()).await?,
+                            false => continue,
+                        }
+                    }
+                    found => found == Doze::Found,
+                },
+                () => answered(session.link.peek()).await?,
+            };
             if !is_wanted {
                 pace.busy = 0;
             }
@@ -178,17 +206,57 @@ impl Worker {
             if is_due {
                 session.queued = answered(session.link.depth()).await?;
                 self.gate.set_queued(session.queued);
-                due = Instant::now() + WHOLE_STEP;
+                due = Instant::now() + self.whole_step;
             }
             let begun = Instant::now();
             let done = self.burst(session, all).await;
             drop(turn);
             let done = done?;
             *failures = 0;
+            believes = done.batches > 0 || done.busy || is_due || is_asked;
             let is_worth_a_look = is_due || is_asked || session.tables.is_any_aside();
             pace.wait_after(&done, begun.elapsed(), is_worth_a_look).await;
         }
         Ok(())
+    }
+
+    /// Whether it may sleep in this session, because it will be told: a word of its own has come back. One that comes
+    /// through a transaction pooler does not.
+    async fn may_sleep(&self, session: &Session<'_>) -> bool {
+        let echoed = async {
+            if !answered(session.link.listen()).await? {
+                return Ok(false);
+            }
+            let word = self.chance.token();
+            answered(async { self.source.connect(Purpose::Beside).await?.ring(&word).await }).await?;
+            let echo = async { while session.link.rung().await != word {} };
+            Ok::<_, Error>(tokio::time::timeout(ECHO, echo).await.is_ok())
+        };
+        echoed.await.unwrap_or_else(|e| {
+            tracing::debug!(error = %e, "the queue is looked at, because nobody can ring");
+            false
+        })
+    }
+
+    /// Sleeps until somebody rings or there is something else to do; whether somebody rang.
+    async fn sleep(&self, session: &Session<'_>, due: Instant, beaten: Instant) -> bool {
+        let is_told = loop {
+            tokio::select! {
+                _ = session.link.rung() => break true,
+                () = self.told.news() => break false,
+                () = tokio::time::sleep(ASKED.min(due.saturating_duration_since(Instant::now()))) => {}
+            }
+            if Instant::now() >= due || self.is_to_end() || self.is_to_beat(beaten) || self.told.is_asked() {
+                break false;
+            }
+        };
+        session.link.rouse();
+        is_told
+    }
+
+    /// Whether readers of the replica have heard nothing for as long as a heartbeat takes, and the last try is as long ago.
+    fn is_to_beat(&self, tried: Instant) -> bool {
+        self.heartbeat.is_some_and(|every| tried.elapsed() >= every && self.told.is_silent_for(every))
     }
 
     /// Takes what there is.

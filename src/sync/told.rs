@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// What readers have been told.
@@ -19,6 +19,8 @@ pub(super) struct Told {
     is_asked: AtomicBool,
     /// Somebody ever did.
     was_asked: AtomicBool,
+    /// For whoever sleeps.
+    news: Notify,
     /// Drift that others were told of, by its lines.
     drift: Mutex<BTreeSet<String>>,
 }
@@ -103,6 +105,17 @@ impl Told {
     pub fn ask(&self) {
         self.is_asked.store(true, Ordering::Relaxed);
         self.was_asked.store(true, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
+    /// Whether somebody has.
+    pub fn is_asked(&self) -> bool {
+        self.is_asked.load(Ordering::Relaxed)
+    }
+
+    /// Comes back when somebody asks.
+    pub async fn news(&self) {
+        self.news.notified().await;
     }
 
     /// Whether somebody has asked for one since this was last called.

@@ -27,6 +27,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 
+/// A whole step though the queue is empty: tables to rebuild, losses, changed definitions.
+const WHOLE_STEP: Duration = Duration::from_secs(5);
+
 /// A worker: what it replicates, from where, to where.
 pub struct Worker {
     pub(in crate::sync) postgres: PgUrl,
@@ -62,6 +65,8 @@ pub struct Worker {
     pub(in crate::sync) paused: Mutex<BTreeMap<String, String>>,
     pub(in crate::sync) circuit: Circuit,
     pub(in crate::sync) ends_caught_up: bool,
+    /// How often a follower runs a whole step though nothing has come.
+    pub(in crate::sync) whole_step: Duration,
     /// How often the replica is told that nothing has changed; `None`: never.
     pub(in crate::sync) heartbeat: Option<Duration>,
     /// What its readers were told.
@@ -110,6 +115,7 @@ impl Worker {
             circuit: Circuit::new(chance.clone()),
             chance,
             ends_caught_up: false,
+            whole_step: WHOLE_STEP,
             heartbeat,
             told: Told::default(),
             retention: Some(retention).filter(|window| !window.is_zero()),
@@ -122,6 +128,11 @@ impl Worker {
     pub fn ending_caught_up(mut self) -> Self {
         self.ends_caught_up = true;
         self
+    }
+
+    /// A follower of it runs a whole step so often though nothing has come, in place of every five seconds.
+    pub fn stepping_every(self, time: Duration) -> Self {
+        Self { whole_step: time, ..self }
     }
 
     /// The statements that read rows may take so long, in place of a minute.

@@ -1,6 +1,6 @@
 //! What a worker does by itself, in scenes that are written out: over the same two sides in memory, with paused time.
 
-use crate::memory::link::Memory as Connector;
+use crate::memory::link::{Memory as Connector, Network};
 use crate::memory::postgres::Postgres;
 use crate::memory::tables::Row;
 use crate::seam;
@@ -11,13 +11,15 @@ use pgflume::core::error::{Error, Result};
 use pgflume::core::queue_name::QueueName;
 use pgflume::core::schema::Schema;
 use pgflume::core::value::Cell;
-use pgflume::postgres::PgUrl;
+use pgflume::postgres::{PgUrl, Purpose};
 use pgflume::replica::memory::Memory;
 use pgflume::replica::target::{Given, Target};
 use pgflume::replica::{Opener, Statement, Store, Work};
 use pgflume::sync::Worker;
 use pgflume::sync::compare::Comparison;
 use pgflume::sync::compare::report::VerifyOptions;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -54,10 +56,32 @@ impl Scene {
         let postgres = Postgres::new(schema.clone(), captured);
         postgres.schedule_setup().await.unwrap();
         let replica = Switched { replica: Memory::new().unwrap(), is_off: Arc::default() };
-        let config = Config {
+        Self::over(postgres, replica)
+    }
+
+    fn over(postgres: Postgres, replica: Switched) -> Self {
+        let source = Arc::new(Connector::new(postgres.clone()));
+        let worker = Arc::new(Worker::over(Self::config(&postgres, &replica), source, Chance::seeded(1)));
+        Self { postgres, replica, worker }
+    }
+
+    /// One whose follower sleeps until it is told, behind a network that takes its time.
+    async fn asleep(seed: u64) -> Self {
+        let scene = Self::new().await;
+        scene.postgres.listeners().install();
+        let network: Arc<dyn Network> = Arc::new(Slow(std::sync::Mutex::new(StdRng::seed_from_u64(seed))));
+        let connector = Connector { network: Some(network), ..Connector::new(scene.postgres.clone()) };
+        let worker =
+            Worker::over(Self::config(&scene.postgres, &scene.replica), Arc::new(connector), Chance::seeded(seed));
+        Self { worker: Arc::new(worker.stepping_every(Duration::from_secs(100_000))), ..scene }
+    }
+
+    /// What its worker is made of.
+    fn config(postgres: &Postgres, replica: &Switched) -> Config {
+        Config {
             postgres: PgUrl::parse("postgres://worker@localhost/app").unwrap(),
             target: Target::Given(Given::new("replica", Arc::new(replica.clone()))),
-            schema,
+            schema: postgres.schema().clone(),
             queue: QueueName::parse("sync").unwrap(),
             rows_per_second: None,
             retention: Duration::ZERO,
@@ -65,9 +89,7 @@ impl Scene {
             has_events: false,
             row_bytes: 1 << 20,
             adopt: false,
-        };
-        let worker = Worker::over(config, Arc::new(Connector::new(postgres.clone())), Chance::seeded(1));
-        Self { postgres, replica, worker: Arc::new(worker) }
+        }
     }
 
     async fn write(&self, id: i64) {
@@ -180,4 +202,90 @@ async fn messages_that_are_too_large_are_counted_as_taken_and_as_dead_letters() 
     let done = scene.worker.drain(Duration::from_secs(600)).await.unwrap();
     assert_eq!((done.processed, done.dead, scene.rows().await), (3, 2, 1));
     assert_eq!((scene.postgres.letters().len(), scene.postgres.queue().len()), (2, 0));
+}
+
+/// Each request and each answer takes up to some milliseconds.
+struct Slow(std::sync::Mutex<StdRng>);
+
+impl Slow {
+    async fn pass(&self) -> Result<()> {
+        let time = Duration::from_micros(self.0.lock().unwrap().random_range(1..2_000));
+        tokio::time::sleep(time).await;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Network for Slow {
+    async fn request(&self, _purpose: Purpose, _call: &'static str) -> Result<()> {
+        self.pass().await
+    }
+
+    async fn answer(&self, _purpose: Purpose, _call: &'static str) -> Result<()> {
+        self.pass().await
+    }
+}
+
+/// Writers that commit at any moment of a follower that falls asleep and wakes; each waits until its row is there.
+/// Whether all were.
+async fn all_are_heard(seed: u64, is_right: bool) -> bool {
+    let scene = Scene::asleep(seed).await;
+    if !is_right {
+        scene.postgres.listeners().look_first();
+    }
+    let worker = scene.worker.clone();
+    let follower = tokio::spawn(async move { worker.follow().await });
+    let (scene, mut random) = (&scene, StdRng::seed_from_u64(seed));
+    let mut pauses =
+        || -> Vec<Duration> { (0..8).map(|_| Duration::from_micros(random.random_range(0..40_000))).collect() };
+    let writers = (0..2).map(|writer| {
+        let pauses = pauses();
+        async move {
+            for (id, pause) in (100 * writer + 1..).zip(pauses) {
+                tokio::time::sleep(pause).await;
+                let mut open = scene.postgres.writer();
+                if id % 3 == 0 {
+                    open.undone("t", row(id, "undone")).await.unwrap();
+                }
+                open.put("t", row(id, "v")).await.unwrap();
+                if id % 2 == 0 {
+                    tokio::time::sleep(pause / 8).await;
+                }
+                open.commit(true).unwrap();
+                let there = format!("SELECT 1 FROM t WHERE id = {id}");
+                let mut waited = 0;
+                while scene
+                    .replica
+                    .replica
+                    .query(Statement::new(there.clone(), Vec::new()))
+                    .await
+                    .is_ok_and(|rows| rows.is_empty())
+                {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                    waited += 1;
+                    if waited > 5_000 {
+                        return false;
+                    }
+                }
+            }
+            true
+        }
+    });
+    let heard = futures_util::future::join_all(writers).await;
+    scene.worker.stop();
+    follower.await.unwrap();
+    heard.into_iter().all(|is_heard| is_heard)
+}
+
+#[test]
+fn no_schedule_loses_a_ring_and_one_that_looks_too_early_does() {
+    let schedules: u64 = std::env::var("RINGS").map_or(300, |text| text.parse().unwrap());
+    let run = |seed: u64, is_right: bool| {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        runtime.enable_time().start_paused(true).build().unwrap().block_on(all_are_heard(seed, is_right))
+    };
+    for seed in 0..schedules {
+        assert!(run(seed, true), "a ring is lost: seed {seed}");
+    }
+    assert!((0..schedules.max(300)).any(|seed| !run(seed, false)), "this test sees no ring that is lost");
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
 mod alerts;
+mod asleep;
 mod borrowed_types;
 mod bounds;
 mod capture;

@@ -424,7 +424,7 @@ async fn the_owner_of_a_database_needs_no_superuser() {
     let one = async |sql: &str| client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0);
     assert_eq!(one("select count(*) from pgmq.q_replicate_data_libsql").await, 2);
     let owned = "select count(*) from pg_proc where proowner = 'pgflume_capture'::regrole";
-    assert_eq!(one(owned).await, 8);
+    assert_eq!(one(owned).await, 9);
     let report = capture::teardown(&url, &queue(), TeardownOptions { drop_queue: true }).await.unwrap();
     assert_eq!(one("select count(*) from pg_roles where rolname like 'pgflume%'").await, 0, "{report}");
     client.batch_execute("insert into items values (2, 'a', 1); truncate items, events").await.unwrap();

@@ -11,6 +11,7 @@ use super::triggers::{Trigger, capture_state, drop_trigger};
 use crate::core::error::Result;
 use crate::core::queue_name::QueueName;
 use crate::core::schema::quote;
+use crate::postgres::bell;
 use crate::postgres::drift::recorded::Definition;
 use crate::postgres::drift::watch;
 use crate::postgres::installing::{OUR_ROLES, SCHEMA, guarded};
@@ -98,6 +99,7 @@ fn foundation(facts: &Facts, queue: &QueueName) -> Result<Vec<PlanStep>> {
     steps.push(PlanStep::routine("the roles pgflume_capture and pgflume_worker", roles));
     steps.push(PlanStep::routine("their rights", rights(facts, queue)?));
     steps.push(PlanStep::routine("the guard of the queue", guard(queue)?));
+    steps.push(PlanStep::routine("the bell of the queue", bell(queue)?));
     steps.push(PlanStep::routine("the functions of schema pgflume", functions(facts, queue)?));
     Ok(steps)
 }
@@ -147,6 +149,17 @@ fn guard(queue: &QueueName) -> Result<String> {
         queue_name => text(queue.as_str()),
     };
     fill(include_str!("../../../sql/guard.sql"), values)
+}
+
+fn bell(queue: &QueueName) -> Result<String> {
+    let values = context! {
+        queue => queue.table(),
+        queue_text => text(&queue.table()),
+        channel => text(&bell::channel(queue)),
+        class => bell::CLASS,
+        key => text(&bell::key(queue).to_string()),
+    };
+    fill(include_str!("../../../sql/bell.sql"), values)
 }
 
 fn functions(facts: &Facts, queue: &QueueName) -> Result<String> {

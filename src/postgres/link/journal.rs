@@ -5,6 +5,7 @@ use crate::core::event::Event;
 use crate::core::message::MarkedKey;
 use crate::core::position::{Entry, Fate, Head, Identity};
 use crate::core::reconcile::RetainedStep;
+use crate::postgres::bell::Doze;
 use crate::postgres::books::comparisons::Pass;
 use crate::postgres::books::dead_letters::{Dead, DeadLetter, Supersedable, Superseded};
 use crate::postgres::books::progress::Snapshot;
@@ -17,9 +18,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// All of it.
-pub trait Journal: Transaction + Flight + Queue + Books {}
+pub trait Journal: Transaction + Flight + Queue + Books + Bell {}
 
-impl<T: Transaction + Flight + Queue + Books> Journal for T {}
+impl<T: Transaction + Flight + Queue + Books + Bell> Journal for T {}
 
 /// How a step's transaction began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +158,25 @@ pub trait Flight: Send + Sync {
 
     /// Whether it was used before.
     async fn is_redeemed(&self, id: &str) -> Result<bool>;
+}
+
+/// How a follower that sleeps is told; see the module [`bell`](crate::postgres). Outside of transactions.
+#[async_trait]
+pub trait Bell: Send + Sync {
+    /// Listens from now on; `false` where nobody would ring.
+    async fn listen(&self) -> Result<bool>;
+
+    /// Rings by hand, with a word.
+    async fn ring(&self, word: &str) -> Result<()>;
+
+    /// Falls asleep, if nothing is on the queue and no writer is at work.
+    async fn doze(&self) -> Result<Doze>;
+
+    /// Comes back when somebody has rung, or the connection is gone; the last word.
+    async fn rung(&self) -> String;
+
+    /// Wakes up: nobody rings from now on.
+    fn rouse(&self);
 }
 
 /// Is told each message as it comes.

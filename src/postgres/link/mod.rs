@@ -10,8 +10,9 @@ mod known;
 mod pg;
 mod source;
 
+pub use super::bell::Doze;
 pub use connect::{Connect, Link};
-pub use journal::{Begun, Books, Flight, Journal, Queue, ReadsMessage, Savepoint, Transaction};
+pub use journal::{Begun, Bell, Books, Flight, Journal, Queue, ReadsMessage, Savepoint, Transaction};
 pub use known::Known;
 pub use pg::Pg;
 pub use source::{Page, Pages, Reading, Source};

@@ -1,7 +1,7 @@
 //! The seam over a real Postgres: each call is a function of this wing on one pinned connection.
 
 use super::connect::{Connect, Link};
-use super::journal::{Begun, Books, Flight, Queue, ReadsMessage, Savepoint, Transaction};
+use super::journal::{Begun, Bell, Books, Flight, Queue, ReadsMessage, Savepoint, Transaction};
 use super::known::{self, Known};
 use super::source::{Page, Pages, Reading, Source};
 use crate::core::error::{Error, Result};
@@ -11,6 +11,7 @@ use crate::core::position::{Entry, Fate, Head, Identity};
 use crate::core::queue_name::QueueName;
 use crate::core::reconcile::RetainedStep;
 use crate::core::schema::Schema;
+use crate::postgres::bell::{self, Doze};
 use crate::postgres::books::comparisons::{self, Pass};
 use crate::postgres::books::dead_letters::{self, Dead, DeadLetter, Refusal, Supersedable, Superseded};
 use crate::postgres::books::progress::{self, Snapshot};
@@ -258,6 +259,29 @@ impl Flight for Connection {
 
     async fn is_redeemed(&self, id: &str) -> Result<bool> {
         progress::is_redeemed(&self.client, id).await
+    }
+}
+
+#[async_trait]
+impl Bell for Connection {
+    async fn listen(&self) -> Result<bool> {
+        bell::listen(&self.client, &self.pg.queue).await
+    }
+
+    async fn ring(&self, word: &str) -> Result<()> {
+        bell::ring(&self.client, &self.pg.queue, word).await
+    }
+
+    async fn doze(&self) -> Result<Doze> {
+        bell::doze(&self.client, &self.pg.queue).await
+    }
+
+    async fn rung(&self) -> String {
+        self.client.rung().await
+    }
+
+    fn rouse(&self) {
+        bell::rouse(&self.client, &self.pg.queue);
     }
 }
 

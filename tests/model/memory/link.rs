@@ -1,5 +1,6 @@
 //! The seam over the server in memory: connections, their transactions, and the row beside the queue.
 
+use super::bell::Rings;
 use super::engine::{Failure, Isolation, Key, Lock, Session, Wait};
 use super::postgres::Postgres;
 use super::tables::{
@@ -77,7 +78,8 @@ impl Memory {
     pub fn open(&self, purpose: Purpose) -> Connection {
         let session = self.postgres.engine().session();
         let local = Mutex::new(Local::default());
-        Connection { memory: self.clone(), purpose, session, turn: tokio::sync::Mutex::new(()), local }
+        let (turn, rings, holder) = (tokio::sync::Mutex::new(()), Arc::default(), Mutex::default());
+        Connection { memory: self.clone(), purpose, session, turn, local, rings, holder }
     }
 }
 
@@ -112,6 +114,10 @@ pub struct Connection {
     pub(super) session: Session<Value>,
     turn: tokio::sync::Mutex<()>,
     local: Mutex<Local>,
+    /// What it was notified of.
+    pub(super) rings: Arc<Rings>,
+    /// The lock of one who sleeps, which outlives transactions.
+    holder: Mutex<Option<Session<Value>>>,
 }
 
 /// What Postgres says when a statement failed so.
@@ -151,6 +157,10 @@ impl Drop for Running<'_> {
 }
 
 impl Connection {
+    pub(super) fn holder(&self) -> MutexGuard<'_, Option<Session<Value>>> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn local(&self) -> MutexGuard<'_, Local> {
         self.local.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,6 @@
 //! The server: its tables, what happens to it, and what a judge may look at.
 
+use super::bell::Listeners;
 use super::engine::{Engine, Failure, Isolation, Key, Lock, Session, Wait};
 use super::tables::{
     Access, CATALOG, DEAD, LOSSES, Letter, Loss, Message, PROGRESS, ProgressRow, QUEUE, QueueState, RESYNCS, Resync,
@@ -33,6 +34,7 @@ struct Server {
     started: Instant,
     /// System identifier and timeline.
     system: Mutex<(u64, u32)>,
+    listeners: Listeners,
 }
 
 /// What a server is that was restored.
@@ -62,8 +64,8 @@ impl Postgres {
     pub fn new(schema: Arc<Schema>, captured: &[&str]) -> Self {
         let captured = captured.iter().map(|name| (*name).to_owned()).collect();
         let system = Mutex::new((1, 1));
-        let postgres =
-            Self(Arc::new(Server { engine: Engine::new(), schema, captured, started: Instant::now(), system }));
+        let (engine, listeners) = (Engine::new(), Listeners::default());
+        let postgres = Self(Arc::new(Server { engine, schema, captured, started: Instant::now(), system, listeners }));
         postgres.create().now_or_never().unwrap().unwrap();
         postgres
     }
@@ -85,6 +87,11 @@ impl Postgres {
 
     fn next_oid(&self, session: &Session<Value>) -> Result<u32, Failure> {
         Ok(FIRST_OID + session.next("oid")? as u32)
+    }
+
+    /// Who is notified.
+    pub fn listeners(&self) -> &Listeners {
+        &self.0.listeners
     }
 
     pub fn engine(&self) -> &Engine<Value> {

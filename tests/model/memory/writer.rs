@@ -22,12 +22,14 @@ pub struct Writer {
     session: Session<Value>,
     wait: Wait,
     has_noted: bool,
+    /// Its commit notifies.
+    rings: bool,
 }
 
 impl Writer {
     pub(super) fn new(postgres: Postgres) -> Self {
         let session = postgres.engine().session();
-        let mut writer = Self { postgres, session, wait: Wait::No, has_noted: false };
+        let mut writer = Self { postgres, session, wait: Wait::No, has_noted: false, rings: false };
         writer.session.begin(Isolation::ReadCommitted).unwrap();
         writer.set_wait(Wait::For(PATIENCE));
         writer
@@ -129,6 +131,7 @@ impl Writer {
         self.session.lock_relation(QUEUE, Lock::RowExclusive, self.wait).await?;
         let id = self.session.next(&self.postgres.ids())?;
         self.access().put(QUEUE, numbered(id), Message::new(text.map(str::to_owned))).await?;
+        self.rings |= self.postgres.listeners().try_keep_awake(&self.session).await?;
         Ok(id)
     }
 
@@ -168,7 +171,19 @@ impl Writer {
 
     /// Commits; under which number. Asynchronously, a crash may still lose it.
     pub fn commit(self, is_synchronous: bool) -> Result<u64, Failure> {
-        self.session.commit(is_synchronous)
+        let committed = self.session.commit(is_synchronous)?;
+        if self.rings {
+            self.postgres.listeners().notify("");
+        }
+        Ok(committed)
+    }
+
+    /// Undoes what it did since this savepoint was set, as a part of an application does that failed.
+    pub async fn undone(&mut self, table: &str, row: Row) -> Result<(), Failure> {
+        self.session.savepoint("part")?;
+        self.put(table, row).await?;
+        self.session.rollback_to("part")?;
+        self.session.release("part")
     }
 
     /// Gives it up.

@@ -15,7 +15,8 @@ use pgflume::postgres::catalog::SourceTable;
 use pgflume::postgres::drift::Drift;
 use pgflume::postgres::drift::definition_version::{DefinitionVersion, Outgrown};
 use pgflume::postgres::link::{
-    Begun, Books, Connect, Flight, Known, Link, Pages, Queue, Reading, ReadsMessage, Savepoint, Source, Transaction,
+    Begun, Bell, Books, Connect, Doze, Flight, Known, Link, Pages, Queue, Reading, ReadsMessage, Savepoint, Source,
+    Transaction,
 };
 use pgflume::postgres::queue::{Take, Taken, TakenMessages};
 use pgflume::postgres::rows::page::{Cursor, Size};
@@ -237,6 +238,29 @@ impl Flight for Faulty {
 
     async fn is_redeemed(&self, id: &str) -> Result<bool> {
         self.call("is_redeemed", self.link.is_redeemed(id)).await
+    }
+}
+
+#[async_trait]
+impl Bell for Faulty {
+    async fn listen(&self) -> Result<bool> {
+        self.call("listen", self.link.listen()).await
+    }
+
+    async fn ring(&self, word: &str) -> Result<()> {
+        self.call("ring", self.link.ring(word)).await
+    }
+
+    async fn doze(&self) -> Result<Doze> {
+        self.call("doze", self.link.doze()).await
+    }
+
+    async fn rung(&self) -> String {
+        self.link.rung().await
+    }
+
+    fn rouse(&self) {
+        self.link.rouse();
     }
 }
 

@@ -1,0 +1,229 @@
+//! A follower that sleeps: it asks for nothing, whoever writes rings, and no ring is lost.
+
+use crate::parts::Pgbouncer;
+use crate::support::{Db, Home, Path, Rig, SECRET, Server, config, schema, until};
+use crate::volume::set_up;
+use pgflume::config::Signatures;
+use pgflume::core::secret::Secret;
+use pgflume::demo::postgres::{Cluster, ClusterOptions};
+use pgflume::http::App;
+use pgflume::http::auth::Auth;
+use pgflume::postgres::PgUrl;
+use pgflume::sync::Worker;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
+
+const T: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
+const MAKE: &str = "create table t (id int primary key, v text)";
+
+/// The lock that a sleeping follower has alone.
+const ASLEEP: &str = "select count(*) from pg_locks where locktype = 'advisory' and classid = 1885824620 and mode = 'ExclusiveLock' and granted
+    and database = (select oid from pg_database where datname = current_database())";
+
+/// A follower that does nothing by itself for an hour: what arrives was told.
+async fn follower(rig: &Rig, url: &str) -> Server {
+    let config = config(url, rig.home.target(), rig.worker.schema().clone());
+    let secret = || vec![Secret::new(SECRET)];
+    let auth = Auth::new(Signatures { webhook: secret(), nuke: secret() });
+    let worker = Worker::new(config).stepping_every(Duration::from_secs(3600));
+    Server::of(App::new(worker, auth).following()).await
+}
+
+async fn captured(db: Db) -> Rig {
+    let rig = Rig::with(db, Home::new(Path::File), schema(T));
+    rig.db.sql(MAKE).await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    rig.drain().await;
+    rig
+}
+
+async fn is_asleep(rig: &Rig) -> bool {
+    rig.db.one(ASLEEP).await == "1"
+}
+
+async fn arrives(rig: &Rig, id: i64) {
+    let sql = format!("SELECT count(*) FROM t WHERE id = {id}");
+    until(&format!("row {id} is there"), async || rig.rows(&sql).await == ["1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_asks_for_nothing_while_it_sleeps_and_is_told_of_whatever_comes() {
+    let rig = captured(Db::new().await).await;
+    let _server = follower(&rig, &rig.db.url()).await;
+    until("it sleeps", async || is_asleep(&rig).await).await;
+    let sessions = "select string_agg(pid || state || query_start, ' ' order by pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()";
+    let before = rig.db.one(sessions).await;
+    tokio::time::sleep(Duration::from_secs(3)).await; // a stretch in which nothing may be asked
+    assert_eq!(rig.db.one(sessions).await, before);
+    // By capture, by hand as Capgo's triggers do, and by PGMQ.
+    rig.db.sql("insert into t values (1, 'x')").await;
+    arrives(&rig, 1).await;
+    until("it sleeps again", async || is_asleep(&rig).await).await;
+    rig.db.sql("set session_replication_role = replica; insert into t values (2, 'x'); set session_replication_role = origin").await;
+    arrives(&rig, 2).await;
+    until("it sleeps again", async || is_asleep(&rig).await).await;
+    rig.replica("UPDATE t SET v = 'wrong' WHERE id = 1").await;
+    rig.db.send(r#"{"v":1,"table":"t","keys":[["1"]]}"#).await;
+    until("the row is read again", async || rig.rows("SELECT v FROM t WHERE id = 1").await == ["x"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_cannot_ring_is_found_by_looking_and_writes_on() {
+    let cluster: &'static Cluster = {
+        let settings = [("fsync", "off"), ("max_prepared_transactions", "5")];
+        let settings = settings.map(|(k, v)| (k.to_owned(), v.to_owned())).to_vec();
+        Box::leak(Box::new(
+            Cluster::start(ClusterOptions { bin_dir: None, settings, ..ClusterOptions::default() }).unwrap(),
+        ))
+    };
+    // Where transactions can be prepared: one that has notified cannot.
+    let db = Db::named("prepares".into(), cluster, "template1").await;
+    let rig = captured(db).await;
+    let server = follower(&rig, &rig.db.url()).await;
+    for id in 1..=3 {
+        rig.db.sql(&format!("begin; insert into t values ({id}, 'x'); prepare transaction 'p{id}'")).await;
+        rig.db.sql(&format!("insert into t values ({}, 'x')", 10 + id)).await;
+        arrives(&rig, 10 + id).await;
+        assert!(!is_asleep(&rig).await);
+        rig.db.sql(&format!("commit prepared 'p{id}'")).await;
+        arrives(&rig, id).await;
+    }
+    drop(server);
+    // Without the trigger, as an earlier setup left it; and without the right to notify.
+    for lame in [
+        "drop trigger pgflume_bell on pgmq.q_replicate_data_libsql",
+        "revoke execute on function pg_catalog.pg_notify(text, text) from public",
+        "revoke execute on function pg_catalog.pg_try_advisory_xact_lock_shared(int, int) from public",
+    ] {
+        let rig = captured(Db::new().await).await;
+        rig.db.sql(lame).await;
+        let _server = follower(&rig, &rig.db.url()).await;
+        for id in 1..=3 {
+            rig.db.sql(&format!("set role {}; insert into t values ({id}, 'x'); reset role", writer(&rig).await)).await;
+            arrives(&rig, id).await;
+            assert!(!is_asleep(&rig).await, "{lame}");
+        }
+    }
+}
+
+/// Somebody who may write the table and nothing else.
+async fn writer(rig: &Rig) -> String {
+    let role = format!("writer_{}", rig.db.one("select current_database()").await);
+    rig.db.sql(&format!("do $$ begin if not exists (select from pg_roles where rolname = '{role}') then create role {role}; end if; end $$; grant insert on t to {role}")).await;
+    role
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_transaction_pooler_it_never_sleeps_and_leaves_no_lock_there() {
+    let rig = captured(Db::new().await).await;
+    for (mode, sleeps) in [("transaction", false), ("session", true)] {
+        let pooler = Pgbouncer::pooling(rig.db.cluster().port(), mode);
+        let server = follower(&rig, &pooler.url(&rig.db.one("select current_database()").await)).await;
+        if sleeps {
+            until("it sleeps", async || is_asleep(&rig).await).await;
+        }
+        let first = if sleeps { 100 } else { 1 };
+        for id in first..first + 5 {
+            rig.db.sql(&format!("insert into t values ({id}, 'x')")).await;
+            arrives(&rig, id).await;
+            assert!(sleeps || !is_asleep(&rig).await, "{mode}");
+        }
+        drop(server);
+    }
+    until("no lock is left", async || !is_asleep(&rig).await).await;
+}
+
+/// Rounds of commits at the same time, each of which has to arrive before the next round. Somebody who is not heard is
+/// waited for in vain.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_ring_is_lost() {
+    let rounds: i64 = std::env::var("RINGS").ok().map_or(300, |rounds| rounds.parse().unwrap());
+    let seed = std::env::var("SEED").ok().map_or_else(rand::random, |seed| seed.parse().unwrap());
+    println!("{rounds} rounds; again with SEED={seed}");
+    let rig = captured(Db::new().await).await;
+    let _server = follower(&rig, &rig.db.url()).await;
+    let (next, is_over) = (AtomicI64::new(1), AtomicBool::new(false));
+    let listeners = async {
+        // Now and then its session is ended.
+        let mut random = StdRng::seed_from_u64(seed);
+        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like 'pgflume step' and datname = current_database()";
+        while !is_over.load(Ordering::Relaxed) {
+            tokio::time::sleep(Duration::from_millis(random.random_range(500..3000))).await;
+            rig.db.sql(end).await;
+        }
+    };
+    let writers = async {
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut clients = Vec::new();
+        for _ in 0..8 {
+            clients.push(PgUrl::parse(&rig.db.url()).unwrap().connect().await.unwrap());
+        }
+        let mut slept = 0;
+        for _ in 0..rounds {
+            let at_work = random.random_range(1..=clients.len());
+            let mut committed = Vec::new();
+            let writes: Vec<(i64, u32, Duration)> = (0..at_work)
+                .map(|_| {
+                    let id = next.fetch_add(1, Ordering::Relaxed);
+                    (id, random.random_range(0..10), Duration::from_micros(random.random_range(0..15_000)))
+                })
+                .collect();
+            let writing = writes.iter().zip(&clients).map(|((id, kind, pause), client)| async move {
+                tokio::time::sleep(*pause).await;
+                write(client, *id, *kind).await
+            });
+            for (id, is_committed) in writes.iter().map(|w| w.0).zip(futures_util::future::join_all(writing).await) {
+                if is_committed {
+                    committed.push(id);
+                }
+            }
+            if let (Some(least), Some(most)) = (committed.first(), committed.last()) {
+                let sql = format!("SELECT count(*) FROM t WHERE id BETWEEN {least} AND {most}");
+                let expected = committed.len().to_string();
+                until(&format!("{committed:?} are there (SEED={seed})"), async || {
+                    rig.rows(&sql).await == [expected.clone()]
+                })
+                .await;
+            }
+            for ((_, kind, _), client) in writes.iter().zip(&mut clients) {
+                if *kind == ENDS {
+                    *client = PgUrl::parse(&rig.db.url()).unwrap().connect().await.unwrap();
+                }
+            }
+            if random.random_bool(0.3) {
+                slept += i64::from(rig.db.one(ASLEEP).await == "1");
+                tokio::time::sleep(Duration::from_micros(random.random_range(0..30_000))).await;
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        assert!(slept > 0 || rounds < 100, "it never slept");
+    };
+    futures_util::join!(listeners, writers);
+}
+
+/// The kind whose session ends before it commits.
+const ENDS: u32 = 5;
+
+/// One transaction of a kind; whether it was committed.
+async fn write(client: &tokio_postgres::Client, id: i64, kind: u32) -> bool {
+    let insert = format!("insert into t values ({id}, 'x')");
+    let sql = match kind {
+        // What is rolled back gives the lock back, and what comes then has to ring.
+        0 => format!("begin; savepoint s; {insert}; rollback to s; {insert}; commit"),
+        1 => format!(
+            "begin; insert into t values (-{id}, 'y'); savepoint s; {insert}; release s; delete from t where id = -{id}; commit"
+        ),
+        // A long one, at both ends of it.
+        2 => format!("begin; {insert}; select pg_sleep(0.05); commit"),
+        3 => format!("begin; select pg_sleep(0.03); {insert}; commit"),
+        4 => format!("begin; {insert}; rollback"),
+        ENDS => format!("begin; {insert}; select pg_terminate_backend(pg_backend_pid())"),
+        6 => format!("do $$ begin {insert}; begin perform 1 / 0; exception when others then null; end; end $$"),
+        _ => insert,
+    };
+    let done = client.batch_execute(&sql).await;
+    assert!(done.is_ok() || kind == ENDS, "{sql}: {done:?}");
+    done.is_ok() && kind != 4
+}
