@@ -29,8 +29,10 @@ mutants: ## what a change of one expression goes unnoticed by: a sample (MUTANTS
 chaos: parts ## two minutes of faults on each write path and engine: CHAOS_SEED, CHAOS_SECONDS, CHAOS_PATH, CHAOS_ENGINE, CHAOS_REPORT
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-120} cargo test --locked --test chaos
 
-soak: chaos ## the numbers of docs/reliability.md: chaos, pulls, then 300 random migrations beside the worker (MIGRATIONS, MIGRATIONS_SEED)
+soak: chaos ## the numbers of docs/reliability.md: chaos, pulls, rings, then 300 random migrations beside the worker (MIGRATIONS, MIGRATIONS_SEED)
 	PULL_PASSES=$${PULL_PASSES:-500} cargo test --locked --test suite -- --nocapture pulls::
+	RINGS=$${RINGS:-20000} cargo test --locked --test model no_schedule_loses
+	RINGS=$${RINGS:-20000} cargo test --locked --test suite -- --nocapture no_ring_is_lost
 	MIGRATIONS=$${MIGRATIONS:-300} cargo test --locked --test suite -- --nocapture random_migrations
 
 lint: ## formatting, clippy and documentation, warnings are errors
