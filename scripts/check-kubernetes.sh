@@ -45,9 +45,12 @@ main() {
 # that is "externally managed". Compiled parts are for one version of Python.
 install() {
   local python=python3 version new
+  mkdir -p "$parts"
+  # Tests that run beside each other ask at the same time.
+  exec 9>"$parts/.installing"
+  flock 9
   version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])') || die "no python3"
   [ "$(cat "$place/done" 2>/dev/null)" != "$version" ] || return 0
-  mkdir -p "$parts"
   if ! python3 -m pip --version >/dev/null 2>&1; then
     python3 -m venv "$parts/venv" >/dev/null 2>&1 ||
       die "Python has neither pip nor venv: as root run  apt-get install --no-install-recommends python3-venv"

@@ -19,6 +19,10 @@ die() { say "$*"; exit 1; }
 
 main() {
   need_node
+  mkdir -p "$root/.parts"
+  # Tests that run beside each other ask at the same time.
+  exec 9>"$root/.parts/.installing"
+  flock 9
   local version place chromium
   version=$(node -p 'require(process.argv[1]).dependencies["playwright-core"]' "$wanted/package.json")
   place=$root/.parts/playwright-core-$version

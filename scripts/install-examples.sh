@@ -18,6 +18,9 @@ die() { say "$*"; exit 1; }
 
 main() {
   mkdir -p "$root/.parts"
+  # Tests that run beside each other ask at the same time.
+  exec 9>"$root/.parts/.installing"
+  flock 9
   case ${1:-} in
     node) put_node ;;
     python) put_python ;;

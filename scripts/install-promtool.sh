@@ -12,10 +12,13 @@ die() { say "$*"; exit 1; }
 main() {
   local found new version
   if [ -n "${PROMTOOL:-}" ]; then command -v "$PROMTOOL" || die "PROMTOOL=$PROMTOOL is no executable"; return; fi
+  mkdir -p "$root/.parts"
+  # Tests that run beside each other ask at the same time.
+  exec 9>"$root/.parts/.installing"
+  flock 9
   found=$(command -v promtool || ls "$root"/.parts/promtool-*/promtool 2>/dev/null | tail -n 1 || true)
   if [ -n "$found" ]; then echo "$found"; return; fi
   command -v apt-get >/dev/null || die "no promtool: install Prometheus by this system's means, or set PROMTOOL"
-  mkdir -p "$root/.parts"
   new=$(mktemp -d "$root/.parts/promtool.XXXXXX")
   trap 'rm -rf "$new"' EXIT
   say "downloading Debian's promtool"
