@@ -103,12 +103,12 @@ pub(crate) async fn doze(client: &Client, queue: &QueueName) -> Result<Doze> {
     client.hush();
     let (key, may_ring) = (key(queue), may_ring(queue));
     let lock = format!(
-        "set idle_session_timeout = '{SILENCE}'; select pg_catalog.pg_try_advisory_lock({CLASS}, {key}) where {may_ring}"
+        "select pg_catalog.set_config('idle_session_timeout', '{SILENCE}', false)
+         from (select pg_catalog.pg_try_advisory_lock({CLASS}, {key}) as is_alone where {may_ring} offset 0) l where l.is_alone"
     );
     // Both are sent at once, and are transactions of their own: the look has a later snapshot.
     let (locked, found) = futures_util::join!(client.simple_query(&lock), queue::peek(client, queue));
-    let is_alone =
-        locked?.iter().any(|message| matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("t")));
+    let is_alone = locked?.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_)));
     if is_alone && !matches!(found, Ok(false)) {
         rouse(client, queue);
     }

@@ -35,6 +35,9 @@ const DROWSY: Duration = Duration::from_millis(8);
 /// Time for a word of its own to come back: by that it knows that it will be told.
 const ECHO: Duration = Duration::from_secs(1);
 
+/// How long it does not try again where that did not come back: while it waits for it nothing is looked at.
+const DEAF: Duration = Duration::from_secs(3600);
+
 /// Growth from one look in vain to the next.
 const GROWTH: f64 = 1.2;
 
@@ -224,13 +227,16 @@ impl Worker {
     /// through a transaction pooler does not.
     async fn may_sleep(&self, session: &Session<'_>) -> bool {
         let echoed = async {
-            if !answered(session.link.listen()).await? {
+            let deaf = *self.deaf.lock().unwrap_or_else(PoisonError::into_inner);
+            if deaf.is_some_and(|at| at.elapsed() < DEAF) || !answered(session.link.listen()).await? {
                 return Ok(false);
             }
             let word = self.chance.token();
             answered(async { self.source.connect(Purpose::Beside).await?.ring(&word).await }).await?;
             let echo = async { while session.link.rung().await != word {} };
-            Ok::<_, Error>(tokio::time::timeout(ECHO, echo).await.is_ok())
+            let is_heard = tokio::time::timeout(ECHO, echo).await.is_ok();
+            *self.deaf.lock().unwrap_or_else(PoisonError::into_inner) = (!is_heard).then(Instant::now);
+            Ok::<_, Error>(is_heard)
         };
         echoed.await.unwrap_or_else(|e| {
             tracing::debug!(error = %e, "the queue is looked at, because nobody can ring");

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// A whole step though the queue is empty: tables to rebuild, losses, changed definitions.
 const WHOLE_STEP: Duration = Duration::from_secs(5);
@@ -67,6 +68,8 @@ pub struct Worker {
     pub(in crate::sync) ends_caught_up: bool,
     /// How often a follower runs a whole step though nothing has come.
     pub(in crate::sync) whole_step: Duration,
+    /// When it last found out that it would not be told.
+    pub(in crate::sync) deaf: Mutex<Option<Instant>>,
     /// How often the replica is told that nothing has changed; `None`: never.
     pub(in crate::sync) heartbeat: Option<Duration>,
     /// What its readers were told.
@@ -116,6 +119,7 @@ impl Worker {
             chance,
             ends_caught_up: false,
             whole_step: WHOLE_STEP,
+            deaf: Mutex::default(),
             heartbeat,
             told: Told::default(),
             retention: Some(retention).filter(|window| !window.is_zero()),
