@@ -15,6 +15,7 @@ mod floors;
 mod freshness;
 mod ground;
 mod growth;
+mod leaves;
 mod pull;
 mod reference;
 mod report;
@@ -53,6 +54,9 @@ async fn run() {
     }
     if is_wanted("beside") {
         sections.push(beside::run(&ground).await);
+    }
+    if is_wanted("leaves") {
+        sections.push(leaves::run(&ground).await);
     }
     if is_wanted("growth") {
         sections.push(growth::run(&ground).await);

@@ -7,7 +7,8 @@ use super::size;
 use super::span::Span;
 use crate::core::error::Result;
 use crate::core::message::MarkedKey;
-use crate::postgres::catalog::SourceTable;
+use crate::core::schema::literal;
+use crate::postgres::catalog::{RelationKind, SourceTable};
 use crate::postgres::{Client, RowStream};
 use futures_util::Stream;
 use std::pin::Pin;
@@ -40,8 +41,8 @@ pub async fn read<'a>(
         None => {
             let column = |i: usize| keys.iter().map(|key| key[i].as_str()).collect();
             let columns: Vec<Vec<&str>> = (0..source.table.key.len()).map(column).collect();
-            let parameters = columns.iter().map(|c| (c as &(dyn ToSql + Sync), Type::TEXT_ARRAY));
-            Box::pin(client.query_typed_raw(&read_sql(source), parameters.collect::<Vec<_>>()).await?)
+            let parameters: Vec<_> = columns.iter().map(|c| (c as &(dyn ToSql + Sync), Type::TEXT_ARRAY)).collect();
+            Box::pin(client.query_typed_raw(&read_sql(source, &pruning(source, &columns)), &parameters).await?)
         }
     };
     Ok(Marked { source, rows, span, is_over: false, bytes: 0 })
@@ -71,9 +72,44 @@ impl Stream for Marked<'_> {
     }
 }
 
-/// Joins the marked keys to their rows. Names of the key list end in a suffix that no column of the
-/// source has, because `where` is written with bare column names.
-fn read_sql(source: &SourceTable) -> String {
+/// Types whose arrays say their texts as they are, and whose values tell a partition.
+const PRUNING: [Type; 9] = [
+    Type::INT2,
+    Type::INT4,
+    Type::INT8,
+    Type::UUID,
+    Type::DATE,
+    Type::TIMESTAMP,
+    Type::TIMESTAMPTZ,
+    Type::TEXT,
+    Type::VARCHAR,
+];
+
+/// Says of a partitioned table's key columns which values are asked for, as constants: partitions that have none of them
+/// are not even planned, of which there may be thousands. Each key has to be among them anyway.
+fn pruning(source: &SourceTable, texts: &[Vec<&str>]) -> Vec<String> {
+    let is_constant = |position: usize| {
+        let column = &source.columns[position];
+        source.kind == RelationKind::Partitioned && !column.is_domain && PRUNING.contains(&column.base)
+    };
+    let key = source.table.key.iter().zip(texts).filter(|(position, _)| is_constant(**position));
+    key.map(|(&position, texts)| {
+        let column = &source.columns[position];
+        let array = format!("{}::{}[]", literal(&array_of(texts)), column.cast);
+        format!("{} {} any ({array})", source.compared(position), column.equals)
+    })
+    .collect()
+}
+
+/// An array's text (<https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO>).
+fn array_of(texts: &[&str]) -> String {
+    let quoted = texts.iter().map(|text| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")));
+    format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
+}
+
+/// Joins the marked keys to their rows, under more conditions that these meet. Names of the key list end in a suffix
+/// that no column of the source has, because `where` is written with bare column names.
+fn read_sql(source: &SourceTable, more: &[String]) -> String {
     let table = &source.table;
     let (mut names, mut arrays, mut casts, mut marked, mut equal) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -85,6 +121,7 @@ fn read_sql(source: &SourceTable) -> String {
         marked.push(selected(table.columns[position].kind, column, &format!("k._pgflume_v{i}")));
         equal.push(format!("{} {} k._pgflume_v{i}", source.compared(position), column.equals));
     }
+    equal.extend_from_slice(more);
     let values: Vec<_> = values(source).enumerate().map(|(i, value)| format!("{value} as _pgflume_c{i}")).collect();
     let filter = table.filter.as_ref().map(|f| format!(" and (\n{f}\n)")).unwrap_or_default();
     let rows = size::rows(source, &format!(" where {}{filter}", equal.join(" and ")), "");
