@@ -28,6 +28,19 @@ impl Head {
     }
 }
 
+/// A place in Postgres' WAL: `pg_lsn`, in bytes from its beginning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lsn(pub u64);
+
+impl Lsn {
+    /// Reads `16/B374D848`; `None` for what is none.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (high, low) = text.split_once('/')?;
+        let half = |text: &str| u32::from_str_radix(text, 16).ok();
+        Some(Self(u64::from(half(high)?) << 32 | u64::from(half(low)?)))
+    }
+}
+
 /// Where the replica is, and whose.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Standing {

@@ -51,6 +51,11 @@ impl Seen {
         xid < self.xmin || xid < self.xmax && !self.running.contains(&xid)
     }
 
+    /// Whether it sees all that another sees, which may claim less than it saw.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        other.running.len() < MOST_RUNNING && self.holds(&Token::Snapshot(other.clone()))
+    }
+
     /// Whether it was taken when all that `token` names had ended.
     pub fn holds(&self, token: &Token) -> bool {
         match token {
@@ -126,6 +131,8 @@ mod tests {
         assert!(bounded.running.len() <= MOST_RUNNING);
         assert!((0..6000).all(|xid| whole.sees(xid) || !bounded.sees(xid)));
         assert!(bounded.sees(101) && !bounded.sees(4999));
+        assert!(seen("9000:9000:").holds(&Token::Snapshot(bounded.clone())));
+        assert!(!seen("9000:9000:").covers(&bounded), "it may have seen more");
     }
 
     #[test]

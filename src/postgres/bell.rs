@@ -30,8 +30,8 @@ pub(crate) fn channel(queue: &QueueName) -> String {
     format!("pgflume_{}", queue.as_str())
 }
 
-/// Postgres ends a session that sleeps if nothing is heard of it for so long: the follower was stopped, or its connection
-/// is dead, and every writer would ring for nothing. Longer than between two whole steps.
+/// Postgres ends a session that has slept if nothing is heard of it for so long: the follower was stopped, or its
+/// connection is dead, and every writer would ring for nothing. Longer than between two whole steps, or two looks.
 const SILENCE: &str = "30s";
 
 /// How a follower of a queue hears of what comes.
@@ -122,7 +122,7 @@ pub(crate) async fn doze(client: &Client, queue: &QueueName) -> Result<Doze> {
 /// Wakes up: gives the lock back. Nobody waits for the answer, what comes next is behind it.
 pub(crate) fn rouse(client: &Client, queue: &QueueName) {
     let key = key(queue);
-    client.send(&format!("reset idle_session_timeout; select pg_catalog.pg_advisory_unlock({CLASS}, {key})"));
+    client.send(&format!("select pg_catalog.pg_advisory_unlock({CLASS}, {key})"));
 }
 
 /// Whether whoever puts something on the queue would ring, as an expression.

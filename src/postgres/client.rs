@@ -2,6 +2,7 @@
 //! login's path could otherwise have it run as us: a better-matching overload wins over Postgres' own, although
 //! `pg_catalog` is searched first. Set within each transaction, so that it holds through a transaction pooler, too.
 
+use super::prepared::Prepared;
 use super::purpose::Purpose;
 use futures_util::{FutureExt as _, Stream};
 use std::pin::{Pin, pin};
@@ -25,6 +26,10 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(45);
 /// A statement's parameters with their types: they are not asked for, which would take a prepared statement.
 pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
+fn values<'a>(parameters: Parameters<'a>) -> Vec<&'a (dyn ToSql + Sync)> {
+    parameters.iter().map(|(value, _)| *value).collect()
+}
+
 /// A connection. Inside of [`begin`](Self::begin) … [`commit`](Self::commit) statements run in that transaction; outside, each
 /// runs in one of its own, in one round trip. Its driver runs on its own task and ends with it.
 pub struct Client {
@@ -33,6 +38,7 @@ pub struct Client {
     is_open: AtomicBool,
     limit: Limit,
     rings: Arc<Rings>,
+    prepared: Prepared,
 }
 
 /// What others have notified a connection of.
@@ -107,7 +113,8 @@ impl Stream for RowStream {
 impl Client {
     /// Takes a fresh connection.
     pub(super) fn new(inner: tokio_postgres::Client, driver: AbortHandle, rings: Arc<Rings>, purpose: Purpose) -> Self {
-        Self { inner, is_open: AtomicBool::new(false), limit: Limit { purpose, driver }, rings }
+        let (is_open, prepared) = (AtomicBool::new(false), Prepared::default());
+        Self { inner, is_open, limit: Limit { purpose, driver }, rings, prepared }
     }
 
     /// Comes back when this connection was notified since it was last asked, or has ended; the last word.
@@ -121,11 +128,43 @@ impl Client {
         while self.rings.any.notified().now_or_never().is_some() {}
     }
 
-    /// Sends statements and does not wait for their answer: whatever is sent later runs behind them. Outside of a
-    /// transaction. Where the connection is gone, the next one says so.
+    /// Sends a statement and does not wait for its answer: whatever is sent later runs behind it. Outside of a
+    /// transaction, and with nothing in it that a `search_path` decides. Where the connection is gone, the next one says
+    /// so.
     pub(crate) fn send(&self, sql: &str) {
-        let sql = format!("{PINNED}; {sql}");
-        let _sent = self.inner.batch_execute(&sql).now_or_never();
+        let _sent = self.inner.batch_execute(sql).now_or_never();
+    }
+
+    /// The session is this connection's alone: statements that recur may be kept in it.
+    pub(crate) fn claim(&self) {
+        self.prepared.begin();
+    }
+
+    /// Whether it is.
+    pub(crate) fn is_claimed(&self) -> bool {
+        self.prepared.has_begun()
+    }
+
+    /// Prepares those that have recurred. Outside of a transaction.
+    pub(crate) async fn prepare(&self) -> Result<(), Error> {
+        let due = self.prepared.take_due();
+        if due.is_empty() {
+            return Ok(());
+        }
+        self.begin("read only", "").await?;
+        for (sql, types) in due {
+            match self.limit.answer(self.inner.prepare_typed(&sql, &types)).await {
+                Ok(statement) => self.prepared.add(sql, statement),
+                Err(e) if e.as_db_error().is_some() => break, // what was wrong is told where it runs
+                Err(e) => return Err(e),
+            }
+        }
+        self.rollback().await
+    }
+
+    /// Forgets what was prepared: the catalog has changed.
+    pub(crate) fn forget_prepared(&self) {
+        self.prepared.forget();
     }
 
     /// A sign of life within a transaction. Without a limit of its own: it stands behind rows that nobody takes yet.
@@ -184,26 +223,35 @@ impl Client {
 
     /// All rows of one statement.
     pub(crate) async fn query_typed(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
-        self.alone(self.inner.query_typed(sql, parameters)).await
+        match self.prepared.find(sql, parameters) {
+            Some(statement) => self.alone(self.inner.query(&statement, &values(parameters))).await,
+            None => self.alone(self.inner.query_typed(sql, parameters)).await,
+        }
     }
 
     /// The one row of one statement; an error where it gives another number.
     pub(crate) async fn query_typed_one(&self, sql: &str, parameters: Parameters<'_>) -> Result<Row, Error> {
-        self.alone(self.inner.query_typed_one(sql, parameters)).await
+        match self.prepared.find(sql, parameters) {
+            Some(statement) => self.alone(self.inner.query_one(&statement, &values(parameters))).await,
+            None => self.alone(self.inner.query_typed_one(sql, parameters)).await,
+        }
     }
 
     /// How many rows one statement wrote.
     pub(crate) async fn execute_typed(&self, sql: &str, parameters: Parameters<'_>) -> Result<u64, Error> {
-        self.alone(self.inner.execute_typed(sql, parameters)).await
+        match self.prepared.find(sql, parameters) {
+            Some(statement) => self.alone(self.inner.execute(&statement, &values(parameters))).await,
+            None => self.alone(self.inner.execute_typed(sql, parameters)).await,
+        }
     }
 
     /// Rows as they come. Inside of a transaction only.
-    pub(crate) async fn query_typed_raw<'a, I>(&self, sql: &str, parameters: I) -> Result<RowStream, Error>
-    where
-        I: IntoIterator<Item = (&'a (dyn ToSql + Sync), Type)>,
-    {
+    pub(crate) async fn query_typed_raw(&self, sql: &str, parameters: Parameters<'_>) -> Result<RowStream, Error> {
         debug_assert!(self.is_open(), "rows are read inside of a transaction");
-        let rows = self.limit.answer(self.inner.query_typed_raw(sql, parameters)).await?;
+        let rows = match self.prepared.find(sql, parameters) {
+            Some(statement) => self.limit.answer(self.inner.query_raw(&statement, values(parameters))).await?,
+            None => self.limit.answer(self.inner.query_typed_raw(sql, parameters.to_vec())).await?,
+        };
         Ok(RowStream { rows: Box::pin(rows), limit: self.limit.clone(), late: None })
     }
 

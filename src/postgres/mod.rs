@@ -1,7 +1,7 @@
 //! All that speaks to Postgres. This file opens connections: URLs as libpq takes them, TLS, and what its errors mean.
 //! [`catalog`] and [`rows`] read the source, [`queue`] and [`books`] keep what is to be done and what was, [`capture`]
-//! installs, [`init`] proposes definitions, [`drift`] notices what has changed since. Works through a transaction pooler: nothing relies
-//! on named statements, and on a session only [`bell`], which a follower does without where it has none.
+//! installs, [`init`] proposes definitions, [`drift`] notices what has changed since. Works through a transaction pooler: only
+//! [`bell`] and `prepared` rely on a session, which a follower does without where it has none.
 
 pub(crate) mod awake;
 pub mod bell;
@@ -14,6 +14,7 @@ mod error;
 pub mod init;
 pub(crate) mod installing;
 pub mod link;
+mod prepared;
 mod purpose;
 pub mod queue;
 pub mod rows;

@@ -3,7 +3,7 @@
 
 use crate::core::error::{Error, Result};
 use crate::core::message::MarkedKey;
-use crate::core::position::Provenance;
+use crate::core::position::{Lsn, Provenance};
 use crate::core::queue_name::QueueName;
 use crate::postgres::Client;
 use futures_util::TryStreamExt;
@@ -102,8 +102,6 @@ pub struct Take<'a> {
     pub limit: i64,
     /// Whether they stay in `pgflume.kept`.
     pub keeps: bool,
-    /// WAL position of which it is asked whether it is flushed.
-    pub lsn: &'a str,
     /// Whether texts come as bytes: one of them is no UTF-8.
     pub as_bytes: bool,
     /// Bytes beyond which a message is not fetched.
@@ -117,8 +115,8 @@ pub struct TakenMessages {
     pub messages: Vec<Taken>,
     /// Whether more could be taken at this snapshot.
     pub has_more: bool,
-    /// Whether all WAL up to the position is on disk. Where standbys have to have it too, only a commit tells.
-    pub is_flushed: bool,
+    /// Up to where WAL is on disk: its beginning where standbys have to have it, too, as only a commit tells.
+    pub flushed_to: Lsn,
     /// Messages that are too large, and came without their text.
     pub large: Vec<i64>,
 }
@@ -131,6 +129,9 @@ pub async fn take(
     take: Take<'_>,
     mut read: impl FnMut(&Taken) + Send,
 ) -> Result<TakenMessages> {
+    if !client.is_open() {
+        return Err(Error::halt("a defect of pgflume: messages are taken within a step only; nothing was taken"));
+    }
     let paused = take.paused;
     let sql = take_sql(queue, &take);
     let parameters = [
@@ -140,11 +141,10 @@ pub async fn take(
         (&paused.images as _, Type::TEXT_ARRAY),
         (&queue.as_str() as _, Type::TEXT),
         (&take.after as _, Type::INT8),
-        (&take.lsn as _, Type::TEXT),
         (&take.most_bytes as _, Type::INT8),
     ];
-    let parameters: [(&(dyn ToSql + Sync), Type); 8] = parameters;
-    let mut rows = std::pin::pin!(client.query_typed_raw(&sql, parameters).await?);
+    let parameters: [(&(dyn ToSql + Sync), Type); 7] = parameters;
+    let mut rows = std::pin::pin!(client.query_typed_raw(&sql, &parameters).await?);
     let mut taking = TakenMessages::default();
     while let Some(row) = rows.try_next().await? {
         let mut message = match take.as_bytes {
@@ -159,12 +159,13 @@ pub async fn take(
         }
         read(&message);
         taking.messages.push(message);
-        (taking.has_more, taking.is_flushed) = (row.try_get(2)?, row.try_get(3)?);
+        taking.has_more = row.try_get(2)?;
+        taking.flushed_to = row.try_get::<_, Option<&str>>(3)?.and_then(Lsn::parse).unwrap_or_default();
     }
     Ok(taking)
 }
 
-/// Its parameters: limit, bytes, paused tables of marks and of images, queue, the last id taken so far, WAL position.
+/// Its parameters: limit, bytes, paused tables of marks and of images, queue, the last id taken so far, bytes of one.
 fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
     let table = queue.table();
     let filter = if take.paused.marks.is_empty() {
@@ -183,15 +184,15 @@ fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
              select case when pg_catalog.sum(size) < $2 then pg_catalog.max(msg_id) else (
                  select pg_catalog.max(msg_id) from (select msg_id, pg_catalog.sum(size) over (order by msg_id) - size as before from first) f
                  where before < $2) end as msg_id from first),
-         large as materialized (select pg_catalog.array_agg(msg_id) as ids from first where size > $8),
+         large as materialized (select pg_catalog.array_agg(msg_id) as ids from first where size > $7),
          gone as (delete from {table} where {OURS} and msg_id > $6 and msg_id <= (select msg_id from last) and {filter}
                   returning msg_id, case when (select ids from large) is not null
                                            and msg_id = any((select ids from large)::pg_catalog.int8[])
                                          then null else message::pg_catalog.text end as message, enqueued_at)
          {},
          exists (select from {table} where msg_id > (select msg_id from last) and {filter}),
-         (select pg_catalog.pg_current_wal_flush_lsn() >= $7::pg_catalog.text::pg_catalog.pg_lsn
-             and pg_catalog.current_setting('synchronous_standby_names') = ''),
+         (select pg_catalog.pg_current_wal_flush_lsn()::pg_catalog.text
+             where pg_catalog.current_setting('synchronous_standby_names') = ''),
          (select ids from large), enqueued_at, (select pg_catalog.clock_timestamp())
          from gone where $5::pg_catalog.text is not null",
         given(take.keeps, "$5", take.as_bytes)

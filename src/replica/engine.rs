@@ -34,23 +34,36 @@ pub fn write(connection: &Connection, work: &Work) -> Result<()> {
 }
 
 fn apply(connection: &Connection, work: &Work) -> std::result::Result<(), Failure> {
-    run_all(connection, &work.before)?;
+    // What surrounds a batch's rows recurs with each; other work does not.
+    let run: fn(&Connection, &Statement) -> _ = if work.range.is_empty() { run } else { run_kept };
+    work.before.iter().try_for_each(|statement| run(connection, statement))?;
     for table in &work.emptied {
         connection.run(&statements::empty(table), &[])?;
     }
     for group in statements::deletes(work.items()) {
-        let mut statement = connection.prepare(&statements::delete_key(group.table))?;
+        let sql = statements::delete_key(group.table);
+        let mut statement = connection.kept(&sql)?;
         group.keys.iter().try_for_each(|key| statement.run(key))?;
+        connection.keep(&sql, statement);
     }
     for group in statements::upserts(work.items()) {
-        let mut statement = connection.prepare(&statements::upsert_row(group.table, group.columns))?;
+        let sql = statements::upsert_row(group.table, group.columns);
+        let mut statement = connection.kept(&sql)?;
         group.rows.iter().try_for_each(|row| statement.run(row))?;
+        connection.keep(&sql, statement);
     }
-    run_all(connection, &work.after)
+    work.after.iter().try_for_each(|statement| run(connection, statement))
 }
 
-fn run_all(connection: &Connection, statements: &[Statement]) -> std::result::Result<(), Failure> {
-    statements.iter().try_for_each(|statement| connection.run(&statement.sql, &statement.args))
+fn run(connection: &Connection, statement: &Statement) -> std::result::Result<(), Failure> {
+    connection.run(&statement.sql, &statement.args)
+}
+
+fn run_kept(connection: &Connection, statement: &Statement) -> std::result::Result<(), Failure> {
+    let mut kept = connection.kept(&statement.sql)?;
+    kept.run(&statement.args)?;
+    connection.keep(&statement.sql, kept);
+    Ok(())
 }
 
 /// The kind of a SQLite result code (<https://sqlite.org/rescode.html>); the transaction was rolled back.

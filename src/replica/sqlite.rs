@@ -6,8 +6,11 @@
 use crate::core::value::Cell;
 use futures_executor::block_on;
 use libsql::ffi;
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_uint};
 use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::ptr::{self, NonNull};
@@ -20,6 +23,9 @@ pub const CREATE: c_int = ffi::SQLITE_OPEN_READWRITE | ffi::SQLITE_OPEN_CREATE;
 /// Read and write what is there.
 pub(crate) const EXISTING: c_int = ffi::SQLITE_OPEN_READWRITE;
 
+/// Most statements that are kept: those of a batch, and a table's few.
+const MOST_KEPT: usize = 64;
+
 /// What SQLite says of a failure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message} (SQLite result code {code})")]
@@ -31,7 +37,11 @@ pub struct Failure {
 }
 
 /// An open file.
-pub struct Connection(NonNull<ffi::sqlite3>);
+pub struct Connection {
+    raw: NonNull<ffi::sqlite3>,
+    /// Compiled statements that are kept, by their text; none of them runs, and each is this connection's.
+    kept: RefCell<HashMap<String, NonNull<ffi::sqlite3_stmt>>>,
+}
 
 // SAFETY: a connection may be used by any thread, one at a time (all methods that change it take `&self` only within
 // one thread, as it is not `Sync`); the library is compiled and configured for that.
@@ -46,7 +56,7 @@ impl Connection {
         // SAFETY: `name` ends with NUL and outlives the call; `raw` may be written to.
         let code = unsafe { ffi::sqlite3_open_v2(name.as_ptr(), &mut raw, flags, ptr::null()) };
         let Some(raw) = NonNull::new(raw) else { return Err(Failure { code, message: "out of memory".into() }) };
-        let connection = Self(raw); // closed when dropped, also where it could not be opened
+        let connection = Self { raw, kept: RefCell::default() }; // closed when dropped, also where it could not be opened
         if code == ffi::SQLITE_OK { Ok(connection) } else { Err(connection.failure()) }
     }
 
@@ -54,18 +64,43 @@ impl Connection {
     pub(crate) fn wait_for_locks(&self, patience: Duration) {
         let ms = c_int::try_from(patience.as_millis()).unwrap_or(c_int::MAX);
         // SAFETY: the connection is open.
-        unsafe { ffi::sqlite3_busy_timeout(self.0.as_ptr(), ms) };
+        unsafe { ffi::sqlite3_busy_timeout(self.raw.as_ptr(), ms) };
     }
 
     /// Whether no transaction is open.
     pub(crate) fn is_autocommit(&self) -> bool {
         // SAFETY: the connection is open.
-        unsafe { ffi::sqlite3_get_autocommit(self.0.as_ptr()) != 0 }
+        unsafe { ffi::sqlite3_get_autocommit(self.raw.as_ptr()) != 0 }
     }
 
     /// Runs one statement once; its rows are passed over.
     pub fn run(&self, sql: &str, cells: &[Cell]) -> Result<(), Failure> {
         self.prepare(sql)?.run(cells)
+    }
+
+    /// One statement of those that are kept, or compiled.
+    pub(super) fn kept(&self, sql: &str) -> Result<Statement<'_>, Failure> {
+        match self.kept.borrow_mut().remove(sql) {
+            Some(raw) => Ok(Statement { raw, connection: self }),
+            None => self.prepare(sql),
+        }
+    }
+
+    /// Keeps a statement of this connection for the next time: compiling it takes longer than running it once.
+    pub(super) fn keep(&self, sql: &str, statement: Statement<'_>) {
+        if self.kept.borrow().len() >= MOST_KEPT {
+            self.forget_kept();
+        }
+        let before = self.kept.borrow_mut().insert(sql.to_owned(), ManuallyDrop::new(statement).raw);
+        if let Some(raw) = before {
+            drop(Statement { raw, connection: self });
+        }
+    }
+
+    fn forget_kept(&self) {
+        for (_, raw) in self.kept.take() {
+            drop(Statement { raw, connection: self });
+        }
     }
 
     /// Compiles one statement.
@@ -74,7 +109,7 @@ impl Connection {
         let mut raw = ptr::null_mut();
         let text = sql.as_ptr().cast::<c_char>();
         // SAFETY: `text` is valid for `length` bytes; `raw` may be written to.
-        let code = unsafe { ffi::sqlite3_prepare_v2(self.0.as_ptr(), text, length, &mut raw, ptr::null_mut()) };
+        let code = unsafe { ffi::sqlite3_prepare_v2(self.raw.as_ptr(), text, length, &mut raw, ptr::null_mut()) };
         match NonNull::new(raw) {
             Some(raw) if code == ffi::SQLITE_OK => Ok(Statement { raw, connection: self }),
             _ if code == ffi::SQLITE_OK => Err(misuse("the statement is empty")),
@@ -88,7 +123,7 @@ impl Connection {
         // SAFETY: the connection is open; the name ends with NUL; `length` may be written to. What comes back is a copy
         // of so many bytes that is ours, and is freed once after it was copied.
         unsafe {
-            let start = ffi::sqlite3_serialize(self.0.as_ptr(), c"main".as_ptr(), &mut length, 0);
+            let start = ffi::sqlite3_serialize(self.raw.as_ptr(), c"main".as_ptr(), &mut length, 0);
             let length = usize::try_from(length).unwrap_or_default();
             let image = match NonNull::new(start) {
                 Some(image) => image,
@@ -105,6 +140,7 @@ impl Connection {
     /// of the old one lives on, as it would borrow the connection. Where it fails, the connection is of no more use: the
     /// image is no database, memory is short, or what was open is damaged or in a transaction.
     pub fn restore(&mut self, image: &[u8]) -> Result<(), Failure> {
+        self.forget_kept();
         self.deserialize(image)?;
         // The image was not looked at so far.
         self.run("PRAGMA schema_version", &[])
@@ -115,8 +151,9 @@ impl Connection {
         let (bytes, copy) = (image.len() as i64, copied(image)?);
         // SAFETY: the connection is open and has no statement; the name ends with NUL. The copy has so many bytes, is
         // SQLite's own memory, and is SQLite's to free from here on, also where this fails.
-        let code =
-            unsafe { ffi::sqlite3_deserialize(self.0.as_ptr(), c"main".as_ptr(), copy.as_ptr(), bytes, bytes, flags) };
+        let code = unsafe {
+            ffi::sqlite3_deserialize(self.raw.as_ptr(), c"main".as_ptr(), copy.as_ptr(), bytes, bytes, flags)
+        };
         if code == ffi::SQLITE_OK { Ok(()) } else { Err(Failure { code, ..self.failure() }) }
     }
 
@@ -124,8 +161,8 @@ impl Connection {
     fn failure(&self) -> Failure {
         // SAFETY: the connection is open; the message is valid until the next call, and is copied before.
         unsafe {
-            let message = ffi::sqlite3_errmsg(self.0.as_ptr());
-            let code = ffi::sqlite3_extended_errcode(self.0.as_ptr());
+            let message = ffi::sqlite3_errmsg(self.raw.as_ptr());
+            let code = ffi::sqlite3_extended_errcode(self.raw.as_ptr());
             let message = if message.is_null() { "".into() } else { CStr::from_ptr(message).to_string_lossy() };
             Failure { code, message: message.into_owned() }
         }
@@ -134,8 +171,9 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.forget_kept();
         // SAFETY: nothing uses it any more, as statements borrow it.
-        unsafe { ffi::sqlite3_close_v2(self.0.as_ptr()) };
+        unsafe { ffi::sqlite3_close_v2(self.raw.as_ptr()) };
     }
 }
 

@@ -4,7 +4,6 @@
 
 use super::session::Session;
 use crate::core::error::{Error, Result};
-use crate::postgres::Purpose;
 use crate::postgres::link::Doze;
 use crate::sync::drain::CALL_BUDGET;
 use crate::sync::drained::{Drained, Totals};
@@ -14,7 +13,8 @@ use std::sync::PoisonError;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Wait before the next look when the last one found something.
+/// Wait before the next look when the last one found something: what comes meanwhile comes in one step. Where it then
+/// sleeps, and writers are at it, each of them would ring sooner.
 const SHORTEST_WAIT: Duration = Duration::from_millis(2);
 
 /// The same when nothing has come since.
@@ -28,9 +28,6 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 
 /// The same while messages wait that cannot be taken: another worker drains, or their tables are paused.
 const FRUITLESS_WAIT: Duration = Duration::from_millis(500);
-
-/// After so long without anything it sleeps where it can be told. Sooner, each writer would ring and wake it.
-const DROWSY: Duration = Duration::from_millis(8);
 
 /// Time for a word of its own to come back: by that it knows that it will be told.
 const ECHO: Duration = Duration::from_secs(1);
@@ -71,11 +68,6 @@ impl Pace {
     /// Something was found just now.
     fn fresh() -> Self {
         Self { wait: SHORTEST_WAIT, since: Instant::now(), busy: 0 }
-    }
-
-    /// Whether nothing has come for so long that it is worth to sleep.
-    fn is_drowsy(&self) -> bool {
-        self.since.elapsed() >= DROWSY
     }
 
     /// Waits, each time somewhat longer.
@@ -167,6 +159,9 @@ impl Worker {
         let (mut due, mut asked, mut beaten, mut pace) = (opened, opened, opened, Pace::fresh());
         // Who rings may be anybody: after one who rang for nothing it looks first.
         let (may_sleep, mut believes) = (self.may_sleep(session).await, true);
+        if may_sleep {
+            session.claim().await?;
+        }
         let lifetime = |session: &Session<'_>| if !session.tables.is_any_paused() { SESSION_TIME } else { PAUSED_TIME };
         while opened.elapsed() < lifetime(session) && !self.is_stopping() {
             let is_due = Instant::now() >= due;
@@ -184,7 +179,7 @@ impl Worker {
             let is_wanted = match () {
                 () if self.is_to_end() => false,
                 () if is_due || is_asked => true,
-                () if may_sleep && pace.is_drowsy() => match answered(session.link.doze()).await? {
+                () if may_sleep => match answered(session.link.doze()).await? {
                     Doze::Asleep => {
                         let is_told = self.sleep(session, due, beaten).await;
                         pace.wait = SHORTEST_WAIT;
@@ -203,6 +198,9 @@ impl Worker {
             }
             let turn = if is_wanted { self.gate.try_enter() } else { None };
             let Some(turn) = turn else {
+                if is_wanted && may_sleep {
+                    answered(session.link.ping()).await?; // one of which nothing is heard is ended
+                }
                 pace.wait().await;
                 continue;
             };
@@ -215,6 +213,7 @@ impl Worker {
             let done = self.burst(session, all).await;
             drop(turn);
             let done = done?;
+            answered(session.prepare()).await?;
             *failures = 0;
             believes = done.batches > 0 || done.busy || is_due || is_asked;
             let is_worth_a_look = is_due || is_asked || session.tables.is_any_aside();
@@ -232,7 +231,7 @@ impl Worker {
                 return Ok(false);
             }
             let word = self.chance.token();
-            answered(async { self.source.connect(Purpose::Beside).await?.ring(&word).await }).await?;
+            answered(async { session.other().await?.ring(&word).await }).await?;
             let echo = async { while session.link.rung().await != word {} };
             let is_heard = tokio::time::timeout(ECHO, echo).await.is_ok();
             *self.deaf.lock().unwrap_or_else(PoisonError::into_inner) = (!is_heard).then(Instant::now);

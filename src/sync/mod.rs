@@ -10,6 +10,7 @@ macro_rules! log_step {
     };
 }
 
+mod ahead;
 mod alone;
 mod apply;
 mod attempt;

@@ -1,5 +1,6 @@
 //! How a drain begins: connects to both sides, creates what is missing on either, and reads what it has to know.
 
+use super::ahead::Lookout;
 use super::alone::alone;
 use super::beside::Beside;
 use super::pairing::{self, foreign, keys, lacking};
@@ -62,6 +63,7 @@ impl<'a> Session<'a> {
             beside: Arc::new(Beside::new(worker.source.as_ref())),
             ends_caught_up: worker.ends_caught_up,
             is_following: false,
+            lookout: Lookout::default(),
             was_busy: false,
             notes: 0,
             compared: Vec::new(),

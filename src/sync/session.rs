@@ -1,5 +1,6 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
+use super::ahead::Lookout;
 use super::beside::Beside;
 use super::tables::Tables;
 use super::worker::Worker;
@@ -51,6 +52,8 @@ pub(super) struct Session<'a> {
     pub(super) ends_caught_up: bool,
     /// Changes are applied as they come: what each step does is not worth a line in the log.
     pub(super) is_following: bool,
+    /// Whether the catalog is looked at on the second connection.
+    pub(super) lookout: Lookout,
     /// Another worker had the queue when the last step began.
     pub(super) was_busy: bool,
     /// Notes of other workers that found the queue busy, as of the last snapshot.

@@ -16,6 +16,7 @@ use crate::postgres::books::progress::Snapshot;
 use crate::postgres::catalog::SourceTable;
 use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::take::reader::{Ended, Reader, ReaderReport};
+use crate::sync::take::taking::Ahead;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -27,9 +28,9 @@ const READ_AHEAD: usize = 1;
 const LOOK_AGAIN: Duration = Duration::from_secs(4);
 
 /// How a step began.
-enum Begun {
-    /// At this snapshot, with the replica at this position.
-    At(Box<Snapshot>, Head),
+pub(super) enum Begun {
+    /// At this snapshot, with the replica at this position, and what was taken already.
+    At(Box<Snapshot>, Head, Option<Box<Ahead>>),
     /// Not at all.
     Not(Outcome),
 }
@@ -93,11 +94,11 @@ impl Session<'_> {
         done: &mut Drained,
     ) -> Result<Outcome> {
         let started = Instant::now();
-        let (snapshot, head) = match self.begin(done).await? {
-            Begun::At(snapshot, head) => (snapshot, head),
+        let (snapshot, head, ahead) = match self.begin(done).await? {
+            Begun::At(snapshot, head, ahead) => (snapshot, head, ahead),
             Begun::Not(outcome) => return Ok(outcome),
         };
-        let running = Box::pin(awake(|| self.link.pulse(), self.run(&snapshot, head, deadline)));
+        let running = Box::pin(awake(|| self.link.pulse(), self.run(&snapshot, head, ahead, deadline)));
         let (mut read, mut applied) = self.beside.unless_waited_for(&snapshot.xid, running).await?;
         if let Ended::Unprepared(tables) = read.ended {
             // What was applied stays in the replica's ledger; the next step acknowledges it.
@@ -157,18 +158,21 @@ impl Session<'_> {
         Ok(dead.into_iter().map(|letter| letter.table).chain(unknown).collect())
     }
 
-    /// Whether the replica is the one that the last step left, and where. A server is asked now and then: what is
-    /// written there says so by itself.
-    async fn is_still_at(&mut self, head: &Head) -> Result<bool> {
+    /// When the replica has last said that it is the one which the last step left, and there; `None` if it is not. A
+    /// server is asked now and then: what is written there says so by itself.
+    pub(super) async fn still_at(&self, head: &Head) -> Result<Option<Instant>> {
         if self.seen.elapsed() < LOOK_AGAIN {
-            return self.replica.look().await.map(|()| true);
+            return self.replica.look().await.map(|()| Some(self.seen));
         }
-        self.seen = Instant::now();
-        self.replica.is_still_at(head).await
+        let now = Instant::now();
+        Ok(self.replica.is_still_at(head).await?.then_some(now))
     }
 
     /// Opens the transaction, and goes on in it.
     async fn begin(&mut self, done: &mut Drained) -> Result<Begun> {
+        if let Some(begun) = self.begin_ahead().await? {
+            return Ok(begun);
+        }
         if !self.begin_locked().await? {
             return Ok(Begun::Not(Outcome::Again));
         }
@@ -217,35 +221,41 @@ impl Session<'_> {
         let Ready::At(head) = self.find_head(&snapshot, done).await? else {
             return Ok(Begun::Not(Outcome::Again));
         };
-        if snapshot.definition_version.as_deref() != Some(self.definition_version.hash())
-            || self.lacks_columns
-            || self.tables.created().next().is_some()
-        {
+        if self.is_outgrown(&snapshot) {
             self.reshape(head).await?;
             return Ok(Begun::Not(Outcome::Again));
         }
         self.read_books(&snapshot).await?;
-        Ok(Begun::At(Box::new(snapshot), head))
+        Ok(Begun::At(Box::new(snapshot), head, None))
+    }
+
+    /// Whether the replica is kept by other definitions than this session's.
+    pub(super) fn is_outgrown(&self, snapshot: &Snapshot) -> bool {
+        snapshot.definition_version.as_deref() != Some(self.definition_version.hash())
+            || self.lacks_columns
+            || self.tables.created().next().is_some()
+    }
+
+    /// Whether `head`, where the last step left this replica, is what was acknowledged.
+    pub(super) fn is_acknowledged(&self, snapshot: &Snapshot, head: &Head) -> bool {
+        snapshot.progress.address.as_ref() == Some(&self.address) && snapshot.progress.head.as_ref() == Some(head)
     }
 
     /// Where the replica is: where the last step left it, or where both sides agree that it is.
     async fn find_head(&mut self, snapshot: &Snapshot, done: &mut Drained) -> Result<Ready> {
-        let is_here = snapshot.progress.address.as_ref() == Some(&self.address);
-        match self.head.take() {
-            Some(head)
-                if is_here && snapshot.progress.head.as_ref() == Some(&head) && self.is_still_at(&head).await? =>
-            {
-                Ok(Ready::At(head))
-            }
-            _ => {
-                self.worker.told.unsee();
-                self.agree(snapshot, done).await
-            }
+        if let Some(head) = self.head.take()
+            && self.is_acknowledged(snapshot, &head)
+            && let Some(seen) = self.still_at(&head).await?
+        {
+            self.seen = seen;
+            return Ok(Ready::At(head));
         }
+        self.worker.told.unsee();
+        self.agree(snapshot, done).await
     }
 
     /// What the books say that this step goes by.
-    async fn read_books(&mut self, snapshot: &Snapshot) -> Result<()> {
+    pub(super) async fn read_books(&mut self, snapshot: &Snapshot) -> Result<()> {
         // Dead letters that others drop meanwhile do no harm; what is newer has another last id.
         if self.dead_letters_as_of != snapshot.dead {
             self.dead_letters = self.link.supersedable().await?;
@@ -303,10 +313,16 @@ impl Session<'_> {
     }
 
     /// Reads and applies side by side.
-    async fn run(&self, snapshot: &Snapshot, head: Head, deadline: Instant) -> Result<(ReaderReport, Applied)> {
+    async fn run(
+        &self,
+        snapshot: &Snapshot,
+        head: Head,
+        ahead: Option<Box<Ahead>>,
+        deadline: Instant,
+    ) -> Result<(ReaderReport, Applied)> {
         let is_right = Rule::AcknowledgeLast.holds();
         let (sender, receiver) = mpsc::channel(if is_right { READ_AHEAD } else { 1 << 16 });
-        let reader = Reader::new(self, snapshot, sender, deadline);
+        let reader = Reader::new(self, snapshot, ahead, sender, deadline);
         let writer = Writer::new(self, snapshot, head);
         if !is_right {
             let read = reader.run().await?;

@@ -85,7 +85,8 @@ impl Worker {
     pub fn new(config: Config) -> Self {
         let Config { postgres, schema, queue, row_bytes, has_events, .. } = &config;
         let (url, schema, queue) = (postgres.clone(), schema.clone(), queue.clone());
-        let source = Arc::new(Pg { url, schema, queue, row_bytes: *row_bytes, has_events: *has_events });
+        let (row_bytes, has_events) = (*row_bytes, *has_events);
+        let source = Arc::new(Pg { url, schema, queue, row_bytes, has_events, watch: Arc::default() });
         Self::over(config, source, Chance::default())
     }
 

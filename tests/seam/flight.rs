@@ -2,7 +2,8 @@
 
 use super::{Bench, LONG, Place, SHORT, Worker, fault, head, put, send, until};
 use pgflume::core::error::{Cause, ErrorKind};
-use pgflume::core::position::Head;
+use pgflume::core::position::{Head, Lsn};
+use pgflume::core::token::Token;
 use pgflume::postgres::link::{Begun, Savepoint};
 use std::time::Duration;
 
@@ -61,6 +62,57 @@ pub async fn one_has_the_flight_at_a_time(bench: &impl Bench) {
     one.link.rollback().await.unwrap();
     other.link.commit().await.unwrap();
     one.step().await;
+}
+
+pub async fn a_step_may_open_with_what_it_takes(bench: &impl Bench) {
+    let worker = Worker::new(bench).await;
+    put(bench, 1, "x").await;
+    for ends in [false, true] {
+        let opened = worker.open(ends).await.unwrap().unwrap();
+        assert_eq!(opened.taken.unwrap().messages.len(), 1);
+        opened.measured.unwrap();
+        let fingerprint = worker.link.fingerprint().await.unwrap();
+        assert_eq!(opened.fingerprint.map(Result::unwrap), ends.then_some(fingerprint));
+        assert_eq!(worker.values(&[1]).await, [Some("x".into())], "at the same snapshot");
+        worker.link.rollback_to(Savepoint::Take).await.unwrap();
+        assert_eq!(worker.take().await.messages.len(), 1);
+        if ends { worker.link.commit().await } else { worker.link.rollback().await }.unwrap();
+    }
+    assert!(worker.queued().await.is_empty());
+}
+
+pub async fn a_step_that_cannot_open_takes_nothing(bench: &impl Bench) {
+    let (worker, other) = (Worker::new(bench).await, Worker::new(bench).await);
+    put(bench, 1, "x").await;
+    other.step().await;
+    assert!(worker.open(true).await.unwrap().is_none(), "another has the flight");
+    assert!(worker.link.peek().await.unwrap(), "nothing is begun, and nothing taken");
+    other.link.rollback().await.unwrap();
+    for place in [Place::Table, Place::Queue] {
+        let mut application = bench.begin().await;
+        assert!(application.lock(place, LONG).await);
+        assert!(worker.open(true).await.unwrap().is_none(), "somebody has a lock");
+        assert_eq!(worker.link.calls().await.unwrap(), 0, "nothing is begun");
+        application.rollback().await;
+    }
+    assert_eq!(worker.queued().await.len(), 1);
+}
+
+pub async fn what_is_seen_beside_a_step_holds_if_it_saw_as_much(bench: &impl Bench) {
+    let (worker, other) = (Worker::new(bench).await, Worker::new(bench).await);
+    for is_changed in [false, true] {
+        let looked = other.link.fingerprint_beside().await.unwrap();
+        let Some((fingerprint, looked)) = looked else { return }; // it cannot be told
+        if is_changed {
+            bench.remake_column().await;
+        }
+        let opened = worker.open(false).await.unwrap().unwrap();
+        assert!(opened.fingerprint.is_none());
+        let seen = Token::Snapshot(opened.snapshot.seen.unwrap());
+        assert_eq!(looked.holds(&seen), !is_changed, "{looked:?} {seen:?}");
+        assert_eq!(worker.link.fingerprint().await.unwrap() == fingerprint, !is_changed);
+        worker.link.rollback().await.unwrap();
+    }
 }
 
 pub async fn a_dropped_link_gives_the_flight_back(bench: &impl Bench) {
@@ -289,8 +341,7 @@ pub async fn what_is_flushed_is_on_disk(bench: &impl Bench) {
     let position = worker.link.wal_position().await.unwrap();
     other.link.flush().await.unwrap();
     assert!(worker.link.is_flushed(&position).await.unwrap());
-    let taking = worker.take_as(&Default::default(), |take| super::Take { lsn: &snapshot.lsn, ..take }).await.unwrap();
-    assert!(taking.is_flushed);
+    assert!(Some(worker.take().await.flushed_to) >= Lsn::parse(&snapshot.lsn));
     assert!(!other.link.is_flushed("FFFFFFFF/0").await.unwrap());
 }
 

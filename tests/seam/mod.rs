@@ -18,7 +18,7 @@ use pgflume::core::position::Head;
 use pgflume::core::schema::Schema;
 use pgflume::postgres::books::progress::Snapshot;
 use pgflume::postgres::catalog::SourceTable;
-use pgflume::postgres::link::{Begun, Known, Link};
+use pgflume::postgres::link::{Begun, Known, Link, Opened};
 use pgflume::postgres::queue::{Paused, Take, TakenMessages};
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,6 +108,9 @@ macro_rules! each_rule {
             the_snapshot_is_taken_behind_the_locks
             who_waits_for_locks_sees_what_is_committed_meanwhile
             one_has_the_flight_at_a_time
+            a_step_may_open_with_what_it_takes
+            a_step_that_cannot_open_takes_nothing
+            what_is_seen_beside_a_step_holds_if_it_saw_as_much
             a_dropped_link_gives_the_flight_back
             the_flight_is_waited_for_as_long_as_one_may
             a_step_that_was_overtaken_says_so
@@ -227,6 +230,13 @@ impl Worker {
         head
     }
 
+    /// Opens a step with both tables and takes.
+    async fn open(&self, looks: bool) -> Result<Option<Opened>> {
+        let paused = Paused::default();
+        let tables = [self.t(), self.w()];
+        self.link.open(&tables, looks, first_take(&paused), &mut |_| {}).await
+    }
+
     async fn take(&self) -> TakenMessages {
         self.take_as(&Paused::default(), |take| take).await.unwrap()
     }
@@ -236,15 +246,7 @@ impl Worker {
         paused: &'a Paused<'a>,
         change: impl FnOnce(Take<'a>) -> Take<'a>,
     ) -> Result<TakenMessages> {
-        let take = Take {
-            after: i64::MIN,
-            paused,
-            limit: 100,
-            keeps: false,
-            lsn: "0/0",
-            as_bytes: false,
-            most_bytes: i64::MAX,
-        };
+        let take = first_take(paused);
         let mut told = Vec::new();
         let taking = self.link.take(change(take), &mut |message| told.push(message.msg_id)).await?;
         let taken: Vec<i64> = taking.messages.iter().map(|message| message.msg_id).collect();
@@ -264,6 +266,10 @@ impl Worker {
         self.link.rollback().await.unwrap();
         ids
     }
+}
+
+fn first_take<'a>(paused: &'a Paused<'a>) -> Take<'a> {
+    Take { after: i64::MIN, paused, limit: 100, keeps: false, as_bytes: false, most_bytes: i64::MAX }
 }
 
 fn head(seq: i64) -> Head {

@@ -227,3 +227,63 @@ async fn write(client: &tokio_postgres::Client, id: i64, kind: u32) -> bool {
     assert!(done.is_ok() || kind == ENDS, "{sql}: {done:?}");
     done.is_ok() && kind != 4
 }
+
+/// What a follower has prepared reads a table as it is now, not as it was when it was prepared.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_recurs_is_read_as_the_catalog_is_now() {
+    let rig = captured(Db::new().await).await;
+    let schema = rig.worker.schema().clone();
+    let _server = Server::following(config(&rig.db.url(), rig.home.target(), schema)).await;
+    let shows = async |id: i64, v: &str| {
+        let sql = format!("SELECT v FROM t WHERE id = {id}");
+        until(&format!("{id} is {v}"), async || rig.rows(&sql).await == [v]).await;
+    };
+    let changes = [
+        "select",
+        "alter table t alter v type varchar(20)",
+        "alter table t rename v to before; alter table t add v text",
+        "alter table t add more int; alter table t drop before",
+        "alter table t alter v type int using 7",
+        "create index on t (v); alter table t drop constraint t_pkey; alter table t add primary key (id)",
+        "alter table t rename to gone; create table t (id int primary key, v text)",
+    ];
+    for (at, change) in (0..).zip(changes) {
+        rig.db.sql(&format!("begin; {change}; commit")).await;
+        if change.contains("create table") {
+            set_up(&rig.db.url(), rig.worker.schema()).await;
+        }
+        // Often enough to be prepared, and planned without its values.
+        for id in at * 20..at * 20 + 12 {
+            rig.db.sql(&format!("insert into t (id, v) values ({id}, 7)")).await;
+            shows(id, "7").await;
+            rig.db.sql(&format!("update t set v = '{id}' where id = {id}")).await;
+            shows(id, &id.to_string()).await;
+        }
+    }
+}
+
+/// The second connection looks at the catalog beside a step: where others commit meanwhile, it may look too early.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_notices_what_changes_in_the_catalog_whoever_commits_meanwhile() {
+    let rig = captured(Db::new().await).await;
+    rig.db.sql("create table busy (n int); insert into busy values (0)").await;
+    let _server = follower(&rig, &rig.db.url()).await;
+    let is_over = AtomicBool::new(false);
+    let noise = async {
+        let client = PgUrl::parse(&rig.db.url()).unwrap().connect().await.unwrap();
+        while !is_over.load(Ordering::Relaxed) {
+            client.batch_execute("update busy set n = n + 1").await.unwrap();
+        }
+    };
+    let changes = async {
+        for id in 0..60 {
+            let to = if id % 2 == 0 { "varchar(9)" } else { "text" };
+            let change = format!("alter table t alter v type {to}; insert into t values ({id}, 'v{id}')");
+            rig.db.sql(&format!("begin; {change}; commit")).await;
+            let sql = format!("SELECT v FROM t WHERE id = {id}");
+            until("the row is there", async || rig.rows(&sql).await == [format!("v{id}")]).await;
+        }
+        is_over.store(true, Ordering::Relaxed);
+    };
+    futures_util::join!(noise, changes);
+}

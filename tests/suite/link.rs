@@ -27,7 +27,17 @@ impl OnPostgres {
         db.sql(TABLES).await;
         set_up(&db.url(), &schema(CAPTURED)).await;
         let (url, queue) = (PgUrl::parse(&db.url()).unwrap(), QueueName::parse(DEFAULT_QUEUE).unwrap());
-        Self { db, pg: Pg { url, queue, schema: seam::schema(), row_bytes: DEFAULT_ROW_BYTES, has_events: false } }
+        Self {
+            db,
+            pg: Pg {
+                url,
+                queue,
+                schema: seam::schema(),
+                row_bytes: DEFAULT_ROW_BYTES,
+                has_events: false,
+                watch: std::sync::Arc::default(),
+            },
+        }
     }
 }
 

@@ -165,9 +165,10 @@ fn exclusively(sql: &str) -> String {
     )
 }
 
-/// Takes the single flight: the snapshot with the progress row locked, or `None` if somebody has it.
-pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>> {
-    match read(client, queue, "for update nowait").await {
+/// Takes the single flight: the snapshot with the progress row locked, or `None` if somebody has it. `source`: which
+/// Postgres this is, where the session was told already.
+pub async fn lock(client: &Client, queue: &QueueName, source: Option<&str>) -> Result<Option<Snapshot>> {
+    match read(client, queue, source, "for update nowait").await {
         Err(e) if e.is_locked() => Ok(None),
         other => other.map(Some),
     }
@@ -177,21 +178,21 @@ pub async fn lock(client: &Client, queue: &QueueName) -> Result<Option<Snapshot>
 /// long, so that nobody is left waiting at the server when its caller has given up.
 pub async fn look(client: &Client, queue: &QueueName) -> Result<Snapshot> {
     if client.is_open() {
-        return read(client, queue, "").await; // the transaction has its own limits
+        return read(client, queue, None, "").await; // the transaction has its own limits
     }
     client.begin("", "set local lock_timeout = '2s'; set local statement_timeout = '10s'").await?;
-    let snapshot = read(client, queue, "").await;
+    let snapshot = read(client, queue, None, "").await;
     client.rollback().await?;
     snapshot
 }
 
-async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot> {
+async fn read(client: &Client, queue: &QueueName, source: Option<&str>, lock: &str) -> Result<Snapshot> {
     let sql = format!(
         "
         select p.epoch, p.seq, p.token, p.next_epoch, p.source_id, p.queue_id,
-               (select system_identifier from pg_catalog.pg_control_system())::pg_catalog.text || '/' ||
+               coalesce($3, (select (select system_identifier from pg_catalog.pg_control_system())::pg_catalog.text || '/' ||
                    pg_catalog.left(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 8) || '/' ||
-                   (select oid::pg_catalog.text from pg_catalog.pg_database where datname = pg_catalog.current_database()),
+                   (select oid::pg_catalog.text from pg_catalog.pg_database where datname = pg_catalog.current_database()))),
                $2::pg_catalog.regclass::pg_catalog.oid,
                pg_catalog.pg_current_xact_id()::pg_catalog.text,
                pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text,
@@ -207,7 +208,9 @@ async fn read(client: &Client, queue: &QueueName, lock: &str) -> Result<Snapshot
         iso_text("pg_catalog.clock_timestamp()"),
         queue.dead_table()
     );
-    let rows = client.query_typed(&sql, &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT)]).await?;
+    let parameters: Parameters<'_> =
+        &[(&queue.as_str(), Type::TEXT), (&queue.table(), Type::TEXT), (&source, Type::TEXT)];
+    let rows = client.query_typed(&sql, parameters).await?;
     let row = rows.first().ok_or_else(|| Error::retry("the progress row is not there yet; it will be tried again"))?;
     snapshot(queue, row)
 }

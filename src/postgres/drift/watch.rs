@@ -1,11 +1,13 @@
 //! Whether anything in the catalog has changed that a replicated table depends on: looked at before each step, so
 //! that it costs a fraction of one. What has changed is for `traits`. Takes a client, changes nothing.
 
-use crate::core::error::Result;
+use crate::core::error::{Error, Result};
 use crate::core::queue_name::QueueName;
 use crate::core::schema::Schema;
+use crate::core::token::Seen;
 use crate::postgres::Client;
 use std::borrow::Cow;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 /// What is asked.
@@ -27,7 +29,7 @@ pub(crate) fn without_bookkeeping(sql: &str) -> String {
 
 /// How to ask one server.
 #[derive(Debug, Clone)]
-pub(crate) struct Watch {
+pub struct Watch {
     sql: Cow<'static, str>,
 }
 
@@ -55,6 +57,18 @@ impl Watch {
 
     /// A text that any such change makes another. It compares with one of the same server only. In a step.
     pub async fn look(&self, client: &Client, schema: &Schema, queue: &QueueName) -> Result<String> {
+        Ok(self.ask(client, &self.sql, schema, queue).await?.try_get(0)?)
+    }
+
+    /// The same outside of a step, and what it has seen.
+    pub async fn look_beside(&self, client: &Client, schema: &Schema, queue: &QueueName) -> Result<(String, Seen)> {
+        let sql = format!("select ({}) as text, pg_catalog.pg_current_snapshot()::pg_catalog.text", self.sql);
+        let row = self.ask(client, &sql, schema, queue).await?;
+        let seen = Seen::parse(row.try_get(1)?).ok_or_else(|| Error::retry("Postgres gave no snapshot"))?;
+        Ok((row.try_get(0)?, seen))
+    }
+
+    async fn ask(&self, client: &Client, sql: &str, schema: &Schema, queue: &QueueName) -> Result<Row> {
         let (schemas, tables): (Vec<&str>, Vec<&str>) =
             schema.tables().map(|t| (t.source.schema.as_str(), t.source.table.as_str())).unzip();
         let (prefix, table) = (format!("pgflume_{}_", queue.as_str()), format!("q_{}", queue.as_str()));
@@ -65,6 +79,6 @@ impl Watch {
             (&table, Type::TEXT),
             (&queue.as_str(), Type::TEXT),
         ];
-        Ok(client.query_typed_one(&self.sql, &parameters).await?.try_get(0)?)
+        Ok(client.query_typed_one(sql, &parameters).await?)
     }
 }

@@ -72,6 +72,14 @@ pub trait Transaction: Send + Sync {
     /// Statements take at most so long from now on.
     async fn limit(&self, time: Duration) -> Result<()>;
 
+    /// The session behind this connection is its alone, which a pooler's is not: what recurs may be kept there.
+    fn claim(&self) {}
+
+    /// Prepares what has recurred since. Outside of transactions.
+    async fn prepare(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// An error where the transaction is gone.
     async fn ping(&self) -> Result<()>;
 

@@ -7,6 +7,7 @@
 mod connect;
 mod journal;
 mod known;
+mod opening;
 mod pg;
 mod source;
 
@@ -14,5 +15,6 @@ pub use super::bell::Doze;
 pub use connect::{Connect, Link};
 pub use journal::{Begun, Bell, Books, Flight, Journal, Queue, ReadsMessage, Savepoint, Transaction};
 pub use known::Known;
+pub use opening::{Opened, Opening};
 pub use pg::Pg;
 pub use source::{Page, Pages, Reading, Source};

@@ -3,6 +3,7 @@
 use super::connect::{Connect, Link};
 use super::journal::{Begun, Bell, Books, Flight, Queue, ReadsMessage, Savepoint, Transaction};
 use super::known::{self, Known};
+use super::opening::{Opened, Opening};
 use super::source::{Page, Pages, Reading, Source};
 use crate::core::error::{Error, Result};
 use crate::core::event::Event;
@@ -11,6 +12,7 @@ use crate::core::position::{Entry, Fate, Head, Identity};
 use crate::core::queue_name::QueueName;
 use crate::core::reconcile::RetainedStep;
 use crate::core::schema::Schema;
+use crate::core::token::Seen;
 use crate::postgres::bell::{self, Doze};
 use crate::postgres::books::comparisons::{self, Pass};
 use crate::postgres::books::dead_letters::{self, Dead, DeadLetter, Refusal, Supersedable, Superseded};
@@ -30,7 +32,7 @@ use crate::replica::inventory::Inventory;
 use async_trait::async_trait;
 use futures_util::TryStreamExt;
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio_postgres::types::Type;
@@ -48,13 +50,16 @@ pub struct Pg {
     pub row_bytes: i64,
     /// Whether others are told of events.
     pub has_events: bool,
+    /// How one of its connections sees whether the catalog has changed: the same way for all.
+    pub watch: Arc<Mutex<Option<Watch>>>,
 }
 
 #[async_trait]
 impl Connect for Pg {
     async fn connect(&self, purpose: Purpose) -> Result<Box<dyn Link>> {
         let client = self.url.pinned(purpose).await?;
-        Ok(Box::new(Connection { client, pg: self.clone(), server: OnceCell::new(), watch: Mutex::default() }))
+        let (server, source, watch) = (OnceCell::new(), OnceLock::new(), Mutex::default());
+        Ok(Box::new(Connection { client, pg: self.clone(), server, source, watch }))
     }
 }
 
@@ -63,7 +68,9 @@ struct Connection {
     client: Client,
     pg: Pg,
     server: OnceCell<Server>,
-    /// How to see whether the catalog has changed since it was read.
+    /// Which Postgres this session is of: system, timeline and database. A session ends before any of them changes.
+    source: OnceLock<String>,
+    /// How to see whether the catalog has changed since this connection has read it.
     watch: Mutex<Option<Watch>>,
 }
 
@@ -71,6 +78,59 @@ impl Connection {
     /// What of this server decides how a step begins. Asked before one, once.
     async fn server(&self) -> Result<Server> {
         self.server.get_or_try_init(|| Server::ask(&self.client)).await.copied()
+    }
+
+    /// Which Postgres this is, as far as it need not be asked: a pooler may come to another one.
+    fn source(&self) -> Option<&str> {
+        self.source.get().filter(|_| self.client.is_claimed()).map(String::as_str)
+    }
+
+    fn remember(&self, snapshot: &Snapshot) {
+        if self.client.is_claimed() {
+            self.source.get_or_init(|| snapshot.identity.source.clone());
+        }
+    }
+
+    fn watch(&self) -> Result<Watch> {
+        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        watch.ok_or_else(|| Error::retry("the catalog was not read yet; it will be tried again"))
+    }
+}
+
+#[async_trait]
+impl Opening for Connection {
+    async fn open(
+        &self,
+        tables: &[&SourceTable],
+        looks: bool,
+        take: Take<'_>,
+        read: &mut ReadsMessage<'_>,
+    ) -> Result<Option<Opened>> {
+        // Nothing is to be waited for between what follows: a statement that is sent without its transaction is one of
+        // its own.
+        let (client, Pg { queue, schema, .. }) = (&self.client, &self.pg);
+        let (server, watch) = (self.server().await?, self.watch()?);
+        let look = async { if looks { Some(watch.look(client, schema, queue).await) } else { None } };
+        // One round trip: each is sent behind the one before, and fails where that one has.
+        let (begun, held, locked, fingerprint, placed, taken, measured) = futures_util::join!(
+            rows::begin(client, tables, server),
+            queue::hold(client, queue),
+            progress::lock(client, queue, self.source()),
+            look,
+            self.savepoint(Savepoint::Take, None),
+            queue::take(client, queue, take, read),
+            rows::note_large(client, tables.to_vec())
+        );
+        let snapshot = match (begun, held) {
+            (Ok(()), Ok(())) => locked?,
+            _ => None, // why is found where there is time for it
+        };
+        let Some(snapshot) = snapshot else {
+            client.rollback().await?;
+            return Ok(None);
+        };
+        self.remember(&snapshot);
+        Ok(Some(Opened { snapshot, fingerprint, taken: placed.and(taken), measured }))
     }
 }
 
@@ -142,6 +202,14 @@ impl Transaction for Connection {
         Ok(self.client.batch_execute(&limited("select", time)).await?)
     }
 
+    fn claim(&self) {
+        self.client.claim();
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        Ok(self.client.prepare().await?)
+    }
+
     async fn ping(&self) -> Result<()> {
         Ok(self.client.batch_execute("select 1").await?)
     }
@@ -170,7 +238,8 @@ impl Flight for Connection {
     }
 
     async fn lock(&self) -> Result<Option<Snapshot>> {
-        progress::lock(&self.client, &self.pg.queue).await
+        let snapshot = progress::lock(&self.client, &self.pg.queue, self.source()).await?;
+        Ok(snapshot.inspect(|snapshot| self.remember(snapshot)))
     }
 
     async fn look(&self) -> Result<Snapshot> {
@@ -431,15 +500,22 @@ impl Books for Connection {
 impl Source for Connection {
     async fn known(&self) -> Result<Known> {
         let Pg { schema, queue, row_bytes, .. } = &self.pg;
+        self.client.forget_prepared();
         let (watch, known) = known::read(&self.client, schema, queue, *row_bytes).await?;
-        *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch);
+        for place in [&self.watch, &*self.pg.watch] {
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some(watch.clone());
+        }
         Ok(known)
     }
 
     async fn fingerprint(&self) -> Result<String> {
-        let watch = self.watch.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let watch = watch.ok_or_else(|| Error::retry("the catalog was not read yet; it will be tried again"))?;
-        watch.look(&self.client, &self.pg.schema, &self.pg.queue).await
+        self.watch()?.look(&self.client, &self.pg.schema, &self.pg.queue).await
+    }
+
+    async fn fingerprint_beside(&self) -> Result<Option<(String, Seen)>> {
+        let watch = self.pg.watch.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(watch) = watch else { return Ok(None) };
+        watch.look_beside(&self.client, &self.pg.schema, &self.pg.queue).await.map(Some)
     }
 
     async fn drift(&self, replica: Option<&Inventory>) -> Result<Vec<Drift>> {

@@ -3,6 +3,7 @@
 use super::known::Known;
 use crate::core::error::Result;
 use crate::core::message::MarkedKey;
+use crate::core::token::Seen;
 use crate::core::value::{Cell, Key};
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::drift::Drift;
@@ -45,6 +46,12 @@ pub trait Source: Send + Sync {
     /// A text that any change of the catalog makes another which concerns a table of
     /// [`known`](Self::known) or its capture. Within a step.
     async fn fingerprint(&self) -> Result<String>;
+
+    /// The same outside of a step, and which transactions it has seen; once the catalog was read, on any connection.
+    /// `None` where that cannot be told.
+    async fn fingerprint_beside(&self) -> Result<Option<(String, Seen)>> {
+        Ok(None)
+    }
 
     /// What has drifted since the set-up. Outside of a transaction. `replica`: what it has, if it is to be looked at.
     async fn drift(&self, replica: Option<&Inventory>) -> Result<Vec<Drift>>;

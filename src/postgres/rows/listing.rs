@@ -93,6 +93,6 @@ pub async fn open(client: &Client, source: &SourceTable, condition: &str, cursor
 /// Starts reading so many more of them.
 pub async fn fetch(client: &Client, source: &Arc<SourceTable>, cursor: &str, rows: u32) -> Result<Versions> {
     let sql = format!("fetch forward {rows} from {}", quote(cursor));
-    let rows = client.query_typed_raw(&sql, Vec::<(&(dyn tokio_postgres::types::ToSql + Sync), _)>::new()).await?;
+    let rows = client.query_typed_raw(&sql, &[]).await?;
     Ok(Versions::of(source, rows))
 }

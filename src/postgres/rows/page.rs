@@ -100,7 +100,7 @@ async fn within(client: &Client, source: &SourceTable, range: Range<'_>) -> Resu
     let select: Vec<_> = places(source).into_iter().chain(values(source)).collect();
     let (sql, parameters) = query(source, &select, range, filter, size::is_measured(source));
     let parameters: Vec<(&(dyn ToSql + Sync), Type)> = parameters.iter().map(|p| (*p as _, Type::TEXT)).collect();
-    Ok(Box::pin(client.query_typed_raw(&sql, parameters).await?))
+    Ok(Box::pin(client.query_typed_raw(&sql, &parameters).await?))
 }
 
 /// Where the first `rows` rows of the table after `after` end, replicated or not; `None` if there are fewer.

@@ -45,7 +45,7 @@ impl Span {
         let bound = |key: Option<&i64>| key.map(ToString::to_string).unwrap_or_default();
         let (first, last) = (bound(self.keys.first()), bound(self.keys.last()));
         let parameters: [(&(dyn ToSql + Sync), Type); 2] = [(&first, Type::TEXT), (&last, Type::TEXT)];
-        Ok(Box::pin(client.query_typed_raw(&sql(source), parameters).await?))
+        Ok(Box::pin(client.query_typed_raw(&sql(source), &parameters).await?))
     }
 
     /// What is known of the next key when `row` has come, or the end; `None`: the next row is needed.

@@ -255,7 +255,7 @@ async fn select(
     condition: &str,
     parameters: Parameters<'_>,
 ) -> Result<Versions> {
-    let rows = client.query_typed_raw(&select_sql(source, condition), parameters.iter().cloned()).await?;
+    let rows = client.query_typed_raw(&select_sql(source, condition), parameters).await?;
     Ok(Versions::of(source, rows))
 }
 

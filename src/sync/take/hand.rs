@@ -2,7 +2,7 @@
 
 use super::intake::{Intake, Parsed};
 use crate::core::message::Message;
-use crate::core::position::Provenance;
+use crate::core::position::{Lsn, Provenance};
 use crate::postgres::queue::{self, Taken};
 use crate::sync::dead_letters::DeadLetters;
 use crate::sync::session::Session;
@@ -33,9 +33,10 @@ pub(super) struct Group {
 }
 
 impl Hand {
-    /// These messages, with what each says.
-    pub fn new(taking: queue::TakenMessages, parsed: Vec<Parsed>) -> Self {
-        let queue::TakenMessages { messages, has_more, is_flushed, large: _ } = taking;
+    /// These messages, with what each says; `seen_to`: the end of what the snapshot saw.
+    pub fn new(taking: queue::TakenMessages, parsed: Vec<Parsed>, seen_to: Option<Lsn>) -> Self {
+        let queue::TakenMessages { messages, has_more, flushed_to, large: _ } = taking;
+        let is_flushed = seen_to.is_some_and(|seen_to| flushed_to >= seen_to);
         Self { messages: Arc::new(messages), parsed: parsed.into(), has_more, is_flushed }
     }
 

@@ -2,7 +2,7 @@
 //! and finds a key that cannot be read by halving. Writes nothing.
 
 use super::intake::of_marked;
-use super::reader::Reader;
+use super::reader::{Reader, leave};
 use crate::core::batch::ColumnSet;
 use crate::core::error::{Error, Result, Side};
 use crate::core::halving::Search;
@@ -55,7 +55,7 @@ struct Todo<'k> {
 }
 
 impl<'s> Reader<'s> {
-    /// Reads `keys` and puts their rows into the batch; while the rows of one query are put there, Postgres is at
+    /// Reads `keys` and puts their rows into the batch, behind a place that is still marked then; while the rows of one query are put there, Postgres is at
     /// the next. A key that it cannot even compare is found by halving.
     pub(in crate::sync) async fn read(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
         let quick = self.dead_letter_slow(source, keys);
@@ -66,9 +66,11 @@ impl<'s> Reader<'s> {
         let search = Search::of(keys.len(), usize::MAX);
         let mut todo = Todo { keys, search, may_span, is_narrowing: false, is_searching: false };
         let first = self.next_part(source, &mut todo);
+        let leaving = leave(link, std::mem::replace(&mut self.has_place, true));
         let opening = link.savepoint(Savepoint::Read, Some(session.worker.statement_time));
-        let (opened, mut asked) = futures_util::join!(opening, ask(link, source, keys, first, may_span));
-        opened?;
+        let asking = ask(link, source, keys, first, may_span);
+        let (left, opened, mut asked) = futures_util::join!(leaving, opening, asking);
+        left.and(opened)?;
         while let Some(Asked { part, rows, since }) = asked.take() {
             // Only where it is known how large rows are.
             let is_late = self.is_late();
@@ -88,7 +90,7 @@ impl<'s> Reader<'s> {
                 asked = self.ask_next(source, &mut todo).await?;
             }
         }
-        link.release(Savepoint::Read).await
+        Ok(())
     }
 
     /// Whether the step has had its time: then the keys that are left are put aside.

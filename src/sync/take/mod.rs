@@ -8,5 +8,5 @@ pub(super) mod page_sizes;
 pub(super) mod pages;
 pub(super) mod reader;
 pub(super) mod slow;
-mod taking;
+pub(super) mod taking;
 pub(super) mod throttle;

@@ -3,6 +3,7 @@
 //! step's snapshot or the step has had its share; then `pages` of tables that are rebuilt. Writes nothing.
 
 use super::hand::{Group, Hand};
+use super::taking::Ahead;
 use crate::core::batch::{Batch, Item};
 use crate::core::error::{Error, Result};
 use crate::core::failpoint::{self, Rule};
@@ -13,7 +14,7 @@ use crate::postgres::books::dead_letters::{DeadLetter, Superseded};
 use crate::postgres::books::progress::Snapshot;
 use crate::postgres::books::rebuilds::Rebuild;
 use crate::postgres::catalog::SourceTable;
-use crate::postgres::link::Savepoint;
+use crate::postgres::link::{Link, Savepoint};
 use crate::postgres::queue::Taken;
 use crate::sync::chunk::Chunk;
 use crate::sync::dead_letters::DeadLetters;
@@ -44,6 +45,8 @@ pub(in crate::sync) enum Ended {
 pub(in crate::sync) struct Reader<'s> {
     pub(in crate::sync) session: &'s Session<'s>,
     pub(super) snapshot: &'s Snapshot,
+    /// What was taken when the step began.
+    pub(super) ahead: Option<Box<Ahead>>,
     sender: Sender<Chunk>,
     deadline: Instant,
     /// When what is left of the messages in hand is given back.
@@ -61,6 +64,8 @@ pub(in crate::sync) struct Reader<'s> {
     pub(in crate::sync) provenance: Arc<Provenance>,
     /// What the snapshot saw is on disk.
     is_seen_durable: bool,
+    /// A place was marked before rows were read, and is not forgotten yet.
+    pub(super) has_place: bool,
     /// A row took too long in this step.
     pub(in crate::sync) has_slow: bool,
     /// Keys that the step has no time for: they are marked again.
@@ -70,6 +75,11 @@ pub(in crate::sync) struct Reader<'s> {
     has_fenced: bool,
     pub(in crate::sync) dead_letters: DeadLetters,
     pub(in crate::sync) report: ReaderReport,
+}
+
+/// Forgets the place before the last rows that were read, if there is one.
+pub(super) async fn leave(link: &dyn Link, has_place: bool) -> Result<()> {
+    if has_place { link.release(Savepoint::Read).await } else { Ok(()) }
 }
 
 /// What a reader has done.
@@ -106,10 +116,17 @@ impl ReaderReport {
 }
 
 impl<'s> Reader<'s> {
-    pub fn new(session: &'s Session<'s>, snapshot: &'s Snapshot, sender: Sender<Chunk>, deadline: Instant) -> Self {
+    pub fn new(
+        session: &'s Session<'s>,
+        snapshot: &'s Snapshot,
+        ahead: Option<Box<Ahead>>,
+        sender: Sender<Chunk>,
+        deadline: Instant,
+    ) -> Self {
         Self {
             session,
             snapshot,
+            ahead,
             sender,
             deadline: deadline.min(Instant::now() + STEP_TIME),
             patience: Instant::now() + PATIENCE,
@@ -118,6 +135,7 @@ impl<'s> Reader<'s> {
             taken_to: i64::MIN,
             provenance: Arc::default(),
             is_seen_durable: false,
+            has_place: false,
             has_slow: false,
             postponed: Vec::new(),
             has_postponed: false,
@@ -265,7 +283,10 @@ impl<'s> Reader<'s> {
                 self.mark_postponed(name).await?;
             }
         }
-        self.send(images, true).await
+        // What forgets the place is on its way while the rows are.
+        let leaving = leave(self.session.link.as_ref(), std::mem::take(&mut self.has_place));
+        let (left, sent) = futures_util::join!(leaving, self.send(images, true));
+        left.and(sent)
     }
 
     /// Puts the images of a group into the batch, and sends them where marks follow; those that are not sent yet.

@@ -1,15 +1,69 @@
 //! How a reader gets its messages: as many as it can handle, and what it cannot is given back.
 
 use super::hand::Hand;
-use super::intake::parse;
+use super::intake::{Parsed, parse};
 use super::reader::Reader;
 use crate::core::error::{Cause, Result};
 use crate::core::failpoint::Rule;
+use crate::core::position::Lsn;
 use crate::postgres::books::dead_letters;
-use crate::postgres::link::Savepoint;
+use crate::postgres::books::progress::Snapshot;
+use crate::postgres::link::{Opened, Savepoint};
 use crate::postgres::queue::{self, Taken};
+use crate::sync::session::Session;
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
+
+/// What was taken, and what it says.
+pub(in crate::sync) struct Ahead {
+    parsed: Vec<(i64, Parsed)>,
+    /// Most messages that were asked for.
+    limit: i64,
+    began: Instant,
+    taken: Result<queue::TakenMessages>,
+    measured: Result<()>,
+}
+
+impl Ahead {
+    /// Whether something failed, so that the transaction can be asked nothing more.
+    pub fn has_failed(&self) -> bool {
+        self.taken.is_err() || self.measured.is_err()
+    }
+}
+
+/// What a step takes first.
+fn first_take<'a>(session: &Session<'_>, paused: &'a queue::Paused<'a>) -> queue::Take<'a> {
+    let worker = session.worker;
+    queue::Take {
+        after: i64::MIN,
+        paused,
+        limit: worker.take_messages.load(Ordering::Relaxed),
+        keeps: worker.keeps(),
+        as_bytes: false,
+        most_bytes: worker.row_bytes,
+    }
+}
+
+/// A step that begins with what it takes first.
+pub(in crate::sync) struct OpenedAhead {
+    pub snapshot: Snapshot,
+    pub fingerprint: Option<Result<String>>,
+    pub ahead: Ahead,
+}
+
+/// Opens a step, asks for the fingerprint if it `looks`, and takes at once; `None` where somebody has one of its locks.
+pub(in crate::sync) async fn open_ahead(session: &Session<'_>, looks: bool) -> Result<Option<OpenedAhead>> {
+    let paused = session.waiting();
+    let (take, began) = (first_take(session, &paused), Instant::now());
+    let (limit, mut parsed) = (take.limit, Vec::new());
+    let mut read = |message: &Taken| parsed.push((message.msg_id, parse(session, message)));
+    let opened = session.link.open(&session.wanted_sources(), looks, take, &mut read).await?;
+    Ok(opened.map(|Opened { snapshot, fingerprint, taken, measured }| OpenedAhead {
+        snapshot,
+        fingerprint,
+        ahead: Ahead { parsed, limit, began, taken, measured },
+    }))
+}
 
 impl Reader<'_> {
     /// Takes what the step may have next, in order, and what it says. What is too large to be fetched becomes a dead
@@ -38,26 +92,14 @@ impl Reader<'_> {
 
     /// What was taken, and the ids of what is too large.
     async fn try_take(&mut self, paused: &queue::Paused<'_>, as_bytes: bool) -> Result<(Hand, Vec<i64>)> {
-        let (session, worker) = (self.session, self.session.worker);
-        let link = session.link.as_ref();
-        let limit = worker.take_messages.load(Ordering::Relaxed);
-        let take = queue::Take {
-            after: self.taken_to,
-            paused,
-            limit,
-            keeps: worker.keeps(),
-            lsn: &self.snapshot.lsn,
-            as_bytes,
-            most_bytes: worker.row_bytes,
+        let worker = self.session.worker;
+        let Ahead { mut parsed, limit, began, taken, measured } = match self.ahead.take() {
+            Some(ahead) => *ahead,
+            None => {
+                let take = queue::Take { after: self.taken_to, as_bytes, ..first_take(self.session, paused) };
+                self.take_now(take).await?
+            }
         };
-        let mut parsed = Vec::new();
-        let mut read = |message: &Taken| parsed.push((message.msg_id, parse(session, message)));
-        let tables = session.read_sources();
-        // One round trip: what comes after is sent behind the first.
-        let opening = link.savepoint(Savepoint::Take, None);
-        let began = Instant::now();
-        let (opened, taken, measured) = futures_util::join!(opening, link.take(take, &mut read), link.measure(&tables));
-        opened?;
         if taken.as_ref().is_err_and(|e| e.sqlstate() == Some("57014")) {
             worker.take_messages.store((limit / 8).max(1), Ordering::Relaxed); // too many large ones to look at
         }
@@ -70,7 +112,20 @@ impl Reader<'_> {
             parsed.sort_unstable_by_key(|(msg_id, _)| *msg_id);
         }
         let large = std::mem::take(&mut taken.large);
-        Ok((Hand::new(taken, parsed.into_iter().map(|(_, parsed)| parsed).collect()), large))
+        let parsed = parsed.into_iter().map(|(_, parsed)| parsed).collect();
+        Ok((Hand::new(taken, parsed, Lsn::parse(&self.snapshot.lsn)), large))
+    }
+
+    async fn take_now(&self, take: queue::Take<'_>) -> Result<Ahead> {
+        let (session, link, limit, began) = (self.session, self.session.link.as_ref(), take.limit, Instant::now());
+        let mut parsed = Vec::new();
+        let mut read = |message: &Taken| parsed.push((message.msg_id, parse(session, message)));
+        let tables = session.read_sources();
+        // One round trip: what comes after is sent behind the first.
+        let opening = link.savepoint(Savepoint::Take, None);
+        let (opened, taken, measured) = futures_util::join!(opening, link.take(take, &mut read), link.measure(&tables));
+        opened?;
+        Ok(Ahead { parsed, limit, began, taken, measured })
     }
 
     /// Asks for more next time while messages are small, for less where the bytes were the limit.

@@ -44,8 +44,7 @@ async fn open(memory: &Memory) -> Box<dyn Link> {
 
 async fn take(link: &dyn Link) -> Result<TakenMessages> {
     let paused = Paused::default();
-    let take =
-        Take { after: 0, paused: &paused, limit: 9, keeps: false, lsn: "0/0", as_bytes: false, most_bytes: 1 << 20 };
+    let take = Take { after: 0, paused: &paused, limit: 9, keeps: false, as_bytes: false, most_bytes: 1 << 20 };
     link.take(take, &mut |_| {}).await
 }
 

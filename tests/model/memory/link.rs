@@ -15,7 +15,7 @@ use pgflume::postgres::Purpose;
 use pgflume::postgres::books::progress::Snapshot;
 use pgflume::postgres::books::rebuilds::Phase;
 use pgflume::postgres::catalog::SourceTable;
-use pgflume::postgres::link::{Begun, Connect, Flight, Link, Savepoint, Transaction};
+use pgflume::postgres::link::{Begun, Connect, Flight, Link, Opening, Savepoint, Transaction};
 use pgflume::postgres::queue::{Taken, provenance};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, UNIX_EPOCH};
@@ -526,6 +526,8 @@ impl Transaction for Connection {
         self.control("flush", flush).await
     }
 }
+
+impl Opening for Connection {}
 
 #[async_trait]
 impl Flight for Connection {

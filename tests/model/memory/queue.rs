@@ -6,6 +6,7 @@ use super::tables::{DEAD, KEPT, Kept, Letter, Message, QUEUE, number, numbered};
 use async_trait::async_trait;
 use pgflume::core::error::{Cause, Result};
 use pgflume::core::message::{MarkedKey, mark_of};
+use pgflume::core::position::Lsn;
 use pgflume::postgres::link::{Queue, ReadsMessage};
 use pgflume::postgres::queue::{Paused, TAKE_BYTES, Take, Taken, TakenMessages};
 use serde_json::json;
@@ -72,7 +73,8 @@ impl Connection {
             return Ok(TakenMessages::default());
         }
         messages.sort_unstable_by_key(|message| shuffled(message.msg_id as u64));
-        Ok(TakenMessages { has_more: first.len() < free.len(), is_flushed: self.flushed(take.lsn)?, messages, large })
+        let flushed_to = Lsn(self.memory.postgres.engine().flushed());
+        Ok(TakenMessages { has_more: first.len() < free.len(), flushed_to, messages, large })
     }
 
     /// Keeps messages with the position of the replica at which they are taken.

@@ -15,8 +15,8 @@ use pgflume::postgres::catalog::SourceTable;
 use pgflume::postgres::drift::Drift;
 use pgflume::postgres::drift::definition_version::{DefinitionVersion, Outgrown};
 use pgflume::postgres::link::{
-    Begun, Bell, Books, Connect, Doze, Flight, Known, Link, Pages, Queue, Reading, ReadsMessage, Savepoint, Source,
-    Transaction,
+    Begun, Bell, Books, Connect, Doze, Flight, Known, Link, Opening, Pages, Queue, Reading, ReadsMessage, Savepoint,
+    Source, Transaction,
 };
 use pgflume::postgres::queue::{Take, Taken, TakenMessages};
 use pgflume::postgres::rows::page::{Cursor, Size};
@@ -144,6 +144,8 @@ impl Transaction for Faulty {
         self.call("flush", self.link.flush()).await
     }
 }
+
+impl Opening for Faulty {}
 
 #[async_trait]
 impl Flight for Faulty {
