@@ -1,6 +1,6 @@
 //! A follower that sleeps: it asks for nothing, whoever writes rings, and no ring is lost.
 
-use crate::parts::Pgbouncer;
+use crate::parts::{Pgbouncer, Program};
 use crate::support::{Db, Home, Path, Rig, SECRET, Server, config, schema, until};
 use crate::volume::set_up;
 use pgflume::config::Signatures;
@@ -9,6 +9,7 @@ use pgflume::demo::postgres::{Cluster, ClusterOptions};
 use pgflume::http::App;
 use pgflume::http::auth::Auth;
 use pgflume::postgres::PgUrl;
+use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -133,6 +134,39 @@ async fn behind_a_transaction_pooler_it_never_sleeps_and_leaves_no_lock_there() 
         drop(server);
     }
     until("no lock is left", async || !is_asleep(&rig).await).await;
+}
+
+/// Stopped (SIGSTOP), it would have every writer ring for as long as its session lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_is_frozen_loses_the_lock_and_goes_on_when_it_thaws() {
+    let rig = captured(Db::new().await).await;
+    let Target::File(path) = rig.home.target() else { panic!("a file") };
+    let replica = format!("file:{}", path.display());
+    let mut program = Program::new(T, &[("PGMQ_URL", &rig.db.url()), ("LIBSQL_URL", &replica)]);
+    program.serve(&["--follow"]);
+    loop {
+        until("it sleeps", async || is_asleep(&rig).await).await;
+        program.signal("STOP");
+        // It may have waked for a whole step just then.
+        if is_asleep(&rig).await {
+            break;
+        }
+        program.signal("CONT");
+    }
+    rig.db.sql("insert into t values (1, 'while it has the lock')").await;
+    until("Postgres ends its session", async || !is_asleep(&rig).await).await;
+    // Who gets the lock shared does not ring.
+    let kept = ASLEEP.replace("ExclusiveLock", "ShareLock");
+    rig.db.sql("begin; insert into t values (2, 'while nobody has it')").await;
+    assert_eq!(rig.db.one(&kept).await, "1");
+    rig.db.sql("commit").await;
+    program.signal("CONT");
+    for id in [1, 2] {
+        arrives(&rig, id).await;
+    }
+    until("it sleeps again", async || is_asleep(&rig).await).await;
+    rig.db.sql("insert into t values (3, 'when it has thawed')").await;
+    arrives(&rig, 3).await;
 }
 
 /// Rounds of commits at the same time, each of which has to arrive before the next round. Somebody who is not heard is

@@ -92,6 +92,13 @@ impl Program {
         self.process = None;
     }
 
+    /// A signal by its name to what it serves.
+    pub fn signal(&self, name: &str) {
+        let id = self.process.as_ref().expect("it serves").id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &id]).status();
+        assert!(status.expect("kill runs").success(), "-{name} {id}");
+    }
+
     /// Where it listens.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
