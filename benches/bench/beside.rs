@@ -26,16 +26,7 @@ pub async fn run(ground: &Ground) -> Section {
     let home = Home::new(Kind::File);
     let _following = freshness::follow_by(ground, &home.target(), SCHEMA).await;
     let replica = freshness::reader(&home.target()).await;
-    while ground
-        .client
-        .query_one("select count(*) from pgflume.resyncs where phase <> 'done'", &[])
-        .await
-        .unwrap()
-        .get::<_, i64>(0)
-        > 0
-    {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    freshness::copied(ground).await;
     let alone = verify(ground, &home.target()).await;
     let during = Duration::from_secs_f64((alone * 1.5).max(4.0));
     let (calm, _) = freshness::measure(ground, &*replica, COMMITS, during).await;

@@ -1,5 +1,4 @@
-//! How long after its commit a change is readable in the replica that `pgflume serve --follow` keeps, and what an
-//! idle one costs.
+//! How long after its commit a change is readable in the replica that `pgflume serve --follow` keeps.
 
 use crate::ground::{Ground, Home, Kind, connect};
 use crate::parts::http;
@@ -22,11 +21,15 @@ const SCHEMA: &str = r#"{"fresh":{"primaryKey":"id","columns":{"id":"INTEGER","v
 /// Writers at most; each commits to a row of its own.
 pub const WRITERS: u64 = 16;
 
-/// Ticks of the system's clock a second (`getconf CLK_TCK`).
-const TICKS_PER_S: f64 = 100.0;
-
 /// `serve --follow`, ended with its value.
 pub struct Following(Child);
+
+impl Following {
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Following {
     fn drop(&mut self) {
@@ -35,7 +38,7 @@ impl Drop for Following {
     }
 }
 
-/// Commits at some rates to a file and to sqld, and nothing at all.
+/// Commits at some rates to a file and to sqld.
 pub async fn run(ground: &Ground) -> Section {
     let duration = Duration::from_secs(if ground.is_quick { 4 } else { 15 });
     let make = format!(
@@ -45,14 +48,13 @@ pub async fn run(ground: &Ground) -> Section {
     let schema = Arc::new(Schema::parse(SCHEMA).unwrap());
     let mut rows = Vec::new();
     let mut bars = Vec::new();
-    let mut idle = String::new();
     let samples = if ground.is_quick { 20 } else { 200 };
     let rates =
         [1, 20, 100, 1000].map(|rate| (Kind::File, rate)).into_iter().chain([(Kind::Sqld, 20), (Kind::Sqld, 100)]);
     for (kind, per_second) in rates {
         set_up(ground, &schema).await;
         let home = Home::new(kind);
-        let following = follow(ground, &home.target()).await;
+        let _following = follow_by(ground, &home.target(), SCHEMA).await;
         let replica = reader(&home.target()).await;
         let enough = Duration::from_secs(samples).div_f64(per_second as f64);
         let (late, achieved) = measure(ground, &*replica, per_second, duration.max(enough)).await;
@@ -68,13 +70,11 @@ pub async fn run(ground: &Ground) -> Section {
         ]);
         bars.push((format!("{name}, p50"), ms(0.5)));
         bars.push((format!("{name}, p99"), ms(0.99)));
-        if per_second == 1 {
-            idle = processor_time(ground, &following, duration).await;
-        }
     }
     Section {
         name: "freshness",
-        what: format!("Milliseconds from the return of a commit until a reader of the replica sees it, with `serve --follow`. {idle}"),
+        what: "Milliseconds from the return of a commit until a reader of the replica sees it, with `serve --follow`."
+            .into(),
         head: vec!["commits", "achieved/s", "p50", "p95", "p99"],
         rows,
         plot: ("From commit to readable, ms".into(), bars),
@@ -89,12 +89,7 @@ pub async fn set_up(ground: &Ground, schema: &Arc<Schema>) {
     setup(&PgUrl::parse(&ground.url).unwrap(), schema, &queue, &SetupOptions::default()).await.unwrap();
 }
 
-/// Once the replica has all rows.
-async fn follow(ground: &Ground, target: &Target) -> Following {
-    follow_by(ground, target, SCHEMA).await
-}
-
-/// The same by another `schema.json` that has the table, too.
+/// By a `schema.json` that has the table `fresh`, once the replica has all its rows.
 pub async fn follow_by(ground: &Ground, target: &Target, definition: &str) -> Following {
     let directory = tempfile::tempdir().unwrap();
     let schema = directory.path().join("schema.json");
@@ -124,6 +119,14 @@ pub async fn follow_by(ground: &Ground, target: &Target, definition: &str) -> Fo
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     following
+}
+
+/// Comes back when each table is copied.
+pub async fn copied(ground: &Ground) {
+    let left = "select count(*) from pgflume.resyncs where phase <> 'done'";
+    while ground.client.query_one(left, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// A connection that only reads.
@@ -190,24 +193,4 @@ pub async fn measure(
 async fn versions(replica: &dyn Store) -> Vec<i64> {
     let rows = replica.read(Statement::new("SELECT version FROM fresh ORDER BY id", vec![])).await.unwrap();
     rows.iter().map(|row| if let Cell::Integer(version) = row[0] { version } else { 0 }).collect()
-}
-
-/// Of the process and of its connections, while nothing is written.
-async fn processor_time(ground: &Ground, following: &Following, duration: Duration) -> String {
-    let sql = "select pid from pg_stat_activity where application_name like 'pgflume%'";
-    let backends: Vec<u32> =
-        ground.client.query(sql, &[]).await.unwrap().iter().map(|row| row.get::<_, i32>(0) as u32).collect();
-    let spent = |pids: &[u32]| pids.iter().map(|pid| ticks(*pid)).sum::<f64>() / TICKS_PER_S;
-    let (own, theirs) = (spent(&[following.0.id()]), spent(&backends));
-    tokio::time::sleep(duration).await;
-    let share = |seconds: f64| seconds / duration.as_secs_f64() * 100.0;
-    let (own, theirs) = (share(spent(&[following.0.id()]) - own), share(spent(&backends) - theirs));
-    format!("Idle, the process takes {own:.1} % of a processor and its connections in Postgres {theirs:.1} %.")
-}
-
-/// User and system time (`proc(5)`, fields 14 and 15 of `stat`).
-fn ticks(pid: u32) -> f64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    fields.iter().skip(11).take(2).filter_map(|field| field.parse::<f64>().ok()).sum()
 }

@@ -6,6 +6,7 @@
 #[path = "../../tests/suite/parts/mod.rs"]
 mod parts;
 
+mod bell;
 mod beside;
 mod capture;
 mod dashboard;
@@ -52,6 +53,9 @@ async fn run() {
     if is_wanted("freshness") {
         sections.push(freshness::run(&ground).await);
     }
+    if is_wanted("writers") {
+        sections.push(bell::writers(&ground).await);
+    }
     if is_wanted("beside") {
         sections.push(beside::run(&ground).await);
     }
@@ -73,7 +77,11 @@ async fn run() {
     if is_wanted("dashboard") {
         sections.push(dashboard::run(&ground).await);
     }
-    // Only by name: it needs what `make bench-dlt` installs.
+    // Only by name: eleven minutes in which nothing happens.
+    if named.contains(&"idle") {
+        sections.push(bell::idle(&ground).await);
+    }
+    // The same: it needs what `make bench-dlt` installs.
     if named.contains(&"dlt") {
         sections.push(dlt::run(&ground).await);
     }
