@@ -32,7 +32,7 @@ chaos: parts ## two minutes of faults on each write path and engine: CHAOS_SEED,
 soak: chaos ## the numbers of docs/reliability.md: chaos, pulls, rings, then 300 random migrations beside the worker (MIGRATIONS, MIGRATIONS_SEED)
 	PULL_PASSES=$${PULL_PASSES:-500} cargo test --locked --test suite -- --nocapture pulls::
 	RINGS=$${RINGS:-20000} cargo test --locked --test model no_schedule_loses
-	RINGS=$${RINGS:-20000} cargo test --locked --test suite -- --nocapture no_ring_is_lost
+	RINGS=$${RINGS:-28000} cargo test --locked --test suite -- --nocapture no_ring_is_lost
 	MIGRATIONS=$${MIGRATIONS:-300} cargo test --locked --test suite -- --nocapture random_migrations
 
 lint: ## formatting, clippy and documentation, warnings are errors

@@ -1,8 +1,9 @@
--- How a follower hears of what comes. $1 the queue's table, $2 and $3 the key of its lock.
+-- How a follower hears of what comes. $1 the queue's table, $2 and $3 the key of its lock. Behind a writer it sleeps
+-- while it waits for the lock.
 with locks as (
     select l.pid, l.mode
     from pg_catalog.pg_locks l
-    where l.locktype = 'advisory' and l.granted and l.objsubid = 2
+    where l.locktype = 'advisory' and l.objsubid = 2
         and l.classid::pg_catalog.int8 = $2::pg_catalog.int4 and l.objid::pg_catalog.int8 = $3::pg_catalog.int4::pg_catalog.int8 & 4294967295
         and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = pg_catalog.current_database()))
 select pg_catalog.current_setting('server_version_num')::pg_catalog.int4,

@@ -29,7 +29,7 @@ pub(super) struct StatusArgs {
     watch: bool,
 }
 
-/// Seconds after which a writer's transaction that keeps a follower awake is worth a word.
+/// Seconds after which a writer's transaction that a follower does not sleep because of, or behind, is worth a word.
 const LONG_WRITER: f64 = 5.0;
 
 /// Between two prints of `--watch`.
@@ -205,7 +205,8 @@ fn follower(wakeup: &Wakeup) -> String {
         (None, false) => "is told of changes while it sleeps; none sleeps now".into(),
     };
     let long = wakeup.kept_awake_seconds.filter(|seconds| *seconds > LONG_WRITER);
-    let kept = long.map(|seconds| format!(", kept awake by a writer's transaction of {seconds:.0} s"));
+    let how = if wakeup.is_asleep { "behind" } else { "kept awake by" };
+    let kept = long.map(|seconds| format!(", {how} a writer's transaction of {seconds:.0} s"));
     way + &kept.unwrap_or_default()
 }
 

@@ -3,6 +3,10 @@
 //! the follower takes it alone before it sleeps, a writer shared until his transaction can be seen. So no ring is lost:
 //! a writer who found it awake keeps it awake, since it does not get the lock until he has ended; then it looks, and
 //! sees what he wrote.
+//!
+//! A writer who does not end would have it look for as long. So behind one, it waits for the lock on a second connection:
+//! where somebody waits for it alone, nobody gets it shared any more, and whoever comes rings; when he ends, the wait does.
+//! Behind two, the end of the first would not be noticed: then it looks.
 
 use super::Client;
 use super::queue;
@@ -10,6 +14,8 @@ use crate::core::error::Result;
 use crate::core::queue_name::QueueName;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_postgres::SimpleQueryMessage;
 use tokio_postgres::types::Type;
 
@@ -34,6 +40,13 @@ pub(crate) fn channel(queue: &QueueName) -> String {
 /// connection is dead, and every writer would ring for nothing. Longer than between two whole steps, or two looks.
 const SILENCE: &str = "30s";
 
+/// The longest wait behind a writer, where `deadlock_timeout` is longer: all who write ring meanwhile, though the follower
+/// may be gone. Less than the patience of its connection.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Time for the second connection to begin to wait.
+const QUEUEING: Duration = Duration::from_millis(200);
+
 /// How a follower of a queue hears of what comes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Wakeup {
@@ -42,7 +55,8 @@ pub struct Wakeup {
     pub looks_because: Option<String>,
     /// One sleeps now.
     pub is_asleep: bool,
-    /// Seconds since the oldest transaction began that keeps it awake, because it has put something on the queue.
+    /// Seconds since the oldest transaction began that keeps it awake, or that it sleeps behind: it has put something on the
+    /// queue.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kept_awake_seconds: Option<f64>,
 }
@@ -123,6 +137,55 @@ pub(crate) async fn doze(client: &Client, queue: &QueueName) -> Result<Doze> {
 pub(crate) fn rouse(client: &Client, queue: &QueueName) {
     let key = key(queue);
     client.send(&format!("select pg_catalog.pg_advisory_unlock({CLASS}, {key})"));
+}
+
+/// Waits for the lock behind a writer; whether it came. It is given back at once. Never as long as `deadlock_timeout`: who
+/// closes a circle then is ended by Postgres, and that may be a user's migration; and its log tells of longer waits.
+pub(crate) async fn wait_behind(client: &Client, queue: &QueueName) -> Result<bool> {
+    let (key, longest) = (key(queue), LONGEST_WAIT.as_millis());
+    // Caught, so that no error is logged. Who has it gets it once more.
+    let sql = format!(
+        "do $wait$ begin
+             perform pg_catalog.set_config('lock_timeout', least(750 * extract(epoch from
+                 pg_catalog.current_setting('deadlock_timeout')::pg_catalog.interval), {longest})::pg_catalog.int4::pg_catalog.text, true);
+             perform pg_catalog.pg_advisory_xact_lock({CLASS}, {key});
+         exception when lock_not_available or query_canceled then null;
+         end $wait$;
+         select from (select pg_catalog.pg_try_advisory_xact_lock({CLASS}, {key}) as has_it offset 0) l where l.has_it"
+    );
+    let answer = client.simple_query(&sql).await?;
+    Ok(answer.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_))))
+}
+
+/// What others know a connection by.
+pub(crate) async fn backend(client: &Client) -> Result<i32> {
+    Ok(client.query_typed_one("select pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?)
+}
+
+/// Falls asleep, once the connection `waiter` waits behind one writer and nobody else: looks once more.
+pub(crate) async fn doze_behind(client: &Client, queue: &QueueName, waiter: i32) -> Result<Doze> {
+    client.hush();
+    let sql = format!("select pg_catalog.cardinality(pg_catalog.pg_blocking_pids($1)) where {}", may_ring(queue));
+    let begun = Instant::now();
+    let is_behind_one = loop {
+        let row = client.query_typed(&sql, &[(&waiter as _, Type::INT4)]).await?.pop();
+        match row.map(|row| row.try_get::<_, i32>(0)).transpose()? {
+            Some(0) if begun.elapsed() < QUEUEING => tokio::time::sleep(Duration::from_millis(1)).await,
+            ahead => break ahead == Some(1),
+        }
+    };
+    Ok(match queue::peek(client, queue).await? {
+        true => Doze::Found,
+        false if is_behind_one => Doze::Asleep,
+        false => Doze::Refused,
+    })
+}
+
+/// Ends the wait of `waiter`. Nobody waits for the answer.
+pub(crate) fn call_off(client: &Client, waiter: i32) {
+    client.send(&format!(
+        "select pg_catalog.pg_cancel_backend(l.pid) from pg_catalog.pg_locks l where l.pid = {waiter} and l.locktype = 'advisory' and not l.granted"
+    ));
 }
 
 /// Whether whoever puts something on the queue would ring, as an expression.

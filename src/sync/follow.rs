@@ -29,6 +29,13 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// The same while messages wait that cannot be taken: another worker drains, or their tables are paused.
 const FRUITLESS_WAIT: Duration = Duration::from_millis(500);
 
+/// After so long without anything it sleeps even behind a writer who does not end; where that cannot be, it looks for as
+/// long before the next try.
+const PATIENT: Duration = Duration::from_secs(1);
+
+/// How long it looks where the second connection, which that takes, has failed.
+const ALONE: Duration = Duration::from_secs(60);
+
 /// Time for a word of its own to come back: by that it knows that it will be told.
 const ECHO: Duration = Duration::from_secs(1);
 
@@ -62,12 +69,28 @@ struct Pace {
     since: Instant,
     /// Looks, one after the other, at which another worker had the queue.
     busy: u32,
+    /// Not before that does it sleep behind a writer.
+    behind: Instant,
+}
+
+/// What came of wanting to sleep.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    /// It slept until somebody rang, or until a writer had ended that it slept behind.
+    Told,
+    /// It slept until there was something else to do.
+    Over,
+    /// It did not sleep: something is there, or may be.
+    Found,
+    /// It may not sleep, and looks.
+    Refused,
 }
 
 impl Pace {
     /// Something was found just now.
     fn fresh() -> Self {
-        Self { wait: SHORTEST_WAIT, since: Instant::now(), busy: 0 }
+        let now = Instant::now();
+        Self { wait: SHORTEST_WAIT, since: now, busy: 0, behind: now + PATIENT }
     }
 
     /// Waits, each time somewhat longer.
@@ -179,17 +202,10 @@ impl Worker {
             let is_wanted = match () {
                 () if self.is_to_end() => false,
                 () if is_due || is_asked => true,
-                () if may_sleep => match answered(session.link.doze()).await? {
-                    Doze::Asleep => {
-                        let is_told = self.sleep(session, due, beaten).await;
-                        pace.wait = SHORTEST_WAIT;
-                        match is_told {
-                            true if believes => true,
-                            true => answered(session.link.peek()).await?,
-                            false => continue,
-                        }
-                    }
-                    found => found == Doze::Found,
+                () if may_sleep => match self.sleep(session, &mut pace, due, beaten).await? {
+                    Rest::Told if !believes => answered(session.link.peek()).await?,
+                    Rest::Over => continue,
+                    rest => rest != Rest::Refused,
                 },
                 () => answered(session.link.peek()).await?,
             };
@@ -243,20 +259,74 @@ impl Worker {
         })
     }
 
-    /// Sleeps until somebody rings or there is something else to do; whether somebody rang.
-    async fn sleep(&self, session: &Session<'_>, due: Instant, beaten: Instant) -> bool {
-        let is_told = loop {
+    /// Sleeps, where nothing can be seen and whoever comes will ring.
+    async fn sleep(&self, session: &Session<'_>, pace: &mut Pace, due: Instant, beaten: Instant) -> Result<Rest> {
+        let rest = match answered(session.link.doze()).await? {
+            Doze::Found => Rest::Found,
+            Doze::Asleep => {
+                let rest = self.until_told(session, due, beaten).await;
+                session.link.rouse();
+                rest
+            }
+            Doze::Refused if Instant::now() < pace.behind => Rest::Refused,
+            Doze::Refused => {
+                let rested = self.sleep_behind(session, due, beaten).await;
+                pace.behind = Instant::now() + if rested.is_ok() { PATIENT } else { ALONE };
+                rested.unwrap_or_else(|e| {
+                    tracing::debug!(error = %e, "the queue is looked at, because a writer does not end");
+                    Rest::Refused
+                })
+            }
+        };
+        if matches!(rest, Rest::Told | Rest::Over) {
+            (pace.wait, pace.behind) = (SHORTEST_WAIT, pace.since + PATIENT);
+        }
+        Ok(rest)
+    }
+
+    /// Sleeps behind a writer who does not end, as long as he is the only one.
+    async fn sleep_behind(&self, session: &Session<'_>, due: Instant, beaten: Instant) -> Result<Rest> {
+        let beside = async {
+            let link = session.beside.link().await?;
+            Ok((link, link.backend().await?))
+        };
+        let (link, waiter) = answered(beside).await?;
+        loop {
+            let mut waiting = link.wait_behind();
+            // Polled first, so that it is sent first.
+            let dozed = tokio::select! {
+                biased;
+                has_ended = &mut waiting => return Ok(if has_ended? { Rest::Found } else { Rest::Refused }),
+                dozed = answered(session.link.doze_behind(waiter)) => dozed?,
+            };
+            let rest = match dozed {
+                Doze::Found => Rest::Found,
+                Doze::Refused => Rest::Refused,
+                Doze::Asleep => tokio::select! {
+                    has_ended = &mut waiting => match has_ended? {
+                        true => return Ok(Rest::Told),
+                        false => continue,
+                    },
+                    rest = self.until_told(session, due, beaten) => rest,
+                },
+            };
+            session.link.call_off(waiter);
+            return Ok(rest);
+        }
+    }
+
+    /// Until somebody rings or there is something else to do.
+    async fn until_told(&self, session: &Session<'_>, due: Instant, beaten: Instant) -> Rest {
+        loop {
             tokio::select! {
-                _ = session.link.rung() => break true,
-                () = self.told.news() => break false,
+                _ = session.link.rung() => return Rest::Told,
+                () = self.told.news() => return Rest::Over,
                 () = tokio::time::sleep(ASKED.min(due.saturating_duration_since(Instant::now()))) => {}
             }
             if Instant::now() >= due || self.is_to_end() || self.is_to_beat(beaten) || self.told.is_asked() {
-                break false;
+                return Rest::Over;
             }
-        };
-        session.link.rouse();
-        is_told
+        }
     }
 
     /// Whether readers of the replica have heard nothing for as long as a heartbeat takes, and the last try is as long ago.

@@ -1,7 +1,7 @@
 //! A follower that sleeps: it asks for nothing, whoever writes rings, and no ring is lost.
 
 use crate::parts::{Pgbouncer, Program};
-use crate::support::{Db, Home, Path, Rig, SECRET, Server, config, schema, until};
+use crate::support::{Db, Home, Path, Rig, SECRET, Server, cluster, config, newest_cluster, schema, until};
 use crate::volume::set_up;
 use pgflume::config::Signatures;
 use pgflume::core::secret::Secret;
@@ -14,7 +14,7 @@ use pgflume::sync::Worker;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const T: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
 const MAKE: &str = "create table t (id int primary key, v text)";
@@ -136,6 +136,81 @@ async fn behind_a_transaction_pooler_it_never_sleeps_and_leaves_no_lock_there() 
     until("no lock is left", async || !is_asleep(&rig).await).await;
 }
 
+/// Who waits for the lock behind a writer.
+const WAITS: &str = "select count(*) from pg_locks where locktype = 'advisory' and classid = 1885824620 and mode = 'ExclusiveLock' and not granted
+    and database = (select oid from pg_database where datname = current_database())";
+
+async fn connect(rig: &Rig) -> tokio_postgres::Client {
+    PgUrl::parse(&rig.db.url()).unwrap().connect().await.unwrap()
+}
+
+/// Begins a transaction that inserts a row and keeps the follower awake: who finds it asleep wakes it first, by a commit.
+async fn keeps_awake(client: &tokio_postgres::Client, id: i64) {
+    let has_it = "select from pg_locks where locktype = 'advisory' and mode = 'ShareLock' and pid = pg_backend_pid()";
+    let mut tries = 0;
+    loop {
+        client.batch_execute(&format!("begin; savepoint s; insert into t values ({id}, 'x')")).await.unwrap();
+        if client.query_opt(has_it, &[]).await.unwrap().is_some() {
+            return;
+        }
+        tries += 1;
+        let wake = format!("rollback; insert into t values ({}, 'x')", -1000 * id - tries);
+        client.batch_execute(&wake).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_sleeps_behind_a_writer_who_does_not_end_and_is_told_by_others_and_by_his_end() {
+    for cluster in [cluster(), newest_cluster()] {
+        let rig = captured(Db::on(cluster, "with_pgmq").await).await;
+        let server = follower(&rig, &rig.db.url()).await;
+        let waits = async || rig.db.one(WAITS).await == "1";
+        let (long, other) = (connect(&rig).await, connect(&rig).await);
+        keeps_awake(&long, 1).await;
+        until("it sleeps behind him", waits).await;
+        let wakeup = server.call("GET", "/status", Some(SECRET)).await.json()["wakeup"].clone();
+        assert!(wakeup["is_asleep"] == true && wakeup["kept_awake_seconds"].is_number(), "{wakeup}");
+        // He writes again: he has it already, and does not ring.
+        long.batch_execute("insert into t values (2, 'x')").await.unwrap();
+        for id in [10, 11] {
+            rig.db.sql(&format!("insert into t values ({id}, 'x')")).await;
+            arrives(&rig, id).await;
+            until("it sleeps behind him again", waits).await;
+        }
+        long.batch_execute("commit").await.unwrap();
+        for id in [1, 2] {
+            arrives(&rig, id).await;
+        }
+        // What is undone gives the lock back, and the wait for it ends.
+        keeps_awake(&long, 3).await;
+        until("it sleeps behind him", waits).await;
+        long.batch_execute("rollback to s").await.unwrap();
+        until("nobody keeps it awake", async || is_asleep(&rig).await).await;
+        long.batch_execute("insert into t values (4, 'x'); commit").await.unwrap();
+        arrives(&rig, 4).await;
+        // Behind two it would not notice the end of the first.
+        keeps_awake(&long, 5).await;
+        keeps_awake(&other, 6).await;
+        rig.db.sql("insert into t values (12, 'x')").await;
+        arrives(&rig, 12).await;
+        other.batch_execute("commit").await.unwrap();
+        arrives(&rig, 6).await;
+        until("it sleeps behind the one who is left", waits).await;
+        drop(long);
+        until("it sleeps alone", async || is_asleep(&rig).await).await;
+        // The session that waits is ended.
+        keeps_awake(&other, 7).await;
+        until("it sleeps behind the other", waits).await;
+        let end = WAITS.replace("count(*)", "count(pg_terminate_backend(pid))");
+        assert_eq!(rig.db.one(&end).await, "1");
+        rig.db.sql("insert into t values (13, 'x')").await;
+        arrives(&rig, 13).await;
+        other.batch_execute("commit").await.unwrap();
+        arrives(&rig, 7).await;
+        until("it sleeps alone", async || is_asleep(&rig).await).await;
+    }
+}
+
 /// Stopped (SIGSTOP), it would have every writer ring for as long as its session lasts.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_is_frozen_loses_the_lock_and_goes_on_when_it_thaws() {
@@ -194,7 +269,7 @@ async fn no_ring_is_lost() {
         for _ in 0..8 {
             clients.push(PgUrl::parse(&rig.db.url()).unwrap().connect().await.unwrap());
         }
-        let mut slept = 0;
+        let (mut slept, mut arrived) = (0, 0);
         for _ in 0..rounds {
             let at_work = random.random_range(1..=clients.len());
             let mut committed = Vec::new();
@@ -220,6 +295,7 @@ async fn no_ring_is_lost() {
                     rig.rows(&sql).await == [expected.clone()]
                 })
                 .await;
+                arrived += committed.len();
             }
             for ((_, kind, _), client) in writes.iter().zip(&mut clients) {
                 if *kind == ENDS {
@@ -232,9 +308,62 @@ async fn no_ring_is_lost() {
             }
         }
         is_over.store(true, Ordering::Relaxed);
+        println!("{arrived} commits have arrived");
         assert!(slept > 0 || rounds < 100, "it never slept");
     };
     futures_util::join!(listeners, writers);
+}
+
+/// The same while a writer does not end. A ring that is lost is made good by the end of the wait behind him, which is
+/// late here: after ten seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_ring_is_lost_behind_a_writer_who_does_not_end() {
+    let rounds: i64 =
+        std::env::var("RINGS").ok().map_or(20, |rounds| rounds.parse::<u32>().unwrap().div_ceil(100).into());
+    let seed = std::env::var("SEED").ok().map_or_else(rand::random, |seed| seed.parse().unwrap());
+    println!("{rounds} rounds; again with SEED={seed}");
+    let rig = captured(Db::new().await).await;
+    let name = rig.db.one("select current_database()").await;
+    rig.db.sql(&format!("alter database {name} set deadlock_timeout = '1 h'")).await;
+    let _server = follower(&rig, &rig.db.url()).await;
+    let mut random = StdRng::seed_from_u64(seed);
+    let long = connect(&rig).await;
+    let clients = [connect(&rig).await, connect(&rig).await];
+    let mut next = 1;
+    for round in 0..rounds {
+        let at = 1_000_000 + round;
+        if round % 10 == 0 {
+            long.batch_execute("commit").await.unwrap();
+            keeps_awake(&long, at).await;
+        } else {
+            long.batch_execute(&format!("insert into t values ({at}, 'x')")).await.unwrap();
+        }
+        // When it sleeps behind him, or at about the moment when it falls asleep so.
+        let pauses = if random.random_bool(0.5) {
+            until("it sleeps behind him", async || rig.db.one(WAITS).await == "1").await;
+            0..50_000
+        } else {
+            950_000..1_100_000
+        };
+        // One who comes later rings for both.
+        let at_work = random.random_range(1..=clients.len());
+        let writes = clients[..at_work].iter().map(|client| {
+            next += 1;
+            let pause = Duration::from_micros(random.random_range(pauses.clone()));
+            (client, next, random.random_range(0..ENDS).min(2), pause)
+        });
+        let writes: Vec<_> = writes.collect();
+        let writing = writes.into_iter().map(|(client, id, kind, pause)| async move {
+            tokio::time::sleep(pause).await;
+            (write(client, id, kind).await).then_some(id)
+        });
+        let committed: Vec<i64> = futures_util::future::join_all(writing).await.into_iter().flatten().collect();
+        let begun = Instant::now();
+        for id in committed {
+            arrives(&rig, id).await;
+            assert!(begun.elapsed() < Duration::from_secs(8), "{id} was not told of (SEED={seed})");
+        }
+    }
 }
 
 /// The kind whose session ends before it commits.

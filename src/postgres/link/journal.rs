@@ -185,6 +185,18 @@ pub trait Bell: Send + Sync {
 
     /// Wakes up: nobody rings from now on.
     fn rouse(&self);
+
+    /// Waits until the writers at work have ended, for a time; whether they have. Who comes meanwhile rings.
+    async fn wait_behind(&self) -> Result<bool>;
+
+    /// What this connection is called where it waits.
+    async fn backend(&self) -> Result<i32>;
+
+    /// Falls asleep, if nothing is on the queue and the connection `waiter` waits behind one writer only.
+    async fn doze_behind(&self, waiter: i32) -> Result<Doze>;
+
+    /// Wakes up from that: `waiter` waits no longer.
+    fn call_off(&self, waiter: i32);
 }
 
 /// Is told each message as it comes.

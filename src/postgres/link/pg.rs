@@ -352,6 +352,22 @@ impl Bell for Connection {
     fn rouse(&self) {
         bell::rouse(&self.client, &self.pg.queue);
     }
+
+    async fn wait_behind(&self) -> Result<bool> {
+        bell::wait_behind(&self.client, &self.pg.queue).await
+    }
+
+    async fn backend(&self) -> Result<i32> {
+        bell::backend(&self.client).await
+    }
+
+    async fn doze_behind(&self, waiter: i32) -> Result<Doze> {
+        bell::doze_behind(&self.client, &self.pg.queue, waiter).await
+    }
+
+    fn call_off(&self, waiter: i32) {
+        bell::call_off(&self.client, waiter);
+    }
 }
 
 #[async_trait]

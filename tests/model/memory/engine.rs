@@ -554,6 +554,20 @@ impl<V: Clone> State<V> {
         })
     }
 
+    /// How many sessions one that waits for a lock of a table waits for: those that hold it, and those before it.
+    fn ahead_of(&self, id: u64) -> usize {
+        let Some((ticket, waiter)) = self.waiting.iter().find(|(_, waiter)| waiter.session == id) else { return 0 };
+        let Want::Table(wanted) = waiter.want else { return 0 };
+        let holders = self.relations.get(&waiter.relation).into_iter().flat_map(|relation| &relation.locks);
+        let holders = holders.filter(|(_, modes)| *modes & wanted.conflicts() != 0).map(|(holder, _)| *holder);
+        let earlier = self.waiting.range(..ticket).filter(|(_, other)| {
+            other.relation == waiter.relation
+                && matches!(other.want, Want::Table(lock) if lock.bit() & wanted.conflicts() != 0)
+        });
+        let all: BTreeSet<u64> = holders.chain(earlier.map(|(_, other)| other.session)).collect();
+        all.into_iter().filter(|session| *session != id && self.sessions.contains_key(session)).count()
+    }
+
     /// Loses what was committed after `to`, and all sessions.
     fn rewind(&mut self, to: u64) {
         self.sessions.clear();
@@ -700,6 +714,11 @@ impl<V: Clone + Send + Sync + 'static> Engine<V> {
     /// Whether a session waits for a lock on a relation that the transaction of this number keeps it from.
     pub fn is_waited_for(&self, xid: u64) -> bool {
         self.0.with(|state| state.is_waited_for(xid))
+    }
+
+    /// How many sessions one that waits for a lock of a table waits for (`pg_blocking_pids`); zero where it does not.
+    pub fn ahead_of(&self, session: u64) -> usize {
+        self.0.with(|state| state.ahead_of(session))
     }
 
     /// The rows of a relation that are committed, regardless of locks.

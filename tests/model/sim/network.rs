@@ -264,6 +264,22 @@ impl Bell for Faulty {
     fn rouse(&self) {
         self.link.rouse();
     }
+
+    async fn wait_behind(&self) -> Result<bool> {
+        self.call("wait_behind", self.link.wait_behind()).await
+    }
+
+    async fn backend(&self) -> Result<i32> {
+        self.call("backend", self.link.backend()).await
+    }
+
+    async fn doze_behind(&self, waiter: i32) -> Result<Doze> {
+        self.call("doze_behind", self.link.doze_behind(waiter)).await
+    }
+
+    fn call_off(&self, waiter: i32) {
+        self.link.call_off(waiter);
+    }
 }
 
 #[async_trait]
