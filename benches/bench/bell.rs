@@ -2,7 +2,7 @@
 //! one that looks, as without the bell's trigger; and what an idle one takes.
 
 use crate::freshness::{self, Following};
-use crate::ground::{Ground, Home, Kind};
+use crate::ground::{Ground, Home, Kind, connect};
 use crate::report::{Section, median, thousands};
 use pgflume::core::queue_name::DEFAULT_QUEUE;
 use pgflume::core::schema::Schema;
@@ -26,6 +26,8 @@ const TICKS_PER_S: f64 = 100.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Told,
+    /// The same while one transaction that has written does not end.
+    Behind,
     Looks,
 }
 
@@ -44,17 +46,19 @@ pub async fn writers(ground: &Ground) -> Section {
             if way == Way::Told { &mut told } else { &mut looks }.push(rate);
         }
     }
-    let ratio = median(told.iter().zip(&looks).map(|(told, looks)| told / looks).collect());
+    let mut ratios: Vec<f64> = told.iter().zip(&looks).map(|(told, looks)| told / looks).collect();
+    ratios.sort_by(f64::total_cmp);
+    let [low, ratio, high] = [1, 2, 3].map(|quarter| ratios[quarter * (ratios.len() - 1) / 4]);
     let (told, looks) = (median(told), median(looks));
     Section {
         name: "writers",
         what: format!(
-            "Single rows a second that {CLIENTS} clients of pgbench update, a flushed transaction each, beside `serve --follow` into a file: one that is told by the queue's trigger, and one that looks, because that trigger was dropped. Medians of {rounds} rounds of {seconds} s each, in turns, with a fresh follower each; × is the median of each round's ratio."
+            "Single rows a second that {CLIENTS} clients of pgbench update, a flushed transaction each, beside `serve --follow` into a file: one that is told by the queue's trigger, and one that looks, because that trigger was dropped. Medians of {rounds} rounds of {seconds} s each, in turns, with a fresh follower each; × is the median of each round's ratio, behind it their quartiles."
         ),
         head: vec!["follower", "rows/s", "×"],
         rows: vec![
             vec!["looks".into(), thousands(looks), String::new()],
-            vec!["is told".into(), thousands(told), format!("{ratio:.3} ×")],
+            vec!["is told".into(), thousands(told), format!("{ratio:.3} × ({low:.3} to {high:.3})")],
         ],
         plot: ("Single rows a second beside a follower".into(), vec![("looks".into(), looks), ("is told".into(), told)]),
     }
@@ -65,9 +69,15 @@ pub async fn writers(ground: &Ground) -> Section {
 pub async fn idle(ground: &Ground) -> Section {
     let (mut rows, mut bars) = (Vec::new(), Vec::new());
     let long = Duration::from_secs(if ground.is_quick { 20 } else { 600 });
-    for (way, name, duration) in [(Way::Told, "is told", long), (Way::Looks, "looks", long / 10)] {
+    let ways = [
+        (Way::Told, "is told", long),
+        (Way::Behind, "is told, behind a transaction that does not end", long / 10),
+        (Way::Looks, "looks", long / 10),
+    ];
+    for (way, name, duration) in ways {
         let home = Home::new(Kind::File);
         let following = follow(ground, &home, way).await;
+        let _writer = if way == Way::Behind { Some(hold(ground).await) } else { None };
         let (own, theirs) = processor_time(ground, &following, duration).await;
         let percent = |share: f64| format!("{share:.2} %");
         let seconds = duration.as_secs().to_string();
@@ -102,6 +112,22 @@ async fn follow(ground: &Ground, home: &Home, way: Way) -> Following {
     let following = freshness::follow_by(ground, &home.target(), SCHEMA).await;
     freshness::copied(ground).await;
     following
+}
+
+/// A transaction that has written while the follower was awake.
+async fn hold(ground: &Ground) -> tokio_postgres::Client {
+    let writer = connect(&ground.url).await;
+    let keeps = "select from pg_locks where locktype = 'advisory' and mode = 'ShareLock' and pid = pg_backend_pid()";
+    loop {
+        // The first wakes it.
+        let write = "update busy set version = version + 1 where id = 1";
+        writer.batch_execute(write).await.unwrap();
+        writer.batch_execute(&format!("begin; {write}")).await.unwrap();
+        if writer.query_opt(keeps, &[]).await.unwrap().is_some() {
+            return writer;
+        }
+        writer.batch_execute("rollback").await.unwrap();
+    }
 }
 
 /// Shares of a processor that the process and its connections take. A connection that opens meanwhile counts from then on.
