@@ -29,7 +29,8 @@ select w.name, c.oid,
        c.relkind::pg_catalog.text,
        strings.are_strings,
        -- as readers are told
-       pg_catalog.format_type(base.oid, base.mod)
+       pg_catalog.format_type(base.oid, base.mod),
+       exists (select from pg_catalog.pg_partitioned_table p where p.partrelid = c.oid and a.attnum = any (p.partattrs::pg_catalog.int2[]))
 from rows from (pg_catalog.unnest($1::pg_catalog.text[]), pg_catalog.unnest($2::pg_catalog.text[]), pg_catalog.unnest($3::pg_catalog.text[])) as w(name, schema, source)
 join pg_catalog.pg_namespace n on n.nspname = w.schema
 join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.source and c.relkind in ('r', 'p')

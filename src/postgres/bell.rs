@@ -92,6 +92,12 @@ pub(crate) async fn listen(client: &Client, queue: &QueueName) -> Result<bool> {
     Ok(true)
 }
 
+/// Whether the session of a transaction now is the one that listens.
+pub(crate) async fn is_listening(client: &Client, queue: &QueueName) -> Result<bool> {
+    let sql = "select exists (select from pg_catalog.pg_listening_channels() c where c operator(pg_catalog.=) $1)";
+    Ok(client.query_typed_one(sql, &[(&channel(queue), Type::TEXT)]).await?.try_get(0)?)
+}
+
 /// Rings by hand.
 pub(crate) async fn ring(client: &Client, queue: &QueueName, word: &str) -> Result<()> {
     let channel = channel(queue);
@@ -184,7 +190,7 @@ pub(crate) async fn doze_behind(client: &Client, queue: &QueueName, waiter: i32)
 /// Ends the wait of `waiter`. Nobody waits for the answer.
 pub(crate) fn call_off(client: &Client, waiter: i32) {
     client.send(&format!(
-        "select pg_catalog.pg_cancel_backend(l.pid) from pg_catalog.pg_locks l where l.pid = {waiter} and l.locktype = 'advisory' and not l.granted"
+        "select pg_catalog.pg_cancel_backend(l.pid) from pg_catalog.pg_locks l where l.pid operator(pg_catalog.=) {waiter} and l.locktype operator(pg_catalog.=) 'advisory' and not l.granted"
     ));
 }
 

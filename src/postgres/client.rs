@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Sleep;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Error, Row, SimpleQueryMessage};
+use uuid::Uuid;
 
 /// What each transaction begins with. Names within types and definitions are compared with what was written down earlier.
 pub(crate) const PINNED: &str = "set local search_path = ''; set local quote_all_identifiers = off";
@@ -36,6 +37,8 @@ pub struct Client {
     inner: tokio_postgres::Client,
     /// Whether a transaction was begun and not ended: then it is pinned already.
     is_open: AtomicBool,
+    /// What the transaction at hand was begun with: nobody else can say it. See [`begun`](Self::begun).
+    begun: Mutex<String>,
     limit: Limit,
     rings: Arc<Rings>,
     prepared: Prepared,
@@ -113,8 +116,8 @@ impl Stream for RowStream {
 impl Client {
     /// Takes a fresh connection.
     pub(super) fn new(inner: tokio_postgres::Client, driver: AbortHandle, rings: Arc<Rings>, purpose: Purpose) -> Self {
-        let (is_open, prepared) = (AtomicBool::new(false), Prepared::default());
-        Self { inner, is_open, limit: Limit { purpose, driver }, rings, prepared }
+        let (is_open, begun, prepared) = (AtomicBool::new(false), Mutex::default(), Prepared::default());
+        Self { inner, is_open, begun, limit: Limit { purpose, driver }, rings, prepared }
     }
 
     /// Comes back when this connection was notified since it was last asked, or has ended; the last word.
@@ -145,21 +148,19 @@ impl Client {
         self.prepared.has_begun()
     }
 
-    /// Prepares those that have recurred. Outside of a transaction.
-    pub(crate) async fn prepare(&self) -> Result<(), Error> {
-        let due = self.prepared.take_due();
-        if due.is_empty() {
-            return Ok(());
-        }
-        self.begin("read only", "").await?;
-        for (sql, types) in due {
+    /// Prepares those that have recurred, outside of a transaction, under the settings that they run under: what stands
+    /// in their text as a constant is read when they are prepared.
+    pub(crate) async fn prepare(&self, settings: &str) -> Result<(), Error> {
+        for (sql, types) in self.prepared.take_due() {
+            self.begin("read only", settings).await?;
             match self.limit.answer(self.inner.prepare_typed(&sql, &types)).await {
                 Ok(statement) => self.prepared.add(sql, statement),
-                Err(e) if e.as_db_error().is_some() => break, // what was wrong is told where it runs
+                Err(e) if e.as_db_error().is_some() => {} // what is wrong is told where it runs
                 Err(e) => return Err(e),
             }
+            self.rollback().await?;
         }
-        self.rollback().await
+        Ok(())
     }
 
     /// Forgets what was prepared: the catalog has changed.
@@ -176,8 +177,11 @@ impl Client {
     /// travel with it.
     pub async fn begin(&self, how: &str, then: &str) -> Result<(), Error> {
         self.is_open.store(true, Ordering::Relaxed);
-        let silence = SILENCE.as_millis();
-        let sql = format!("begin {how}; {PINNED}; set local idle_in_transaction_session_timeout = {silence}; {then}");
+        let (silence, begun) = (SILENCE.as_millis(), Uuid::new_v4().simple().to_string());
+        let sql = format!(
+            "begin {how}; {PINNED}; set local pgflume.begun = '{begun}'; set local idle_in_transaction_session_timeout = {silence}; {then}"
+        );
+        *self.begun.lock().unwrap_or_else(PoisonError::into_inner) = begun;
         self.limit.answer(self.inner.batch_execute(&sql)).await
     }
 
@@ -191,6 +195,12 @@ impl Client {
     pub async fn rollback(&self) -> Result<(), Error> {
         self.is_open.store(false, Ordering::Relaxed);
         self.limit.answer(self.inner.batch_execute("rollback")).await
+    }
+
+    /// The value of `pgflume.begun` within the transaction at hand. Where its beginning was cancelled before Postgres had
+    /// begun, statements that are sent behind it run each for itself: one that must not, asks for this.
+    pub(crate) fn begun(&self) -> String {
+        self.begun.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether a transaction was begun and not ended.
@@ -252,6 +262,13 @@ impl Client {
             Some(statement) => self.limit.answer(self.inner.query_raw(&statement, values(parameters))).await?,
             None => self.limit.answer(self.inner.query_typed_raw(sql, parameters.to_vec())).await?,
         };
+        Ok(RowStream { rows: Box::pin(rows), limit: self.limit.clone(), late: None })
+    }
+
+    /// The same of a statement that does not recur, because there are constants in its text.
+    pub(crate) async fn query_once(&self, sql: &str, parameters: Parameters<'_>) -> Result<RowStream, Error> {
+        debug_assert!(self.is_open(), "rows are read inside of a transaction");
+        let rows = self.limit.answer(self.inner.query_typed_raw(sql, parameters.to_vec())).await?;
         Ok(RowStream { rows: Box::pin(rows), limit: self.limit.clone(), late: None })
     }
 

@@ -60,7 +60,7 @@ impl Prepared {
             return None;
         }
         if texts.run.len() >= MOST {
-            texts.run.clear(); // most of them had constants in them
+            texts.run.clear(); // few of them recur
         }
         texts.run.insert(sql.to_owned(), (1, parameters.iter().map(|(_, of)| of.clone()).collect()));
         None

@@ -40,6 +40,9 @@ const BOUNDED: &str = "set local lock_timeout = '1s'; set local statement_timeou
 /// database, a role or a session says so.
 const OURS: &str = "(select pg_catalog.set_config('pgflume.takes', pg_catalog.pg_current_xact_id()::pg_catalog.text, true)) is not null";
 
+/// True within the transaction that was begun, and in no other: a take may be sent before its beginning was answered.
+const BEGUN: &str = "(select pg_catalog.current_setting('pgflume.begun', true)) operator(pg_catalog.=) $8";
+
 /// A message larger than this when stored, or compressed, has its size taken unpacked.
 const COMPRESSED_BYTES: i64 = 2000;
 
@@ -142,8 +145,9 @@ pub async fn take(
         (&queue.as_str() as _, Type::TEXT),
         (&take.after as _, Type::INT8),
         (&take.most_bytes as _, Type::INT8),
+        (&client.begun() as _, Type::TEXT),
     ];
-    let parameters: [(&(dyn ToSql + Sync), Type); 7] = parameters;
+    let parameters: [(&(dyn ToSql + Sync), Type); 8] = parameters;
     let mut rows = std::pin::pin!(client.query_typed_raw(&sql, &parameters).await?);
     let mut taking = TakenMessages::default();
     while let Some(row) = rows.try_next().await? {
@@ -165,7 +169,8 @@ pub async fn take(
     Ok(taking)
 }
 
-/// Its parameters: limit, bytes, paused tables of marks and of images, queue, the last id taken so far, bytes of one.
+/// Its parameters: limit, bytes, paused tables of marks and of images, queue, the last id taken so far, bytes of one,
+/// what the transaction was begun with.
 fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
     let table = queue.table();
     let filter = if take.paused.marks.is_empty() {
@@ -185,7 +190,7 @@ fn take_sql(queue: &QueueName, take: &Take<'_>) -> String {
                  select pg_catalog.max(msg_id) from (select msg_id, pg_catalog.sum(size) over (order by msg_id) - size as before from first) f
                  where before < $2) end as msg_id from first),
          large as materialized (select pg_catalog.array_agg(msg_id) as ids from first where size > $7),
-         gone as (delete from {table} where {OURS} and msg_id > $6 and msg_id <= (select msg_id from last) and {filter}
+         gone as (delete from {table} where {OURS} and {BEGUN} and msg_id > $6 and msg_id <= (select msg_id from last) and {filter}
                   returning msg_id, case when (select ids from large) is not null
                                            and msg_id = any((select ids from large)::pg_catalog.int8[])
                                          then null else message::pg_catalog.text end as message, enqueued_at)

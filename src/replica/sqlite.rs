@@ -88,6 +88,9 @@ impl Connection {
 
     /// Keeps a statement of this connection for the next time: compiling it takes longer than running it once.
     pub(super) fn keep(&self, sql: &str, statement: Statement<'_>) {
+        if !ptr::eq(statement.connection, self) {
+            return;
+        }
         if self.kept.borrow().len() >= MOST_KEPT {
             self.forget_kept();
         }

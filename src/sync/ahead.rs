@@ -8,11 +8,16 @@ use crate::core::error::Result;
 use crate::core::failpoint::{self, Rule};
 use crate::core::position::Head;
 use crate::core::token::Seen;
-use futures_util::join;
+use futures_util::FutureExt as _;
+use futures_util::future::{self, Either};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Steps that ask for themselves after one on the second connection came too early for its step.
 const TOO_EARLY: u32 = 32;
+
+/// Time for it: a step holds locks meanwhile.
+const LOOK_TIME: Duration = Duration::from_millis(300);
 
 /// Whether the catalog is looked at on the second connection while the first one takes: as long as the rest together.
 /// What it says holds for the step if it has seen all that the step sees, as it has unless somebody committed just then.
@@ -47,17 +52,30 @@ impl Session<'_> {
             tokio::task::yield_now().await; // what was sent goes on its way first
             self.still_at(&head).await
         };
-        let (opened, beside, seen) = join!(open_ahead(self, !looks_beside), look, still_at);
-        let Some(opened) = opened? else { return Ok(None) };
+        let looks = future::select(Box::pin(open_ahead(self, !looks_beside)), Box::pin(future::join(look, still_at)));
+        let others = self.beside.clone();
+        let (opened, (beside, seen)) = match looks.await {
+            Either::Left((opened, looking)) => {
+                let Some(opened) = opened? else { return Ok(None) };
+                others.begin();
+                let looked = others.unless_waited_for(&opened.snapshot.xid, looking.map(Ok)).await?;
+                (opened, looked)
+            }
+            Either::Right((looked, opening)) => {
+                let Some(opened) = opening.await? else { return Ok(None) };
+                others.begin();
+                (opened, looked)
+            }
+        };
         failpoint::reach(failpoint::LOCKED);
-        let (others, xid) = (self.beside.clone(), opened.snapshot.xid.clone());
-        others.begin();
+        let xid = opened.snapshot.xid.clone();
         others.unless_waited_for(&xid, Box::pin(self.go_ahead_at(opened, beside, seen, head))).await
     }
 
     async fn look_beside(&self) -> Beside {
         let looked = async { self.other().await?.fingerprint_beside().await };
-        looked.await.unwrap_or_else(|e| {
+        let looked = tokio::time::timeout(LOOK_TIME, looked).await.unwrap_or(Ok(None));
+        looked.unwrap_or_else(|e| {
             tracing::debug!(error = %e, "the catalog cannot be looked at on the second connection");
             None
         })
@@ -81,7 +99,8 @@ impl Session<'_> {
                 if ahead.has_failed() { None } else { Some(self.link.fingerprint().await?) }
             }
         };
-        let is_as_before = fingerprint.as_ref() == Some(&self.fingerprint)
+        let is_as_before = !ahead.has_failed() // which has remedies of its own
+            && fingerprint.as_ref() == Some(&self.fingerprint)
             && !snapshot.has_losses
             && self.is_acknowledged(&snapshot, &head)
             && !self.is_outgrown(&snapshot);

@@ -63,6 +63,9 @@ const BUSY_LOOKS: u32 = 50;
 /// A step that finds nothing may walk over all that is paused: the wait after it is so many times as long.
 const FRUITLESS_SHARE: u32 = 20;
 
+/// But no longer: Postgres ends a session of a sleeper of which it hears nothing.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
 /// How long to wait between two looks.
 struct Pace {
     wait: Duration,
@@ -124,7 +127,7 @@ impl Pace {
 
     /// Waits though messages are there.
     async fn wait_in_vain(&mut self, step: Duration) {
-        tokio::time::sleep(self.wait.max(FRUITLESS_SHARE * step)).await;
+        tokio::time::sleep(self.wait.max(FRUITLESS_SHARE * step).min(LONGEST_REST)).await;
         self.wait = self.wait.mul_f64(GROWTH).min(FRUITLESS_WAIT);
     }
 }
@@ -249,7 +252,9 @@ impl Worker {
             let word = self.chance.token();
             answered(async { session.other().await?.ring(&word).await }).await?;
             let echo = async { while session.link.rung().await != word {} };
-            let is_heard = tokio::time::timeout(ECHO, echo).await.is_ok();
+            // A pooler that listens for its clients brings the word, too, and has another session in each transaction.
+            let is_heard =
+                tokio::time::timeout(ECHO, echo).await.is_ok() && answered(session.link.is_listening()).await?;
             *self.deaf.lock().unwrap_or_else(PoisonError::into_inner) = (!is_heard).then(Instant::now);
             Ok::<_, Error>(is_heard)
         };

@@ -450,3 +450,24 @@ async fn it_notices_what_changes_in_the_catalog_whoever_commits_meanwhile() {
     };
     futures_util::join!(noise, changes);
 }
+
+/// A constant in `where` is read when a statement is prepared: under the settings of a step, not those of the login.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_recurs_is_prepared_under_the_settings_of_a_step() {
+    let json = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"},"where":"at >= '2024-01-01'"}}"#;
+    let rig = Rig::with(Db::new().await, Home::new(Path::File), schema(json));
+    let name = rig.db.one("select current_database()").await;
+    rig.db.sql(&format!("alter database {name} set timezone = 'America/New_York'")).await;
+    rig.db.sql("create table t (id int primary key, v text, at timestamptz)").await;
+    set_up(&rig.db.url(), rig.worker.schema()).await;
+    rig.drain().await;
+    let _server = follower(&rig, &rig.db.url()).await;
+    rig.db.sql("insert into t values (1, '0', '2024-01-01 02:00+00'), (2, '0', '2023-12-31 23:00+00')").await;
+    for version in 1..=15 {
+        rig.db.sql(&format!("update t set v = '{version}'")).await;
+        until("it is there, and the other is not", async || {
+            rig.rows("SELECT id || ':' || v FROM t").await == [format!("1:{version}")]
+        })
+        .await;
+    }
+}

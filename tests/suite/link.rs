@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
 use pgflume::postgres::catalog::DEFAULT_ROW_BYTES;
 use pgflume::postgres::link::{Connect, Link, Pg};
+use pgflume::postgres::queue::{self, Paused, Take};
 use pgflume::postgres::{PgUrl, Purpose};
 use std::time::Duration;
 use tokio_postgres::Client;
@@ -154,3 +155,23 @@ macro_rules! on_postgres {
 }
 
 seam::each_rule!(on_postgres);
+
+/// A cancel may come between the arrival of a beginning and its run: what was sent behind it is then on its own.
+#[tokio::test]
+async fn a_take_behind_a_beginning_that_never_was_takes_nothing() {
+    let bench = OnPostgres::new().await;
+    bench.db.send(r#"{"v":1,"table":"t","keys":[["1"]]}"#).await;
+    let client = bench.pg.url.pinned(Purpose::Step).await.unwrap();
+    let paused = Paused::default();
+    let take = Take { after: 0, paused: &paused, limit: 9, keeps: false, as_bytes: false, most_bytes: 1 << 20 };
+    let (begun, taken) =
+        futures_util::join!(client.begin("at once", ""), queue::take(&client, &bench.pg.queue, take, |_| {}));
+    assert!(begun.is_err() && taken.unwrap().messages.is_empty());
+    client.rollback().await.unwrap();
+    client.begin("", "").await.unwrap();
+    let taken = queue::take(&client, &bench.pg.queue, take, |_| {}).await.unwrap();
+    client.rollback().await.unwrap();
+    assert_eq!(taken.messages.len(), 1);
+    assert!(queue::take(&client, &bench.pg.queue, take, |_| {}).await.is_err(), "without a transaction");
+    assert_eq!(bench.db.queued().await, 1);
+}

@@ -282,6 +282,8 @@ pub(crate) struct SourceColumn {
     pub has_arrays_inside: bool,
     /// Whether it, or each element of it, is of an enum or a range that is not Postgres' own.
     pub is_string_in_json: bool,
+    /// Whether the table is partitioned by it.
+    pub partitions: bool,
 }
 
 impl SourceColumn {
@@ -421,6 +423,7 @@ fn column(row: &Row) -> Result<SourceColumn> {
         runs_from_text: row.try_get(19)?,
         is_string_in_json: row.try_get(21)?,
         under_domains: row.try_get(22)?,
+        partitions: row.try_get(23)?,
     })
 }
 

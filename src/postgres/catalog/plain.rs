@@ -50,5 +50,6 @@ fn plain_column(kind: ColumnType, number: i16) -> SourceColumn {
         is_array: false,
         has_arrays_inside: false,
         is_string_in_json: false,
+        partitions: false,
     }
 }

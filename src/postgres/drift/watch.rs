@@ -60,12 +60,20 @@ impl Watch {
         Ok(self.ask(client, &self.sql, schema, queue).await?.try_get(0)?)
     }
 
-    /// The same outside of a step, and what it has seen.
-    pub async fn look_beside(&self, client: &Client, schema: &Schema, queue: &QueueName) -> Result<(String, Seen)> {
+    /// The same outside of a step, and what it has seen; `None` where that is not worth it.
+    pub async fn look_beside(
+        &self,
+        client: &Client,
+        schema: &Schema,
+        queue: &QueueName,
+    ) -> Result<Option<(String, Seen)>> {
+        if self.sql != CALL {
+            return Ok(None); // without the function, which has settings of its own, it takes too long
+        }
         let sql = format!("select ({}) as text, pg_catalog.pg_current_snapshot()::pg_catalog.text", self.sql);
         let row = self.ask(client, &sql, schema, queue).await?;
         let seen = Seen::parse(row.try_get(1)?).ok_or_else(|| Error::retry("Postgres gave no snapshot"))?;
-        Ok((row.try_get(0)?, seen))
+        Ok(Some((row.try_get(0)?, seen)))
     }
 
     async fn ask(&self, client: &Client, sql: &str, schema: &Schema, queue: &QueueName) -> Result<Row> {

@@ -183,6 +183,11 @@ pub trait Bell: Send + Sync {
     /// Comes back when somebody has rung, or the connection is gone; the last word.
     async fn rung(&self) -> String;
 
+    /// Whether the session in which the next transaction runs is the one that listens.
+    async fn is_listening(&self) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Wakes up: nobody rings from now on.
     fn rouse(&self);
 

@@ -106,8 +106,8 @@ impl Opening for Connection {
         take: Take<'_>,
         read: &mut ReadsMessage<'_>,
     ) -> Result<Option<Opened>> {
-        // Nothing is to be waited for between what follows: a statement that is sent without its transaction is one of
-        // its own.
+        // Nothing is to be waited for between what follows. And where the beginning is cancelled before it has begun,
+        // each is a transaction of its own: a take that finds itself in one takes nothing.
         let (client, Pg { queue, schema, .. }) = (&self.client, &self.pg);
         let (server, watch) = (self.server().await?, self.watch()?);
         let look = async { if looks { Some(watch.look(client, schema, queue).await) } else { None } };
@@ -207,7 +207,8 @@ impl Transaction for Connection {
     }
 
     async fn prepare(&self) -> Result<()> {
-        Ok(self.client.prepare().await?)
+        let settings = rows::settings_of(self.server().await?);
+        Ok(self.client.prepare(&settings).await?)
     }
 
     async fn ping(&self) -> Result<()> {
@@ -347,6 +348,10 @@ impl Bell for Connection {
 
     async fn rung(&self) -> String {
         self.client.rung().await
+    }
+
+    async fn is_listening(&self) -> Result<bool> {
+        bell::is_listening(&self.client, &self.pg.queue).await
     }
 
     fn rouse(&self) {
@@ -531,7 +536,7 @@ impl Source for Connection {
     async fn fingerprint_beside(&self) -> Result<Option<(String, Seen)>> {
         let watch = self.pg.watch.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(watch) = watch else { return Ok(None) };
-        watch.look_beside(&self.client, &self.pg.schema, &self.pg.queue).await.map(Some)
+        watch.look_beside(&self.client, &self.pg.schema, &self.pg.queue).await
     }
 
     async fn drift(&self, replica: Option<&Inventory>) -> Result<Vec<Drift>> {

@@ -50,10 +50,7 @@ impl Server {
 /// All locks at once, or an error (55P03). Whatever waits later in the transaction waits hardly at all: it
 /// holds these, and whoever closes a circle of waits is ended by a deadlock.
 pub async fn begin(client: &Client, tables: &[&SourceTable], server: Server) -> Result<()> {
-    let mut sql = settings();
-    if server.restricts_kinds {
-        sql.push_str("; set local restrict_nonsystem_relation_kind = 'view, foreign-table'");
-    }
+    let mut sql = settings_of(server);
     let lockable = tables.iter().filter(|t| !t.kind.shows_others());
     let names: Vec<_> = lockable.map(|t| t.table.source.quoted()).collect();
     if !names.is_empty() && PullRule::LockFirst.holds() {
@@ -63,6 +60,12 @@ pub async fn begin(client: &Client, tables: &[&SourceTable], server: Server) -> 
         .begin(if PullRule::OneSnapshot.holds() { "isolation level repeatable read" } else { "" }, &sql)
         .await
         .map_err(Error::from)
+}
+
+/// What a step's statements run under.
+pub(crate) fn settings_of(server: Server) -> String {
+    let restricted = "; set local restrict_nonsystem_relation_kind = 'view, foreign-table'";
+    settings() + if server.restricts_kinds { restricted } else { "" }
 }
 
 /// Lets the transaction read what shows rows of others, and nothing else of that kind. For these the settings are made

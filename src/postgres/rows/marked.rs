@@ -8,9 +8,10 @@ use super::span::Span;
 use crate::core::error::Result;
 use crate::core::message::MarkedKey;
 use crate::core::schema::literal;
-use crate::postgres::catalog::{RelationKind, SourceTable};
+use crate::postgres::catalog::SourceTable;
 use crate::postgres::{Client, RowStream};
 use futures_util::Stream;
+use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio_postgres::types::{ToSql, Type};
@@ -42,7 +43,12 @@ pub async fn read<'a>(
             let column = |i: usize| keys.iter().map(|key| key[i].as_str()).collect();
             let columns: Vec<Vec<&str>> = (0..source.table.key.len()).map(column).collect();
             let parameters: Vec<_> = columns.iter().map(|c| (c as &(dyn ToSql + Sync), Type::TEXT_ARRAY)).collect();
-            Box::pin(client.query_typed_raw(&read_sql(source, &pruning(source, &columns)), &parameters).await?)
+            let pruning = pruning(source, &columns);
+            let sql = read_sql(source, &pruning);
+            Box::pin(match pruning.is_empty() {
+                true => client.query_typed_raw(&sql, &parameters).await?,
+                false => client.query_once(&sql, &parameters).await?,
+            })
         }
     };
     Ok(Marked { source, rows, span, is_over: false, bytes: 0 })
@@ -85,24 +91,26 @@ const PRUNING: [Type; 9] = [
     Type::VARCHAR,
 ];
 
-/// Says of a partitioned table's key columns which values are asked for, as constants: partitions that have none of them
-/// are not even planned, of which there may be thousands. Each key has to be among them anyway.
+/// Most values that are said so: the planner compares each with the bounds, and the index each key with all of them.
+const MOST_CONSTANTS: usize = 100;
+
+/// Says which values are asked for of the columns that the table is partitioned by, as constants: partitions that have
+/// none of them are not even planned, of which there may be thousands. Each key has to be among them anyway.
 fn pruning(source: &SourceTable, texts: &[Vec<&str>]) -> Vec<String> {
-    let is_constant = |position: usize| {
+    let key = source.table.key.iter().zip(texts).map(|(&position, texts)| (position, texts));
+    let conditions = key.filter_map(|(position, texts)| {
         let column = &source.columns[position];
-        source.kind == RelationKind::Partitioned && !column.is_domain && PRUNING.contains(&column.base)
-    };
-    let key = source.table.key.iter().zip(texts).filter(|(position, _)| is_constant(**position));
-    key.map(|(&position, texts)| {
-        let column = &source.columns[position];
-        let array = format!("{}::{}[]", literal(&array_of(texts)), column.cast);
-        format!("{} {} any ({array})", source.compared(position), column.equals)
-    })
-    .collect()
+        let is_told = column.partitions && !column.is_domain && PRUNING.contains(&column.base);
+        let values: BTreeSet<&str> = if is_told { texts.iter().copied().collect() } else { BTreeSet::new() };
+        let array = || format!("{}::{}[]", literal(&array_of(&values)), column.cast);
+        let is_short = (1..=MOST_CONSTANTS).contains(&values.len());
+        is_short.then(|| format!("{} {} any ({})", source.compared(position), column.equals, array()))
+    });
+    conditions.collect()
 }
 
 /// An array's text (<https://www.postgresql.org/docs/current/arrays.html#ARRAYS-IO>).
-fn array_of(texts: &[&str]) -> String {
+fn array_of(texts: &BTreeSet<&str>) -> String {
     let quoted = texts.iter().map(|text| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")));
     format!("{{{}}}", quoted.collect::<Vec<_>>().join(","))
 }

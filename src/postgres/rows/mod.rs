@@ -16,8 +16,8 @@ mod span;
 pub mod versions;
 
 pub(crate) use begin::LONGEST_LOCK_WAIT;
-pub(crate) use begin::admit;
 pub use begin::{STATEMENT_TIME, Server, begin, begin_waiting, wait_for};
+pub(crate) use begin::{admit, settings_of};
 pub(crate) use cells::SourceRow;
 pub use cells::Unfit;
 pub use marked::read;

@@ -317,6 +317,7 @@ impl<'s> Reader<'s> {
             return Ok(());
         }
         tracing::info!(table, keys = keys.len(), "the step has had its time; the rest of the keys is marked again");
+        leave(self.session.link.as_ref(), std::mem::take(&mut self.has_place)).await?; // and its limits
         self.report.left += self.session.link.mark(table, &keys).await?;
         self.has_postponed = true;
         Ok(())
