@@ -15,6 +15,7 @@ use pgflume::replica::{Statement, Store};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 
 const SCHEMA: &str = r#"{"fresh":{"primaryKey":"id","columns":{"id":"INTEGER","version":"INTEGER"}}}"#;
 
@@ -145,32 +146,16 @@ pub async fn measure(
     per_second: u64,
     duration: Duration,
 ) -> (Vec<Duration>, f64) {
-    let writers = WRITERS.min(per_second.div_ceil(60));
-    let commits: Vec<Arc<Mutex<Vec<Instant>>>> = (0..writers).map(|_| Arc::default()).collect();
     let first: Vec<i64> = versions(replica).await;
-    let started = Instant::now();
-    let mut tasks = Vec::new();
-    for writer in 0..writers {
-        let (client, commits) = (connect(&ground.url).await, commits[writer as usize].clone());
-        let pause = Duration::from_secs_f64(writers as f64 / per_second as f64);
-        tasks.push(tokio::spawn(async move {
-            let mut due = Instant::now() + pause.mul_f64(writer as f64 / writers as f64);
-            let sql = format!("update fresh set version = version + 1 where id = {}", writer + 1);
-            while started.elapsed() < duration {
-                tokio::time::sleep_until(due.into()).await;
-                client.batch_execute(&sql).await.unwrap();
-                commits.lock().unwrap().push(Instant::now());
-                due += pause;
-            }
-        }));
-    }
+    let writers = Writers::start(&ground.url, per_second, duration).await;
+    let commits = &writers.commits;
     let mut late = Vec::new();
     let mut seen = first.clone();
     loop {
-        let is_over = tasks.iter().all(tokio::task::JoinHandle::is_finished);
+        let is_over = writers.are_done();
         let now = versions(replica).await;
         let at = Instant::now();
-        for writer in 0..writers as usize {
+        for writer in 0..commits.len() {
             let commits = commits[writer].lock().unwrap();
             for version in seen[writer]..now[writer] {
                 // One that is seen before its writer knows took no time at all.
@@ -188,6 +173,43 @@ pub async fn measure(
     late.sort_unstable();
     let achieved = late.len() as f64 / duration.as_secs_f64();
     (late, achieved)
+}
+
+/// Some who commit at a rate, each to a row of its own of `fresh`.
+pub struct Writers {
+    /// When each commit of each of them had returned.
+    pub commits: Vec<Arc<Mutex<Vec<Instant>>>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Writers {
+    /// As many as it takes for so many a second, for so long.
+    pub async fn start(url: &str, per_second: u64, duration: Duration) -> Self {
+        let writers = WRITERS.min(per_second.div_ceil(60));
+        let commits: Vec<Arc<Mutex<Vec<Instant>>>> = (0..writers).map(|_| Arc::default()).collect();
+        let started = Instant::now();
+        let mut tasks = Vec::new();
+        for writer in 0..writers {
+            let (client, commits) = (connect(url).await, commits[writer as usize].clone());
+            let pause = Duration::from_secs_f64(writers as f64 / per_second as f64);
+            tasks.push(tokio::spawn(async move {
+                let mut due = Instant::now() + pause.mul_f64(writer as f64 / writers as f64);
+                let sql = format!("update fresh set version = version + 1 where id = {}", writer + 1);
+                while started.elapsed() < duration {
+                    tokio::time::sleep_until(due.into()).await;
+                    client.batch_execute(&sql).await.unwrap();
+                    commits.lock().unwrap().push(Instant::now());
+                    due += pause;
+                }
+            }));
+        }
+        Self { commits, tasks }
+    }
+
+    /// Whether all have ended.
+    pub fn are_done(&self) -> bool {
+        self.tasks.iter().all(JoinHandle::is_finished)
+    }
 }
 
 async fn versions(replica: &dyn Store) -> Vec<i64> {
