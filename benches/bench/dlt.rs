@@ -55,7 +55,7 @@ pub async fn run(ground: &Ground) -> Section {
     Section {
         name: "dlt",
         what: format!(
-            "Seconds of whole processes that pull a table of {} rows of eight columns into SQLite, medians of {RUNS}: `pgflume sync`, and dlt 1.31.0 by `updated_at`, merging by key, as it comes and by its `pyarrow` backend (`benches/dlt/pull.py`). dlt learns of no deletes.",
+            "Seconds of whole processes that pull a table of {} rows of eight columns into SQLite, medians of {RUNS}: `pgflume sync`, and dlt 1.31.0 by `updated_at`, merging by key, which its replica has (`create_primary_keys`), by its own way to read and by its `pyarrow` backend (`benches/dlt/pull.py`). dlt learns of no deletes.",
             thousands(f64::from(rows))
         ),
         head: vec!["", "pgflume", "dlt", "dlt, pyarrow"],
@@ -79,7 +79,7 @@ fn theirs(ground: &Ground, home: &Path, backend: &str) -> Command {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/dlt/pull.py");
     let state = home.join(backend);
     std::fs::create_dir_all(&state).unwrap();
-    command.arg(script).arg(&ground.url).arg(state).arg(backend);
+    command.arg(script).arg(&ground.url).arg(state).args(["stamped", "updated_at", backend]);
     command.env("RUNTIME__DLTHUB_TELEMETRY", "false").env("RUNTIME__LOG_LEVEL", "ERROR");
     command
 }
