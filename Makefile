@@ -1,7 +1,7 @@
 # The habits of this repository. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate mutants chaos soak lint fuzz bench bench-dlt bench-quick bench-snapshot parts image site clean
+.PHONY: help demo test simulate mutants chaos soak lint fuzz bench bench-dlt bench-peers bench-quick bench-snapshot parts image site clean
 
 # Container images are built with whichever of the two is here.
 BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build || echo docker build)
@@ -50,9 +50,12 @@ bench: parts ## speed beside floors and the reference algorithm, into docs/perfo
 	cargo bench --locked --bench bench -- --write $(SECTION)
 
 bench-dlt: parts ## pulls beside dlt, which it installs, into docs/performance.md
-	test -e .parts/dlt-1.31.0/done || { python3 -m venv .parts/dlt-1.31.0 && \
-		.parts/dlt-1.31.0/bin/pip install --quiet -r benches/dlt/requirements.txt && touch .parts/dlt-1.31.0/done; }
-	DLT_PYTHON=$(CURDIR)/.parts/dlt-1.31.0/bin/python cargo bench --locked --bench bench -- --write dlt
+	dlt=$$(scripts/install-peers.sh dlt) && \
+		DLT_PYTHON=$$dlt/bin/python cargo bench --locked --bench bench -- --write dlt
+
+bench-peers: parts ## following beside zero-cache and dlt, which it installs, into docs/performance.md; QUICK=1: to the terminal only
+	zero=$$(scripts/install-peers.sh zero) && dlt=$$(scripts/install-peers.sh dlt) && ZERO_HOME=$$zero \
+		DLT_PYTHON=$$dlt/bin/python cargo bench --locked --bench bench -- $(if $(QUICK),--quick,--write) peers
 
 bench-quick: parts ## the same with fewer rows, to the terminal only
 	cargo bench --locked --bench bench -- --quick $(SECTION)

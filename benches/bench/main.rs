@@ -17,6 +17,7 @@ mod freshness;
 mod ground;
 mod growth;
 mod leaves;
+mod peers;
 mod pull;
 mod reference;
 mod report;
@@ -81,7 +82,10 @@ async fn run() {
     if named.contains(&"idle") {
         sections.push(bell::idle(&ground).await);
     }
-    // The same: it needs what `make bench-dlt` installs.
+    // Only by name: they need what `make bench-peers` and `make bench-dlt` install.
+    if named.contains(&"peers") {
+        sections.extend(peers::run(&ground).await);
+    }
     if named.contains(&"dlt") {
         sections.push(dlt::run(&ground).await);
     }

@@ -84,6 +84,8 @@ fn plot(path: &PathBuf, (title, bars): &(String, Vec<(String, f64)>)) {
     let drawn = bars.iter().rev().enumerate().map(|(i, (name, value))| {
         let color = if name.starts_with("floor") || name.starts_with("reference") {
             RGBColor(150, 150, 150)
+        } else if name.contains("zero-cache") {
+            RGBColor(255, 127, 14)
         } else {
             RGBColor(31, 119, 180)
         };
