@@ -33,7 +33,7 @@ pub fn brief(turn: &Turn) -> String {
     });
     let rates = turn.late_ms.iter().map(|(rate, late)| format!("{rate}/s {:.1} ms", median(late.clone())));
     let shares = [turn.steady, turn.idle].map(|share| format!("{share:.1?}"));
-    let memory = format!("{:.0} MB", turn.peak_mb);
+    let memory = format!("{:.0} MB, at rest {:.0}", turn.peak_mb, turn.rest_mb.unwrap_or_default());
     costs.chain(rates).chain(shares).chain([memory]).collect::<Vec<_>>().join("; ")
 }
 
@@ -140,11 +140,16 @@ impl Lines<'_> {
         self.sums(name, 1, part(0), part(1));
     }
 
+    /// Megabytes, at the peak and at rest; dlt does not rest, it ends.
     fn memory(&mut self) {
         let peak = |turn: &Turn| (turn.peak_mb > 0.0).then_some(turn.peak_mb);
-        let memory = COLUMNS.map(|engine| middle(self.found, engine, peak));
-        let part = memory[1].unwrap() / memory[0].unwrap();
-        self.add("memory, MB", memory.map(|mb| text(mb, 0)), format!("1/{part:.0} (≤ 1/{MEMORY_BAR:.0})"));
+        for (name, of) in
+            [("memory at its peak, MB", &peak as &dyn Fn(&Turn) -> _), ("memory at rest, MB", &|t| t.rest_mb)]
+        {
+            let memory = COLUMNS.map(|engine| middle(self.found, engine, of));
+            let part = memory[1].unwrap() / memory[0].unwrap();
+            self.add(name, memory.map(|mb| text(mb, 0)), format!("1/{part:.0} (≤ 1/{MEMORY_BAR:.0})"));
+        }
     }
 
     fn figures(&mut self, name: &str, digits: usize, of: impl Fn(&Turn) -> Option<f64>) {

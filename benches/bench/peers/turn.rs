@@ -3,7 +3,7 @@
 use super::engine::{Engine, Installed, Running};
 use super::reader::{Reader, now_ns};
 use super::source::{Database, Source};
-use super::usage::Peak;
+use super::usage::{Peak, memory_bytes};
 use crate::freshness::Writers;
 use crate::ground::connect;
 use std::collections::BTreeMap;
@@ -75,8 +75,10 @@ pub struct Turn {
     pub steady: Option<[f64; 2]>,
     /// The same while nothing was written.
     pub idle: Option<[f64; 2]>,
-    /// Its most memory.
+    /// Its most memory while rows came in bulk.
     pub peak_mb: f64,
+    /// Its memory after all that, at rest.
+    pub rest_mb: Option<f64>,
     /// What zero-cache says of its first copy.
     pub logged_copy_s: Option<f64>,
 }
@@ -213,6 +215,7 @@ impl Work<'_> {
         let before = self.spent().await;
         tokio::time::sleep(Duration::from_secs(plan.idle_s)).await;
         self.turn.idle = Some(self.shares(before, plan.idle_s).await);
+        self.turn.rest_mb = self.running.id().map(|id| memory_bytes(id) as f64 / 1e6);
     }
 
     async fn shares(&self, before: [f64; 3], seconds: u64) -> [f64; 2] {

@@ -51,8 +51,8 @@ impl Peak {
     }
 }
 
-/// Private memory of each, and what they map of files once: processes of one program share it.
-fn memory_bytes(root: u32) -> u64 {
+/// Private memory of a tree's processes, and what they map of files once: processes of one program share it.
+pub fn memory_bytes(root: u32) -> u64 {
     let sizes: Vec<[u64; 2]> = tree(root).iter().filter_map(|stat| resident_and_shared(stat.pid)).collect();
     let private: u64 = sizes.iter().map(|[resident, shared]| resident.saturating_sub(*shared)).sum();
     let shared = sizes.iter().map(|[_, shared]| *shared).max().unwrap_or(0);
