@@ -16,9 +16,9 @@ use source::Source;
 use std::collections::HashMap;
 use turn::{Plan, Turn};
 
-const FULL: Plan = Plan { rows: 300_000, singles: 10_000, rounds: 5, seconds: [40, 10, 5, 5], idle_s: 10 };
+const FULL: Plan = Plan { rows: 300_000, singles: 10_000, rounds: 5, seconds: [40, 10, 5, 5], rest_s: 20, idle_s: 10 };
 
-const QUICK: Plan = Plan { rows: 60_000, singles: 2_000, rounds: 2, seconds: [6, 3, 3, 3], idle_s: 3 };
+const QUICK: Plan = Plan { rows: 60_000, singles: 2_000, rounds: 2, seconds: [6, 3, 3, 3], rest_s: 5, idle_s: 3 };
 
 /// Each engine takes its turn in every round, and another one begins.
 const ENGINES: [Engine; 4] = [Engine::Pgflume, Engine::ZeroCache, Engine::Dlt, Engine::Nobody];

@@ -32,7 +32,9 @@ pub struct Plan {
     pub rounds: usize,
     /// How long commits come at each of [`RATES`].
     pub seconds: [u64; 4],
-    /// How long nothing comes, after as long a rest.
+    /// How long all is left alone after the highest rate.
+    pub rest_s: u64,
+    /// How long nothing comes, after that.
     pub idle_s: u64,
 }
 
@@ -211,7 +213,7 @@ impl Work<'_> {
             }
         }
         // What the highest rate has left behind is tidied up first.
-        tokio::time::sleep(Duration::from_secs(plan.idle_s)).await;
+        tokio::time::sleep(Duration::from_secs(plan.rest_s)).await;
         let before = self.spent().await;
         tokio::time::sleep(Duration::from_secs(plan.idle_s)).await;
         self.turn.idle = Some(self.shares(before, plan.idle_s).await);
