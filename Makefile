@@ -53,7 +53,7 @@ bench-dlt: parts ## pulls beside dlt, which it installs, into docs/performance.m
 	dlt=$$(scripts/install-peers.sh dlt) && \
 		DLT_PYTHON=$$dlt/bin/python cargo bench --locked --bench bench -- --write dlt
 
-bench-peers: parts ## following beside zero-cache and dlt, which it installs, into docs/performance.md; QUICK=1: to the terminal only
+bench-peers: parts ## following beside zero-cache and dlt, which it installs, into docs/performance.md; ROUNDS (5); QUICK=1: to the terminal only
 	zero=$$(scripts/install-peers.sh zero) && dlt=$$(scripts/install-peers.sh dlt) && ZERO_HOME=$$zero \
 		DLT_PYTHON=$$dlt/bin/python cargo bench --locked --bench bench -- $(if $(QUICK),--quick,--write) peers
 

@@ -27,6 +27,10 @@ pub(crate) const SILENCE: Duration = Duration::from_secs(45);
 /// A statement's parameters with their types: they are not asked for, which would take a prepared statement.
 pub(crate) type Parameters<'a> = &'a [(&'a (dyn ToSql + Sync), Type)];
 
+fn types<'a>(parameters: Parameters<'a>) -> impl Iterator<Item = &'a Type> {
+    parameters.iter().map(|(_, of)| of)
+}
+
 fn values<'a>(parameters: Parameters<'a>) -> Vec<&'a (dyn ToSql + Sync)> {
     parameters.iter().map(|(value, _)| *value).collect()
 }
@@ -233,7 +237,7 @@ impl Client {
 
     /// All rows of one statement.
     pub(crate) async fn query_typed(&self, sql: &str, parameters: Parameters<'_>) -> Result<Vec<Row>, Error> {
-        match self.prepared.find(sql, parameters) {
+        match self.prepared.find(sql, types(parameters)) {
             Some(statement) => self.alone(self.inner.query(&statement, &values(parameters))).await,
             None => self.alone(self.inner.query_typed(sql, parameters)).await,
         }
@@ -241,7 +245,7 @@ impl Client {
 
     /// The one row of one statement; an error where it gives another number.
     pub(crate) async fn query_typed_one(&self, sql: &str, parameters: Parameters<'_>) -> Result<Row, Error> {
-        match self.prepared.find(sql, parameters) {
+        match self.prepared.find(sql, types(parameters)) {
             Some(statement) => self.alone(self.inner.query_one(&statement, &values(parameters))).await,
             None => self.alone(self.inner.query_typed_one(sql, parameters)).await,
         }
@@ -249,7 +253,7 @@ impl Client {
 
     /// How many rows one statement wrote.
     pub(crate) async fn execute_typed(&self, sql: &str, parameters: Parameters<'_>) -> Result<u64, Error> {
-        match self.prepared.find(sql, parameters) {
+        match self.prepared.find(sql, types(parameters)) {
             Some(statement) => self.alone(self.inner.execute(&statement, &values(parameters))).await,
             None => self.alone(self.inner.execute_typed(sql, parameters)).await,
         }
@@ -258,7 +262,7 @@ impl Client {
     /// Rows as they come. Inside of a transaction only.
     pub(crate) async fn query_typed_raw(&self, sql: &str, parameters: Parameters<'_>) -> Result<RowStream, Error> {
         debug_assert!(self.is_open(), "rows are read inside of a transaction");
-        let rows = match self.prepared.find(sql, parameters) {
+        let rows = match self.prepared.find(sql, types(parameters)) {
             Some(statement) => self.limit.answer(self.inner.query_raw(&statement, values(parameters))).await?,
             None => self.limit.answer(self.inner.query_typed_raw(sql, parameters.to_vec())).await?,
         };

@@ -2,7 +2,6 @@
 //! running them. Only where the session is known to be the connection's alone: a transaction pooler gives each
 //! transaction another one, in which they would be missing.
 
-use super::Parameters;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio_postgres::Statement;
@@ -48,8 +47,8 @@ impl Prepared {
         }
     }
 
-    /// This one runs: prepared, if it is. Else it is counted.
-    pub fn find(&self, sql: &str, parameters: Parameters<'_>) -> Option<Statement> {
+    /// This one runs, with parameters of these types: prepared, if it is. Else it is counted.
+    pub fn find<'t>(&self, sql: &str, types: impl Iterator<Item = &'t Type>) -> Option<Statement> {
         let mut texts = self.texts();
         let texts = texts.as_mut()?;
         if let Some(ready) = texts.ready.get(sql) {
@@ -62,7 +61,7 @@ impl Prepared {
         if texts.run.len() >= MOST {
             texts.run.clear(); // few of them recur
         }
-        texts.run.insert(sql.to_owned(), (1, parameters.iter().map(|(_, of)| of.clone()).collect()));
+        texts.run.insert(sql.to_owned(), (1, types.cloned().collect()));
         None
     }
 

@@ -3,7 +3,7 @@
 
 use super::session::Session;
 use super::step::Begun;
-use super::take::taking::{OpenedAhead, open_ahead};
+use super::take::ahead::{OpenedAhead, open_ahead};
 use crate::core::error::Result;
 use crate::core::failpoint::{self, Rule};
 use crate::core::position::Head;
@@ -13,29 +13,8 @@ use futures_util::future::{self, Either};
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Steps that ask for themselves after one on the second connection came too early for its step.
-const TOO_EARLY: u32 = 32;
-
-/// Time for it: a step holds locks meanwhile.
+/// Time for a look at the catalog on the second connection: the step holds locks meanwhile.
 const LOOK_TIME: Duration = Duration::from_millis(300);
-
-/// Whether the catalog is looked at on the second connection while the first one takes: as long as the rest together.
-/// What it says holds for the step if it has seen all that the step sees, as it has unless somebody committed just then.
-#[derive(Debug, Default)]
-pub(super) struct Lookout {
-    is_on: bool,
-    /// Steps for which it is not.
-    rest: u32,
-}
-
-impl Lookout {
-    /// Whether it looks for the next step.
-    fn looks(&mut self) -> bool {
-        let is_resting = self.rest > 0;
-        self.rest = self.rest.saturating_sub(1);
-        self.is_on && !is_resting
-    }
-}
 
 /// What the catalog's fingerprint was beside a step, and which transactions that has seen.
 type Beside = Option<(String, Seen)>;
@@ -95,7 +74,7 @@ impl Session<'_> {
             (Some(fingerprint), _) => Some(fingerprint?),
             (None, Some((fingerprint, _))) => Some(fingerprint),
             (None, None) => {
-                self.lookout.rest = TOO_EARLY;
+                self.lookout.came_too_early();
                 if ahead.has_failed() { None } else { Some(self.link.fingerprint().await?) }
             }
         };
@@ -118,13 +97,13 @@ impl Session<'_> {
     pub(super) async fn claim(&mut self) -> Result<()> {
         self.link.claim();
         self.other().await?.claim();
-        self.lookout.is_on = true;
+        self.lookout.begin();
         Ok(())
     }
 
     /// Prepares what has recurred, on both connections. Outside of a step.
     pub(super) async fn prepare(&self) -> Result<()> {
         self.link.prepare().await?;
-        if self.lookout.is_on { self.other().await?.prepare().await } else { Ok(()) }
+        if self.lookout.is_on() { self.other().await?.prepare().await } else { Ok(()) }
     }
 }

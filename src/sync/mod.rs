@@ -26,6 +26,7 @@ mod figures;
 mod follow;
 mod gate;
 mod locks;
+mod lookout;
 mod open;
 pub mod pairing;
 mod patience;

@@ -1,8 +1,8 @@
 //! How a drain begins: connects to both sides, creates what is missing on either, and reads what it has to know.
 
-use super::ahead::Lookout;
 use super::alone::alone;
 use super::beside::Beside;
+use super::lookout::Lookout;
 use super::pairing::{self, foreign, keys, lacking};
 use super::patience::answered;
 use super::session::Session;

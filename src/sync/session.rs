@@ -1,7 +1,7 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
-use super::ahead::Lookout;
 use super::beside::Beside;
+use super::lookout::Lookout;
 use super::tables::Tables;
 use super::worker::Worker;
 use crate::core::error::{Error, Result, Side};

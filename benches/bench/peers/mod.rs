@@ -28,7 +28,9 @@ type Found = HashMap<Engine, Vec<Turn>>;
 
 /// Two sections: what it takes and costs, and how fresh it is.
 pub async fn run(ground: &Ground) -> [Section; 2] {
-    let plan = if ground.is_quick { QUICK } else { FULL };
+    let usual = if ground.is_quick { QUICK } else { FULL };
+    let rounds = std::env::var("ROUNDS").map_or(usual.rounds, |rounds| rounds.parse().unwrap());
+    let plan = Plan { rounds, ..usual };
     let installed = Installed::find();
     let source = Source::start().await;
     let mut found = Found::new();

@@ -1,6 +1,7 @@
 //! The taking half of a step: messages, the rows that they mark, and pages of tables that are rebuilt. Writes nothing.
 
 pub(super) mod absent;
+pub(super) mod ahead;
 mod hand;
 pub(super) mod intake;
 mod marked_rows;
@@ -8,5 +9,5 @@ pub(super) mod page_sizes;
 pub(super) mod pages;
 pub(super) mod reader;
 pub(super) mod slow;
-pub(super) mod taking;
+mod taking;
 pub(super) mod throttle;

@@ -2,8 +2,8 @@
 //! (`intake`), reads what it marks (`marked_rows`), and sends chunks to the writer, until the queue is empty at the
 //! step's snapshot or the step has had its share; then `pages` of tables that are rebuilt. Writes nothing.
 
+use super::ahead::Ahead;
 use super::hand::{Group, Hand};
-use super::taking::Ahead;
 use crate::core::batch::{Batch, Item};
 use crate::core::error::{Error, Result};
 use crate::core::failpoint::{self, Rule};

@@ -1,69 +1,17 @@
 //! How a reader gets its messages: as many as it can handle, and what it cannot is given back.
 
+use super::ahead::{Ahead, first_take};
 use super::hand::Hand;
-use super::intake::{Parsed, parse};
+use super::intake::parse;
 use super::reader::Reader;
 use crate::core::error::{Cause, Result};
 use crate::core::failpoint::Rule;
 use crate::core::position::Lsn;
 use crate::postgres::books::dead_letters;
-use crate::postgres::books::progress::Snapshot;
-use crate::postgres::link::{Opened, Savepoint};
+use crate::postgres::link::Savepoint;
 use crate::postgres::queue::{self, Taken};
-use crate::sync::session::Session;
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
-
-/// What was taken, and what it says.
-pub(in crate::sync) struct Ahead {
-    parsed: Vec<(i64, Parsed)>,
-    /// Most messages that were asked for.
-    limit: i64,
-    began: Instant,
-    taken: Result<queue::TakenMessages>,
-    measured: Result<()>,
-}
-
-impl Ahead {
-    /// Whether something failed, so that the transaction can be asked nothing more.
-    pub fn has_failed(&self) -> bool {
-        self.taken.is_err() || self.measured.is_err()
-    }
-}
-
-/// What a step takes first.
-fn first_take<'a>(session: &Session<'_>, paused: &'a queue::Paused<'a>) -> queue::Take<'a> {
-    let worker = session.worker;
-    queue::Take {
-        after: i64::MIN,
-        paused,
-        limit: worker.take_messages.load(Ordering::Relaxed),
-        keeps: worker.keeps(),
-        as_bytes: false,
-        most_bytes: worker.row_bytes,
-    }
-}
-
-/// A step that begins with what it takes first.
-pub(in crate::sync) struct OpenedAhead {
-    pub snapshot: Snapshot,
-    pub fingerprint: Option<Result<String>>,
-    pub ahead: Ahead,
-}
-
-/// Opens a step, asks for the fingerprint if it `looks`, and takes at once; `None` where somebody has one of its locks.
-pub(in crate::sync) async fn open_ahead(session: &Session<'_>, looks: bool) -> Result<Option<OpenedAhead>> {
-    let paused = session.waiting();
-    let (take, began) = (first_take(session, &paused), Instant::now());
-    let (limit, mut parsed) = (take.limit, Vec::new());
-    let mut read = |message: &Taken| parsed.push((message.msg_id, parse(session, message)));
-    let opened = session.link.open(&session.wanted_sources(), looks, take, &mut read).await?;
-    Ok(opened.map(|Opened { snapshot, fingerprint, taken, measured }| OpenedAhead {
-        snapshot,
-        fingerprint,
-        ahead: Ahead { parsed, limit, began, taken, measured },
-    }))
-}
 
 impl Reader<'_> {
     /// Takes what the step may have next, in order, and what it says. What is too large to be fetched becomes a dead
