@@ -100,7 +100,8 @@ pub async fn a_step_that_cannot_open_takes_nothing(bench: &impl Bench) {
 
 pub async fn what_is_seen_beside_a_step_holds_if_it_saw_as_much(bench: &impl Bench) {
     let (worker, other) = (Worker::new(bench).await, Worker::new(bench).await);
-    for is_changed in [false, true] {
+    let mut is_changed = false;
+    loop {
         let looked = other.link.fingerprint_beside().await.unwrap();
         let Some((fingerprint, looked)) = looked else { return }; // it cannot be told
         if is_changed {
@@ -108,10 +109,13 @@ pub async fn what_is_seen_beside_a_step_holds_if_it_saw_as_much(bench: &impl Ben
         }
         let opened = worker.open(false).await.unwrap().unwrap();
         assert!(opened.fingerprint.is_none());
-        let seen = Token::Snapshot(opened.snapshot.seen.unwrap());
-        assert_eq!(looked.holds(&seen), !is_changed, "{looked:?} {seen:?}");
+        let holds = looked.holds(&Token::Snapshot(opened.snapshot.seen.unwrap()));
         assert_eq!(worker.link.fingerprint().await.unwrap() == fingerprint, !is_changed);
         worker.link.rollback().await.unwrap();
+        if is_changed {
+            return assert!(!holds, "it has not seen the change");
+        }
+        is_changed = holds; // others of this server may have committed in between: then once more
     }
 }
 
