@@ -163,21 +163,23 @@ pub(crate) async fn wait_behind(client: &Client, queue: &QueueName) -> Result<bo
     Ok(answer.iter().any(|message| matches!(message, SimpleQueryMessage::Row(_))))
 }
 
-/// What others know a connection by.
-pub(crate) async fn backend(client: &Client) -> Result<i32> {
-    Ok(client.query_typed_one("select pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?)
+/// What others know this connection by while it waits; `None` where nobody would ring. For all waits until the next step:
+/// one who sleeps alone does not ask again, either.
+pub(crate) async fn waiter(client: &Client, queue: &QueueName) -> Result<Option<i32>> {
+    let sql = format!("select pg_catalog.pg_backend_pid() where {}", may_ring(queue));
+    Ok(client.query_typed(&sql, &[]).await?.pop().map(|row| row.try_get(0)).transpose()?)
 }
 
 /// Falls asleep, once the connection `waiter` waits behind one writer and nobody else: looks once more.
 pub(crate) async fn doze_behind(client: &Client, queue: &QueueName, waiter: i32) -> Result<Doze> {
     client.hush();
-    let sql = format!("select pg_catalog.cardinality(pg_catalog.pg_blocking_pids($1)) where {}", may_ring(queue));
     let begun = Instant::now();
     let is_behind_one = loop {
-        let row = client.query_typed(&sql, &[(&waiter as _, Type::INT4)]).await?.pop();
-        match row.map(|row| row.try_get::<_, i32>(0)).transpose()? {
-            Some(0) if begun.elapsed() < QUEUEING => tokio::time::sleep(Duration::from_millis(1)).await,
-            ahead => break ahead == Some(1),
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let ahead = "select pg_catalog.cardinality(pg_catalog.pg_blocking_pids($1))";
+        match client.query_typed_one(ahead, &[(&waiter as _, Type::INT4)]).await?.try_get::<_, i32>(0)? {
+            0 if begun.elapsed() < QUEUEING => {}
+            ahead => break ahead == 1,
         }
     };
     Ok(match queue::peek(client, queue).await? {

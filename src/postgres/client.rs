@@ -152,8 +152,8 @@ impl Client {
         self.prepared.has_begun()
     }
 
-    /// Prepares those that have recurred, outside of a transaction, under the settings that they run under: what stands
-    /// in their text as a constant is read when they are prepared.
+    /// Prepares those that have recurred, outside of a transaction, under the settings of a step: a constant in a text is
+    /// read when it is prepared, and `where` stands in none that runs outside of one.
     pub(crate) async fn prepare(&self, settings: &str) -> Result<(), Error> {
         for (sql, types) in self.prepared.take_due() {
             self.begin("read only", settings).await?;

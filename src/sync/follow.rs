@@ -293,9 +293,9 @@ impl Worker {
     async fn sleep_behind(&self, session: &Session<'_>, due: Instant, beaten: Instant) -> Result<Rest> {
         let beside = async {
             let link = session.beside.link().await?;
-            Ok((link, link.backend().await?))
+            Ok((link, link.waiter().await?))
         };
-        let (link, waiter) = answered(beside).await?;
+        let (link, Some(waiter)) = answered(beside).await? else { return Ok(Rest::Refused) };
         loop {
             let mut waiting = link.wait_behind();
             // Polled first, so that it is sent first.

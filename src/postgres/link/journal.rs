@@ -194,8 +194,8 @@ pub trait Bell: Send + Sync {
     /// Waits until the writers at work have ended, for a time; whether they have. Who comes meanwhile rings.
     async fn wait_behind(&self) -> Result<bool>;
 
-    /// What this connection is called where it waits.
-    async fn backend(&self) -> Result<i32>;
+    /// What this connection is called where it waits; `None` where nobody would ring.
+    async fn waiter(&self) -> Result<Option<i32>>;
 
     /// Falls asleep, if nothing is on the queue and the connection `waiter` waits behind one writer only.
     async fn doze_behind(&self, waiter: i32) -> Result<Doze>;

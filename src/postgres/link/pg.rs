@@ -362,8 +362,8 @@ impl Bell for Connection {
         bell::wait_behind(&self.client, &self.pg.queue).await
     }
 
-    async fn backend(&self) -> Result<i32> {
-        bell::backend(&self.client).await
+    async fn waiter(&self) -> Result<Option<i32>> {
+        bell::waiter(&self.client, &self.pg.queue).await
     }
 
     async fn doze_behind(&self, waiter: i32) -> Result<Doze> {

@@ -55,8 +55,9 @@ struct Todo<'k> {
 }
 
 impl<'s> Reader<'s> {
-    /// Reads `keys` and puts their rows into the batch, behind a place that is still marked then; while the rows of one query are put there, Postgres is at
-    /// the next. A key that it cannot even compare is found by halving.
+    /// Reads `keys` and puts their rows into the batch; while the rows of one query are put there, Postgres is at the
+    /// next. A key that it cannot even compare is found by halving. The place before them is left to be forgotten with
+    /// what comes next ([`leave`]).
     pub(in crate::sync) async fn read(&mut self, source: &SourceTable, keys: &[MarkedKey]) -> Result<()> {
         let quick = self.dead_letter_slow(source, keys);
         let keys = quick.as_deref().unwrap_or(keys);

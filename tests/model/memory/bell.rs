@@ -173,8 +173,8 @@ impl Bell for Connection {
         self.run("wait_behind", waiting).await
     }
 
-    async fn backend(&self) -> Result<i32> {
-        self.run("backend", async { Ok(self.session.id() as i32) }).await
+    async fn waiter(&self) -> Result<Option<i32>> {
+        self.run("waiter", async { Ok(Some(self.session.id() as i32)) }).await
     }
 
     async fn doze_behind(&self, waiter: i32) -> Result<Doze> {

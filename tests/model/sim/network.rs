@@ -269,8 +269,8 @@ impl Bell for Faulty {
         self.call("wait_behind", self.link.wait_behind()).await
     }
 
-    async fn backend(&self) -> Result<i32> {
-        self.call("backend", self.link.backend()).await
+    async fn waiter(&self) -> Result<Option<i32>> {
+        self.call("waiter", self.link.waiter()).await
     }
 
     async fn doze_behind(&self, waiter: i32) -> Result<Doze> {
