@@ -73,6 +73,9 @@ async fn measure(ground: &Ground, leaves: i32, changes: i64) -> Vec<f64> {
         until(&*replica, &format!("SELECT count(*) FROM visits WHERE note = 'n{change}'"), ROWS).await;
         late.push(committed.elapsed().as_secs_f64() * 1e3);
     }
+    for leaf in 0..leaves {
+        ground.sql(&format!("drop table visits_{leaf}")).await; // one by one for the same reason
+    }
     ground.sql("drop table visits").await;
     late
 }
