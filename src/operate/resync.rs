@@ -49,7 +49,7 @@ pub(crate) async fn request_once(worker: &Worker, names: &[&str], id: Option<&st
         client.batch_execute("rollback").await?;
         return Ok(false);
     }
-    rebuilds::schedule(&client, worker.queue(), names, Reason::Request, false).await?;
+    rebuilds::schedule(&client, worker.queue(), names, Reason::Request).await?;
     client.batch_execute("commit").await?;
     tracing::info!(tables = ?names, "these tables will be rebuilt");
     Ok(true)

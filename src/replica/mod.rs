@@ -425,6 +425,26 @@ impl Replica {
         self.check_kept(to).await
     }
 
+    /// Whether a table has no row.
+    pub(crate) async fn is_empty(&self, table: &Table) -> Result<bool> {
+        Ok(self.empty_of(&[table]).await?.contains(&table.name))
+    }
+
+    /// Those of some tables, 500 at most (SQLite's limit of terms), that have no row.
+    pub(crate) async fn empty_of(&self, tables: &[&Table]) -> Result<BTreeSet<String>> {
+        let one = |(i, table): (usize, &&Table)| {
+            format!("SELECT ?{} WHERE NOT EXISTS (SELECT 1 FROM {})", i + 1, quote(&table.name))
+        };
+        let sql = tables.iter().enumerate().map(one).collect::<Vec<_>>().join(" UNION ALL ");
+        let names = tables.iter().map(|table| Cell::Text(table.name.clone())).collect();
+        let rows = self.store.query(Statement::new(&sql, names)).await?;
+        let name = |row: Vec<Cell>| match row.into_iter().next() {
+            Some(Cell::Text(name)) => Ok(name),
+            _ => Err(Error::retry("the replica's answer names no table; it will be asked again")),
+        };
+        rows.into_iter().map(name).collect()
+    }
+
     /// A page of the replica's keys of `table` after `after`, in key order.
     pub async fn keys_after(&self, table: &Table, after: Option<&Key>, limit_rows: i64) -> Result<Vec<Key>> {
         self.store.query(keys_after(table, after, limit_rows)).await

@@ -12,7 +12,7 @@ use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::event::Event;
 use crate::core::message::MarkedKey;
 use crate::core::position::Head;
-use crate::core::schema::{Table, literal, quote};
+use crate::core::schema::literal;
 use crate::core::token::Seen;
 use crate::core::value::Cell;
 use serde::Serialize;
@@ -269,11 +269,6 @@ impl Replica {
             _ => Err(damaged("_pgflume_owners")),
         };
         rows.into_iter().map(owner).collect()
-    }
-
-    /// Whether a table has no row.
-    pub(crate) async fn is_empty(&self, table: &Table) -> Result<bool> {
-        Ok(self.query(format!("SELECT 1 FROM {} LIMIT 1", quote(&table.name)), Vec::new()).await?.is_empty())
     }
 
     /// Applies `work` as the batch of the sync `name` that leads from `from` to `to`, or changes nothing if the sync is

@@ -129,7 +129,7 @@ async fn schedule_lost(
     let is_copied = |name: &&String| sources.get(*name).is_some_and(SourceTable::can_be_copied);
     let names: Vec<&str> = lost.intersection(&kept).filter(is_copied).map(String::as_str).collect();
     if !names.is_empty() {
-        link.schedule(&names, Reason::Evolve, false).await?;
+        link.schedule(&names, Reason::Evolve).await?;
     }
     Ok(())
 }

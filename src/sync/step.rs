@@ -10,9 +10,11 @@ use super::session::Session;
 use crate::core::error::{ErrorKind, Result, Side};
 use crate::core::failpoint::{self, Rule};
 use crate::core::position::Head;
+use crate::core::schema::Table;
 use crate::postgres::awake::awake;
 use crate::postgres::books::dead_letters::{DeadLetter, Superseded};
 use crate::postgres::books::progress::Snapshot;
+use crate::postgres::books::rebuilds::{Phase, Rebuild};
 use crate::postgres::catalog::SourceTable;
 use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::take::ahead::Ahead;
@@ -26,6 +28,9 @@ const READ_AHEAD: usize = 1;
 
 /// How long a replica is taken to be the one that it was while nothing is written to it.
 const LOOK_AGAIN: Duration = Duration::from_secs(4);
+
+/// Tables that are asked at once whether they have rows.
+const LOOKED_AT: usize = 100;
 
 /// How a step began.
 pub(super) enum Begun {
@@ -267,6 +272,24 @@ impl Session<'_> {
         };
         // Another worker's schema.json may have more.
         self.pending.retain(|r| self.sources.contains_key(&r.name));
+        self.look_for_rows().await
+    }
+
+    /// Which tables that are to be copied have no row yet, before this step brings any: nothing has to be swept out of
+    /// them. Some in a step, so that a distant replica is asked once.
+    async fn look_for_rows(&mut self) -> Result<()> {
+        let is_new = |r: &&mut Rebuild| r.phase == Phase::Copy && r.cursor.is_none() && !r.fresh;
+        let new: Vec<&mut Rebuild> = self.pending.iter_mut().filter(is_new).take(LOOKED_AT).collect();
+        let tables: Vec<&Table> = new.iter().filter_map(|r| Some(&*self.sources.get(&r.name)?.table)).collect();
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let empty = self.replica.empty_of(&tables).await?;
+        if !empty.is_empty() {
+            let names: Vec<&str> = empty.iter().map(String::as_str).collect();
+            self.link.note_empty(&names).await?;
+        }
+        new.into_iter().for_each(|rebuild| rebuild.fresh = empty.contains(&rebuild.name));
         Ok(())
     }
 

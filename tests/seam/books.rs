@@ -127,28 +127,47 @@ fn far(rebuild: &Rebuild) -> Rebuild {
 pub async fn rebuilds_are_asked_for_and_recorded(bench: &impl Bench) {
     let worker = calm(bench).await;
     let link = &worker.link;
-    link.schedule(&["w", "w"], Reason::Request, true).await.unwrap();
+    link.schedule(&["w", "w"], Reason::Request).await.unwrap();
     link.commit().await.unwrap();
     tokio::time::sleep(MOMENT).await;
     assert!(worker.step().await.is_rebuilding);
-    link.schedule(&["t"], Reason::Evolve, false).await.unwrap();
+    link.schedule(&["t"], Reason::Evolve).await.unwrap();
     let names: Vec<_> = pending(&worker).await.into_iter().map(|rebuild| rebuild.name).collect();
     assert_eq!((names, link.rebuilding().await.unwrap()), (vec!["w".to_owned(), "t".to_owned()], 2));
     let new = pending(&worker).await.remove(0);
-    assert_eq!((new.phase, new.cursor.clone(), new.fresh, new.rows), (Phase::Copy, None, true, 0));
+    assert_eq!((new.phase, new.cursor.clone(), new.fresh, new.rows), (Phase::Copy, None, false, 0));
     let far = far(&new);
-    link.record_rebuild(&Rebuild { fresh: false, ..far.clone() }).await.unwrap();
-    assert_eq!(pending(&worker).await[0], far, "all but what it began with");
+    link.record_rebuild(&far).await.unwrap();
+    assert_eq!(pending(&worker).await[0], far);
     link.record_rebuild(&Rebuild { phase: Phase::Done, ..far.clone() }).await.unwrap();
     link.record_rebuild(&Rebuild { name: "unknown".into(), ..far.clone() }).await.unwrap();
     assert_eq!((pending(&worker).await.len(), link.rebuilding().await.unwrap()), (1, 1));
     link.commit().await.unwrap();
     tokio::time::sleep(MOMENT).await;
     worker.step().await;
-    link.schedule(&["w"], Reason::Nuke, false).await.unwrap();
+    link.schedule(&["w"], Reason::Nuke).await.unwrap();
     let again = pending(&worker).await.remove(1);
     let ordered_by = far.ordered_by.clone();
-    assert_eq!(again, Rebuild { fresh: false, ordered_by, ..new }, "from the start, behind the others");
+    assert_eq!(again, Rebuild { ordered_by, ..new }, "from the start, behind the others");
+}
+
+pub async fn an_empty_table_is_noted_before_its_copy_begins(bench: &impl Bench) {
+    let worker = calm(bench).await;
+    let link = &worker.link;
+    link.schedule(&["t", "w"], Reason::Request).await.unwrap();
+    let empty = async || pending(&worker).await.into_iter().map(|rebuild| rebuild.fresh).collect::<Vec<_>>();
+    assert_eq!(empty().await, [false, false]);
+    link.note_empty(&["t", "w", "unknown"]).await.unwrap();
+    assert_eq!(empty().await, [true, true]);
+    let [t, w] = <[Rebuild; 2]>::try_from(pending(&worker).await).unwrap();
+    link.record_rebuild(&far(&t)).await.unwrap();
+    link.record_rebuild(&Rebuild { fresh: false, ..far(&w) }).await.unwrap();
+    assert_eq!(empty().await, [true, false], "one whose key has changed begins anew");
+    link.note_empty(&["t", "w"]).await.unwrap();
+    assert_eq!(empty().await, [true, false], "not once it has begun");
+    link.schedule(&["t"], Reason::Request).await.unwrap();
+    link.schedule_sweep("w").await.unwrap();
+    assert_eq!(empty().await, [false, false]);
 }
 
 pub async fn a_sweep_joins_what_is_under_way(bench: &impl Bench) {
@@ -178,7 +197,7 @@ pub async fn a_sweep_joins_what_is_under_way(bench: &impl Bench) {
 pub async fn rebuilds_begin_anew_or_are_forgotten(bench: &impl Bench) {
     let worker = calm(bench).await;
     let link = &worker.link;
-    link.schedule(&["t", "w"], Reason::Request, true).await.unwrap();
+    link.schedule(&["t", "w"], Reason::Request).await.unwrap();
     for rebuild in pending(&worker).await {
         link.record_rebuild(&Rebuild { phase: Phase::Done, ..far(&rebuild) }).await.unwrap();
     }
@@ -200,7 +219,7 @@ pub async fn a_problem_is_noted_on_what_waits(bench: &impl Bench) {
     let worker = calm(bench).await;
     let link = &worker.link;
     link.set_problem("t", "no table").await.unwrap();
-    link.schedule(&["t"], Reason::Request, false).await.unwrap();
+    link.schedule(&["t"], Reason::Request).await.unwrap();
     assert_eq!(pending(&worker).await[0].problem, None);
     link.set_problem("t", "no right").await.unwrap();
     let mut waits = pending(&worker).await.remove(0);

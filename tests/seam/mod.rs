@@ -164,6 +164,7 @@ macro_rules! each_rule {
             letters_of_a_table_tell_keys
             rebuilds_are_asked_for_and_recorded
             a_sweep_joins_what_is_under_way
+            an_empty_table_is_noted_before_its_copy_begins
             rebuilds_begin_anew_or_are_forgotten
             a_problem_is_noted_on_what_waits
             comparisons_go_on_where_they_were

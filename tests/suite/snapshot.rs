@@ -110,6 +110,28 @@ pub async fn write_by_hand(rig: &Rig, sql: &str) {
 const ONE: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}}}"#;
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_first_copy_looks_for_nothing_that_the_source_lacks() {
+    for path in PATHS {
+        let rig = Rig::new(path, schema(KEYS)).await;
+        rig.db.sql(TABLES).await;
+        set_up(&rig.db.url(), rig.worker.schema()).await;
+        // What is marked is brought before the copy begins.
+        rig.db.sql("update ints set v = 'new' where id % 3 = 0; delete from texts where v like '1%'").await;
+        rebuilt(&rig).await;
+        let swept = "select count(*) from pgflume.resyncs where not fresh or removed > 0";
+        assert_eq!(rig.db.one(swept).await, "0");
+        assert_equal(&rig).await;
+        // One that has rows is swept.
+        write_by_hand(&rig, "INSERT INTO ints VALUES (-1, 'not there')").await;
+        resync::request(&rig.worker, &["ints"]).await.unwrap();
+        rebuilt(&rig).await;
+        let swept = "select name || ' ' || removed from pgflume.resyncs where not fresh";
+        assert_eq!(rig.db.all(swept).await, ["ints 1"]);
+        assert_equal(&rig).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_copy_goes_on_where_it_was_stopped_and_writers_go_on_meanwhile() {
     for path in PATHS {
         let rig = Rig::new(path, schema(ONE)).await;

@@ -143,9 +143,11 @@ impl Lines<'_> {
     /// Megabytes, at the peak and at rest; dlt does not rest, it ends.
     fn memory(&mut self) {
         let peak = |turn: &Turn| (turn.peak_mb > 0.0).then_some(turn.peak_mb);
-        for (name, of) in
-            [("memory at its peak, MB", &peak as &dyn Fn(&Turn) -> _), ("memory at rest, MB", &|t| t.rest_mb)]
-        {
+        for (name, of) in [
+            ("memory at its peak, MB", &peak as &dyn Fn(&Turn) -> _),
+            ("memory at rest, MB", &|t| t.rest_mb),
+            ("the same as `ps` adds it up, MB", &|t| t.rest_resident_mb),
+        ] {
             let memory = COLUMNS.map(|engine| middle(self.found, engine, of));
             let part = memory[1].unwrap() / memory[0].unwrap();
             self.add(name, memory.map(|mb| text(mb, 0)), format!("1/{part:.0} (≤ 1/{MEMORY_BAR:.0})"));

@@ -3,7 +3,7 @@
 use super::engine::{Engine, Installed, Running};
 use super::reader::{Reader, now_ns};
 use super::source::{Database, Source};
-use super::usage::{Peak, memory_bytes};
+use super::usage::{Peak, memory_bytes, resident_bytes};
 use crate::freshness::Writers;
 use crate::ground::connect;
 use std::collections::BTreeMap;
@@ -81,6 +81,8 @@ pub struct Turn {
     pub peak_mb: f64,
     /// Its memory after all that, at rest.
     pub rest_mb: Option<f64>,
+    /// The same with what its processes share counted in each.
+    pub rest_resident_mb: Option<f64>,
     /// What zero-cache says of its first copy.
     pub logged_copy_s: Option<f64>,
 }
@@ -218,6 +220,7 @@ impl Work<'_> {
         tokio::time::sleep(Duration::from_secs(plan.idle_s)).await;
         self.turn.idle = Some(self.shares(before, plan.idle_s).await);
         self.turn.rest_mb = self.running.id().map(|id| memory_bytes(id) as f64 / 1e6);
+        self.turn.rest_resident_mb = self.running.id().map(|id| resident_bytes(id) as f64 / 1e6);
     }
 
     async fn shares(&self, before: [f64; 3], seconds: u64) -> [f64; 2] {

@@ -59,6 +59,12 @@ pub fn memory_bytes(root: u32) -> u64 {
     (private + shared) * page_size() as u64
 }
 
+/// The same as `ps` shows it, process by process: what they share is in each of them.
+pub fn resident_bytes(root: u32) -> u64 {
+    let sizes = tree(root).into_iter().filter_map(|stat| resident_and_shared(stat.pid));
+    sizes.map(|[resident, _]| resident).sum::<u64>() * page_size() as u64
+}
+
 fn resident_and_shared(pid: u32) -> Option<[u64; 2]> {
     let text = read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let mut fields = text.split_whitespace().skip(1).map_while(|field| field.parse().ok());

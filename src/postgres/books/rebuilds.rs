@@ -72,7 +72,8 @@ pub struct Rebuild {
     pub phase: Phase,
     /// The key up to which the phase is done; `None`: from the start.
     pub cursor: Option<Vec<String>>,
-    /// Whether the replica's table was empty at the start: then nothing is swept.
+    /// Whether the replica's table had no row when it was asked for or since, before its first page: whatever it has
+    /// got from then on, newer messages keep right. Then nothing is swept.
     pub fresh: bool,
     /// Rows copied.
     pub rows: i64,
@@ -136,18 +137,14 @@ pub struct RebuildReport {
 }
 
 /// Asks for tables to be rebuilt from the start, whatever was under way.
-pub async fn schedule(client: &Client, queue: &QueueName, names: &[&str], reason: Reason, fresh: bool) -> Result<()> {
-    let sql = "insert into pgflume.resyncs as r (queue, name, reason, fresh)
-               select distinct $1, n, $3, $4 from pg_catalog.unnest($2::pg_catalog.text[]) n
+pub async fn schedule(client: &Client, queue: &QueueName, names: &[&str], reason: Reason) -> Result<()> {
+    let sql = "insert into pgflume.resyncs as r (queue, name, reason)
+               select distinct $1, n, $3 from pg_catalog.unnest($2::pg_catalog.text[]) n
                on conflict (queue, name) do update set phase = 'copy', cursor = null, reason = excluded.reason,
-                   fresh = excluded.fresh, problem = null, rows = 0, removed = 0, estimated = null, busy_ms = 0,
+                   fresh = false, problem = null, rows = 0, removed = 0, estimated = null, busy_ms = 0,
                    unfit = 0, requested_at = pg_catalog.now(), started_at = null, finished_at = null";
-    let parameters = [
-        (&queue.as_str() as _, Type::TEXT),
-        (&names as _, Type::TEXT_ARRAY),
-        (&reason.name() as _, Type::TEXT),
-        (&fresh as _, Type::BOOL),
-    ];
+    let parameters =
+        [(&queue.as_str() as _, Type::TEXT), (&names as _, Type::TEXT_ARRAY), (&reason.name() as _, Type::TEXT)];
     client.execute_typed(sql, &parameters).await?;
     Ok(())
 }
@@ -218,7 +215,7 @@ pub async fn waiting(client: &Client, queue: &QueueName, schema: &Schema) -> Res
 pub async fn advance(client: &Client, queue: &QueueName, rebuild: &Rebuild) -> Result<bool> {
     let sql =
         "update pgflume.resyncs set phase = $3, cursor = $4, rows = $5, removed = $6, estimated = $7, busy_ms = $8,
-                   problem = $9, unfit = $10, ordered_by = $11, started_at = coalesce(started_at, pg_catalog.now()),
+                   problem = $9, unfit = $10, ordered_by = $11, fresh = fresh and $12, started_at = coalesce(started_at, pg_catalog.now()),
                    finished_at = case when $3 = 'done' then pg_catalog.clock_timestamp() end
                where queue = $1 and name = $2 returning started_at = pg_catalog.now()";
     let parameters = [
@@ -233,9 +230,17 @@ pub async fn advance(client: &Client, queue: &QueueName, rebuild: &Rebuild) -> R
         (&rebuild.problem as _, Type::TEXT),
         (&rebuild.unfit as _, Type::INT8),
         (&rebuild.ordered_by as _, Type::TEXT),
+        (&rebuild.fresh as _, Type::BOOL),
     ];
     let rows = client.query_typed(sql, &parameters).await?;
     Ok(rows.first().map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
+}
+
+/// These tables of the replica have no row: nothing has to be swept out of them when they are copied.
+pub async fn note_empty(client: &Client, queue: &QueueName, names: &[&str]) -> Result<()> {
+    let sql = "update pgflume.resyncs set fresh = true where queue = $1 and name = any($2) and phase = 'copy' and cursor is null";
+    client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT), (&names, Type::TEXT_ARRAY)]).await?;
+    Ok(())
 }
 
 /// Says why a table waits.

@@ -242,7 +242,7 @@ pub trait Queue: Send + Sync {
 #[async_trait]
 pub trait Books: Send + Sync {
     /// Asks for tables to be copied from the start.
-    async fn schedule(&self, names: &[&str], reason: Reason, fresh: bool) -> Result<()>;
+    async fn schedule(&self, names: &[&str], reason: Reason) -> Result<()>;
 
     /// Asks for what a table no longer has to be removed; a copy under way goes on.
     async fn schedule_sweep(&self, name: &str) -> Result<()>;
@@ -261,6 +261,9 @@ pub trait Books: Send + Sync {
 
     /// Records how far a rebuild is.
     async fn record_rebuild(&self, rebuild: &Rebuild) -> Result<()>;
+
+    /// The replica has no row of these tables, whose copies have not begun.
+    async fn note_empty(&self, names: &[&str]) -> Result<()>;
 
     /// Says why a rebuild waits.
     async fn set_problem(&self, name: &str, problem: &str) -> Result<()>;

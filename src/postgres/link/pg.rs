@@ -419,8 +419,8 @@ impl Queue for Connection {
 
 #[async_trait]
 impl Books for Connection {
-    async fn schedule(&self, names: &[&str], reason: Reason, fresh: bool) -> Result<()> {
-        rebuilds::schedule(&self.client, &self.pg.queue, names, reason, fresh).await
+    async fn schedule(&self, names: &[&str], reason: Reason) -> Result<()> {
+        rebuilds::schedule(&self.client, &self.pg.queue, names, reason).await
     }
 
     async fn schedule_sweep(&self, name: &str) -> Result<()> {
@@ -449,6 +449,10 @@ impl Books for Connection {
         let is_done = rebuild.phase == Phase::Done;
         let finished = is_done.then(|| Event::copy_finished(&rebuild.name, rebuild.rows, rebuild.removed));
         self.tell(&started.into_iter().chain(finished).collect::<Vec<_>>()).await
+    }
+
+    async fn note_empty(&self, names: &[&str]) -> Result<()> {
+        rebuilds::note_empty(&self.client, &self.pg.queue, names).await
     }
 
     async fn set_problem(&self, name: &str, problem: &str) -> Result<()> {

@@ -55,7 +55,7 @@ async fn announce(link: &dyn Link, table: &Table, source: Option<&SourceTable>, 
             rows = surplus,
             "rows of the replica share their key with a younger one, or have none: they go, and the table is copied again"
         );
-        return link.schedule(&[name], Reason::Evolve, false).await;
+        return link.schedule(&[name], Reason::Evolve).await;
     }
     tracing::warn!(
         table = name,

@@ -175,7 +175,7 @@ impl Session<'_> {
         self.link.announce(&epoch, &self.address, true).await?;
         self.link.note_healing(divergence.name()).await?;
         let names: Vec<&str> = self.sources.keys().map(String::as_str).collect();
-        self.link.schedule(&names, Reason::Healed(divergence.name()), false).await?;
+        self.link.schedule(&names, Reason::Healed(divergence.name())).await?;
         self.link.commit().await?;
         failpoint::reach(failpoint::ANNOUNCED);
         tracing::error!(
@@ -216,7 +216,7 @@ impl Session<'_> {
         }
         let messages = self.link.put_back(&head.epoch, from_seq).await?;
         let copied: Vec<&str> = copied.iter().map(String::as_str).collect();
-        self.link.schedule(&copied, Reason::Healed(Divergence::Behind.name()), false).await?;
+        self.link.schedule(&copied, Reason::Healed(Divergence::Behind.name())).await?;
         self.link.advance(head, &snapshot.identity, false).await?;
         self.link.note_healing("behind, caught up from kept messages").await?;
         self.link.forget_compared().await?;
@@ -252,7 +252,7 @@ impl Session<'_> {
         // One that cannot be read now waits with its problem.
         let captured = self.sources.values().filter(|s| s.captured);
         let names: Vec<&str> = captured.map(|s| s.table.name.as_str()).collect();
-        self.link.schedule(&names, Reason::Healed(LOSSES), false).await?;
+        self.link.schedule(&names, Reason::Healed(LOSSES)).await?;
         self.link.note_healing(LOSSES).await?;
         self.link.commit().await?;
         tracing::error!(
@@ -349,7 +349,7 @@ pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     };
     link.announce(&epoch, &address, refill).await?;
     // Before the tables are emptied: a nuke that is cut short is finished by a drain, which only pairs.
-    link.schedule(&refilled, Reason::Nuke, false).await?;
+    link.schedule(&refilled, Reason::Nuke).await?;
     link.commit().await?;
     failpoint::reach(failpoint::ANNOUNCED);
 
@@ -367,7 +367,8 @@ pub async fn nuke(worker: &Worker, request: Option<&str>, refill: bool) -> Resul
     let head = awake(|| link.pulse(), empty(&replica, worker, &snapshot, epoch)).await?;
     link.pair(&head, &snapshot.identity, &address).await?;
     link.cancel_rebuilds().await?;
-    link.schedule(&refilled, Reason::Nuke, true).await?;
+    link.schedule(&refilled, Reason::Nuke).await?;
+    link.note_empty(&refilled).await?;
     failpoint::reach(failpoint::PAIRED);
     link.commit().await?;
     let epoch = head.epoch;

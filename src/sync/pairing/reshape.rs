@@ -138,7 +138,7 @@ impl Session<'_> {
             }
         }
         if !names.is_empty() {
-            link.schedule(&names, Reason::Evolve, false).await?;
+            link.schedule(&names, Reason::Evolve).await?;
         }
         Ok(())
     }

@@ -40,9 +40,8 @@ impl Connection {
         Ok(rows.into_iter().map(|(_, resync)| resync).collect())
     }
 
-    async fn schedule_one(&self, name: &str, reason: Reason, fresh: bool) -> Result<()> {
-        let mut new = asked(name, reason.name(), self.at());
-        new.rebuild.fresh = fresh;
+    async fn schedule_one(&self, name: &str, reason: Reason) -> Result<()> {
+        let new = asked(name, reason.name(), self.at());
         let again = new.clone();
         let change = |old: &mut Resync| {
             let ordered_by = old.rebuild.ordered_by.take();
@@ -221,10 +220,10 @@ fn dead_of(letter: &Json, table: &str) -> Option<Dead> {
 
 #[async_trait]
 impl Books for Connection {
-    async fn schedule(&self, names: &[&str], reason: Reason, fresh: bool) -> Result<()> {
+    async fn schedule(&self, names: &[&str], reason: Reason) -> Result<()> {
         let schedule = async {
             for name in BTreeSet::from_iter(names) {
-                self.schedule_one(name, reason, fresh).await?;
+                self.schedule_one(name, reason).await?;
             }
             Ok(())
         };
@@ -266,13 +265,27 @@ impl Books for Connection {
         let record = async {
             let (at, clock) = (self.at(), self.clock());
             let change = |old: &mut Resync| {
-                old.rebuild = Rebuild { fresh: old.rebuild.fresh, ..rebuild.clone() };
+                old.rebuild = Rebuild { fresh: old.rebuild.fresh && rebuild.fresh, ..rebuild.clone() };
                 old.started_at = old.started_at.or(Some(at));
                 old.finished_at = (rebuild.phase == Phase::Done).then_some(clock);
             };
             self.change(RESYNCS, &rebuild.name, change).await.map(drop)
         };
         self.run("record_rebuild", record).await
+    }
+
+    async fn note_empty(&self, names: &[&str]) -> Result<()> {
+        let note = async {
+            for name in names {
+                let change = |old: &mut Resync| {
+                    let has_begun = old.rebuild.phase != Phase::Copy || old.rebuild.cursor.is_some();
+                    old.rebuild.fresh |= !has_begun;
+                };
+                self.change(RESYNCS, name, change).await?;
+            }
+            Ok(())
+        };
+        self.run("note_empty", note).await
     }
 
     async fn set_problem(&self, name: &str, problem: &str) -> Result<()> {

@@ -325,8 +325,8 @@ impl Queue for Faulty {
 
 #[async_trait]
 impl Books for Faulty {
-    async fn schedule(&self, names: &[&str], reason: Reason, fresh: bool) -> Result<()> {
-        self.call("schedule", self.link.schedule(names, reason, fresh)).await
+    async fn schedule(&self, names: &[&str], reason: Reason) -> Result<()> {
+        self.call("schedule", self.link.schedule(names, reason)).await
     }
 
     async fn schedule_sweep(&self, name: &str) -> Result<()> {
@@ -351,6 +351,10 @@ impl Books for Faulty {
 
     async fn record_rebuild(&self, rebuild: &Rebuild) -> Result<()> {
         self.call("record_rebuild", self.link.record_rebuild(rebuild)).await
+    }
+
+    async fn note_empty(&self, names: &[&str]) -> Result<()> {
+        self.call("note_empty", self.link.note_empty(names)).await
     }
 
     async fn set_problem(&self, name: &str, problem: &str) -> Result<()> {

@@ -322,7 +322,7 @@ impl World {
             }
             5 => {
                 if let Ok(link) = Connector::new(self.postgres.clone()).connect(Purpose::Resync).await {
-                    drop(link.schedule(&[self.dice.of(&NAMES)], Reason::Request, false).await);
+                    drop(link.schedule(&[self.dice.of(&NAMES)], Reason::Request).await);
                 }
             }
             6..9 => {
