@@ -53,6 +53,8 @@ impl Connection {
         configure()?;
         let name = CString::new(path.as_os_str().as_bytes()).map_err(|_| misuse("the path holds a NUL"))?;
         let mut raw = ptr::null_mut();
+        // Its own mutex, taken at every call, guards nothing here: see `Send`.
+        let flags = flags | ffi::SQLITE_OPEN_NOMUTEX;
         // SAFETY: `name` ends with NUL and outlives the call; `raw` may be written to.
         let code = unsafe { ffi::sqlite3_open_v2(name.as_ptr(), &mut raw, flags, ptr::null()) };
         let Some(raw) = NonNull::new(raw) else { return Err(Failure { code, message: "out of memory".into() }) };
