@@ -269,7 +269,7 @@ impl Bench {
         child.kill().unwrap();
         child.wait().unwrap();
         println!(
-            "    copied and swept in {:.1} s, killed {kills} times, resumed each time",
+            "    copied in {:.1} s, killed {kills} times, resumed each time",
             started.elapsed().as_secs_f64()
         );
         let options = VerifyOptions { tables: vec!["items".into()], ..VerifyOptions::default() };

@@ -39,7 +39,7 @@ create table if not exists pgflume.resyncs (
     cursor       pg_catalog.text[],
     -- setup, request, nuke, truncate, evolve, or what was noticed (behind, other_replica, other_source)
     reason       pg_catalog.text not null,
-    -- the replica's table was empty at the start, so there is nothing to sweep
+    -- the replica's table had no row when its copy was asked for or since, before the first page: nothing to sweep
     fresh        boolean not null default false,
     -- why it waits
     problem      pg_catalog.text,

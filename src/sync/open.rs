@@ -59,6 +59,8 @@ impl<'a> Session<'a> {
             dead_letters: Supersedable::default(),
             dead_letters_as_of: vec![0, 0],
             pending: Vec::new(),
+            empty: Vec::new(),
+            filled: BTreeSet::new(),
             queued: 0,
             beside: Arc::new(Beside::new(worker.source.as_ref())),
             ends_caught_up: worker.ends_caught_up,

@@ -44,6 +44,10 @@ pub(super) struct Session<'a> {
     pub(super) dead_letters_as_of: Vec<i64>,
     /// Tables that wait to be rebuilt, as of the last step.
     pub(super) pending: Vec<Rebuild>,
+    /// Those of them whose tables have no row, as the step's commit is to note.
+    pub(super) empty: Vec<String>,
+    /// Those that were seen to have rows.
+    pub(super) filled: BTreeSet<String>,
     /// Messages left, by count at the start.
     pub(super) queued: i64,
     /// A second connection, which can commit while the step's transaction is open.

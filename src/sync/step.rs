@@ -19,6 +19,7 @@ use crate::postgres::catalog::SourceTable;
 use crate::sync::apply::writer::{Applied, Writer};
 use crate::sync::take::ahead::Ahead;
 use crate::sync::take::reader::{Ended, Reader, ReaderReport};
+use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -30,7 +31,7 @@ const READ_AHEAD: usize = 1;
 const LOOK_AGAIN: Duration = Duration::from_secs(4);
 
 /// Tables that are asked at once whether they have rows.
-const LOOKED_AT: usize = 100;
+const LOOKED_AT: usize = 500;
 
 /// How a step began.
 pub(super) enum Begun {
@@ -275,21 +276,35 @@ impl Session<'_> {
         self.look_for_rows().await
     }
 
-    /// Which tables that are to be copied have no row yet, before this step brings any: nothing has to be swept out of
-    /// them. Some in a step, so that a distant replica is asked once.
+    /// Which marked tables that are to be copied have no row yet, before this step brings any: whatever comes from now on
+    /// newer marks keep right, so nothing has to be swept out of them. Of an image that is only known by its table's rows.
     async fn look_for_rows(&mut self) -> Result<()> {
-        let is_new = |r: &&mut Rebuild| r.phase == Phase::Copy && r.cursor.is_none() && !r.fresh;
-        let new: Vec<&mut Rebuild> = self.pending.iter_mut().filter(is_new).take(LOOKED_AT).collect();
+        self.empty.clear();
+        let is_asked = |rebuild: &&mut Rebuild| {
+            let has_begun = rebuild.phase != Phase::Copy || rebuild.cursor.is_some() || rebuild.fresh;
+            let is_known = self.filled.contains(&rebuild.name) || self.tables.is_stuck(&rebuild.name);
+            !has_begun && !is_known && self.is_captured(&rebuild.name)
+        };
+        let mut pending = std::mem::take(&mut self.pending);
+        let new: Vec<&mut Rebuild> = pending.iter_mut().filter(is_asked).take(LOOKED_AT).collect();
         let tables: Vec<&Table> = new.iter().filter_map(|r| Some(&*self.sources.get(&r.name)?.table)).collect();
-        if tables.is_empty() {
-            return Ok(());
+        let empty = match tables.is_empty() {
+            true => Ok(BTreeSet::new()),
+            false => self.replica.empty_of(&tables).await,
+        };
+        let empty = match empty {
+            // One is not there: whoever writes to it finds out which.
+            Err(e) if *e.kind() == ErrorKind::Schema => BTreeSet::new(),
+            other => other?,
+        };
+        for rebuild in new {
+            rebuild.fresh = empty.contains(&rebuild.name);
+            if !rebuild.fresh {
+                self.filled.insert(rebuild.name.clone());
+            }
         }
-        let empty = self.replica.empty_of(&tables).await?;
-        if !empty.is_empty() {
-            let names: Vec<&str> = empty.iter().map(String::as_str).collect();
-            self.link.note_empty(&names).await?;
-        }
-        new.into_iter().for_each(|rebuild| rebuild.fresh = empty.contains(&rebuild.name));
+        self.empty.extend(empty);
+        self.pending = pending;
         Ok(())
     }
 
@@ -381,6 +396,10 @@ impl Session<'_> {
         let (rejected, superseded) = applied.dead_letters.take();
         self.supersede(&superseded).await?;
         self.link.dead_letter(&rejected, &self.dead_letters).await?;
+        if !self.empty.is_empty() {
+            let empty: Vec<&str> = self.empty.iter().map(String::as_str).collect();
+            self.link.note_empty(&empty).await?;
+        }
         for rebuild in &read.rebuilt {
             self.link.record_rebuild(rebuild).await?;
         }

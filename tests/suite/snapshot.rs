@@ -136,6 +136,8 @@ async fn a_copy_goes_on_where_it_was_stopped_and_writers_go_on_meanwhile() {
     for path in PATHS {
         let rig = Rig::new(path, schema(ONE)).await;
         rig.db.sql("create table t (id int primary key, v text); insert into t select i, 'old' from generate_series(1, 60000) i").await;
+        rig.drain().await;
+        write_by_hand(&rig, "INSERT INTO t VALUES (70000, 'not there')").await;
         set_up(&rig.db.url(), rig.worker.schema()).await;
         let mut steps = 0;
         let mut seen = 0;
@@ -306,6 +308,12 @@ async fn the_newest_postgres_is_copied_too_and_image_tables_wait_for_their_messa
     resync::request(&rig.worker, &["t"]).await.unwrap();
     rebuilt(&rig).await;
     assert_eq!(rig.rows("SELECT v FROM t").await, ["row"]);
+    // An image may tell of a row that is gone since, of which nothing else tells: its table was empty before it came.
+    write_by_hand(&rig, "DELETE FROM t").await;
+    rig.db.send(r#"{"type":"INSERT","table":"t","record":{"id":2,"v":"gone"}}"#).await;
+    resync::request(&rig.worker, &["t"]).await.unwrap();
+    rebuilt(&rig).await;
+    assert_eq!(rig.rows("SELECT v FROM t").await, ["row"]);
     pairing::nuke(&rig.worker, None, true).await.unwrap();
     rebuilt(&rig).await;
     assert_eq!(rig.rows("SELECT v FROM t").await, ["row"]);
@@ -319,6 +327,8 @@ async fn a_worker_killed_ten_times_goes_on_where_it_was_and_a_reader_sees_no_row
         rig.db
             .sql(&format!("create table t (id int primary key, v text); insert into t select i, '0' from generate_series(1, {ROWS}) i"))
             .await;
+        rig.drain().await;
+        write_by_hand(&rig, "INSERT INTO t VALUES (-1, 'not there')").await;
         set_up(&rig.db.url(), rig.worker.schema()).await;
         rig.worker.drain(Duration::ZERO).await.unwrap();
         let schema_file = tempfile::NamedTempFile::new().unwrap();

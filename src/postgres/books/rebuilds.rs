@@ -72,8 +72,8 @@ pub struct Rebuild {
     pub phase: Phase,
     /// The key up to which the phase is done; `None`: from the start.
     pub cursor: Option<Vec<String>>,
-    /// Whether the replica's table had no row when it was asked for or since, before its first page: whatever it has
-    /// got from then on, newer messages keep right. Then nothing is swept.
+    /// Whether the replica's table had no row when it was asked for or since, before its first page. Whatever a marked
+    /// table has got from then on, newer marks keep right: nothing of it is swept.
     pub fresh: bool,
     /// Rows copied.
     pub rows: i64,

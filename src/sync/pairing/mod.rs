@@ -215,6 +215,9 @@ impl Session<'_> {
             return Ok(false);
         }
         let messages = self.link.put_back(&head.epoch, from_seq).await?;
+        // What was noted of tables whose copies have not begun was noted of the replica that is gone.
+        let noted = self.link.pending().await?.into_iter().filter(|rebuild| rebuild.fresh).map(|rebuild| rebuild.name);
+        let copied: BTreeSet<String> = copied.into_iter().chain(noted).collect();
         let copied: Vec<&str> = copied.iter().map(String::as_str).collect();
         self.link.schedule(&copied, Reason::Healed(Divergence::Behind.name())).await?;
         self.link.advance(head, &snapshot.identity, false).await?;

@@ -173,7 +173,9 @@ impl Reader<'_> {
         self.session.worker.throttle.count(if is_end { read } else { rows });
         if is_end {
             tracing::info!(table = rebuild.name, rows = rebuild.rows, "all rows of the table are copied");
-            (rebuild.phase, rebuild.cursor) = (if rebuild.fresh { Phase::Done } else { Phase::Sweep }, None);
+            // What no mark tells of may be gone since it was brought.
+            let is_right = rebuild.fresh && source.is_marked();
+            (rebuild.phase, rebuild.cursor) = (if is_right { Phase::Done } else { Phase::Sweep }, None);
         }
         Ok(if is_end { read } else { rows })
     }
