@@ -268,10 +268,7 @@ impl Bench {
         }
         child.kill().unwrap();
         child.wait().unwrap();
-        println!(
-            "    copied in {:.1} s, killed {kills} times, resumed each time",
-            started.elapsed().as_secs_f64()
-        );
+        println!("    copied in {:.1} s, killed {kills} times, resumed each time", started.elapsed().as_secs_f64());
         let options = VerifyOptions { tables: vec!["items".into()], ..VerifyOptions::default() };
         let report = verify(&worker, options.clone(), Arc::default()).await.unwrap();
         assert!(report.is_equal(), "{report:?}");

@@ -280,12 +280,12 @@ impl Session<'_> {
     /// newer marks keep right, so nothing has to be swept out of them. Of an image that is only known by its table's rows.
     async fn look_for_rows(&mut self) -> Result<()> {
         self.empty.clear();
+        let mut pending = std::mem::take(&mut self.pending);
         let is_asked = |rebuild: &&mut Rebuild| {
             let has_begun = rebuild.phase != Phase::Copy || rebuild.cursor.is_some() || rebuild.fresh;
             let is_known = self.filled.contains(&rebuild.name) || self.tables.is_stuck(&rebuild.name);
             !has_begun && !is_known && self.is_captured(&rebuild.name)
         };
-        let mut pending = std::mem::take(&mut self.pending);
         let new: Vec<&mut Rebuild> = pending.iter_mut().filter(is_asked).take(LOOKED_AT).collect();
         let tables: Vec<&Table> = new.iter().filter_map(|r| Some(&*self.sources.get(&r.name)?.table)).collect();
         let empty = match tables.is_empty() {

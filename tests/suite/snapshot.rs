@@ -328,7 +328,7 @@ async fn a_worker_killed_ten_times_goes_on_where_it_was_and_a_reader_sees_no_row
             .sql(&format!("create table t (id int primary key, v text); insert into t select i, '0' from generate_series(1, {ROWS}) i"))
             .await;
         rig.drain().await;
-        write_by_hand(&rig, "INSERT INTO t VALUES (-1, 'not there')").await;
+        write_by_hand(&rig, "INSERT INTO t VALUES (900000, 'not there')").await;
         set_up(&rig.db.url(), rig.worker.schema()).await;
         rig.worker.drain(Duration::ZERO).await.unwrap();
         let schema_file = tempfile::NamedTempFile::new().unwrap();
