@@ -51,7 +51,7 @@ pub(super) async fn run(args: InitArgs, options: &GlobalOptions) -> CommandResul
                 Some(_) => format!("pgflume setup --sync {name}"),
                 None => format!("pgflume sync {name}"),
             };
-            (postgres, file, next)
+            (postgres.postgres(name)?, file, next)
         }
     };
     let path = args.output.or(file).ok_or_else(|| {

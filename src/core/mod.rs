@@ -18,6 +18,7 @@ pub(crate) mod json;
 pub(crate) mod keys;
 pub mod memory;
 pub mod message;
+pub(crate) mod pattern;
 pub mod position;
 pub mod queue_name;
 pub mod reconcile;

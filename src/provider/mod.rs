@@ -3,7 +3,11 @@
 //! table has changed since a mark, gives rows in parts, and counts. Marks, places and positions are texts of the
 //! provider, which the engine keeps and hands back.
 
+pub mod mysql;
 pub mod postgres;
+mod stamps;
+
+pub use stamps::StampOptions;
 
 use crate::core::error::Result;
 use crate::core::message::MarkedKey;

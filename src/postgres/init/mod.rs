@@ -6,7 +6,6 @@ mod catalog;
 mod document;
 mod draft;
 mod outcome;
-mod pattern;
 mod proposal;
 mod report;
 mod select;

@@ -1,0 +1,238 @@
+//! Reads rows of one table in parts: pages in the order of the key, or the rows under keys that were found. Whoever is
+//! asked for by key is compared by bytes: a collation takes `a` and `A` for one.
+
+use super::statements::Readable;
+use crate::core::error::{Cause, Error, Result};
+use crate::core::keys::texts_of;
+use crate::core::message::MarkedKey;
+use crate::core::value::{Cell, Key};
+use crate::mysql::session::{Session, of_table};
+use crate::mysql::values;
+use crate::provider::{Found, Limits, Part, Unfit};
+use mysql_async::{Row, Value};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Rows of a first page, and at most.
+const FIRST_ROWS: usize = 500;
+const MOST_ROWS: usize = 10_000;
+
+/// Keys that one statement asks for.
+pub(super) const KEYS: usize = 500;
+
+/// What is read.
+enum Todo {
+    /// All rows that meet a condition, behind a key.
+    Pages {
+        condition: Option<String>,
+        after: Option<MarkedKey>,
+    },
+    /// The rows under these keys.
+    Keys(std::vec::IntoIter<MarkedKey>),
+    Nothing,
+}
+
+/// Rows of one table, as they are read.
+pub(super) struct Reading {
+    readable: Arc<Readable>,
+    todo: Todo,
+    /// Of the next page.
+    rows: usize,
+    /// Whether another view may go on where this one ends.
+    has_place: bool,
+}
+
+impl Reading {
+    /// All rows that meet a condition, behind a place.
+    pub fn pages(
+        readable: Arc<Readable>,
+        condition: Option<String>,
+        place: Option<MarkedKey>,
+        has_place: bool,
+    ) -> Self {
+        Self { readable, todo: Todo::Pages { condition, after: place }, rows: FIRST_ROWS, has_place }
+    }
+
+    /// The rows under these keys.
+    pub fn keys(readable: Arc<Readable>, keys: Vec<MarkedKey>) -> Self {
+        Self { readable, todo: Todo::Keys(keys.into_iter()), rows: 0, has_place: false }
+    }
+
+    /// No row.
+    pub fn nothing(readable: Arc<Readable>) -> Self {
+        Self { readable, todo: Todo::Nothing, rows: 0, has_place: false }
+    }
+
+    /// The next part.
+    pub async fn next(&mut self, session: &mut Session, limits: Limits) -> Result<Part> {
+        let mut part = Part::default();
+        let readable = self.readable.clone();
+        while part.found.len() < limits.rows && part.bytes < limits.bytes && !part.is_end {
+            match &mut self.todo {
+                Todo::Nothing => part.is_end = true,
+                Todo::Keys(keys) => {
+                    let some: Vec<MarkedKey> = keys.by_ref().take(KEYS.min(limits.rows.max(1))).collect();
+                    part.is_end = keys.len() == 0;
+                    for (_, found) in by_keys(session, &readable, &some).await? {
+                        part.bytes += bytes(&found);
+                        part.found.push(found);
+                    }
+                }
+                Todo::Pages { condition, after } => {
+                    let rows = self.rows.min(limits.rows.saturating_sub(part.found.len())).max(1);
+                    let (sql, parameters) = readable.page(condition.as_deref(), after.as_deref(), rows);
+                    let read = match session.rows(&sql, parameters).await {
+                        Ok(read) => read,
+                        // Fewer may be read in time.
+                        Err(e) if e.cause() == Some(Cause::Cancelled) && rows > 1 => {
+                            self.rows = rows / 8;
+                            continue;
+                        }
+                        Err(e) => return Err(of_table(e, &readable.table.name)),
+                    };
+                    part.is_end = read.len() < rows;
+                    let before = part.bytes;
+                    for row in read {
+                        let found = found(&readable, row)?;
+                        *after = Some(key_of(&found)?);
+                        part.bytes += bytes(&found);
+                        part.found.push(found);
+                    }
+                    let read_bytes = part.bytes - before;
+                    self.rows = if read_bytes > limits.bytes / 2 { rows / 2 } else { rows * 2 }.clamp(1, MOST_ROWS);
+                    part.place = after.as_ref().filter(|_| self.has_place).map(place);
+                }
+            }
+        }
+        Ok(part)
+    }
+}
+
+/// A place, as it is kept.
+pub(super) fn place(key: &MarkedKey) -> String {
+    serde_json::to_string(key).unwrap_or_default()
+}
+
+fn bytes(found: &Found) -> usize {
+    match found {
+        Found::Row(_, cells) => cells.iter().map(Cell::bytes).sum(),
+        Found::Gone(_) | Found::Unfit(_) => 16,
+    }
+}
+
+fn key_of(found: &Found) -> Result<MarkedKey> {
+    let lost = || Error::retry("a row came without its key; it will be read again");
+    match found {
+        Found::Row(key, _) | Found::Gone(key) => texts_of(key).ok_or_else(lost),
+        Found::Unfit(unfit) => Ok(unfit.key.clone()),
+    }
+}
+
+/// A row as the replica has it.
+fn found(readable: &Readable, row: Row) -> Result<Found> {
+    let table = &readable.table;
+    let mut all: Vec<Value> = row.unwrap_raw().into_iter().map(|value| value.unwrap_or(Value::NULL)).collect();
+    let size = all.pop().unwrap_or(Value::NULL);
+    let (mut cells, mut problem) = (Vec::with_capacity(all.len()), None);
+    for ((value, column), of) in all.iter().zip(&table.columns).zip(&readable.types) {
+        match values::cell(of, column.kind, value.clone()) {
+            Ok(cell) => cells.push(cell),
+            Err(mismatch) => {
+                problem.get_or_insert_with(|| format!("the column {:?} {mismatch}", column.name));
+                cells.push(Cell::Null);
+            }
+        }
+    }
+    if size != Value::NULL {
+        problem = Some(format!(
+            "the row has more than ROW_BYTES ({}): raise it, or leave its long columns out",
+            readable.most_bytes
+        ));
+    }
+    let key: Key = table.key.iter().map(|&at| cells[at].clone()).collect();
+    let Some(problem) = problem else { return Ok(Found::Row(key, cells)) };
+    // What the key's text is where the replica cannot have it.
+    let text = |&at: &usize| {
+        let of = &readable.types[at];
+        let cell = values::cell(of, table.columns[at].kind, all[at].clone());
+        let cell = cell.or_else(|_| values::cell(of, of.default_type(), all[at].clone()));
+        cell.ok().and_then(|cell| cell.to_postgres_text()).unwrap_or_default()
+    };
+    let texts: MarkedKey = table.key.iter().map(text).collect();
+    let own = (!key.contains(&Cell::Null)).then_some(key);
+    Ok(Found::Unfit(Unfit { key: texts, own, class: "value", problem }))
+}
+
+/// The rows under these keys, each with the position of its key. A key that no row has to the byte is gone.
+pub(super) async fn by_keys(
+    session: &mut Session,
+    readable: &Readable,
+    keys: &[MarkedKey],
+) -> Result<Vec<(usize, Found)>> {
+    let mut all = Vec::with_capacity(keys.len());
+    for (start, some) in keys.chunks(KEYS).enumerate().map(|(i, some)| (i * KEYS, some)) {
+        let (found, twins) = ask(session, readable, some).await?;
+        let mut is_found = vec![false; some.len()];
+        for (position, found) in found {
+            is_found[position] = true;
+            all.push((start + position, found));
+        }
+        let lacking: Vec<usize> = (0..some.len()).filter(|&at| !is_found[at]).collect();
+        for at in lacking {
+            // The row whose key a collation takes for this one is there, under what it is called now.
+            if twins {
+                let others = rows_under(session, readable, &some[at..=at]).await?;
+                all.extend(others.into_iter().map(|found| (start + at, found)));
+            }
+            all.push((start + at, Found::Gone(crate::core::keys::key_of(&readable.table, &some[at]))));
+        }
+    }
+    Ok(all)
+}
+
+async fn rows_under(session: &mut Session, readable: &Readable, keys: &[MarkedKey]) -> Result<Vec<Found>> {
+    let asked: Vec<&[String]> = keys.iter().map(Vec::as_slice).collect();
+    let (sql, parameters) = readable.by_keys(&asked, false);
+    let rows = session.rows(&sql, parameters).await.map_err(|e| of_table(e, &readable.table.name))?;
+    rows.into_iter().map(|row| found(readable, row)).collect()
+}
+
+/// Rows whose keys are among these to the byte, with positions; and whether others came.
+async fn ask(session: &mut Session, readable: &Readable, keys: &[MarkedKey]) -> Result<(Vec<(usize, Found)>, bool)> {
+    let positions: HashMap<&MarkedKey, usize> = keys.iter().enumerate().map(|(i, key)| (key, i)).collect();
+    let (mut found, mut twins) = (Vec::new(), false);
+    for row in rows_under(session, readable, keys).await? {
+        match positions.get(&key_of(&row)?) {
+            Some(&position) => found.push((position, row)),
+            None => twins = true,
+        }
+    }
+    Ok((found, twins))
+}
+
+/// Which of these keys no row has to the byte.
+pub(super) async fn absent(session: &mut Session, readable: &Readable, keys: &[MarkedKey]) -> Result<Vec<usize>> {
+    let mut absent = Vec::new();
+    for (start, some) in keys.chunks(KEYS).enumerate().map(|(i, some)| (i * KEYS, some)) {
+        let asked: Vec<&[String]> = some.iter().map(Vec::as_slice).collect();
+        let (sql, parameters) = readable.by_keys(&asked, true);
+        let rows = session.rows(&sql, parameters).await.map_err(|e| of_table(e, &readable.table.name))?;
+        let there: std::collections::HashSet<MarkedKey> =
+            rows.into_iter().map(|row| key_texts(readable, row)).collect::<Result<_>>()?;
+        absent.extend((0..some.len()).filter(|&at| !there.contains(&some[at])).map(|at| start + at));
+    }
+    Ok(absent)
+}
+
+/// The text of a key that came alone.
+pub(super) fn key_texts(readable: &Readable, row: Row) -> Result<MarkedKey> {
+    let lost = || Error::retry("a key came that is none; it will be read again");
+    let values = row.unwrap_raw().into_iter().map(|value| value.unwrap_or(Value::NULL));
+    let text = |(value, &at): (Value, &usize)| {
+        let of = &readable.types[at];
+        let cell = values::cell(of, readable.table.columns[at].kind, value.clone());
+        let cell = cell.or_else(|_| values::cell(of, of.default_type(), value)).ok()?;
+        cell.to_postgres_text()
+    };
+    values.zip(&readable.table.key).map(text).collect::<Option<_>>().ok_or_else(lost)
+}

@@ -1,0 +1,31 @@
+//! From the command line, by `pgflume.json`.
+
+use super::{Rig, server};
+use crate::parts::Program;
+use crate::support::Path;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_is_tested_and_its_tables_are_brought_by_a_command() {
+    let rig = Rig::undefined(
+        Path::File,
+        "create table t (id int primary key, updated_at datetime not null); insert into t values (1, '2026-01-02 03:04:05');
+         create table u (id int primary key); create procedure p() select 1",
+    )
+    .await;
+    let variables = [("LIBSQL_URL", "file:r.db"), ("PW", "p@:/ß")];
+    let program = Program::new("{}", &variables);
+    let url = format!("mysql://{}@127.0.0.1:{}/{}", rig.name, server().port(), rig.name);
+    let file = format!(
+        r#"{{"connections":{{"shop":{{"url":"{url}","password":"${{PW}}"}}}},"syncs":{{"shop":{{"from":"shop","exclude":["u"]}}}}}}"#
+    );
+    program.write("pgflume.json", &file);
+    let tested = program.run(&["connection", "test", "shop"]).await;
+    let said = String::from_utf8_lossy(&tested.stdout).into_owned();
+    assert!(tested.status.success(), "{said} {}", String::from_utf8_lossy(&tested.stderr));
+    assert!(said.contains("MariaDB") && said.contains("t: as far as timestamps tell (updated_at)"), "{said}");
+    let synced = program.run(&["sync", "shop"]).await;
+    assert!(synced.status.success(), "{}", String::from_utf8_lossy(&synced.stderr));
+    let wrong = program.command(&["sync", "shop"]).env("PW", "hunter2").output().unwrap();
+    let said = String::from_utf8_lossy(&wrong.stderr);
+    assert!(!wrong.status.success() && said.contains("1045") && !said.contains("hunter2"), "{said}");
+}
