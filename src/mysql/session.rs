@@ -3,8 +3,9 @@
 use super::url::MySqlUrl;
 use crate::core::error::{Cause, Error, ErrorKind, Result, Side};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, Params, Row, ServerError};
+use mysql_async::{Conn, DriverError, Params, Row, ServerError, Value};
 use std::time::Duration;
+use tokio::time::error::Elapsed;
 
 /// How long one statement may take.
 pub(crate) const STATEMENT_TIME: Duration = Duration::from_secs(60);
@@ -27,18 +28,19 @@ pub(crate) struct Server {
 
 /// A connection to one.
 pub(crate) struct Session {
-    conn: Conn,
+    /// None once an answer was given up: the next question would be answered by it.
+    conn: Option<Conn>,
     pub server: Server,
 }
 
 impl Session {
     /// Connects, with settings under which values are the same whatever the server's are.
     pub async fn open(url: &MySqlUrl) -> Result<Self> {
-        let mut conn = connect(url).await?;
-        let version: Option<String> = within(conn.exec_first("select version()", ())).await?;
-        let version = version.unwrap_or_default();
-        let server = Server { is_mariadb: version.contains("MariaDB"), version };
-        let mut session = Self { conn, server };
+        let conn = connect(url).await?;
+        let server = Server { is_mariadb: false, version: String::new() };
+        let mut session = Self { conn: Some(conn), server };
+        let version: String = session.row("select version()", ()).await?.take(0).unwrap_or_default();
+        session.server = Server { is_mariadb: version.contains("MariaDB"), version };
         let limit = match session.server.is_mariadb {
             true => format!("max_statement_time = {}", STATEMENT_TIME.as_secs()),
             false => format!("max_execution_time = {}", STATEMENT_TIME.as_millis()),
@@ -49,24 +51,72 @@ impl Session {
 
     /// A statement without rows, by the text protocol: some cannot be prepared.
     pub async fn run(&mut self, sql: &str) -> Result<()> {
-        within(self.conn.query_drop(sql)).await
+        let answer = tokio::time::timeout(PATIENCE, self.conn()?.query_drop(sql)).await;
+        self.answered(answer)
     }
 
     /// All rows of a statement.
     pub async fn rows(&mut self, sql: &str, parameters: impl Into<Params> + Send) -> Result<Vec<Row>> {
-        within(self.conn.exec(sql, parameters.into())).await
+        let answer = tokio::time::timeout(PATIENCE, self.conn()?.exec(sql, parameters.into())).await;
+        self.answered(answer)
+    }
+
+    /// Rows of a statement up to so many bytes, one row more at least; the others are passed over, and whether there were
+    /// any.
+    pub async fn first_rows(
+        &mut self,
+        sql: &str,
+        parameters: impl Into<Params> + Send,
+        most_bytes: usize,
+    ) -> Result<(Vec<Row>, bool)> {
+        let parameters = parameters.into();
+        let conn = self.conn()?;
+        let reading = async {
+            let mut result = conn.exec_iter(sql, parameters).await?;
+            let (mut rows, mut bytes, mut is_cut) = (Vec::new(), 0, false);
+            while let Some(row) = result.next().await? {
+                if bytes > most_bytes {
+                    is_cut = true;
+                    continue;
+                }
+                bytes += (0..row.len()).filter_map(|at| row.as_ref(at)).map(bytes_of).sum::<usize>();
+                rows.push(row);
+            }
+            Ok((rows, is_cut))
+        };
+        let answer = tokio::time::timeout(PATIENCE, reading).await;
+        self.answered(answer)
     }
 
     /// The one row of a statement.
     pub async fn row(&mut self, sql: &str, parameters: impl Into<Params> + Send) -> Result<Row> {
-        let row: Option<Row> = within(self.conn.exec_first(sql, parameters.into())).await?;
+        let row = self.rows(sql, parameters).await?.into_iter().next();
         row.ok_or_else(|| Error::retry("the server gave no row where it should; it will be asked again"))
     }
+
+    fn conn(&mut self) -> Result<&mut Conn> {
+        self.conn.as_mut().ok_or_else(|| Error::retry("the connection to MySQL was given up; it will be opened again"))
+    }
+
+    fn answered<T>(&mut self, answer: std::result::Result<mysql_async::Result<T>, Elapsed>) -> Result<T> {
+        match answer {
+            Ok(answer) => answer.map_err(error),
+            Err(_) => {
+                self.conn = None;
+                Err(Error::retry("MySQL does not answer: the connection is given up, and it will be tried again"))
+            }
+        }
+    }
+}
+
+fn bytes_of(value: &Value) -> usize {
+    if let Value::Bytes(bytes) = value { bytes.len() } else { 8 }
 }
 
 async fn connect(url: &MySqlUrl) -> Result<Conn> {
     let setup = vec![
-        "set session time_zone = '+00:00', sql_mode = '', character_set_results = 'utf8mb4'".to_owned(),
+        "set names utf8mb4".to_owned(),
+        "set session time_zone = '+00:00', sql_mode = '', sql_select_limit = 18446744073709551615".to_owned(),
         format!("set session lock_wait_timeout = {LOCK_SECONDS}, net_write_timeout = 600, wait_timeout = 28800"),
         "set session transaction isolation level repeatable read".to_owned(),
     ];
@@ -89,16 +139,14 @@ async fn connect(url: &MySqlUrl) -> Result<Conn> {
     Err(Error::side("MySQL takes no encrypted connection: set ssl-mode=DISABLED where that is meant"))
 }
 
-/// The answer, or that there was none in time.
-async fn within<T>(answer: impl Future<Output = mysql_async::Result<T>>) -> Result<T> {
-    match tokio::time::timeout(PATIENCE, answer).await {
-        Ok(answer) => answer.map_err(error),
-        Err(_) => Err(Error::retry("MySQL does not answer: the connection is given up, and it will be tried again")),
-    }
-}
-
 fn unreached(e: mysql_async::Error) -> Error {
     match &e {
+        mysql_async::Error::Server(ServerError { code: code @ (1044 | 1045 | 1049 | 1130 | 1251 | 1698 | 2061), state, .. }) => {
+            Error::side(format!(
+                "MySQL says {code} ({state}): the login is refused: check user, password, database, and from where the user may log in"
+            ))
+            .caused_by(e)
+        }
         mysql_async::Error::Server(_) => error(e),
         // What the driver says of sockets and certificates holds no secret.
         other => Error::side(format!("MySQL cannot be reached ({other}): check the host, the port and ssl-mode"))
@@ -114,10 +162,11 @@ pub(crate) fn error(e: mysql_async::Error) -> Error {
     let ServerError { code, state, .. } = server;
     let said = |text: &str| format!("MySQL says {code} ({state}): {text}");
     let made = match code {
-        1044 | 1045 | 1049 | 1130 | 1251 | 1698 | 2061 => Error::side(said(
-            "the login is refused: check user, password, database, and from where the user may log in",
-        )),
         1040 | 1203 | 1226 => Error::retry(said("it has no connection left; it will be tried again")),
+        1044 | 1045 | 1449 => Error::halt(said("a view's definer is gone, or may not read this: make it anew"))
+            .of_postgres(state, Cause::Table),
+        145 | 1194 | 1195 => Error::halt(said("the table is broken: run CHECK TABLE and REPAIR TABLE on it"))
+            .of_postgres(state, Cause::Table),
         1142 | 1143 | 1370 => Error::halt(said("the login may not read this: grant select on it, or leave it out"))
             .of_postgres(state, Cause::Table),
         1051 | 1054 | 1146 | 1412 | 1356 => {
@@ -125,12 +174,16 @@ pub(crate) fn error(e: mysql_async::Error) -> Error {
         }
         1205 => Error::new(ErrorKind::Locked, said("another session keeps a lock on the table's definition")),
         1969 | 3024 | 1317 => {
-            Error::retry(said("a statement took too long, or was cancelled")).of_postgres(state, Cause::Cancelled)
+            Error::retry(said("a statement took longer than a minute, or was cancelled: an index on the stamp helps"))
+                .of_postgres(state, Cause::Cancelled)
         }
         1053 | 1077 | 1079 | 1152 | 1184 | 1158 | 1159 | 1160 | 1161 | 1213 | 1927 => {
             Error::retry(said("the connection ended; it will be tried again"))
         }
-        _ => Error::halt(said("see the server's list of errors")).of_postgres(state, Cause::Other),
+        _ => Error::halt(said(
+            "look it up in the server's list of errors; where a definition has a `where`, look at that",
+        ))
+        .of_postgres(state, Cause::Table),
     };
     made.caused_by(e)
 }

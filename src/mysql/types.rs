@@ -78,7 +78,13 @@ impl MyType {
         };
         let can_be_long = matches!(family, Family::Text | Family::Json | Family::Bytes | Family::Unknown);
         let digits = if family == Family::Bit { bits(declared) } else { digits };
-        Self { family, declared: declared.to_owned(), digits, members, is_long: can_be_long && length > 255 }
+        Self {
+            family,
+            declared: declared.to_owned(),
+            digits,
+            members,
+            is_long: can_be_long && (length > 255 || length == 0),
+        }
     }
 
     /// The type to declare: one without loss.
@@ -127,11 +133,17 @@ impl MyType {
         self.family == Family::Int && kind == ColumnType::Integer
     }
 
-    /// Why rows cannot be asked for by a key of this type.
-    pub fn key_obstacle(&self) -> Option<&'static str> {
+    /// Why rows cannot be asked for by a key of this type in a column of `kind`.
+    pub fn key_obstacle(&self, kind: ColumnType) -> Option<&'static str> {
+        let is_bytes = matches!(self.family, Family::Bytes | Family::Bit);
+        let is_number = matches!(self.family, Family::Int | Family::BigUnsigned);
+        let is_own = kind == self.default_type()
+            || kind == ColumnType::Text && !is_bytes
+            || kind == ColumnType::Decimal && is_number;
         match self.family {
             Family::Float | Family::Double => Some("a key of floating point cannot be asked for exactly"),
             Family::Json | Family::Unknown => Some("a key of this type cannot be asked for"),
+            _ if !is_own => Some("a key that is declared as something else cannot be asked for: declare its own type"),
             _ => None,
         }
     }

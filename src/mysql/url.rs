@@ -135,9 +135,11 @@ impl MySqlUrl {
     fn tls_options(&self) -> Result<SslOpts> {
         let options = SslOpts::default().with_disable_built_in_roots(true);
         Ok(match self.tls {
-            Tls::Disabled | Tls::Preferred | Tls::Required => {
-                options.with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true)
-            }
+            // They are not asked; the driver wants some all the same.
+            Tls::Disabled | Tls::Preferred | Tls::Required => options
+                .with_root_certs(self.roots()?.into_iter().map(Into::into).collect())
+                .with_danger_accept_invalid_certs(true)
+                .with_danger_skip_domain_validation(true),
             Tls::VerifyCa => options
                 .with_root_certs(self.roots()?.into_iter().map(Into::into).collect())
                 .with_danger_skip_domain_validation(true),
@@ -153,7 +155,11 @@ impl MySqlUrl {
             return Ok(vec![bytes]);
         }
         let certs = rustls_native_certs::load_native_certs().certs;
-        Ok(certs.into_iter().map(|cert| cert.to_vec()).collect())
+        // One that cannot be read would make all of them fail.
+        let is_readable = |cert: &rustls::pki_types::CertificateDer<'_>| {
+            rustls::RootCertStore::empty().add(cert.clone().into_owned()).is_ok()
+        };
+        Ok(certs.into_iter().filter(is_readable).map(|cert| cert.to_vec()).collect())
     }
 }
 

@@ -67,11 +67,16 @@ pub(crate) fn parameter(of: &MyType, text: &str) -> Value {
             Some(bits) => Value::UInt(bits),
             None => number(text).unwrap_or_else(as_text),
         },
-        Family::Enum => Value::UInt(of.members.iter().position(|member| member == text).map_or(0, |i| i as u64 + 1)),
+        Family::Enum if text.is_empty() => Value::UInt(0),
+        Family::Enum => match of.members.iter().position(|member| member == text) {
+            Some(at) => Value::UInt(at as u64 + 1),
+            None => as_text(),
+        },
         Family::Set => {
-            let bit =
-                |name: &str| of.members.iter().position(|member| member == name).map_or(0, |i| 1_u64 << i.min(63));
-            Value::UInt(text.split(',').map(bit).fold(0, |bits, bit| bits | bit))
+            let bit = |name: &str| of.members.iter().position(|member| member == name).map(|at| 1_u64 << at.min(63));
+            let names = text.split(',').filter(|name| !name.is_empty());
+            let bits = names.map(bit).try_fold(0, |bits, bit| Some(bits | bit?));
+            bits.map_or_else(as_text, Value::UInt)
         }
         Family::Bytes => bytes().map_or_else(as_text, Value::Bytes),
         Family::Decimal

@@ -26,9 +26,18 @@ pub(super) struct Known {
 pub(super) struct Entry {
     pub readable: Arc<Readable>,
     pub listed: Listed,
+    pub is_view: bool,
 }
 
 impl Known {
+    /// This table cannot be read, as was just seen.
+    pub fn put_aside(&mut self, name: &str, problem: String) {
+        self.tables.remove(name);
+        if let Some(described) = Arc::make_mut(&mut self.description).tables.get_mut(name) {
+            described.problem = Some(problem);
+        }
+    }
+
     pub fn entry(&self, name: &str) -> Result<Entry> {
         let unknown = || Error::retry(format!("the table {name:?} was not described yet; it will be tried again"));
         self.tables.get(name).cloned().ok_or_else(unknown)
@@ -103,7 +112,8 @@ pub(super) async fn read(
         );
         if let Some(readable) = readable {
             let listed = Listed { stamps, ladder: Ladder::of(options.every), is_compared: options.is_compared };
-            tables.insert(table.name.clone(), Entry { readable: Arc::new(readable), listed });
+            tables
+                .insert(table.name.clone(), Entry { readable: Arc::new(readable), listed, is_view: source.is_view() });
         }
     }
     let description = Description { schema: schema.clone(), forbidden: BTreeSet::new(), tables: described };
@@ -137,10 +147,18 @@ fn obstacle(table: &Table, source: &MyTable, name: &str) -> Option<String> {
         }
     }
     for column in table.key_columns() {
-        let why = source.column(&column.name).and_then(|there| there.of.key_obstacle());
+        let why = source.column(&column.name).and_then(|there| there.of.key_obstacle(column.kind));
         if let Some(why) = why {
             return Some(format!("{name}: {why} ({:?}): choose another primaryKey", column.name));
         }
     }
-    None
+    let is_in_key = |part: &String| {
+        table.key_columns().any(|column| column.name == *part)
+            && source.column(part).is_some_and(|column| column.is_not_null)
+    };
+    let is_unique =
+        source.indexes.iter().any(|index| index.is_unique && index.is_plain && index.columns.iter().all(is_in_key));
+    (!source.is_view() && !is_unique).then(|| {
+        format!("{name} has no unique index over NOT NULL columns of its primaryKey, so several rows may be under one key: choose another")
+    })
 }

@@ -23,7 +23,7 @@ pub(super) async fn look(
     since: Option<&str>,
     place: Option<&str>,
 ) -> Result<(Reading, Look)> {
-    let Entry { readable, listed } = entry;
+    let Entry { readable, listed, is_view } = entry;
     let Listed { stamps, ladder, .. } = listed;
     let name = &readable.table.name;
     let failed = |e: Error| of_table(e, name);
@@ -32,6 +32,18 @@ pub(super) async fn look(
     let now: i64 = get(&now, 0)?;
     let rows = session.row(&readable.count(), ()).await.map_err(failed)?;
     let rows: i64 = get(&rows, 0)?;
+    if *is_view {
+        // No index sees to it.
+        let keys = session.row(&readable.count_keys(), ()).await.map_err(failed)?;
+        let (keyless, keys): (i64, i64) = (get(&keys, 0)?, get(&keys, 1)?);
+        if keyless > 0 || keys < rows {
+            let problem = format!(
+                "{} shows {rows} rows under {keys} keys, {keyless} of them without one: choose another primaryKey, or leave rows out by `where`",
+                readable.name
+            );
+            return Err(Error::halt(problem).of_table(name, Side::Source));
+        }
+    }
     // Of a large one without stamps a look only counts.
     let digest = match stamps.is_empty() && rows <= MOST_ROWS {
         true => get::<u64>(&session.row(&readable.digest(), ()).await.map_err(failed)?, 0)?.to_string(),
@@ -44,14 +56,17 @@ pub(super) async fn look(
     let place: Option<MarkedKey> = place.and_then(|text| serde_json::from_str(text).ok());
     let place = place.filter(|place| place.len() == readable.table.key.len());
     let Some(mark) = since else {
-        let mark = StampMark::begin(stamps, newest, now, digest);
+        // What changes while it is read may be as it was when it is looked at next: the first digest meets none.
+        let mark = StampMark::begin(stamps, newest, now, String::new());
         let begins = place.as_ref().map(super::reading::place);
         let look = Look { mark: text(&mark), changed: None, count: Some(rows), is_far: false, place: begins };
         return Ok((Reading::pages(readable.clone(), None, place, true), look));
     };
     let rung = ladder.rung(&mark, now);
     let (reading, changed) = match stamps.is_empty() {
-        true if mark.digest == digest || rows > MOST_ROWS => (Reading::nothing(readable.clone()), 0),
+        true if rows > MOST_ROWS || !digest.is_empty() && mark.digest == digest => {
+            (Reading::nothing(readable.clone()), 0)
+        }
         true => (Reading::pages(readable.clone(), None, None, false), rows),
         false => {
             let condition = ladder.condition::<MySql>(stamps, &mark, rung);

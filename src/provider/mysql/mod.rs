@@ -21,12 +21,14 @@ pub use about::{About, about};
 use async_trait::async_trait;
 use definition::Definition;
 use known::Known;
-use mysql_async::Value;
 use position::Position;
 use reading::Reading;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 pub use wanted::Wanted;
+
+/// Ranges that one statement counts.
+const RANGES: usize = 50;
 
 /// A MySQL or MariaDB, and what is pulled of it.
 #[derive(Debug, Clone)]
@@ -45,8 +47,8 @@ pub struct MySqlProvider {
 impl Provider for MySqlProvider {
     async fn open(&self) -> Result<Box<dyn Source>> {
         let session = Session::open(&self.url).await?;
-        let (known, reading) = (Known::default(), None);
-        Ok(Box::new(Connection { provider: self.clone(), session, known, reading, is_open: false }))
+        let (known, reading, broken) = (Known::default(), None, BTreeMap::new());
+        Ok(Box::new(Connection { provider: self.clone(), session, known, reading, broken, is_open: false }))
     }
 }
 
@@ -56,6 +58,8 @@ struct Connection {
     session: Session,
     known: Known,
     reading: Option<Reading>,
+    /// Tables that could not be read, and why.
+    broken: BTreeMap<String, String>,
     /// Whether a view is.
     is_open: bool,
 }
@@ -91,6 +95,9 @@ impl Source for Connection {
     async fn describe(&mut self) -> Result<Arc<Description>> {
         let MySqlProvider { url, wanted, row_bytes, stamps } = &self.provider;
         self.known = known::read(&mut self.session, url.database(), wanted, *row_bytes, stamps).await?;
+        for (table, problem) in &self.broken {
+            self.known.put_aside(table, problem.clone());
+        }
         Ok(self.known.description.clone())
     }
 
@@ -128,8 +135,12 @@ impl Source for Connection {
                 Ok(_) => {}
                 Err(e) if e.is_locked() => locked.push((*table).to_owned()),
                 Err(e) if e.needs_operator() && e.sqlstate().is_some() => {
-                    tracing::debug!(error = %e, "the tables are described again");
                     self.end().await?;
+                    // Where nothing was altered, it is this table that cannot be read, and others can.
+                    if self.known.is_current(&mut self.session).await? {
+                        self.broken.insert((*table).to_owned(), e.to_string());
+                    }
+                    tracing::debug!(error = %e, table, "the tables are described again");
                     return Ok(Begun::Changed);
                 }
                 Err(e) => return Err(e),
@@ -169,14 +180,19 @@ impl Source for Connection {
 
     async fn counts(&mut self, table: &str, bounds: &[MarkedKey]) -> Result<Vec<i64>> {
         let entry = self.known.entry(table)?;
-        let number = |key: &MarkedKey| key.first().and_then(|text| text.parse().ok()).map(Value::Int);
-        let bounds: Vec<Value> = bounds.iter().map(number).collect::<Option<_>>().ok_or_else(no_view)?;
-        let mut counts = vec![0; bounds.len() + 1];
-        let rows = self.session.rows(&entry.readable.counts(bounds.len()), bounds).await;
-        for row in rows.map_err(|e| session::of_table(e, table))? {
-            let (part, count): (usize, i64) = (get(&row, 0)?, get(&row, 1)?);
-            if let Some(place) = counts.get_mut(part) {
-                *place = count;
+        let number = |key: &MarkedKey| key.first().and_then(|text| text.parse::<i64>().ok());
+        let bounds: Vec<i64> = bounds.iter().map(number).collect::<Option<_>>().ok_or_else(no_view)?;
+        let starts = std::iter::once(None).chain(bounds.iter().copied().map(Some));
+        let ends = bounds.iter().copied().map(Some).chain([None]);
+        let ranges: Vec<(Option<i64>, Option<i64>)> = starts.zip(ends).collect();
+        let mut counts = vec![0; ranges.len()];
+        for (start, some) in ranges.chunks(RANGES).enumerate().map(|(i, some)| (i * RANGES, some)) {
+            let (sql, parameters) = entry.readable.counts(some);
+            for row in self.session.rows(&sql, parameters).await.map_err(|e| session::of_table(e, table))? {
+                let (at, count): (usize, i64) = (get(&row, 0)?, get(&row, 1)?);
+                if let Some(place) = counts.get_mut(start + at) {
+                    *place = count;
+                }
             }
         }
         Ok(counts)

@@ -2,7 +2,7 @@
 //! asked for by key is compared by bytes: a collation takes `a` and `A` for one.
 
 use super::statements::Readable;
-use crate::core::error::{Cause, Error, Result};
+use crate::core::error::{Cause, Error, Result, Side};
 use crate::core::keys::texts_of;
 use crate::core::message::MarkedKey;
 use crate::core::value::{Cell, Key};
@@ -71,7 +71,8 @@ impl Reading {
             match &mut self.todo {
                 Todo::Nothing => part.is_end = true,
                 Todo::Keys(keys) => {
-                    let some: Vec<MarkedKey> = keys.by_ref().take(KEYS.min(limits.rows.max(1))).collect();
+                    let some: Vec<MarkedKey> =
+                        keys.by_ref().take(keys_at_once(&readable).min(limits.rows.max(1))).collect();
                     part.is_end = keys.len() == 0;
                     for (_, found) in by_keys(session, &readable, &some).await? {
                         part.bytes += bytes(&found);
@@ -81,7 +82,7 @@ impl Reading {
                 Todo::Pages { condition, after } => {
                     let rows = self.rows.min(limits.rows.saturating_sub(part.found.len())).max(1);
                     let (sql, parameters) = readable.page(condition.as_deref(), after.as_deref(), rows);
-                    let read = match session.rows(&sql, parameters).await {
+                    let (read, is_cut) = match session.first_rows(&sql, parameters, limits.bytes).await {
                         Ok(read) => read,
                         // Fewer may be read in time.
                         Err(e) if e.cause() == Some(Cause::Cancelled) && rows > 1 => {
@@ -90,13 +91,17 @@ impl Reading {
                         }
                         Err(e) => return Err(of_table(e, &readable.table.name)),
                     };
-                    part.is_end = read.len() < rows;
-                    let before = part.bytes;
+                    part.is_end = read.len() < rows && !is_cut;
+                    let (before, place_before) = (part.bytes, after.clone());
                     for row in read {
                         let found = found(&readable, row)?;
                         *after = Some(key_of(&found)?);
                         part.bytes += bytes(&found);
                         part.found.push(found);
+                    }
+                    if !part.is_end && *after == place_before {
+                        let problem = "its rows do not come in the order of their keys: choose another primaryKey";
+                        return Err(Error::halt(problem).of_table(&readable.table.name, Side::Source));
                     }
                     let read_bytes = part.bytes - before;
                     self.rows = if read_bytes > limits.bytes / 2 { rows / 2 } else { rows * 2 }.clamp(1, MOST_ROWS);
@@ -106,6 +111,11 @@ impl Reading {
         }
         Ok(part)
     }
+}
+
+/// Keys whose rows one statement reads: fewer where rows may be long.
+fn keys_at_once(readable: &Readable) -> usize {
+    if readable.types.iter().any(|of| of.is_long) { KEYS / 10 } else { KEYS }
 }
 
 /// A place, as it is kept.
@@ -170,7 +180,8 @@ pub(super) async fn by_keys(
     keys: &[MarkedKey],
 ) -> Result<Vec<(usize, Found)>> {
     let mut all = Vec::with_capacity(keys.len());
-    for (start, some) in keys.chunks(KEYS).enumerate().map(|(i, some)| (i * KEYS, some)) {
+    let most = keys_at_once(readable);
+    for (start, some) in keys.chunks(most).enumerate().map(|(i, some)| (i * most, some)) {
         let (found, twins) = ask(session, readable, some).await?;
         let mut is_found = vec![false; some.len()];
         for (position, found) in found {

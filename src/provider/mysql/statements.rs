@@ -46,7 +46,7 @@ impl Readable {
     }
 
     fn filter(&self) -> String {
-        self.table.filter.as_ref().map_or_else(|| "true".into(), |filter| format!("({filter})"))
+        self.table.filter.as_ref().map_or_else(|| "true".into(), |filter| format!("(\n{filter}\n)"))
     }
 
     /// Positions of columns whose values may be long.
@@ -139,16 +139,9 @@ impl Readable {
     /// A number that any other rows make another: of each row over all columns, what is long by its own digest, because
     /// a text of more than `max_allowed_packet` would be NULL.
     pub fn digest(&self) -> String {
-        let cell = |at: usize| {
-            let column = self.column(at);
-            match self.types[at].family {
-                _ if self.types[at].is_long => format!("ifnull(md5({column}), '-')"),
-                // As a double, which is written with all its digits.
-                Family::Float => format!("ifnull(hex(concat({column} + 0e0)), '-')"),
-                Family::Bytes | Family::Text => format!("ifnull(hex({column}), '-')"),
-                Family::Bit => format!("ifnull(hex({column} + 0), '-')"),
-                _ => format!("ifnull(hex(concat({column})), '-')"),
-            }
+        let cell = |at: usize| match self.types[at].is_long {
+            true => format!("ifnull(md5({}), '-')", self.column(at)),
+            false => format!("ifnull(hex({}), '-')", self.exact(at)),
         };
         let cells: Vec<String> = (0..self.types.len()).map(cell).collect();
         format!(
@@ -157,6 +150,32 @@ impl Readable {
             self.name,
             self.filter()
         )
+    }
+
+    /// Rows without a key, and keys, byte by byte.
+    pub fn count_keys(&self) -> String {
+        let is_null: Vec<String> = self.key().iter().map(|column| format!("{column} is null")).collect();
+        let key: Vec<String> =
+            self.table.key.iter().map(|&at| format!("ifnull(hex({}), '-')", self.exact(at))).collect();
+        format!(
+            "select coalesce(sum({}), 0), count(distinct concat_ws(',', {})) from {} t where {}",
+            is_null.join(" or "),
+            key.join(", "),
+            self.name,
+            self.filter()
+        )
+    }
+
+    /// What tells each of its values from every other.
+    fn exact(&self, at: usize) -> String {
+        let column = self.column(at);
+        match self.types[at].family {
+            // As a double, which is written with all its digits.
+            Family::Float => format!("concat({column} + 0e0)"),
+            Family::Bytes | Family::Text => column,
+            Family::Bit => format!("({column} + 0)"),
+            _ => format!("concat({column})"),
+        }
     }
 
     /// Rows that meet a condition.
@@ -169,12 +188,23 @@ impl Readable {
         format!("select {} from {} t where {}", MySql::newest(stamp), self.name, self.filter())
     }
 
-    /// Rows up to each of these bounds, between two, and after the last: for a key of one integer.
-    pub fn counts(&self, bounds: usize) -> String {
-        let key = self.key().join("");
-        let case = (0..bounds).fold("case".to_owned(), |case, at| format!("{case} when {key} <= ? then {at}"));
-        let part = if bounds == 0 { "0".to_owned() } else { format!("{case} else {bounds} end") };
-        format!("select {part} as part, count(*) from {} t where {} group by part", self.name, self.filter())
+    /// Rows in each of these ranges, in their order: behind a bound, up to another, or without either. For a key of one
+    /// integer.
+    pub fn counts(&self, ranges: &[(Option<i64>, Option<i64>)]) -> (String, Vec<Value>) {
+        let (key, filter) = (self.key().join(""), self.filter());
+        let mut parameters = Vec::new();
+        let one = |(at, (after, to)): (usize, &(Option<i64>, Option<i64>))| {
+            let mut sql = format!("select {at} as range_at, count(*) as found from {} t where {filter}", self.name);
+            for (bound, comparison) in [(after, ">"), (to, "<=")] {
+                if let Some(bound) = bound {
+                    sql += &format!(" and {key} {comparison} ?");
+                    parameters.push(Value::Int(*bound));
+                }
+            }
+            sql
+        };
+        let sql = ranges.iter().enumerate().map(one).collect::<Vec<_>>().join(" union all ");
+        (sql, parameters)
     }
 }
 
@@ -211,7 +241,8 @@ impl Dialect for MySql {
         let (column, seconds) = (Self::column(stamp), look_back.as_secs().max(days * 24 * 3600));
         let newest = format!("cast({} as {kind})", literal(newest));
         // Before the year 1 there is nothing to look back to.
-        format!("{column} >= coalesce({newest} - interval {seconds} second, '0001-01-01')")
+        // A zero date is what old tables have for NULL.
+        format!("({column} >= coalesce({newest} - interval {seconds} second, '0001-01-01') or {column} = 0)")
     }
 }
 
@@ -241,14 +272,14 @@ mod tests {
         let (sql, parameters) = t.page(Some("c"), Some(&["x".to_owned(), "1.5".to_owned()]), 10);
         assert_eq!(
             sql,
-            "select t.`a`, t.`b`, case when coalesce(octet_length(t.`v`), 0) <= 9 then t.`v` end, case when coalesce(octet_length(t.`v`), 0) > 9 then coalesce(octet_length(t.`v`), 0) end from `d`.`t` t where (v <> '') and (c) and (t.`a` >= ? and (t.`a` > ? or (t.`a` = ? and (t.`b` > cast(? as decimal(9,2)))))) order by t.`a`, t.`b` limit 10"
+            "select t.`a`, t.`b`, case when coalesce(octet_length(t.`v`), 0) <= 9 then t.`v` end, case when coalesce(octet_length(t.`v`), 0) > 9 then coalesce(octet_length(t.`v`), 0) end from `d`.`t` t where (\nv <> ''\n) and (c) and (t.`a` >= ? and (t.`a` > ? or (t.`a` = ? and (t.`b` > cast(? as decimal(9,2)))))) order by t.`a`, t.`b` limit 10"
         );
         assert_eq!(parameters.len(), 4);
         let keys = [&["x".to_owned(), "1.5".to_owned()][..], &["y".to_owned(), "2".to_owned()][..]];
         let (sql, parameters) = t.by_keys(&keys, true);
         assert_eq!(
             sql,
-            "select t.`a`, t.`b` from `d`.`t` t where (v <> '') and (t.`a`, t.`b`) in ((?, cast(? as decimal(9,2))), (?, cast(? as decimal(9,2))))"
+            "select t.`a`, t.`b` from `d`.`t` t where (\nv <> ''\n) and (t.`a`, t.`b`) in ((?, cast(? as decimal(9,2))), (?, cast(? as decimal(9,2))))"
         );
         assert_eq!(parameters.len(), 4);
     }

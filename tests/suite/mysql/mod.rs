@@ -5,6 +5,7 @@ mod commands;
 mod keys;
 mod schemas;
 mod values;
+mod views;
 
 use crate::parts::MariaDb;
 use crate::support::{Home, Path, schema};

@@ -7,7 +7,7 @@ mod listed;
 mod rules;
 mod sides;
 mod tables;
-mod watched;
+pub mod watched;
 mod writers;
 
 use crate::support::{Db, Home, Path, schema};
