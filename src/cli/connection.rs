@@ -189,10 +189,14 @@ async fn test_source(providers: Vec<Arc<dyn Provider>>) -> CommandResult {
     let mut is_whole = true;
     for provider in providers {
         let mut source = provider.open().await?;
-        for (name, table) in &source.describe().await?.tables {
+        let description = source.describe().await?;
+        for (name, table) in &description.tables {
             is_whole &= table.problem.is_none();
             let promise = table.problem.clone().unwrap_or_else(|| table.promise.to_string());
             say(format_args!("table      {name}: {promise}"))?;
+        }
+        for (name, why) in &description.undefined {
+            say(format_args!("left out   {name}: {why}"))?;
         }
     }
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -3,7 +3,7 @@
 use super::url::MySqlUrl;
 use crate::core::error::{Cause, Error, ErrorKind, Result, Side};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, Params, Row, ServerError, Value};
+use mysql_async::{Conn, DriverError, IoError, Params, Row, ServerError, Value};
 use std::time::Duration;
 use tokio::time::error::Elapsed;
 
@@ -33,6 +33,15 @@ pub(crate) struct Session {
     pub server: Server,
 }
 
+/// A connection that is dropped says goodbye: the server logs those that do not.
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let (Some(conn), Ok(runtime)) = (self.conn.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(conn.disconnect());
+        }
+    }
+}
+
 impl Session {
     /// Connects, with settings under which values are the same whatever the server's are.
     pub async fn open(url: &MySqlUrl) -> Result<Self> {
@@ -59,6 +68,11 @@ impl Session {
     pub async fn rows(&mut self, sql: &str, parameters: impl Into<Params> + Send) -> Result<Vec<Row>> {
         let answer = tokio::time::timeout(PATIENCE, self.conn()?.exec(sql, parameters.into())).await;
         self.answered(answer)
+    }
+
+    /// Whether the server had something to remark on the last statement that was prepared.
+    pub fn has_warnings(&self) -> bool {
+        self.conn.as_ref().is_some_and(|conn| conn.get_warnings() > 0)
     }
 
     /// Rows of a statement up to so many bytes, one row more at least; the others are passed over, and whether there were
@@ -113,19 +127,45 @@ fn bytes_of(value: &Value) -> usize {
     if let Value::Bytes(bytes) = value { bytes.len() } else { 8 }
 }
 
+/// Servers that take no encrypted connection: asked each time, they log each time that somebody went away.
+mod plain {
+    use super::MySqlUrl;
+    use std::collections::BTreeMap;
+    use std::sync::{Mutex, PoisonError};
+    use std::time::{Duration, Instant};
+
+    /// After so long they are asked again.
+    const ASKED: Duration = Duration::from_secs(600);
+
+    static KNOWN: Mutex<BTreeMap<(String, u16), Instant>> = Mutex::new(BTreeMap::new());
+
+    /// Whether it was found to be one, not long ago, and the URL lets that be.
+    pub fn has(url: &MySqlUrl) -> bool {
+        let known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        url.attempts().len() > 1 && known.get(&url.place()).is_some_and(|at| at.elapsed() < ASKED)
+    }
+
+    pub fn add(url: &MySqlUrl) {
+        KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(url.place(), Instant::now());
+    }
+}
+
 async fn connect(url: &MySqlUrl) -> Result<Conn> {
     let setup = vec![
         "set names utf8mb4".to_owned(),
         "set session time_zone = '+00:00', sql_mode = '', sql_select_limit = 18446744073709551615".to_owned(),
         format!("set session lock_wait_timeout = {LOCK_SECONDS}, net_write_timeout = 600, wait_timeout = 28800"),
         "set session transaction isolation level repeatable read".to_owned(),
+        // A sort goes by so many bytes of a text.
+        "set session max_sort_length = 8388608".to_owned(),
     ];
-    for &encrypted in url.attempts() {
+    for &encrypted in url.attempts().iter().filter(|&&encrypted| !encrypted || !plain::has(url)) {
         let options = url.options(encrypted, setup.clone())?;
         let tried = tokio::time::timeout(CONNECT_TIME, Conn::new(options)).await;
         match tried {
             Ok(Ok(conn)) => return Ok(conn),
             Ok(Err(mysql_async::Error::Driver(DriverError::NoClientSslFlagFromServer))) if url.attempts().len() > 1 => {
+                plain::add(url);
             }
             Ok(Err(e)) => return Err(unreached(e)),
             Err(_) => {
@@ -156,13 +196,30 @@ fn unreached(e: mysql_async::Error) -> Error {
 
 /// What a failure means. What the server says may quote values, so its text is not shown.
 pub(crate) fn error(e: mysql_async::Error) -> Error {
+    if is_too_large(&e) {
+        return Error::halt("a row is larger than the driver takes (1 GB): leave its long columns out")
+            .of_postgres("08S01", Cause::Table)
+            .caused_by(e);
+    }
     let mysql_async::Error::Server(server) = &e else {
         return Error::retry("the connection to MySQL is broken; it will be tried again").caused_by(e);
     };
     let ServerError { code, state, .. } = server;
     let said = |text: &str| format!("MySQL says {code} ({state}): {text}");
     let made = match code {
-        1040 | 1203 | 1226 => Error::retry(said("it has no connection left; it will be tried again")),
+        1040 | 1203 => Error::retry(said("it has no connection left; it will be tried again")),
+        1226 => Error::retry(said("the login has used up what it may ask for in an hour, or its connections; it will be tried again")),
+        1461 => Error::retry(said("it has no prepared statement left (max_prepared_stmt_count); it will be tried again")),
+        1820 | 1862 | 3118 | 4151 => {
+            Error::side(said("the login's password has expired, or it is locked: give it a new one, or unlock it"))
+        }
+        1129 => Error::side(said("it refuses this host after too many broken connections: run FLUSH HOSTS there")),
+        1153 => Error::halt(said(
+            "a statement or a row is larger than max_allowed_packet: raise it on the server, or leave long columns out",
+        ))
+        .of_postgres(state, Cause::Table),
+        1021 | 1041 | 1135 => Error::retry(said("it is out of disk, memory or threads; it will be tried again")),
+        1047 | 1615 | 4031 => Error::retry(said("it is not ready, or has ended the session; it will be tried again")),
         1044 | 1045 | 1449 => Error::halt(said("a view's definer is gone, or may not read this: make it anew"))
             .of_postgres(state, Cause::Table),
         145 | 1194 | 1195 => Error::halt(said("the table is broken: run CHECK TABLE and REPAIR TABLE on it"))
@@ -174,7 +231,7 @@ pub(crate) fn error(e: mysql_async::Error) -> Error {
         }
         1205 => Error::new(ErrorKind::Locked, said("another session keeps a lock on the table's definition")),
         1969 | 3024 | 1317 => {
-            Error::retry(said("a statement took longer than a minute, or was cancelled: an index on the stamp helps"))
+            Error::retry(said("a statement took longer than a minute, or was cancelled: counting rows takes an index that is small, finding changed ones an index on the stamp"))
                 .of_postgres(state, Cause::Cancelled)
         }
         1053 | 1077 | 1079 | 1152 | 1184 | 1158 | 1159 | 1160 | 1161 | 1213 | 1927 => {
@@ -186,6 +243,15 @@ pub(crate) fn error(e: mysql_async::Error) -> Error {
         .of_postgres(state, Cause::Table),
     };
     made.caused_by(e)
+}
+
+/// Whether the driver has given a packet up because of its size.
+fn is_too_large(e: &mysql_async::Error) -> bool {
+    match e {
+        mysql_async::Error::Driver(DriverError::PacketTooLarge) => true,
+        mysql_async::Error::Io(IoError::Io(e)) => e.to_string().contains("Packet too large"),
+        _ => false,
+    }
 }
 
 /// A failure of one table only.

@@ -43,6 +43,8 @@ pub(crate) struct MyType {
     pub members: Vec<String>,
     /// Whether a value may be longer than some hundred bytes.
     pub is_long: bool,
+    /// The character set and the collation of a text.
+    pub charset: Option<(String, String)>,
 }
 
 impl MyType {
@@ -63,8 +65,8 @@ impl MyType {
             "enum" => Family::Enum,
             "set" => Family::Set,
             "binary" | "varbinary" | "tinyblob" | "blob" | "mediumblob" | "longblob" => Family::Bytes,
-            "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring" | "multipolygon"
-            | "geometrycollection" | "geomcollection" => Family::Bytes,
+            "vector" | "geometry" | "point" | "linestring" | "polygon" | "multipoint" | "multilinestring"
+            | "multipolygon" | "geometrycollection" | "geomcollection" => Family::Bytes,
             "date" => Family::Date,
             "datetime" => Family::DateTime,
             "timestamp" => Family::Timestamp,
@@ -84,7 +86,15 @@ impl MyType {
             digits,
             members,
             is_long: can_be_long && (length > 255 || length == 0),
+            charset: None,
         }
+    }
+
+    /// The same of a text in a character set.
+    pub fn in_charset(self, charset: String, collation: String) -> Self {
+        let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let is_named = self.family == Family::Text && is_name(&charset) && is_name(&collation);
+        Self { charset: is_named.then_some((charset, collation)), ..self }
     }
 
     /// The type to declare: one without loss.
@@ -141,6 +151,9 @@ impl MyType {
             || kind == ColumnType::Text && !is_bytes
             || kind == ColumnType::Decimal && is_number;
         match self.family {
+            Family::Enum | Family::Set if self.members.iter().any(String::is_empty) => {
+                Some("a key with '' among its members cannot be told from one that is none of them")
+            }
             Family::Float | Family::Double => Some("a key of floating point cannot be asked for exactly"),
             Family::Json | Family::Unknown => Some("a key of this type cannot be asked for"),
             _ if !is_own => Some("a key that is declared as something else cannot be asked for: declare its own type"),
@@ -204,7 +217,7 @@ mod tests {
             ("enum('a')", ColumnType::Text),
             ("timestamp(6)", ColumnType::Text),
             ("uuid", ColumnType::Text),
-            ("vector(3)", ColumnType::Text),
+            ("vector(3)", ColumnType::Blob),
         ] {
             let found = of(declared);
             assert_eq!(found.default_type(), expected, "{declared}");

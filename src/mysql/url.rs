@@ -14,6 +14,10 @@ const PARAMETERS: &str = "ssl-mode, ssl-ca, socket";
 /// Statements that the driver keeps prepared.
 const KEPT_STATEMENTS: usize = 64;
 
+/// What the driver takes in one packet, which is a row: as much as it can. The server sends more than its own
+/// `max_allowed_packet`, which the driver would go by.
+const MOST_BYTES: usize = 1 << 30;
+
 /// How a connection is encrypted, by the names of MySQL's own programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tls {
@@ -96,6 +100,11 @@ impl MySqlUrl {
         Ok(made)
     }
 
+    /// Host and port.
+    pub(crate) fn place(&self) -> (String, u16) {
+        (self.host.clone(), self.port)
+    }
+
     /// The database.
     pub(crate) fn database(&self) -> &str {
         &self.database
@@ -109,6 +118,7 @@ impl MySqlUrl {
             .db_name(Some(self.database.as_str()))
             .stmt_cache_size(Some(KEPT_STATEMENTS))
             .prefer_socket(Some(false))
+            .max_allowed_packet(Some(MOST_BYTES))
             .tcp_keepalive(Some(std::time::Duration::from_secs(30)))
             .setup(setup);
         options = match &self.socket {

@@ -105,6 +105,11 @@ pub(crate) fn placeholder(of: &MyType) -> String {
         Family::Date => "cast(? as date)".into(),
         Family::DateTime | Family::Timestamp => format!("cast(? as datetime({}))", of.digits),
         Family::Time => format!("cast(? as time({}))", of.digits),
+        // What the column cannot hold becomes a question mark there, and no row is under it.
+        Family::Text => match &of.charset {
+            Some((charset, collation)) => format!("convert(? using {charset}) collate {collation}"),
+            None => "?".into(),
+        },
         _ => "?".into(),
     }
 }

@@ -18,6 +18,10 @@ const RUNG: u32 = 8;
 /// Rungs above the first.
 const RUNGS: usize = 3;
 
+/// From the first time zone to the last: so much older may be what somebody else has written just now. Looked at on the
+/// highest rung.
+const ZONES: Duration = Duration::from_secs(26 * 3600);
+
 /// How the changed rows of one table are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Listed {
@@ -102,6 +106,9 @@ pub(super) trait Dialect {
     /// SQL for the newest that is not in the future, as text. What has no time zone may be of the server's own.
     fn newest(stamp: &Stamp) -> String;
 
+    /// Whether its times are of one zone, whoever wrote them.
+    fn has_zone(stamp: &Stamp) -> bool;
+
     /// SQL for what is not older than `newest` by more than `look_back`.
     fn since(stamp: &Stamp, newest: &str, look_back: Duration) -> String;
 }
@@ -174,6 +181,7 @@ impl Ladder {
     pub fn condition<D: Dialect>(&self, stamps: &[Stamp], mark: &StampMark, rung: usize) -> String {
         let look_back = if PullRule::LookBack.holds() { self.look_back_of(rung) } else { Duration::ZERO };
         let of = |(stamp, newest): (&Stamp, &Option<String>)| match newest {
+            Some(newest) if rung == RUNGS && !D::has_zone(stamp) => D::since(stamp, newest, look_back.max(ZONES)),
             Some(newest) => D::since(stamp, newest, look_back),
             None => format!("{} is not null", D::column(stamp)),
         };
@@ -212,6 +220,34 @@ mod tests {
         assert_eq!(ladder.look_back_of(0), Duration::from_secs(20));
         assert_eq!(ladder.look_back_of(3), Duration::from_secs(20 * 512));
         assert_eq!(Ladder::of(Duration::from_secs(1)).look_back, LEAST);
+    }
+
+    #[test]
+    fn what_has_no_zone_is_looked_for_through_all_of_them_now_and_then() {
+        struct Plain;
+        impl Dialect for Plain {
+            const TYPES: &'static str = "";
+            fn is_type(_: &str) -> bool {
+                true
+            }
+            fn column(stamp: &Stamp) -> String {
+                stamp.column.clone()
+            }
+            fn newest(stamp: &Stamp) -> String {
+                stamp.column.clone()
+            }
+            fn has_zone(stamp: &Stamp) -> bool {
+                stamp.declared == "timestamp"
+            }
+            fn since(_: &Stamp, _: &str, look_back: Duration) -> String {
+                look_back.as_secs().to_string()
+            }
+        }
+        let stamps = [stamp("u", "timestamp"), stamp("v", "datetime")];
+        let mark = begin(&stamps, vec![Some("x".into()), Some("y".into())]);
+        let of = |rung| Ladder::of(Duration::from_secs(5)).condition::<Plain>(&stamps, &mark, rung);
+        assert!(of(0).starts_with("10 or 10 or "), "{}", of(0));
+        assert!(of(RUNGS).starts_with("5120 or 93600 or "), "{}", of(RUNGS));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::definition::Definition;
 use super::statements::{MySql, Readable, quote};
-use super::wanted::{Wanted, database};
+use super::wanted::{LOCKED, Undefined, Wanted, database};
 use crate::core::error::{Error, Result};
 use crate::core::schema::Table;
 use crate::mysql::catalog::{self, MyTable};
@@ -19,6 +19,7 @@ pub(super) struct Known {
     databases: BTreeSet<String>,
     pub description: Arc<Description>,
     tables: BTreeMap<String, Entry>,
+    undefined: Undefined,
 }
 
 /// A table that can be read.
@@ -43,6 +44,13 @@ impl Known {
         self.tables.get(name).cloned().ok_or_else(unknown)
     }
 
+    /// What is known of a table, by its quoted name: why it cannot be defined, or that it is there and left out.
+    pub fn shown(&self, source: &str) -> Option<Option<&str>> {
+        let is_it = |place: &(String, String)| format!("{}.{}", quote(&place.0), quote(&place.1)) == source;
+        let place = self.catalog.keys().find(|place| is_it(place))?;
+        Some(self.undefined.get(place).map(String::as_str))
+    }
+
     /// Whether it still holds.
     pub async fn is_current(&self, session: &mut Session) -> Result<bool> {
         Ok(catalog::read(session, &self.databases).await? == self.catalog)
@@ -59,7 +67,7 @@ pub(super) async fn read(
 ) -> Result<Known> {
     let databases = wanted.databases(own);
     let catalog = catalog::read(session, &databases).await?;
-    let schema = wanted.schema(&catalog)?;
+    let (schema, undefined) = wanted.schema(&catalog)?;
     for table in options.columns.keys().filter(|table| schema.get(table).is_none()) {
         tracing::warn!(table, "`changed` names a table that is not pulled: correct it");
     }
@@ -74,6 +82,7 @@ pub(super) async fn read(
             None => {
                 Some(format!("there is no {name} that the login may read: grant select on it, or correct `source`"))
             }
+            Some(source) if source.is_locked => Some(LOCKED.to_owned()),
             Some(source) => obstacle(table, source, &name),
         };
         let problem = problem.or(stamps.as_ref().err().cloned());
@@ -116,8 +125,10 @@ pub(super) async fn read(
                 .insert(table.name.clone(), Entry { readable: Arc::new(readable), listed, is_view: source.is_view() });
         }
     }
-    let description = Description { schema: schema.clone(), forbidden: BTreeSet::new(), tables: described };
-    Ok(Known { catalog, databases, description: Arc::new(description), tables })
+    let forbidden = BTreeSet::new(); // one that is described no more is asked for
+    let left_out = undefined.iter().map(|((_, name), why)| (name.clone(), why.clone())).collect();
+    let description = Description { schema: schema.clone(), forbidden, tables: described, undefined: left_out };
+    Ok(Known { catalog, databases, description: Arc::new(description), tables, undefined })
 }
 
 /// Columns with their types without digits.

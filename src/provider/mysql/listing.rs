@@ -2,7 +2,7 @@
 
 use super::known::Entry;
 use super::reading::{Reading, key_texts};
-use super::statements::MySql;
+use super::statements::{MySql, Readable};
 use crate::core::error::{Error, Result, Side};
 use crate::core::message::MarkedKey;
 use crate::mysql::catalog::get;
@@ -12,6 +12,9 @@ use crate::provider::stamps::{Listed, StampMark};
 
 /// Up to so many rows a table without stamps is read whenever something has changed, whoever asked for it or not.
 const MOST_ROWS: i64 = 10_000;
+
+/// And of so many bytes, as the server counts them.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// So many changed rows are read by their keys; more by a walk over the table.
 const MOST_KEYS: i64 = 100_000;
@@ -30,6 +33,15 @@ pub(super) async fn look(
     let since = since.and_then(|text| StampMark::read(text, stamps));
     let now = session.row("select cast(unix_timestamp(now(3)) * 1000 as signed)", ()).await?;
     let now: i64 = get(&now, 0)?;
+    let place: Option<MarkedKey> = place.and_then(|text| serde_json::from_str(text).ok());
+    let place = place.filter(|place| place.len() == readable.table.key.len());
+    if let (None, Some(place)) = (&since, place) {
+        // It goes on where an earlier view has ended, whose mark is kept: nothing is counted yet.
+        let mark = text(&StampMark::begin(stamps, vec![None; stamps.len()], now, String::new()));
+        let begins = Some(super::reading::place(&place));
+        let look = Look { mark, changed: None, count: None, is_far: false, place: begins };
+        return Ok((Reading::pages(readable.clone(), None, Some(place), true), look));
+    }
     let rows = session.row(&readable.count(), ()).await.map_err(failed)?;
     let rows: i64 = get(&rows, 0)?;
     if *is_view {
@@ -45,7 +57,9 @@ pub(super) async fn look(
         }
     }
     // Of a large one without stamps a look only counts.
-    let digest = match stamps.is_empty() && rows <= MOST_ROWS {
+    let is_small =
+        stamps.is_empty() && rows <= MOST_ROWS && (!is_long(readable) || bytes(session, entry).await? <= MOST_BYTES);
+    let digest = match is_small {
         true => get::<u64>(&session.row(&readable.digest(), ()).await.map_err(failed)?, 0)?.to_string(),
         false => String::new(),
     };
@@ -53,20 +67,15 @@ pub(super) async fn look(
         return Err(Error::halt(problem).of_table(name, Side::Source));
     }
     let newest = newest(session, entry).await?;
-    let place: Option<MarkedKey> = place.and_then(|text| serde_json::from_str(text).ok());
-    let place = place.filter(|place| place.len() == readable.table.key.len());
     let Some(mark) = since else {
         // What changes while it is read may be as it was when it is looked at next: the first digest meets none.
         let mark = StampMark::begin(stamps, newest, now, String::new());
-        let begins = place.as_ref().map(super::reading::place);
-        let look = Look { mark: text(&mark), changed: None, count: Some(rows), is_far: false, place: begins };
-        return Ok((Reading::pages(readable.clone(), None, place, true), look));
+        let look = Look { mark: text(&mark), changed: None, count: Some(rows), is_far: false, place: None };
+        return Ok((Reading::pages(readable.clone(), None, None, true), look));
     };
     let rung = ladder.rung(&mark, now);
     let (reading, changed) = match stamps.is_empty() {
-        true if rows > MOST_ROWS || !digest.is_empty() && mark.digest == digest => {
-            (Reading::nothing(readable.clone()), 0)
-        }
+        true if !is_small || mark.digest == digest => (Reading::nothing(readable.clone()), 0),
         true => (Reading::pages(readable.clone(), None, None, false), rows),
         false => {
             let condition = ladder.condition::<MySql>(stamps, &mark, rung);
@@ -86,6 +95,17 @@ pub(super) async fn look(
     let changed = Some(usize::try_from(changed).unwrap_or(usize::MAX));
     let is_far = rung > 0 || stamps.is_empty() && after.digest != mark.digest;
     Ok((reading, Look { mark: text(&after), changed, count: Some(rows), is_far, place: None }))
+}
+
+fn is_long(readable: &Readable) -> bool {
+    readable.types.iter().any(|of| of.is_long)
+}
+
+/// What the server says that a table takes, about.
+async fn bytes(session: &mut Session, entry: &Entry) -> Result<u64> {
+    let sql = "select coalesce(t.data_length, 0) + 0 from information_schema.tables t where concat('`', replace(t.table_schema, '`', '``'), '`.`', replace(t.table_name, '`', '``'), '`') = ?";
+    let found = session.rows(sql, (&entry.readable.name,)).await?;
+    found.first().map_or(Ok(0), |row| get(row, 0))
 }
 
 async fn newest(session: &mut Session, entry: &Entry) -> Result<Vec<Option<String>>> {

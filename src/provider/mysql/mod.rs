@@ -27,6 +27,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 pub use wanted::Wanted;
 
+/// A state of MySQL's errors.
+const NO_SUCH_TABLE: &str = "42S02";
+
 /// Ranges that one statement counts.
 const RANGES: usize = 50;
 
@@ -77,7 +80,11 @@ impl Connection {
         };
         let row = self.session.row(history, ()).await?;
         let (server, gtids, is_replica): (String, String, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+        let uptime = self.session.row("show global status like 'Uptime'", ()).await?;
+        let clock = self.session.row("select cast(unix_timestamp() as signed)", ()).await?;
+        let (uptime, clock): (String, i64) = (get(&uptime, 1)?, get(&clock, 0)?);
         let position = Position {
+            started: clock - uptime.parse::<i64>().unwrap_or_default(),
             server,
             database: self.provider.url.database().to_owned(),
             gtids: Position::gtids(&gtids),
@@ -111,6 +118,21 @@ impl Source for Connection {
 
     fn columns(&self, definition: &str) -> BTreeSet<String> {
         Definition::read(definition).map(Definition::columns).unwrap_or_default()
+    }
+
+    async fn hidden(&mut self, definition: &str) -> Result<Option<String>> {
+        let Some(source) = Definition::read(definition).and_then(|definition| definition.source()) else {
+            return Ok(None);
+        };
+        if let Some(shown) = self.known.shown(&source) {
+            return Ok(shown.map(str::to_owned));
+        }
+        match self.session.rows(&format!("select 1 from {source} limit 0"), ()).await {
+            Ok(_) => Ok(Some(wanted::LOCKED.to_owned())),
+            Err(e) if e.sqlstate() == Some(NO_SUCH_TABLE) => Ok(None),
+            Err(e) if e.is_locked() || e.sqlstate().is_some() => Ok(Some(e.to_string())),
+            Err(e) => Err(e),
+        }
     }
 
     fn follows(&self, before: &str, now: &str) -> Follows {

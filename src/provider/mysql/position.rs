@@ -15,7 +15,13 @@ pub(super) struct Position {
     pub gtids: BTreeMap<u32, u64>,
     /// Whether it replays another server's log.
     pub is_replica: bool,
+    /// When the server was started: seconds since 1970, by its own clock.
+    #[serde(default)]
+    pub started: i64,
 }
+
+/// By so many seconds two readings of a start may differ.
+const CLOCK: u64 = 5;
 
 impl Position {
     /// The sequence numbers by domain of `0-1-27,1-3-5`.
@@ -32,6 +38,10 @@ impl Position {
     pub fn follows(&self, before: &Self) -> Follows {
         if self.server != before.server || self.database != before.database {
             return Follows::Other("it is another server or database".into());
+        }
+        if self.started.abs_diff(before.started) > CLOCK {
+            // It may have lost what it had committed last, and writers may have gone on since.
+            return Follows::Other("it was started anew since, and may be older than it was".into());
         }
         let is_behind = |(domain, number): (&u32, &u64)| self.gtids.get(domain).is_none_or(|now| now < number);
         match before.gtids.iter().any(is_behind) {
@@ -53,6 +63,7 @@ mod tests {
             database: "d".into(),
             gtids: Position::gtids(gtids),
             is_replica,
+            started: 1_000,
         };
         let before = at("1", "0-1-27,2-1-5", false);
         for (now, expected) in [
@@ -69,6 +80,9 @@ mod tests {
                 None => assert!(matches!(found, Follows::Other(_)), "{now:?}"),
             }
         }
+        let late = Position { started: 1_006, ..before.clone() };
+        assert!(matches!(late.follows(&before), Follows::Other(_)), "started anew");
+        assert_eq!(Position { started: 996, ..before.clone() }.follows(&before), Follows::Same, "a clock that was set");
         assert_eq!(at("1", "", false).follows(&at("1", "", false)), Follows::Same, "without a binlog");
     }
 }

@@ -10,12 +10,16 @@ use crate::mysql::session::{Session, of_table};
 use crate::mysql::values;
 use crate::provider::{Found, Limits, Part, Unfit};
 use mysql_async::{Row, Value};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// Rows of a first page, and at most.
+/// Rows of a first page, fewer where they may be long, and at most.
 const FIRST_ROWS: usize = 500;
+const FIRST_LONG_ROWS: usize = 8;
 const MOST_ROWS: usize = 10_000;
+
+/// Bytes of keys that one statement asks for: a server may take no more than a megabyte.
+const KEY_BYTES: usize = 1 << 18;
 
 /// Keys that one statement asks for.
 pub(super) const KEYS: usize = 500;
@@ -28,7 +32,7 @@ enum Todo {
         after: Option<MarkedKey>,
     },
     /// The rows under these keys.
-    Keys(std::vec::IntoIter<MarkedKey>),
+    Keys(VecDeque<MarkedKey>),
     Nothing,
 }
 
@@ -50,12 +54,14 @@ impl Reading {
         place: Option<MarkedKey>,
         has_place: bool,
     ) -> Self {
-        Self { readable, todo: Todo::Pages { condition, after: place }, rows: FIRST_ROWS, has_place }
+        let rows = first_rows(&readable, FIRST_ROWS);
+        Self { readable, todo: Todo::Pages { condition, after: place }, rows, has_place }
     }
 
     /// The rows under these keys.
     pub fn keys(readable: Arc<Readable>, keys: Vec<MarkedKey>) -> Self {
-        Self { readable, todo: Todo::Keys(keys.into_iter()), rows: 0, has_place: false }
+        let rows = first_rows(&readable, KEYS);
+        Self { readable, todo: Todo::Keys(keys.into()), rows, has_place: false }
     }
 
     /// No row.
@@ -70,13 +76,25 @@ impl Reading {
         while part.found.len() < limits.rows && part.bytes < limits.bytes && !part.is_end {
             match &mut self.todo {
                 Todo::Nothing => part.is_end = true,
+                Todo::Keys(keys) if keys.is_empty() => part.is_end = true,
                 Todo::Keys(keys) => {
-                    let some: Vec<MarkedKey> =
-                        keys.by_ref().take(keys_at_once(&readable).min(limits.rows.max(1))).collect();
-                    part.is_end = keys.len() == 0;
-                    for (_, found) in by_keys(session, &readable, &some).await? {
-                        part.bytes += bytes(&found);
-                        part.found.push(found);
+                    let most = self.rows.min(limits.rows.saturating_sub(part.found.len())).max(1);
+                    let asked = keys.make_contiguous();
+                    let asked = &asked[..fitting(asked, most)];
+                    let before = part.bytes;
+                    match some_by_keys(session, &readable, asked, limits.bytes).await? {
+                        Some(all) => {
+                            let count = asked.len();
+                            keys.drain(..count);
+                            part.is_end = keys.is_empty();
+                            for (_, found) in all {
+                                part.bytes += bytes(&found);
+                                part.found.push(found);
+                            }
+                            self.rows = next_rows(count, part.bytes - before, limits).min(KEYS);
+                        }
+                        // They are asked for again, fewer at once.
+                        None => self.rows = (asked.len() / 4).max(1),
                     }
                 }
                 Todo::Pages { condition, after } => {
@@ -92,7 +110,7 @@ impl Reading {
                         Err(e) => return Err(of_table(e, &readable.table.name)),
                     };
                     part.is_end = read.len() < rows && !is_cut;
-                    let (before, place_before) = (part.bytes, after.clone());
+                    let (before, place_before, read_rows) = (part.bytes, after.clone(), read.len());
                     for row in read {
                         let found = found(&readable, row)?;
                         *after = Some(key_of(&found)?);
@@ -103,8 +121,7 @@ impl Reading {
                         let problem = "its rows do not come in the order of their keys: choose another primaryKey";
                         return Err(Error::halt(problem).of_table(&readable.table.name, Side::Source));
                     }
-                    let read_bytes = part.bytes - before;
-                    self.rows = if read_bytes > limits.bytes / 2 { rows / 2 } else { rows * 2 }.clamp(1, MOST_ROWS);
+                    self.rows = next_rows(read_rows, part.bytes - before, limits);
                     part.place = after.as_ref().filter(|_| self.has_place).map(place);
                 }
             }
@@ -113,9 +130,25 @@ impl Reading {
     }
 }
 
-/// Keys whose rows one statement reads: fewer where rows may be long.
-fn keys_at_once(readable: &Readable) -> usize {
-    if readable.types.iter().any(|of| of.is_long) { KEYS / 10 } else { KEYS }
+/// Rows that are read at first.
+fn first_rows(readable: &Readable, usual: usize) -> usize {
+    if readable.types.iter().any(|of| of.is_long) { FIRST_LONG_ROWS } else { usual }
+}
+
+/// Rows to read next, where so many had so many bytes: twice as many, or as many as fill half of what may come.
+fn next_rows(rows: usize, bytes: usize, limits: Limits) -> usize {
+    let filling = limits.bytes / 2 * rows.max(1) / bytes.max(1);
+    (rows * 2).min(filling).clamp(1, MOST_ROWS)
+}
+
+/// How many of these keys one statement asks for: one at least.
+fn fitting(keys: &[MarkedKey], most: usize) -> usize {
+    let mut bytes = 0;
+    let is_within = |key: &&MarkedKey| {
+        bytes += key.iter().map(|part| part.len() + 16).sum::<usize>();
+        bytes <= KEY_BYTES
+    };
+    keys.iter().take(most).take_while(is_within).count().max(1).min(keys.len())
 }
 
 /// A place, as it is kept.
@@ -179,58 +212,76 @@ pub(super) async fn by_keys(
     readable: &Readable,
     keys: &[MarkedKey],
 ) -> Result<Vec<(usize, Found)>> {
-    let mut all = Vec::with_capacity(keys.len());
-    let most = keys_at_once(readable);
-    for (start, some) in keys.chunks(most).enumerate().map(|(i, some)| (i * most, some)) {
-        let (found, twins) = ask(session, readable, some).await?;
-        let mut is_found = vec![false; some.len()];
-        for (position, found) in found {
-            is_found[position] = true;
-            all.push((start + position, found));
-        }
-        let lacking: Vec<usize> = (0..some.len()).filter(|&at| !is_found[at]).collect();
-        for at in lacking {
-            // The row whose key a collation takes for this one is there, under what it is called now.
-            if twins {
-                let others = rows_under(session, readable, &some[at..=at]).await?;
-                all.extend(others.into_iter().map(|found| (start + at, found)));
-            }
-            all.push((start + at, Found::Gone(crate::core::keys::key_of(&readable.table, &some[at]))));
-        }
+    let (mut all, mut start) = (Vec::with_capacity(keys.len()), 0);
+    let most = if readable.types.iter().any(|of| of.is_long) { KEYS / 10 } else { KEYS };
+    while start < keys.len() {
+        let some = &keys[start..];
+        let some = &some[..fitting(some, most)];
+        let read = some_by_keys(session, readable, some, usize::MAX).await?.unwrap_or_default();
+        all.extend(read.into_iter().map(|(at, found)| (start + at, found)));
+        start += some.len();
     }
     Ok(all)
 }
 
-async fn rows_under(session: &mut Session, readable: &Readable, keys: &[MarkedKey]) -> Result<Vec<Found>> {
-    let asked: Vec<&[String]> = keys.iter().map(Vec::as_slice).collect();
-    let (sql, parameters) = readable.by_keys(&asked, false);
-    let rows = session.rows(&sql, parameters).await.map_err(|e| of_table(e, &readable.table.name))?;
-    rows.into_iter().map(|row| found(readable, row)).collect()
-}
-
-/// Rows whose keys are among these to the byte, with positions; and whether others came.
-async fn ask(session: &mut Session, readable: &Readable, keys: &[MarkedKey]) -> Result<(Vec<(usize, Found)>, bool)> {
+/// The same by one statement, unless that gives more than so many bytes for several keys.
+async fn some_by_keys(
+    session: &mut Session,
+    readable: &Readable,
+    keys: &[MarkedKey],
+    most_bytes: usize,
+) -> Result<Option<Vec<(usize, Found)>>> {
+    let most_bytes = if keys.len() > 1 { most_bytes } else { usize::MAX };
+    let Some(rows) = rows_under(session, readable, keys, most_bytes).await? else { return Ok(None) };
     let positions: HashMap<&MarkedKey, usize> = keys.iter().enumerate().map(|(i, key)| (key, i)).collect();
-    let (mut found, mut twins) = (Vec::new(), false);
-    for row in rows_under(session, readable, keys).await? {
+    let (mut all, mut is_found, mut has_twins) = (Vec::with_capacity(keys.len()), vec![false; keys.len()], false);
+    for row in rows {
         match positions.get(&key_of(&row)?) {
-            Some(&position) => found.push((position, row)),
-            None => twins = true,
+            Some(&position) => {
+                is_found[position] = true;
+                all.push((position, row));
+            }
+            None => has_twins = true,
         }
     }
-    Ok((found, twins))
+    for at in (0..keys.len()).filter(|&at| !is_found[at]) {
+        // The row whose key a collation takes for this one is there, under what it is called now.
+        if has_twins {
+            let others = rows_under(session, readable, &keys[at..=at], usize::MAX).await?.unwrap_or_default();
+            all.extend(others.into_iter().map(|found| (at, found)));
+        }
+        all.push((at, Found::Gone(crate::core::keys::key_of(&readable.table, &keys[at]))));
+    }
+    Ok(Some(all))
+}
+
+/// The rows that the server finds under these keys, unless they have more bytes.
+async fn rows_under(
+    session: &mut Session,
+    readable: &Readable,
+    keys: &[MarkedKey],
+    most_bytes: usize,
+) -> Result<Option<Vec<Found>>> {
+    let asked: Vec<&[String]> = keys.iter().map(Vec::as_slice).collect();
+    let (sql, parameters) = readable.by_keys(&asked, false);
+    let read = session.first_rows(&sql, parameters, most_bytes).await;
+    let (rows, is_cut) = read.map_err(|e| of_table(e, &readable.table.name))?;
+    if is_cut { Ok(None) } else { rows.into_iter().map(|row| found(readable, row)).collect::<Result<_>>().map(Some) }
 }
 
 /// Which of these keys no row has to the byte.
 pub(super) async fn absent(session: &mut Session, readable: &Readable, keys: &[MarkedKey]) -> Result<Vec<usize>> {
-    let mut absent = Vec::new();
-    for (start, some) in keys.chunks(KEYS).enumerate().map(|(i, some)| (i * KEYS, some)) {
+    let (mut absent, mut start) = (Vec::new(), 0);
+    while start < keys.len() {
+        let some = &keys[start..];
+        let some = &some[..fitting(some, KEYS)];
         let asked: Vec<&[String]> = some.iter().map(Vec::as_slice).collect();
         let (sql, parameters) = readable.by_keys(&asked, true);
         let rows = session.rows(&sql, parameters).await.map_err(|e| of_table(e, &readable.table.name))?;
         let there: std::collections::HashSet<MarkedKey> =
             rows.into_iter().map(|row| key_texts(readable, row)).collect::<Result<_>>()?;
         absent.extend((0..some.len()).filter(|&at| !there.contains(&some[at])).map(|at| start + at));
+        start += some.len();
     }
     Ok(absent)
 }

@@ -185,7 +185,9 @@ impl Readable {
 
     /// The newest of a stamp.
     pub fn newest(&self, stamp: &Stamp) -> String {
-        format!("select {} from {} t where {}", MySql::newest(stamp), self.name, self.filter())
+        let (column, newest) = (MySql::column(stamp), MySql::newest(stamp));
+        // An index answers it by one look, where there is no filter.
+        format!("select {newest} from {} t where {} and {column} <= {}", self.name, self.filter(), MySql::now(stamp))
     }
 
     /// Rows in each of these ranges, in their order: behind a bound, up to another, or without either. For a key of one
@@ -211,6 +213,18 @@ impl Readable {
 /// MySQL's own.
 pub(super) struct MySql;
 
+impl MySql {
+    /// What no stamp of now is beyond.
+    fn now(stamp: &Stamp) -> &'static str {
+        match Self::has_zone(stamp) {
+            true => "now(6)", // the session's zone is UTC
+            false => {
+                "greatest(utc_timestamp(6), coalesce(convert_tz(utc_timestamp(6), '+00:00', 'SYSTEM'), utc_timestamp(6)))"
+            }
+        }
+    }
+}
+
 impl Dialect for MySql {
     const TYPES: &'static str = "datetime, timestamp or date";
 
@@ -223,12 +237,11 @@ impl Dialect for MySql {
     }
 
     fn newest(stamp: &Stamp) -> String {
-        let now = match stamp.declared.as_str() {
-            "timestamp" => "now(6)".to_owned(), // the session's zone is UTC
-            _ => "greatest(utc_timestamp(6), coalesce(convert_tz(utc_timestamp(6), '+00:00', 'SYSTEM'), utc_timestamp(6)))".to_owned(),
-        };
-        let column = Self::column(stamp);
-        format!("cast(max(case when {column} <= {now} then {column} end) as char)")
+        format!("cast(max({}) as char)", Self::column(stamp))
+    }
+
+    fn has_zone(stamp: &Stamp) -> bool {
+        stamp.declared == "timestamp"
     }
 
     fn since(stamp: &Stamp, newest: &str, look_back: Duration) -> String {

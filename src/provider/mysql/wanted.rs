@@ -37,39 +37,64 @@ impl Wanted {
         }
     }
 
-    /// The definitions, by what the catalog says now.
-    pub(super) fn schema(&self, catalog: &BTreeMap<(String, String), MyTable>) -> Result<Arc<Schema>> {
+    /// The definitions, by what the catalog says now; and of the tables that are meant and cannot be defined, why.
+    pub(super) fn schema(&self, catalog: &BTreeMap<(String, String), MyTable>) -> Result<(Arc<Schema>, Undefined)> {
         let (tables, exclude) = match self {
-            Self::Defined(schema) => return Ok(schema.clone()),
+            Self::Defined(schema) => return Ok((schema.clone(), Undefined::new())),
             Self::Named { tables, exclude } => (patterns("tables", tables)?, patterns("exclude", exclude)?),
         };
         let mut text = String::from("{");
-        let mut names: BTreeSet<String> = BTreeSet::new();
+        let (mut names, mut undefined): (BTreeSet<String>, _) = (BTreeSet::new(), Undefined::new());
         for ((database, name), table) in catalog {
             let source = SourceName { schema: database.clone(), table: name.clone() };
             let is_wanted = tables.is_empty() || tables.iter().any(|pattern| pattern.matches(&source));
             if !is_wanted || exclude.iter().any(|pattern| pattern.matches(&source)) {
                 continue;
             }
-            match propose(name, table) {
-                Ok(definition) if names.insert(name.to_lowercase()) => {
-                    let comma = if text.len() > 1 { "," } else { "" };
-                    text += &format!("{comma}{}:{definition}", Value::from(name.as_str()));
+            let proposed = propose(name, table).and_then(|definition| {
+                let definition = format!("{}:{definition}", Value::from(name.as_str()));
+                Schema::parse(&format!("{{{definition}}}")).map_err(|e| e.to_string())?;
+                match names.insert(name.to_lowercase()) {
+                    true => Ok(definition),
+                    false => Err("its name differs in case only from another's: define one in a schema file".into()),
                 }
-                Ok(_) => tracing::warn!(table = name, "left out: its name differs in case only from another's"),
-                Err(why) => tracing::debug!(table = name, "left out: {why}"),
+            });
+            match proposed {
+                Ok(definition) => {
+                    let comma = if text.len() > 1 { "," } else { "" };
+                    text += &format!("{comma}{definition}");
+                }
+                Err(why) => {
+                    let is_spelled_out = tables.iter().any(|pattern| pattern.names_table() && pattern.matches(&source));
+                    if is_spelled_out && !table.is_locked {
+                        return Err(Error::halt(format!("`tables` names {name:?}, which cannot be pulled: {why}")));
+                    }
+                    undefined.insert((database.clone(), name.clone()), why);
+                }
             }
         }
         text.push('}');
+        if names.is_empty() && undefined.values().any(|why| why == LOCKED) {
+            return Err(Error::retry(LOCKED));
+        }
         if names.is_empty() {
             return Err(Error::halt(
                 "this database shows the login no table that can be pulled: grant select on its tables, or correct `tables`",
             ));
         }
-        let schema = Schema::parse(&text);
-        schema.map(Arc::new).map_err(|e| Error::halt(format!("the tables cannot be defined: {e}")))
+        match Schema::parse(&text) {
+            Ok(schema) => Ok((Arc::new(schema), undefined)),
+            Err(e) => Err(Error::halt(format!("the tables cannot be defined: {e}"))),
+        }
     }
 }
+
+/// Why tables cannot be defined, by database and name.
+pub(super) type Undefined = BTreeMap<(String, String), String>;
+
+/// What is said of a table that nothing is known of, because somebody works on it.
+pub(super) const LOCKED: &str =
+    "another session keeps a lock on it that hides what it is like (see SHOW PROCESSLIST); it follows when that ends";
 
 /// The database of a table.
 pub(super) fn database<'a>(source: &'a SourceName, own: &'a str) -> &'a str {
@@ -87,16 +112,17 @@ fn patterns(member: &str, texts: &[String]) -> Result<Vec<Pattern>> {
 }
 
 /// The definition of a table, as JSON; or why there can be none.
-fn propose(name: &str, table: &MyTable) -> Result<String, &'static str> {
-    if table.is_view() {
-        return Err("a view has no key: define it in a schema file");
-    }
-    if !matches!(table.kind.as_str(), "BASE TABLE" | "SYSTEM VERSIONED") {
-        return Err("it is no table");
-    }
-    if name.len() > NAME_BYTES || is_reserved(name) {
-        return Err("its name cannot be one of the replica's: define it in a schema file, under another");
-    }
+fn propose(name: &str, table: &MyTable) -> Result<String, String> {
+    let kind = match () {
+        () if table.is_locked => Err(LOCKED),
+        () if table.is_view() => Err("a view has no key: define it in a schema file"),
+        () if !matches!(table.kind.as_str(), "BASE TABLE" | "SYSTEM VERSIONED") => Err("it is no table"),
+        () if name.len() > NAME_BYTES || is_reserved(name) => {
+            Err("its name cannot be one of the replica's: define it in a schema file, under another")
+        }
+        () => Ok(()),
+    };
+    kind?;
     let is_usable = |index: &&MyIndex| {
         let is_not_null = |name: &String| table.column(name).is_some_and(|column| column.is_not_null);
         index.is_unique && index.is_plain && index.columns.iter().all(is_not_null)

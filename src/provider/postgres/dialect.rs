@@ -21,12 +21,16 @@ impl Dialect for Postgres {
     }
 
     fn newest(stamp: &Stamp) -> String {
-        let now = match stamp.declared.as_str() {
-            "timestamp with time zone" => "pg_catalog.now()".to_owned(),
-            _ => "(select greatest(pg_catalog.timezone('UTC', pg_catalog.now()), pg_catalog.timezone(s.reset_val, pg_catalog.now())) from pg_catalog.pg_settings s where s.name operator(pg_catalog.=) 'TimeZone')".to_owned(),
+        let now = match Self::has_zone(stamp) {
+            true => "pg_catalog.now()".to_owned(),
+            false => "(select greatest(pg_catalog.timezone('UTC', pg_catalog.now()), pg_catalog.timezone(s.reset_val, pg_catalog.now())) from pg_catalog.pg_settings s where s.name operator(pg_catalog.=) 'TimeZone')".to_owned(),
         };
         let column = Self::column(stamp);
         format!("pg_catalog.max({column}) filter (where {column} operator(pg_catalog.<=) {now})::pg_catalog.text")
+    }
+
+    fn has_zone(stamp: &Stamp) -> bool {
+        stamp.declared == "timestamp with time zone"
     }
 
     fn since(stamp: &Stamp, newest: &str, look_back: Duration) -> String {

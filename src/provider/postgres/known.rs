@@ -132,7 +132,7 @@ pub(super) async fn read(
         tables.insert(name.clone(), described);
         sources.insert(name, Arc::new(source));
     }
-    let description = Arc::new(Description { schema: schema.clone(), forbidden, tables });
+    let description = Arc::new(Description { schema: schema.clone(), forbidden, tables, undefined: BTreeMap::new() });
     Ok(Known { fingerprint, description, sources, listed, origins })
 }
 

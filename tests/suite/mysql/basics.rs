@@ -26,8 +26,8 @@ async fn rows_that_came_changed_and_went_are_brought_by_their_stamps() {
         let there = "select concat_ws('|', id, customer, updated_at) from orders order by id";
         assert_eq!(here, rig.source(there).await);
         rig.sql("truncate table orders").await;
-        rig.pass().await;
-        assert_eq!(rig.rows("SELECT count(*) FROM orders").await, ["0"]);
+        let passed = rig.pass().await;
+        assert_eq!(rig.rows("SELECT count(*) FROM orders").await, ["0"], "{passed:?}");
     }
 }
 

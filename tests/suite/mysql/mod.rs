@@ -2,7 +2,9 @@
 
 mod basics;
 mod commands;
+mod hidden;
 mod keys;
+mod large;
 mod schemas;
 mod values;
 mod views;
