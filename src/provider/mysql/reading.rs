@@ -21,8 +21,10 @@ const MOST_ROWS: usize = 10_000;
 /// Bytes of keys that one statement asks for: a server may take no more than a megabyte.
 const KEY_BYTES: usize = 1 << 18;
 
-/// Keys that one statement asks for.
-pub(super) const KEYS: usize = 500;
+/// Keys that one statement asks for, and values in them: from a thousand on MariaDB takes a list for a table, and rows were
+/// missing where the same prepared statement was executed again (10.11).
+const KEYS: usize = 500;
+const KEY_VALUES: usize = 900;
 
 /// What is read.
 enum Todo {
@@ -143,10 +145,11 @@ fn next_rows(rows: usize, bytes: usize, limits: Limits) -> usize {
 
 /// How many of these keys one statement asks for: one at least.
 fn fitting(keys: &[MarkedKey], most: usize) -> usize {
-    let mut bytes = 0;
+    let (mut bytes, mut values) = (0, 0);
     let is_within = |key: &&MarkedKey| {
         bytes += key.iter().map(|part| part.len() + 16).sum::<usize>();
-        bytes <= KEY_BYTES
+        values += key.len();
+        bytes <= KEY_BYTES && values <= KEY_VALUES
     };
     keys.iter().take(most).take_while(is_within).count().max(1).min(keys.len())
 }

@@ -5,6 +5,8 @@ mod commands;
 mod hidden;
 mod keys;
 mod large;
+mod plans;
+mod restarts;
 mod schemas;
 mod values;
 mod views;
