@@ -274,7 +274,7 @@ impl World {
         let seed = self.dice.next();
         let worker = Worker::over(config, Arc::new(network), Chance::seeded(seed));
         // As the one of a server that is called, or that of a command.
-        if seed % 2 == 0 { worker.keeping_for(Duration::from_secs(60)) } else { worker }
+        if seed.is_multiple_of(2) { worker.keeping_for(Duration::from_secs(60)) } else { worker }
     }
 
     pub fn hear(&self, what: &str, error: &Error) {
