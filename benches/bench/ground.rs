@@ -8,6 +8,7 @@ use pgflume::core::secret::Secret;
 use pgflume::core::value::Cell;
 use pgflume::demo::postgres::{Cluster, ClusterOptions};
 use pgflume::postgres::PgUrl;
+use pgflume::postgres::capture::{SetupOptions, setup};
 use pgflume::replica::Replica;
 use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
@@ -147,6 +148,13 @@ impl Ground {
             "truncate pgmq.q_{DEFAULT_QUEUE}, pgmq.a_{DEFAULT_QUEUE};\ndrop schema if exists pgflume cascade"
         ))
         .await;
+    }
+
+    /// An empty queue without a memory, and what `json` names captured.
+    pub async fn capture(&self, json: &str) {
+        self.forget().await;
+        let (queue, schema) = (QueueName::parse(DEFAULT_QUEUE).unwrap(), Arc::new(Schema::parse(json).unwrap()));
+        setup(&PgUrl::parse(&self.url).unwrap(), &schema, &queue, &SetupOptions::default()).await.unwrap();
     }
 
     /// Puts `changes` of the filled table on the queue.

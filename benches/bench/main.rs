@@ -8,6 +8,7 @@ mod parts;
 
 mod bell;
 mod beside;
+mod calls;
 mod capture;
 mod dashboard;
 mod dlt;
@@ -50,6 +51,9 @@ async fn run() {
     }
     if is_wanted("roundtrip") {
         sections.push(roundtrip::run(&ground).await);
+    }
+    if is_wanted("calls") {
+        sections.push(calls::run(&ground).await);
     }
     if is_wanted("freshness") {
         sections.push(freshness::run(&ground).await);

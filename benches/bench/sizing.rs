@@ -3,14 +3,10 @@
 
 use crate::ground::{Ground, Home, Kind, Table, connect};
 use crate::report::{Section, thousands};
-use pgflume::core::queue_name::{DEFAULT_QUEUE, QueueName};
-use pgflume::core::schema::Schema;
+use pgflume::core::queue_name::DEFAULT_QUEUE;
 use pgflume::core::value::Cell;
-use pgflume::postgres::PgUrl;
-use pgflume::postgres::capture::{SetupOptions, setup};
 use pgflume::replica::Replica;
 use std::process::{Child, Command};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Keys: what they are called, their columns, and a row of each number.
@@ -72,13 +68,6 @@ fn changes(rows: i64) -> [(&'static str, String); 2] {
     [("one row a statement", each), ("all in one statement", "update sized set v = v + 1".into())]
 }
 
-async fn captured(ground: &Ground, json: &str) -> Arc<Schema> {
-    ground.forget().await;
-    let (queue, schema) = (QueueName::parse(DEFAULT_QUEUE).unwrap(), Arc::new(Schema::parse(json).unwrap()));
-    setup(&PgUrl::parse(&ground.url).unwrap(), &schema, &queue, &SetupOptions::default()).await.unwrap();
-    schema
-}
-
 async fn number(ground: &Ground, sql: &str) -> f64 {
     ground.client.query_one(&format!("select ({sql})::float8"), &[]).await.unwrap().get(0)
 }
@@ -87,7 +76,8 @@ async fn number(ground: &Ground, sql: &str) -> f64 {
 async fn queued(ground: &Ground, key: &str, columns: &str, row: &str, sql: &str, rows: i64) -> f64 {
     ground.sql(&format!("drop table if exists sized cascade;\ncreate table sized ({columns}, i bigint unique, v int not null default 0);\ninsert into sized select {row}, i from generate_series(1, {rows}) i;\nvacuum analyze sized")).await;
     let (names, types) = if key.contains("text") { (r#"["a","b"]"#, r#","b":"TEXT""#) } else { (r#""a""#, "") };
-    captured(ground, &format!(r#"{{"sized":{{"primaryKey":{names},"columns":{{"a":"TEXT"{types},"v":"INTEGER"}}}}}}"#))
+    ground
+        .capture(&format!(r#"{{"sized":{{"primaryKey":{names},"columns":{{"a":"TEXT"{types},"v":"INTEGER"}}}}}}"#))
         .await;
     let size = format!("pg_total_relation_size('pgmq.q_{DEFAULT_QUEUE}')");
     let before = number(ground, &size).await;
@@ -104,7 +94,7 @@ async fn sides(ground: &Ground, table: Table, rows: i64) -> (f64, f64) {
     for column in definition[table.name()]["indexes"].as_array().into_iter().flatten().filter_map(|c| c.as_str()) {
         ground.sql(&format!("create index on {} ({column})", table.name())).await;
     }
-    captured(ground, table.json()).await;
+    ground.capture(table.json()).await;
     let home = Home::new(Kind::File);
     ground.worker(table, &home.target()).drain(Duration::from_secs(600)).await.unwrap();
     let replica = Replica::open(&home.target()).await.unwrap();
@@ -118,7 +108,7 @@ async fn sides(ground: &Ground, table: Table, rows: i64) -> (f64, f64) {
 /// and how many it holds in the end.
 async fn connections(ground: &Ground, arguments: &[&str], rows: i64) -> (i64, String, i64) {
     ground.fill(Table::Narrow, rows).await;
-    captured(ground, Table::Narrow.json()).await;
+    ground.capture(Table::Narrow.json()).await;
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("schema.json"), Table::Narrow.json()).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));

@@ -20,7 +20,7 @@ pub(super) const SELECT: &str = "SELECT m.type, m.name, m.tbl_name, iif(m.type =
      WHERE m.type = 'table'";
 
 /// What the database has; keys are names in lower case, as SQLite compares them.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
     /// The tables.
     pub tables: BTreeMap<String, Vec<ReplicaColumn>>,
@@ -51,7 +51,7 @@ impl Inventory {
 }
 
 /// A column as the database has it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReplicaColumn {
     /// Its name as it was written.
     pub name: String,
@@ -64,7 +64,7 @@ pub struct ReplicaColumn {
 }
 
 /// An index or trigger as the database has it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Made {
     /// Its name as it was written.
     pub name: String,

@@ -4,7 +4,7 @@ use crate::core::value::Cell;
 use std::collections::BTreeSet;
 
 /// A unique index over all rows of a table.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Unique {
     /// In lower case; `None` for an expression.
     pub(super) columns: BTreeSet<Option<String>>,

@@ -147,6 +147,7 @@ impl Worker {
         if done.busy {
             done.busy = done.processed == 0;
         }
+        session.end();
         result
     }
 

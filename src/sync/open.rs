@@ -2,6 +2,7 @@
 
 use super::alone::alone;
 use super::beside::Beside;
+use super::kept::Connected;
 use super::lookout::Lookout;
 use super::pairing::{self, foreign, keys, lacking};
 use super::patience::answered;
@@ -14,8 +15,8 @@ use crate::core::schema::Schema;
 use crate::postgres::books::dead_letters::Supersedable;
 use crate::postgres::books::rebuilds::Reason;
 use crate::postgres::catalog::SourceTable;
+use crate::postgres::drift;
 use crate::postgres::link::{Known, Link};
-use crate::postgres::{Purpose, drift};
 use crate::replica::inventory::Inventory;
 use crate::replica::{Replica, address};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,12 +27,16 @@ impl<'a> Session<'a> {
     /// Connects to both sides and creates what is missing on either. All of it has a limit but the making of tables
     /// and indexes, which takes as long as they are large.
     pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
-        let BothSides { link, known, replica, address, there } = answered(find(worker)).await?;
+        let BothSides { connected, replica, address, there } = answered(find(worker)).await?;
+        let Connected { link, known, drift, since: connected_at } = connected;
         let Known { fingerprint, schema, sources, definition_version } = known;
         complete(link.as_ref(), &replica, &there, &schema).await?;
         let is_keyed = keys::complete(link.as_ref(), &replica, &there, (&schema, &sources)).await?;
         let now = if is_keyed { &answered(replica.inventory()).await? } else { &there };
-        let drift = answered(link.drift(Some(now))).await?;
+        let drift = match drift {
+            Some((then, drift)) if then == *now => drift,
+            _ => answered(link.drift(Some(now))).await?,
+        };
         drift::warn(&drift);
         answered(link.tell(&worker.told.new_drift(&drift))).await?;
         let mut tables = Tables::default();
@@ -50,6 +55,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             worker,
             link,
+            connected_at,
             replica,
             address,
             has_moved: false,
@@ -72,6 +78,7 @@ impl<'a> Session<'a> {
             healing: None,
             fingerprint,
             drift,
+            drift_of: Some(now.clone()),
             definition_version,
             lacks_columns: there.lacks_columns(&schema),
             schema,
@@ -83,17 +90,28 @@ impl<'a> Session<'a> {
 
 /// Both sides, as a drain finds them.
 struct BothSides {
-    link: Box<dyn Link>,
-    known: Known,
+    connected: Connected,
     replica: Replica,
     address: String,
     there: Inventory,
 }
 
+/// With the connection of the last drain where there is one, and else or where that does not serve with a new one.
 async fn find(worker: &Worker) -> Result<BothSides> {
-    let link = worker.source.connect(Purpose::Step).await?;
-    link.ensure().await?;
-    let known = link.known().await?;
+    if let Some(kept) = worker.kept.take() {
+        let found =
+            async { if kept.link.is_ensured().await? { find_by(worker, kept).await.map(Some) } else { Ok(None) } };
+        match found.await {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => {}
+            Err(e) => tracing::debug!(error = %e, "another connection is opened than the last drain's"),
+        }
+    }
+    find_by(worker, Connected::new(worker.source.as_ref()).await?).await
+}
+
+async fn find_by(worker: &Worker, connected: Connected) -> Result<BothSides> {
+    let Connected { link, known, .. } = &connected;
     let address = address::of(&worker.target);
     if worker.target.is_missing() {
         pairing::look(&link.look().await?, &address, None).await?;
@@ -104,7 +122,7 @@ async fn find(worker: &Worker) -> Result<BothSides> {
     pairing::look(&link.look().await?, &address, Some((&replica, &there))).await?;
     foreign::refuse(worker, &replica, &there, &known.schema).await?;
     schedule_lost(link.as_ref(), &there.lost_tables(&known.schema), &known.sources).await?;
-    Ok(BothSides { link, known, replica, address, there })
+    Ok(BothSides { connected, replica, address, there })
 }
 
 /// Makes what the replica lacks, under the single flight: an index of a large table takes long, and a server takes a

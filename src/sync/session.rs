@@ -1,6 +1,7 @@
 //! What one drain holds: its connections, and what it knows of both sides between two steps.
 
 use super::beside::Beside;
+use super::kept::Connected;
 use super::lookout::Lookout;
 use super::tables::Tables;
 use super::worker::Worker;
@@ -14,9 +15,10 @@ use crate::postgres::books::rebuilds::Rebuild;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::drift::Drift;
 use crate::postgres::drift::definition_version::DefinitionVersion;
-use crate::postgres::link::Link;
+use crate::postgres::link::{Known, Link};
 use crate::postgres::queue;
 use crate::replica::Replica;
+use crate::replica::inventory::Inventory;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,8 @@ use tokio::time::Instant;
 pub(super) struct Session<'a> {
     pub(super) worker: &'a Worker,
     pub(super) link: Box<dyn Link>,
+    /// When that was opened.
+    pub(super) connected_at: Instant,
     pub(super) replica: Replica,
     /// Where it is.
     pub(super) address: String,
@@ -70,6 +74,8 @@ pub(super) struct Session<'a> {
     pub(super) fingerprint: String,
     /// What has drifted, as far as the log has been told.
     pub(super) drift: Vec<Drift>,
+    /// What the replica had then, if it was looked at for that.
+    pub(super) drift_of: Option<Inventory>,
     /// What is replicated, with the columns that tables follow their source by.
     pub(super) schema: Arc<Schema>,
     /// The version of the definitions that this schema gives the replica.
@@ -87,6 +93,21 @@ impl<'a> Session<'a> {
         if !matches!(rollback.await, Ok(Ok(()))) {
             tracing::debug!("the connection is gone; Postgres rolls its transaction back");
         }
+    }
+
+    /// Ends well: its connection waits for the next one, unless something is to be tried anew then.
+    pub(super) fn end(self) {
+        let lacks_nothing = self.sources.values().all(|source| source.lacking.is_empty());
+        if self.worker.is_stopping() || !self.tables.is_as_usual() || !lacks_nothing {
+            return;
+        }
+        let Self { fingerprint, schema, sources, definition_version, .. } = self;
+        self.worker.kept.put(Connected {
+            link: self.link,
+            known: Known { fingerprint, schema, sources, definition_version },
+            drift: self.drift_of.map(|there| (there, self.drift)),
+            since: self.connected_at,
+        });
     }
 
     /// Whether `setup`'s triggers mark this table, so that images of it are leftovers.

@@ -277,7 +277,7 @@ impl Session<'_> {
     }
 
     /// Which marked tables that are to be copied have no row yet, before this step brings any: whatever comes from now on
-    /// newer marks keep right, so nothing has to be swept out of them. Of an image that is only known by its table's rows.
+    /// newer marks keep right, so nothing has to be swept out of them. What came as an image may go without a message.
     async fn look_for_rows(&mut self) -> Result<()> {
         self.empty.clear();
         let mut pending = std::mem::take(&mut self.pending);
@@ -293,7 +293,7 @@ impl Session<'_> {
             false => self.replica.empty_of(&tables).await,
         };
         let empty = match empty {
-            // One is not there: whoever writes to it finds out which.
+            // One of them is not there: the write path finds out which, and pauses it alone.
             Err(e) if *e.kind() == ErrorKind::Schema => BTreeSet::new(),
             other => other?,
         };

@@ -194,6 +194,11 @@ impl Tables {
         self.tables.values().any(|table| matches!(table.doing, Doing::Paused { .. }))
     }
 
+    /// Whether none of them waits for anybody.
+    pub fn is_as_usual(&self) -> bool {
+        !self.is_any_paused() && !self.is_any_aside() && self.stuck().is_empty()
+    }
+
     /// Whether the replica does not take it.
     pub fn is_refused_by_target(&self, name: &str) -> bool {
         matches!(self.doing(name), Doing::Paused { side: Side::Target, .. })

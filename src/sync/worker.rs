@@ -7,6 +7,7 @@ use super::circuit::Circuit;
 use super::drained::{Drained, Totals};
 use super::figures::{Counts, Figures};
 use super::gate::Gate;
+use super::kept::{KEPT, Kept};
 use super::take::page_sizes::PageSizes;
 use super::take::slow::SlowKeys;
 use super::take::throttle::Throttle;
@@ -42,6 +43,8 @@ pub struct Worker {
     pub(in crate::sync) schema: Arc<Schema>,
     pub(in crate::sync) queue: QueueName,
     pub(in crate::sync) gate: Gate,
+    /// The connection of its last drain.
+    pub(in crate::sync) kept: Kept,
     pub(in crate::sync) stopping: AtomicBool,
     /// Nukes that wait for the drain to end.
     pub(in crate::sync) nukes: AtomicI64,
@@ -101,6 +104,7 @@ impl Worker {
             schema,
             queue,
             gate: Gate::default(),
+            kept: Kept::default(),
             stopping: AtomicBool::new(false),
             nukes: AtomicI64::new(0),
             take_messages: AtomicI64::new(queue::FIRST_TAKE_MESSAGES),
@@ -133,6 +137,22 @@ impl Worker {
     pub fn ending_caught_up(mut self) -> Self {
         self.ends_caught_up = true;
         self
+    }
+
+    /// A drain of it leaves its connection to Postgres to the next one, for somewhat more than a minute: for a process
+    /// that is called again and again.
+    pub fn keeping_its_connection(self) -> Self {
+        self.keeping_for(KEPT)
+    }
+
+    /// The same for so long.
+    pub fn keeping_for(self, time: Duration) -> Self {
+        Self { kept: Kept::lasting(time), ..self }
+    }
+
+    /// Closes the connection that waits for the next drain.
+    pub fn let_go(&self) {
+        self.kept.clear();
     }
 
     /// A follower of it runs a whole step so often though nothing has come, in place of every five seconds.
@@ -179,6 +199,7 @@ impl Worker {
     /// Ends drains after the step in hand.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+        self.let_go();
     }
 
     /// Whether [`stop`](Self::stop) was called.

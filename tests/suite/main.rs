@@ -6,6 +6,7 @@ mod alerts;
 mod asleep;
 mod borrowed_types;
 mod bounds;
+mod called;
 mod capture;
 mod capture_sql;
 mod chain;

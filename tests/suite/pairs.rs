@@ -421,6 +421,7 @@ async fn a_copy_of_the_database_does_not_take_its_replica_and_a_renamed_one_keep
             let Rig { db, home, worker } = rig;
             let (name, cluster) = (db.name.clone(), db.cluster());
             drop(db);
+            worker.let_go(); // a database that somebody is in is not copied
             let copy = Db::named(format!("{name}_copy"), cluster, &name).await;
             copy.sql("update t set v = 'of the copy'; insert into t values (1000, 'of the copy')").await;
             let theirs = Rig::with(copy, home, worker.schema().clone());
@@ -438,6 +439,7 @@ async fn a_copy_of_the_database_does_not_take_its_replica_and_a_renamed_one_keep
             assert_equal(&ours).await;
             let Rig { db, home, worker } = ours;
             drop(db);
+            worker.let_go();
             let renamed = format!("{name}_renamed");
             until("nobody is connected", async || {
                 let others = format!("select count(*) from pg_stat_activity where datname = '{name}'");

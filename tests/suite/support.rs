@@ -241,8 +241,8 @@ impl Rig {
     }
 
     pub fn with(db: Db, home: Home, schema: Arc<Schema>) -> Self {
-        let worker = Arc::new(Worker::new(config(&db.url(), home.target(), schema)));
-        Self { db, home, worker }
+        let worker = Worker::new(config(&db.url(), home.target(), schema)).keeping_its_connection();
+        Self { db, home, worker: Arc::new(worker) }
     }
 
     /// One that replaces rows which somebody else has left in the replica.

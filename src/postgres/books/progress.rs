@@ -65,36 +65,64 @@ pub struct Snapshot {
     pub definition_version: Option<String>,
 }
 
+/// What is there beside the queue.
+struct There {
+    has_queue: bool,
+    has_dead: bool,
+    books: Option<Bookkeeping>,
+}
+
+impl There {
+    async fn ask(client: &Client, queue: &QueueName) -> Result<Self> {
+        let sql = "select pg_catalog.to_regclass($1) is not null, pg_catalog.to_regclass($2) is not null,
+                          pg_catalog.obj_description(pg_catalog.to_regnamespace('pgflume'), 'pg_namespace')";
+        let row = client
+            .query_typed(sql, &[(&queue.table(), Type::TEXT), (&queue.dead_table(), Type::TEXT)])
+            .await?
+            .pop()
+            .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
+        let books = row.try_get::<_, Option<&str>>(2)?.and_then(Bookkeeping::parse);
+        Ok(Self { has_queue: row.try_get(0)?, has_dead: row.try_get(1)?, books })
+    }
+
+    /// Whether this version keeps its books there.
+    fn has_books(&self) -> bool {
+        self.books.as_ref().is_some_and(|books| books.oldest <= BOOKKEEPING && books.version >= BOOKKEEPING)
+    }
+}
+
+/// Whether nothing is missing beside the queue. Who made it is for [`ensure`].
+pub(crate) async fn is_ensured(client: &Client, queue: &QueueName) -> Result<bool> {
+    let there = There::ask(client, queue).await?;
+    Ok(there.has_queue && there.has_dead && there.has_books() && has_row(client, queue).await?)
+}
+
 /// Creates what is missing beside the queue: bookkeeping and the dead-letter queue.
 pub async fn ensure(client: &Client, queue: &QueueName) -> Result<()> {
     refuse_strangers(client, queue).await?;
-    let sql = "select pg_catalog.to_regclass($1) is not null, pg_catalog.to_regclass($2) is not null,
-                      pg_catalog.obj_description(pg_catalog.to_regnamespace('pgflume'), 'pg_namespace')";
-    let row = client
-        .query_typed(sql, &[(&queue.table(), Type::TEXT), (&queue.dead_table(), Type::TEXT)])
-        .await?
-        .pop()
-        .ok_or_else(|| Error::retry("Postgres gave no answer"))?;
-    let (has_queue, has_dead): (bool, bool) = (row.try_get(0)?, row.try_get(1)?);
-    let there = row.try_get::<_, Option<&str>>(2)?.and_then(Bookkeeping::parse);
-    if there.is_some_and(|there| there.oldest > BOOKKEEPING) {
+    let there = There::ask(client, queue).await?;
+    if there.books.as_ref().is_some_and(|books| books.oldest > BOOKKEEPING) {
         return Err(Error::halt(
             "a newer version of pgflume keeps its books in this database, in a way that this version cannot read: run that version, or a newer one",
         ));
     }
-    if !has_queue {
+    if !there.has_queue {
         let name = queue.as_str();
         return Err(Error::halt(format!(
             "the queue {name} does not exist: run `pgflume setup`, or select pgmq.create('{name}'), or correct QUEUE_NAME"
         )));
     }
-    if there.is_none_or(|there| there.version < BOOKKEEPING) {
+    if !there.has_books() {
         create_books(client).await?;
     }
-    if !has_dead {
+    if !there.has_dead {
         create(client, &format!("select pgmq.create('{}');", queue.dead())).await?;
     }
-    ensure_row(client, queue).await
+    if !has_row(client, queue).await? {
+        let sql = "insert into pgflume.progress (queue) values ($1) on conflict do nothing";
+        client.execute_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?;
+    }
+    Ok(())
 }
 
 async fn create_books(client: &Client) -> Result<()> {
@@ -106,15 +134,10 @@ async fn create_books(client: &Client) -> Result<()> {
     })
 }
 
-/// The row whose lock is the single flight.
-async fn ensure_row(client: &Client, queue: &QueueName) -> Result<()> {
-    let parameters: Parameters<'_> = &[(&queue.as_str(), Type::TEXT)];
-    let rows = client.query_typed("select 1 from pgflume.progress where queue = $1", parameters).await?;
-    if rows.is_empty() {
-        let sql = "insert into pgflume.progress (queue) values ($1) on conflict do nothing";
-        client.execute_typed(sql, parameters).await?;
-    }
-    Ok(())
+/// Whether there is the row whose lock is the single flight.
+async fn has_row(client: &Client, queue: &QueueName) -> Result<bool> {
+    let sql = "select 1 from pgflume.progress where queue = $1";
+    Ok(!client.query_typed(sql, &[(&queue.as_str(), Type::TEXT)]).await?.is_empty())
 }
 
 /// Tries to create what another one is creating at this very moment.

@@ -102,6 +102,11 @@ pub trait Flight: Send + Sync {
     /// Creates what is missing beside the queue.
     async fn ensure(&self) -> Result<()>;
 
+    /// Whether nothing is missing there, on a connection that has ensured it.
+    async fn is_ensured(&self) -> Result<bool> {
+        Ok(true)
+    }
+
     /// Takes the single flight and the snapshot; `None` where another transaction has it.
     async fn lock(&self) -> Result<Option<Snapshot>>;
 

@@ -238,6 +238,10 @@ impl Flight for Connection {
         progress::ensure(&self.client, &self.pg.queue).await
     }
 
+    async fn is_ensured(&self) -> Result<bool> {
+        progress::is_ensured(&self.client, &self.pg.queue).await
+    }
+
     async fn lock(&self) -> Result<Option<Snapshot>> {
         let snapshot = progress::lock(&self.client, &self.pg.queue, self.source()).await?;
         Ok(snapshot.inspect(|snapshot| self.remember(snapshot)))

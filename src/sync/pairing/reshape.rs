@@ -41,7 +41,7 @@ impl Session<'_> {
         let drift = self.link.drift(None).await?;
         drift::warn(drift.iter().filter(|one| !self.drift.contains(one)));
         self.link.tell(&self.worker.told.new_drift(&drift)).await?;
-        self.drift = drift;
+        (self.drift, self.drift_of) = (drift, None);
         Ok(())
     }
 

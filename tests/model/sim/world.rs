@@ -271,7 +271,10 @@ impl World {
             adopt: false,
         };
         let network = Network { process: process.clone(), postgres: Connector::new(self.postgres.clone()) };
-        Worker::over(config, Arc::new(network), Chance::seeded(self.dice.next()))
+        let seed = self.dice.next();
+        let worker = Worker::over(config, Arc::new(network), Chance::seeded(seed));
+        // As the one of a server that is called, or that of a command.
+        if seed.is_multiple_of(2) { worker.keeping_for(Duration::from_secs(60)) } else { worker }
     }
 
     pub fn hear(&self, what: &str, error: &Error) {
