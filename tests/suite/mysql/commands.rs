@@ -29,3 +29,29 @@ async fn a_connection_is_tested_and_its_tables_are_brought_by_a_command() {
     let said = String::from_utf8_lossy(&wrong.stderr);
     assert!(!wrong.status.success() && said.contains("1045") && !said.contains("hunter2"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_and_syncs_are_kept_by_commands() {
+    let rig =
+        Rig::undefined(Path::File, "create table t (id int primary key); create table u (id int primary key)").await;
+    let program = Program::new("{}", &[("LIBSQL_URL", "file:r.db"), ("PW", "p@:/ß")]);
+    let url = format!("mysql://{}@127.0.0.1:{}/{}", rig.name, server().port(), rig.name);
+    let commands: [(&[&str], &str); 9] = [
+        (&["connection", "add", "shop", "--url", &url, "--password-env", "PW"], ""),
+        (&["connection", "list"], "shop"),
+        (&["sync", "add", "shop", "--from", "shop", "--every", "5s", "--exclude", "u"], ""),
+        (&["sync", "disable", "shop"], ""),
+        (&["sync", "enable", "shop"], ""),
+        (&["sync", "list"], "shop"),
+        (&["sync", "shop"], "\"rows\":0"),
+        (&["verify", "--sync", "shop"], "t: equal"),
+        (&["status", "shop"], "t: following"),
+    ];
+    for (command, expected) in commands {
+        let done = program.run(command).await;
+        let said = String::from_utf8_lossy(&done.stdout);
+        let errors = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() && said.contains(expected), "{command:?}: {said} {errors}");
+        assert!(!said.contains("p@:/ß") && !errors.contains("p@:/ß"), "{command:?}: {said} {errors}");
+    }
+}

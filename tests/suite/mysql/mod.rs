@@ -8,8 +8,10 @@ mod large;
 mod plans;
 mod restarts;
 mod schemas;
+mod tutorial;
 mod values;
 mod views;
+mod writers;
 
 use crate::parts::MariaDb;
 use crate::support::{Home, Path, schema};
