@@ -10,6 +10,7 @@ pub(crate) mod config_error;
 pub mod crypto;
 pub mod difference;
 pub mod distribution;
+pub mod draft;
 pub mod error;
 pub mod event;
 pub mod failpoint;

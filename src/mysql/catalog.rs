@@ -95,43 +95,41 @@ async fn read_some(
     tables: &mut BTreeMap<(String, String), MyTable>,
 ) -> Result<()> {
     let mut has_warnings = false;
-    {
-        for row in session.rows(&of(TABLES, "t", table), named(database, table)).await? {
-            let name: String = get(&row, 0)?;
-            let (kind, engine, made) = (get(&row, 1)?, get(&row, 2)?, get(&row, 3)?);
-            let table = MyTable { kind, engine, made, ..MyTable::default() };
-            tables.insert((database.to_owned(), name), table);
-        }
-        has_warnings |= session.has_warnings();
-        let json = json_columns(session, database).await?;
-        for row in session.rows(&of(COLUMNS, "c", table), named(database, table)).await? {
-            let (table, name): (String, String) = (get(&row, 0)?, get(&row, 1)?);
-            let is_json = json.contains(&(table.clone(), name.clone()));
-            let (data_type, declared): (String, String) = (get(&row, 2)?, get(&row, 3)?);
-            let (digits, length): (u64, u64) = (get(&row, 5)?, get(&row, 6)?);
-            let of = MyType::parse(&data_type, &declared, u8::try_from(digits).unwrap_or(0), length, is_json);
-            let of = of.in_charset(get(&row, 8)?, get(&row, 7)?);
-            let is_not_null = get::<String>(&row, 4)? == "NO";
-            let column = MyColumn { name, of, is_not_null, collation: get(&row, 7)?, generated: get(&row, 9)? };
-            if let Some(table) = tables.get_mut(&(database.to_owned(), table)) {
-                table.columns.push(column);
-            }
-        }
-        has_warnings |= session.has_warnings();
-        for row in session.rows(&of(INDEXES, "s", table), named(database, table)).await? {
-            let (table, name): (String, String) = (get(&row, 0)?, get(&row, 1)?);
-            let Some(table) = tables.get_mut(&(database.to_owned(), table)) else { continue };
-            if table.indexes.last().is_none_or(|index| index.name != name) {
-                let is_unique = get::<i64>(&row, 2)? == 0;
-                table.indexes.push(MyIndex { name, is_unique, is_plain: true, columns: Vec::new() });
-            }
-            let Some(index) = table.indexes.last_mut() else { continue };
-            let (column, is_part, kind): (Option<String>, i64, String) = (get(&row, 3)?, get(&row, 4)?, get(&row, 5)?);
-            index.is_plain &= is_part == 0 && column.is_some() && matches!(kind.as_str(), "BTREE" | "HASH" | "RTREE");
-            index.columns.extend(column);
-        }
-        has_warnings |= session.has_warnings();
+    for row in session.rows(&of(TABLES, "t", table), named(database, table)).await? {
+        let name: String = get(&row, 0)?;
+        let (kind, engine, made) = (get(&row, 1)?, get(&row, 2)?, get(&row, 3)?);
+        let table = MyTable { kind, engine, made, ..MyTable::default() };
+        tables.insert((database.to_owned(), name), table);
     }
+    has_warnings |= session.has_warnings();
+    let json = json_columns(session, database, table).await?;
+    for row in session.rows(&of(COLUMNS, "c", table), named(database, table)).await? {
+        let (table, name): (String, String) = (get(&row, 0)?, get(&row, 1)?);
+        let is_json = json.contains(&(table.clone(), name.clone()));
+        let (data_type, declared): (String, String) = (get(&row, 2)?, get(&row, 3)?);
+        let (digits, length): (u64, u64) = (get(&row, 5)?, get(&row, 6)?);
+        let of = MyType::parse(&data_type, &declared, u8::try_from(digits).unwrap_or(0), length, is_json);
+        let of = of.in_charset(get(&row, 8)?, get(&row, 7)?);
+        let is_not_null = get::<String>(&row, 4)? == "NO";
+        let column = MyColumn { name, of, is_not_null, collation: get(&row, 7)?, generated: get(&row, 9)? };
+        if let Some(table) = tables.get_mut(&(database.to_owned(), table)) {
+            table.columns.push(column);
+        }
+    }
+    has_warnings |= session.has_warnings();
+    for row in session.rows(&of(INDEXES, "s", table), named(database, table)).await? {
+        let (table, name): (String, String) = (get(&row, 0)?, get(&row, 1)?);
+        let Some(table) = tables.get_mut(&(database.to_owned(), table)) else { continue };
+        if table.indexes.last().is_none_or(|index| index.name != name) {
+            let is_unique = get::<i64>(&row, 2)? == 0;
+            table.indexes.push(MyIndex { name, is_unique, is_plain: true, columns: Vec::new() });
+        }
+        let Some(index) = table.indexes.last_mut() else { continue };
+        let (column, is_part, kind): (Option<String>, i64, String) = (get(&row, 3)?, get(&row, 4)?, get(&row, 5)?);
+        index.is_plain &= is_part == 0 && column.is_some() && matches!(kind.as_str(), "BTREE" | "HASH" | "RTREE");
+        index.columns.extend(column);
+    }
+    has_warnings |= session.has_warnings();
     // Where a lock came in between, a table is shown without what it could not be asked for.
     let asked = |(of, name): &(String, String)| of == database && table.is_none_or(|table| table == name);
     for (_, table) in tables.iter_mut().filter(|(place, _)| asked(place)) {
@@ -172,14 +170,18 @@ const INDEXES: &str =
      order by s.table_name, s.index_name <> 'PRIMARY', s.index_name, s.seq_in_index";
 
 /// Of MariaDB, whose `json` is a text with a check that says so. Where it cannot be asked, there is none.
-async fn json_columns(session: &mut Session, database: &str) -> Result<BTreeSet<(String, String)>> {
+async fn json_columns(
+    session: &mut Session,
+    database: &str,
+    table: Option<&str>,
+) -> Result<BTreeSet<(String, String)>> {
     if !session.server.is_mariadb {
         return Ok(BTreeSet::new());
     }
     let sql = "select c.table_name as owner, c.check_clause as clause from information_schema.check_constraints c
-               where c.constraint_schema = ?";
+               where c.constraint_schema = ?{and one}";
     let mut found = BTreeSet::new();
-    for row in session.rows(sql, (database,)).await? {
+    for row in session.rows(&of(sql, "c", table), named(database, table)).await? {
         let (table, clause): (String, String) = (get(&row, 0)?, get(&row, 1)?);
         let name = clause.strip_prefix("json_valid(`").and_then(|rest| rest.strip_suffix("`)"));
         found.extend(name.map(|name| (table, name.replace("``", "`"))));

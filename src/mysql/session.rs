@@ -201,6 +201,14 @@ pub(crate) fn error(e: mysql_async::Error) -> Error {
             .of_postgres("08S01", Cause::Table)
             .caused_by(e);
     }
+    if let mysql_async::Error::Driver(
+        DriverError::MixedParams | DriverError::Params(_) | DriverError::StmtParamsMismatch { .. },
+    ) = &e
+    {
+        return Error::halt("`where` of its definition has a `?` or a `:name` outside of quotes, which stands for a parameter: write it otherwise")
+            .of_postgres("HY000", Cause::Table)
+            .caused_by(e);
+    }
     let mysql_async::Error::Server(server) = &e else {
         return Error::retry("the connection to MySQL is broken; it will be tried again").caused_by(e);
     };

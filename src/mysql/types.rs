@@ -181,6 +181,12 @@ fn members(declared: &str) -> Vec<String> {
                 text.push('\'');
             }
             (Some(_), '\'') => members.extend(current.take()),
+            (Some(text), '\\') => text.extend(chars.next().map(|c| match c {
+                '0' => '\0',
+                'n' => '\n',
+                'r' => '\r',
+                c => c,
+            })),
             (Some(text), c) => text.push(c),
         }
     }
@@ -230,6 +236,7 @@ mod tests {
     fn members_are_read_with_quotes_and_commas_in_them() {
         assert_eq!(of("enum('a','it''s','x,y','')").members, ["a", "it's", "x,y", ""]);
         assert_eq!(of("set('é')").members, ["é"]);
+        assert_eq!(of(r"enum('a\\b','x\ny','\0')").members, ["a\\b", "x\ny", "\0"]);
         assert!(of("int(3)").members.is_empty());
     }
 }

@@ -3,6 +3,7 @@
 
 mod about;
 mod definition;
+mod init;
 mod known;
 mod listing;
 mod position;
@@ -20,6 +21,7 @@ use crate::provider::{Begun, Description, Follows, Found, Limits, Look, Part, Pr
 pub use about::{About, about};
 use async_trait::async_trait;
 use definition::Definition;
+pub(crate) use init::init;
 use known::Known;
 use position::Position;
 use reading::Reading;

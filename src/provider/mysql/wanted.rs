@@ -2,12 +2,12 @@
 //! that lose nothing, indexes. Takes what the catalog says, gives definitions. No IO.
 
 use crate::core::config_error::ConfigError;
+use crate::core::draft::Definition;
 use crate::core::error::{Error, Result};
 use crate::core::pattern::Pattern;
 use crate::core::schema::names::{NAME_BYTES, is_reserved};
 use crate::core::schema::{Schema, SourceName, ddl};
 use crate::mysql::catalog::{MyIndex, MyTable};
-use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -41,52 +41,58 @@ impl Wanted {
     pub(super) fn schema(&self, catalog: &BTreeMap<(String, String), MyTable>) -> Result<(Arc<Schema>, Undefined)> {
         let (tables, exclude) = match self {
             Self::Defined(schema) => return Ok((schema.clone(), Undefined::new())),
-            Self::Named { tables, exclude } => (patterns("tables", tables)?, patterns("exclude", exclude)?),
+            Self::Named { tables, exclude } => (tables, exclude),
         };
-        let mut text = String::from("{");
-        let (mut names, mut undefined): (BTreeSet<String>, _) = (BTreeSet::new(), Undefined::new());
-        for ((database, name), table) in catalog {
-            let source = SourceName { schema: database.clone(), table: name.clone() };
-            let is_wanted = tables.is_empty() || tables.iter().any(|pattern| pattern.matches(&source));
-            if !is_wanted || exclude.iter().any(|pattern| pattern.matches(&source)) {
-                continue;
-            }
-            let proposed = propose(name, table).and_then(|definition| {
-                let definition = format!("{}:{definition}", Value::from(name.as_str()));
-                Schema::parse(&format!("{{{definition}}}")).map_err(|e| e.to_string())?;
-                match names.insert(name.to_lowercase()) {
-                    true => Ok(definition),
-                    false => Err("its name differs in case only from another's: define one in a schema file".into()),
-                }
-            });
+        let (mut definitions, mut undefined) = (Vec::new(), Undefined::new());
+        for (source, proposed) in proposals(catalog, tables, exclude)? {
             match proposed {
-                Ok(definition) => {
-                    let comma = if text.len() > 1 { "," } else { "" };
-                    text += &format!("{comma}{definition}");
-                }
-                Err(why) => {
-                    let is_spelled_out = tables.iter().any(|pattern| pattern.names_table() && pattern.matches(&source));
-                    if is_spelled_out && !table.is_locked {
-                        return Err(Error::halt(format!("`tables` names {name:?}, which cannot be pulled: {why}")));
-                    }
-                    undefined.insert((database.clone(), name.clone()), why);
-                }
+                Ok(definition) => definitions.push(definition.to_string()),
+                Err(why) => drop(undefined.insert((source.schema, source.table), why)),
             }
         }
-        text.push('}');
-        if names.is_empty() && undefined.values().any(|why| why == LOCKED) {
+        if definitions.is_empty() && undefined.values().any(|why| why == LOCKED) {
             return Err(Error::retry(LOCKED));
         }
-        if names.is_empty() {
+        if definitions.is_empty() {
             return Err(Error::halt(
                 "this database shows the login no table that can be pulled: grant select on its tables, or correct `tables`",
             ));
         }
-        match Schema::parse(&text) {
+        match Schema::parse(&format!("{{{}}}", definitions.join(",\n"))) {
             Ok(schema) => Ok((Arc::new(schema), undefined)),
             Err(e) => Err(Error::halt(format!("the tables cannot be defined: {e}"))),
         }
     }
+}
+
+/// The tables that patterns mean, each with its definition or why there can be none.
+pub(super) fn proposals(
+    catalog: &BTreeMap<(String, String), MyTable>,
+    tables: &[String],
+    exclude: &[String],
+) -> Result<Vec<(SourceName, Result<Definition, String>)>> {
+    let (tables, exclude) = (patterns("tables", tables)?, patterns("exclude", exclude)?);
+    let (mut names, mut proposals): (BTreeSet<String>, _) = (BTreeSet::new(), Vec::new());
+    for ((database, name), table) in catalog {
+        let source = SourceName { schema: database.clone(), table: name.clone() };
+        let is_wanted = tables.is_empty() || tables.iter().any(|pattern| pattern.matches(&source));
+        if !is_wanted || exclude.iter().any(|pattern| pattern.matches(&source)) {
+            continue;
+        }
+        let proposed = propose(name, table).and_then(|definition| {
+            Schema::parse(&format!("{{{definition}}}")).map_err(|e| e.to_string())?;
+            match names.insert(name.to_lowercase()) {
+                true => Ok(definition),
+                false => Err("its name differs in case only from another's: define one in a schema file".into()),
+            }
+        });
+        let is_spelled_out = tables.iter().any(|pattern| pattern.names_table() && pattern.matches(&source));
+        if let (Err(why), true, false) = (&proposed, is_spelled_out, table.is_locked) {
+            return Err(Error::halt(format!("`tables` names {name:?}, which cannot be pulled: {why}")));
+        }
+        proposals.push((source, proposed));
+    }
+    Ok(proposals)
 }
 
 /// Why tables cannot be defined, by database and name.
@@ -111,8 +117,8 @@ fn patterns(member: &str, texts: &[String]) -> Result<Vec<Pattern>> {
     texts.iter().map(pattern).collect()
 }
 
-/// The definition of a table, as JSON; or why there can be none.
-fn propose(name: &str, table: &MyTable) -> Result<String, String> {
+/// The definition of a table, or why there can be none.
+fn propose(name: &str, table: &MyTable) -> Result<Definition, String> {
     let kind = match () {
         () if table.is_locked => Err(LOCKED),
         () if table.is_view() => Err("a view has no key: define it in a schema file"),
@@ -130,28 +136,20 @@ fn propose(name: &str, table: &MyTable) -> Result<String, String> {
     let usable = table.indexes.iter().filter(is_usable);
     let key = usable.min_by_key(|index| (index.name != "PRIMARY", index.columns.len())).map(|index| &index.columns);
     let key = key.ok_or("it has neither a primary key nor a unique index over NOT NULL columns")?;
-    let columns: Vec<String> = table
-        .columns
-        .iter()
-        .map(|column| format!("{}:{}", Value::from(column.name.as_str()), json!(column.of.default_type().name())))
-        .collect();
     let mut seen: BTreeSet<String> = BTreeSet::new();
     let is_new = |index: &&MyIndex| {
         let is_there = index.columns.iter().all(|name| table.column(name).is_some());
         let is_set = index.columns.iter().collect::<BTreeSet<_>>().len() == index.columns.len();
         index.is_plain && is_there && is_set && !key.starts_with(&index.columns)
     };
-    let indexes: Vec<&Vec<String>> = table
-        .indexes
-        .iter()
-        .filter(is_new)
-        .map(|index| &index.columns)
-        .filter(|columns| seen.insert(ddl::index_name_of(name, columns).to_lowercase()))
-        .collect();
-    Ok(format!(
-        "{{\"primaryKey\":{},\"columns\":{{{}}},\"indexes\":{}}}",
-        json!(key),
-        columns.join(","),
-        json!(indexes)
-    ))
+    let indexes = table.indexes.iter().filter(is_new).map(|index| &index.columns);
+    let indexes = indexes.filter(|columns| seen.insert(ddl::index_name_of(name, columns).to_lowercase()));
+    Ok(Definition {
+        name: name.to_owned(),
+        source: None,
+        key: key.clone(),
+        columns: table.columns.iter().map(|column| (column.name.clone(), column.of.default_type())).collect(),
+        indexes: indexes.cloned().collect(),
+        left_out: Vec::new(),
+    })
 }

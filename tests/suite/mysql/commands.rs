@@ -55,3 +55,41 @@ async fn connections_and_syncs_are_kept_by_commands() {
         assert!(!said.contains("p@:/ß") && !errors.contains("p@:/ß"), "{command:?}: {said} {errors}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_are_written_into_the_file_of_a_sync() {
+    let rig = Rig::undefined(
+        Path::File,
+        "create table t (id int primary key, v decimal(9,2), w varchar(20), index (w)); insert into t values (1, 2.50, 'x');
+         create table keyless (v int); create table u (id int primary key)",
+    )
+    .await;
+    let program = Program::new("{}", &[("LIBSQL_URL", "file:r.db"), ("PW", "p@:/ß")]);
+    let url = format!("mysql://{}@127.0.0.1:{}/{}", rig.name, server().port(), rig.name);
+    let file = format!(
+        r#"{{"connections":{{"shop":{{"url":"{url}","password":"${{PW}}"}}}},"syncs":{{"shop":{{"from":"shop","exclude":["u"],"schema":"shop.json"}}}}}}"#
+    );
+    program.write("pgflume.json", &file);
+    let run = async |command: &[&str]| {
+        let done = program.run(command).await;
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success(), "{command:?}: {said} {}", String::from_utf8_lossy(&done.stderr));
+        said
+    };
+    let said = run(&["init", "--sync", "shop"]).await;
+    for words in
+        [".t: 3 columns, key id, 1 indexes", "neither a primary key", "Next: look through it, then pgflume sync shop"]
+    {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let written = program.read("shop.json");
+    let defined = pgflume::core::schema::Schema::parse(&written).unwrap();
+    assert_eq!(defined.tables().map(|table| table.name.as_str()).collect::<Vec<_>>(), ["t"]);
+    assert!(written.contains(r#""v": "DECIMAL""#), "{written}");
+    assert!(run(&["sync", "shop"]).await.contains("\"rows\":1"));
+    rig.sql("alter table t add x int").await;
+    assert!(run(&["init", "--sync", "shop"]).await.contains("t: x INTEGER"));
+    assert_eq!(program.read("shop.json"), written);
+    run(&["init", "--sync", "shop", "--add-columns"]).await;
+    assert!(program.read("shop.json").contains(r#""x": "INTEGER""#));
+}

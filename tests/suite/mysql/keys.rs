@@ -1,7 +1,7 @@
 //! Keys that a collation takes for one.
 
 use super::Rig;
-use crate::support::PATHS;
+use crate::support::{PATHS, Path};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_changed_only_its_case_or_its_blanks_is_changed_to_the_byte() {
@@ -67,5 +67,35 @@ async fn tables_with_keys_of_every_kind_are_read_in_pages_and_what_is_gone_is_fo
             assert_eq!(rig.rows(&format!("SELECT count(*), sum(v) FROM {name}")).await, ["2998|4498481"], "{name}");
         }
         assert_eq!(rig.rows("SELECT count(*) FROM pairs").await, ["2998"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn members_of_an_enum_are_keys_whatever_stands_in_them() {
+    let rig = Rig::undefined(
+        Path::File,
+        r"create table t (k enum('a\\b', 'it''s', 'x,y', 'line\nbreak') primary key, v int); insert into t values (1, 1), (2, 2), (3, 3), (4, 4)",
+    )
+    .await;
+    let passed = rig.pass_of(rig.named()).await;
+    assert!(passed.problems.is_empty(), "{passed:?}");
+    rig.sql("delete from t where v = 1; update t set v = -v").await;
+    let passed = rig.pass_of(rig.named()).await;
+    assert!(passed.problems.is_empty() && passed.removed == 1, "{passed:?}");
+    assert_eq!(rig.rows("SELECT k, v FROM t ORDER BY v").await, ["line\nbreak|-4", "x,y|-3", "it's|-2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_may_hold_what_looks_like_a_parameter_within_quotes_only() {
+    let tables = "create table t (id int primary key, v varchar(20)); insert into t values (1, 'a?:b'), (2, 'c')";
+    let json =
+        |filter: &str| format!(r#"{{"t":{{"primaryKey":"id","columns":{{"id":"INTEGER"}},"where":"{filter}"}}}}"#);
+    let rig = Rig::new(Path::File, tables, &json("v = 'a?:b'")).await;
+    assert!(rig.pass().await.problems.is_empty());
+    assert_eq!(rig.rows("SELECT id FROM t").await, ["1"]);
+    for filter in ["v = ?", "id = :id"] {
+        let rig = Rig::new(Path::File, tables, &json(filter)).await;
+        let passed = rig.pass().await;
+        assert!(passed.problems["t"].contains("outside of quotes"), "{filter}: {passed:?}");
     }
 }
