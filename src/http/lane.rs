@@ -31,7 +31,8 @@ impl Lane {
     /// Of a worker.
     pub fn new(worker: Worker, is_following: bool) -> Self {
         let target_up = Kept::new(status::asked_every(worker.target()));
-        let worker = worker.keeping_its_connection();
+        // One that follows has its connections.
+        let worker = if is_following { worker } else { worker.keeping_its_connection() };
         Self {
             target_up,
             worker,
