@@ -3,7 +3,7 @@
 use super::url::MySqlUrl;
 use crate::core::error::{Cause, Error, ErrorKind, Result, Side};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, IoError, Params, Row, ServerError, Value};
+use mysql_async::{Conn, DriverError, IoError, Params, Row, ServerError, Statement, Value};
 use std::time::Duration;
 use tokio::time::error::Elapsed;
 
@@ -66,7 +66,13 @@ impl Session {
 
     /// All rows of a statement.
     pub async fn rows(&mut self, sql: &str, parameters: impl Into<Params> + Send) -> Result<Vec<Row>> {
-        let answer = tokio::time::timeout(PATIENCE, self.conn()?.exec(sql, parameters.into())).await;
+        let parameters = parameters.into();
+        let conn = self.conn()?;
+        let reading = async {
+            let statement = prepared(conn, sql, &parameters).await?;
+            conn.exec(&statement, parameters).await
+        };
+        let answer = tokio::time::timeout(PATIENCE, reading).await;
         self.answered(answer)
     }
 
@@ -86,7 +92,8 @@ impl Session {
         let parameters = parameters.into();
         let conn = self.conn()?;
         let reading = async {
-            let mut result = conn.exec_iter(sql, parameters).await?;
+            let statement = prepared(conn, sql, &parameters).await?;
+            let mut result = conn.exec_iter(&statement, parameters).await?;
             let (mut rows, mut bytes, mut is_cut) = (Vec::new(), 0, false);
             while let Some(row) = result.next().await? {
                 if bytes > most_bytes {
@@ -120,6 +127,20 @@ impl Session {
                 Err(Error::retry("MySQL does not answer: the connection is given up, and it will be tried again"))
             }
         }
+    }
+}
+
+/// The statement, which the driver keeps; one that has other parameters than ours would end the connection.
+async fn prepared(conn: &mut Conn, sql: &str, parameters: &Params) -> mysql_async::Result<Statement> {
+    let statement = conn.prep(sql).await?;
+    let supplied = match parameters {
+        Params::Empty => 0,
+        Params::Named(all) => all.len(),
+        Params::Positional(all) => all.len(),
+    };
+    match usize::from(statement.num_params()) == supplied {
+        true => Ok(statement),
+        false => Err(DriverError::StmtParamsMismatch { required: statement.num_params(), supplied }.into()),
     }
 }
 
