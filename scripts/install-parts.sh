@@ -5,7 +5,7 @@
 #   install-parts.sh fuzz    a C++ compiler
 #   install-parts.sh mutants cargo-mutants into .parts/; prints where it is
 #   install-parts.sh site    the same for mdBook
-#   install-parts.sh test    also pg_cron and pgbouncer, and into .parts/: sqld, PostgreSQL 18
+#   install-parts.sh test    also pg_cron, pgbouncer and MariaDB, and into .parts/: sqld, PostgreSQL 18
 #   install-parts.sh clean   removes what was unpacked outside the clone
 #
 # As root on Debian and its relatives it installs missing packages; as anybody else it names them.
@@ -89,6 +89,7 @@ test_parts() {
   version=$(postgres_version "$bin")
   [ -e "$libraries/pg_cron.so" ] || missing+=("postgresql-$version-cron")
   PATH=$PATH:/usr/sbin command -v pgbouncer >/dev/null || missing+=(pgbouncer)
+  PATH=$PATH:/usr/sbin command -v mariadbd >/dev/null || missing+=(mariadb-server-core mariadb-client-core)
   has_pip || missing+=(python3 python3-venv)
   install_packages "${missing[@]}"
   mkdir -p "$parts"

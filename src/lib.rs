@@ -19,7 +19,7 @@
 //!
 //! - [`cli`], [`http`], [`demo`]: who comes in, and by which door;
 //! - [`operate`]: what people ask for; [`sync`]: the drain and its steps;
-//! - [`config`]: flags and variables; [`postgres`]: all that speaks to Postgres; [`replica`]: all that speaks libSQL;
+//! - [`config`]: flags and variables; [`postgres`], [`mysql`]: all that speaks to either; [`replica`]: all that speaks libSQL;
 //! - [`mod@core`]: what is known without asking anybody. No IO.
 
 pub mod cli;
@@ -27,6 +27,7 @@ pub mod config;
 pub mod core;
 pub mod demo;
 pub mod http;
+pub mod mysql;
 pub mod operate;
 pub mod postgres;
 pub mod provider;

@@ -6,16 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A wing, and the wings that its files may use. Nobody uses what stands above.
-const WINGS: [(&str, &[&str]); 11] = [
-    ("cli", &["config", "core", "demo", "http", "operate", "postgres", "provider", "pull", "replica", "sync"]),
+const WINGS: [(&str, &[&str]); 12] = [
+    ("cli", &["config", "core", "demo", "http", "mysql", "operate", "postgres", "provider", "pull", "replica", "sync"]),
     ("demo", &["config", "core", "http", "postgres", "provider", "pull", "replica", "sync"]),
     ("http", &["config", "core", "operate", "postgres", "pull", "sync"]),
     ("operate", &["core", "postgres", "pull", "replica", "sync"]),
     ("sync", &["config", "core", "postgres", "replica"]),
     ("pull", &["core", "provider", "replica"]),
-    ("provider", &["core", "postgres"]),
-    ("config", &["core", "postgres", "replica"]),
+    ("provider", &["core", "mysql", "postgres"]),
+    ("config", &["core", "mysql", "postgres", "replica"]),
     ("postgres", &["core", "replica"]),
+    ("mysql", &["core"]),
     ("replica", &["core"]),
     ("core", &[]),
 ];

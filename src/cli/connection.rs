@@ -3,16 +3,19 @@
 use super::outcome::CommandResult;
 use super::output::say;
 use super::{edit, pulls};
-use crate::config::file::{ConfigFile, Resolved, SyncDefinition};
+use crate::config::file::{ConfigFile, Resolved};
 use crate::config::{GlobalOptions, Pair};
 use crate::core::config_error::ConfigError;
+use crate::mysql::MySqlUrl;
 use crate::postgres::PgUrl;
-use crate::provider::Provider;
-use crate::provider::postgres::{PostgresProvider, StampOptions, Wanted, about};
+use crate::provider::mysql::{self, MySqlProvider};
+use crate::provider::postgres::{PostgresProvider, Wanted, about};
+use crate::provider::{Provider, StampOptions};
 use crate::replica::Replica;
 use crate::replica::target::Target;
 use serde_json::json;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 /// Named connections of pgflume.json
 #[derive(Debug, clap::Args)]
@@ -27,7 +30,7 @@ enum ConnectionCommand {
     Add {
         /// Its name
         name: String,
-        /// Where it leads: postgres://USER@HOST/DATABASE, or file:PATH, https:// or libsql:// for a replica; asked for on
+        /// Where it leads: postgres://USER@HOST/DATABASE, mysql://USER@HOST/DATABASE, or file:PATH, https:// or libsql:// for a replica; asked for on
         /// a terminal
         #[arg(long)]
         url: Option<String>,
@@ -137,33 +140,63 @@ async fn test(file: &ConfigFile, name: &str, options: &GlobalOptions) -> Command
     match options.connection(file, name)? {
         Resolved::Target(target) => test_target(&target).await,
         Resolved::Postgres(url) => {
-            let users: Vec<&SyncDefinition> = file.syncs.values().filter(|sync| sync.from == name).collect();
-            let pairs: Vec<Pair> = users.into_iter().map(|sync| options.pair(file, sync)).collect::<Result<_, _>>()?;
-            let providers: Vec<PostgresProvider> = match pairs.is_empty() {
-                true => vec![PostgresProvider {
-                    url: PgUrl::clone(&url),
-                    wanted: Wanted::Named(Default::default()),
-                    row_bytes: options.row_bytes()?,
-                    stamps: StampOptions::default(),
-                }],
-                false => pairs.iter().map(pulls::provider).collect(),
+            let server = about(&url).await?;
+            say(format_args!("server     {}", server.version))?;
+            say(format_args!("login      {}, {}", server.user, server.rights))?;
+            let all = PostgresProvider {
+                url: PgUrl::clone(&url),
+                wanted: Wanted::Named(Default::default()),
+                row_bytes: options.row_bytes()?,
+                stamps: StampOptions::default(),
             };
-            test_source(&url, &providers).await
+            test_source(readers(file, name, options, all)?).await
+        }
+        Resolved::MySql(url) => {
+            let server = mysql::about(&url).await?;
+            say(format_args!("server     {}", server.version))?;
+            say(format_args!("login      {}, which needs SELECT on the tables and nothing else", server.user))?;
+            let all = MySqlProvider {
+                url: MySqlUrl::clone(&url),
+                wanted: mysql::Wanted::Named { tables: Vec::new(), exclude: Vec::new() },
+                row_bytes: options.row_bytes()?,
+                stamps: StampOptions::default(),
+            };
+            let done = test_source(readers(file, name, options, all)?).await?;
+            for what in server.not_carried {
+                say(format_args!("not carried: {what}"))?;
+            }
+            Ok(done)
         }
     }
 }
 
-async fn test_source(url: &PgUrl, providers: &[PostgresProvider]) -> CommandResult {
-    let server = about(url).await?;
-    say(format_args!("server     {}", server.version))?;
-    say(format_args!("login      {}, {}", server.user, server.rights))?;
+/// What reads the source for each sync that names it; where none does, `all`.
+fn readers(
+    file: &ConfigFile,
+    name: &str,
+    options: &GlobalOptions,
+    all: impl Provider + 'static,
+) -> Result<Vec<Arc<dyn Provider>>, ConfigError> {
+    let users = file.syncs.values().filter(|sync| sync.from == name);
+    let pairs: Vec<Pair> = users.map(|sync| options.pair(file, sync)).collect::<Result<_, _>>()?;
+    Ok(match pairs.is_empty() {
+        true => vec![Arc::new(all)],
+        false => pairs.iter().map(pulls::provider).collect(),
+    })
+}
+
+async fn test_source(providers: Vec<Arc<dyn Provider>>) -> CommandResult {
     let mut is_whole = true;
     for provider in providers {
         let mut source = provider.open().await?;
-        for (name, table) in &source.describe().await?.tables {
+        let description = source.describe().await?;
+        for (name, table) in &description.tables {
             is_whole &= table.problem.is_none();
             let promise = table.problem.clone().unwrap_or_else(|| table.promise.to_string());
             say(format_args!("table      {name}: {promise}"))?;
+        }
+        for (name, why) in &description.undefined {
+            say(format_args!("left out   {name}: {why}"))?;
         }
     }
     Ok(if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE })

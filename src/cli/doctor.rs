@@ -2,7 +2,7 @@
 
 use super::outcome::CommandResult;
 use super::output::{print, say};
-use crate::config::{Config, GlobalOptions, signature};
+use crate::config::{Config, GlobalOptions, Origin, signature};
 use crate::core::codes;
 use crate::operate::doctor::{self, Examination, Finding, Process, Severity};
 use crate::sync::Worker;
@@ -57,7 +57,11 @@ pub(super) async fn run(args: DoctorArgs, options: &GlobalOptions) -> CommandRes
             all.push((name.clone(), doctor::examine(worker, &examination).await));
         }
         for pair in &pulls {
-            let found = doctor::examine_pull(&super::pulls::pull(pair), &pair.source).await;
+            let source = match &pair.source {
+                Origin::Postgres(url) => Some(url.as_ref()),
+                Origin::MySql(_) => None,
+            };
+            let found = doctor::examine_pull(&super::pulls::pull(pair), source).await;
             all.push((Some(pair.definition.name.clone()), found));
         }
         all

@@ -2,11 +2,12 @@
 
 use super::outcome::CommandResult;
 use super::output::{note, print, say};
-use crate::config::GlobalOptions;
-use crate::config::replace;
+use crate::config::{GlobalOptions, Origin, replace};
 use crate::core::config_error::ConfigError;
+use crate::core::draft::Document;
 use crate::postgres::init;
-use crate::postgres::init::{Document, InitOptions, Outcome};
+use crate::postgres::init::{InitOptions, Outcome};
+use crate::provider::mysql;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -40,10 +41,14 @@ pub(super) struct InitArgs {
 pub(super) async fn run(args: InitArgs, options: &GlobalOptions) -> CommandResult {
     let mut wanted =
         InitOptions { tables: args.table, exclude: args.exclude, add_columns: args.add_columns, numbers: true };
-    let (postgres, file, next) = match &args.sync {
-        None => (options.postgres()?, Some(options.schema_file.clone()), "pgflume setup".to_owned()),
+    let (source, file, next) = match &args.sync {
+        None => (
+            Origin::Postgres(Box::new(options.postgres()?)),
+            Some(options.schema_file.clone()),
+            "pgflume setup".to_owned(),
+        ),
         Some(name) => {
-            let (postgres, definition, file) = options.origin(name)?;
+            let (source, definition, file) = options.origin(name)?;
             if wanted.tables.is_empty() && wanted.exclude.is_empty() {
                 (wanted.tables, wanted.exclude) = (definition.tables, definition.exclude);
             }
@@ -51,7 +56,7 @@ pub(super) async fn run(args: InitArgs, options: &GlobalOptions) -> CommandResul
                 Some(_) => format!("pgflume setup --sync {name}"),
                 None => format!("pgflume sync {name}"),
             };
-            (postgres, file, next)
+            (source, file, next)
         }
     };
     let path = args.output.or(file).ok_or_else(|| {
@@ -65,7 +70,15 @@ pub(super) async fn run(args: InitArgs, options: &GlobalOptions) -> CommandResul
         Some(text) => Document::parse(text).map_err(|e| broken(&path, &e.path, &e.problem))?,
         None => Document::empty(),
     };
-    let Outcome { text, report } = init::init(&postgres, &wanted, &document).await?;
+    let (text, report) = match &source {
+        Origin::Postgres(url) => {
+            let Outcome { text, report } = init::init(url, &wanted, &document).await?;
+            (text, report)
+        }
+        Origin::MySql(url) => {
+            mysql::init(url, [&wanted.tables, &wanted.exclude], wanted.add_columns, &document).await?
+        }
+    };
     if args.stdout {
         note(report);
         print(text)?;

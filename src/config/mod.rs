@@ -9,5 +9,5 @@ mod secrets;
 
 pub(crate) use options::line;
 pub use options::{Config, GlobalOptions};
-pub use pair::{Chosen, Pair};
+pub use pair::{Chosen, Origin, Pair};
 pub use secrets::{Signatures, secret, signature};

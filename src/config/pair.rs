@@ -4,6 +4,7 @@ use super::file::{BUILT_IN, ConfigFile, Limit, Resolved, SyncDefinition};
 use super::options::{Config, GlobalOptions};
 use crate::core::config_error::{ConfigError, wrong};
 use crate::core::schema::Schema;
+use crate::mysql::MySqlUrl;
 use crate::postgres::PgUrl;
 use crate::replica::target::Target;
 use std::collections::BTreeMap;
@@ -11,13 +12,32 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// What a sync reads.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// A Postgres.
+    Postgres(Box<PgUrl>),
+    /// A MySQL or MariaDB.
+    MySql(Box<MySqlUrl>),
+}
+
+impl Origin {
+    /// The Postgres, for what only a Postgres can have.
+    pub(crate) fn postgres(self, sync: &str) -> Result<PgUrl, ConfigError> {
+        match self {
+            Self::Postgres(url) => Ok(*url),
+            Self::MySql(_) => wrong(format!("the sync {sync:?} reads a MySQL, and this takes a Postgres")),
+        }
+    }
+}
+
 /// A sync whose connections are known.
 #[derive(Debug, Clone)]
 pub struct Pair {
     /// What the file says of it.
     pub definition: SyncDefinition,
     /// What it reads.
-    pub source: PgUrl,
+    pub source: Origin,
     /// What it writes.
     pub target: Target,
     /// The tables, where a file defines them.
@@ -92,7 +112,7 @@ impl GlobalOptions {
         let source = self.source_of(file, definition)?;
         let target = match self.connection(file, &definition.to)? {
             Resolved::Target(target) => target,
-            Resolved::Postgres(_) => {
+            Resolved::Postgres(_) | Resolved::MySql(_) => {
                 return wrong(format!(
                     "{path}: $.syncs.{name}.to names {:?}, a source, and a sync writes a replica",
                     definition.to
@@ -129,7 +149,7 @@ impl GlobalOptions {
         }
         let config = match (&definition.queue, &schema) {
             (Some(queue), Some(schema)) => Some(Config {
-                postgres: source.clone(),
+                postgres: source.clone().postgres(name)?,
                 retention: self.retention(&target)?,
                 heartbeat,
                 has_events: false,
@@ -155,9 +175,10 @@ impl GlobalOptions {
         })
     }
 
-    fn source_of(&self, file: &ConfigFile, definition: &SyncDefinition) -> Result<PgUrl, ConfigError> {
+    fn source_of(&self, file: &ConfigFile, definition: &SyncDefinition) -> Result<Origin, ConfigError> {
         match self.connection(file, &definition.from)? {
-            Resolved::Postgres(url) => Ok(*url),
+            Resolved::Postgres(url) => Ok(Origin::Postgres(url)),
+            Resolved::MySql(url) => Ok(Origin::MySql(url)),
             Resolved::Target(_) => wrong(format!(
                 "{}: $.syncs.{}.from names {:?}, a replica, and a sync reads a source",
                 file.path.display(),
@@ -169,7 +190,7 @@ impl GlobalOptions {
 
     /// The source of a sync, what the file says of it, and where the file is that defines its tables, which need not be
     /// there yet.
-    pub(crate) fn origin(&self, name: &str) -> Result<(PgUrl, SyncDefinition, Option<PathBuf>), ConfigError> {
+    pub(crate) fn origin(&self, name: &str) -> Result<(Origin, SyncDefinition, Option<PathBuf>), ConfigError> {
         let file = self.file()?;
         let definition = file.sync(name)?;
         let schema = definition.schema.as_ref().map(|schema| file.beside(schema));

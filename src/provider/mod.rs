@@ -3,7 +3,11 @@
 //! table has changed since a mark, gives rows in parts, and counts. Marks, places and positions are texts of the
 //! provider, which the engine keeps and hands back.
 
+pub mod mysql;
 pub mod postgres;
+mod stamps;
+
+pub use stamps::StampOptions;
 
 use crate::core::error::Result;
 use crate::core::message::MarkedKey;
@@ -98,6 +102,8 @@ pub struct Description {
     pub forbidden: BTreeSet<String>,
     /// Its tables.
     pub tables: BTreeMap<String, Described>,
+    /// Tables that are meant and cannot be defined, and why.
+    pub undefined: BTreeMap<String, String>,
 }
 
 /// How a view began.
@@ -203,6 +209,11 @@ pub trait Source: Send + Sync {
     fn outgrown(&self, before: &str, now: &str) -> Option<String>;
     /// The columns that a definition had.
     fn columns(&self, definition: &str) -> BTreeSet<String>;
+    /// Why a table that was read by this definition, and that is described no more, may be there all the same, with the
+    /// remedy; `None` where it is gone, or left out on purpose. Outside of a view.
+    async fn hidden(&mut self, _definition: &str) -> Result<Option<String>> {
+        Ok(None)
+    }
     /// How a position stands to an earlier one.
     fn follows(&self, before: &str, now: &str) -> Follows;
     /// Opens a view of these tables, as they were described last.

@@ -33,6 +33,8 @@ impl Session<'_> {
         if look.changed.is_none() {
             standing.since = None; // the mark tells nothing any more
         }
+        // What was read in an earlier view may be otherwise by now.
+        let is_of_one_view = look.place.is_none();
         // Where rows have moved it begins anew, and what changed since the first view is still found.
         if standing.until.is_none() || !PullRule::FirstMark.holds() {
             standing.until = Some(look.mark.clone());
@@ -68,6 +70,7 @@ impl Session<'_> {
                 // What is read again each time would be as much in the next view.
                 return Ok(is_end
                     && finds_unchanged
+                    && is_of_one_view
                     && self.close_read(view, name, look, is_last).await? == Closed::Equal);
             }
             if self.pull.is_stopping() {

@@ -56,7 +56,7 @@ impl Session<'_> {
                     for table in tables {
                         self.put_aside(
                             &table,
-                            "another session keeps a lock on it that shuts readers out (see pg_locks); it follows when that ends".into(),
+                            "another session keeps a lock on it that shuts readers out (see pg_locks, or SHOW PROCESSLIST of a MySQL); it follows when that ends".into(),
                         );
                     }
                 }

@@ -161,6 +161,13 @@ impl<'a> Session<'a> {
                 self.put_aside(&name, "it may no longer be read: grant select on it, or leave it out".into());
                 continue;
             }
+            let definition = self.writer.standing.tables.get(&name).and_then(|table| table.definition.clone());
+            if let Some(definition) = definition
+                && let Some(why) = self.source.hidden(&definition).await?
+            {
+                self.put_aside(&name, why);
+                continue;
+            }
             if !self.pull.allow_drop {
                 self.writer.done.kept.insert(name);
                 continue;

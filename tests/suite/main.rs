@@ -44,6 +44,7 @@ mod link;
 mod locked;
 mod marks;
 mod migrations;
+mod mysql;
 mod newcomers;
 mod open_sessions;
 mod owners;

@@ -5,6 +5,7 @@ use super::secrets::Template;
 use crate::core::config_error::{ConfigError, wrong};
 use crate::core::json::Node;
 use crate::core::secret::Secret;
+use crate::mysql::MySqlUrl;
 use crate::postgres::PgUrl;
 use crate::replica::target::{Target, target};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -40,12 +41,14 @@ pub struct Limit {
 pub enum Resolved {
     /// A Postgres.
     Postgres(Box<PgUrl>),
+    /// A MySQL or MariaDB.
+    MySql(Box<MySqlUrl>),
     /// A libSQL database.
     Target(Target),
 }
 
 /// What a source may be.
-const SOURCES: &str = "postgres://USER@HOST/DATABASE";
+const SOURCES: &str = "postgres://USER@HOST/DATABASE or mysql://USER@HOST/DATABASE";
 
 /// What a target may be.
 const TARGETS: &str = "file:PATH, http://, https:// or libsql://";
@@ -115,9 +118,11 @@ impl Connection {
                 url.check_files().map_err(ConfigError)?;
                 Ok(Resolved::Postgres(Box::new(url)))
             }
-            Some("mysql" | "mariadb") => wrong(format!(
-                "{path} is a MySQL or MariaDB, which this version does not read yet; a source is {SOURCES}"
-            )),
+            Some("mysql" | "mariadb") => {
+                let url = with_account(&url, user, password).or_else(|problem| wrong(format!("{path} {problem}")))?;
+                let url = MySqlUrl::parse(&url).or_else(|problem| wrong(format!("{path} {problem}")))?;
+                Ok(Resolved::MySql(Box::new(url)))
+            }
             _ => {
                 let token = value(&self.token, "token")?.filter(|token| !token.is_empty()).map(Secret::new);
                 let made = target(&url, token, is_insecure);

@@ -79,6 +79,7 @@ fn resolved(connection: &str, json: &str) -> Result<String, String> {
     let file = parse(&format!(r#"{{"connections": {{{connection:?}: {json}}}}}"#)).map_err(|e| e.0)?;
     match file.connections[connection].resolve(&file.directory(), false) {
         Ok(Resolved::Postgres(url)) => Ok(url.place()),
+        Ok(Resolved::MySql(url)) => Ok(format!("{url:?}")),
         Ok(Resolved::Target(target)) => Ok(format!("{target:?}")),
         Err(e) => Err(e.0),
     }
@@ -106,7 +107,9 @@ fn variables_and_files_stand_for_values_and_secrets_are_never_shown() {
     let error = resolved("a", r#"{"url": "ws://x"}"#).unwrap_err();
     assert!(error.starts_with("$.connections.a.url begins with ws://"), "{error}");
     let error = resolved("a", r#"{"url": "mysql://x/y"}"#).unwrap_err();
-    assert!(error.contains("MySQL"), "{error}");
+    assert!(error.contains("$.connections.a.url names no user"), "{error}");
+    let url = resolved("a", r#"{"url": "mariadb://x/y", "user": "u", "password": "s3:/cret"}"#).unwrap();
+    assert_eq!(url, "mysql://u@x:3306/y");
     let error = resolved("a", r#"{"url": "http://db.example", "token": "t"}"#).unwrap_err();
     assert!(error.contains("unencrypted"), "{error}");
     assert!(!path.is_empty());

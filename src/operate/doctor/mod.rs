@@ -106,17 +106,20 @@ pub async fn mend(worker: &Worker, found: &[Finding]) -> Result<Vec<(Finding, Re
     Ok(done)
 }
 
-/// Looks at both sides of a sync that pulls; worst first.
-pub async fn examine_pull(pull: &Pull, source: &PgUrl) -> Vec<Finding> {
+/// Looks at both sides of a sync that pulls, from this Postgres or from something else; worst first.
+pub async fn examine_pull(pull: &Pull, source: Option<&PgUrl>) -> Vec<Finding> {
     let status = pull.status().await;
     let mut found = Vec::new();
-    if source.is_open_to_others() {
+    if let Some(source) = source.filter(|source| source.is_open_to_others()) {
         let what = "it is not checked whom it talks to, or not encrypted";
         let command = "pgflume connection add NAME --url 'postgres://...?sslmode=verify-full'";
         found.push(Finding::new(&codes::PLAIN_CONNECTION, source.place(), what).mended_by(command));
     }
     let command = format!("pgflume sync {}", pull.name());
-    found.extend(status.source_error.map(|e| source_down(source, &e)));
+    found.extend(status.source_error.map(|e| match source {
+        Some(source) => source_down(source, &e),
+        None => Finding::new(&codes::SOURCE_DOWN, pull.name(), e).mended_by(&command),
+    }));
     found.extend(status.replica_error.map(|e| Finding::new(&codes::TARGET_DOWN, pull.name(), e).mended_by(&command)));
     for (name, table) in status.tables {
         found.extend(table.problem.map(|problem| Finding::new(&codes::TABLE, name, problem).mended_by(&command)));

@@ -2,14 +2,13 @@
 //! there. Takes facts, a choice and a document, gives the new text and the report. No IO.
 
 use super::catalog::{Details, Relation};
-use super::document::Document;
 use super::outcome::{Failure, Outcome};
-use super::proposal::{self, Definition};
-use super::report::InitReport;
+use super::proposal;
 use super::select::{self, Choice};
+use crate::core::draft::{Definition, Document, InitReport, names_of};
 use crate::core::error::Error;
 use crate::core::schema::names::{NAME_BYTES, is_reserved};
-use crate::core::schema::{ColumnType, Schema, SourceName, Table, ddl};
+use crate::core::schema::{ColumnType, Schema, SourceName};
 use crate::postgres::catalog::columns::TypedColumn;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -203,19 +202,7 @@ impl<'a> Draft<'a> {
     /// A new table as it is written, without the indexes for whose names there is no room: now all tables' are known.
     fn settle(&mut self, oid: u32) -> Option<Definition> {
         let (mut made, relation) = (self.added.remove(&oid)?, *self.by_oid.get(&oid)?);
-        let mut nameless = Vec::new();
-        made.indexes.retain(|columns| {
-            let name = ddl::index_name_of(&made.name, columns);
-            let is_free = self.names.insert(name.to_lowercase());
-            if !is_free {
-                nameless.push(format!(
-                    "the index over {}: another table or index of the replica would be called {name:?}, too",
-                    columns.join(", ")
-                ));
-            }
-            is_free
-        });
-        made.left_out.extend(nameless);
+        made.settle(&mut self.names);
         let columns = self.details.columns.get(&oid).map_or(&[][..], Vec::as_slice);
         for (name, kind) in &mut made.columns {
             if let Some(column) = columns.iter().find(|column| column.name == *name) {
@@ -263,15 +250,12 @@ impl<'a> Draft<'a> {
     }
 
     fn report_added(&mut self, relation: &Relation, made: &Definition) {
-        let (name, written) = (&made.name, relation.name.written());
-        let renamed = if *name == relation.name.table { String::new() } else { format!(", as {name:?}") };
-        let (width, key, extra) = (made.columns.len(), made.key.join(", "), made.indexes.len());
-        self.report.added.push(format!("{written}{renamed}: {width} columns, key {key}, {extra} indexes"));
-        self.report.notes.extend(made.left_out.iter().map(|what| format!("{written} without {what}")));
+        self.report.add(&relation.name, made);
         if let Some(owner) = &relation.other_owner {
-            self.report
-                .notes
-                .push(format!("{written} belongs to {owner:?}: run `pgflume setup` as that role or a member of it"));
+            self.report.notes.push(format!(
+                "{} belongs to {owner:?}: run `pgflume setup` as that role or a member of it",
+                relation.name.written()
+            ));
         }
     }
 
@@ -306,18 +290,10 @@ impl<'a> Draft<'a> {
     }
 
     fn report_lacking(&mut self, add_columns: bool) {
-        for (table, columns) in self.lacking.iter().filter(|(_, columns)| !columns.is_empty()) {
-            let named: Vec<_> = columns.iter().map(|(n, kind)| format!("{n} {}", kind.name())).collect();
-            let line = format!("{table}: {}", named.join(", "));
-            if add_columns { self.report.extended.push(line) } else { self.report.available.push(line) }
+        for (table, columns) in &self.lacking {
+            self.report.lack(table, columns, add_columns);
         }
     }
-}
-
-/// What a table of the file and its indexes are called in the replica, in lower case.
-fn names_of(table: &Table) -> impl Iterator<Item = String> {
-    let indexes = table.indexes.iter().map(|index| ddl::index_name(table, index).to_lowercase());
-    std::iter::once(table.name.to_lowercase()).chain(indexes)
 }
 
 fn nothing_found(report: &InitReport) -> Error {

@@ -3,19 +3,16 @@
 //! columns that are added at its end when asked; changes nothing in Postgres.
 
 mod catalog;
-mod document;
 mod draft;
 mod outcome;
-mod pattern;
 mod proposal;
-mod report;
 mod select;
 
-pub(crate) use document::Document;
-pub use document::JSON_SCHEMA;
+pub use crate::core::draft::JSON_SCHEMA;
 pub use outcome::InitOptions;
 pub use outcome::Outcome;
 
+use crate::core::draft::Document;
 use crate::core::error::Error;
 use crate::postgres::{Client, PgUrl, Purpose};
 use draft::Draft;

@@ -1,6 +1,6 @@
 //! What `init` is asked for, and what comes out.
 
-use super::report::InitReport;
+use crate::core::draft::InitReport;
 
 /// Whatever a run fails with: a mistake in the arguments, or an [`Error`].
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;

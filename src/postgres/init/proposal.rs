@@ -2,31 +2,11 @@
 //! catalog says, gives a definition or the reason why there can be none. No IO.
 
 use super::catalog::{Index, Relation};
+use crate::core::draft::Definition;
 use crate::core::schema::ColumnType;
 use crate::core::schema::names::NAME_BYTES;
 use crate::postgres::catalog::columns::TypedColumn;
 use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
-
-/// An array longer than this goes on a line for each element.
-const LINE_CHARS: usize = 100;
-
-/// A table as it goes into `schema.json`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Definition {
-    /// The table's name in the replica.
-    pub name: String,
-    /// `source`, where the name does not say it.
-    pub source: Option<String>,
-    /// The key's columns.
-    pub key: Vec<String>,
-    /// Columns in the table's order.
-    pub columns: Vec<(String, ColumnType)>,
-    /// Indexes beyond the key's.
-    pub indexes: Vec<Vec<String>>,
-    /// What was left out of it, for people.
-    pub left_out: Vec<String>,
-}
 
 /// Why a relation cannot be replicated, whatever its columns are; with the remedy.
 pub(crate) fn obstacle(relation: &Relation) -> Option<&'static str> {
@@ -131,48 +111,6 @@ fn choose_indexes(indexes: &[Index], columns: &[&TypedColumn], key: &[String]) -
         }
     }
     (chosen, others)
-}
-
-/// A string as JSON.
-pub(crate) fn json_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
-}
-
-fn json_columns(names: &[String]) -> String {
-    match names {
-        [one] => json_string(one),
-        many => format!("[{}]", many.iter().map(|n| json_string(n)).collect::<Vec<_>>().join(", ")),
-    }
-}
-
-fn json_indexes(indexes: &[Vec<String>]) -> String {
-    let each: Vec<_> = indexes.iter().map(|i| json_columns(i)).collect();
-    let line = format!("[{}]", each.join(", "));
-    if line.chars().count() <= LINE_CHARS { line } else { format!("[\n      {}\n    ]", each.join(",\n      ")) }
-}
-
-/// The member of `schema.json`, indented by two.
-impl fmt::Display for Definition {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns: Vec<_> = self
-            .columns
-            .iter()
-            .map(|(name, kind)| format!("      {}: {}", json_string(name), json_string(kind.name())))
-            .collect();
-        let mut text = format!(
-            "  {}: {{\n    \"primaryKey\": {},\n    \"columns\": {{\n{}\n    }}",
-            json_string(&self.name),
-            json_columns(&self.key),
-            columns.join(",\n")
-        );
-        if !self.indexes.is_empty() {
-            write!(text, ",\n    \"indexes\": {}", json_indexes(&self.indexes))?;
-        }
-        if let Some(source) = &self.source {
-            write!(text, ",\n    \"source\": {}", json_string(source))?;
-        }
-        write!(f, "{text}\n  }}")
-    }
 }
 
 #[cfg(test)]

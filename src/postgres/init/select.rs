@@ -3,8 +3,8 @@
 
 use super::catalog::Relation;
 use super::outcome::InitOptions;
-use super::pattern::Pattern;
 use crate::core::config_error::ConfigError;
+use crate::core::pattern::Pattern;
 use crate::core::schema::{SourceName, is_machinery};
 
 /// Schemas that belong to Supabase, where it is Supabase. Elsewhere `auth` may be anybody's.

@@ -1,6 +1,6 @@
 //! What the catalog said of the pulled tables when it was last read.
 
-use super::stamps::{self, Ladder, Listed, StampOptions};
+use super::dialect::Postgres;
 use super::wanted::Wanted;
 use crate::core::error::{Error, Result};
 use crate::core::queue_name::QueueName;
@@ -9,6 +9,7 @@ use crate::postgres::Client;
 use crate::postgres::catalog::{self, Access, SourceTable};
 use crate::postgres::drift::watch::Watch;
 use crate::postgres::drift::{definition_version, traits};
+use crate::provider::stamps::{self, Ladder, Listed, StampOptions};
 use crate::provider::{Described, Description, Promise};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -108,7 +109,7 @@ pub(super) async fn read(
         if is_listed(&source) {
             let origin = origins.get(&source.oid);
             traits::note_origin(&mut traits, origin.map(|origin| origin.definition.as_str()).unwrap_or_default());
-            let stamps = stamps::choose(&source.table, columns.get(&source.oid), &stamp_options.columns);
+            let stamps = stamps::choose::<Postgres>(&source.table, columns.get(&source.oid), &stamp_options.columns);
             problem = problem.or_else(|| origin.and_then(|origin| origin.problem(&source))).or(stamps.clone().err());
             let stamps = stamps.unwrap_or_default();
             promise = match stamps.is_empty() {
@@ -131,7 +132,7 @@ pub(super) async fn read(
         tables.insert(name.clone(), described);
         sources.insert(name, Arc::new(source));
     }
-    let description = Arc::new(Description { schema: schema.clone(), forbidden, tables });
+    let description = Arc::new(Description { schema: schema.clone(), forbidden, tables, undefined: BTreeMap::new() });
     Ok(Known { fingerprint, description, sources, listed, origins })
 }
 

@@ -1,9 +1,9 @@
 //! Reads views, foreign tables, and what else has no versions to tell by: at each look its rows are counted, and those
 //! are read whose stamps are new; of a small one without stamps all.
 
+use super::dialect::Postgres;
 use super::mark::text;
 use super::reading::found;
-use super::stamps::{Listed, Stamp, StampMark};
 use crate::core::error::{Error, Result, Side};
 use crate::postgres::Client;
 use crate::postgres::catalog::SourceTable;
@@ -11,6 +11,7 @@ use crate::postgres::rows::STATEMENT_TIME;
 use crate::postgres::rows::fault::Fault;
 use crate::postgres::rows::listing::{self, Counted};
 use crate::postgres::rows::versions::Versions;
+use crate::provider::stamps::{Dialect, Listed, StampMark};
 use crate::provider::{Limits, Look, Part};
 use futures_util::TryStreamExt;
 use std::sync::Arc;
@@ -49,10 +50,10 @@ impl Listing {
         let now = now(client).await?;
         let rung = since.as_ref().map_or(0, |mark| ladder.rung(mark, now));
         let condition = match &since {
-            Some(mark) if !stamps.is_empty() => ladder.condition(stamps, mark, rung),
+            Some(mark) if !stamps.is_empty() => ladder.condition::<Postgres>(stamps, mark, rung),
             _ => "true".to_owned(),
         };
-        let newest: Vec<String> = stamps.iter().map(Stamp::newest).collect();
+        let newest: Vec<String> = stamps.iter().map(Postgres::newest).collect();
         let counted = listing::count(client, &source, &condition, &newest).await;
         let counted = counted.map_err(|e| of_table(&source, e, began))?;
         if let Some(problem) = problem(&source, listed, &counted) {

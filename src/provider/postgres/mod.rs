@@ -2,11 +2,11 @@
 //! is gone by a count, both at one snapshot.
 
 mod about;
+mod dialect;
 mod known;
 mod listing;
 mod mark;
 mod reading;
-mod stamps;
 mod view;
 mod wanted;
 
@@ -17,6 +17,7 @@ use crate::postgres::catalog::SourceTable;
 use crate::postgres::drift::definition_version;
 use crate::postgres::rows::{self, Server, page};
 use crate::postgres::{Client, PgUrl, Purpose};
+use crate::provider::stamps::StampOptions;
 use crate::provider::{Begun, Description, Follows, Found, Limits, Look, Part, Provider, Source, View};
 pub use about::{About, about};
 use async_trait::async_trait;
@@ -24,7 +25,6 @@ use known::Known;
 use listing::Listing;
 use mark::{Position, text};
 use reading::Reading;
-pub use stamps::StampOptions;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,9 +1,10 @@
 //! Which tables of a Postgres are pulled, and how they are defined.
 
+use crate::core::draft::Document;
 use crate::core::error::{Error, Result};
 use crate::core::schema::Schema;
 use crate::postgres::Client;
-use crate::postgres::init::{self, Document, InitOptions};
+use crate::postgres::init::{self, InitOptions};
 use std::sync::Arc;
 
 /// What is pulled.

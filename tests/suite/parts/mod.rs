@@ -10,6 +10,7 @@
 
 pub mod freezer;
 pub mod http;
+pub mod mariadb;
 pub mod pg_net;
 pub mod pgbouncer;
 pub mod process;
@@ -18,6 +19,7 @@ pub mod proxy;
 pub mod sqld;
 
 pub use freezer::Freezer;
+pub use mariadb::MariaDb;
 pub use pg_net::PgNet;
 pub use pgbouncer::Pgbouncer;
 pub use program::Program;

@@ -48,6 +48,11 @@ impl Program {
         std::fs::write(self.directory.path().join(name), text).expect("a file is written");
     }
 
+    /// What stands in a file there.
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.directory.path().join(name)).expect("a file is read")
+    }
+
     /// A command, ready to run.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));

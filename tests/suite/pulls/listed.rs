@@ -2,7 +2,8 @@
 
 use super::{Rig, cluster};
 use crate::support::{Db, PATHS, Path, until};
-use pgflume::provider::postgres::{PostgresProvider, StampOptions};
+use pgflume::provider::StampOptions;
+use pgflume::provider::postgres::PostgresProvider;
 use pgflume::provider::{Limits, Promise};
 use pgflume::pull::{Pace, Passed, Pull};
 use std::collections::BTreeMap;

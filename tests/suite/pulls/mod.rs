@@ -7,7 +7,7 @@ mod listed;
 mod rules;
 mod sides;
 mod tables;
-mod watched;
+pub mod watched;
 mod writers;
 
 use crate::support::{Db, Home, Path, schema};
@@ -15,7 +15,8 @@ use pgflume::demo::postgres::{Cluster, ClusterOptions};
 use pgflume::postgres::PgUrl;
 use pgflume::postgres::catalog::DEFAULT_ROW_BYTES;
 use pgflume::postgres::init::InitOptions;
-use pgflume::provider::postgres::{PostgresProvider, StampOptions, Wanted};
+use pgflume::provider::StampOptions;
+use pgflume::provider::postgres::{PostgresProvider, Wanted};
 use pgflume::pull::{Passed, Pull};
 use pgflume::replica::{Replica, Rows};
 use std::sync::{Arc, OnceLock};

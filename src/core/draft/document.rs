@@ -1,7 +1,7 @@
 //! The text of a `schema.json`, to which members are added and in which nothing else changes: not a space
 //! of what the user wrote. Takes text, gives text. No IO.
 
-use super::proposal::{Definition, json_string};
+use super::definition::{Definition, json_string};
 use crate::core::json::edit::{append, members};
 use crate::core::schema::{ColumnType, Schema, SchemaError};
 use std::ops::Range;

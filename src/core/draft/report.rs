@@ -1,6 +1,7 @@
 //! What a run of `init` did, in words.
 
-use crate::core::schema::SourceName;
+use super::definition::Definition;
+use crate::core::schema::{ColumnType, SourceName};
 use std::fmt;
 
 /// How many names a line lists.
@@ -15,7 +16,7 @@ pub struct InitReport {
     pub extended: Vec<String>,
     /// Tables that were there, and stay as they are.
     pub kept: Vec<String>,
-    /// Columns that Postgres has and a kept table does not name.
+    /// Columns that the source has and a kept table does not name.
     pub available: Vec<String>,
     /// What else has to be said.
     pub notes: Vec<String>,
@@ -23,6 +24,25 @@ pub struct InitReport {
 }
 
 impl InitReport {
+    /// Notes a table that was added.
+    pub(crate) fn add(&mut self, source: &SourceName, made: &Definition) {
+        let (name, written) = (&made.name, source.written());
+        let renamed = if *name == source.table { String::new() } else { format!(", as {name:?}") };
+        let (width, key, extra) = (made.columns.len(), made.key.join(", "), made.indexes.len());
+        self.added.push(format!("{written}{renamed}: {width} columns, key {key}, {extra} indexes"));
+        self.notes.extend(made.left_out.iter().map(|what| format!("{written} without {what}")));
+    }
+
+    /// Notes columns that tables of the file do not have.
+    pub(crate) fn lack(&mut self, table: &str, columns: &[(String, ColumnType)], are_added: bool) {
+        if columns.is_empty() {
+            return;
+        }
+        let named: Vec<_> = columns.iter().map(|(n, kind)| format!("{n} {}", kind.name())).collect();
+        let line = format!("{table}: {}", named.join(", "));
+        if are_added { self.extended.push(line) } else { self.available.push(line) }
+    }
+
     /// Notes a relation that is left out; those with the same reason share a line.
     pub(crate) fn leave_out(&mut self, name: &SourceName, reason: impl Into<String>) {
         let reason = reason.into();

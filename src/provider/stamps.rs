@@ -1,10 +1,10 @@
-//! How changed rows of a view or a foreign table are told: by columns that writers set to the time of the change. Bounds
+//! How changed rows are told where nothing better tells: by columns that writers set to the time of the change. Bounds
 //! look back behind the newest stamp, because a transaction commits later than it stamps its rows: at each look by
 //! [`Ladder::look_back`], and ever farther ever more seldom, so that a commit that is late by t is seen within some 8 t.
 //! No IO.
 
 use crate::core::failpoint::PullRule;
-use crate::core::schema::{Table, literal, quote};
+use crate::core::schema::Table;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,13 +12,15 @@ use std::time::Duration;
 /// The least look-back.
 const LEAST: Duration = Duration::from_secs(10);
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
-
 /// Each rung looks back so many times as far as the one below, that many times as seldom.
 const RUNG: u32 = 8;
 
 /// Rungs above the first.
 const RUNGS: usize = 3;
+
+/// From the first time zone to the last: so much older may be what somebody else has written just now. Looked at on the
+/// highest rung.
+const ZONES: Duration = Duration::from_secs(26 * 3600);
 
 /// How the changed rows of one table are told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +37,7 @@ pub(super) struct Listed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub column: String,
-    /// `timestamp with time zone`, `timestamp without time zone` or `date`.
+    /// As the source writes it, without its digits.
     pub declared: String,
 }
 
@@ -65,7 +67,7 @@ pub struct StampOptions {
 
 /// The stamps of a table that has these columns (name, type): those that are named, else the first that is known by its
 /// name; or what is wrong with them.
-pub(super) fn choose(
+pub(super) fn choose<D: Dialect>(
     table: &Table,
     columns: Option<&BTreeMap<String, String>>,
     named: &BTreeMap<String, Vec<String>>,
@@ -76,54 +78,39 @@ pub(super) fn choose(
     };
     let Some(names) = named.get(&table.name) else {
         let known = NAMES.iter().filter_map(|name| stamp(name));
-        return Ok(known.filter(|stamp| Stamp::is_type(&stamp.declared)).take(1).collect());
+        return Ok(known.filter(|stamp| D::is_type(&stamp.declared)).take(1).collect());
     };
     let checked = |name: &String| match stamp(name) {
-        Some(stamp) if Stamp::is_type(&stamp.declared) => Ok(stamp),
+        Some(stamp) if D::is_type(&stamp.declared) => Ok(stamp),
         Some(stamp) => Err(format!(
-            "`changed` names {name:?}, which is {}: name a column of type timestamptz, timestamp or date that is set with each change",
-            stamp.declared
+            "`changed` names {name:?}, which is {}: name a column of type {} that is set with each change",
+            stamp.declared,
+            D::TYPES
         )),
         None => Err(format!("`changed` names {name:?}, which {} does not have: correct it", table.source.quoted())),
     };
     names.iter().map(checked).collect()
 }
 
-impl Stamp {
-    /// Whether a column of this type, as Postgres writes it without its digits, says when.
-    fn is_type(declared: &str) -> bool {
-        matches!(declared, "timestamp with time zone" | "timestamp without time zone" | "date")
-    }
+/// How a source writes what is asked of a stamp.
+pub(super) trait Dialect {
+    /// The types whose columns say when, for people.
+    const TYPES: &'static str;
 
-    fn sql(&self) -> String {
-        format!("t.{}", quote(&self.column))
-    }
+    /// Whether a column of this type, as the source writes it without its digits, says when.
+    fn is_type(declared: &str) -> bool;
 
-    /// The newest that is not in the future, as the source writes it. What has no time zone may be of the server's own.
-    pub fn newest(&self) -> String {
-        let now = match self.declared.as_str() {
-            "timestamp with time zone" => "pg_catalog.now()".to_owned(),
-            _ => "(select greatest(pg_catalog.timezone('UTC', pg_catalog.now()), pg_catalog.timezone(s.reset_val, pg_catalog.now())) from pg_catalog.pg_settings s where s.name operator(pg_catalog.=) 'TimeZone')".to_owned(),
-        };
-        let column = self.sql();
-        format!("pg_catalog.max({column}) filter (where {column} operator(pg_catalog.<=) {now})::pg_catalog.text")
-    }
+    /// SQL of the column.
+    fn column(stamp: &Stamp) -> String;
 
-    fn since(&self, newest: &str, look_back: Duration) -> String {
-        let (kind, least) = match self.declared.as_str() {
-            "timestamp with time zone" => ("timestamptz", Duration::ZERO),
-            // The day before may still be written to.
-            "date" if look_back > Duration::ZERO => ("date", DAY),
-            "date" => ("date", Duration::ZERO),
-            _ => ("timestamp", Duration::ZERO),
-        };
-        let (column, seconds) = (self.sql(), look_back.max(least).as_secs());
-        let newest = format!("{}::pg_catalog.{kind}", literal(newest));
-        // Before the year 1 there may be nothing to look back to.
-        format!(
-            "{column} operator(pg_catalog.>=) (case when {newest} operator(pg_catalog.>) '0001-01-02' then ({newest} - '{seconds} s'::pg_catalog.interval)::pg_catalog.{kind} else '-infinity' end)"
-        )
-    }
+    /// SQL for the newest that is not in the future, as text. What has no time zone may be of the server's own.
+    fn newest(stamp: &Stamp) -> String;
+
+    /// Whether its times are of one zone, whoever wrote them.
+    fn has_zone(stamp: &Stamp) -> bool;
+
+    /// SQL for what is not older than `newest` by more than `look_back`.
+    fn since(stamp: &Stamp, newest: &str, look_back: Duration) -> String;
 }
 
 /// All stamps up to here were seen.
@@ -191,13 +178,14 @@ impl Ladder {
 
     /// SQL for the rows that may have changed since a mark: those with a stamp that is not older than the newest by more
     /// than this rung, and those that have none.
-    pub fn condition(&self, stamps: &[Stamp], mark: &StampMark, rung: usize) -> String {
+    pub fn condition<D: Dialect>(&self, stamps: &[Stamp], mark: &StampMark, rung: usize) -> String {
         let look_back = if PullRule::LookBack.holds() { self.look_back_of(rung) } else { Duration::ZERO };
         let of = |(stamp, newest): (&Stamp, &Option<String>)| match newest {
-            Some(newest) => stamp.since(newest, look_back),
-            None => format!("{} is not null", stamp.sql()),
+            Some(newest) if rung == RUNGS && !D::has_zone(stamp) => D::since(stamp, newest, look_back.max(ZONES)),
+            Some(newest) => D::since(stamp, newest, look_back),
+            None => format!("{} is not null", D::column(stamp)),
         };
-        let unstamped: Vec<String> = stamps.iter().map(|stamp| format!("{} is null", stamp.sql())).collect();
+        let unstamped: Vec<String> = stamps.iter().map(|stamp| format!("{} is null", D::column(stamp))).collect();
         let stamped: Vec<String> = stamps.iter().zip(&mark.newest).map(of).collect();
         format!("{} or {}", stamped.join(" or "), unstamped.join(" and "))
     }
@@ -235,6 +223,34 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_zone_is_looked_for_through_all_of_them_now_and_then() {
+        struct Plain;
+        impl Dialect for Plain {
+            const TYPES: &'static str = "";
+            fn is_type(_: &str) -> bool {
+                true
+            }
+            fn column(stamp: &Stamp) -> String {
+                stamp.column.clone()
+            }
+            fn newest(stamp: &Stamp) -> String {
+                stamp.column.clone()
+            }
+            fn has_zone(stamp: &Stamp) -> bool {
+                stamp.declared == "timestamp"
+            }
+            fn since(_: &Stamp, _: &str, look_back: Duration) -> String {
+                look_back.as_secs().to_string()
+            }
+        }
+        let stamps = [stamp("u", "timestamp"), stamp("v", "datetime")];
+        let mark = begin(&stamps, vec![Some("x".into()), Some("y".into())]);
+        let of = |rung| Ladder::of(Duration::from_secs(5)).condition::<Plain>(&stamps, &mark, rung);
+        assert!(of(0).starts_with("10 or 10 or "), "{}", of(0));
+        assert!(of(RUNGS).starts_with("5120 or 93600 or "), "{}", of(RUNGS));
+    }
+
+    #[test]
     fn a_look_that_finds_no_stamp_keeps_the_one_before() {
         let stamps = [stamp("u", "date"), stamp("v", "date")];
         let mark = begin(&stamps, vec![Some("a".into()), None]);
@@ -245,16 +261,5 @@ mod tests {
         assert_eq!(StampMark::read(&text, &stamps), Some(next));
         let other = [stamp("u", "date"), stamp("w", "date")];
         assert_eq!((StampMark::read(&text, &other), StampMark::read("{}", &[])), (None, None));
-    }
-
-    #[test]
-    fn rows_without_any_stamp_are_always_among_them() {
-        let stamps = [stamp("u", "timestamp with time zone"), stamp("it's", "date")];
-        let mark = begin(&stamps, vec![Some("2024-01-01 00:00:00+00".into()), None]);
-        let condition = Ladder::of(Duration::ZERO).condition(&stamps, &mark, 1);
-        assert_eq!(
-            condition,
-            "t.\"u\" operator(pg_catalog.>=) (case when '2024-01-01 00:00:00+00'::pg_catalog.timestamptz operator(pg_catalog.>) '0001-01-02' then ('2024-01-01 00:00:00+00'::pg_catalog.timestamptz - '80 s'::pg_catalog.interval)::pg_catalog.timestamptz else '-infinity' end) or t.\"it's\" is not null or t.\"u\" is null and t.\"it's\" is null"
-        );
     }
 }

@@ -1,0 +1,175 @@
+//! What the catalog said of the pulled tables when it was last read.
+
+use super::definition::Definition;
+use super::statements::{MySql, Readable, quote};
+use super::wanted::{LOCKED, Undefined, Wanted, database};
+use crate::core::error::{Error, Result};
+use crate::core::schema::Table;
+use crate::mysql::catalog::{self, MyTable};
+use crate::mysql::session::Session;
+use crate::provider::stamps::{self, Ladder, Listed, StampOptions};
+use crate::provider::{Described, Description, Promise};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// All that depends on the catalog.
+#[derive(Default)]
+pub(super) struct Known {
+    catalog: BTreeMap<(String, String), MyTable>,
+    databases: BTreeSet<String>,
+    pub description: Arc<Description>,
+    tables: BTreeMap<String, Entry>,
+    undefined: Undefined,
+}
+
+/// A table that can be read.
+#[derive(Clone)]
+pub(super) struct Entry {
+    pub readable: Arc<Readable>,
+    pub listed: Listed,
+    pub is_view: bool,
+}
+
+impl Known {
+    /// This table cannot be read, as was just seen.
+    pub fn put_aside(&mut self, name: &str, problem: String) {
+        self.tables.remove(name);
+        if let Some(described) = Arc::make_mut(&mut self.description).tables.get_mut(name) {
+            described.problem = Some(problem);
+        }
+    }
+
+    pub fn entry(&self, name: &str) -> Result<Entry> {
+        let unknown = || Error::retry(format!("the table {name:?} was not described yet; it will be tried again"));
+        self.tables.get(name).cloned().ok_or_else(unknown)
+    }
+
+    /// What is known of a table, by its quoted name: why it cannot be defined, or that it is there and left out.
+    pub fn shown(&self, source: &str) -> Option<Option<&str>> {
+        let is_it = |place: &(String, String)| format!("{}.{}", quote(&place.0), quote(&place.1)) == source;
+        let place = self.catalog.keys().find(|place| is_it(place))?;
+        Some(self.undefined.get(place).map(String::as_str))
+    }
+
+    /// Whether it still holds.
+    pub async fn is_current(&self, session: &mut Session) -> Result<bool> {
+        Ok(catalog::read(session, &self.databases).await? == self.catalog)
+    }
+}
+
+/// Reads it.
+pub(super) async fn read(
+    session: &mut Session,
+    own: &str,
+    wanted: &Wanted,
+    row_bytes: i64,
+    options: &StampOptions,
+) -> Result<Known> {
+    let databases = wanted.databases(own);
+    let catalog = catalog::read(session, &databases).await?;
+    let (schema, undefined) = wanted.schema(&catalog)?;
+    for table in options.columns.keys().filter(|table| schema.get(table).is_none()) {
+        tracing::warn!(table, "`changed` names a table that is not pulled: correct it");
+    }
+    let (mut described, mut tables) = (BTreeMap::new(), BTreeMap::new());
+    for table in schema.tables() {
+        let place = (database(&table.source, own).to_owned(), table.source.table.clone());
+        let name = format!("{}.{}", quote(&place.0), quote(&place.1));
+        let source = catalog.get(&place);
+        let types: BTreeMap<String, String> = source.into_iter().flat_map(of_columns).collect();
+        let stamps = stamps::choose::<MySql>(table, Some(&types), &options.columns);
+        let problem = match source {
+            None => {
+                Some(format!("there is no {name} that the login may read: grant select on it, or correct `source`"))
+            }
+            Some(source) if source.is_locked => Some(LOCKED.to_owned()),
+            Some(source) => obstacle(table, source, &name),
+        };
+        let problem = problem.or(stamps.as_ref().err().cloned());
+        let stamps = stamps.unwrap_or_default();
+        let mut promise = match stamps.is_empty() {
+            true => Promise::Compared,
+            false => Promise::Stamped(stamps.iter().map(|stamp| stamp.column.clone()).collect()),
+        };
+        let missing = MyTable::default();
+        let source = source.unwrap_or(&missing);
+        if !source.is_view() && !source.is_transactional() {
+            promise = Promise::Compared;
+        }
+        let readable = problem.is_none().then(|| Readable::of(table, source, name.clone(), row_bytes)).flatten();
+        let sorts_alike = |readable: &Readable| {
+            let mut key = table.key.iter().map(|&at| (&readable.types[at], table.columns[at].kind));
+            table.key.len() == 1 && key.all(|(of, kind)| of.sorts_alike(kind))
+        };
+        let types: serde_json::Map<_, _> = source
+            .columns
+            .iter()
+            .filter(|column| table.position(&column.name).is_some())
+            .map(|column| (column.name.clone(), column.of.declared.clone().into()))
+            .collect();
+        described.insert(
+            table.name.clone(),
+            Described {
+                table: table.clone(),
+                definition: Definition::of(table, source, &name).text(),
+                types: (!types.is_empty()).then(|| serde_json::Value::Object(types).to_string()),
+                sorts_alike: readable.as_ref().is_some_and(sorts_alike),
+                finds_unchanged: true,
+                problem,
+                promise,
+            },
+        );
+        if let Some(readable) = readable {
+            let listed = Listed { stamps, ladder: Ladder::of(options.every), is_compared: options.is_compared };
+            tables
+                .insert(table.name.clone(), Entry { readable: Arc::new(readable), listed, is_view: source.is_view() });
+        }
+    }
+    let forbidden = BTreeSet::new(); // one that is described no more is asked for
+    let left_out = undefined.iter().map(|((_, name), why)| (name.clone(), why.clone())).collect();
+    let description = Description { schema: schema.clone(), forbidden, tables: described, undefined: left_out };
+    Ok(Known { catalog, databases, description: Arc::new(description), tables, undefined })
+}
+
+/// Columns with their types without digits.
+fn of_columns(source: &MyTable) -> impl Iterator<Item = (String, String)> {
+    source.columns.iter().map(|column| {
+        let end = column.of.declared.find(['(', ' ']).unwrap_or(column.of.declared.len());
+        (column.name.clone(), column.of.declared[..end].to_owned())
+    })
+}
+
+/// Why a table cannot be read by its definition, with the remedy.
+fn obstacle(table: &Table, source: &MyTable, name: &str) -> Option<String> {
+    for column in &table.columns {
+        let Some(there) = source.column(&column.name) else {
+            return Some(format!(
+                "{name} has no column {:?} that the login may read: correct the definition",
+                column.name
+            ));
+        };
+        if let Some(why) = there.of.obstacle(column.kind) {
+            return Some(format!(
+                "the column {:?} is {} and declared {}: {why}",
+                column.name,
+                there.of.declared,
+                column.kind.name()
+            ));
+        }
+    }
+    for column in table.key_columns() {
+        let why = source.column(&column.name).and_then(|there| there.of.key_obstacle(column.kind));
+        if let Some(why) = why {
+            return Some(format!("{name}: {why} ({:?}): choose another primaryKey", column.name));
+        }
+    }
+    let is_in_key = |part: &String| {
+        table.key_columns().any(|column| column.name == *part)
+            && source.column(part).is_some_and(|column| column.is_not_null)
+    };
+    let is_unique =
+        source.indexes.iter().any(|index| index.is_unique && index.is_plain && index.columns.iter().all(is_in_key));
+    (!source.is_view() && !is_unique).then(|| {
+        format!("{name} has no unique index over NOT NULL columns of its primaryKey, so several rows may be under one key: choose another")
+    })
+}

@@ -1,0 +1,133 @@
+//! What of a table has changed since a mark: by the stamps of its rows, else by a digest of all of them.
+
+use super::known::Entry;
+use super::reading::{Reading, key_texts};
+use super::statements::{MySql, Readable};
+use crate::core::error::{Error, Result, Side};
+use crate::core::message::MarkedKey;
+use crate::mysql::catalog::get;
+use crate::mysql::session::{Session, of_table};
+use crate::provider::Look;
+use crate::provider::stamps::{Listed, StampMark};
+
+/// Up to so many rows a table without stamps is read whenever something has changed, whoever asked for it or not.
+const MOST_ROWS: i64 = 10_000;
+
+/// And of so many bytes, as the server counts them.
+const MOST_BYTES: u64 = 64 << 20;
+
+/// So many changed rows are read by their keys; more by a walk over the table.
+const MOST_KEYS: i64 = 100_000;
+
+/// Looks, and begins to read.
+pub(super) async fn look(
+    session: &mut Session,
+    entry: &Entry,
+    since: Option<&str>,
+    place: Option<&str>,
+) -> Result<(Reading, Look)> {
+    let Entry { readable, listed, is_view } = entry;
+    let Listed { stamps, ladder, .. } = listed;
+    let name = &readable.table.name;
+    let failed = |e: Error| of_table(e, name);
+    let since = since.and_then(|text| StampMark::read(text, stamps));
+    let now = session.row("select cast(unix_timestamp(now(3)) * 1000 as signed)", ()).await?;
+    let now: i64 = get(&now, 0)?;
+    let place: Option<MarkedKey> = place.and_then(|text| serde_json::from_str(text).ok());
+    let place = place.filter(|place| place.len() == readable.table.key.len());
+    if let (None, Some(place)) = (&since, place) {
+        // It goes on where an earlier view has ended, whose mark is kept: nothing is counted yet.
+        let mark = text(&StampMark::begin(stamps, vec![None; stamps.len()], now, String::new()));
+        let begins = Some(super::reading::place(&place));
+        let look = Look { mark, changed: None, count: None, is_far: false, place: begins };
+        return Ok((Reading::pages(readable.clone(), None, Some(place), true), look));
+    }
+    let rows = session.row(&readable.count(), ()).await.map_err(failed)?;
+    let rows: i64 = get(&rows, 0)?;
+    if *is_view {
+        // No index sees to it.
+        let keys = session.row(&readable.count_keys(), ()).await.map_err(failed)?;
+        let (keyless, keys): (i64, i64) = (get(&keys, 0)?, get(&keys, 1)?);
+        if keyless > 0 || keys < rows {
+            let problem = format!(
+                "{} shows {rows} rows under {keys} keys, {keyless} of them without one: choose another primaryKey, or leave rows out by `where`",
+                readable.name
+            );
+            return Err(Error::halt(problem).of_table(name, Side::Source));
+        }
+    }
+    // Of a large one without stamps a look only counts.
+    let is_small =
+        stamps.is_empty() && rows <= MOST_ROWS && (!is_long(readable) || bytes(session, entry).await? <= MOST_BYTES);
+    let digest = match is_small {
+        true => get::<u64>(&session.row(&readable.digest(), ()).await.map_err(failed)?, 0)?.to_string(),
+        false => String::new(),
+    };
+    if let Some(problem) = problem(&readable.name, listed, rows) {
+        return Err(Error::halt(problem).of_table(name, Side::Source));
+    }
+    let newest = newest(session, entry).await?;
+    let Some(mark) = since else {
+        // What changes while it is read may be as it was when it is looked at next: the first digest meets none.
+        let mark = StampMark::begin(stamps, newest, now, String::new());
+        let look = Look { mark: text(&mark), changed: None, count: Some(rows), is_far: false, place: None };
+        return Ok((Reading::pages(readable.clone(), None, None, true), look));
+    };
+    let rung = ladder.rung(&mark, now);
+    let (reading, changed) = match stamps.is_empty() {
+        true if !is_small || mark.digest == digest => (Reading::nothing(readable.clone()), 0),
+        true => (Reading::pages(readable.clone(), None, None, false), rows),
+        false => {
+            let condition = ladder.condition::<MySql>(stamps, &mark, rung);
+            let chosen = session.row(&readable.count_where(&condition), ()).await.map_err(failed)?;
+            let chosen: i64 = get(&chosen, 0)?;
+            if chosen > MOST_KEYS {
+                (Reading::pages(readable.clone(), Some(condition), None, false), chosen)
+            } else {
+                let keys = session.rows(&readable.keys_where(&condition), ()).await.map_err(failed)?;
+                let keys: Vec<MarkedKey> =
+                    keys.into_iter().map(|row| key_texts(readable, row)).collect::<Result<_>>()?;
+                (Reading::keys(readable.clone(), keys), chosen)
+            }
+        }
+    };
+    let after = mark.after(newest, now, rung, digest);
+    let changed = Some(usize::try_from(changed).unwrap_or(usize::MAX));
+    let is_far = rung > 0 || stamps.is_empty() && after.digest != mark.digest;
+    Ok((reading, Look { mark: text(&after), changed, count: Some(rows), is_far, place: None }))
+}
+
+fn is_long(readable: &Readable) -> bool {
+    readable.types.iter().any(|of| of.is_long)
+}
+
+/// What the server says that a table takes, about.
+async fn bytes(session: &mut Session, entry: &Entry) -> Result<u64> {
+    let sql = "select coalesce(t.data_length, 0) + 0 from information_schema.tables t where concat('`', replace(t.table_schema, '`', '``'), '`.`', replace(t.table_name, '`', '``'), '`') = ?";
+    let found = session.rows(sql, (&entry.readable.name,)).await?;
+    found.first().map_or(Ok(0), |row| get(row, 0))
+}
+
+async fn newest(session: &mut Session, entry: &Entry) -> Result<Vec<Option<String>>> {
+    let mut newest = Vec::new();
+    for stamp in &entry.listed.stamps {
+        let sql = entry.readable.newest(stamp);
+        let row = session.row(&sql, ()).await.map_err(|e| of_table(e, &entry.readable.table.name))?;
+        newest.push(get(&row, 0)?);
+    }
+    Ok(newest)
+}
+
+/// Why a table cannot be pulled, with the remedy.
+fn problem(name: &str, listed: &Listed, rows: i64) -> Option<String> {
+    let is_too_large = listed.stamps.is_empty() && rows > MOST_ROWS && !listed.is_compared;
+    is_too_large.then(|| {
+        format!(
+            "{name} has {rows} rows and no column that says when one was written last: name one in `changed`, or say in `compare` how often all rows are to be compared"
+        )
+    })
+}
+
+fn text(mark: &StampMark) -> String {
+    serde_json::to_string(mark).unwrap_or_default()
+}

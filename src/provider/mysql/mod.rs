@@ -1,0 +1,241 @@
+//! Pulls from a MySQL or MariaDB by SELECT alone: rows by stamps that writers set, else by a digest of all rows; what is
+//! gone by a count, all at one snapshot.
+
+mod about;
+mod definition;
+mod init;
+mod known;
+mod listing;
+mod position;
+mod reading;
+mod statements;
+mod wanted;
+
+use crate::core::error::{Error, Result};
+use crate::core::message::MarkedKey;
+use crate::mysql::MySqlUrl;
+use crate::mysql::catalog::get;
+use crate::mysql::session::{self, Session};
+use crate::provider::stamps::StampOptions;
+use crate::provider::{Begun, Description, Follows, Found, Limits, Look, Part, Provider, Source, View};
+pub use about::{About, about};
+use async_trait::async_trait;
+use definition::Definition;
+pub(crate) use init::init;
+use known::Known;
+use position::Position;
+use reading::Reading;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+pub use wanted::Wanted;
+
+/// A state of MySQL's errors.
+const NO_SUCH_TABLE: &str = "42S02";
+
+/// Ranges that one statement counts.
+const RANGES: usize = 50;
+
+/// A MySQL or MariaDB, and what is pulled of it.
+#[derive(Debug, Clone)]
+pub struct MySqlProvider {
+    /// Where it is.
+    pub url: MySqlUrl,
+    /// What is replicated.
+    pub wanted: Wanted,
+    /// Bytes beyond which a row is not fetched.
+    pub row_bytes: i64,
+    /// How changed rows are told.
+    pub stamps: StampOptions,
+}
+
+#[async_trait]
+impl Provider for MySqlProvider {
+    async fn open(&self) -> Result<Box<dyn Source>> {
+        let session = Session::open(&self.url).await?;
+        let (known, reading, broken) = (Known::default(), None, BTreeMap::new());
+        Ok(Box::new(Connection { provider: self.clone(), session, known, reading, broken, is_open: false }))
+    }
+}
+
+/// A connection to it.
+struct Connection {
+    provider: MySqlProvider,
+    session: Session,
+    known: Known,
+    reading: Option<Reading>,
+    /// Tables that could not be read, and why.
+    broken: BTreeMap<String, String>,
+    /// Whether a view is.
+    is_open: bool,
+}
+
+fn no_view() -> Error {
+    Error::retry("the view of MySQL is over; it will be opened again")
+}
+
+impl Connection {
+    async fn view(&mut self) -> Result<View> {
+        // MariaDB alone knows the second: a variable that is not there is an error.
+        let history = match self.session.server.is_mariadb {
+            true => "select cast(@@server_id as char), @@gtid_binlog_pos, @@gtid_slave_pos <> ''",
+            false => "select @@server_uuid, '', @@read_only",
+        };
+        let row = self.session.row(history, ()).await?;
+        let (server, gtids, is_replica): (String, String, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+        let uptime = self.session.row("show global status like 'Uptime'", ()).await?;
+        let clock = self.session.row("select cast(unix_timestamp() as signed)", ()).await?;
+        let (uptime, clock): (String, i64) = (get(&uptime, 1)?, get(&clock, 0)?);
+        let position = Position {
+            started: clock - uptime.parse::<i64>().unwrap_or_default(),
+            server,
+            database: self.provider.url.database().to_owned(),
+            gtids: Position::gtids(&gtids),
+            is_replica: is_replica != 0,
+        };
+        let clock = "select concat(left(date_format(utc_timestamp(6), '%Y-%m-%dT%H:%i:%s.%f'), 23), 'Z')";
+        let at = self.session.row(clock, ()).await?;
+        let position = serde_json::to_string(&position).unwrap_or_default();
+        Ok(View { position, at: get(&at, 0)?, seen: None })
+    }
+}
+
+#[async_trait]
+impl Source for Connection {
+    async fn describe(&mut self) -> Result<Arc<Description>> {
+        let MySqlProvider { url, wanted, row_bytes, stamps } = &self.provider;
+        self.known = known::read(&mut self.session, url.database(), wanted, *row_bytes, stamps).await?;
+        for (table, problem) in &self.broken {
+            self.known.put_aside(table, problem.clone());
+        }
+        Ok(self.known.description.clone())
+    }
+
+    fn outgrown(&self, before: &str, now: &str) -> Option<String> {
+        let now = Definition::read(now)?;
+        match Definition::read(before) {
+            Some(before) => now.outgrows(&before),
+            None => Some("by which definition its rows were read is not known".into()),
+        }
+    }
+
+    fn columns(&self, definition: &str) -> BTreeSet<String> {
+        Definition::read(definition).map(Definition::columns).unwrap_or_default()
+    }
+
+    async fn hidden(&mut self, definition: &str) -> Result<Option<String>> {
+        let Some(source) = Definition::read(definition).and_then(|definition| definition.source()) else {
+            return Ok(None);
+        };
+        if let Some(shown) = self.known.shown(&source) {
+            return Ok(shown.map(str::to_owned));
+        }
+        match self.session.rows(&format!("select 1 from {source} limit 0"), ()).await {
+            Ok(_) => Ok(Some(wanted::LOCKED.to_owned())),
+            Err(e) if e.sqlstate() == Some(NO_SUCH_TABLE) => Ok(None),
+            Err(e) if e.is_locked() || e.sqlstate().is_some() => Ok(Some(e.to_string())),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn follows(&self, before: &str, now: &str) -> Follows {
+        let read = |text: &str| serde_json::from_str::<Position>(text).ok();
+        match (read(before), read(now)) {
+            (Some(before), Some(now)) => now.follows(&before),
+            _ => Follows::Other("what was read before is not known".into()),
+        }
+    }
+
+    async fn begin(&mut self, tables: &[&str]) -> Result<Begun> {
+        self.end().await?;
+        self.session.run("start transaction with consistent snapshot, read only").await?;
+        self.is_open = true;
+        let view = self.view().await?;
+        let mut locked = Vec::new();
+        for table in tables {
+            let entry = self.known.entry(table)?;
+            // Keeps its definition as it is until the view ends; one that was altered since the snapshot says so.
+            let touched = self.session.rows(&format!("select 1 from {} limit 0", entry.readable.name), ()).await;
+            match touched {
+                Ok(_) => {}
+                Err(e) if e.is_locked() => locked.push((*table).to_owned()),
+                Err(e) if e.needs_operator() && e.sqlstate().is_some() => {
+                    self.end().await?;
+                    // Where nothing was altered, it is this table that cannot be read, and others can.
+                    if self.known.is_current(&mut self.session).await? {
+                        self.broken.insert((*table).to_owned(), e.to_string());
+                    }
+                    tracing::debug!(error = %e, table, "the tables are described again");
+                    return Ok(Begun::Changed);
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        if !locked.is_empty() {
+            self.end().await?;
+            return Ok(Begun::Locked(locked));
+        }
+        if !self.known.is_current(&mut self.session).await? {
+            self.end().await?;
+            return Ok(Begun::Changed);
+        }
+        Ok(Begun::View(view))
+    }
+
+    async fn look(&mut self, table: &str, since: Option<&str>, place: Option<&str>) -> Result<Look> {
+        let entry = self.known.entry(table)?;
+        let (reading, look) = listing::look(&mut self.session, &entry, since, place).await?;
+        self.reading = Some(reading);
+        Ok(look)
+    }
+
+    async fn next(&mut self, limits: Limits) -> Result<Part> {
+        self.reading.as_mut().ok_or_else(no_view)?.next(&mut self.session, limits).await
+    }
+
+    async fn rows(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<(usize, Found)>> {
+        let entry = self.known.entry(table)?;
+        reading::by_keys(&mut self.session, &entry.readable, keys).await
+    }
+
+    async fn absent(&mut self, table: &str, keys: &[MarkedKey]) -> Result<Vec<usize>> {
+        let entry = self.known.entry(table)?;
+        reading::absent(&mut self.session, &entry.readable, keys).await
+    }
+
+    async fn counts(&mut self, table: &str, bounds: &[MarkedKey]) -> Result<Vec<i64>> {
+        let entry = self.known.entry(table)?;
+        let number = |key: &MarkedKey| key.first().and_then(|text| text.parse::<i64>().ok());
+        let bounds: Vec<i64> = bounds.iter().map(number).collect::<Option<_>>().ok_or_else(no_view)?;
+        let starts = std::iter::once(None).chain(bounds.iter().copied().map(Some));
+        let ends = bounds.iter().copied().map(Some).chain([None]);
+        let ranges: Vec<(Option<i64>, Option<i64>)> = starts.zip(ends).collect();
+        let mut counts = vec![0; ranges.len()];
+        for (start, some) in ranges.chunks(RANGES).enumerate().map(|(i, some)| (i * RANGES, some)) {
+            let (sql, parameters) = entry.readable.counts(some);
+            for row in self.session.rows(&sql, parameters).await.map_err(|e| session::of_table(e, table))? {
+                let (at, count): (usize, i64) = (get(&row, 0)?, get(&row, 1)?);
+                if let Some(place) = counts.get_mut(start + at) {
+                    *place = count;
+                }
+            }
+        }
+        Ok(counts)
+    }
+
+    async fn is_whole(&mut self) -> Result<bool> {
+        Ok(true)
+    }
+
+    async fn make_durable(&mut self) -> Result<()> {
+        // A server that lost what it had committed is seen by its position, and compared anew.
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        self.reading = None;
+        if std::mem::take(&mut self.is_open) {
+            self.session.run("rollback").await?;
+        }
+        Ok(())
+    }
+}

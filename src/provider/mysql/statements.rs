@@ -1,0 +1,299 @@
+//! The SQL that a MySQL is asked with: no name or value of anybody's stands in it unquoted. No IO.
+
+use crate::core::schema::Table;
+use crate::mysql::catalog::MyTable;
+use crate::mysql::types::{Family, MyType};
+use crate::mysql::values;
+use crate::provider::stamps::{Dialect, Stamp};
+use mysql_async::Value;
+use std::time::Duration;
+
+/// A name.
+pub(super) fn quote(name: &str) -> String {
+    format!("`{}`", name.replace('`', "``"))
+}
+
+/// A text that is a constant: what stands in it comes from the server.
+pub(super) fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// A table that is read.
+#[derive(Debug, Clone)]
+pub(super) struct Readable {
+    pub table: std::sync::Arc<Table>,
+    /// `` `db`.`t` ``
+    pub name: String,
+    /// The types of its columns, in the table's order.
+    pub types: Vec<MyType>,
+    /// Bytes beyond which a row is not fetched.
+    pub most_bytes: i64,
+}
+
+impl Readable {
+    /// A table of the catalog, if it has all columns.
+    pub fn of(table: &std::sync::Arc<Table>, source: &MyTable, name: String, most_bytes: i64) -> Option<Self> {
+        let types = table.columns.iter().map(|column| Some(source.column(&column.name)?.of.clone()));
+        Some(Self { table: table.clone(), name, types: types.collect::<Option<_>>()?, most_bytes })
+    }
+
+    fn column(&self, at: usize) -> String {
+        format!("t.{}", quote(&self.table.columns[at].name))
+    }
+
+    fn key(&self) -> Vec<String> {
+        self.table.key.iter().map(|&at| self.column(at)).collect()
+    }
+
+    fn filter(&self) -> String {
+        self.table.filter.as_ref().map_or_else(|| "true".into(), |filter| format!("(\n{filter}\n)"))
+    }
+
+    /// Positions of columns whose values may be long.
+    fn long(&self) -> impl Iterator<Item = usize> {
+        (0..self.types.len()).filter(|&at| self.types[at].is_long && !self.table.key.contains(&at))
+    }
+
+    /// All columns, and how many bytes the long ones have where that is too much: then they are not sent.
+    fn cells(&self) -> String {
+        let sizes: Vec<String> =
+            self.long().map(|at| format!("coalesce(octet_length({}), 0)", self.column(at))).collect();
+        if sizes.is_empty() {
+            let cells: Vec<String> = (0..self.types.len()).map(|at| self.column(at)).collect();
+            return format!("{}, null", cells.join(", "));
+        }
+        let size = sizes.join(" + ");
+        let cell = |at: usize| match self.types[at].is_long && !self.table.key.contains(&at) {
+            true => format!("case when {size} <= {} then {} end", self.most_bytes, self.column(at)),
+            false => self.column(at),
+        };
+        let cells: Vec<String> = (0..self.types.len()).map(cell).collect();
+        format!("{}, case when {size} > {} then {size} end", cells.join(", "), self.most_bytes)
+    }
+
+    fn is_after(&self, parts: usize) -> String {
+        // Each level of `a > ? or (a = ? and (b > ?))`: a row comparison would scan the index.
+        let key = self.key();
+        let place = |at: usize| values::placeholder(&self.types[self.table.key[at]]);
+        (0..parts).rev().fold(String::new(), |inner, at| match inner.is_empty() {
+            true => format!("{} > {}", key[at], place(at)),
+            false => format!("{0} >= {1} and ({0} > {1} or ({0} = {1} and ({inner})))", key[at], place(at)),
+        })
+    }
+
+    /// The parameters of a page after this key, as often as they stand in it.
+    fn after(&self, key: &[String]) -> Vec<Value> {
+        let value = |at: usize| values::parameter(&self.types[self.table.key[at]], &key[at]);
+        let (mut all, last) = (Vec::new(), key.len() - 1);
+        for at in 0..last {
+            all.extend([value(at), value(at), value(at)]);
+        }
+        all.push(value(last));
+        all
+    }
+
+    /// A page in the order of the key: rows that meet `condition`, behind a key.
+    pub fn page(&self, condition: Option<&str>, after: Option<&[String]>, rows: usize) -> (String, Vec<Value>) {
+        let mut sql = format!("select {} from {} t where {}", self.cells(), self.name, self.filter());
+        if let Some(condition) = condition {
+            sql += &format!(" and ({condition})");
+        }
+        let mut parameters = Vec::new();
+        if let Some(after) = after {
+            sql += &format!(" and ({})", self.is_after(after.len()));
+            parameters = self.after(after);
+        }
+        sql += &format!(" order by {} limit {rows}", self.key().join(", "));
+        (sql, parameters)
+    }
+
+    /// The keys of rows that meet `condition`.
+    pub fn keys_where(&self, condition: &str) -> String {
+        let (key, filter) = (self.key().join(", "), self.filter());
+        format!("select {key} from {} t where {filter} and ({condition}) order by {key}", self.name)
+    }
+
+    /// The rows under these keys, or only the keys.
+    pub fn by_keys(&self, keys: &[&[String]], only_keys: bool) -> (String, Vec<Value>) {
+        let what = if only_keys { self.key().join(", ") } else { self.cells() };
+        let one: Vec<String> = self.table.key.iter().map(|&at| values::placeholder(&self.types[at])).collect();
+        let key = self.key();
+        let (left, one) = match key.len() {
+            1 => (key[0].clone(), one[0].clone()),
+            _ => (format!("({})", key.join(", ")), format!("({})", one.join(", "))),
+        };
+        let all = vec![one; keys.len()].join(", ");
+        let value = |key: &&[String]| -> Vec<Value> {
+            let parts = self.table.key.iter().zip(key.iter());
+            parts.map(|(&at, text)| values::parameter(&self.types[at], text)).collect()
+        };
+        let sql = format!("select {what} from {} t where {} and {left} in ({all})", self.name, self.filter());
+        (sql, keys.iter().flat_map(value).collect())
+    }
+
+    /// How many rows there are.
+    pub fn count(&self) -> String {
+        self.count_where("true")
+    }
+
+    /// A number that any other rows make another: of each row over all columns, what is long by its own digest, because
+    /// a text of more than `max_allowed_packet` would be NULL.
+    pub fn digest(&self) -> String {
+        let cell = |at: usize| match self.types[at].is_long {
+            true => format!("ifnull(md5({}), '-')", self.column(at)),
+            false => format!("ifnull(hex({}), '-')", self.exact(at)),
+        };
+        let cells: Vec<String> = (0..self.types.len()).map(cell).collect();
+        format!(
+            "select coalesce(bit_xor(cast(conv(left(md5(concat_ws(',', {})), 16), 16, 10) as unsigned)), 0) from {} t where {}",
+            cells.join(", "),
+            self.name,
+            self.filter()
+        )
+    }
+
+    /// Rows without a key, and keys, byte by byte.
+    pub fn count_keys(&self) -> String {
+        let is_null: Vec<String> = self.key().iter().map(|column| format!("{column} is null")).collect();
+        let key: Vec<String> =
+            self.table.key.iter().map(|&at| format!("ifnull(hex({}), '-')", self.exact(at))).collect();
+        format!(
+            "select coalesce(sum({}), 0), count(distinct concat_ws(',', {})) from {} t where {}",
+            is_null.join(" or "),
+            key.join(", "),
+            self.name,
+            self.filter()
+        )
+    }
+
+    /// What tells each of its values from every other.
+    fn exact(&self, at: usize) -> String {
+        let column = self.column(at);
+        match self.types[at].family {
+            // As a double, which is written with all its digits.
+            Family::Float => format!("concat({column} + 0e0)"),
+            Family::Bytes | Family::Text => column,
+            Family::Bit => format!("({column} + 0)"),
+            _ => format!("concat({column})"),
+        }
+    }
+
+    /// Rows that meet a condition.
+    pub fn count_where(&self, condition: &str) -> String {
+        format!("select count(*) from {} t where {} and ({condition})", self.name, self.filter())
+    }
+
+    /// The newest of a stamp.
+    pub fn newest(&self, stamp: &Stamp) -> String {
+        let (column, newest) = (MySql::column(stamp), MySql::newest(stamp));
+        // An index answers it by one look, where there is no filter.
+        format!("select {newest} from {} t where {} and {column} <= {}", self.name, self.filter(), MySql::now(stamp))
+    }
+
+    /// Rows in each of these ranges, in their order: behind a bound, up to another, or without either. For a key of one
+    /// integer.
+    pub fn counts(&self, ranges: &[(Option<i64>, Option<i64>)]) -> (String, Vec<Value>) {
+        let (key, filter) = (self.key().join(""), self.filter());
+        let mut parameters = Vec::new();
+        let one = |(at, (after, to)): (usize, &(Option<i64>, Option<i64>))| {
+            let mut sql = format!("select {at} as range_at, count(*) as found from {} t where {filter}", self.name);
+            for (bound, comparison) in [(after, ">"), (to, "<=")] {
+                if let Some(bound) = bound {
+                    sql += &format!(" and {key} {comparison} ?");
+                    parameters.push(Value::Int(*bound));
+                }
+            }
+            sql
+        };
+        let sql = ranges.iter().enumerate().map(one).collect::<Vec<_>>().join(" union all ");
+        (sql, parameters)
+    }
+}
+
+/// MySQL's own.
+pub(super) struct MySql;
+
+impl MySql {
+    /// What no stamp of now is beyond.
+    fn now(stamp: &Stamp) -> &'static str {
+        match Self::has_zone(stamp) {
+            true => "now(6)", // the session's zone is UTC
+            false => {
+                "greatest(utc_timestamp(6), coalesce(convert_tz(utc_timestamp(6), '+00:00', 'SYSTEM'), utc_timestamp(6)))"
+            }
+        }
+    }
+}
+
+impl Dialect for MySql {
+    const TYPES: &'static str = "datetime, timestamp or date";
+
+    fn is_type(declared: &str) -> bool {
+        matches!(declared, "datetime" | "timestamp" | "date")
+    }
+
+    fn column(stamp: &Stamp) -> String {
+        format!("t.{}", quote(&stamp.column))
+    }
+
+    fn newest(stamp: &Stamp) -> String {
+        format!("cast(max({}) as char)", Self::column(stamp))
+    }
+
+    fn has_zone(stamp: &Stamp) -> bool {
+        stamp.declared == "timestamp"
+    }
+
+    fn since(stamp: &Stamp, newest: &str, look_back: Duration) -> String {
+        let (kind, days) = match stamp.declared.as_str() {
+            // The day before may still be written to.
+            "date" if look_back > Duration::ZERO => ("date", 1),
+            "date" => ("date", 0),
+            _ => ("datetime(6)", 0),
+        };
+        let (column, seconds) = (Self::column(stamp), look_back.as_secs().max(days * 24 * 3600));
+        let newest = format!("cast({} as {kind})", literal(newest));
+        // Before the year 1 there is nothing to look back to.
+        // A zero date is what old tables have for NULL.
+        format!("({column} >= coalesce({newest} - interval {seconds} second, '0001-01-01') or {column} = 0)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::schema::Schema;
+
+    fn readable(json: &str, types: &[(&str, &str)]) -> Readable {
+        let schema = Schema::parse(json).unwrap();
+        let table = schema.get("t").unwrap().clone();
+        let of = |(kind, declared): &(&str, &str)| MyType::parse(kind, declared, 0, 1 << 16, false);
+        Readable { table, name: "`d`.`t`".into(), types: types.iter().map(of).collect(), most_bytes: 9 }
+    }
+
+    #[test]
+    fn names_and_texts_stay_within_their_quotes() {
+        assert_eq!((quote("a`b"), literal("a'\\b")), ("`a``b`".into(), "'a''\\\\b'".into()));
+    }
+
+    #[test]
+    fn a_page_takes_a_range_of_the_index() {
+        let t = readable(
+            r#"{"t":{"primaryKey":["a","b"],"columns":{"a":"TEXT","b":"DECIMAL","v":"TEXT"},"where":"v <> ''"}}"#,
+            &[("varchar", "varchar(9)"), ("decimal", "decimal(9,2)"), ("text", "text")],
+        );
+        let (sql, parameters) = t.page(Some("c"), Some(&["x".to_owned(), "1.5".to_owned()]), 10);
+        assert_eq!(
+            sql,
+            "select t.`a`, t.`b`, case when coalesce(octet_length(t.`v`), 0) <= 9 then t.`v` end, case when coalesce(octet_length(t.`v`), 0) > 9 then coalesce(octet_length(t.`v`), 0) end from `d`.`t` t where (\nv <> ''\n) and (c) and (t.`a` >= ? and (t.`a` > ? or (t.`a` = ? and (t.`b` > cast(? as decimal(9,2)))))) order by t.`a`, t.`b` limit 10"
+        );
+        assert_eq!(parameters.len(), 4);
+        let keys = [&["x".to_owned(), "1.5".to_owned()][..], &["y".to_owned(), "2".to_owned()][..]];
+        let (sql, parameters) = t.by_keys(&keys, true);
+        assert_eq!(
+            sql,
+            "select t.`a`, t.`b` from `d`.`t` t where (\nv <> ''\n) and (t.`a`, t.`b`) in ((?, cast(? as decimal(9,2))), (?, cast(? as decimal(9,2))))"
+        );
+        assert_eq!(parameters.len(), 4);
+    }
+}
