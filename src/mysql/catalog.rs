@@ -54,6 +54,11 @@ impl MyTable {
         matches!(self.engine.to_ascii_lowercase().as_str(), "innodb" | "rocksdb" | "tokudb")
     }
 
+    /// Whether it is shown without what most tables have.
+    fn lacks_something(&self) -> bool {
+        !self.is_view() && (self.engine.is_empty() || self.columns.is_empty() || self.indexes.is_empty())
+    }
+
     pub fn column(&self, name: &str) -> Option<&MyColumn> {
         self.columns.iter().find(|column| column.name == name)
     }
@@ -66,34 +71,46 @@ pub(crate) async fn read(
 ) -> Result<BTreeMap<(String, String), MyTable>> {
     let mut tables: BTreeMap<(String, String), MyTable> = BTreeMap::new();
     for database in databases {
-        match read_some(session, database, None, &mut tables).await {
-            // Some are locked: each for itself, so that it hides no other.
+        let names = match read_some(session, database, None, &mut tables).await {
+            // Some are locked, or were shown without what they are like.
+            Ok(has_warnings) => {
+                let lacks =
+                    |((of, _), table): &(&(String, String), &MyTable)| of == database && table.lacks_something();
+                let lacking = tables.iter().filter(lacks).map(|((_, name), _)| name.clone());
+                if has_warnings { lacking.collect() } else { Vec::new() }
+            }
             Err(e) if e.is_locked() => {
                 tables.retain(|(of, _), _| of != database);
-                for row in session.rows(NAMES, (database,)).await? {
-                    let name: String = get(&row, 0)?;
-                    match read_some(session, database, Some(&name), &mut tables).await {
-                        Err(e) if e.is_locked() => {
-                            let table = MyTable { kind: "BASE TABLE".into(), is_locked: true, ..MyTable::default() };
-                            tables.insert((database.clone(), name), table);
-                        }
-                        read => read?,
-                    }
-                }
+                let names = session.rows(NAMES, (database,)).await?;
+                names.iter().map(|row| get(row, 0)).collect::<Result<Vec<String>>>()?
             }
-            read => read?,
+            Err(e) => return Err(e),
+        };
+        // Each for itself, so that one hides no other.
+        for name in names {
+            let read = read_some(session, database, Some(&name), &mut tables).await;
+            let is_locked = match read {
+                Ok(has_warnings) => has_warnings,
+                Err(e) if e.is_locked() => true,
+                Err(e) => return Err(e),
+            };
+            let unknown = || MyTable { kind: "BASE TABLE".into(), ..MyTable::default() };
+            if is_locked {
+                let table = tables.entry((database.clone(), name)).or_insert_with(unknown);
+                table.is_locked = table.lacks_something();
+            }
         }
     }
     Ok(tables)
 }
 
-/// The tables of one database, or one of them.
+/// The tables of one database, or one of them; whether the server had something to remark.
 async fn read_some(
     session: &mut Session,
     database: &str,
     table: Option<&str>,
     tables: &mut BTreeMap<(String, String), MyTable>,
-) -> Result<()> {
+) -> Result<bool> {
     let mut has_warnings = false;
     for row in session.rows(&of(TABLES, "t", table), named(database, table)).await? {
         let name: String = get(&row, 0)?;
@@ -129,14 +146,7 @@ async fn read_some(
         index.is_plain &= is_part == 0 && column.is_some() && matches!(kind.as_str(), "BTREE" | "HASH" | "RTREE");
         index.columns.extend(column);
     }
-    has_warnings |= session.has_warnings();
-    // Where a lock came in between, a table is shown without what it could not be asked for.
-    let asked = |(of, name): &(String, String)| of == database && table.is_none_or(|table| table == name);
-    for (_, table) in tables.iter_mut().filter(|(place, _)| asked(place)) {
-        let lacks = table.engine.is_empty() || table.columns.is_empty() || table.indexes.is_empty();
-        table.is_locked = has_warnings && !table.is_view() && lacks;
-    }
-    Ok(())
+    Ok(has_warnings | session.has_warnings())
 }
 
 /// The question for all tables of a database, or for one.

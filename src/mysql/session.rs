@@ -55,6 +55,10 @@ impl Session {
             false => format!("max_execution_time = {}", STATEMENT_TIME.as_millis()),
         };
         session.run(&format!("set session {limit}")).await?;
+        if session.server.is_mariadb {
+            // A long list of keys is looked up as a list; before 10.3.18 it always is.
+            session.run("set session in_predicate_conversion_threshold = 0").await.ok();
+        }
         Ok(session)
     }
 

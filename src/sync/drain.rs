@@ -127,28 +127,34 @@ impl Worker {
         }
     }
 
-    /// One connection's worth of steps.
+    /// One connection's worth of steps; a second one's, where the first knew of long ago and got nowhere.
     async fn attempt(&self, deadline: Instant, done: &mut Drained) -> Result<u64> {
-        let mut session = Session::open(self).await?;
-        done.queued = answered(session.link.depth()).await?;
-        self.gate.set_queued(done.queued);
-        session.queued = done.queued;
-        let result = self.steps(&mut session, None, deadline, done).await;
-        self.told.end();
-        if result.is_err() {
-            session.abandon().await;
+        loop {
+            let mut session = Session::open(self).await?;
+            done.queued = answered(session.link.depth()).await?;
+            self.gate.set_queued(done.queued);
+            session.queued = done.queued;
+            let result = self.steps(&mut session, None, deadline, done).await;
+            self.told.end();
+            if let Err(e) = result {
+                session.abandon().await;
+                if session.knows_the_past {
+                    tracing::debug!(error = %e, "the connection of the last drain serves no more");
+                    continue; // none is kept by now
+                }
+                return Err(e);
+            }
+            self.count_left(&session, done).await;
+            done.stuck = session.tables.stuck();
+            let paused = session.tables.problems();
+            done.paused = paused.keys().cloned().collect();
+            *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
+            if done.busy {
+                done.busy = done.processed == 0;
+            }
+            session.end();
             return result;
         }
-        self.count_left(&session, done).await;
-        done.stuck = session.tables.stuck();
-        let paused = session.tables.problems();
-        done.paused = paused.keys().cloned().collect();
-        *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = paused;
-        if done.busy {
-            done.busy = done.processed == 0;
-        }
-        session.end();
-        result
     }
 
     /// What is left when the steps are done. They are, and are acknowledged: a count that fails changes nothing of that.

@@ -9,6 +9,7 @@ use crate::postgres::link::{Connect, Known, Link};
 use crate::replica::inventory::Inventory;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 /// Without a call for so long, the connection is closed: pg_cron may call once a minute.
@@ -25,6 +26,8 @@ pub(super) struct Connected {
     pub drift: Option<(Inventory, Vec<Drift>)>,
     /// When it was opened.
     pub since: Instant,
+    /// An earlier drain had it.
+    pub is_kept: bool,
 }
 
 impl Connected {
@@ -33,8 +36,14 @@ impl Connected {
         let (link, since) = (source.connect(Purpose::Step).await?, Instant::now());
         link.ensure().await?;
         let known = link.known().await?;
-        Ok(Self { link, known, drift: None, since })
+        Ok(Self { link, known, drift: None, since, is_kept: false })
     }
+}
+
+/// One that waits, and the task that closes it.
+struct Waiting {
+    connected: Connected,
+    closing: AbortHandle,
 }
 
 /// Where the connection of the last call waits for the next one.
@@ -42,8 +51,7 @@ impl Connected {
 pub(super) struct Kept {
     /// How long; `None`: it is closed with the call.
     time: Option<Duration>,
-    /// With when the call ended.
-    place: Arc<Mutex<Option<(Instant, Connected)>>>,
+    place: Arc<Mutex<Option<Waiting>>>,
 }
 
 impl Kept {
@@ -55,30 +63,31 @@ impl Kept {
     /// The connection of the last call, where that was not long ago. Whether the catalog has changed since, its first step
     /// finds out as any other does.
     pub fn take(&self) -> Option<Connected> {
-        let (_, kept) = lock(&self.place).take()?;
-        (kept.since.elapsed() < LIFETIME).then_some(kept)
+        let Waiting { connected, closing } = lock(&self.place).take()?;
+        closing.abort();
+        (connected.since.elapsed() < LIFETIME).then_some(connected)
     }
 
     /// Keeps it for the next call.
     pub fn put(&self, connected: Connected) {
         let Some(time) = self.time else { return };
-        let ended = Instant::now();
-        *lock(&self.place) = Some((ended, connected));
+        let mut waiting = lock(&self.place);
         let place = Arc::downgrade(&self.place);
-        tokio::spawn(async move {
+        let closing = tokio::spawn(async move {
             tokio::time::sleep(time).await;
             if let Some(place) = place.upgrade() {
-                drop(lock(&place).take_if(|(at, _)| *at == ended));
+                lock(&place).take();
             }
         });
+        *waiting = Some(Waiting { connected, closing: closing.abort_handle() });
     }
 
     /// Closes it.
     pub fn clear(&self) {
-        lock(&self.place).take();
+        drop(self.take());
     }
 }
 
-fn lock(place: &Mutex<Option<(Instant, Connected)>>) -> MutexGuard<'_, Option<(Instant, Connected)>> {
+fn lock(place: &Mutex<Option<Waiting>>) -> MutexGuard<'_, Option<Waiting>> {
     place.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -21,14 +21,18 @@ use crate::replica::inventory::Inventory;
 use crate::replica::{Replica, address};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::time::Instant;
+
+/// How long a connection that was kept may take for its first answer.
+const SILENCE: Duration = Duration::from_secs(2);
 
 impl<'a> Session<'a> {
     /// Connects to both sides and creates what is missing on either. All of it has a limit but the making of tables
     /// and indexes, which takes as long as they are large.
     pub(super) async fn open(worker: &'a Worker) -> Result<Self> {
         let BothSides { connected, replica, address, there } = answered(find(worker)).await?;
-        let Connected { link, known, drift, since: connected_at } = connected;
+        let Connected { link, known, drift, since: connected_at, is_kept } = connected;
         let Known { fingerprint, schema, sources, definition_version } = known;
         complete(link.as_ref(), &replica, &there, &schema).await?;
         let is_keyed = keys::complete(link.as_ref(), &replica, &there, (&schema, &sources)).await?;
@@ -56,6 +60,7 @@ impl<'a> Session<'a> {
             worker,
             link,
             connected_at,
+            knows_the_past: is_kept,
             replica,
             address,
             has_moved: false,
@@ -96,18 +101,39 @@ struct BothSides {
     there: Inventory,
 }
 
-/// With the connection of the last drain where there is one, and else or where that does not serve with a new one.
+/// With the connection of the last drain, or with a new one.
 async fn find(worker: &Worker) -> Result<BothSides> {
-    if let Some(kept) = worker.kept.take() {
-        let found =
-            async { if kept.link.is_ensured().await? { find_by(worker, kept).await.map(Some) } else { Ok(None) } };
-        match found.await {
-            Ok(Some(found)) => return Ok(found),
-            Ok(None) => {}
-            Err(e) => tracing::debug!(error = %e, "another connection is opened than the last drain's"),
+    let kept = match worker.kept.take() {
+        Some(kept) if serves(&kept).await => Some(kept),
+        _ => None,
+    };
+    let Some(kept) = kept else {
+        return find_by(worker, Connected::new(worker.source.as_ref()).await?).await;
+    };
+    let found = find_by(worker, kept).await?;
+    let schema = &found.connected.known.schema;
+    // What is made goes by what the catalog says now.
+    if !found.replica.lacks(&found.there, schema)?.is_empty() || !found.there.lost_tables(schema).is_empty() {
+        drop(found);
+        return find_by(worker, Connected::new(worker.source.as_ref()).await?).await;
+    }
+    Ok(found)
+}
+
+/// Whether a connection that was kept answers, and nothing is missing beside the queue or somebody else's.
+async fn serves(kept: &Connected) -> bool {
+    let asked = async { kept.link.is_ensured().await };
+    match tokio::time::timeout(SILENCE, asked).await {
+        Ok(Ok(is_ensured)) => is_ensured,
+        Ok(Err(e)) => {
+            tracing::debug!(error = %e, "the connection of the last drain serves no more");
+            false
+        }
+        Err(_) => {
+            tracing::debug!("the connection of the last drain does not answer");
+            false
         }
     }
-    find_by(worker, Connected::new(worker.source.as_ref()).await?).await
 }
 
 async fn find_by(worker: &Worker, connected: Connected) -> Result<BothSides> {

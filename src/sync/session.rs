@@ -30,6 +30,8 @@ pub(super) struct Session<'a> {
     pub(super) link: Box<dyn Link>,
     /// When that was opened.
     pub(super) connected_at: Instant,
+    /// What it knows of the catalog was read for an earlier drain, and no step has looked yet.
+    pub(super) knows_the_past: bool,
     pub(super) replica: Replica,
     /// Where it is.
     pub(super) address: String,
@@ -102,12 +104,17 @@ impl<'a> Session<'a> {
             return;
         }
         let Self { fingerprint, schema, sources, definition_version, .. } = self;
-        self.worker.kept.put(Connected {
+        let worker = self.worker;
+        worker.kept.put(Connected {
             link: self.link,
             known: Known { fingerprint, schema, sources, definition_version },
             drift: self.drift_of.map(|there| (there, self.drift)),
             since: self.connected_at,
+            is_kept: true,
         });
+        if worker.is_stopping() {
+            worker.let_go(); // it was told so meanwhile
+        }
     }
 
     /// Whether `setup`'s triggers mark this table, so that images of it are leftovers.

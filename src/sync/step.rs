@@ -74,6 +74,8 @@ impl Session<'_> {
             done => return done,
         };
         match error.kind() {
+            // A session that knows more finds out whose fault it is.
+            ErrorKind::Table { .. } if self.knows_the_past => return Err(error),
             ErrorKind::Overtaken => self.link.rollback().await?,
             ErrorKind::Locked if self.leave_locked_aside().await? => {}
             ErrorKind::Table { name, side } => {
@@ -221,7 +223,9 @@ impl Session<'_> {
             Some(seen) => seen?,
             None => self.link.fingerprint().await?,
         };
-        if self.has_catalog_changed(&seen).await? {
+        let has_changed = self.has_catalog_changed(&seen).await?;
+        self.knows_the_past = false;
+        if has_changed {
             return Ok(Begun::Not(Outcome::Again));
         }
         let Ready::At(head) = self.find_head(&snapshot, done).await? else {

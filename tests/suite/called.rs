@@ -14,7 +14,11 @@ const STEPS: &str =
 
 /// A rig with one row, drained.
 async fn drained(path: Path) -> Rig {
-    let rig = Rig::new(path, schema(JSON)).await;
+    drained_by(path, JSON).await
+}
+
+async fn drained_by(path: Path, json: &str) -> Rig {
+    let rig = Rig::new(path, schema(json)).await;
     rig.db.sql("create table t (id int primary key, v text); insert into t values (1, 'one')").await;
     set_up(&rig.db.url(), rig.worker.schema()).await;
     rig.drain().await;
@@ -87,6 +91,32 @@ async fn what_happens_to_the_source_between_two_calls_is_found() {
         rig.drain().await;
         assert_eq!(rig.rows("SELECT id, v FROM t").await, ["9|nine"], "{path:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_earlier_call_has_read_makes_no_table_wait_and_fails_no_call() {
+    // No mark tells of DDL then.
+    let rig = drained_by(Path::File, &JSON.replace("\"evolve\":true,", "")).await;
+    rig.db.sql("alter table t rename to other").await;
+    let done = rig.drain().await;
+    assert!(done.paused.is_empty() && done.stuck.is_empty(), "{done:?}");
+    rig.db.sql("alter table other rename to t").await;
+    goes_on(&rig, 2).await;
+    let state = "select oid::regprocedure::text from pg_proc where proname = 'catalog_state'";
+    rig.db.sql(&format!("alter function {} rename to former_state", rig.db.one(state).await)).await;
+    goes_on(&rig, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_made_anew_has_the_columns_of_now() {
+    let rig = drained(Path::File).await;
+    rig.db.sql("alter table t add column n int").await;
+    rig.drain().await;
+    rig.db.sql("alter table t drop column n").await;
+    let Target::File(file) = rig.home.target() else { unreachable!() };
+    std::fs::remove_file(file).unwrap();
+    rig.drain().await;
+    assert_eq!(rig.rows("SELECT group_concat(name) FROM pragma_table_info('t')").await, ["id,v"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

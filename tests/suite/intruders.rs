@@ -528,12 +528,13 @@ async fn a_strangers_trigger_on_the_queue_stops_the_worker_before_it_runs() {
     let db = db("on_the_queue").await;
     db.sql("create table t (id text primary key, v int, at timestamptz); create role sender login").await;
     setup(&db, T).await.unwrap();
+    let home = Home::new(Path::File);
+    let worker = pgflume::sync::Worker::new(config(&db.url(), home.target(), schema(T))).keeping_its_connection();
+    worker.drain(std::time::Duration::from_secs(25)).await.unwrap();
     db.sql("create schema senders authorization sender; set role sender;
          create function senders.evil() returns trigger language plpgsql as 'begin raise exception ''ran as %'', current_user; end'; reset role;
          create trigger evil after delete on pgmq.q_replicate_data_libsql for each row execute function senders.evil()").await;
     db.sql("insert into t values ('a', 1)").await;
-    let home = Home::new(Path::File);
-    let worker = pgflume::sync::Worker::new(config(&db.url(), home.target(), schema(T)));
     let error = worker.drain(std::time::Duration::from_secs(5)).await.unwrap_err().to_string();
     assert!(error.contains("trigger evil") && error.contains("of sender"), "{error}");
     assert!(!error.contains("ran as"), "{error}");

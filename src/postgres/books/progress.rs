@@ -91,8 +91,9 @@ impl There {
     }
 }
 
-/// Whether nothing is missing beside the queue. Who made it is for [`ensure`].
+/// Whether nothing is missing beside the queue; an error where somebody has made what it relies on.
 pub(crate) async fn is_ensured(client: &Client, queue: &QueueName) -> Result<bool> {
+    refuse_strangers(client, queue).await?;
     let there = There::ask(client, queue).await?;
     Ok(there.has_queue && there.has_dead && there.has_books() && has_row(client, queue).await?)
 }

@@ -28,6 +28,8 @@ pub(super) struct Entry {
     pub readable: Arc<Readable>,
     pub listed: Listed,
     pub is_view: bool,
+    /// Its database and its name.
+    pub place: (String, String),
 }
 
 impl Known {
@@ -121,8 +123,10 @@ pub(super) async fn read(
         );
         if let Some(readable) = readable {
             let listed = Listed { stamps, ladder: Ladder::of(options.every), is_compared: options.is_compared };
-            tables
-                .insert(table.name.clone(), Entry { readable: Arc::new(readable), listed, is_view: source.is_view() });
+            tables.insert(
+                table.name.clone(),
+                Entry { readable: Arc::new(readable), listed, is_view: source.is_view(), place },
+            );
         }
     }
     let forbidden = BTreeSet::new(); // one that is described no more is asked for

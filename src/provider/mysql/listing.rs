@@ -26,7 +26,7 @@ pub(super) async fn look(
     since: Option<&str>,
     place: Option<&str>,
 ) -> Result<(Reading, Look)> {
-    let Entry { readable, listed, is_view } = entry;
+    let Entry { readable, listed, is_view, .. } = entry;
     let Listed { stamps, ladder, .. } = listed;
     let name = &readable.table.name;
     let failed = |e: Error| of_table(e, name);
@@ -103,8 +103,9 @@ fn is_long(readable: &Readable) -> bool {
 
 /// What the server says that a table takes, about.
 async fn bytes(session: &mut Session, entry: &Entry) -> Result<u64> {
-    let sql = "select coalesce(t.data_length, 0) + 0 from information_schema.tables t where concat('`', replace(t.table_schema, '`', '``'), '`.`', replace(t.table_name, '`', '``'), '`') = ?";
-    let found = session.rows(sql, (&entry.readable.name,)).await?;
+    let sql = "select coalesce(t.data_length, 0) + 0 from information_schema.tables t where t.table_schema = ? and t.table_name = ?";
+    let (database, table) = &entry.place;
+    let found = session.rows(sql, (database, table)).await.map_err(|e| of_table(e, &entry.readable.table.name))?;
     found.first().map_or(Ok(0), |row| get(row, 0))
 }
 

@@ -32,6 +32,9 @@ pub use wanted::Wanted;
 /// A state of MySQL's errors.
 const NO_SUCH_TABLE: &str = "42S02";
 
+/// How often a server is asked for its clock that was slow to answer in between.
+const CLOCK_TRIES: u32 = 5;
+
 /// Ranges that one statement counts.
 const RANGES: usize = 50;
 
@@ -74,6 +77,20 @@ fn no_view() -> Error {
 }
 
 impl Connection {
+    /// When the server was started, by its own clock.
+    async fn started(&mut self) -> Result<i64> {
+        const CLOCK: &str = "select cast(unix_timestamp() as signed)";
+        for _ in 0..CLOCK_TRIES {
+            let before: i64 = get(&self.session.row(CLOCK, ()).await?, 0)?;
+            let uptime: String = get(&self.session.row("show global status like 'Uptime'", ()).await?, 1)?;
+            let after: i64 = get(&self.session.row(CLOCK, ()).await?, 0)?;
+            if after - before <= 1 {
+                return Ok(before - uptime.parse::<i64>().unwrap_or_default());
+            }
+        }
+        Err(Error::retry("MySQL takes seconds to say how long it has run; it will be asked again"))
+    }
+
     async fn view(&mut self) -> Result<View> {
         // MariaDB alone knows the second: a variable that is not there is an error.
         let history = match self.session.server.is_mariadb {
@@ -82,11 +99,8 @@ impl Connection {
         };
         let row = self.session.row(history, ()).await?;
         let (server, gtids, is_replica): (String, String, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-        let uptime = self.session.row("show global status like 'Uptime'", ()).await?;
-        let clock = self.session.row("select cast(unix_timestamp() as signed)", ()).await?;
-        let (uptime, clock): (String, i64) = (get(&uptime, 1)?, get(&clock, 0)?);
         let position = Position {
-            started: clock - uptime.parse::<i64>().unwrap_or_default(),
+            started: self.started().await?,
             server,
             database: self.provider.url.database().to_owned(),
             gtids: Position::gtids(&gtids),

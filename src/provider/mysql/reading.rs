@@ -84,7 +84,11 @@ impl Reading {
                     let asked = keys.make_contiguous();
                     let asked = &asked[..fitting(asked, most)];
                     let before = part.bytes;
-                    match some_by_keys(session, &readable, asked, limits.bytes).await? {
+                    let read = match some_by_keys(session, &readable, asked, limits.bytes).await {
+                        Err(e) if e.cause() == Some(Cause::Cancelled) && asked.len() > 1 => None,
+                        read => read?,
+                    };
+                    match read {
                         Some(all) => {
                             let count = asked.len();
                             keys.drain(..count);

@@ -72,6 +72,14 @@ pub(super) fn proposals(
     exclude: &[String],
 ) -> Result<Vec<(SourceName, Result<Definition, String>)>> {
     let (tables, exclude) = (patterns("tables", tables)?, patterns("exclude", exclude)?);
+    let source = |(database, name): &(String, String)| SourceName { schema: database.clone(), table: name.clone() };
+    let matches_none = |pattern: &&Pattern| !catalog.keys().any(|place| pattern.matches(&source(place)));
+    if let Some(pattern) = tables.iter().filter(|pattern| pattern.names_table()).find(matches_none) {
+        return Err(Error::halt(format!(
+            "`tables` names {}, which this database does not show the login: correct it, or grant select on it",
+            pattern.text()
+        )));
+    }
     let (mut names, mut proposals): (BTreeSet<String>, _) = (BTreeSet::new(), Vec::new());
     for ((database, name), table) in catalog {
         let source = SourceName { schema: database.clone(), table: name.clone() };

@@ -92,6 +92,14 @@ async fn a_table_that_loses_its_key_or_the_right_to_be_read_stays_and_is_said() 
     let refused =
         Pull::new("q".into(), Arc::new(named(&["t", "x"])), rig.home.target(), false).pass().await.unwrap_err();
     assert!(refused.to_string().contains("neither a primary key nor a unique index"), "{refused}");
+    let refused =
+        Pull::new("q".into(), Arc::new(named(&["t", "tt"])), rig.home.target(), false).pass().await.unwrap_err();
+    assert!(refused.to_string().contains("names tt"), "{refused}");
+    // A warning of the server, of another table, makes none that is locked.
+    rig.sql("create table gone (v int); create view broken as select v from gone; drop table gone").await;
+    let refused =
+        Pull::new("q".into(), Arc::new(named(&["t", "x"])), rig.home.target(), false).pass().await.unwrap_err();
+    assert!(refused.to_string().contains("neither a primary key"), "{refused}");
     // What is left out on purpose goes, where that is allowed.
     assert!(dropping(&rig, named(&["u"])).await.problems.is_empty());
     assert_eq!(tables(&rig).await, ["u"]);
