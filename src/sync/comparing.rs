@@ -50,6 +50,7 @@ impl Worker {
     }
 
     async fn compare(&self, comparison: &mut Comparison, deadline: Instant, done: &mut Drained) -> Result<()> {
+        self.let_go(); // it asks anew what it compares by
         let mut session = Session::open(self).await?;
         session.compared = comparison.tables().to_vec();
         session.lock_compared();

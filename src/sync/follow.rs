@@ -163,6 +163,7 @@ impl Worker {
 
     /// Follows on one connection for [`SESSION_TIME`].
     async fn follow_session(&self, failures: &mut u32) -> Result<()> {
+        self.let_go();
         let mut session = Session::open(self).await?;
         (session.is_following, session.ends_caught_up) = (true, true);
         let mut all = Totals::default();
