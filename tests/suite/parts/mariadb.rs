@@ -20,10 +20,13 @@ impl MariaDb {
     /// Makes its files and starts it, with further arguments.
     pub fn start(arguments: &[&str]) -> MariaDb {
         let directory = tempfile::Builder::new().prefix("pgflume-mariadb-").tempdir().expect("a directory for MariaDB");
-        let data = directory.path().join("data");
+        let (data, scratch) = (directory.path().join("data"), directory.path().join("tmp"));
+        // One that starts clears its folder of what others have put there.
+        std::fs::create_dir(&scratch).expect("a folder for what is temporary");
         let mut install = Command::new("mariadb-install-db");
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        install.arg(format!("--datadir={}", data.display())).args(user()).stdin(Stdio::null());
+        install.arg(format!("--datadir={}", data.display())).arg(format!("--tmpdir={}", scratch.display()));
+        install.args(user()).stdin(Stdio::null());
         let made = install.output().expect("mariadb-install-db runs; `make parts` installs it");
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
         let port = free_port().expect("a free port");
@@ -75,6 +78,7 @@ impl MariaDb {
         let path = |name: &str| self.directory.path().join(name).display().to_string();
         command.args([
             format!("--datadir={}", path("data")),
+            format!("--tmpdir={}", path("tmp")),
             format!("--socket={}", path("s")),
             format!("--pid-file={}", path("pid")),
             format!("--port={}", self.port),
