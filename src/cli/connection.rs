@@ -30,8 +30,8 @@ enum ConnectionCommand {
     Add {
         /// Its name
         name: String,
-        /// Where it leads: postgres://USER@HOST/DATABASE, mysql://USER@HOST/DATABASE, or file:PATH, https:// or libsql:// for a replica; asked for on
-        /// a terminal
+        /// Where it leads: postgres://USER@HOST/DATABASE, mysql://USER@HOST/DATABASE, or file:PATH, https:// or
+        /// libsql:// for a replica; asked for on a terminal
         #[arg(long)]
         url: Option<String>,
         /// The variable that holds the password

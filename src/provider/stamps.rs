@@ -103,7 +103,8 @@ pub(super) trait Dialect {
     /// SQL of the column.
     fn column(stamp: &Stamp) -> String;
 
-    /// SQL for the newest that is not in the future, as text. What has no time zone may be of the server's own.
+    /// SQL for the newest, as text. One of the future is left out, here or by the statement that asks; what has no time
+    /// zone may be of the server's own.
     fn newest(stamp: &Stamp) -> String;
 
     /// Whether its times are of one zone, whoever wrote them.
@@ -120,7 +121,7 @@ pub(super) struct StampMark {
     pub stamps: Vec<String>,
     /// The newest of each column, as the source writes it.
     pub newest: Vec<Option<String>>,
-    /// Of all keys.
+    /// Of all keys or rows, where there are no stamps and that is asked.
     pub digest: String,
     /// When each rung above the first was looked at last, by the source's clock: milliseconds since 1970.
     pub looked: Vec<i64>,
