@@ -180,10 +180,13 @@ impl Ladder {
     /// SQL for the rows that may have changed since a mark: those with a stamp that is not older than the newest by more
     /// than this rung, and those that have none.
     pub fn condition<D: Dialect>(&self, stamps: &[Stamp], mark: &StampMark, rung: usize) -> String {
-        let look_back = if PullRule::LookBack.holds() { self.look_back_of(rung) } else { Duration::ZERO };
+        let look_back = |stamp: &Stamp| match PullRule::LookBack.holds() {
+            false => Duration::ZERO,
+            true if rung == RUNGS && !D::has_zone(stamp) => self.look_back_of(rung).max(ZONES),
+            true => self.look_back_of(rung),
+        };
         let of = |(stamp, newest): (&Stamp, &Option<String>)| match newest {
-            Some(newest) if rung == RUNGS && !D::has_zone(stamp) => D::since(stamp, newest, look_back.max(ZONES)),
-            Some(newest) => D::since(stamp, newest, look_back),
+            Some(newest) => D::since(stamp, newest, look_back(stamp)),
             None => format!("{} is not null", D::column(stamp)),
         };
         let unstamped: Vec<String> = stamps.iter().map(|stamp| format!("{} is null", D::column(stamp))).collect();
