@@ -365,7 +365,8 @@ async fn a_file_that_another_process_holds_is_waited_for() {
     fails(&server, "lock").await;
     drop(other);
     delivers(&server, &db, "held whole").await;
-    let nowhere = serve(&Db::new().await, Target::File("/nowhere/replica.db".into())).await;
+    let db = Db::new().await;
+    let nowhere = serve(&db, Target::File("/nowhere/replica.db".into())).await;
     fails(&nowhere, "check the path").await;
 }
 

@@ -33,6 +33,7 @@ mod frozen;
 mod gives_way;
 mod health;
 mod howto;
+mod in_use;
 mod init;
 mod intruders;
 mod json_schema;

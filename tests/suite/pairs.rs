@@ -420,7 +420,7 @@ async fn a_copy_of_the_database_does_not_take_its_replica_and_a_renamed_one_keep
             let head = rig.rows("SELECT epoch, seq, owner FROM _pgflume_head").await;
             let Rig { db, home, worker } = rig;
             let (name, cluster) = (db.name.clone(), db.cluster());
-            drop(db);
+            let _original = db.leave();
             worker.let_go(); // a database that somebody is in is not copied
             let copy = Db::named(format!("{name}_copy"), cluster, &name).await;
             copy.sql("update t set v = 'of the copy'; insert into t values (1000, 'of the copy')").await;
@@ -438,7 +438,7 @@ async fn a_copy_of_the_database_does_not_take_its_replica_and_a_renamed_one_keep
             assert_eq!(ours.drain().await.queued, 0);
             assert_equal(&ours).await;
             let Rig { db, home, worker } = ours;
-            drop(db);
+            let _before = db.leave();
             worker.let_go();
             let renamed = format!("{name}_renamed");
             until("nobody is connected", async || {

@@ -1,6 +1,7 @@
 //! What a test stands on: a fresh database with PGMQ, a replica on either write path, a worker
 //! between them, and ways to look at both sides.
 
+use crate::in_use::InUse;
 use crate::parts::http::Answer;
 use crate::parts::{Sqld, SqldOptions};
 use crate::store::show;
@@ -47,7 +48,7 @@ pub fn own_cluster() -> Cluster {
 }
 
 pub fn start_cluster(bin_dir: Option<PathBuf>) -> Cluster {
-    let mut settings = vec![("fsync", "off"), ("max_connections", "300")];
+    let mut settings = vec![("fsync", "off"), ("max_connections", "300"), ("max_wal_size", "256MB")];
     if bin_dir.is_none() {
         settings.push(("shared_preload_libraries", "pg_cron"));
         settings.push(("cron.database_name", "cron"));
@@ -82,6 +83,7 @@ pub struct Db {
     pub name: String,
     cluster: &'static Cluster,
     pub client: Client,
+    in_use: InUse,
 }
 
 impl Db {
@@ -111,7 +113,7 @@ impl Db {
         }
         drop(turn);
         let client = PgUrl::parse(&cluster.url(&name)).unwrap().connect().await.unwrap();
-        let db = Self { name, cluster, client };
+        let db = Self { in_use: InUse::new(cluster.url("postgres"), name.clone()), name, cluster, client };
         if template == "with_pgmq" {
             db.sql(&format!("select pgmq.create('{DEFAULT_QUEUE}')")).await;
         }
@@ -121,7 +123,13 @@ impl Db {
     /// A database that is there already.
     pub async fn existing(name: &str, cluster: &'static Cluster) -> Self {
         let client = PgUrl::parse(&cluster.url(name)).unwrap().connect().await.unwrap();
-        Self { name: name.to_owned(), cluster, client }
+        let in_use = InUse::new(cluster.url("postgres"), name.to_owned());
+        Self { in_use, name: name.to_owned(), cluster, client }
+    }
+
+    /// Ends the connection, not the database.
+    pub fn leave(self) -> InUse {
+        self.in_use
     }
 
     pub fn url(&self) -> String {
