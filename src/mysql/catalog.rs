@@ -26,6 +26,8 @@ pub(crate) struct MyTable {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MyColumn {
     pub name: String,
+    /// Where it stands in its table, from 1; one that the login may not see leaves a gap.
+    pub at: u64,
     pub of: MyType,
     pub is_not_null: bool,
     /// A change of any of these changes what rows are read.
@@ -52,6 +54,11 @@ impl MyTable {
     /// Whether what a transaction reads of it is of one moment.
     pub fn is_transactional(&self) -> bool {
         matches!(self.engine.to_ascii_lowercase().as_str(), "innodb" | "rocksdb" | "tokudb")
+    }
+
+    /// Whether all of its columns are shown, as far as their places tell.
+    pub fn is_shown_whole(&self) -> bool {
+        self.columns.iter().zip(1..).all(|(column, place)| column.at == place)
     }
 
     /// Whether it is shown without what most tables have.
@@ -128,7 +135,8 @@ async fn read_some(
         let of = MyType::parse(&data_type, &declared, u8::try_from(digits).unwrap_or(0), length, is_json);
         let of = of.in_charset(get(&row, 8)?, get(&row, 7)?);
         let is_not_null = get::<String>(&row, 4)? == "NO";
-        let column = MyColumn { name, of, is_not_null, collation: get(&row, 7)?, generated: get(&row, 9)? };
+        let (collation, generated, at) = (get(&row, 7)?, get(&row, 9)?, get(&row, 10)?);
+        let column = MyColumn { name, at, of, is_not_null, collation, generated };
         if let Some(table) = tables.get_mut(&(database.to_owned(), table)) {
             table.columns.push(column);
         }
@@ -170,7 +178,8 @@ const COLUMNS: &str =
     "select c.table_name as owner, c.column_name as name, lower(c.data_type) as kind, c.column_type as declared,
             c.is_nullable as nullable, coalesce(c.datetime_precision, 0) + 0 as digits,
             coalesce(c.character_octet_length, 0) + 0 as length, coalesce(c.collation_name, '') as collation,
-            coalesce(c.character_set_name, '') as charset, coalesce(c.generation_expression, '') as generated
+            coalesce(c.character_set_name, '') as charset, coalesce(c.generation_expression, '') as generated,
+            c.ordinal_position + 0 as place
      from information_schema.columns c where c.table_schema = ?{and one} order by c.table_name, c.ordinal_position";
 
 const INDEXES: &str =

@@ -175,7 +175,7 @@ mod plain {
     }
 }
 
-async fn connect(url: &MySqlUrl) -> Result<Conn> {
+pub(crate) async fn connect(url: &MySqlUrl) -> Result<Conn> {
     let setup = vec![
         "set names utf8mb4".to_owned(),
         "set session time_zone = '+00:00', sql_mode = '', sql_select_limit = 18446744073709551615".to_owned(),

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Something to pull from.
 #[async_trait]
@@ -148,6 +149,8 @@ pub struct Look {
     pub changed: Option<usize>,
     /// Rows that are replicated, where it was counted.
     pub count: Option<i64>,
+    /// What is gone is among the rows to be read: nothing has to be counted.
+    pub tells_gone: bool,
     /// The mark that was given leads no further: another one should be kept.
     pub is_far: bool,
     /// Where reading begins in fact: the place that was given, or, where rows have moved, `None`.
@@ -235,4 +238,13 @@ pub trait Source: Send + Sync {
     async fn make_durable(&mut self) -> Result<()>;
     /// Ends the view; does nothing where there is none.
     async fn end(&mut self) -> Result<()>;
+    /// Whether it tells of changes as they come.
+    fn tells(&self) -> bool {
+        false
+    }
+    /// Waits, outside of a view, until something has changed behind the last one; whether it has within that time. `None`
+    /// where that is told by looking only. May be given up at any moment.
+    async fn changed(&mut self, _within: Duration) -> Result<Option<bool>> {
+        Ok(None)
+    }
 }

@@ -36,8 +36,8 @@ pub(super) struct Near {
     standing: PulledTable,
     mark: String,
     is_far: bool,
-    /// Rows that are replicated at the source.
-    count: i64,
+    /// Rows that are replicated at the source; `None`: as many as the replica has with what was read.
+    count: Option<i64>,
     read: Read,
     bytes: usize,
 }
@@ -71,12 +71,14 @@ impl Change {
 }
 
 impl Session<'_> {
-    /// Reads what has changed of a table, beside what is read of others; `None` where it is much.
+    /// Reads what has changed of a table, beside what is read of others; `None` where it is much. Rows are counted where it
+    /// takes a count to tell what is gone, where the replica's were not counted, and where `is_to_count`.
     pub(super) async fn look_near(
         &mut self,
         name: &str,
         standing: &mut PulledTable,
         others: &[Near],
+        is_to_count: bool,
     ) -> Result<Option<Near>> {
         let Some(table) = self.description.tables.get(name).map(|described| described.table.clone()) else {
             return Ok(None);
@@ -86,10 +88,17 @@ impl Session<'_> {
         let most = Limits { rows: most.rows * self.growth, bytes: most.bytes * self.growth };
         let (rows, bytes) =
             others.iter().fold((0, 0), |(rows, bytes), near| (rows + near.read.items.len(), bytes + near.bytes));
-        let (Some(changed), Some(count)) = (look.changed, look.count) else { return Ok(None) };
-        if rows + changed > most.rows {
+        if look.changed.is_none_or(|changed| rows + changed > most.rows) {
             return Ok(None);
         }
+        let count = match look.count {
+            None if !look.tells_gone => return Ok(None),
+            None if is_to_count || standing.rows.is_none() => {
+                standing.rows = None;
+                self.source.counts(name, &[]).await?.first().copied()
+            }
+            count => count,
+        };
         let (mut found, mut read_bytes) = (Vec::new(), 0);
         loop {
             let read = self.source.next(part).await?;
@@ -114,7 +123,7 @@ impl Session<'_> {
         let (Some(table), Some(count)) = (table, look.count) else { return Ok(Closed::NotYet) };
         let Look { mark, is_far, .. } = look;
         let (name, standing, read) = (name.to_owned(), self.standing_of(name), sorted(&table, Vec::new()));
-        let near = Near { name, table, standing, mark, is_far, count, read, bytes: 0 };
+        let near = Near { name, table, standing, mark, is_far, count: Some(count), read, bytes: 0 };
         self.close(view, vec![near], is_all).await
     }
 
@@ -180,7 +189,7 @@ impl Session<'_> {
     async fn change(&mut self, near: Near) -> Result<Option<Change>> {
         let dead = self.writer.standing.dead.get(&near.name).cloned().unwrap_or_default();
         let is_quiet = near.read.items.is_empty() && near.read.unfit.is_empty() && dead.is_empty();
-        if is_quiet && near.standing.rows == Some(near.count) {
+        if is_quiet && near.standing.rows.is_some_and(|rows| near.count.is_none_or(|count| count == rows)) {
             let standing = PulledTable { since: Some(near.mark), problem: None, ..near.standing };
             return Ok(near.is_far.then(|| Change { standing, ..Change::default() }));
         }
@@ -198,7 +207,9 @@ impl Session<'_> {
         let aside: BTreeSet<Key> =
             here.unfit.iter().map(|row| own_key(&table, row)).chain(here.refused.iter().cloned()).collect();
         let aside_here = holders(&self.writer, &table, aside.iter()).await?;
-        let expected = count - (aside.len() - aside_here.len()) as i64;
+        let lacking = (aside.len() - aside_here.len()) as i64;
+        let count = count.unwrap_or_else(|| compared.rows_after() + lacking);
+        let expected = count - lacking;
         if compared.rows_after() != expected && standing.rows.is_some() {
             // Before anything follows from it, the rows are counted: somebody else may have written there.
             compared.rows = count_here(&self.writer, &table).await?;

@@ -121,7 +121,7 @@ impl Session<'_> {
         let mut standing = self.standing_of(name);
         let near = match standing.since.is_none() || standing.until.is_some() {
             true => None,
-            false => self.look_near(name, &mut standing, &[]).await?,
+            false => self.look_near(name, &mut standing, &[], true).await?,
         };
         let is_closed = match near {
             None => self.chunks(view, name, Instant::now(), false).await?,

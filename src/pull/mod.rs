@@ -8,6 +8,7 @@ mod chunk;
 mod closing;
 mod comparing;
 mod dead;
+mod follow;
 mod jobs;
 mod limiter;
 mod nuke;

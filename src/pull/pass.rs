@@ -80,7 +80,7 @@ impl Session<'_> {
                 far.push(name.clone());
                 continue;
             }
-            match self.look_near(name, &mut table, &near).await? {
+            match self.look_near(name, &mut table, &near, false).await? {
                 Some(found) => near.push(found),
                 None => far.push(name.clone()),
             }

@@ -30,6 +30,9 @@ pub struct Passed {
     /// Which transactions that view sees, where the source can tell.
     #[serde(skip)]
     pub(crate) seen: Option<Seen>,
+    /// Whether the source tells of changes as they come.
+    #[serde(skip)]
+    pub(crate) tells: bool,
     /// Until the job that this was for is tried again.
     #[serde(skip)]
     pub(super) job_rest: Option<std::time::Duration>,
@@ -45,6 +48,7 @@ impl Passed {
         self.compared.extend(more.compared);
         (self.problems, self.kept, self.caught_up_at) = (more.problems, more.kept, more.caught_up_at);
         self.seen = more.seen;
+        self.tells = more.tells;
         self.promise = more.promise.or(self.promise);
     }
 }

@@ -55,7 +55,7 @@ impl Pull {
             Ok(())
         };
         let passed = passed.await;
-        done.add(session.finish());
+        done.add(session.take_done());
         passed
     }
 

@@ -1,6 +1,7 @@
 //! Runs syncs at their intervals, each with its own rests and figures, a few at a time: one whose source or replica is
 //! down keeps no other back.
 
+use super::follow::Ended;
 use super::limiter::Limiter;
 use super::nuke::Asked;
 use super::passed::Passed;
@@ -263,11 +264,13 @@ impl Service {
     async fn run_lane(&self, lane: &Lane) {
         let every = lane.scheduled.every;
         let mut wait = every.mul_f64(FIRST_SHARE).min(LATEST_FIRST).mul_f64(self.chance.fraction());
+        let mut tells = false;
         loop {
             lane.set_next(wait);
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = lane.wake.notified() => {}
+                () = tokio::time::sleep(wait), if !tells => {}
+                () = self.follow(lane, Instant::now() + wait), if tells => {}
+                () = lane.wake.notified(), if !tells => {}
             }
             if lane.scheduled.pull.is_stopping() {
                 return;
@@ -275,6 +278,7 @@ impl Service {
             let began = Instant::now();
             let done = self.pass(lane).await;
             let took = began.elapsed();
+            tells = done.as_ref().is_ok_and(|done| done.tells);
             wait = match done {
                 // From begin to begin, so that a change is there within the interval; but half of the time is rest.
                 Ok(done) => {
@@ -286,6 +290,48 @@ impl Service {
                     backoff.rest(lane.report().failures_in_a_row, self.chance.fraction())
                 }
             };
+        }
+    }
+
+    /// Brings changes as the source tells of them, until then, or until a pass is asked for.
+    async fn follow(&self, lane: &Lane, until: Instant) {
+        let pull = &lane.scheduled.pull;
+        while Instant::now() < until && !pull.is_stopping() {
+            let rest = match self.follow_once(lane, until).await {
+                Ok(Ended::Over) => continue,
+                Ok(Ended::Asked) => return,
+                Ok(Ended::Silent) => until,
+                Err(e) => {
+                    tracing::warn!(sync = pull.name(), error = %e, "the source is not followed any more; the next pass begins soon");
+                    lane.note(&Err(e));
+                    until.min(Instant::now() + lane.scheduled.retry_delay)
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(rest) => {}
+                () = lane.wake.notified() => {}
+            }
+            return;
+        }
+    }
+
+    async fn follow_once(&self, lane: &Lane, until: Instant) -> Result<Ended> {
+        let mut follower = lane.scheduled.pull.follower().await?;
+        loop {
+            let done = {
+                let _turn = lane.turn.lock().await;
+                let closed = |_| Error::retry("the service is stopping; try again");
+                let _slot = self.slots.acquire().await.map_err(closed)?;
+                lane.known().state = Doing::Running;
+                follower.pass().await?
+            };
+            lane.note(&Ok(done));
+            tokio::select! {
+                ended = follower.changed(until) => if let Some(ended) = ended? {
+                    return Ok(ended);
+                },
+                () = lane.wake.notified() => return Ok(Ended::Asked),
+            }
         }
     }
 

@@ -181,11 +181,16 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// What it has done.
-    pub fn finish(self) -> Passed {
+    /// What it has done; it is ready for another pass then.
+    pub fn take_done(&mut self) -> Passed {
         let read = self.description.tables.values().filter(|table| table.problem.is_none());
         let promise = Promise::weakest(read.map(|table| &table.promise)).map(Promise::name);
-        Passed { problems: self.problems, promise, ..self.writer.done }
+        self.plain.clear();
+        self.starts.clear();
+        (self.growth, self.views_behind) = (1, 0);
+        let problems = std::mem::take(&mut self.problems);
+        let tells = self.source.tells();
+        Passed { problems, promise, tells, ..self.writer.take_done() }
     }
 
     /// Where the sync stands by now: another worker may have moved it on.

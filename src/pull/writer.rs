@@ -89,6 +89,12 @@ impl Writer {
         }
     }
 
+    /// What it has done; rows that were refused are tried again.
+    pub fn take_done(&mut self) -> Passed {
+        self.refused.clear();
+        std::mem::take(&mut self.done)
+    }
+
     /// Where the replica has to be.
     pub fn at(&self) -> At<'_> {
         At::Pull(&self.name, &self.standing.head)

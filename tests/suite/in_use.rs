@@ -43,10 +43,10 @@ fn start_dropper() -> Sender<Place> {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         for (server, name) in places {
-            // Whose server was stopped, or who left a prepared transaction, leaves the database, too.
-            let _ = runtime.block_on(async {
-                let admin = PgUrl::parse(&server).unwrap().connect().await.map_err(|_| ())?;
-                admin.batch_execute(&format!("drop database {name} with (force)")).await.map_err(|_| ())
+            runtime.block_on(async {
+                // One whose server was stopped, or in which a transaction is prepared, stays.
+                let Ok(admin) = PgUrl::parse(&server).unwrap().connect().await else { return };
+                drop(admin.batch_execute(&format!("drop database {name} with (force)")).await);
             });
         }
     });

@@ -1,12 +1,14 @@
 //! What the catalog said of the pulled tables when it was last read.
 
 use super::definition::Definition;
+use super::marks::Watched;
 use super::statements::{MySql, Readable, quote};
 use super::wanted::{LOCKED, Undefined, Wanted, database};
+use super::way::Way;
 use crate::core::error::{Error, Result};
 use crate::core::schema::Table;
-use crate::mysql::catalog::{self, MyTable};
-use crate::mysql::session::Session;
+use crate::mysql::catalog::{self, MyTable, get};
+use crate::mysql::session::{Session, of_table};
 use crate::provider::stamps::{self, Ladder, Listed, StampOptions};
 use crate::provider::{Described, Description, Promise};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +22,8 @@ pub(super) struct Known {
     pub description: Arc<Description>,
     tables: BTreeMap<String, Entry>,
     undefined: Undefined,
+    /// Of which tables the binlog has to tell.
+    pub watched: BTreeMap<(String, String), Watched>,
 }
 
 /// A table that can be read.
@@ -30,6 +34,16 @@ pub(super) struct Entry {
     pub is_view: bool,
     /// Its database and its name.
     pub place: (String, String),
+    /// Whether the binlog tells which of its rows were touched.
+    pub is_told: bool,
+}
+
+impl Entry {
+    /// Rows that are replicated.
+    pub async fn count(&self, session: &mut Session) -> Result<i64> {
+        let row = session.row(&self.readable.count(), ()).await;
+        get(&row.map_err(|e| of_table(e, &self.readable.table.name))?, 0)
+    }
 }
 
 impl Known {
@@ -53,6 +67,11 @@ impl Known {
         Some(self.undefined.get(place).map(String::as_str))
     }
 
+    /// Whether it was the same before.
+    pub fn is_like(&self, before: &Self) -> bool {
+        self.catalog == before.catalog && self.tables.keys().eq(before.tables.keys())
+    }
+
     /// Whether it still holds.
     pub async fn is_current(&self, session: &mut Session) -> Result<bool> {
         Ok(catalog::read(session, &self.databases).await? == self.catalog)
@@ -66,6 +85,7 @@ pub(super) async fn read(
     wanted: &Wanted,
     row_bytes: i64,
     options: &StampOptions,
+    way: &Way,
 ) -> Result<Known> {
     let databases = wanted.databases(own);
     let catalog = catalog::read(session, &databases).await?;
@@ -73,7 +93,7 @@ pub(super) async fn read(
     for table in options.columns.keys().filter(|table| schema.get(table).is_none()) {
         tracing::warn!(table, "`changed` names a table that is not pulled: correct it");
     }
-    let (mut described, mut tables) = (BTreeMap::new(), BTreeMap::new());
+    let (mut described, mut tables, mut told) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
     for table in schema.tables() {
         let place = (database(&table.source, own).to_owned(), table.source.table.clone());
         let name = format!("{}.{}", quote(&place.0), quote(&place.1));
@@ -95,7 +115,11 @@ pub(super) async fn read(
         };
         let missing = MyTable::default();
         let source = source.unwrap_or(&missing);
-        if !source.is_view() && !source.is_transactional() {
+        let is_told = way.obstacle(table, source).is_none();
+        if is_told {
+            told.push((place.clone(), table.clone()));
+            promise = told_promise(source, session.server.is_mariadb);
+        } else if !source.is_view() && !source.is_transactional() {
             promise = Promise::Compared;
         }
         let readable = problem.is_none().then(|| Readable::of(table, source, name.clone(), row_bytes)).flatten();
@@ -116,7 +140,7 @@ pub(super) async fn read(
                 definition: Definition::of(table, source, &name).text(),
                 types: (!types.is_empty()).then(|| serde_json::Value::Object(types).to_string()),
                 sorts_alike: readable.as_ref().is_some_and(sorts_alike),
-                finds_unchanged: true,
+                finds_unchanged: !is_told,
                 problem,
                 promise,
             },
@@ -125,14 +149,27 @@ pub(super) async fn read(
             let listed = Listed { stamps, ladder: Ladder::of(options.every), is_compared: options.is_compared };
             tables.insert(
                 table.name.clone(),
-                Entry { readable: Arc::new(readable), listed, is_view: source.is_view(), place },
+                Entry { readable: Arc::new(readable), listed, is_view: source.is_view(), place, is_told },
             );
         }
     }
     let forbidden = BTreeSet::new(); // one that is described no more is asked for
     let left_out = undefined.iter().map(|((_, name), why)| (name.clone(), why.clone())).collect();
     let description = Description { schema: schema.clone(), forbidden, tables: described, undefined: left_out };
-    Ok(Known { catalog, databases, description: Arc::new(description), tables, undefined })
+    let watched = way.watched(&told, &catalog);
+    Ok(Known { catalog, databases, description: Arc::new(description), tables, undefined, watched })
+}
+
+/// What the binlog promises of a table.
+fn told_promise(source: &MyTable, is_mariadb: bool) -> Promise {
+    match source.is_transactional() {
+        false => Promise::ExactBut(format!(
+            "rows that statements were writing while they were read ({} has no transactions), until the next pass",
+            source.engine
+        )),
+        true if is_mariadb => Promise::Exact,
+        true => Promise::ExactBut("rows that were written while a view was opened, until the next pass".into()),
+    }
 }
 
 /// Columns with their types without digits.

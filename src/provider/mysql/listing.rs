@@ -19,6 +19,15 @@ const MOST_BYTES: u64 = 64 << 20;
 /// So many changed rows are read by their keys; more by a walk over the table.
 const MOST_KEYS: i64 = 100_000;
 
+/// Begins to read all rows, behind a place.
+pub(super) fn all(entry: &Entry, place: Option<&str>, mark: String) -> (Reading, Look) {
+    let place: Option<MarkedKey> = place.and_then(|text| serde_json::from_str(text).ok());
+    let place = place.filter(|place| place.len() == entry.readable.table.key.len());
+    let begins = place.as_ref().map(super::reading::place);
+    let look = Look { mark, changed: None, count: None, tells_gone: false, is_far: false, place: begins };
+    (Reading::pages(entry.readable.clone(), None, place, true), look)
+}
+
 /// Looks, and begins to read.
 pub(super) async fn look(
     session: &mut Session,
@@ -38,12 +47,9 @@ pub(super) async fn look(
     if let (None, Some(place)) = (&since, place) {
         // It goes on where an earlier view has ended, whose mark is kept: nothing is counted yet.
         let mark = text(&StampMark::begin(stamps, vec![None; stamps.len()], now, String::new()));
-        let begins = Some(super::reading::place(&place));
-        let look = Look { mark, changed: None, count: None, is_far: false, place: begins };
-        return Ok((Reading::pages(readable.clone(), None, Some(place), true), look));
+        return Ok(all(entry, Some(&super::reading::place(&place)), mark));
     }
-    let rows = session.row(&readable.count(), ()).await.map_err(failed)?;
-    let rows: i64 = get(&rows, 0)?;
+    let rows = entry.count(session).await?;
     if *is_view {
         // No index sees to it.
         let keys = session.row(&readable.count_keys(), ()).await.map_err(failed)?;
@@ -70,7 +76,8 @@ pub(super) async fn look(
     let Some(mark) = since else {
         // What changes while it is read may be as it was when it is looked at next: the first digest meets none.
         let mark = StampMark::begin(stamps, newest, now, String::new());
-        let look = Look { mark: text(&mark), changed: None, count: Some(rows), is_far: false, place: None };
+        let look =
+            Look { mark: text(&mark), changed: None, count: Some(rows), tells_gone: false, is_far: false, place: None };
         return Ok((Reading::pages(readable.clone(), None, None, true), look));
     };
     let rung = ladder.rung(&mark, now);
@@ -94,7 +101,7 @@ pub(super) async fn look(
     let after = mark.after(newest, now, rung, digest);
     let changed = Some(usize::try_from(changed).unwrap_or(usize::MAX));
     let is_far = rung > 0 || stamps.is_empty() && after.digest != mark.digest;
-    Ok((reading, Look { mark: text(&after), changed, count: Some(rows), is_far, place: None }))
+    Ok((reading, Look { mark: text(&after), changed, count: Some(rows), tells_gone: false, is_far, place: None }))
 }
 
 fn is_long(readable: &Readable) -> bool {

@@ -1,19 +1,22 @@
-//! Pulls from a MySQL or MariaDB by SELECT alone: rows by stamps that writers set, else by a digest of all rows; what is
-//! gone by a count, all at one snapshot.
+//! Pulls from a MySQL or MariaDB at one snapshot: the rows that its binlog tells of; or, by SELECT alone, rows by stamps that
+//! writers set, else by a digest of all rows, and what is gone by a count.
 
 mod about;
 mod definition;
 mod init;
 mod known;
 mod listing;
+mod marks;
 mod position;
 mod reading;
 mod statements;
 mod wanted;
+mod way;
 
 use crate::core::error::{Error, Result};
 use crate::core::message::MarkedKey;
 use crate::mysql::MySqlUrl;
+use crate::mysql::binlog::{Failed, Place};
 use crate::mysql::catalog::get;
 use crate::mysql::session::{self, Session};
 use crate::provider::stamps::StampOptions;
@@ -22,18 +25,24 @@ pub use about::{About, about};
 use async_trait::async_trait;
 use definition::Definition;
 pub(crate) use init::init;
-use known::Known;
+use known::{Entry, Known};
+use marks::{Mark, Marks};
 use position::Position;
 use reading::Reading;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 pub use wanted::Wanted;
+use way::Way;
 
 /// A state of MySQL's errors.
 const NO_SUCH_TABLE: &str = "42S02";
 
 /// How often a server is asked for its clock that was slow to answer in between.
 const CLOCK_TRIES: u32 = 5;
+
+/// How often a MySQL is asked where its binlog is, beside writers.
+const PLACE_TRIES: u32 = 5;
 
 /// Ranges that one statement counts.
 const RANGES: usize = 50;
@@ -55,8 +64,17 @@ pub struct MySqlProvider {
 impl Provider for MySqlProvider {
     async fn open(&self) -> Result<Box<dyn Source>> {
         let session = Session::open(&self.url).await?;
-        let (known, reading, broken) = (Known::default(), None, BTreeMap::new());
-        Ok(Box::new(Connection { provider: self.clone(), session, known, reading, broken, is_open: false }))
+        Ok(Box::new(Connection {
+            provider: self.clone(),
+            session,
+            known: Known::default(),
+            way: Way::default(),
+            marks: Marks::new(self.url.clone()),
+            reading: None,
+            broken: BTreeMap::new(),
+            is_open: false,
+            binlog: None,
+        }))
     }
 }
 
@@ -65,11 +83,24 @@ struct Connection {
     provider: MySqlProvider,
     session: Session,
     known: Known,
+    way: Way,
+    marks: Marks,
     reading: Option<Reading>,
     /// Tables that could not be read, and why.
     broken: BTreeMap<String, String>,
     /// Whether a view is.
     is_open: bool,
+    /// Where in the binlog it is, where that is read.
+    binlog: Option<Place>,
+}
+
+/// What keeps the binlog from being read.
+fn failed(e: Failed) -> Error {
+    match e {
+        Failed::Error(e) => e,
+        Failed::Forbidden => Error::retry("the login may no longer read the binlog; it is asked again what it may"),
+        Failed::Gone(why) => Error::retry(format!("the binlog is gone ({why}); the tables are compared")),
+    }
 }
 
 fn no_view() -> Error {
@@ -91,6 +122,65 @@ impl Connection {
         Err(Error::retry("MySQL takes seconds to say how long it has run; it will be asked again"))
     }
 
+    /// Opens a snapshot, and finds out where in the binlog it is.
+    async fn open(&mut self) -> Result<()> {
+        const SNAPSHOT: &str = "start transaction with consistent snapshot, read only";
+        self.is_open = true;
+        self.binlog = None;
+        let is_read = self.way.binlog.is_ok();
+        if self.session.server.is_mariadb || !is_read {
+            self.session.run(SNAPSHOT).await?;
+            if is_read {
+                self.binlog = Some(way::at_snapshot(&mut self.session).await?);
+            }
+            return Ok(());
+        }
+        // A MySQL does not tell: the place before is the snapshot's where nothing was written in between.
+        for _ in 0..PLACE_TRIES {
+            let before = way::status(&mut self.session).await?.map(|(place, _)| place);
+            self.session.run(SNAPSHOT).await?;
+            let after = way::status(&mut self.session).await?.map(|(place, _)| place);
+            self.binlog = before.clone();
+            if before == after {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the binlog tells of a table since a mark; `None` where it has to be read whole.
+    async fn told(
+        &mut self,
+        entry: &Entry,
+        since: &str,
+        place: Option<&str>,
+        now: &Place,
+    ) -> Result<Option<(Reading, Look)>> {
+        let Some(mark) = Mark::read(since) else { return Ok(None) };
+        let place = place.and_then(Mark::read).map(|place| place.binlog);
+        let name = &entry.readable.table.name;
+        let since = match self.marks.since(name, &mark.binlog, place.as_ref(), now).await {
+            Ok(Some(since)) => since,
+            Ok(None) => return Ok(None),
+            Err(e) => return Err(failed(e)),
+        };
+        let is_to_be_counted = since.has_cascaded || entry.readable.may_filter_by_time();
+        let count = match since.is_all && is_to_be_counted {
+            true => Some(entry.count(&mut self.session).await?),
+            false => None,
+        };
+        let place = place.map(Mark::text);
+        let look = Look {
+            changed: Some(since.keys.len()),
+            count,
+            tells_gone: since.is_all && !is_to_be_counted,
+            is_far: since.is_far,
+            place: place.clone(),
+            mark: Mark::text(since.mark),
+        };
+        Ok(Some((Reading::told(entry.readable.clone(), since.keys, place), look)))
+    }
+
     async fn view(&mut self) -> Result<View> {
         // MariaDB alone knows the second: a variable that is not there is an error.
         let history = match self.session.server.is_mariadb {
@@ -105,6 +195,7 @@ impl Connection {
             database: self.provider.url.database().to_owned(),
             gtids: Position::gtids(&gtids),
             is_replica: is_replica != 0,
+            binlog: self.binlog.clone(),
         };
         let clock = "select concat(left(date_format(utc_timestamp(6), '%Y-%m-%dT%H:%i:%s.%f'), 23), 'Z')";
         let at = self.session.row(clock, ()).await?;
@@ -117,7 +208,10 @@ impl Connection {
 impl Source for Connection {
     async fn describe(&mut self) -> Result<Arc<Description>> {
         let MySqlProvider { url, wanted, row_bytes, stamps } = &self.provider;
-        self.known = known::read(&mut self.session, url.database(), wanted, *row_bytes, stamps).await?;
+        let way = way::find(&mut self.session, url, &wanted.databases(url.database())).await?;
+        let known = known::read(&mut self.session, url.database(), wanted, *row_bytes, stamps, &way).await?;
+        self.marks.watch(known.watched.clone(), way == self.way && known.is_like(&self.known));
+        (self.known, self.way) = (known, way);
         for (table, problem) in &self.broken {
             self.known.put_aside(table, problem.clone());
         }
@@ -161,8 +255,8 @@ impl Source for Connection {
 
     async fn begin(&mut self, tables: &[&str]) -> Result<Begun> {
         self.end().await?;
-        self.session.run("start transaction with consistent snapshot, read only").await?;
-        self.is_open = true;
+        self.open().await?;
+        self.marks.keep(tables);
         let view = self.view().await?;
         let mut locked = Vec::new();
         for table in tables {
@@ -197,7 +291,16 @@ impl Source for Connection {
 
     async fn look(&mut self, table: &str, since: Option<&str>, place: Option<&str>) -> Result<Look> {
         let entry = self.known.entry(table)?;
-        let (reading, look) = listing::look(&mut self.session, &entry, since, place).await?;
+        let (reading, look) = match self.binlog.clone().filter(|_| entry.is_told) {
+            None => listing::look(&mut self.session, &entry, since, place).await?,
+            Some(now) => {
+                let told = match since {
+                    Some(since) => self.told(&entry, since, place, &now).await?,
+                    None => None,
+                };
+                told.unwrap_or_else(|| listing::all(&entry, place.filter(|_| since.is_none()), Mark::text(now)))
+            }
+        };
         self.reading = Some(reading);
         Ok(look)
     }
@@ -251,5 +354,13 @@ impl Source for Connection {
             self.session.run("rollback").await?;
         }
         Ok(())
+    }
+
+    fn tells(&self) -> bool {
+        self.marks.is_reading()
+    }
+
+    async fn changed(&mut self, within: Duration) -> Result<Option<bool>> {
+        self.marks.wait(within).await.map_err(failed)
     }
 }

@@ -1,5 +1,6 @@
 //! Which server it is, and where in its history: what a pull keeps of it between two views, as JSON. No IO.
 
+use crate::mysql::binlog::Place;
 use crate::provider::Follows;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -18,6 +19,9 @@ pub(super) struct Position {
     /// When the server was started: seconds since 1970, by its own clock.
     #[serde(default)]
     pub started: i64,
+    /// How far its binlog was then, where it is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub binlog: Option<Place>,
 }
 
 /// By so many seconds two readings of a start may differ.
@@ -43,6 +47,11 @@ impl Position {
             // It may have lost what it had committed last, and writers may have gone on since.
             return Follows::Other("it was started anew since, and may be older than it was".into());
         }
+        if let (Some(before), Some(now)) = (&before.binlog, &self.binlog)
+            && now < before
+        {
+            return Follows::Other("its binlog was begun anew".into());
+        }
         let is_behind = |(domain, number): (&u32, &u64)| self.gtids.get(domain).is_none_or(|now| now < number);
         match before.gtids.iter().any(is_behind) {
             false => Follows::Same,
@@ -64,6 +73,7 @@ mod tests {
             gtids: Position::gtids(gtids),
             is_replica,
             started: 1_000,
+            binlog: None,
         };
         let before = at("1", "0-1-27,2-1-5", false);
         for (now, expected) in [
@@ -83,6 +93,9 @@ mod tests {
         let late = Position { started: 1_003, ..before.clone() };
         assert!(matches!(late.follows(&before), Follows::Other(_)), "started anew");
         assert_eq!(Position { started: 998, ..before.clone() }.follows(&before), Follows::Same, "a clock that was set");
+        let read = |at| Position { binlog: Some(Place { file: "b.000002".into(), at }), ..before.clone() };
+        assert!(matches!(read(4).follows(&read(5)), Follows::Other(_)), "a log that was reset");
+        assert_eq!((read(5).follows(&read(4)), read(5).follows(&before)), (Follows::Same, Follows::Same));
         assert_eq!(at("1", "", false).follows(&at("1", "", false)), Follows::Same, "without a binlog");
     }
 }

@@ -1,11 +1,13 @@
 //! Reads rows of one table in parts: pages in the order of the key, or the rows under keys that were found. Whoever is
 //! asked for by key is compared by bytes: a collation takes `a` and `A` for one.
 
+use super::marks::Mark;
 use super::statements::Readable;
 use crate::core::error::{Cause, Error, Result, Side};
 use crate::core::keys::texts_of;
 use crate::core::message::MarkedKey;
 use crate::core::value::{Cell, Key};
+use crate::mysql::binlog::Place;
 use crate::mysql::session::{Session, of_table};
 use crate::mysql::values;
 use crate::provider::{Found, Limits, Part, Unfit};
@@ -38,6 +40,12 @@ enum Todo {
     Nothing,
 }
 
+/// Where another view may go on once so few keys are left.
+struct Step {
+    left: usize,
+    place: Arc<Place>,
+}
+
 /// Rows of one table, as they are read.
 pub(super) struct Reading {
     readable: Arc<Readable>,
@@ -46,6 +54,9 @@ pub(super) struct Reading {
     rows: usize,
     /// Whether another view may go on where this one ends.
     has_place: bool,
+    /// Where it may go on behind keys, the nearest first, and the last of these places that was reached.
+    steps: VecDeque<Step>,
+    reached: Option<String>,
 }
 
 impl Reading {
@@ -57,18 +68,38 @@ impl Reading {
         has_place: bool,
     ) -> Self {
         let rows = first_rows(&readable, FIRST_ROWS);
-        Self { readable, todo: Todo::Pages { condition, after: place }, rows, has_place }
+        Self { rows, has_place, ..Self::of(readable, Todo::Pages { condition, after: place }) }
     }
 
     /// The rows under these keys.
     pub fn keys(readable: Arc<Readable>, keys: Vec<MarkedKey>) -> Self {
         let rows = first_rows(&readable, KEYS);
-        Self { readable, todo: Todo::Keys(keys.into()), rows, has_place: false }
+        Self { rows, ..Self::of(readable, Todo::Keys(keys.into())) }
+    }
+
+    /// The rows under keys that the binlog tells of behind a place, sorted by where in it they come last.
+    pub fn told(readable: Arc<Readable>, told: Vec<(MarkedKey, Arc<Place>)>, place: Option<String>) -> Self {
+        let count = told.len();
+        let mut steps: VecDeque<Step> = VecDeque::new();
+        let mut keys = Vec::with_capacity(count);
+        for (at, (key, place)) in told.into_iter().enumerate() {
+            keys.push(key);
+            let left = count - at - 1;
+            match steps.back_mut().filter(|step| step.place == place) {
+                Some(step) => step.left = left,
+                None => steps.push_back(Step { left, place }),
+            }
+        }
+        Self { steps, reached: place, ..Self::keys(readable, keys) }
     }
 
     /// No row.
     pub fn nothing(readable: Arc<Readable>) -> Self {
-        Self { readable, todo: Todo::Nothing, rows: 0, has_place: false }
+        Self::of(readable, Todo::Nothing)
+    }
+
+    fn of(readable: Arc<Readable>, todo: Todo) -> Self {
+        Self { readable, todo, rows: 0, has_place: false, steps: VecDeque::new(), reached: None }
     }
 
     /// The next part.
@@ -93,6 +124,11 @@ impl Reading {
                             let count = asked.len();
                             keys.drain(..count);
                             part.is_end = keys.is_empty();
+                            while let Some(step) = self.steps.front().filter(|step| step.left >= keys.len()) {
+                                self.reached = Some(Mark::text(Place::clone(&step.place)));
+                                self.steps.pop_front();
+                            }
+                            part.place.clone_from(&self.reached);
                             for (_, found) in all {
                                 part.bytes += bytes(&found);
                                 part.found.push(found);

@@ -131,6 +131,12 @@ impl Readable {
         (sql, keys.iter().flat_map(value).collect())
     }
 
+    /// Whether rows may come and go without being written: its filter may ask for more than their columns.
+    pub fn may_filter_by_time(&self) -> bool {
+        let filter = self.table.filter.as_ref().map(|filter| filter.to_lowercase());
+        filter.is_some_and(|filter| ["(", "@", "current", "local", "utc"].iter().any(|sign| filter.contains(sign)))
+    }
+
     /// How many rows there are.
     pub fn count(&self) -> String {
         self.count_where("true")

@@ -73,7 +73,14 @@ impl Listing {
             Some(mark) => mark.after(counted.more, now, rung, counted.digest),
             None => StampMark::begin(stamps, counted.more, now, counted.digest),
         };
-        let look = Look { mark: text(&mark), changed, count: Some(counted.rows), is_far: rung > 0, place: None };
+        let look = Look {
+            mark: text(&mark),
+            changed,
+            count: Some(counted.rows),
+            tells_gone: false,
+            is_far: rung > 0,
+            place: None,
+        };
         let cursor = format!("_pgflume_rows_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         listing::open(client, &source, &condition, &cursor).await.map_err(|e| of_table(&source, e, began))?;
         Ok((Self { source, cursor, running: None, rows: 0 }, look))

@@ -8,6 +8,8 @@ mod large;
 mod plans;
 mod restarts;
 mod schemas;
+mod told;
+mod told_writers;
 mod tutorial;
 mod values;
 mod views;
@@ -33,8 +35,12 @@ pub fn server() -> &'static MariaDb {
     SERVER.get_or_init(|| MariaDb::start(&[]))
 }
 
+/// Definitions of no table that is there.
+pub const NONE: &str = r#"{"none":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#;
+
 /// A database, a login that may read it, and a replica.
 pub struct Rig {
+    server: &'static MariaDb,
     pub name: String,
     pub home: Home,
     pub schema: Arc<Schema>,
@@ -44,9 +50,14 @@ pub struct Rig {
 impl Rig {
     /// With these tables.
     pub async fn new(path: Path, tables: &str, json: &str) -> Self {
+        Self::on(server(), path, tables, json).await
+    }
+
+    /// The same in another server.
+    pub async fn on(server: &'static MariaDb, path: Path, tables: &str, json: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("d{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let mut root = server().connect(None).await;
+        let mut root = server.connect(None).await;
         for sql in [
             format!("create database {name} character set utf8mb4"),
             format!("create user {name}@'%' identified by 'p@:/ß'"),
@@ -55,26 +66,31 @@ impl Rig {
             root.query_drop(sql).await.unwrap();
         }
         let stamps = StampOptions { every: Duration::from_secs(1), ..StampOptions::default() };
-        let rig = Self { name, home: Home::new(path), schema: schema(json), stamps };
+        let rig = Self { server, name, home: Home::new(path), schema: schema(json), stamps };
         rig.sql(tables).await;
         rig
     }
 
     /// Without definitions: its tables are pulled by their names.
     pub async fn undefined(path: Path, tables: &str) -> Self {
-        Self::new(path, tables, r#"{"none":{"primaryKey":"id","columns":{"id":"INTEGER"}}}"#).await
+        Self::new(path, tables, NONE).await
+    }
+
+    /// Its server.
+    pub fn server(&self) -> &'static MariaDb {
+        self.server
     }
 
     /// Statements, as root.
     pub async fn sql(&self, sql: &str) {
-        let mut root = server().connect(Some(&self.name)).await;
+        let mut root = self.server.connect(Some(&self.name)).await;
         root.query_drop(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
         // All of several statements have run when the connection is through with them.
         root.disconnect().await.unwrap();
     }
 
     pub fn url(&self) -> MySqlUrl {
-        let (name, port) = (&self.name, server().port());
+        let (name, port) = (&self.name, self.server.port());
         MySqlUrl::parse(&format!("mysql://{name}:p%40%3A%2F%C3%9F@127.0.0.1:{port}/{name}")).unwrap()
     }
 
@@ -108,6 +124,6 @@ impl Rig {
 
     /// The one column of the source's rows.
     pub async fn source(&self, sql: &str) -> Vec<String> {
-        server().connect(Some(&self.name)).await.query(sql).await.unwrap()
+        self.server.connect(Some(&self.name)).await.query(sql).await.unwrap()
     }
 }

@@ -1,18 +1,19 @@
 //! Writers that go on while a pass follows the other: at rest both sides are equal.
 
-use super::{Rig, server};
+use super::Rig;
 use crate::support::PATHS;
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-const WRITERS: u64 = 6;
+pub const WRITERS: u64 = 6;
 
 /// How long they write.
 const TIME: Duration = Duration::from_secs(8);
 
-const TABLES: &str = "create table t (k varchar(20) collate utf8mb4_unicode_ci, n int, v int not null default 0,
+pub const TABLES: &str = "create table t (k varchar(20) collate utf8mb4_unicode_ci, n int, v int not null default 0,
         updated_at timestamp(6) not null default now(6) on update now(6), primary key (k, n), index (updated_at));
     create table u (id bigint auto_increment primary key, v int not null default 0,
         updated_at datetime(6) not null default now(6) on update now(6), index (updated_at));
@@ -20,17 +21,17 @@ const TABLES: &str = "create table t (k varchar(20) collate utf8mb4_unicode_ci, 
     insert into u (v) select seq from seq_1_to_2000";
 
 /// Numbers that follow from a seed.
-struct Dice(u64);
+pub struct Dice(pub u64);
 
 impl Dice {
-    fn below(&mut self, most: u64) -> u64 {
+    pub fn below(&mut self, most: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % most
     }
 }
 
 /// One statement; some fail, as those of applications do.
-fn statement(dice: &mut Dice) -> String {
+pub fn statement(dice: &mut Dice) -> String {
     let (n, m) = (dice.below(2_500), dice.below(2_500));
     match dice.below(11) {
         0 | 1 => format!("update t set v = v + 1 where n = {n}"),
@@ -49,11 +50,37 @@ fn statement(dice: &mut Dice) -> String {
     }
 }
 
-async fn write(database: String, seed: u64, is_over: Arc<AtomicBool>) -> u64 {
-    let (mut conn, mut dice, mut committed) = (server().connect(Some(&database)).await, Dice(seed), 0);
-    while !is_over.load(Ordering::Relaxed) {
+/// Names, columns and keys of those tables.
+pub const TABLES_ROWS: [(&str, &str, &str); 2] = [("t", "k, n, v", "binary k, n"), ("u", "id, v, updated_at", "id")];
+
+/// Both sides have the same rows of these tables.
+pub async fn assert_equal(rig: &Rig, tables: &[(&str, &str, &str)], context: &str) {
+    for (table, columns, key) in tables {
+        let columns: Vec<String> = columns.split(", ").map(|column| format!("ifnull({column}, '-')")).collect();
+        let columns = columns.join(", ");
+        let here =
+            rig.rows(&format!("SELECT {columns} FROM {table} ORDER BY {}", key.trim_start_matches("binary "))).await;
+        let there = rig.source(&format!("select concat_ws('|', {columns}) from {table} order by {key}")).await;
+        let differences: Vec<_> = here.iter().zip(&there).filter(|(here, there)| here != there).take(3).collect();
+        assert!(
+            here.len() == there.len() && differences.is_empty(),
+            "{context} {table}: {} and {} rows, {differences:?}",
+            here.len(),
+            there.len()
+        );
+    }
+}
+
+/// Transactions until it is over, or the server is gone; how many were committed.
+pub async fn write(
+    mut conn: Conn,
+    seed: u64,
+    statement: impl Fn(&mut Dice) -> String,
+    is_over: Arc<AtomicBool>,
+) -> u64 {
+    let (mut dice, mut committed) = (Dice(seed), 0);
+    while !is_over.load(Ordering::Relaxed) && conn.query_drop("begin").await.is_ok() {
         let ends = ["commit", "commit", "commit", "rollback"];
-        conn.query_drop("begin").await.unwrap();
         for _ in 0..=dice.below(5) {
             // A deadlock has ended the transaction, and what follows commits by itself.
             drop(conn.query_drop(statement(&mut dice)).await);
@@ -64,12 +91,12 @@ async fn write(database: String, seed: u64, is_over: Arc<AtomicBool>) -> u64 {
             }
         }
         if dice.below(20) == 0 {
-            conn.query_drop(format!("do sleep({}.{})", dice.below(2), dice.below(10))).await.unwrap();
+            drop(conn.query_drop(format!("do sleep({}.{})", dice.below(2), dice.below(10))).await);
         }
         drop(conn.query_drop(ends[dice.below(4) as usize]).await);
         committed += 1;
     }
-    conn.disconnect().await.unwrap();
+    drop(conn.disconnect().await);
     committed
 }
 
@@ -79,8 +106,11 @@ async fn both_sides_are_equal_at_rest_after_six_writers() {
         let rig = Rig::undefined(path, TABLES).await;
         rig.pass_of(rig.named()).await;
         let is_over = Arc::new(AtomicBool::new(false));
-        let writers: Vec<_> =
-            (1..=WRITERS).map(|seed| tokio::spawn(write(rig.name.clone(), seed, is_over.clone()))).collect();
+        let mut writers = Vec::new();
+        for seed in 1..=WRITERS {
+            let conn = rig.server().connect(Some(&rig.name)).await;
+            writers.push(tokio::spawn(write(conn, seed, statement, is_over.clone())));
+        }
         let (began, mut passes) = (Instant::now(), 0);
         while began.elapsed() < TIME {
             rig.pass_of(rig.named()).await;
@@ -94,18 +124,6 @@ async fn both_sides_are_equal_at_rest_after_six_writers() {
         assert!(passes > 2 && committed > 100, "{passes} passes, {committed} transactions");
         let passed = rig.pass_of(rig.named()).await;
         assert!(passed.problems.is_empty() && passed.caught_up_at.is_some(), "{passed:?}");
-        for (table, columns, key) in [("t", ["k", "n", "v"], "k, n"), ("u", ["id", "v", "updated_at"], "id")] {
-            let here = rig.rows(&format!("SELECT {} FROM {table} ORDER BY {key}", columns.join(", "))).await;
-            let binary = if key == "id" { "id" } else { "binary k, n" };
-            let there = format!("select concat_ws('|', {}) from {table} order by {binary}", columns.join(", "));
-            let there = rig.source(&there).await;
-            let differences: Vec<_> = here.iter().zip(&there).filter(|(here, there)| here != there).take(3).collect();
-            assert!(
-                here.len() == there.len() && differences.is_empty(),
-                "{path:?} {table}: {} and {} rows, {differences:?}",
-                here.len(),
-                there.len()
-            );
-        }
+        assert_equal(&rig, &TABLES_ROWS, &format!("{path:?}")).await;
     }
 }
