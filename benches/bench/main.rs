@@ -18,6 +18,7 @@ mod freshness;
 mod ground;
 mod growth;
 mod leaves;
+mod mysql;
 mod peers;
 mod pull;
 mod reference;
@@ -72,6 +73,9 @@ async fn run() {
     }
     if is_wanted("pull") {
         sections.push(pull::run(&ground).await);
+    }
+    if is_wanted("mysql") {
+        sections.push(mysql::run(&ground).await);
     }
     if is_wanted("syncs") {
         sections.push(syncs::run(&ground).await);

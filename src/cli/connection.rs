@@ -154,7 +154,7 @@ async fn test(file: &ConfigFile, name: &str, options: &GlobalOptions) -> Command
         Resolved::MySql(url) => {
             let server = mysql::about(&url).await?;
             say(format_args!("server     {}", server.version))?;
-            say(format_args!("login      {}, which needs SELECT on the tables and nothing else", server.user))?;
+            say(format_args!("login      {}", server.user))?;
             let all = MySqlProvider {
                 url: MySqlUrl::clone(&url),
                 wanted: mysql::Wanted::Named { tables: Vec::new(), exclude: Vec::new() },
@@ -190,10 +190,14 @@ async fn test_source(providers: Vec<Arc<dyn Provider>>) -> CommandResult {
     for provider in providers {
         let mut source = provider.open().await?;
         let description = source.describe().await?;
+        if let Some(found_by) = &description.found_by {
+            say(format_args!("changes    found by {found_by}"))?;
+        }
         for (name, table) in &description.tables {
             is_whole &= table.problem.is_none();
             let promise = table.problem.clone().unwrap_or_else(|| table.promise.to_string());
-            say(format_args!("table      {name}: {promise}"))?;
+            let untold = table.untold.as_ref().map(|why| format!(" (the binlog does not tell its changes: {why})"));
+            say(format_args!("table      {name}: {promise}{}", untold.unwrap_or_default()))?;
         }
         for (name, why) in &description.undefined {
             say(format_args!("left out   {name}: {why}"))?;

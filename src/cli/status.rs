@@ -150,6 +150,7 @@ fn line(status: &PullStatus, pair: &Pair) -> String {
     parts
         .extend((waiting > 0).then(|| format!("{waiting} tables wait: see `pgflume status {}`", pair.definition.name)));
     parts.extend(status.promise.clone());
+    parts.extend(status.found_by.as_ref().map(|by| format!("changes are found by {by}")));
     parts.extend(status.source_error.iter().map(|e| format!("the source: {e}")));
     parts.extend(status.replica_error.iter().map(|e| format!("the replica: {e}")));
     parts.join("; ")

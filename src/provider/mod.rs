@@ -40,6 +40,8 @@ pub struct Described {
     pub problem: Option<String>,
     /// What a sync of it can promise.
     pub promise: Promise,
+    /// Why its changes are not told as those of other tables are.
+    pub untold: Option<String>,
     /// Whether the replica sorts its keys as the source does.
     pub sorts_alike: bool,
     /// Whether a look finds rows that are as they were, too: then they are compared before they are written.
@@ -105,6 +107,8 @@ pub struct Description {
     pub tables: BTreeMap<String, Described>,
     /// Tables that are meant and cannot be defined, and why.
     pub undefined: BTreeMap<String, String>,
+    /// How changed rows are found, where there are several ways, and why not by a better one.
+    pub found_by: Option<String>,
 }
 
 /// How a view began.

@@ -3,11 +3,12 @@
 use super::settings::Pull;
 use super::times;
 use crate::core::error::{Error, Result};
-use crate::provider::{Described, Promise};
+use crate::provider::{Described, Description, Promise};
 use crate::replica::Replica;
 use crate::replica::pulls::Pull as Standing;
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 /// Time for each side to answer.
@@ -22,6 +23,9 @@ pub struct PullStatus {
     pub lag_seconds: Option<f64>,
     /// What a pass promises, of the table of which it promises least; `None` where the source does not answer.
     pub promise: Option<String>,
+    /// How changed rows are found, where there are several ways, and why not by a better one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub found_by: Option<String>,
     /// Rows that cannot be taken over.
     pub dead: u64,
     /// Each table.
@@ -67,6 +71,8 @@ impl Pull {
             ..PullStatus::default()
         };
         let described = described.ok();
+        status.found_by = described.as_ref().and_then(|described| described.found_by.clone());
+        let described = described.as_ref().map(|described| &described.tables);
         if let Ok(Some(standing)) = &standing {
             status.caught_up_at.clone_from(&standing.caught_up_at);
             status.lag_seconds = standing.caught_up_at.as_deref().and_then(seconds_since);
@@ -83,8 +89,8 @@ impl Pull {
         status
     }
 
-    async fn described(&self) -> Result<BTreeMap<String, Described>> {
-        Ok(self.provider.open().await?.describe().await?.tables.clone())
+    async fn described(&self) -> Result<Arc<Description>> {
+        self.provider.open().await?.describe().await
     }
 
     async fn standing(&self) -> Result<Option<Standing>> {

@@ -7,7 +7,7 @@ mod reader;
 mod source;
 mod table;
 mod turn;
-mod usage;
+pub mod usage;
 
 use crate::ground::Ground;
 use crate::report::Section;

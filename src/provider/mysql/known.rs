@@ -115,7 +115,8 @@ pub(super) async fn read(
         };
         let missing = MyTable::default();
         let source = source.unwrap_or(&missing);
-        let is_told = way.obstacle(table, source).is_none();
+        let untold = way.obstacle(table, source);
+        let is_told = untold.is_none();
         if is_told {
             told.push((place.clone(), table.clone()));
             promise = told_promise(source, session.server.is_mariadb);
@@ -141,6 +142,7 @@ pub(super) async fn read(
                 types: (!types.is_empty()).then(|| serde_json::Value::Object(types).to_string()),
                 sorts_alike: readable.as_ref().is_some_and(sorts_alike),
                 finds_unchanged: !is_told,
+                untold: untold.filter(|_| way.binlog.is_ok()),
                 problem,
                 promise,
             },
@@ -155,7 +157,12 @@ pub(super) async fn read(
     }
     let forbidden = BTreeSet::new(); // one that is described no more is asked for
     let left_out = undefined.iter().map(|((_, name), why)| (name.clone(), why.clone())).collect();
-    let description = Description { schema: schema.clone(), forbidden, tables: described, undefined: left_out };
+    let found_by = Some(match &way.binlog {
+        Ok(()) => "the server's binlog, as they are committed".to_owned(),
+        Err(why) => format!("looking at the tables; its binlog is not read: {why}"),
+    });
+    let schema = schema.clone();
+    let description = Description { schema, forbidden, tables: described, undefined: left_out, found_by };
     let watched = way.watched(&told, &catalog);
     Ok(Known { catalog, databases, description: Arc::new(description), tables, undefined, watched })
 }

@@ -120,6 +120,7 @@ pub(super) async fn read(
             listed.insert(name.clone(), Listed { stamps, ladder: Ladder::of(stamp_options.every), is_compared });
         }
         let described = Described {
+            untold: None,
             table: source.table.clone(),
             definition: definition_version::of_pulled(&source, traits.as_ref())?,
             // Each range of a view would be another run of its query.
@@ -132,7 +133,7 @@ pub(super) async fn read(
         tables.insert(name.clone(), described);
         sources.insert(name, Arc::new(source));
     }
-    let description = Arc::new(Description { schema: schema.clone(), forbidden, tables, undefined: BTreeMap::new() });
+    let description = Arc::new(Description { schema: schema.clone(), forbidden, tables, ..Description::default() });
     Ok(Known { fingerprint, description, sources, listed, origins })
 }
 

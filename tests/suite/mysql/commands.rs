@@ -23,8 +23,27 @@ async fn a_connection_is_tested_and_its_tables_are_brought_by_a_command() {
     let said = String::from_utf8_lossy(&tested.stdout).into_owned();
     assert!(tested.status.success(), "{said} {}", String::from_utf8_lossy(&tested.stderr));
     assert!(said.contains("MariaDB") && said.contains("t: as far as timestamps tell (updated_at)"), "{said}");
+    assert!(said.contains("binlog is not read: the login lacks BINLOG MONITOR"), "{said}");
+    rig.sql(&format!(
+        "grant replication slave, binlog monitor on *.* to {}@'%'; create table i (id inet6 primary key)",
+        rig.name
+    ))
+    .await;
+    let tested = program.run(&["connection", "test", "shop"]).await;
+    let said = String::from_utf8_lossy(&tested.stdout).into_owned();
+    for expected in [
+        "found by the server's binlog",
+        "t: exact: equal to one moment",
+        "i: equal whenever",
+        "a key of type inet6 is not read from it",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
     let synced = program.run(&["sync", "shop"]).await;
     assert!(synced.status.success(), "{}", String::from_utf8_lossy(&synced.stderr));
+    let status = program.run(&["status", "shop"]).await;
+    let said = String::from_utf8_lossy(&status.stdout);
+    assert!(said.contains("changes are found by the server's binlog"), "{said}");
     let wrong = program.command(&["sync", "shop"]).env("PW", "hunter2").output().unwrap();
     let said = String::from_utf8_lossy(&wrong.stderr);
     assert!(!wrong.status.success() && said.contains("1045") && !said.contains("hunter2"), "{said}");

@@ -38,9 +38,13 @@ async fn a_mysql_is_copied_and_followed_as_the_page_says() {
             other => panic!("{other}: {text}"),
         }
     }
-    for words in
-        ["MariaDB", "orders: as far as timestamps tell (updated_at)", "orders: equal, 3 rows compared", "has ended"]
-    {
+    for words in [
+        "MariaDB",
+        "found by the server's binlog",
+        "orders: exact: equal to one moment",
+        "orders: equal, 3 rows compared",
+        "has ended",
+    ] {
         assert!(said.contains(words), "{words}: {said}");
     }
     let replica = Replica::open(&Target::File(directory.path().join("replica.db"))).await.unwrap();
