@@ -12,9 +12,16 @@ pub(super) struct DemoArgs {
     /// A pull in place of triggers and a queue: nothing is installed, and the login may only read
     #[arg(long, conflicts_with = "keep")]
     pull: bool,
+    /// A pull from a MariaDB that follows its binlog (needs Debian's mariadb-server-core and mariadb-client-core)
+    #[arg(long, conflicts_with_all = ["keep", "pull"])]
+    mysql: bool,
 }
 
 pub(super) async fn run(args: DemoArgs) -> CommandResult {
-    let equal = if args.pull { demo::pull::run().await? } else { demo::run(args.keep).await? };
+    let equal = match (args.pull, args.mysql) {
+        (_, true) => demo::mysql::run().await?,
+        (true, _) => demo::pull::run().await?,
+        _ => demo::run(args.keep).await?,
+    };
     Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -57,3 +57,19 @@ async fn a_pull_is_shown_with_the_proof_that_both_sides_are_equal() {
     assert!(output.status.success() && said.contains("equal on both sides"), "{output:?}");
     assert!(said.matches(" 0 missing, 0 extra, 0 different").count() == 9, "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mariadb_is_followed_with_the_proof_that_both_sides_are_equal() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
+    command.args(["demo", "--mysql"]).env_clear().envs(std::env::vars_os().filter(|(k, _)| k == "PATH"));
+    command.env("WEBHOOK_SIGNATURE", "hush-0123456789abcdef").env("ANYTHING_ELSE", "hush");
+    let output = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output().unwrap()).await.unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("equal on both sides"), "{output:?}");
+    assert!(said.matches(" 0 missing, 0 extra, 0 different").count() == 12, "{said}");
+    assert!(said.contains("following: a commit is readable after"), "{said}");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
+    let output = command.args(["demo", "--mysql"]).env_clear().env("PATH", "/nowhere").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("apt-get install mariadb-server-core"), "{said}");
+}

@@ -50,7 +50,7 @@ async fn what_a_crash_may_have_undone_is_compared() {
         root.query_first::<u8, _>(uptime).await.unwrap() == Some(1)
     })
     .await;
-    server.start_again();
+    server.start_again().unwrap();
     pull.pass().await.unwrap();
     assert_eq!(look().await, ["as it was", "same"]);
 }
