@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 impl Rig {
     /// Its login may read the binlog from now on, or no longer.
-    async fn may_read_binlog(&self, may: bool) {
+    pub async fn may_read_binlog(&self, may: bool) {
         let rights = "replication slave, binlog monitor on *.*";
         let name = &self.name;
         self.sql(&match may {
@@ -35,7 +35,7 @@ impl Rig {
         rig
     }
 
-    fn pull(&self) -> Pull {
+    pub fn pull(&self) -> Pull {
         Pull::new("p".into(), Arc::new(self.named()), self.home.target(), false)
     }
 

@@ -56,7 +56,7 @@ async fn values_of_every_type_arrive_to_the_last_digit() {
         all.iter().enumerate().map(|(i, (kind, value, ..))| (format!("c{i} {kind}"), *value)).unzip();
     // Its zone is not ours.
     let tables = format!(
-        "set time_zone = '+03:00', sql_mode = ''; create table t (id int primary key, {}); insert into t values (1, {}); insert into t (id) values (2)",
+        "set time_zone = '+03:00', sql_mode = ''; create table t (id int primary key, {}, updated_at timestamp(6) not null default now(6)); insert into t values (1, {}, default); insert into t (id) values (2)",
         columns.join(", "),
         values.join(", ")
     );
@@ -76,7 +76,22 @@ async fn values_of_every_type_arrive_to_the_last_digit() {
         // What `init` would declare is what this declares.
         let named = Rig::undefined(path, &tables).await;
         named.pass_of(named.named()).await;
-        let everything = "SELECT * FROM t WHERE id = 1";
-        assert_eq!(named.rows(everything).await, rig.rows(everything).await);
+        let names: Vec<String> = (0..all.len()).map(|i| format!("c{i}")).collect();
+        let everything = format!("SELECT {} FROM t WHERE id = 1", names.join(", "));
+        assert_eq!(named.rows(&everything).await, rig.rows(&everything).await);
+        // The same values by their stamp, and by the binlog; the last one follows from the id.
+        let names = names[..names.len() - 1].join(", ");
+        let first = named.rows(&format!("SELECT {names} FROM t WHERE id = 1")).await;
+        for (id, promise) in [(3, "stamped"), (4, "exact"), (5, "exact")] {
+            if promise == "exact" {
+                named.may_read_binlog(true).await;
+            }
+            named.sql(&format!("set time_zone = '-05:00', sql_mode = ''; insert into t ({names}, id) select {names}, {id} from t where id = 1")).await;
+            let passed = named.pass_of(named.named()).await;
+            assert_eq!((passed.rows, passed.promise), (1, Some(promise)), "{id}: {passed:?}");
+            assert_eq!(named.rows(&format!("SELECT {names} FROM t WHERE id = {id}")).await, first, "{id}");
+        }
+        let report = named.pull().verify(&[], false).await.unwrap();
+        assert_eq!((report.tables["t"].rows, report.tables["t"].differences()), (5, 0), "{report:?}");
     }
 }
