@@ -16,29 +16,32 @@ pub(crate) struct Reference {
     pub columns: BTreeSet<String>,
     /// Rows go with those they refer to.
     pub deletes: bool,
-    /// Rows are changed when those they refer to go, or get another key.
-    pub sets: bool,
+    /// Rows are changed when those they refer to go.
+    pub sets_on_delete: bool,
+    /// Rows are changed when those they refer to get another key.
+    pub sets_on_update: bool,
 }
 
-/// All of these databases that follow.
-pub(crate) async fn read(session: &mut Session, databases: &BTreeSet<String>) -> Result<Vec<Reference>> {
+/// All that follow, as far as the login is shown them: what follows in one database may do so through another.
+pub(crate) async fn read(session: &mut Session) -> Result<Vec<Reference>> {
     let mut found: Vec<(String, Reference)> = Vec::new();
-    for database in databases {
-        // The rules are kept from a login that may only read; its SHOW CREATE TABLE tells them.
-        let sql = "select k.constraint_name as name, k.table_name as owner, k.referenced_table_schema as other_database,
-                          k.referenced_table_name as other, k.referenced_column_name as part
+    // The rules are kept from a login that may only read; its SHOW CREATE TABLE tells them.
+    let sql = "select k.constraint_name as name, k.table_name as owner, k.referenced_table_schema as other_database,
+                          k.referenced_table_name as other, k.referenced_column_name as part, k.table_schema as own_database
                    from information_schema.key_column_usage k
-                   where k.table_schema = ? and k.referenced_table_name is not null order by k.table_name, k.constraint_name";
-        for row in session.rows(sql, (database,)).await? {
-            let (name, table, part): (String, String, String) = (get(&row, 0)?, get(&row, 1)?, get(&row, 4)?);
-            let to = (get(&row, 2)?, get(&row, 3)?);
-            let from = (database.clone(), table);
-            match found.last_mut().filter(|(last, reference)| *last == name && reference.from == from) {
-                Some((_, reference)) => drop(reference.columns.insert(part)),
-                None => {
-                    let columns = BTreeSet::from([part]);
-                    found.push((name, Reference { from, to, columns, deletes: true, sets: true }));
-                }
+                   where k.referenced_table_name is not null order by k.table_schema, k.table_name, k.constraint_name";
+    for row in session.rows(sql, ()).await? {
+        let (name, table, part): (String, String, String) = (get(&row, 0)?, get(&row, 1)?, get(&row, 4)?);
+        let to = (get(&row, 2)?, get(&row, 3)?);
+        let from = (get(&row, 5)?, table);
+        match found.last_mut().filter(|(last, reference)| *last == name && reference.from == from) {
+            Some((_, reference)) => drop(reference.columns.insert(part)),
+            None => {
+                let columns = BTreeSet::from([part]);
+                found.push((
+                    name,
+                    Reference { from, to, columns, deletes: true, sets_on_delete: true, sets_on_update: true },
+                ));
             }
         }
     }
@@ -59,10 +62,11 @@ pub(crate) async fn read(session: &mut Session, databases: &BTreeSet<String>) ->
         let text = shown.as_ref().map_or("", |(_, text)| text);
         if let Some(rules) = rules(text, &name) {
             reference.deletes = rules.contains("ON DELETE CASCADE");
-            reference.sets =
-                ["ON DELETE SET", "ON UPDATE CASCADE", "ON UPDATE SET"].iter().any(|rule| rules.contains(rule));
+            reference.sets_on_delete = rules.contains("ON DELETE SET");
+            reference.sets_on_update = rules.contains("ON UPDATE CASCADE") || rules.contains("ON UPDATE SET");
         }
-        references.extend((reference.deletes || reference.sets).then_some(reference));
+        let follows = reference.deletes || reference.sets_on_delete || reference.sets_on_update;
+        references.extend(follows.then_some(reference));
     }
     Ok(references)
 }

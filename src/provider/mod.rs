@@ -40,6 +40,8 @@ pub struct Described {
     pub problem: Option<String>,
     /// What a sync of it can promise.
     pub promise: Promise,
+    /// Whether the source tells of its changes as they come.
+    pub is_told: bool,
     /// Why its changes are not told as those of other tables are.
     pub untold: Option<String>,
     /// Whether the replica sorts its keys as the source does.

@@ -30,7 +30,8 @@ pub(super) struct Follower<'a> {
 impl Pull {
     /// Connects to both sides.
     pub(super) async fn follower(&self) -> Result<Follower<'_>> {
-        Ok(Follower { session: Session::open(self).await?, opened: Instant::now() })
+        let session = Session { is_following: true, ..Session::open(self).await? };
+        Ok(Follower { session, opened: Instant::now() })
     }
 }
 
@@ -45,6 +46,9 @@ impl Follower<'_> {
     /// Waits until something has changed, or why there is nothing to wait for. May be given up at any moment.
     pub async fn changed(&mut self, until: Instant) -> Result<Option<Ended>> {
         let until = until.min(self.opened + KEPT);
+        if Instant::now() >= until {
+            return Ok(Some(Ended::Over)); // also where something has changed: others have their turn
+        }
         let left = until.saturating_duration_since(Instant::now());
         Ok(match self.session.source.changed(left).await? {
             None => Some(Ended::Silent),

@@ -85,7 +85,7 @@ impl Session<'_> {
                 None => far.push(name.clone()),
             }
         }
-        let is_all = far.is_empty() && self.problems.is_empty();
+        let is_all = far.is_empty() && self.problems.is_empty() && self.looks_at_all();
         if self.close(view, near, is_all).await? == Closed::NotYet {
             return Ok(Next::View);
         }
@@ -103,7 +103,7 @@ impl Session<'_> {
         // Those that are read as a whole come when all others are near, so that the pass ends with them.
         let mut left = if versioned.is_empty() { listed.len() } else { return Ok(Next::View) };
         for name in &listed {
-            let is_last = left == 1 && self.problems.is_empty();
+            let is_last = left == 1 && self.problems.is_empty() && self.looks_at_all();
             left -= usize::from(self.chunks(view, name, began, is_last).await?);
         }
         Ok(if left == 0 { Next::End } else { Next::View })
@@ -122,6 +122,11 @@ impl Session<'_> {
                 "this pass does not come to its end: the source may change faster than it can be brought; readers see what was brought so far, table by table"
             );
         }
+    }
+
+    /// Whether no table is left out because nobody tells of its changes.
+    fn looks_at_all(&self) -> bool {
+        !self.is_following || self.description.tables.keys().all(|name| self.is_followed(name))
     }
 
     /// How far a table is, by the definition that is in force now.

@@ -320,12 +320,19 @@ impl Service {
         loop {
             let done = {
                 let _turn = lane.turn.lock().await;
+                if let Some(limiter) = &lane.scheduled.limiter {
+                    limiter.take().await;
+                }
                 let closed = |_| Error::retry("the service is stopping; try again");
                 let _slot = self.slots.acquire().await.map_err(closed)?;
                 lane.known().state = Doing::Running;
                 follower.pass().await?
             };
-            lane.note(&Ok(done));
+            // What it did not look at is as it was.
+            let before = lane.report();
+            let (mut problems, kept) = (before.problems, before.kept);
+            problems.extend(done.problems.clone());
+            lane.note(&Ok(Passed { problems, kept, ..done }));
             tokio::select! {
                 ended = follower.changed(until) => if let Some(ended) = ended? {
                     return Ok(ended);

@@ -32,6 +32,8 @@ pub(super) struct Session<'a> {
     pub views_behind: u32,
     /// How often tables were read anew because the replica lacked rows of them.
     pub starts: BTreeMap<String, u32>,
+    /// Whether only tables are looked at whose changes the source tells, and that could be read the last time.
+    pub is_following: bool,
 }
 
 impl<'a> Session<'a> {
@@ -67,6 +69,7 @@ impl<'a> Session<'a> {
             growth: 1,
             views_behind: 0,
             starts: BTreeMap::new(),
+            is_following: false,
         };
         session.note_sources();
         session.shape().await?;
@@ -212,11 +215,19 @@ impl<'a> Session<'a> {
         for (name, described) in &description.tables {
             match &described.problem {
                 _ if self.problems.contains_key(name) => {}
+                _ if self.is_following && !self.is_followed(name) => {}
                 Some(problem) => self.put_aside(name, problem.clone()),
                 None => readable.push(name.clone()),
             }
         }
         readable
+    }
+
+    /// Whether a follower looks at a table.
+    pub fn is_followed(&self, name: &str) -> bool {
+        let has_problem = self.writer.standing.tables.get(name).is_some_and(|table| table.problem.is_some());
+        let described = self.description.tables.get(name);
+        !has_problem && described.is_some_and(|table| table.is_told && table.problem.is_none())
     }
 
     /// This table is left as it is; said once a pass.
@@ -227,6 +238,9 @@ impl<'a> Session<'a> {
 
     /// Says in the replica which tables are left as they are, and which no longer.
     pub async fn note_problems(&mut self) -> Result<()> {
+        if self.is_following {
+            return Ok(()); // those that it did not look at have theirs
+        }
         let problem = |name: &String| self.problems.get(name).cloned();
         let standing = self.writer.standing.tables.iter().filter(|(name, table)| table.problem != problem(name));
         let tables: BTreeMap<_, _> = standing

@@ -13,6 +13,8 @@ pub(crate) enum Said {
     RollbackOf(String),
     /// Tables or databases were made, altered, emptied, renamed or dropped.
     Alters(Names),
+    /// It changes no row, but what a table is like, or who may read it.
+    Redefines,
     /// It changes no row, and is a transaction of its own.
     Harmless,
     /// It changes nothing, in a transaction or between two.
@@ -34,6 +36,20 @@ pub(crate) struct Names {
 impl Names {
     fn read(text: &str, database: &str, is_of_databases: bool) -> Self {
         Self { database: database.to_lowercase(), names: names(text), is_of_databases }
+    }
+
+    /// Of a CREATE TABLE the one that is made.
+    fn made(&self) -> Vec<(Option<String>, String)> {
+        let before = ["create", "or", "replace", "temporary", "table", "if", "not", "exists"];
+        let mut names = self.names.iter().skip_while(|(of, name)| of.is_none() && before.contains(&name.as_str()));
+        // A database and its table are two.
+        names.by_ref().take(2).cloned().collect()
+    }
+
+    /// Whether anything of a database may be meant.
+    pub fn concern(&self, database: &str) -> bool {
+        let database = database.to_lowercase();
+        self.database == database || self.names.iter().any(|(of, name)| of.as_ref().unwrap_or(name) == &database)
     }
 
     /// Whether a table may be meant.
@@ -68,32 +84,23 @@ const ROWLESS: [&str; 17] = [
 ];
 
 /// Statements that touch no row whatever follows.
-const HARMLESS: [&str; 12] = [
-    "GRANT",
-    "REVOKE",
-    "SET",
-    "FLUSH",
-    "ANALYZE",
-    "OPTIMIZE",
-    "CHECK",
-    "REPAIR",
-    "INSTALL",
-    "UNINSTALL",
-    "COMMENT",
-    "USE",
-];
+const HARMLESS: [&str; 9] = ["FLUSH", "OPTIMIZE", "CHECK", "REPAIR", "INSTALL", "UNINSTALL", "COMMENT", "USE", "SET"];
 
 impl Said {
     /// By its text, where this was the database.
     pub fn read(text: &[u8], database: &str) -> Self {
         let Ok(text) = std::str::from_utf8(text) else { return Self::Unknown };
         let text = without_comments(text);
-        let words: Vec<String> = text
-            .split(|c: char| !(c.is_alphanumeric() || c == '_'))
-            .filter(|word| !word.is_empty())
-            .take(16)
-            .map(str::to_uppercase)
-            .collect();
+        let text = text.trim_start();
+        // `SET STATEMENT … FOR` stands before another statement.
+        let text = match words(text)[..] {
+            [(_, ref set), (_, ref statement), ..] if set == "SET" && statement == "STATEMENT" => {
+                let stands_before = words(text).into_iter().find(|(_, word)| word == "FOR");
+                stands_before.map_or("unknown", |(end, _)| &text[end..])
+            }
+            _ => text,
+        };
+        let words: Vec<String> = words(text).into_iter().take(16).map(|(_, word)| word).collect();
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match &words[..] {
             [] => Self::Nothing,
@@ -101,12 +108,19 @@ impl Said {
             ["SAVEPOINT", ..] | ["RELEASE", ..] | ["ROLLBACK", "TO", ..] | ["XA", "END", ..] => Self::Nothing,
             ["XA", "PREPARE", ..] => Self::Nothing, // an event of its own says so
             ["COMMIT", ..] | ["ROLLBACK", ..] => Self::End,
-            ["XA", "COMMIT", ..] => Self::EndOf(transaction(&text)),
-            ["XA", "ROLLBACK", ..] => Self::RollbackOf(transaction(&text)),
-            ["CREATE" | "ALTER" | "DROP", rest @ ..] if is_rowless(rest) => Self::Harmless,
+            ["XA", "COMMIT", ..] => Self::EndOf(transaction(text)),
+            ["XA", "ROLLBACK", ..] => Self::RollbackOf(transaction(text)),
+            ["CREATE" | "ALTER" | "DROP", rest @ ..] if is_rowless(rest) => Self::Redefines,
+            ["GRANT" | "REVOKE", ..] | ["CREATE" | "ALTER", "DATABASE" | "SCHEMA", ..] => Self::Redefines,
+            ["ANALYZE", "TABLE", ..] | ["ANALYZE", "LOCAL" | "NO_WRITE_TO_BINLOG", "TABLE", ..] => Self::Harmless,
+            // Rows that it is made with come by themselves.
+            ["CREATE", rest @ ..] if rest.iter().take(3).any(|word| *word == "TABLE") => {
+                let made = Names::read(text, database, false);
+                Self::Alters(Names { names: made.made(), ..made })
+            }
             ["CREATE" | "ALTER" | "DROP" | "RENAME" | "TRUNCATE", rest @ ..] => {
                 let is_of_databases = rest.iter().take(3).any(|word| matches!(*word, "DATABASE" | "SCHEMA"));
-                Self::Alters(Names::read(&text, database, is_of_databases))
+                Self::Alters(Names::read(text, database, is_of_databases))
             }
             [first, ..] if HARMLESS.contains(first) => Self::Harmless,
             _ => Self::Unknown,
@@ -120,6 +134,24 @@ fn is_rowless(words: &[&str]) -> bool {
     // `CREATE DEFINER=root@localhost VIEW`: whoever defines it stands in between.
     let has_definer = words.contains(&"DEFINER");
     kind.is_some_and(|kind| ROWLESS.contains(kind)) || has_definer && words.iter().any(|word| ROWLESS.contains(word))
+}
+
+/// The words outside of quotes, in capitals, each with where it ends.
+fn words(text: &str) -> Vec<(usize, String)> {
+    let (mut words, mut at) = (Vec::new(), 0);
+    while let Some(first) = text[at..].chars().next() {
+        let is_part = |c: char| c.is_alphanumeric() || c == '_';
+        let taken = match first {
+            '`' | '"' | '\'' => quoted(&text[at..], first),
+            c if is_part(c) => text[at..].find(|c| !is_part(c)).unwrap_or(text.len() - at),
+            c => c.len_utf8(),
+        };
+        if is_part(first) {
+            words.push((at + taken, text[at..at + taken].to_uppercase()));
+        }
+        at += taken;
+    }
+    words
 }
 
 /// The id of a prepared transaction as its statement writes it, without blanks.
@@ -219,11 +251,16 @@ mod tests {
             ("/* a */ update t set v = 1", Said::Unknown),
             (
                 "CREATE OR REPLACE ALGORITHM=UNDEFINED DEFINER=`root`@`localhost` SQL SECURITY DEFINER VIEW `v` AS select 1",
-                Said::Harmless,
+                Said::Redefines,
             ),
-            ("create unique index i on t (a)", Said::Harmless),
-            ("grant select on t to u", Said::Harmless),
-            ("DROP INDEX i ON t", Said::Harmless),
+            ("create unique index i on t (a)", Said::Redefines),
+            ("grant select on t to u", Said::Redefines),
+            ("DROP INDEX i ON t", Said::Redefines),
+            ("analyze table t", Said::Harmless),
+            ("analyze delete from t", Said::Unknown),
+            ("set statement max_statement_time=5, sort_buffer_size = 1 for delete from t", Said::Unknown),
+            ("set statement x = ' for ' for flush tables", Said::Harmless),
+            ("create database if not exists d", Said::Redefines),
         ] {
             assert_eq!(Said::read(text.as_bytes(), "d"), expected, "{text}");
         }
@@ -236,11 +273,22 @@ mod tests {
         assert!(!alters("TRUNCATE `e`.`t`", "t"));
         assert!(alters("rename table e.t to d . t", "t"));
         assert!(alters("drop database if exists `D`", "t"));
-        assert!(!alters("create schema e", "t"));
+        let concern = |text: &str, database: &str| match Said::read(text.as_bytes(), database) {
+            Said::Alters(names) => names.concern("d"),
+            other => panic!("{text}: {other:?}"),
+        };
+        assert!(concern("create table t (id int)", "d") && concern("create table d.t (id int)", "e"));
+        assert!(concern("drop database d", "") && !concern("create table e.t (id int)", "e"));
         assert!(alters("truncate table t", "t"));
         assert!(alters("ALTER TABLE t EXCHANGE PARTITION p WITH TABLE u", "u"));
         assert!(alters("DROP TABLE IF EXISTS `über` /* generated by server */", "über"));
         assert!(alters("create /*!40101 temporary */ table t (id int)", "t"));
         assert!(!alters("ALTER TABLE a COMMENT 'x'", "t"));
+        assert!(alters("set statement lock_wait_timeout=5 for truncate table t", "t"));
+        assert!(
+            alters("create or replace table d.t (id int)", "t")
+                && alters("create table if not exists `t` (id int)", "t")
+        );
+        assert!(!alters("create table x like t", "t") && !alters("create table x select * from t", "t"));
     }
 }

@@ -20,6 +20,8 @@ const SILENCE: Duration = Duration::from_secs(20);
 
 /// What happened.
 pub(crate) enum Event {
+    /// Rows of a table that nobody asks for were touched.
+    Others,
     /// Rows of a table were touched.
     Rows(Box<(RowsEventData<'static>, TableMapEvent<'static>)>),
     Said(Said),
@@ -57,27 +59,47 @@ pub(crate) struct Stream {
     /// None once it has ended.
     events: Option<BinlogStream>,
     pub tail: Tail,
+    /// The server's number.
+    server: u32,
+    /// When the file that is read was begun, and when the one was that was asked for: seconds since 1970.
+    made: Option<u32>,
+    expected: Option<u32>,
     /// Where the last event has ended.
     place: Place,
 }
 
 impl Stream {
-    /// From a place on.
-    pub async fn open(url: &MySqlUrl, from: &Place, tail: Tail) -> Result<Self, Failed> {
+    /// From a place on in the log of the server that has this number, whose file was begun at that time, if that is known.
+    pub async fn open(
+        url: &MySqlUrl,
+        server: u32,
+        from: &Place,
+        expected: Option<u32>,
+        tail: Tail,
+    ) -> Result<Self, Failed> {
+        if !from.can_begin() {
+            return Err(Failed::Gone("it is beyond what a server can be asked for".into()));
+        }
         let mut conn = connect(url).await.map_err(Failed::Error)?;
-        let heartbeat = format!("set @master_heartbeat_period = {}", HEARTBEAT.as_nanos());
+        // The second is MariaDB's: without it an XA transaction ends the stream.
+        let heartbeat =
+            format!("set @master_heartbeat_period = {}, @mariadb_slave_capability = 4", HEARTBEAT.as_nanos());
         conn.query_drop(heartbeat).await.map_err(|e| Failed::Error(error(e)))?;
         // A replica of the same number would end this one.
         let number = uuid::Uuid::new_v4().as_u128() as u32 | 1;
         let request = BinlogStreamRequest::new(number).with_filename(from.file.as_bytes()).with_pos(from.at);
         let request = if tail == Tail::Ends { request.with_non_blocking() } else { request };
         let events = conn.get_binlog_stream(request).await.map_err(failed)?;
-        Ok(Self { events: Some(events), tail, place: from.clone() })
+        Ok(Self { events: Some(events), tail, server, made: None, expected, place: from.clone() })
     }
 
     /// The next event, and where it ends; `None` after `patience` without any, or at the end of the log. May be given up at
     /// any moment.
-    pub async fn next(&mut self, patience: Duration) -> Result<Option<(Place, Event)>, Failed> {
+    pub async fn next(
+        &mut self,
+        patience: Duration,
+        is_wanted: impl Fn(&str, &str) -> bool,
+    ) -> Result<Option<(Place, Event)>, Failed> {
         let patience = patience.min(SILENCE);
         let Some(events) = &mut self.events else { return Ok(None) };
         let event = match tokio::time::timeout(patience, events.next()).await {
@@ -104,12 +126,24 @@ impl Stream {
             // The first one only repeats where we are, with a checksum behind it that the driver takes for a part of the name.
             if !rotate.name_raw().starts_with(self.place.file.as_bytes()) {
                 self.place = Place { file: rotate.name().into_owned(), at: rotate.position() };
+                (self.made, self.expected) = (None, None);
             }
             return Ok(Some((self.place.clone(), Event::Other)));
         }
         // Events that the server makes up, and those within a compressed transaction, stand nowhere.
         if header.log_pos() > 0 && !is_made_up(&header) {
             self.place.advance(header.log_pos());
+        }
+        if raw == EventType::FORMAT_DESCRIPTION_EVENT as u8 {
+            if header.server_id() != self.server {
+                return Err(broken(
+                    "the binlog that came is another server's: let the host be one server; it will be tried again",
+                ));
+            }
+            if self.expected.is_some_and(|expected| expected != header.timestamp()) {
+                return Err(Failed::Gone("it was begun anew".into()));
+            }
+            self.made = Some(header.timestamp());
         }
         let happened = match raw {
             raw if raw == EventType::QUERY_EVENT as u8 => {
@@ -120,7 +154,8 @@ impl Stream {
             raw if raw == EventType::XA_PREPARE_LOG_EVENT as u8 => prepared(event.data()),
             // In part, before MySQL 5.1.18; the row events of a MariaDB that compresses them.
             20..=22 | 165..=171 => Event::Unknown,
-            23..=25 | 30..=32 | 39 => self.rows(&event).unwrap_or(Event::Unknown),
+            23..=25 | 30..=32 | 39 => self.rows(&event, is_wanted).unwrap_or(Event::Unknown),
+            MARIADB_GTID => begin(event.data()),
             raw if is_silent(raw) || header.flags_raw() & IGNORABLE != 0 => Event::Other,
             _ => Event::Unknown,
         };
@@ -132,14 +167,36 @@ impl Stream {
         self.events.is_none()
     }
 
-    fn rows(&self, event: &events::Event) -> Option<Event> {
+    /// When the file that is read was begun.
+    pub fn made(&self) -> Option<u32> {
+        self.made
+    }
+
+    fn rows(&self, event: &events::Event, is_wanted: impl Fn(&str, &str) -> bool) -> Option<Event> {
         let Some(events::EventData::RowsEvent(rows)) = event.read_data().ok()? else { return None };
         const DUMMY: u64 = 0x00ff_ffff;
         if rows.table_id() == DUMMY {
             return Some(Event::Other);
         }
-        let map = self.events.as_ref()?.get_tme(rows.table_id())?.clone();
-        Some(Event::Rows(Box::new((rows.into_owned(), map))))
+        let map = self.events.as_ref()?.get_tme(rows.table_id())?;
+        // Rows of others may be large.
+        Some(match is_wanted(&map.database_name(), &map.table_name()) {
+            true => Event::Rows(Box::new((rows.into_owned(), map.clone()))),
+            false => Event::Others,
+        })
+    }
+}
+
+/// MariaDB's event before a transaction.
+const MARIADB_GTID: u8 = 162;
+
+/// Whether a transaction follows that has an end of its own, by such an event.
+fn begin(data: &[u8]) -> Event {
+    const STANDALONE: u8 = 1;
+    // Behind its number of eight bytes and its domain of four.
+    match data.get(12) {
+        Some(flags) if flags & STANDALONE != 0 => Event::Other,
+        _ => Event::Said(Said::Begin),
     }
 }
 
@@ -154,7 +211,7 @@ fn is_made_up(header: &events::BinlogEventHeader) -> bool {
 /// Events that touch no row: stops, formats, heartbeats, parameters of statements that speak for themselves, marks of
 /// transactions, lists of them, keys.
 fn is_silent(raw: u8) -> bool {
-    matches!(raw, 3 | 5 | 13..=15 | 19 | 27..=29 | 33..=37 | 40..=42 | 160..=164)
+    matches!(raw, 3 | 5 | 13..=15 | 19 | 27..=29 | 33..=37 | 40..=42 | 160 | 161 | 163 | 164)
 }
 
 /// Of an event that says by which id a transaction was prepared, or that it was committed in the same breath.

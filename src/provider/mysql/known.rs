@@ -2,7 +2,7 @@
 
 use super::definition::Definition;
 use super::marks::Watched;
-use super::statements::{MySql, Readable, quote};
+use super::statements::{MySql, Readable, may_filter_by_more, quote};
 use super::wanted::{LOCKED, Undefined, Wanted, database};
 use super::way::Way;
 use crate::core::error::{Error, Result};
@@ -119,7 +119,7 @@ pub(super) async fn read(
         let is_told = untold.is_none();
         if is_told {
             told.push((place.clone(), table.clone()));
-            promise = told_promise(source, session.server.is_mariadb);
+            promise = told_promise(table, source, session.server.is_mariadb);
         } else if !source.is_view() && !source.is_transactional() {
             promise = Promise::Compared;
         }
@@ -142,6 +142,7 @@ pub(super) async fn read(
                 types: (!types.is_empty()).then(|| serde_json::Value::Object(types).to_string()),
                 sorts_alike: readable.as_ref().is_some_and(sorts_alike),
                 finds_unchanged: !is_told,
+                is_told,
                 untold: untold.filter(|_| way.binlog.is_ok()),
                 problem,
                 promise,
@@ -168,7 +169,12 @@ pub(super) async fn read(
 }
 
 /// What the binlog promises of a table.
-fn told_promise(source: &MyTable, is_mariadb: bool) -> Promise {
+fn told_promise(table: &Table, source: &MyTable, is_mariadb: bool) -> Promise {
+    if may_filter_by_more(table) {
+        return Promise::ExactBut(
+            "rows whose `where` asks for more than their own columns, until all are compared".into(),
+        );
+    }
     match source.is_transactional() {
         false => Promise::ExactBut(format!(
             "rows that statements were writing while they were read ({} has no transactions), until the next pass",

@@ -1,11 +1,13 @@
 //! What was touched since a mark, by the server's binlog: keys of tables, which of them have to be counted because rows
 //! went by a cascade, and which have to be read whole. Read as far as a view reaches, and kept until the next one.
 
+use super::way::Way;
+use crate::core::error::Error;
 use crate::core::message::MarkedKey;
 use crate::mysql::MySqlUrl;
 use crate::mysql::binlog::{Event, Failed, Layout, Place, Said, Stream, Tail};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -28,11 +30,17 @@ const MOST_BEHIND: usize = 1_000;
 /// How long the server may take for the next event up to a place that it has told itself.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long a place before an XA COMMIT is kept: the engine may follow the log late, and no view tells.
+const XA_TIME: Duration = Duration::from_secs(3);
+
 /// All up to here was seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Mark {
     pub binlog: Place,
+    /// When the file was begun, where that is known: seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made: Option<u32>,
 }
 
 impl Mark {
@@ -40,9 +48,19 @@ impl Mark {
         serde_json::from_str(text).ok()
     }
 
-    pub fn text(binlog: Place) -> String {
-        serde_json::to_string(&Self { binlog }).unwrap_or_default()
+    /// A place between two marks.
+    pub fn place(binlog: Place) -> String {
+        serde_json::to_string(&Self { binlog, made: None }).unwrap_or_default()
     }
+}
+
+/// Where a view lies in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Span {
+    /// It shows all that was committed before this.
+    pub from: Place,
+    /// And nothing that was behind this.
+    pub to: Place,
 }
 
 /// A table of which events are of interest.
@@ -59,10 +77,25 @@ pub(super) struct Watched {
 pub(super) struct Parent {
     /// How rows stand in the log; `None` where that is not known.
     pub layout: Option<Layout>,
-    /// Tables that lose rows with this one.
+    /// What follows when rows go.
+    pub on_delete: Following,
+    /// What follows when they get other keys.
+    pub on_update: Following,
+}
+
+/// Tables that follow another.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Following {
+    /// They lose rows.
     pub counted: BTreeSet<Arc<str>>,
-    /// Tables whose rows change when rows of this one go, or get another key.
+    /// Their rows change.
     pub changed: BTreeSet<Arc<str>>,
+}
+
+impl Following {
+    pub fn is_empty(&self) -> bool {
+        self.counted.is_empty() && self.changed.is_empty()
+    }
 }
 
 /// What was touched of a table.
@@ -70,7 +103,7 @@ pub(super) struct Since {
     /// Its keys in the order of their last transactions, each with where that ended.
     pub keys: Vec<(MarkedKey, Arc<Place>)>,
     /// All up to here is among them.
-    pub mark: Place,
+    pub mark: String,
     /// Whether that is all up to the view.
     pub is_all: bool,
     /// Rows may have gone that no key tells of.
@@ -79,15 +112,50 @@ pub(super) struct Since {
     pub is_far: bool,
 }
 
-/// What happened to a table in a transaction.
-enum Effect {
-    Key(MarkedKey),
-    Cascade,
-    Whole,
+/// What happened in a transaction, by the names of its tables.
+#[derive(Debug, Default)]
+struct Effects {
+    keys: Vec<(Arc<str>, MarkedKey)>,
+    /// About.
+    bytes: usize,
+    cascaded: BTreeSet<Arc<str>>,
+    whole: BTreeSet<Arc<str>>,
 }
 
-/// What happened in a transaction, by the names of its tables.
-type Effects = Vec<(Arc<str>, Effect)>;
+impl Effects {
+    fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.cascaded.is_empty() && self.whole.is_empty()
+    }
+
+    fn add(&mut self, more: Self) {
+        self.keys.extend(more.keys);
+        self.bytes += more.bytes;
+        self.cascaded.extend(more.cascaded);
+        self.whole.extend(more.whole);
+    }
+
+    fn follow(&mut self, following: &Following) {
+        self.cascaded.extend(following.counted.iter().cloned());
+        self.whole.extend(following.changed.iter().cloned());
+    }
+
+    /// Where nothing more is known.
+    fn follow_all(&mut self, watched: &Watched) {
+        self.whole.extend(watched.targets.iter().map(|(name, _)| name.clone()));
+        if let Some(parent) = &watched.parent {
+            self.follow(&parent.on_delete);
+            self.follow(&parent.on_update);
+        }
+    }
+
+    /// More than is kept: the tables are read whole.
+    fn shrink(&mut self) {
+        if self.bytes > MOST_OPEN_BYTES {
+            self.whole.extend(self.keys.drain(..).map(|(name, _)| name));
+            (self.keys, self.bytes) = (Vec::new(), 0);
+        }
+    }
+}
 
 /// What is known of a table from a place on.
 #[derive(Default)]
@@ -101,46 +169,65 @@ struct Noted {
 /// The reader.
 pub(super) struct Marks {
     url: MySqlUrl,
+    /// The server's number.
+    server: u32,
     watched: BTreeMap<(String, String), Watched>,
     noted: BTreeMap<Arc<str>, Noted>,
     stream: Option<Stream>,
     /// All up to here is noted.
     at: Option<Place>,
+    /// When a file was begun.
+    made: Option<(String, u32)>,
     /// The transaction that is being read.
     open: Effects,
     is_open: bool,
-    open_bytes: usize,
-    /// Transactions that are prepared: where each begins, and what it touches.
-    prepared: BTreeMap<String, (Place, Effects)>,
+    /// Transactions that are prepared: what each touches.
+    prepared: BTreeMap<String, Effects>,
+    /// Where XA COMMITs stand, and when they were read.
+    late: VecDeque<(Place, Instant)>,
     /// Bytes of all keys that are noted.
     bytes: usize,
-    /// Where the last transaction that touched a table has ended, and what the last view saw: a transaction is in the log
-    /// before a view shows it.
+    /// Where the last transaction that touched a table has ended, and what the last view is sure to have shown: a transaction
+    /// is in the log before a view shows it.
     touched: Option<Place>,
     seen: Option<Place>,
+    /// Something was altered in these databases since the catalog was read.
+    is_altered: bool,
+    databases: BTreeSet<String>,
 }
 
 impl Marks {
     pub fn new(url: MySqlUrl) -> Self {
         Self {
             url,
+            server: 0,
             watched: BTreeMap::new(),
             noted: BTreeMap::new(),
             stream: None,
             at: None,
-            open: Vec::new(),
+            made: None,
+            open: Effects::default(),
             is_open: false,
-            open_bytes: 0,
             prepared: BTreeMap::new(),
+            late: VecDeque::new(),
             bytes: 0,
             touched: None,
             seen: None,
+            is_altered: true,
+            databases: BTreeSet::new(),
         }
     }
 
     /// These tables from now on; what is known holds where they are the same as before.
-    pub fn watch(&mut self, watched: BTreeMap<(String, String), Watched>, is_same: bool) {
-        self.watched = watched;
+    pub fn watch(
+        &mut self,
+        way: &Way,
+        watched: BTreeMap<(String, String), Watched>,
+        databases: BTreeSet<String>,
+        is_same: bool,
+    ) {
+        (self.watched, self.databases) = (watched, databases);
+        (self.server, self.made) = (way.server, way.made.clone());
         if !is_same {
             self.give_up();
             self.noted.clear();
@@ -158,40 +245,52 @@ impl Marks {
         });
     }
 
-    /// What was touched of a table behind `since`, or behind `place`, as far as `now`; `None` where it has to be read whole.
+    /// Of a table that is read whole nothing has to be noted meanwhile.
+    pub fn drop(&mut self, name: &str) {
+        if let Some(noted) = self.noted.remove(name) {
+            self.bytes -= noted.keys.keys().map(size).sum::<usize>();
+        }
+    }
+
+    /// A mark at a place.
+    pub fn mark(&self, binlog: Place) -> String {
+        let made = self.made.as_ref().filter(|(file, _)| *file == binlog.file).map(|(_, made)| *made);
+        serde_json::to_string(&Mark { binlog, made }).unwrap_or_default()
+    }
+
+    /// What was touched of a table behind a mark, or behind `place`, as far as a view may show it; `None` where it has to be
+    /// read whole.
     pub async fn since(
         &mut self,
         name: &str,
-        since: &Place,
+        mark: &Mark,
         place: Option<&Place>,
-        now: &Place,
+        view: &Span,
     ) -> Result<Option<Since>, Failed> {
-        if !since.is_of_log(now) || since > now {
+        let since = &mark.binlog;
+        if !since.is_of_log(&view.to) || *since > view.to {
             return Ok(None);
         }
         let is_known = |noted: &Noted| noted.from.as_ref().is_some_and(|from| from <= since);
-        if !self.noted.get(name).is_some_and(is_known) {
-            if !since.can_begin() {
-                return Ok(None);
+        let is_known = self.noted.get(name).is_some_and(is_known);
+        let read = async {
+            if !is_known {
+                self.begin(mark).await?;
             }
-            match self.begin(since).await {
-                Err(Failed::Gone(why)) => {
-                    tracing::warn!(
-                        table = name,
-                        "its rows are compared: the binlog from {}:{} on is gone ({why})",
-                        since.file,
-                        since.at
-                    );
-                    return Ok(None);
-                }
-                begun => begun?,
-            }
-        }
-        self.forget(name, since);
-        match self.read_to(now).await {
+            self.forget(name, since);
+            self.seen = Some(view.from.clone());
+            self.read_to(&view.to).await
+        };
+        match read.await {
             Err(Failed::Gone(why)) => {
-                tracing::warn!(table = name, "its rows are compared: the binlog is gone ({why})");
+                tracing::warn!(
+                    table = name,
+                    "its rows are compared: the binlog from {}:{} on is gone ({why})",
+                    since.file,
+                    since.at
+                );
                 self.noted.clear();
+                (self.at, self.bytes) = (None, 0);
                 return Ok(None);
             }
             read => read?,
@@ -201,9 +300,10 @@ impl Marks {
             return Ok(None);
         }
         let known = self.at.clone().unwrap_or_else(|| since.clone());
-        let is_all = known >= *now;
-        let prepared = self.prepared.values().map(|(from, _)| from);
-        let mark = prepared.chain([&known, now]).min().cloned().unwrap_or(known.clone());
+        let is_all = known >= view.to;
+        self.late.retain(|(_, read)| read.elapsed() < XA_TIME);
+        let late = self.late.iter().map(|(before, _)| before);
+        let to = late.chain([&known, &view.from]).min().cloned().unwrap_or_else(|| since.clone()).max(since.clone());
         let behind = place.unwrap_or(since);
         let mut keys: Vec<(MarkedKey, Arc<Place>)> = noted
             .keys
@@ -212,10 +312,24 @@ impl Marks {
             .map(|(key, end)| (key.clone(), end.clone()))
             .collect();
         keys.sort_by(|a, b| (&a.1, &a.0).cmp(&(&b.1, &b.0)));
-        let is_far = mark.file != since.file || mark.at.saturating_sub(since.at) > FAR;
         let has_cascaded = noted.cascaded.as_ref().is_some_and(|cascaded| **cascaded > *since);
-        // What is prepared is not in the view: nothing of it has to be read, only looked at again.
-        Ok(Some(Since { keys, mark: mark.max(since.clone()), is_all, has_cascaded, is_far }))
+        // What was counted once need not be again.
+        let is_far = has_cascaded || to.file != since.file || to.at.saturating_sub(since.at) > FAR;
+        Ok(Some(Since { keys, mark: self.mark(to), is_all, has_cascaded, is_far }))
+    }
+
+    /// The catalog is read now.
+    pub fn read_catalog(&mut self) {
+        // What was altered before a log is read is not told by it.
+        self.is_altered = self.at.is_none();
+    }
+
+    /// Whether something may have been altered up to a place since the catalog was read.
+    pub async fn may_be_altered(&mut self, until: &Place) -> Result<bool, Failed> {
+        if !self.is_altered {
+            self.read_to(until).await?;
+        }
+        Ok(self.is_altered || self.at.as_ref().is_none_or(|at| at < until))
     }
 
     /// Whether a log is read.
@@ -229,16 +343,18 @@ impl Marks {
         let Some(at) = self.at.clone() else { return Ok(None) };
         if self.stream.as_ref().is_none_or(|stream| stream.tail == Tail::Ends) {
             self.give_up();
-            self.stream = Some(Stream::open(&self.url, &at, Tail::Waits).await?);
+            self.stream = Some(self.open(&at, Tail::Waits).await?);
         }
+        // What was late is looked at again.
+        let late = self.late.front().map(|(_, read)| *read + XA_TIME);
+        let until = late.map_or(deadline, |late| late.min(deadline));
         while self.touched <= self.seen && self.bytes < MOST_BYTES {
-            let left = deadline.saturating_duration_since(Instant::now());
-            let Some(stream) = &mut self.stream else { return Ok(None) };
-            match stream.next(left).await {
-                Ok(Some((place, event))) => self.take(place, event),
+            let left = until.saturating_duration_since(Instant::now());
+            match self.next(left).await {
+                Ok(true) => {}
                 // There may be less time left than silence is borne.
-                Ok(None) if Instant::now() < deadline => {}
-                Ok(None) => return Ok(Some(false)),
+                Ok(false) if Instant::now() < until => {}
+                Ok(false) => return Ok(Some(until < deadline)),
                 Err(e) => {
                     self.give_up();
                     return Err(e);
@@ -248,11 +364,32 @@ impl Marks {
         Ok(Some(true))
     }
 
-    /// Reads from a place on, all tables.
-    async fn begin(&mut self, from: &Place) -> Result<(), Failed> {
+    async fn open(&self, from: &Place, tail: Tail) -> Result<Stream, Failed> {
+        let made = self.made.as_ref().filter(|(file, _)| *file == from.file).map(|(_, made)| *made);
+        Stream::open(&self.url, self.server, from, made, tail).await
+    }
+
+    /// Takes the next event; whether there was one.
+    async fn next(&mut self, patience: Duration) -> Result<bool, Failed> {
+        let Some(stream) = &mut self.stream else { return Ok(false) };
+        let watched = &self.watched;
+        let is_wanted = |database: &str, table: &str| watched.contains_key(&(database.to_owned(), table.to_owned()));
+        let Some((place, event)) = stream.next(patience, is_wanted).await? else { return Ok(false) };
+        if let Some(made) = stream.made()
+            && self.made.as_ref().is_none_or(|(file, _)| *file != place.file)
+        {
+            self.made = Some((place.file.clone(), made));
+        }
+        self.take(place, event);
+        Ok(true)
+    }
+
+    /// Reads from a mark on, all tables.
+    async fn begin(&mut self, mark: &Mark) -> Result<(), Failed> {
+        let from = &mark.binlog;
         self.give_up();
         self.at = None;
-        self.stream = Some(Stream::open(&self.url, from, Tail::Ends).await?);
+        self.stream = Some(Stream::open(&self.url, self.server, from, mark.made, Tail::Ends).await?);
         self.at = Some(from.clone());
         (self.prepared, self.bytes) = (BTreeMap::new(), 0);
         let names = self.watched.values().flat_map(|table| &table.targets).map(|(name, _)| name.clone());
@@ -264,33 +401,32 @@ impl Marks {
     /// The connection is of no use any more; what was read in whole transactions is.
     fn give_up(&mut self) {
         self.stream = None;
-        self.open.clear();
-        (self.is_open, self.open_bytes) = (false, 0);
+        (self.open, self.is_open) = (Effects::default(), false);
     }
 
     /// Up to a place that the server has told, or as far as there is room.
     async fn read_to(&mut self, until: &Place) -> Result<(), Failed> {
-        self.seen = Some(until.clone());
         let mut has_begun_again = false;
         while self.at.as_ref().is_some_and(|at| at < until) && self.bytes < MOST_BYTES {
-            let next = match (&mut self.stream, &self.at) {
-                (Some(stream), _) if !stream.has_ended() => stream.next(PATIENCE).await,
+            match (&self.stream, &self.at) {
+                (Some(stream), _) if !stream.has_ended() => {}
                 (_, Some(at)) => {
+                    // One that has ended before it was there is another server's, or cut short.
+                    if std::mem::replace(&mut has_begun_again, true) {
+                        let short =
+                            "MySQL's binlog ends before a place that the server has told; it will be tried again";
+                        return Err(Failed::Error(Error::retry(short)));
+                    }
                     let at = at.clone();
                     self.give_up();
-                    self.stream = Some(Stream::open(&self.url, &at, Tail::Ends).await?);
-                    continue;
+                    self.stream = Some(self.open(&at, Tail::Ends).await?);
                 }
                 (_, None) => return Ok(()),
-            };
-            match next {
-                Ok(Some((place, event))) => self.take(place, event),
-                Ok(None) => {}
+            }
+            match self.next(PATIENCE).await {
+                Ok(_) => {}
                 // It may have waited too long for us.
-                Err(Failed::Error(e)) if e.is_passing() && !has_begun_again => {
-                    has_begun_again = true;
-                    self.give_up();
-                }
+                Err(Failed::Error(e)) if e.is_passing() && !has_begun_again => self.give_up(),
                 Err(e) => {
                     self.give_up();
                     return Err(e);
@@ -299,10 +435,13 @@ impl Marks {
         }
         // To the end of the log, if that is near: a connection that is given up before it is logged as broken.
         for _ in 0..MOST_BEHIND {
-            let Some(stream) = self.stream.as_mut().filter(|stream| stream.tail == Tail::Ends) else { break };
-            match stream.next(PATIENCE).await {
-                Ok(Some((place, event))) => self.take(place, event),
-                Ok(None) => break,
+            let ends = |stream: &Stream| stream.tail == Tail::Ends && !stream.has_ended();
+            if self.bytes >= MOST_BYTES || !self.stream.as_ref().is_some_and(ends) {
+                break;
+            }
+            match self.next(PATIENCE).await {
+                Ok(true) => {}
+                Ok(false) => break,
                 Err(_) => {
                     self.give_up();
                     break;
@@ -315,6 +454,7 @@ impl Marks {
     /// Notes what has happened.
     fn take(&mut self, place: Place, event: Event) {
         match event {
+            Event::Others => self.is_open = true,
             Event::Rows(rows) => {
                 self.is_open = true;
                 let (rows, map) = *rows;
@@ -324,30 +464,32 @@ impl Marks {
                     let touched = parent.layout.as_ref().and_then(|layout| layout.touched(&rows, &map));
                     let (go, change) =
                         touched.map_or((true, true), |touched| (touched.deletes, touched.changes_referred));
-                    self.open.extend(parent.effects(go, change));
+                    if go {
+                        self.open.follow(&parent.on_delete);
+                    }
+                    if change {
+                        self.open.follow(&parent.on_update);
+                    }
                 }
                 for (name, layout) in &watched.targets {
                     match layout.touched(&rows, &map) {
                         Some(touched) => {
-                            self.open_bytes += touched.keys.iter().map(size).sum::<usize>();
-                            self.open.extend(touched.keys.into_iter().map(|key| (name.clone(), Effect::Key(key))));
+                            self.open.bytes += touched.keys.iter().map(size).sum::<usize>();
+                            self.open.keys.extend(touched.keys.into_iter().map(|key| (name.clone(), key)));
                         }
-                        None => self.open.push((name.clone(), Effect::Whole)),
+                        None => drop(self.open.whole.insert(name.clone())),
                     }
                 }
-                if self.open_bytes > MOST_OPEN_BYTES {
-                    let names: BTreeSet<Arc<str>> = self.open.drain(..).map(|(name, _)| name).collect();
-                    self.open = names.into_iter().map(|name| (name, Effect::Whole)).collect();
-                    self.open_bytes = 0;
-                }
+                self.open.shrink();
             }
             Event::Said(Said::Begin) => self.is_open = true,
             Event::End | Event::Said(Said::End) => self.end(place),
             Event::Said(Said::EndOf(id)) => {
+                self.late.extend(self.at.clone().map(|before| (before, Instant::now())));
                 match self.prepared.remove(&id) {
-                    Some((_, effects)) => self.open.extend(effects),
+                    Some(effects) => self.open.add(effects),
                     // It was prepared before we began to read.
-                    None => self.open.extend(self.watched.values().flat_map(Watched::wholes)),
+                    None => self.watched.values().for_each(|watched| self.open.follow_all(watched)),
                 }
                 self.end(place);
             }
@@ -356,24 +498,38 @@ impl Marks {
                 self.end(place);
             }
             Event::Prepared(id) => {
-                let from = self.at.replace(place.clone()).unwrap_or(place);
-                self.prepared.insert(id, (from, std::mem::take(&mut self.open)));
-                (self.is_open, self.open_bytes) = (false, 0);
+                let effects = std::mem::take(&mut self.open);
+                // What is more than is kept is not known when it is committed.
+                if self.prepared.values().map(|effects| effects.bytes).sum::<usize>() < MOST_OPEN_BYTES {
+                    self.prepared.insert(id, effects);
+                }
+                (self.is_open, self.at) = (false, Some(place));
             }
             Event::Said(Said::Alters(names)) => {
-                let altered = self.watched.iter().filter(|((database, table), _)| names.mean(database, table));
-                self.open.extend(altered.flat_map(|(_, watched)| watched.wholes()));
+                self.is_altered |= self.databases.iter().any(|database| names.concern(database));
+                for ((database, table), watched) in &self.watched {
+                    if names.mean(database, table) {
+                        self.open.follow_all(watched);
+                    }
+                }
                 self.end_unless_open(place);
             }
             Event::Unknown | Event::Said(Said::Unknown) => {
-                self.open.extend(self.watched.values().flat_map(Watched::wholes));
+                self.is_altered = true;
+                self.watched.values().for_each(|watched| self.open.follow_all(watched));
                 self.end_unless_open(place);
             }
-            Event::Said(Said::Harmless | Said::Nothing) | Event::Other => {
-                if !self.is_open {
-                    self.at = Some(place);
-                }
+            Event::Said(said @ (Said::Redefines | Said::Harmless | Said::Nothing)) => {
+                self.is_altered |= said == Said::Redefines;
+                self.pass_over(place);
             }
+            Event::Other => self.pass_over(place),
+        }
+    }
+
+    fn pass_over(&mut self, place: Place) {
+        if !self.is_open {
+            self.at = Some(place);
         }
     }
 
@@ -385,26 +541,27 @@ impl Marks {
 
     /// A transaction ends here, and its rows can be read.
     fn end(&mut self, place: Place) {
-        let end = Arc::new(place.clone());
-        if !self.open.is_empty() {
+        let (end, open) = (Arc::new(place.clone()), std::mem::take(&mut self.open));
+        if !open.is_empty() {
             self.touched = Some(place.clone());
         }
-        for (name, effect) in std::mem::take(&mut self.open) {
+        for (name, key) in open.keys {
             let Some(noted) = self.noted.get_mut(&name) else { continue };
-            match effect {
-                Effect::Cascade => noted.cascaded = Some(end.clone()),
-                Effect::Whole => {
-                    noted.whole = Some(end.clone());
-                    self.bytes -= noted.keys.drain().map(|(key, _)| size(&key)).sum::<usize>();
-                }
-                Effect::Key(key) => {
-                    let added = size(&key);
-                    self.bytes += if noted.keys.insert(key, end.clone()).is_none() { added } else { 0 };
-                }
+            let added = size(&key);
+            self.bytes += if noted.keys.insert(key, end.clone()).is_none() { added } else { 0 };
+        }
+        for name in open.cascaded {
+            if let Some(noted) = self.noted.get_mut(&name) {
+                noted.cascaded = Some(end.clone());
             }
         }
-        (self.is_open, self.open_bytes) = (false, 0);
-        self.at = Some(place);
+        for name in open.whole {
+            if let Some(noted) = self.noted.get_mut(&name) {
+                noted.whole = Some(end.clone());
+                self.bytes -= noted.keys.drain().map(|(key, _)| size(&key)).sum::<usize>();
+            }
+        }
+        (self.is_open, self.at) = (false, Some(place));
     }
 
     /// What was touched of a table up to here is in the replica.
@@ -418,22 +575,6 @@ impl Marks {
         });
         self.bytes -= bytes;
         noted.from = noted.from.take().map(|from| from.max(until.clone()));
-    }
-}
-
-impl Parent {
-    /// What follows when rows go, or when they change what others refer to.
-    fn effects(&self, go: bool, change: bool) -> impl Iterator<Item = (Arc<str>, Effect)> {
-        let cascades = self.counted.iter().filter(move |_| go).map(|name| (name.clone(), Effect::Cascade));
-        cascades.chain(self.changed.iter().filter(move |_| go || change).map(|name| (name.clone(), Effect::Whole)))
-    }
-}
-
-impl Watched {
-    /// What may have happened where nothing more is known.
-    fn wholes(&self) -> Effects {
-        let own = self.targets.iter().map(|(name, _)| (name.clone(), Effect::Whole));
-        own.chain(self.parent.iter().flat_map(|parent| parent.effects(true, true))).collect()
     }
 }
 

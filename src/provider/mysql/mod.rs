@@ -26,9 +26,10 @@ use async_trait::async_trait;
 use definition::Definition;
 pub(crate) use init::init;
 use known::{Entry, Known};
-use marks::{Mark, Marks};
+use marks::{Mark, Marks, Span};
 use position::Position;
 use reading::Reading;
+use statements::may_filter_by_more;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,9 +41,6 @@ const NO_SUCH_TABLE: &str = "42S02";
 
 /// How often a server is asked for its clock that was slow to answer in between.
 const CLOCK_TRIES: u32 = 5;
-
-/// How often a MySQL is asked where its binlog is, beside writers.
-const PLACE_TRIES: u32 = 5;
 
 /// Ranges that one statement counts.
 const RANGES: usize = 50;
@@ -90,8 +88,8 @@ struct Connection {
     broken: BTreeMap<String, String>,
     /// Whether a view is.
     is_open: bool,
-    /// Where in the binlog it is, where that is read.
-    binlog: Option<Place>,
+    /// Where in the binlog it lies, where that is read.
+    binlog: Option<Span>,
 }
 
 /// What keeps the binlog from being read.
@@ -122,30 +120,30 @@ impl Connection {
         Err(Error::retry("MySQL takes seconds to say how long it has run; it will be asked again"))
     }
 
-    /// Opens a snapshot, and finds out where in the binlog it is.
+    /// Opens a snapshot, and finds out where in the binlog it lies.
     async fn open(&mut self) -> Result<()> {
         const SNAPSHOT: &str = "start transaction with consistent snapshot, read only";
-        self.is_open = true;
-        self.binlog = None;
-        let is_read = self.way.binlog.is_ok();
-        if self.session.server.is_mariadb || !is_read {
-            self.session.run(SNAPSHOT).await?;
-            if is_read {
-                self.binlog = Some(way::at_snapshot(&mut self.session).await?);
-            }
-            return Ok(());
+        (self.is_open, self.binlog) = (true, None);
+        if self.way.binlog.is_err() {
+            return self.session.run(SNAPSHOT).await;
         }
-        // A MySQL does not tell: the place before is the snapshot's where nothing was written in between.
-        for _ in 0..PLACE_TRIES {
-            let before = way::status(&mut self.session).await?.map(|(place, _)| place);
-            self.session.run(SNAPSHOT).await?;
-            let after = way::status(&mut self.session).await?.map(|(place, _)| place);
-            self.binlog = before.clone();
-            if before == after {
-                break;
-            }
-        }
+        let from = self.committed().await?;
+        self.session.run(SNAPSHOT).await?;
+        self.binlog = Some(Span { from, to: self.end_of_log().await? });
         Ok(())
+    }
+
+    /// A place before which all is committed. Of a MySQL nothing better is known than where its log ends.
+    async fn committed(&mut self) -> Result<Place> {
+        match self.session.server.is_mariadb {
+            true => way::committed(&mut self.session).await,
+            false => self.end_of_log().await,
+        }
+    }
+
+    async fn end_of_log(&mut self) -> Result<Place> {
+        let none = || Error::retry("MySQL no longer keeps a binlog; it will be asked again");
+        way::status(&mut self.session).await?.map(|(place, _)| place).ok_or_else(none)
     }
 
     /// What the binlog tells of a table since a mark; `None` where it has to be read whole.
@@ -154,31 +152,44 @@ impl Connection {
         entry: &Entry,
         since: &str,
         place: Option<&str>,
-        now: &Place,
+        view: &Span,
     ) -> Result<Option<(Reading, Look)>> {
         let Some(mark) = Mark::read(since) else { return Ok(None) };
         let place = place.and_then(Mark::read).map(|place| place.binlog);
         let name = &entry.readable.table.name;
-        let since = match self.marks.since(name, &mark.binlog, place.as_ref(), now).await {
+        let since = match self.marks.since(name, &mark, place.as_ref(), view).await {
             Ok(Some(since)) => since,
             Ok(None) => return Ok(None),
             Err(e) => return Err(failed(e)),
         };
-        let is_to_be_counted = since.has_cascaded || entry.readable.may_filter_by_time();
+        let is_to_be_counted = since.has_cascaded || may_filter_by_more(&entry.readable.table);
         let count = match since.is_all && is_to_be_counted {
             true => Some(entry.count(&mut self.session).await?),
             false => None,
         };
-        let place = place.map(Mark::text);
+        let place = place.map(Mark::place);
         let look = Look {
             changed: Some(since.keys.len()),
             count,
             tells_gone: since.is_all && !is_to_be_counted,
             is_far: since.is_far,
             place: place.clone(),
-            mark: Mark::text(since.mark),
+            mark: since.mark,
         };
         Ok(Some((Reading::told(entry.readable.clone(), since.keys, place), look)))
+    }
+
+    /// Whether the tables of this view, whose definitions it holds, are as they were described.
+    async fn is_current(&mut self) -> Result<bool> {
+        // What altered them is in the log before another session may use them again.
+        if self.binlog.is_some() && self.marks.is_reading() {
+            let end = self.end_of_log().await?;
+            if !self.marks.may_be_altered(&end).await.map_err(failed)? {
+                return Ok(true);
+            }
+        }
+        self.marks.read_catalog();
+        self.known.is_current(&mut self.session).await
     }
 
     async fn view(&mut self) -> Result<View> {
@@ -195,7 +206,7 @@ impl Connection {
             database: self.provider.url.database().to_owned(),
             gtids: Position::gtids(&gtids),
             is_replica: is_replica != 0,
-            binlog: self.binlog.clone(),
+            binlog: self.binlog.as_ref().map(|span| span.to.clone()),
         };
         let clock = "select concat(left(date_format(utc_timestamp(6), '%Y-%m-%dT%H:%i:%s.%f'), 23), 'Z')";
         let at = self.session.row(clock, ()).await?;
@@ -210,7 +221,8 @@ impl Source for Connection {
         let MySqlProvider { url, wanted, row_bytes, stamps } = &self.provider;
         let way = way::find(&mut self.session, url, &wanted.databases(url.database())).await?;
         let known = known::read(&mut self.session, url.database(), wanted, *row_bytes, stamps, &way).await?;
-        self.marks.watch(known.watched.clone(), way == self.way && known.is_like(&self.known));
+        let databases = wanted.databases(url.database());
+        self.marks.watch(&way, known.watched.clone(), databases, way.is_like(&self.way) && known.is_like(&self.known));
         (self.known, self.way) = (known, way);
         for (table, problem) in &self.broken {
             self.known.put_aside(table, problem.clone());
@@ -282,7 +294,7 @@ impl Source for Connection {
             self.end().await?;
             return Ok(Begun::Locked(locked));
         }
-        if !self.known.is_current(&mut self.session).await? {
+        if !self.is_current().await? {
             self.end().await?;
             return Ok(Begun::Changed);
         }
@@ -293,12 +305,18 @@ impl Source for Connection {
         let entry = self.known.entry(table)?;
         let (reading, look) = match self.binlog.clone().filter(|_| entry.is_told) {
             None => listing::look(&mut self.session, &entry, since, place).await?,
-            Some(now) => {
+            Some(view) => {
                 let told = match since {
-                    Some(since) => self.told(&entry, since, place, &now).await?,
+                    Some(since) => self.told(&entry, since, place, &view).await?,
                     None => None,
                 };
-                told.unwrap_or_else(|| listing::all(&entry, place.filter(|_| since.is_none()), Mark::text(now)))
+                match told {
+                    Some(told) => told,
+                    None => {
+                        self.marks.drop(table);
+                        listing::all(&entry, place.filter(|_| since.is_none()), self.marks.mark(view.from))
+                    }
+                }
             }
         };
         self.reading = Some(reading);

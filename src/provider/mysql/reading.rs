@@ -125,7 +125,7 @@ impl Reading {
                             keys.drain(..count);
                             part.is_end = keys.is_empty();
                             while let Some(step) = self.steps.front().filter(|step| step.left >= keys.len()) {
-                                self.reached = Some(Mark::text(Place::clone(&step.place)));
+                                self.reached = Some(Mark::place(Place::clone(&step.place)));
                                 self.steps.pop_front();
                             }
                             part.place.clone_from(&self.reached);

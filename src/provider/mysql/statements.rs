@@ -131,12 +131,6 @@ impl Readable {
         (sql, keys.iter().flat_map(value).collect())
     }
 
-    /// Whether rows may come and go without being written: its filter may ask for more than their columns.
-    pub fn may_filter_by_time(&self) -> bool {
-        let filter = self.table.filter.as_ref().map(|filter| filter.to_lowercase());
-        filter.is_some_and(|filter| ["(", "@", "current", "local", "utc"].iter().any(|sign| filter.contains(sign)))
-    }
-
     /// How many rows there are.
     pub fn count(&self) -> String {
         self.count_where("true")
@@ -214,6 +208,12 @@ impl Readable {
         let sql = ranges.iter().enumerate().map(one).collect::<Vec<_>>().join(" union all ");
         (sql, parameters)
     }
+}
+
+/// Whether rows of a table may come and go without being written: its filter may ask for more than their columns.
+pub(super) fn may_filter_by_more(table: &Table) -> bool {
+    let filter = table.filter.as_ref().map(|filter| filter.to_lowercase());
+    filter.is_some_and(|filter| ["(", "@", "current", "local", "utc"].iter().any(|sign| filter.contains(sign)))
 }
 
 /// MySQL's own.

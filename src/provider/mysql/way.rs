@@ -1,7 +1,7 @@
 //! By which way changes of a MySQL are found: its binlog, where the server keeps one of rows and the login may read it, else
 //! by what SELECT shows. And what the binlog does not tell: rows that follow others by a foreign key.
 
-use super::marks::{Parent, Watched};
+use super::marks::{Following, Parent, Watched};
 use crate::core::error::{Error, Result};
 use crate::core::schema::Table;
 use crate::mysql::MySqlUrl;
@@ -23,19 +23,28 @@ pub(super) struct Way {
     pub binlog: Result<(), String>,
     /// Whose rows follow others.
     references: Vec<Reference>,
+    /// The server's number, by which its log is known.
+    pub server: u32,
+    /// The file of the log, and when it was begun: seconds since 1970.
+    pub made: Option<(String, u32)>,
 }
 
 impl Default for Way {
     fn default() -> Self {
-        Self { binlog: Err("nothing is known of it yet".into()), references: Vec::new() }
+        Self { binlog: Err("nothing is known of it yet".into()), references: Vec::new(), server: 0, made: None }
     }
 }
 
 /// Finds out.
 pub(super) async fn find(session: &mut Session, url: &MySqlUrl, databases: &BTreeSet<String>) -> Result<Way> {
+    let server: u32 = get(&session.row("select @@server_id", ()).await?, 0)?;
+    let mut made = None;
     let binlog = match obstacle(session, databases).await? {
-        Ok(place) => match read_to_end(url, &place).await {
-            Ok(()) => Ok(()),
+        Ok(place) => match read_to_end(url, server, &place).await {
+            Ok(begun) => {
+                made = begun.map(|begun| (place.file, begun));
+                Ok(())
+            }
             Err(Failed::Forbidden) => Err("the login lacks REPLICATION SLAVE".into()),
             Err(Failed::Gone(why)) => Err(format!("the server does not give it ({why})")),
             Err(Failed::Error(e)) => return Err(e),
@@ -43,10 +52,10 @@ pub(super) async fn find(session: &mut Session, url: &MySqlUrl, databases: &BTre
         Err(why) => Err(why),
     };
     let references = match binlog {
-        Ok(()) => references::read(session, databases).await?,
+        Ok(()) => references::read(session).await?,
         Err(_) => Vec::new(),
     };
-    Ok(Way { binlog, references })
+    Ok(Way { binlog, references, server, made })
 }
 
 /// Where the log ends now, or why it is not read.
@@ -70,14 +79,18 @@ async fn obstacle(session: &mut Session, databases: &BTreeSet<String>) -> Result
     if !format.eq_ignore_ascii_case("row") {
         return Ok(Err(format!("it is one of statements (binlog_format is {format}): set ROW")));
     }
-    // A replica that logs nothing of what it replays tells nothing of it.
+    // A server that logs nothing of what it replays tells nothing of it.
     let replays = match session.server.is_mariadb {
-        true => "select @@gtid_slave_pos <> '' and not @@log_slave_updates, @@log_bin_compress",
-        false => "select not @@log_replica_updates, 0",
+        true => {
+            "select @@log_slave_updates, @@log_bin_compress, @@gtid_slave_pos <> '' or exists (select 1 from information_schema.global_status s
+                where s.variable_name = 'SLAVES_RUNNING' and s.variable_value > 0
+                union all select 1 from information_schema.global_variables v where v.variable_name = 'WSREP_ON' and v.variable_value = 'ON')"
+        }
+        false => "select @@log_replica_updates, 0, true",
     };
     let row = session.row(replays, ()).await?;
-    let (is_silent, is_compressed): (i64, i64) = (get(&row, 0)?, get(&row, 1)?);
-    if is_silent != 0 {
+    let (logs, is_compressed, replays): (i64, i64, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+    if replays != 0 && logs == 0 {
         return Ok(Err("the server replays another one's log and does not log that (log_slave_updates is off)".into()));
     }
     if is_compressed != 0 {
@@ -113,8 +126,9 @@ pub(super) async fn status(session: &mut Session) -> Result<Option<(Place, [Stri
     Ok(Some((Place { file: get(row, 0)?, at: get(row, 1)? }, [get(row, 2)?, get(row, 3)?])))
 }
 
-/// Where the log was at the snapshot of this session's view: of a MariaDB alone, which tells it.
-pub(super) async fn at_snapshot(session: &mut Session) -> Result<Place> {
+/// A place in the log before which all is committed for whoever opens a snapshot after this: of a MariaDB alone, which
+/// tells where the snapshot of a session is, and takes another session's for it now and then (10.11), but never one to come.
+pub(super) async fn committed(session: &mut Session) -> Result<Place> {
     let (mut file, mut at) = (String::new(), None);
     for row in session.rows("show status like 'binlog\\_snapshot\\_%'", ()).await? {
         match get::<String>(&row, 0)?.to_lowercase().as_str() {
@@ -129,13 +143,22 @@ pub(super) async fn at_snapshot(session: &mut Session) -> Result<Place> {
     }
 }
 
-async fn read_to_end(url: &MySqlUrl, from: &Place) -> Result<(), Failed> {
-    let mut stream = Stream::open(url, from, Tail::Ends).await?;
-    while stream.next(PATIENCE).await?.is_some() {}
-    Ok(())
+/// Reads from there on; when the file was begun.
+async fn read_to_end(url: &MySqlUrl, server: u32, from: &Place) -> Result<Option<u32>, Failed> {
+    let mut stream = Stream::open(url, server, from, None, Tail::Ends).await?;
+    while stream.next(PATIENCE, |_, _| false).await?.is_some() {}
+    Ok(stream.made())
 }
 
+/// Engines of which each write is in the log.
+const ENGINES: [&str; 4] = ["innodb", "rocksdb", "myisam", "aria"];
+
 impl Way {
+    /// Whether what is told is the same, however far the log is.
+    pub fn is_like(&self, other: &Self) -> bool {
+        (&self.binlog, &self.references, self.server) == (&other.binlog, &other.references, other.server)
+    }
+
     /// Why the rows of a table are not told by the binlog.
     pub fn obstacle(&self, table: &Table, source: &MyTable) -> Option<String> {
         if let Err(why) = &self.binlog {
@@ -143,6 +166,9 @@ impl Way {
         }
         if source.is_view() {
             return Some("it knows no views".into());
+        }
+        if !ENGINES.contains(&source.engine.to_ascii_lowercase().as_str()) {
+            return Some(format!("rows of the engine {} are written elsewhere, too", source.engine));
         }
         if !source.is_shown_whole() {
             return Some("the login does not see all columns of the table".into());
@@ -173,13 +199,16 @@ impl Way {
         }
         for place in self.references.iter().map(|reference| &reference.to) {
             let mut parent = Parent::default();
-            self.follow(place, true, &names, &mut parent, &mut BTreeSet::new());
-            if parent.counted.is_empty() && parent.changed.is_empty() {
+            self.follow(place, true, &names, &mut parent.on_delete, &mut BTreeSet::new());
+            self.follow(place, false, &names, &mut parent.on_update, &mut BTreeSet::new());
+            if parent.on_delete.is_empty() && parent.on_update.is_empty() {
                 continue;
             }
             let referring = self.references.iter().filter(|reference| reference.to == *place);
             let referred: BTreeSet<&String> = referring.flat_map(|reference| &reference.columns).collect();
-            parent.layout = catalog.get(place).filter(|source| source.is_shown_whole()).map(|source| Layout {
+            // Rows of a table with versions go by an update.
+            let is_plain = |source: &&MyTable| source.is_shown_whole() && source.kind == "BASE TABLE";
+            parent.layout = catalog.get(place).filter(is_plain).map(|source| Layout {
                 columns: source.columns.iter().map(|column| column.of.clone()).collect(),
                 key: Vec::new(),
                 referred: (0..source.columns.len()).filter(|&at| referred.contains(&source.columns[at].name)).collect(),
@@ -195,21 +224,20 @@ impl Way {
         place: &'a (String, String),
         go: bool,
         names: &BTreeMap<&(String, String), Vec<Arc<str>>>,
-        parent: &mut Parent,
+        following: &mut Following,
         seen: &mut BTreeSet<(&'a (String, String), bool)>,
     ) {
         if !seen.insert((place, go)) {
             return;
         }
         for reference in self.references.iter().filter(|reference| reference.to == *place) {
-            let of = |of: &(String, String)| names.get(of).into_iter().flatten().cloned().collect::<Vec<_>>();
-            if reference.deletes && go {
-                parent.counted.extend(of(&reference.from));
-                self.follow(&reference.from, true, names, parent, seen);
-            }
-            if reference.sets {
-                parent.changed.extend(of(&reference.from));
-                self.follow(&reference.from, false, names, parent, seen);
+            let of = names.get(&reference.from).into_iter().flatten().cloned();
+            if go && reference.deletes {
+                following.counted.extend(of);
+                self.follow(&reference.from, true, names, following, seen);
+            } else if if go { reference.sets_on_delete } else { reference.sets_on_update } {
+                following.changed.extend(of);
+                self.follow(&reference.from, false, names, following, seen);
             }
         }
     }
@@ -226,12 +254,13 @@ mod tests {
 
     #[test]
     fn what_goes_takes_along_all_that_follows_it() {
-        let reference = |from: &str, to: &str, deletes, sets| Reference {
+        let reference = |from: &str, to: &str, deletes, sets_on_update| Reference {
             from: at(from),
             to: at(to),
             columns: BTreeSet::from(["id".to_owned()]),
             deletes,
-            sets,
+            sets_on_delete: !deletes,
+            sets_on_update,
         };
         let references = vec![
             reference("b", "a", true, false),
@@ -239,7 +268,7 @@ mod tests {
             reference("d", "c", false, true),
             reference("b", "b", true, false),
         ];
-        let way = Way { binlog: Ok(()), references };
+        let way = Way { binlog: Ok(()), references, ..Way::default() };
         let definition = |name: &str| format!(r#""{name}":{{"primaryKey":"id","columns":{{"id":"INTEGER"}}}}"#);
         let all: Vec<String> = ["c", "d"].map(definition).to_vec();
         let schema = Schema::parse(&format!("{{{}}}", all.join(","))).unwrap();
@@ -249,13 +278,14 @@ mod tests {
         let names = |set: &BTreeSet<Arc<str>>| set.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
         let parent = |name: &str| watched[&at(name)].parent.as_ref().unwrap();
         for name in ["a", "b"] {
-            assert_eq!(
-                (names(&parent(name).counted), names(&parent(name).changed)),
-                ("c".into(), "d".into()),
-                "{name}"
-            );
+            let following = &parent(name).on_delete;
+            assert_eq!((names(&following.counted), names(&following.changed)), ("c".into(), "d".into()), "{name}");
+            assert!(parent(name).on_update.is_empty(), "{name}");
         }
-        assert_eq!(names(&parent("c").changed), "d");
+        assert_eq!(
+            (names(&parent("c").on_delete.changed), names(&parent("c").on_update.changed)),
+            ("d".into(), "d".into())
+        );
         assert!(watched[&at("d")].parent.is_none());
     }
 }

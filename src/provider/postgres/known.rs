@@ -120,6 +120,7 @@ pub(super) async fn read(
             listed.insert(name.clone(), Listed { stamps, ladder: Ladder::of(stamp_options.every), is_compared });
         }
         let described = Described {
+            is_told: false,
             untold: None,
             table: source.table.clone(),
             definition: definition_version::of_pulled(&source, traits.as_ref())?,

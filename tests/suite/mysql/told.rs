@@ -39,6 +39,21 @@ impl Rig {
         Pull::new("p".into(), Arc::new(self.named()), self.home.target(), false)
     }
 
+    /// Rows that its server's tables were read for since it was started.
+    async fn rows_read(&self) -> u64 {
+        let sql = "select cast(sum(variable_value) as unsigned) from information_schema.global_status
+            where variable_name in ('HANDLER_READ_NEXT', 'HANDLER_READ_KEY', 'HANDLER_READ_FIRST')";
+        self.server().connect(None).await.query_first::<u64, _>(sql).await.unwrap().unwrap()
+    }
+
+    /// A pass that compares no table of thousands of rows.
+    async fn pass_by_keys(&self) {
+        let before = self.rows_read().await;
+        let passed = self.pass_of(self.named()).await;
+        let read = self.rows_read().await - before;
+        assert!(read < 2_000, "{read} rows were read: {passed:?}");
+    }
+
     /// Each column of a table as text, in the order of its key.
     async fn assert_equal(&self, table: &str, columns: &[&str], key: &str) {
         let nullable = |ifnull: &str| columns.iter().map(|c| format!("{ifnull}({c}, '-')")).collect::<Vec<_>>();
@@ -193,47 +208,122 @@ async fn what_follows_by_a_foreign_key_is_found_although_the_log_does_not_tell()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn transactions_that_are_prepared_arrive_when_they_are_committed() {
-    let rig =
-        Rig::told_by(&[], "create table t (id int primary key, v int); insert into t select seq, 0 from seq_1_to_10")
-            .await;
+    let rig = Rig::told_by(
+        &[],
+        "create table t (id int primary key, v int); insert into t select seq, 0 from seq_1_to_20000",
+    )
+    .await;
     rig.pass_of(rig.named()).await;
+    rig.sql("update t set v = 9 where id = 9").await;
+    rig.pass_by_keys().await;
     let mut writer = rig.server().connect(Some(&rig.name)).await;
-    for (id, v) in [("a", 1), ("b", 2)] {
+    // The processes between two passes are others: a service knows what was prepared.
+    for (id, end) in [("a", "xa prepare 'a'"), ("b", "xa prepare 'b'"), ("o", "xa commit 'o' one phase")] {
+        let v = id.as_bytes()[0];
         for sql in [
-            format!("xa start '{id}{}'", rig.name),
-            format!("update t set v = {v} where id = {v}"),
-            format!("xa end '{id}{}'", rig.name),
-            format!("xa prepare '{id}{}'", rig.name),
+            &format!("xa start '{id}'"),
+            &format!("update t set v = {v} where id = {v}"),
+            &format!("xa end '{id}'"),
+            end,
         ] {
             writer.query_drop(sql).await.unwrap();
         }
-        // Another one goes on: a prepared transaction outlives its connection.
+        // A prepared transaction outlives its connection.
         writer.disconnect().await.unwrap();
         writer = rig.server().connect(Some(&rig.name)).await;
+        rig.pass_by_keys().await;
     }
     rig.sql("update t set v = 3 where id = 3").await;
+    rig.pass_by_keys().await;
+    rig.assert_equal("t", &["id", "v"], "id").await;
+    // It was prepared before this process began to read: all is compared.
+    writer.query_drop("xa commit 'a'").await.unwrap();
     rig.pass_of(rig.named()).await;
     rig.assert_equal("t", &["id", "v"], "id").await;
-    rig.sql("update t set v = 4 where id = 4").await;
-    rig.pass_of(rig.named()).await;
-    writer.query_drop(format!("xa commit 'a{}'", rig.name)).await.unwrap();
-    rig.pass_of(rig.named()).await;
-    rig.assert_equal("t", &["id", "v"], "id").await;
-    assert_eq!(rig.rows("SELECT v FROM t WHERE id = 1").await, ["1"]);
-    writer.query_drop(format!("xa rollback 'b{}'", rig.name)).await.unwrap();
+    assert_eq!(rig.rows("SELECT v FROM t WHERE id = 97").await, ["97"]);
+    writer.query_drop("xa rollback 'b'").await.unwrap();
     rig.sql("update t set v = 5 where id = 5").await;
     rig.pass_of(rig.named()).await;
     rig.assert_equal("t", &["id", "v"], "id").await;
-    // One that was prepared before the first copy.
-    rig.sql("create table u (id int primary key, v int); insert into u values (1, 0)").await;
-    for sql in ["xa start 'c'", "update u set v = 9 where id = 1", "xa end 'c'", "xa prepare 'c'"] {
+    // One that is prepared and committed within what one process reads.
+    for sql in ["xa start 'c'", "update t set v = 10 where id = 10", "xa end 'c'", "xa prepare 'c'", "xa commit 'c'"] {
         writer.query_drop(sql).await.unwrap();
     }
+    rig.pass_by_keys().await;
+    rig.assert_equal("t", &["id", "v"], "id").await;
     writer.disconnect().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_follows_through_other_databases_and_versions_is_found() {
+    let rig = Rig::told_by(
+        &[],
+        "create table p (id int primary key) with system versioning;
+         create table c (id int primary key, p int, foreign key (p) references p (id) on delete cascade);
+         create table s (id int primary key, p int, foreign key (p) references p (id) on delete set null);
+         create table a (id int primary key);
+         create database other;
+         insert into p values (1), (2); insert into c values (1, 1), (2, 2); insert into s values (1, 1), (2, 2); insert into a values (1), (2)",
+    )
+    .await;
+    rig.sql(&format!(
+        "create table other.b (id int primary key, a int, foreign key (a) references {0}.a (id) on delete cascade);
+         create table e (id int primary key, b int, foreign key (b) references other.b (id) on delete cascade);
+         insert into other.b values (1, 1), (2, 2); insert into e values (1, 1), (2, 2);
+         grant select on other.* to {0}@'%'",
+        rig.name
+    ))
+    .await;
     rig.pass_of(rig.named()).await;
-    rig.sql("xa commit 'c'").await;
+    rig.sql("delete from p where id = 1; delete from a where id = 1").await;
     rig.pass_of(rig.named()).await;
-    rig.assert_equal("u", &["id", "v"], "id").await;
+    for (table, columns) in [("c", ["id", "p"]), ("s", ["id", "p"]), ("e", ["id", "b"])] {
+        rig.assert_equal(table, &columns, "id").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parent_that_goes_has_no_table_read_that_follows_changed_keys_only() {
+    let rig = Rig::told_by(
+        &[],
+        "create table p (id int primary key); insert into p select seq from seq_1_to_100;
+         create table c (id int primary key, p int not null, foreign key (p) references p (id) on delete restrict on update cascade);
+         insert into c select seq, 1 from seq_1_to_20000",
+    )
+    .await;
+    rig.pass_of(rig.named()).await;
+    rig.sql("delete from p where id = 50").await;
+    rig.pass_by_keys().await;
+    rig.sql("update p set id = 1000 where id = 1").await;
+    rig.pass_of(rig.named()).await;
+    rig.assert_equal("c", &["id", "p"], "id").await;
+    // What was counted once is not counted again.
+    rig.sql("create table d (id int primary key, p int, foreign key (p) references p (id) on delete cascade); insert into d select seq, 2 from seq_1_to_20000").await;
+    rig.pass_of(rig.named()).await;
+    rig.sql("delete from p where id = 51").await;
+    rig.pass_of(rig.named()).await;
+    rig.sql("insert into p values (2000)").await;
+    rig.pass_by_keys().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_log_cannot_tell_of_is_not_called_exact() {
+    let rig = Rig::told_by(
+        &[],
+        "create table x (id int primary key, v int) engine = MyISAM; create table m (id int, v int, index (id)) engine = MERGE union = (x);
+         create table t (id int primary key, c int); create table cust (id int primary key, region varchar(9))",
+    )
+    .await;
+    let json = r#"{"m":{"primaryKey":"id","columns":{"id":"INTEGER","v":"INTEGER"}},
+        "t":{"primaryKey":"id","columns":{"id":"INTEGER","c":"INTEGER"},"where":"c in (select id from cust where region = 'EU')"},
+        "x":{"primaryKey":"id","columns":{"id":"INTEGER","v":"INTEGER"}},
+        "cust":{"primaryKey":"id","columns":{"id":"INTEGER","region":"TEXT"}}}"#;
+    let rig = Rig { schema: crate::support::schema(json), ..rig };
+    let mut source = pgflume::provider::Provider::open(&rig.provider()).await.unwrap();
+    let described = source.describe().await.unwrap();
+    let promise = |table: &str| described.tables[table].promise.name();
+    assert_eq!(["m", "t", "x", "cust"].map(promise), ["compared", "exact_but", "exact_but", "exact"]);
+    assert!(described.tables["m"].untold.as_ref().unwrap().contains("written elsewhere"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,6 +339,10 @@ async fn what_a_log_says_in_statements_is_compared() {
     for change in [
         "set session binlog_format = 'STATEMENT'; update t set v = 1 where id < 10",
         "set session binlog_format = 'STATEMENT'; begin; delete from t where id = 11; update p set v = 7 where id = 3; commit",
+        "set statement lock_wait_timeout = 5 for truncate table t",
+        "insert into t select seq, 0 from seq_1_to_100; set statement lock_wait_timeout = 5 for alter table p truncate partition b",
+        "set session binlog_format = 'STATEMENT'; set statement max_statement_time = 5 for delete from t where id < 5",
+        "set session binlog_format = 'STATEMENT'; analyze delete from t where id = 50",
         "truncate table t; insert into t values (1, 1)",
         "truncate table t; insert into t values (2, 2)",
         "create table n like t; rename table t to o, n to t; insert into t values (5, 5)",
@@ -338,6 +432,21 @@ async fn a_log_that_is_gone_or_begun_anew_has_all_compared_and_empties_nothing()
         assert_eq!((passed.rows, passed.removed), (2, 1), "{lost}: {passed:?}");
         rig.assert_equal("t", &["id", "v"], "id").await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_was_begun_anew_and_grew_beyond_the_old_one_is_noticed() {
+    let rig = Rig::told_by(&[], "create table t (id int primary key, v int)").await;
+    let insert =
+        |from: usize, to: usize| (from..to).map(|id| format!("insert into t values ({id}, 0);")).collect::<String>();
+    // Files that are begun within one second look alike.
+    rig.sql(&format!("reset master; do sleep(1.1); {}", insert(100, 106))).await;
+    rig.pass_of(rig.named()).await;
+    rig.sql("update t set v = 1 where id = 100").await;
+    rig.pass_of(rig.named()).await;
+    rig.sql(&format!("reset master; {}", insert(200, 220))).await;
+    rig.pass_of(rig.named()).await;
+    rig.assert_equal("t", &["id", "v"], "id").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use super::writers::{Dice, TABLES, TABLES_ROWS, WRITERS, assert_equal, statement
 use super::{NONE, Rig};
 use crate::parts::MariaDb;
 use crate::support::{Home, PATHS, Path, until};
+use mysql_async::prelude::Queryable;
 use pgflume::pull::{Pull, Scheduled, Service};
 use std::collections::BTreeMap;
 use std::path::Path as FilePath;
@@ -106,6 +107,21 @@ async fn watch(target: pgflume::replica::target::Target, is_over: Arc<AtomicBool
     looks
 }
 
+/// Other sessions that ask where their snapshots are: MariaDB takes the answer of one for another's now and then.
+async fn observe(mut conn: mysql_async::Conn, is_over: Arc<AtomicBool>) {
+    while !is_over.load(Ordering::Relaxed) {
+        for sql in [
+            "start transaction with consistent snapshot",
+            "show status like 'binlog_snapshot%'",
+            "rollback",
+            "show global status",
+        ] {
+            drop(conn.query_drop(sql).await);
+        }
+    }
+    drop(conn.disconnect().await);
+}
+
 async fn run(path: Path, seed: u64, is_killed: bool) {
     let server: &'static MariaDb =
         Box::leak(Box::new(MariaDb::start(&["--sync-binlog=1", "--innodb-flush-log-at-trx-commit=1"])));
@@ -118,6 +134,9 @@ async fn run(path: Path, seed: u64, is_killed: bool) {
         .unwrap();
     rig.pass_of(rig.named()).await;
     let is_over = Arc::new(AtomicBool::new(false));
+    let observers: Vec<_> = [server.connect(None).await, server.connect(None).await]
+        .map(|conn| tokio::spawn(observe(conn, is_over.clone())))
+        .into();
     let watcher = tokio::spawn(watch(rig.home.target(), is_over.clone()));
     let (began, time) = (Instant::now(), Duration::from_secs(number("TOLD_SECONDS", 6)));
     let (mut committed, mut dice, mut following) = (0, Dice(seed), Following::start(&rig));
@@ -156,6 +175,9 @@ async fn run(path: Path, seed: u64, is_killed: bool) {
     following.stop().await;
     is_over.store(true, Ordering::Relaxed);
     let looks = watcher.await.unwrap();
+    for observer in observers {
+        observer.await.unwrap();
+    }
     println!("{path:?}, seed {seed}: {committed} transactions, {} passes, {looks} looks", report.passes);
     let context = format!("{path:?}, seed {seed}");
     assert_equal(&rig, &TABLES_ROWS, &context).await;
