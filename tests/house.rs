@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// A wing, and the wings that its files may use. Nobody uses what stands above.
 const WINGS: [(&str, &[&str]); 12] = [
     ("cli", &["config", "core", "demo", "http", "mysql", "operate", "postgres", "provider", "pull", "replica", "sync"]),
-    ("demo", &["config", "core", "http", "postgres", "provider", "pull", "replica", "sync"]),
+    ("demo", &["config", "core", "http", "mysql", "postgres", "provider", "pull", "replica", "sync"]),
     ("http", &["config", "core", "operate", "postgres", "pull", "sync"]),
     ("operate", &["core", "postgres", "pull", "replica", "sync"]),
     ("sync", &["config", "core", "postgres", "replica"]),

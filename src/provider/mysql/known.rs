@@ -1,9 +1,9 @@
 //! What the catalog said of the pulled tables when it was last read.
 
 use super::definition::Definition;
-use super::marks::Watched;
 use super::statements::{MySql, Readable, may_filter_by_more, quote};
 use super::wanted::{LOCKED, Undefined, Wanted, database};
+use super::watched::Watched;
 use super::way::Way;
 use crate::core::error::{Error, Result};
 use crate::core::schema::Table;

@@ -1,11 +1,11 @@
 //! What was touched since a mark, by the server's binlog: keys of tables, which of them have to be counted because rows
 //! went by a cascade, and which have to be read whole. Read as far as a view reaches, and kept until the next one.
 
-use super::way::Way;
+use super::watched::{Following, Watched};
 use crate::core::error::Error;
 use crate::core::message::MarkedKey;
 use crate::mysql::MySqlUrl;
-use crate::mysql::binlog::{Event, Failed, Layout, Place, Said, Stream, Tail};
+use crate::mysql::binlog::{Event, Failed, Place, Said, Stream, Tail};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -61,41 +61,6 @@ pub(super) struct Span {
     pub from: Place,
     /// And nothing that was behind this.
     pub to: Place,
-}
-
-/// A table of which events are of interest.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Watched {
-    /// By which names it is replicated, and how its rows stand in the log.
-    pub targets: Vec<(Arc<str>, Layout)>,
-    /// What follows from its rows.
-    pub parent: Option<Parent>,
-}
-
-/// What the log does not tell of rows that follow others.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Parent {
-    /// How rows stand in the log; `None` where that is not known.
-    pub layout: Option<Layout>,
-    /// What follows when rows go.
-    pub on_delete: Following,
-    /// What follows when they get other keys.
-    pub on_update: Following,
-}
-
-/// Tables that follow another.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Following {
-    /// They lose rows.
-    pub counted: BTreeSet<Arc<str>>,
-    /// Their rows change.
-    pub changed: BTreeSet<Arc<str>>,
-}
-
-impl Following {
-    pub fn is_empty(&self) -> bool {
-        self.counted.is_empty() && self.changed.is_empty()
-    }
 }
 
 /// What was touched of a table.
@@ -218,16 +183,16 @@ impl Marks {
         }
     }
 
-    /// These tables from now on; what is known holds where they are the same as before.
+    /// These tables of this server, whose log has a file that was begun at that time, from now on; what is known holds where they are the same as before.
     pub fn watch(
         &mut self,
-        way: &Way,
+        (server, made): (u32, Option<(String, u32)>),
         watched: BTreeMap<(String, String), Watched>,
         databases: BTreeSet<String>,
         is_same: bool,
     ) {
         (self.watched, self.databases) = (watched, databases);
-        (self.server, self.made) = (way.server, way.made.clone());
+        (self.server, self.made) = (server, made);
         if !is_same {
             self.give_up();
             self.noted.clear();

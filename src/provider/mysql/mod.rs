@@ -11,6 +11,7 @@ mod position;
 mod reading;
 mod statements;
 mod wanted;
+mod watched;
 mod way;
 
 use crate::core::error::{Error, Result};
@@ -222,7 +223,12 @@ impl Source for Connection {
         let way = way::find(&mut self.session, url, &wanted.databases(url.database())).await?;
         let known = known::read(&mut self.session, url.database(), wanted, *row_bytes, stamps, &way).await?;
         let databases = wanted.databases(url.database());
-        self.marks.watch(&way, known.watched.clone(), databases, way.is_like(&self.way) && known.is_like(&self.known));
+        self.marks.watch(
+            (way.server, way.made.clone()),
+            known.watched.clone(),
+            databases,
+            way.is_like(&self.way) && known.is_like(&self.known),
+        );
         (self.known, self.way) = (known, way);
         for (table, problem) in &self.broken {
             self.known.put_aside(table, problem.clone());

@@ -1,7 +1,7 @@
 //! By which way changes of a MySQL are found: its binlog, where the server keeps one of rows and the login may read it, else
 //! by what SELECT shows. And what the binlog does not tell: rows that follow others by a foreign key.
 
-use super::marks::{Following, Parent, Watched};
+use super::watched::{Following, Parent, Watched};
 use crate::core::error::{Error, Result};
 use crate::core::schema::Table;
 use crate::mysql::MySqlUrl;
