@@ -29,6 +29,10 @@ pub(crate) enum Event {
     End,
     /// It was prepared by this id, and is neither committed nor rolled back.
     Prepared(String),
+    /// A file begins: no transaction goes over from one to the next.
+    File,
+    /// A statement that is a transaction by itself comes next.
+    Announced,
     /// What it was is not known: rows of any table may have been touched.
     Unknown,
     /// Nothing.
@@ -156,6 +160,9 @@ impl Stream {
             20..=22 | 165..=171 => Event::Unknown,
             23..=25 | 30..=32 | 39 => self.rows(&event, is_wanted).unwrap_or(Event::Unknown),
             MARIADB_GTID => begin(event.data()),
+            // A compressed transaction of a MySQL, whose events come next.
+            40 => Event::Said(Said::Begin),
+            raw if raw == EventType::FORMAT_DESCRIPTION_EVENT as u8 => Event::File,
             raw if is_silent(raw) || header.flags_raw() & IGNORABLE != 0 => Event::Other,
             _ => Event::Unknown,
         };
@@ -167,9 +174,9 @@ impl Stream {
         self.events.is_none()
     }
 
-    /// When the file that is read was begun.
-    pub fn made(&self) -> Option<u32> {
-        self.made
+    /// The file that is read, and when it was begun, where that is known.
+    pub fn made(&self) -> Option<(&str, u32)> {
+        self.made.map(|made| (self.place.file.as_str(), made))
     }
 
     fn rows(&self, event: &events::Event, is_wanted: impl Fn(&str, &str) -> bool) -> Option<Event> {
@@ -195,7 +202,7 @@ fn begin(data: &[u8]) -> Event {
     const STANDALONE: u8 = 1;
     // Behind its number of eight bytes and its domain of four.
     match data.get(12) {
-        Some(flags) if flags & STANDALONE != 0 => Event::Other,
+        Some(flags) if flags & STANDALONE != 0 => Event::Announced,
         _ => Event::Said(Said::Begin),
     }
 }
@@ -211,7 +218,7 @@ fn is_made_up(header: &events::BinlogEventHeader) -> bool {
 /// Events that touch no row: stops, formats, heartbeats, parameters of statements that speak for themselves, marks of
 /// transactions, lists of them, keys.
 fn is_silent(raw: u8) -> bool {
-    matches!(raw, 3 | 5 | 13..=15 | 19 | 27..=29 | 33..=37 | 40..=42 | 160 | 161 | 163 | 164)
+    matches!(raw, 3 | 5 | 13 | 14 | 19 | 27..=29 | 33..=37 | 41 | 42 | 160 | 161 | 163 | 164)
 }
 
 /// Of an event that says by which id a transaction was prepared, or that it was committed in the same breath.

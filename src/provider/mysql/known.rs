@@ -181,7 +181,7 @@ fn told_promise(table: &Table, source: &MyTable, is_mariadb: bool) -> Promise {
             source.engine
         )),
         true if is_mariadb => Promise::Exact,
-        true => Promise::ExactBut("rows that were written while a view was opened, until the next pass".into()),
+        true => Promise::ExactBut("rows that were written while a view was opened, until all are compared".into()),
     }
 }
 

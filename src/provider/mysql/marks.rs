@@ -30,6 +30,9 @@ const MOST_BEHIND: usize = 1_000;
 /// How long the server may take for the next event up to a place that it has told itself.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Between two views of which the first has not shown yet what the log has told.
+const REST: Duration = Duration::from_millis(1);
+
 /// How long a place before an XA COMMIT is kept: the engine may follow the log late, and no view tells.
 const XA_TIME: Duration = Duration::from_secs(3);
 
@@ -183,7 +186,8 @@ impl Marks {
         }
     }
 
-    /// These tables of this server, whose log has a file that was begun at that time, from now on; what is known holds where they are the same as before.
+    /// These tables of this server, whose log has a file that was begun at that time, from now on; what is known holds where
+    /// they are the same as before.
     pub fn watch(
         &mut self,
         (server, made): (u32, Option<(String, u32)>),
@@ -200,8 +204,9 @@ impl Marks {
         }
     }
 
-    /// These tables are asked for next; what is noted of others would never be fetched.
-    pub fn keep(&mut self, names: &[&str]) {
+    /// A view of these tables is opened; what is noted of others would never be fetched.
+    pub fn view(&mut self, names: &[&str], from: Option<&Place>) {
+        self.seen = from.cloned().or(self.seen.take());
         let bytes = &mut self.bytes;
         self.noted.retain(|name, noted| {
             let is_kept = names.contains(&&**name);
@@ -210,15 +215,22 @@ impl Marks {
         });
     }
 
-    /// Of a table that is read whole nothing has to be noted meanwhile.
-    pub fn drop(&mut self, name: &str) {
-        if let Some(noted) = self.noted.remove(name) {
-            self.bytes -= noted.keys.keys().map(size).sum::<usize>();
+    /// A table is read whole in this view: the mark that it gets. What comes behind that is noted on, unless it is much:
+    /// others would have no room.
+    pub fn read_whole(&mut self, name: &str, view: &Span) -> String {
+        let late = self.late.iter().filter(|(_, read)| read.elapsed() < XA_TIME).map(|(before, _)| before);
+        let mark = late.chain([&view.from, &view.to]).min().cloned().unwrap_or_else(|| view.from.clone());
+        // Nothing is forgotten before the mark is kept: until then it is asked for from the old one.
+        let bytes = self.noted.get(name).map_or(0, |noted| noted.keys.keys().map(size).sum::<usize>());
+        if bytes > MOST_BYTES / 4 {
+            self.noted.remove(name);
+            self.bytes -= bytes;
         }
+        self.mark(mark)
     }
 
     /// A mark at a place.
-    pub fn mark(&self, binlog: Place) -> String {
+    fn mark(&self, binlog: Place) -> String {
         let made = self.made.as_ref().filter(|(file, _)| *file == binlog.file).map(|(_, made)| *made);
         serde_json::to_string(&Mark { binlog, made }).unwrap_or_default()
     }
@@ -243,7 +255,6 @@ impl Marks {
                 self.begin(mark).await?;
             }
             self.forget(name, since);
-            self.seen = Some(view.from.clone());
             self.read_to(&view.to).await
         };
         match read.await {
@@ -255,7 +266,8 @@ impl Marks {
                     since.at
                 );
                 self.noted.clear();
-                (self.at, self.bytes) = (None, 0);
+                self.late.clear();
+                (self.at, self.bytes, self.made, self.touched, self.seen) = (None, 0, None, None, None);
                 return Ok(None);
             }
             read => read?,
@@ -268,7 +280,12 @@ impl Marks {
         let is_all = known >= view.to;
         self.late.retain(|(_, read)| read.elapsed() < XA_TIME);
         let late = self.late.iter().map(|(before, _)| before);
-        let to = late.chain([&known, &view.from]).min().cloned().unwrap_or_else(|| since.clone()).max(since.clone());
+        let to = late
+            .chain([&known, &view.from, &view.to])
+            .min()
+            .cloned()
+            .unwrap_or_else(|| since.clone())
+            .max(since.clone());
         let behind = place.unwrap_or(since);
         let mut keys: Vec<(MarkedKey, Arc<Place>)> = noted
             .keys
@@ -310,9 +327,16 @@ impl Marks {
             self.give_up();
             self.stream = Some(self.open(&at, Tail::Waits).await?);
         }
+        if self.touched > self.seen {
+            tokio::time::sleep(REST).await; // the engine follows the log
+        }
         // What was late is looked at again.
         let late = self.late.front().map(|(_, read)| *read + XA_TIME);
         let until = late.map_or(deadline, |late| late.min(deadline));
+        if late.is_some_and(|late| late <= Instant::now()) {
+            self.late.pop_front();
+            return Ok(Some(true));
+        }
         while self.touched <= self.seen && self.bytes < MOST_BYTES {
             let left = until.saturating_duration_since(Instant::now());
             match self.next(left).await {
@@ -340,10 +364,10 @@ impl Marks {
         let watched = &self.watched;
         let is_wanted = |database: &str, table: &str| watched.contains_key(&(database.to_owned(), table.to_owned()));
         let Some((place, event)) = stream.next(patience, is_wanted).await? else { return Ok(false) };
-        if let Some(made) = stream.made()
-            && self.made.as_ref().is_none_or(|(file, _)| *file != place.file)
+        if let Some((file, made)) = stream.made()
+            && self.made.as_ref().is_none_or(|known| (known.0.as_str(), known.1) != (file, made))
         {
-            self.made = Some((place.file.clone(), made));
+            self.made = Some((file.to_owned(), made));
         }
         self.take(place, event);
         Ok(true)
@@ -489,6 +513,12 @@ impl Marks {
                 self.pass_over(place);
             }
             Event::Other => self.pass_over(place),
+            Event::Announced => {}
+            // What a crash has torn has no end.
+            Event::File => {
+                (self.open, self.is_open) = (Effects::default(), false);
+                self.at = Some(place);
+            }
         }
     }
 

@@ -130,7 +130,13 @@ impl Connection {
         }
         let from = self.committed().await?;
         self.session.run(SNAPSHOT).await?;
-        self.binlog = Some(Span { from, to: self.end_of_log().await? });
+        let to = self.end_of_log().await?;
+        // Before a log is read, nobody knows of an XA COMMIT that the engine has not followed yet: some time before has to do.
+        let from = match &self.way.place {
+            Some(place) if !self.marks.is_reading() && *place < from => place.clone(),
+            _ => from,
+        };
+        self.binlog = Some(Span { from, to });
         Ok(())
     }
 
@@ -190,7 +196,7 @@ impl Connection {
             }
         }
         self.marks.read_catalog();
-        self.known.is_current(&mut self.session).await
+        Ok(self.known.is_current(&mut self.session).await? && self.way.is_current(&mut self.session).await?)
     }
 
     async fn view(&mut self) -> Result<View> {
@@ -220,9 +226,10 @@ impl Connection {
 impl Source for Connection {
     async fn describe(&mut self) -> Result<Arc<Description>> {
         let MySqlProvider { url, wanted, row_bytes, stamps } = &self.provider;
-        let way = way::find(&mut self.session, url, &wanted.databases(url.database())).await?;
+        let way = way::find(&mut self.session, url).await?;
         let known = known::read(&mut self.session, url.database(), wanted, *row_bytes, stamps, &way).await?;
-        let databases = wanted.databases(url.database());
+        let mut databases = wanted.databases(url.database());
+        databases.extend(way.databases().cloned());
         self.marks.watch(
             (way.server, way.made.clone()),
             known.watched.clone(),
@@ -274,7 +281,7 @@ impl Source for Connection {
     async fn begin(&mut self, tables: &[&str]) -> Result<Begun> {
         self.end().await?;
         self.open().await?;
-        self.marks.keep(tables);
+        self.marks.view(tables, self.binlog.as_ref().map(|span| &span.from));
         let view = self.view().await?;
         let mut locked = Vec::new();
         for table in tables {
@@ -319,8 +326,8 @@ impl Source for Connection {
                 match told {
                     Some(told) => told,
                     None => {
-                        self.marks.drop(table);
-                        listing::all(&entry, place.filter(|_| since.is_none()), self.marks.mark(view.from))
+                        let mark = self.marks.read_whole(table, &view);
+                        listing::all(&entry, place.filter(|_| since.is_none()), mark)
                     }
                 }
             }

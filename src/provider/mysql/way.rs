@@ -25,24 +25,32 @@ pub(super) struct Way {
     references: Vec<Reference>,
     /// The server's number, by which its log is known.
     pub server: u32,
-    /// The file of the log, and when it was begun: seconds since 1970.
+    /// Where the log ended then.
+    pub place: Option<Place>,
+    /// A file of it, and when it was begun: seconds since 1970.
     pub made: Option<(String, u32)>,
 }
 
 impl Default for Way {
     fn default() -> Self {
-        Self { binlog: Err("nothing is known of it yet".into()), references: Vec::new(), server: 0, made: None }
+        Self {
+            binlog: Err("nothing is known of it yet".into()),
+            references: Vec::new(),
+            server: 0,
+            place: None,
+            made: None,
+        }
     }
 }
 
 /// Finds out.
-pub(super) async fn find(session: &mut Session, url: &MySqlUrl, databases: &BTreeSet<String>) -> Result<Way> {
+pub(super) async fn find(session: &mut Session, url: &MySqlUrl) -> Result<Way> {
     let server: u32 = get(&session.row("select @@server_id", ()).await?, 0)?;
-    let mut made = None;
-    let binlog = match obstacle(session, databases).await? {
+    let (mut made, mut ended) = (None, None);
+    let binlog = match obstacle(session).await? {
         Ok(place) => match read_to_end(url, server, &place).await {
             Ok(begun) => {
-                made = begun.map(|begun| (place.file, begun));
+                (made, ended) = (begun, Some(place));
                 Ok(())
             }
             Err(Failed::Forbidden) => Err("the login lacks REPLICATION SLAVE".into()),
@@ -55,11 +63,11 @@ pub(super) async fn find(session: &mut Session, url: &MySqlUrl, databases: &BTre
         Ok(()) => references::read(session).await?,
         Err(_) => Vec::new(),
     };
-    Ok(Way { binlog, references, server, made })
+    Ok(Way { binlog, references, server, place: ended, made })
 }
 
 /// Where the log ends now, or why it is not read.
-async fn obstacle(session: &mut Session, databases: &BTreeSet<String>) -> Result<Result<Place, String>> {
+async fn obstacle(session: &mut Session) -> Result<Result<Place, String>> {
     // Asked for what it may not have, a server counts the login among those that it refused.
     let grants = session.rows("show grants", ()).await?;
     let grants = grants.iter().map(|row| get(row, 0)).collect::<Result<Vec<String>>>()?;
@@ -104,11 +112,10 @@ async fn obstacle(session: &mut Session, databases: &BTreeSet<String>) -> Result
         Err(e) => return Err(e),
     };
     let Some((place, [only, never])) = status else { return Ok(Err("the server keeps none".into())) };
-    let listed = |list: &str, database: &String| list.split(',').any(|name| name.eq_ignore_ascii_case(database));
-    let is_left_out = |database: &&String| !only.is_empty() && !listed(&only, database) || listed(&never, database);
-    Ok(match databases.iter().find(is_left_out) {
-        Some(database) => Err(format!("the server leaves {database} out of it (binlog_do_db, binlog_ignore_db)")),
-        None => Ok(place),
+    // A statement is left out by the database it was said in, whatever it alters.
+    Ok(match only.is_empty() && never.is_empty() {
+        true => Ok(place),
+        false => Err("the server leaves databases out of it (binlog_do_db, binlog_ignore_db)".into()),
     })
 }
 
@@ -143,17 +150,27 @@ pub(super) async fn committed(session: &mut Session) -> Result<Place> {
     }
 }
 
-/// Reads from there on; when the file was begun.
-async fn read_to_end(url: &MySqlUrl, server: u32, from: &Place) -> Result<Option<u32>, Failed> {
+/// Reads from there on; the last file, and when it was begun.
+async fn read_to_end(url: &MySqlUrl, server: u32, from: &Place) -> Result<Option<(String, u32)>, Failed> {
     let mut stream = Stream::open(url, server, from, None, Tail::Ends).await?;
     while stream.next(PATIENCE, |_, _| false).await?.is_some() {}
-    Ok(stream.made())
+    Ok(stream.made().map(|(file, made)| (file.to_owned(), made)))
 }
 
 /// Engines of which each write is in the log.
 const ENGINES: [&str; 4] = ["innodb", "rocksdb", "myisam", "aria"];
 
 impl Way {
+    /// The databases that rows follow each other in.
+    pub fn databases(&self) -> impl Iterator<Item = &String> {
+        self.references.iter().flat_map(|reference| [&reference.from.0, &reference.to.0])
+    }
+
+    /// Whether rows follow each other as they did.
+    pub async fn is_current(&self, session: &mut Session) -> Result<bool> {
+        Ok(self.binlog.is_err() || references::read(session).await? == self.references)
+    }
+
     /// Whether what is told is the same, however far the log is.
     pub fn is_like(&self, other: &Self) -> bool {
         (&self.binlog, &self.references, self.server) == (&other.binlog, &other.references, other.server)
