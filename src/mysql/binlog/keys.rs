@@ -282,12 +282,13 @@ fn fixed_length(declared: &str) -> Option<usize> {
 
 /// What MySQL's latin1 is: cp1252, whose five holes are control characters.
 fn latin1(byte: u8) -> char {
-    const HIGH: [char; 32] = [
-        '€', '\u{81}', '‚', 'ƒ', '„', '…', '†', '‡', 'ˆ', '‰', 'Š', '‹', 'Œ', '\u{8d}', 'Ž', '\u{8f}', '\u{90}', '‘',
-        '’', '“', '”', '•', '–', '—', '˜', '™', 'š', '›', 'œ', '\u{9d}', 'ž', 'Ÿ',
+    const HIGH: [u16; 32] = [
+        0x20ac, 0x81, 0x201a, 0x192, 0x201e, 0x2026, 0x2020, 0x2021, 0x2c6, 0x2030, 0x160, 0x2039, 0x152, 0x8d, 0x17d,
+        0x8f, 0x90, 0x2018, 0x2019, 0x201c, 0x201d, 0x2022, 0x2013, 0x2014, 0x2dc, 0x2122, 0x161, 0x203a, 0x153, 0x9d,
+        0x17e, 0x178,
     ];
     match byte {
-        0x80..=0x9f => HIGH[usize::from(byte - 0x80)],
+        0x80..=0x9f => char::from_u32(u32::from(HIGH[usize::from(byte - 0x80)])).unwrap_or(char::REPLACEMENT_CHARACTER),
         byte => char::from(byte),
     }
 }
@@ -360,5 +361,7 @@ mod tests {
         assert_eq!(decimal([10, 3], &[0x80, 0, 0, 1, 0, 250]).unwrap(), "1.250");
         assert_eq!(decimal([3, 0], &[0x7c, 0x18]).unwrap(), "-999");
         assert_eq!(decimal([2, 2], &[0x85]).unwrap(), "0.05");
+        let all: String = [b'a', 0x80, 0x81, 0x9f, 0xe9, 0xff].into_iter().map(latin1).collect();
+        assert_eq!(all, "a€\u{81}Ÿéÿ");
     }
 }
