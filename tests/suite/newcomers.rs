@@ -14,8 +14,10 @@ const T: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"}
 async fn a_new_replica_is_its_owners_alone() {
     for (umask, expected) in [("000", 0o600), ("022", 0o600), ("277", 0o400)] {
         let db = Db::new().await;
-        db.sql("create table t (id int primary key, v text); insert into t select i, 'x' from generate_series(1, 1000) i")
-            .await;
+        db.sql(
+            "create table t (id int primary key, v text); insert into t select i, 'x' from generate_series(1, 1000) i",
+        )
+        .await;
         let home = tempfile::tempdir().unwrap();
         let (definition, replica) = (home.path().join("schema.json"), home.path().join("replica.db"));
         std::fs::write(&definition, T).unwrap();
