@@ -1,7 +1,7 @@
 # The habits of this repository. `make` alone lists them.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate mutants chaos soak lint fuzz bench bench-dlt bench-peers bench-quick bench-snapshot parts image site clean
+.PHONY: help demo test test-mysql simulate mutants chaos soak lint fuzz bench bench-dlt bench-peers bench-quick bench-snapshot parts image site clean
 
 # Container images are built with whichever of the two is here.
 BUILDER ?= $(shell command -v buildah >/dev/null && echo buildah build || echo docker build)
@@ -17,6 +17,14 @@ demo: ## the whole chain on throw-away parts: Postgres, PGMQ, libSQL, and the pr
 # Most of a test is waiting, so more run at once than there are processors.
 test: parts ## every test, against real Postgres, PGMQ, pgbouncer and sqld
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-5} cargo test --locked
+	@$(MAKE) --no-print-directory test-mysql
+
+# Debian has it in its unstable suite alone, which may be out of reach: then it says so.
+test-mysql: parts ## the tests of a MySQL or MariaDB once more, against MySQL 9 of Debian unstable, where that can be had
+	@if scripts/install-parts.sh mysql; then \
+		TEST_MYSQL=mysql PATH="$(CURDIR)/.parts/mysql/bin:$$PATH" RUST_TEST_THREADS=$${RUST_TEST_THREADS:-5} \
+			cargo test --locked --test suite mysql::; \
+	else echo "not tested against MySQL"; fi
 
 simulate: ## the real step over both sides in memory, from a seed that is told: SECONDS (600), SEED, SCHEDULES, LENGTH
 	MODEL_SEED=$(or $(SEED),$(shell date +%s)000000) MODEL_LENGTH=$(or $(LENGTH),1) \

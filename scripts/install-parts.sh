@@ -6,6 +6,7 @@
 #   install-parts.sh mutants cargo-mutants into .parts/; prints where it is
 #   install-parts.sh site    the same for mdBook
 #   install-parts.sh test    also pg_cron, pgbouncer and MariaDB, and into .parts/: sqld, PostgreSQL 18
+#   install-parts.sh mysql   MySQL's server of Debian unstable into .parts/mysql, where it can be had
 #   install-parts.sh clean   removes what was unpacked outside the clone
 #
 # As root on Debian and its relatives it installs missing packages; as anybody else it names them.
@@ -44,8 +45,9 @@ main() {
     mutants) cargo_part cargo-mutants "$MUTANTS" ;;
     site) cargo_part mdbook "$MDBOOK" --no-default-features --features search ;;
     test) demo_parts; test_parts ;;
+    mysql) put_mysql ;;
     clean) rm -rf "$(postgres18_directory)" ;;
-    *) die "usage: install-parts.sh demo|fuzz|mutants|site|test|clean" ;;
+    *) die "usage: install-parts.sh demo|fuzz|mutants|site|test|mysql|clean" ;;
   esac
 }
 
@@ -262,6 +264,55 @@ put_postgres18() {
   rm -rf "$parts/postgres18"
   ln -s "$home" "$parts/postgres18"
   say "$("$home/bin/postgres" --version) in $parts/postgres18"
+}
+
+# Debian has MySQL's server in its unstable suite alone: it is unpacked beside the libraries that it was built with and run
+# by their loader, so that nothing of this system changes. What was fetched once is kept: the suite moves.
+put_mysql() {
+  local from=$cache/mysql new=$parts/mysql.new package libraries
+  if [ -x "$parts/mysql/bin/mysqld" ]; then return; fi
+  mkdir -p "$parts"
+  own_directory "$cache" 700
+  if [ ! -e "$from/complete" ]; then
+    rm -rf "$from"
+    fetch_unstable "$from" mysql-server-core || { say "no MySQL can be had here"; return 1; }
+    rm -rf "$from"/{lists,*.bin}
+    touch "$from/complete"
+  fi
+  rm -rf "$new"
+  for package in "$from"/archives/*.deb; do
+    case $(basename "$package") in perl* | libperl*) continue ;; esac
+    dpkg-deb -x "$package" "$new"
+  done
+  rm -rf "$new"/usr/share/{doc,man,locale} "$new"/usr/bin
+  mkdir "$new/bin"
+  libraries=$(dirname "$(find "$new/usr/lib" -name 'ld-linux*' | head -n 1)")
+  cat >"$new/bin/mysqld" <<SCRIPT
+#!/bin/sh
+root=\$(dirname "\$(dirname "\$(readlink -f "\$0")")")
+libraries=\$root/${libraries#"$new/"}
+exec "\$libraries"/ld-linux*.so.* --library-path "\$libraries" "\$root/usr/sbin/mysqld" "\$@" --basedir="\$root/usr"
+SCRIPT
+  chmod 755 "$new/bin/mysqld"
+  quietly "$new/bin/mysqld" --no-defaults --version
+  rm -rf "$parts/mysql"
+  mv "$new" "$parts/mysql"
+  say "$("$parts/mysql/bin/mysqld" --no-defaults --version | sed 's/.* Ver /MySQL /') in $parts/mysql"
+}
+
+# The packages $2 … of Debian unstable, and what they depend on, into $1/archives; apt checks them against its keys.
+fetch_unstable() {
+  local state=$1 options keys=/usr/share/keyrings/debian-archive-keyring.gpg
+  shift
+  command -v apt-get >/dev/null && [ -r "$keys" ] || return 1
+  mkdir -p "$state"/{lists,archives}/partial
+  touch "$state/status"
+  echo "deb [signed-by=$keys] http://deb.debian.org/debian sid main" >"$state/sources.list"
+  options=(-qq -o "Dir::State=$state" -o "Dir::State::status=$state/status" -o "Dir::Cache=$state"
+    -o "Dir::Etc::SourceList=$state/sources.list" -o Dir::Etc::SourceParts=/dev/null -o Dir::Etc::Preferences=/dev/null
+    -o Dir::Etc::PreferencesParts=/dev/null -o APT::Install-Recommends=false -o APT::Sandbox::User=)
+  say "fetching $* of Debian unstable"
+  apt-get "${options[@]}" update && apt-get "${options[@]}" -y --download-only install "$@" >/dev/null
 }
 
 # Whether the directory $2 holds the files of the wheel $1, each as it is there, and nothing else.

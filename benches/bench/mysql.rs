@@ -2,7 +2,7 @@
 //! prepared inserts, a change of many rows, one after the other as it is followed, comparisons, and memory.
 
 use crate::ground::{Ground, Home, Kind};
-use crate::parts::MariaDb;
+use crate::parts::MySqlServer;
 use crate::peers::usage::Peak;
 use crate::report::{Section, median, thousands};
 use mysql_async::prelude::Queryable;
@@ -32,7 +32,7 @@ const COLUMNS: [&str; 8] = ["id", "name", "amount", "ratio", "data", "at", "flag
 pub async fn run(ground: &Ground) -> Section {
     let rows: u32 = if ground.is_quick { 100_000 } else { 1_000_000 };
     let server =
-        MariaDb::start(&["--innodb-buffer-pool-size=1G", "--sync-binlog=1", "--innodb-flush-log-at-trx-commit=1"]);
+        MySqlServer::start(&["--innodb-buffer-pool-size=1G", "--sync-binlog=1", "--innodb-flush-log-at-trx-commit=1"]);
     let mut root = server.connect(None).await;
     for sql in [
         "create database d; use d; create user u@'%' identified by 'p'; grant select on d.* to u@'%'; grant replication slave, binlog monitor on *.* to u@'%'".to_owned(),
@@ -98,11 +98,11 @@ pub async fn run(ground: &Ground) -> Section {
     .print()
 }
 
-fn url(server: &MariaDb) -> String {
+fn url(server: &MySqlServer) -> String {
     format!("mysql://u:p@127.0.0.1:{}/d?ssl-mode=DISABLED", server.port())
 }
 
-fn pull(server: &MariaDb, home: &Home) -> Pull {
+fn pull(server: &MySqlServer, home: &Home) -> Pull {
     let provider = MySqlProvider {
         url: MySqlUrl::parse(&url(server)).unwrap(),
         wanted: Wanted::Named { tables: Vec::new(), exclude: Vec::new() },
@@ -159,7 +159,7 @@ fn cell(value: Value) -> libsql::Value {
 }
 
 /// Seconds from a commit until a reader of the file sees it.
-async fn follow(pull: Pull, server: &MariaDb, home: &Home) -> Vec<f64> {
+async fn follow(pull: Pull, server: &MySqlServer, home: &Home) -> Vec<f64> {
     let Target::File(path) = home.target() else { unreachable!() };
     let (every, retry_delay) = (Duration::from_secs(3600), Duration::from_secs(1));
     let service = Arc::new(Service::new(vec![Scheduled { pull, every, retry_delay, limiter: None }]));
@@ -195,7 +195,7 @@ async fn follow(pull: Pull, server: &MariaDb, home: &Home) -> Vec<f64> {
 }
 
 /// Megabytes that `pgflume sync` takes at most: for a first copy, and for a pass over so many changed rows.
-async fn memory(server: &MariaDb, root: &mut Conn, changed: u32) -> [f64; 2] {
+async fn memory(server: &MySqlServer, root: &mut Conn, changed: u32) -> [f64; 2] {
     let directory = tempfile::tempdir().unwrap();
     let file = format!(
         r#"{{"connections":{{"d":{{"url":"mysql://u@127.0.0.1:{}/d?ssl-mode=DISABLED","password":"${{PW}}"}}}},"syncs":{{"d":{{"from":"d"}}}}}}"#,

@@ -12,7 +12,7 @@ pub(super) struct DemoArgs {
     /// A pull in place of triggers and a queue: nothing is installed, and the login may only read
     #[arg(long, conflicts_with = "keep")]
     pull: bool,
-    /// A pull from a MariaDB that follows its binlog (needs Debian's mariadb-server-core and mariadb-client-core)
+    /// A pull from a MariaDB, or a MySQL, that follows its binlog (needs `mariadbd`, Debian's mariadb-server-core, or `mysqld`)
     #[arg(long, conflicts_with_all = ["keep", "pull"])]
     mysql: bool,
 }

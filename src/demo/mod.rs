@@ -2,8 +2,8 @@
 //! local libSQL file, and the proof that both sides are equal. Prints what happens.
 
 pub mod compare;
-pub mod mariadb;
 pub mod mysql;
+pub mod mysql_server;
 pub mod postgres;
 pub mod pull;
 

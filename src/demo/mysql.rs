@@ -1,7 +1,7 @@
-//! A pull from a MariaDB, end to end: a private server, a login that may read its tables and its binlog, a local libSQL
+//! A pull from a MariaDB or MySQL, end to end: a private server, a login that may read its tables and its binlog, a local libSQL
 //! file that follows, and the proof that both sides are equal.
 
-use super::mariadb::MariaDb;
+use super::mysql_server::{Kind, MySqlServer};
 use super::{Failure, say};
 use crate::mysql::MySqlUrl;
 use crate::postgres::catalog::DEFAULT_ROW_BYTES;
@@ -21,17 +21,23 @@ const TABLES: &str = "create database shop character set utf8mb4;
     create table customers (id bigint auto_increment primary key, email varchar(100) not null unique, name text, balance decimal(20,4), settings json, last_seen datetime(6));
     create table orders (region varchar(10), number bigint, customer_id bigint not null, total decimal(10,2), placed_at timestamp, primary key (region, number),
         foreign key (customer_id) references customers (id) on delete cascade);
-    create table sessions (id uuid primary key, customer_id bigint, active tinyint(1));
+    create table sessions (id char(36) primary key, customer_id bigint, active tinyint(1));
     create user reader;
     grant select on shop.* to reader;
-    grant replication slave, binlog monitor on *.* to reader";
+    grant replication slave, replication client on *.* to reader;
+    create database numbers;
+    create table numbers.digits as select 0 as n union select 1 union select 2 union select 3 union select 4 union select 5
+        union select 6 union select 7 union select 8 union select 9;
+    create table numbers.seq (seq int primary key);
+    insert into numbers.seq select 1 + a.n + 10 * b.n + 100 * c.n + 1000 * d.n + 10000 * e.n
+        from numbers.digits a, numbers.digits b, numbers.digits c, numbers.digits d, numbers.digits e";
 
 /// What an application does: what it is, and its SQL.
 const WRITES: [(&str, &str); 3] = [
     (
         "100,000 customers and 50,000 orders, one statement each",
-        "insert into customers (email, name, balance, settings) select concat('c', seq, '@example.org'), concat('Customer ', seq), seq / 7.0, json_object('theme', 'dark', 'n', seq) from seq_1_to_100000;
-         insert into orders select elt(1 + seq % 3, 'eu', 'us', 'asia'), seq, 1 + seq % 100000, (seq % 9999) / 100.0, now() - interval seq minute from seq_1_to_50000",
+        "insert into customers (email, name, balance, settings) select concat('c', seq, '@example.org'), concat('Customer ', seq), seq / 7.0, json_object('theme', 'dark', 'n', seq) from numbers.seq;
+         insert into orders select elt(1 + seq % 3, 'eu', 'us', 'asia'), seq, 1 + seq % 100000, (seq % 9999) / 100.0, now() - interval seq minute from numbers.seq where seq <= 50000",
     ),
     (
         "half of the customers updated, some deleted with their orders, some keys changed",
@@ -41,9 +47,9 @@ const WRITES: [(&str, &str); 3] = [
     ),
     (
         "a table truncated and filled again",
-        "insert into sessions select uuid(), seq, 1 from seq_1_to_2000;
+        "insert into sessions select uuid(), seq, 1 from numbers.seq where seq <= 2000;
          truncate sessions;
-         insert into sessions select uuid(), seq, seq % 2 from seq_1_to_10",
+         insert into sessions select uuid(), seq, seq % 2 from numbers.seq where seq <= 10",
     ),
 ];
 
@@ -56,8 +62,10 @@ const LATE: Duration = Duration::from_secs(30);
 /// Runs the demo; whether both sides were equal after each pass.
 pub async fn run() -> Result<bool, Failure> {
     let started = Instant::now();
-    say("starting a private MariaDB, in which nothing is installed");
-    let server = tokio::task::spawn_blocking(|| MariaDb::start(&[], true)).await??;
+    let kind = Kind::installed();
+    let name = kind.name();
+    say(&format!("starting a private {name}, in which nothing is installed"));
+    let server = tokio::task::spawn_blocking(move || MySqlServer::start(kind, &[], true)).await??;
     let directory = tempfile::Builder::new().prefix("pgflume-demo-").tempdir()?;
     let socket = server.socket().display().to_string();
     let mut owner = Conn::new(OptsBuilder::default().socket(Some(&socket)).user(Some("root"))).await?;
@@ -75,7 +83,7 @@ pub async fn run() -> Result<bool, Failure> {
     for (what, sql) in WRITES {
         let at = Instant::now();
         owner.query_drop(sql).await?;
-        say(&format!("\nMariaDB   {what} ({} ms)", at.elapsed().as_millis()));
+        say(&format!("\n{name:<9} {what} ({} ms)", at.elapsed().as_millis()));
         let at = Instant::now();
         let done = first.pass().await?;
         let took = at.elapsed().as_millis();

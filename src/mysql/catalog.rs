@@ -178,7 +178,7 @@ const COLUMNS: &str =
     "select c.table_name as owner, c.column_name as name, lower(c.data_type) as kind, c.column_type as declared,
             c.is_nullable as nullable, coalesce(c.datetime_precision, 0) + 0 as digits,
             coalesce(c.character_octet_length, 0) + 0 as length, coalesce(c.collation_name, '') as collation,
-            coalesce(c.character_set_name, '') as charset, coalesce(c.generation_expression, '') as generated,
+            coalesce(c.character_set_name, '') as charset, coalesce(c.generation_expression, '') as expression,
             c.ordinal_position + 0 as place
      from information_schema.columns c where c.table_schema = ?{and one} order by c.table_name, c.ordinal_position";
 

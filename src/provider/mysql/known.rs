@@ -119,7 +119,7 @@ pub(super) async fn read(
         let is_told = untold.is_none();
         if is_told {
             told.push((place.clone(), table.clone()));
-            promise = told_promise(table, source, session.server.is_mariadb);
+            promise = told_promise(table, source, way.tells_open);
         } else if !source.is_view() && !source.is_transactional() {
             promise = Promise::Compared;
         }
@@ -169,7 +169,7 @@ pub(super) async fn read(
 }
 
 /// What the binlog promises of a table.
-fn told_promise(table: &Table, source: &MyTable, is_mariadb: bool) -> Promise {
+fn told_promise(table: &Table, source: &MyTable, tells_open: bool) -> Promise {
     if may_filter_by_more(table) {
         return Promise::ExactBut(
             "rows whose `where` asks for more than their own columns, until all are compared".into(),
@@ -180,8 +180,11 @@ fn told_promise(table: &Table, source: &MyTable, is_mariadb: bool) -> Promise {
             "rows that statements were writing while they were read ({} has no transactions), until the next pass",
             source.engine
         )),
-        true if is_mariadb => Promise::Exact,
-        true => Promise::ExactBut("rows that were written while a view was opened, until all are compared".into()),
+        true if tells_open => Promise::Exact,
+        true => Promise::ExactBut(
+            "commits that the server's tables show later than its log, until all are compared (gtid_mode = ON tells which)"
+                .into(),
+        ),
     }
 }
 

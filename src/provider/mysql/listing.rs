@@ -66,7 +66,10 @@ pub(super) async fn look(
     let is_small =
         stamps.is_empty() && rows <= MOST_ROWS && (!is_long(readable) || bytes(session, entry).await? <= MOST_BYTES);
     let digest = match is_small {
-        true => get::<u64>(&session.row(&readable.digest(), ()).await.map_err(failed)?, 0)?.to_string(),
+        true => {
+            let sql = readable.digest(&session.server);
+            get::<u64>(&session.row(&sql, ()).await.map_err(failed)?, 0)?.to_string()
+        }
         false => String::new(),
     };
     if let Some(problem) = problem(&readable.name, listed, rows) {

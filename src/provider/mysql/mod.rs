@@ -73,6 +73,7 @@ impl Provider for MySqlProvider {
             broken: BTreeMap::new(),
             is_open: false,
             binlog: None,
+            committed: None,
         }))
     }
 }
@@ -91,6 +92,8 @@ struct Connection {
     is_open: bool,
     /// Where in the binlog it lies, where that is read.
     binlog: Option<Span>,
+    /// All before this place in it was committed once.
+    committed: Option<Place>,
 }
 
 /// What keeps the binlog from being read.
@@ -140,12 +143,21 @@ impl Connection {
         Ok(())
     }
 
-    /// A place before which all is committed. Of a MySQL nothing better is known than where its log ends.
+    /// A place before which all is committed for whoever opens a snapshot after this.
     async fn committed(&mut self) -> Result<Place> {
-        match self.session.server.is_mariadb {
-            true => way::committed(&mut self.session).await,
-            false => self.end_of_log().await,
+        if self.session.server.is_mariadb {
+            return way::committed(&mut self.session).await;
         }
+        let place = self.end_of_log().await?;
+        if way::engine_follows(&mut self.session).await? {
+            self.committed = Some(place);
+        }
+        let long = || {
+            Error::retry(
+                "a transaction of MySQL has been between its log and its tables for long (it waits for a replica, or is replayed); it will be tried again",
+            )
+        };
+        self.committed.clone().ok_or_else(long)
     }
 
     async fn end_of_log(&mut self) -> Result<Place> {

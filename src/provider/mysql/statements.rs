@@ -2,6 +2,7 @@
 
 use crate::core::schema::Table;
 use crate::mysql::catalog::MyTable;
+use crate::mysql::session::Server;
 use crate::mysql::types::{Family, MyType};
 use crate::mysql::values;
 use crate::provider::stamps::{Dialect, Stamp};
@@ -71,25 +72,36 @@ impl Readable {
         format!("{}, case when {size} > {} then {size} end", cells.join(", "), self.most_bytes)
     }
 
-    fn is_after(&self, parts: usize) -> String {
+    /// The condition for rows behind a key, in its order, and its parameters.
+    fn behind(&self, key: &[String]) -> (String, Vec<Value>) {
+        let last = key.len() - 1;
+        let (mut sql, mut all) = (String::new(), Vec::new());
         // Each level of `a > ? or (a = ? and (b > ?))`: a row comparison would scan the index.
-        let key = self.key();
-        let place = |at: usize| values::placeholder(&self.types[self.table.key[at]]);
-        (0..parts).rev().fold(String::new(), |inner, at| match inner.is_empty() {
-            true => format!("{} > {}", key[at], place(at)),
-            false => format!("{0} >= {1} and ({0} > {1} or ({0} = {1} and ({inner})))", key[at], place(at)),
-        })
-    }
-
-    /// The parameters of a page after this key, as often as they stand in it.
-    fn after(&self, key: &[String]) -> Vec<Value> {
-        let value = |at: usize| values::parameter(&self.types[self.table.key[at]], &key[at]);
-        let (mut all, last) = (Vec::new(), key.len() - 1);
-        for at in 0..last {
-            all.extend([value(at), value(at), value(at)]);
+        for (at, text) in key.iter().enumerate() {
+            let (column, of) = (self.column(self.table.key[at]), &self.types[self.table.key[at]]);
+            let (place, value) = (values::placeholder(of), values::parameter(of, text));
+            match behind_member(of, &value) {
+                // No server takes a range of members from an index, but each by itself.
+                Some(others) => {
+                    sql += &format!("{column} in ({others})");
+                    if at < last {
+                        sql += &format!(" or {column} = {place} and (");
+                        all.push(value);
+                    }
+                }
+                None if at < last => {
+                    sql += &format!("{column} >= {place} and ({column} > {place} or {column} = {place} and (");
+                    all.extend([value.clone(), value.clone(), value]);
+                }
+                None => {
+                    sql += &format!("{column} > {place}");
+                    all.push(value);
+                }
+            }
         }
-        all.push(value(last));
-        all
+        let open = sql.matches('(').count() - sql.matches(')').count();
+        sql += &")".repeat(open);
+        (sql, all)
     }
 
     /// A page in the order of the key: rows that meet `condition`, behind a key.
@@ -100,8 +112,9 @@ impl Readable {
         }
         let mut parameters = Vec::new();
         if let Some(after) = after {
-            sql += &format!(" and ({})", self.is_after(after.len()));
-            parameters = self.after(after);
+            let behind;
+            (behind, parameters) = self.behind(after);
+            sql += &format!(" and ({behind})");
         }
         sql += &format!(" order by {} limit {rows}", self.key().join(", "));
         (sql, parameters)
@@ -118,16 +131,25 @@ impl Readable {
         let what = if only_keys { self.key().join(", ") } else { self.cells() };
         let one: Vec<String> = self.table.key.iter().map(|&at| values::placeholder(&self.types[at])).collect();
         let key = self.key();
-        let (left, one) = match key.len() {
-            1 => (key[0].clone(), one[0].clone()),
-            _ => (format!("({})", key.join(", ")), format!("({})", one.join(", "))),
+        // A MySQL (9.7) finds no row by a list of several in which numbers stand for members.
+        let has_members = self.table.key.iter().any(|&at| matches!(self.types[at].family, Family::Enum | Family::Set));
+        let condition = match key.len() {
+            1 => format!("{} in ({})", key[0], vec![one[0].as_str(); keys.len()].join(", ")),
+            _ if has_members => {
+                let equal: Vec<String> =
+                    key.iter().zip(&one).map(|(column, value)| format!("{column} = {value}")).collect();
+                format!("({})", vec![format!("({})", equal.join(" and ")); keys.len()].join(" or "))
+            }
+            _ => {
+                let one = format!("({})", one.join(", "));
+                format!("({}) in ({})", key.join(", "), vec![one; keys.len()].join(", "))
+            }
         };
-        let all = vec![one; keys.len()].join(", ");
         let value = |key: &&[String]| -> Vec<Value> {
             let parts = self.table.key.iter().zip(key.iter());
             parts.map(|(&at, text)| values::parameter(&self.types[at], text)).collect()
         };
-        let sql = format!("select {what} from {} t where {} and {left} in ({all})", self.name, self.filter());
+        let sql = format!("select {what} from {} t where {} and {condition}", self.name, self.filter());
         (sql, keys.iter().flat_map(value).collect())
     }
 
@@ -138,15 +160,20 @@ impl Readable {
 
     /// A number that any other rows make another: of each row over all columns, what is long by its own digest, because
     /// a text of more than `max_allowed_packet` would be NULL.
-    pub fn digest(&self) -> String {
+    pub fn digest(&self, server: &Server) -> String {
+        // MySQL 9 no longer has md5 of its own.
+        let hash = |text: &str| match server.is_mariadb {
+            true => format!("md5({text})"),
+            false => format!("sha2({text}, 256)"),
+        };
         let cell = |at: usize| match self.types[at].is_long {
-            true => format!("ifnull(md5({}), '-')", self.column(at)),
+            true => format!("ifnull({}, '-')", hash(&self.column(at))),
             false => format!("ifnull(hex({}), '-')", self.exact(at)),
         };
         let cells: Vec<String> = (0..self.types.len()).map(cell).collect();
         format!(
-            "select coalesce(bit_xor(cast(conv(left(md5(concat_ws(',', {})), 16), 16, 10) as unsigned)), 0) from {} t where {}",
-            cells.join(", "),
+            "select coalesce(bit_xor(cast(conv(left({}, 16), 16, 10) as unsigned)), 0) from {} t where {}",
+            hash(&format!("concat_ws(',', {})", cells.join(", "))),
             self.name,
             self.filter()
         )
@@ -208,6 +235,21 @@ impl Readable {
         let sql = ranges.iter().enumerate().map(one).collect::<Vec<_>>().join(" union all ");
         (sql, parameters)
     }
+}
+
+/// Members of an `enum` or a `set` behind one, by their numbers, where they are few enough to be listed; behind the last
+/// one that there is not: where nothing is listed MariaDB would sort the rows.
+fn behind_member(of: &MyType, value: &Value) -> Option<String> {
+    const MOST: usize = 1_000;
+    let Value::UInt(number) = value else { return None };
+    let none = match of.family {
+        Family::Enum => of.members.len() as u64 + 1,
+        Family::Set => 1_u64.checked_shl(of.members.len() as u32)?,
+        _ => return None,
+    };
+    let behind = number + 1..none.max(number + 2);
+    let behind: Vec<String> = behind.take(MOST + 1).map(|number| number.to_string()).collect();
+    (behind.len() <= MOST).then(|| behind.join(", "))
 }
 
 /// Whether rows of a table may come and go without being written: its filter may ask for more than their columns.
@@ -291,15 +333,29 @@ mod tests {
         let (sql, parameters) = t.page(Some("c"), Some(&["x".to_owned(), "1.5".to_owned()]), 10);
         assert_eq!(
             sql,
-            "select t.`a`, t.`b`, case when coalesce(octet_length(t.`v`), 0) <= 9 then t.`v` end, case when coalesce(octet_length(t.`v`), 0) > 9 then coalesce(octet_length(t.`v`), 0) end from `d`.`t` t where (\nv <> ''\n) and (c) and (t.`a` >= ? and (t.`a` > ? or (t.`a` = ? and (t.`b` > cast(? as decimal(9,2)))))) order by t.`a`, t.`b` limit 10"
+            "select t.`a`, t.`b`, case when coalesce(octet_length(t.`v`), 0) <= 9 then t.`v` end, case when coalesce(octet_length(t.`v`), 0) > 9 then coalesce(octet_length(t.`v`), 0) end from `d`.`t` t where (\nv <> ''\n) and (c) and (t.`a` >= ? and (t.`a` > ? or t.`a` = ? and (t.`b` > cast(cast(? as char character set utf8mb4) as decimal(9,2))))) order by t.`a`, t.`b` limit 10"
         );
         assert_eq!(parameters.len(), 4);
         let keys = [&["x".to_owned(), "1.5".to_owned()][..], &["y".to_owned(), "2".to_owned()][..]];
         let (sql, parameters) = t.by_keys(&keys, true);
         assert_eq!(
             sql,
-            "select t.`a`, t.`b` from `d`.`t` t where (\nv <> ''\n) and (t.`a`, t.`b`) in ((?, cast(? as decimal(9,2))), (?, cast(? as decimal(9,2))))"
+            "select t.`a`, t.`b` from `d`.`t` t where (\nv <> ''\n) and (t.`a`, t.`b`) in ((?, cast(cast(? as char character set utf8mb4) as decimal(9,2))), (?, cast(cast(? as char character set utf8mb4) as decimal(9,2))))"
         );
         assert_eq!(parameters.len(), 4);
+    }
+
+    #[test]
+    fn members_are_listed_because_no_index_is_ranged_by_them() {
+        let t = readable(
+            r#"{"t":{"primaryKey":["a","b","c"],"columns":{"a":"TEXT","b":"TEXT","c":"INTEGER"}}}"#,
+            &[("enum", "enum('z','y','x')"), ("set", "set('p','q')"), ("int", "int")],
+        );
+        let after = |key: [&str; 3]| t.behind(&key.map(str::to_owned)).0;
+        assert_eq!(
+            after(["y", "p", "7"]),
+            "t.`a` in (3) or t.`a` = cast(? as unsigned) and (t.`b` in (2, 3) or t.`b` = cast(? as unsigned) and (t.`c` > ?))"
+        );
+        assert!(after(["x", "p,q", "7"]).starts_with("t.`a` in (4) or"));
     }
 }

@@ -25,6 +25,8 @@ pub(super) struct Way {
     references: Vec<Reference>,
     /// The server's number, by which its log is known.
     pub server: u32,
+    /// Whether the server tells which transactions of its log a snapshot does not show yet.
+    pub tells_open: bool,
     /// Where the log ended then.
     pub place: Option<Place>,
     /// A file of it, and when it was begun: seconds since 1970.
@@ -37,6 +39,7 @@ impl Default for Way {
             binlog: Err("nothing is known of it yet".into()),
             references: Vec::new(),
             server: 0,
+            tells_open: true,
             place: None,
             made: None,
         }
@@ -63,7 +66,8 @@ pub(super) async fn find(session: &mut Session, url: &MySqlUrl) -> Result<Way> {
         Ok(()) => references::read(session).await?,
         Err(_) => Vec::new(),
     };
-    Ok(Way { binlog, references, server, place: ended, made })
+    let tells_open = session.server.is_mariadb || has_gtids(&owned(session).await?.0);
+    Ok(Way { binlog, references, server, tells_open, place: ended, made })
 }
 
 /// Where the log ends now, or why it is not read.
@@ -133,6 +137,60 @@ pub(super) async fn status(session: &mut Session) -> Result<Option<(Place, [Stri
     Ok(Some((Place { file: get(row, 0)?, at: get(row, 1)? }, [get(row, 2)?, get(row, 3)?])))
 }
 
+/// Waits until the tables of a MySQL show all that its log holds now; false where that takes too long. A transaction is
+/// written to the log first, and owns its number until the tables have it, too (`gtid_owned`).
+pub(super) async fn engine_follows(session: &mut Session) -> Result<bool> {
+    let (mode, mut open) = owned(session).await?;
+    if !has_gtids(&mode) {
+        // Nobody tells.
+        tokio::time::sleep(ENGINE_TIME).await;
+        return Ok(true);
+    }
+    let began = tokio::time::Instant::now();
+    while !open.is_empty() {
+        if began.elapsed() > OWNED_TIME {
+            return Ok(false);
+        }
+        tokio::time::sleep(OWNED_REST).await;
+        let (_, now) = owned(session).await?;
+        open.retain(|transaction| now.contains(transaction));
+    }
+    Ok(true)
+}
+
+/// How far the tables of a MySQL whose transactions have no numbers are taken to be behind its log.
+const ENGINE_TIME: Duration = Duration::from_millis(50);
+
+/// How long they are waited for where they have.
+const OWNED_TIME: Duration = Duration::from_secs(1);
+const OWNED_REST: Duration = Duration::from_micros(500);
+
+fn has_gtids(mode: &str) -> bool {
+    mode.eq_ignore_ascii_case("on")
+}
+
+/// Whether its transactions have numbers, and those that are open.
+async fn owned(session: &mut Session) -> Result<(String, BTreeSet<String>)> {
+    let row = session.row("select @@gtid_mode, @@global.gtid_owned", ()).await?;
+    Ok((get(&row, 0)?, owned_of(&get::<String>(&row, 1)?)))
+}
+
+/// `uuid:7#12:tag:9#13,\nuuid:…`: numbers of a server's, or of a tag of it, each with the session that has it.
+fn owned_of(text: &str) -> BTreeSet<String> {
+    let mut open = BTreeSet::new();
+    for of_server in text.split(',') {
+        let mut parts = of_server.trim().split(':');
+        let (server, mut tag) = (parts.next().unwrap_or_default(), "");
+        for part in parts {
+            match part.split_once('#') {
+                Some((number, _)) => drop(open.insert(format!("{server}:{tag}:{number}"))),
+                None => tag = part,
+            }
+        }
+    }
+    open
+}
+
 /// A place in the log before which all is committed for whoever opens a snapshot after this: of a MariaDB alone, which
 /// tells where the snapshot of a session is, and takes another session's for it now and then (10.11), but never one to come.
 pub(super) async fn committed(session: &mut Session) -> Result<Place> {
@@ -173,7 +231,8 @@ impl Way {
 
     /// Whether what is told is the same, however far the log is.
     pub fn is_like(&self, other: &Self) -> bool {
-        (&self.binlog, &self.references, self.server) == (&other.binlog, &other.references, other.server)
+        let told = |way: &Self| (way.binlog.clone(), way.server, way.tells_open);
+        told(self) == told(other) && self.references == other.references
     }
 
     /// Why the rows of a table are not told by the binlog.
@@ -267,6 +326,13 @@ mod tests {
 
     fn at(table: &str) -> (String, String) {
         ("d".into(), table.into())
+    }
+
+    #[test]
+    fn open_transactions_are_read_whatever_their_servers_and_tags() {
+        let open = owned_of("3e11:7#12:8#13:blue:7#14,\n4f22:1#2");
+        assert_eq!(open.into_iter().collect::<Vec<_>>(), ["3e11::7", "3e11::8", "3e11:blue:7", "4f22::1"]);
+        assert!(owned_of("").is_empty());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Keys that a collation takes for one.
 
-use super::Rig;
+use super::{Rig, is_mysql};
 use crate::support::{PATHS, Path};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -22,13 +22,13 @@ async fn a_key_that_changed_only_its_case_or_its_blanks_is_changed_to_the_byte()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_with_keys_of_every_kind_are_read_in_pages_and_what_is_gone_is_found() {
-    let kinds = [
+    let mut kinds = vec![
         ("ints", "bigint", "cast(seq as signed) * 7 - 5000", "INTEGER"),
         ("unsigned_ints", "bigint unsigned", "18446744073709551615 - seq", "DECIMAL"),
         ("decimals", "decimal(30,10)", "seq / 7", "DECIMAL"),
         ("texts", "varchar(40) collate utf8mb4_unicode_ci", "concat(char(97 + seq % 26), 'ß', seq)", "TEXT"),
         ("latin", "varchar(40) character set latin1", "concat('é', seq)", "TEXT"),
-        ("bytes", "varbinary(16)", "unhex(md5(seq))", "BLOB"),
+        ("bytes", "varbinary(16)", "left(unhex(sha2(seq, 256)), 16)", "BLOB"),
         ("padded", "binary(8)", "concat(char(seq % 256), char(seq div 256))", "BLOB"),
         ("dates", "date", "date_add('1000-01-01', interval seq day)", "TEXT"),
         ("moments", "datetime(6)", "date_add('2024-01-01', interval seq * 1001 microsecond)", "TEXT"),
@@ -38,9 +38,10 @@ async fn tables_with_keys_of_every_kind_are_read_in_pages_and_what_is_gone_is_fo
         ("uuids", "uuid", "concat('00000000-0000-4000-8000-', lpad(hex(seq), 12, '0'))", "TEXT"),
         ("addresses", "inet6", "concat('::', hex(seq))", "TEXT"),
     ];
+    kinds.retain(|(_, kind, ..)| !is_mysql() || !["uuid", "inet6"].contains(kind));
     let mut tables = String::new();
     let mut json = Vec::new();
-    for (name, kind, value, column) in kinds {
+    for &(name, kind, value, column) in &kinds {
         tables += &format!(
             "create table {name} (id {kind} primary key, v int); insert into {name} select {value}, seq from seq_1_to_3000;"
         );
@@ -54,16 +55,17 @@ async fn tables_with_keys_of_every_kind_are_read_in_pages_and_what_is_gone_is_fo
         let rig = Rig::new(path, &tables, &format!("{{{}}}", json.join(","))).await;
         let first = rig.pass().await;
         assert!(first.problems.is_empty(), "{first:?}");
-        assert_eq!(first.rows, 3000 * 15);
-        for (name, ..) in kinds {
+        let tables = kinds.len() as u64 + 1;
+        assert_eq!(first.rows, 3000 * tables);
+        for (name, ..) in &kinds {
             assert_eq!(rig.rows(&format!("SELECT count(*), sum(v) FROM {name}")).await, ["3000|4501500"], "{name}");
             rig.sql(&format!("delete from {name} where v in (3, 2999); update {name} set v = 0 where v = 17")).await;
         }
         rig.sql("delete from pairs where c in (3, 2999)").await;
         let second = rig.pass().await;
         assert!(second.problems.is_empty(), "{second:?}");
-        assert_eq!((second.rows, second.removed), (14, 30), "{second:?}");
-        for (name, ..) in kinds {
+        assert_eq!((second.rows, second.removed), (tables - 1, 2 * tables), "{second:?}");
+        for (name, ..) in &kinds {
             assert_eq!(rig.rows(&format!("SELECT count(*), sum(v) FROM {name}")).await, ["2998|4498481"], "{name}");
         }
         assert_eq!(rig.rows("SELECT count(*) FROM pairs").await, ["2998"]);

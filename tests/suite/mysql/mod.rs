@@ -15,7 +15,7 @@ mod values;
 mod views;
 mod writers;
 
-use crate::parts::MariaDb;
+use crate::parts::mysql_server::{MySqlServer, is_mysql, said};
 use crate::support::{Home, Path, schema};
 use mysql_async::prelude::Queryable;
 use pgflume::core::schema::Schema;
@@ -30,9 +30,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// One for the run.
-pub fn server() -> &'static MariaDb {
-    static SERVER: OnceLock<MariaDb> = OnceLock::new();
-    SERVER.get_or_init(|| MariaDb::start(&[]))
+pub fn server() -> &'static MySqlServer {
+    static SERVER: OnceLock<MySqlServer> = OnceLock::new();
+    SERVER.get_or_init(|| MySqlServer::start(&[]))
 }
 
 /// Definitions of no table that is there.
@@ -40,7 +40,7 @@ pub const NONE: &str = r#"{"none":{"primaryKey":"id","columns":{"id":"INTEGER"}}
 
 /// A database, a login that may read it, and a replica.
 pub struct Rig {
-    server: &'static MariaDb,
+    server: &'static MySqlServer,
     pub name: String,
     pub home: Home,
     pub schema: Arc<Schema>,
@@ -54,7 +54,7 @@ impl Rig {
     }
 
     /// The same in another server.
-    pub async fn on(server: &'static MariaDb, path: Path, tables: &str, json: &str) -> Self {
+    pub async fn on(server: &'static MySqlServer, path: Path, tables: &str, json: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("d{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut root = server.connect(None).await;
@@ -77,14 +77,14 @@ impl Rig {
     }
 
     /// Its server.
-    pub fn server(&self) -> &'static MariaDb {
+    pub fn server(&self) -> &'static MySqlServer {
         self.server
     }
 
     /// Statements, as root.
     pub async fn sql(&self, sql: &str) {
         let mut root = self.server.connect(Some(&self.name)).await;
-        root.query_drop(sql).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
+        root.query_drop(said(sql)).await.unwrap_or_else(|e| panic!("{sql}: {e}"));
         // All of several statements have run when the connection is through with them.
         root.disconnect().await.unwrap();
     }

@@ -3,7 +3,7 @@
 
 use super::writers::{Dice, TABLES, TABLES_ROWS, WRITERS, assert_equal, statement, write};
 use super::{NONE, Rig};
-use crate::parts::MariaDb;
+use crate::parts::MySqlServer;
 use crate::support::{Home, PATHS, Path, until};
 use mysql_async::prelude::Queryable;
 use pgflume::pull::{Pull, Scheduled, Service};
@@ -48,8 +48,8 @@ fn untold(dice: &mut Dice, rows: &FilePath) -> String {
         6 => format!("load data infile '{}' ignore into table l fields terminated by ',' (id, w)", rows.display()),
         7 => format!("delete from l where id % 7 = {}", n % 7),
         8 if n < 100 => "truncate table l".to_owned(),
-        9 if n < 50 => format!("alter table l add column if not exists x{n} int default {n}"),
-        10 if n < 50 => format!("alter table l drop column if exists x{n}"),
+        9 if n < 50 => format!("alter table l add column x{n} int default {n}"),
+        10 if n < 50 => format!("alter table l drop column x{n}"),
         11 => format!("replace into p values ({m}, {n})"),
         12 | 13 => format!("update m set v = v + 1 where id between {m} and {}", m + 5),
         _ => statement(dice),
@@ -123,7 +123,7 @@ async fn observe(mut conn: mysql_async::Conn, is_over: Arc<AtomicBool>) {
 }
 
 async fn run(path: Path, seed: u64, is_killed: bool) {
-    let server: &'static MariaDb = Box::leak(Box::new(MariaDb::start(&[
+    let server: &'static MySqlServer = Box::leak(Box::new(MySqlServer::start(&[
         "--sync-binlog=1",
         "--innodb-flush-log-at-trx-commit=1",
         "--innodb-lock-wait-timeout=2",

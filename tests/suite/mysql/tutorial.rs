@@ -39,7 +39,7 @@ async fn a_mysql_is_copied_and_followed_as_the_page_says() {
         }
     }
     for words in [
-        "MariaDB",
+        server().kind().name(),
         "found by the server's binlog",
         "orders: exact: equal to one moment",
         "orders: equal, 3 rows compared",

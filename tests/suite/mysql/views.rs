@@ -1,7 +1,7 @@
 //! What happens between two views, tables that cannot be read, and encrypted connections.
 
 use super::Rig;
-use crate::parts::MariaDb;
+use crate::parts::MySqlServer;
 use crate::pulls::watched::Hooked;
 use crate::support::Path;
 use mysql_async::prelude::Queryable;
@@ -79,7 +79,7 @@ async fn connections_are_encrypted_where_the_server_can_and_checked_where_that_i
     std::fs::write(&cert, made.cert.pem()).unwrap();
     std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
     let arguments = [format!("--ssl-cert={}", cert.display()), format!("--ssl-key={}", key.display())];
-    let server = MariaDb::start(&arguments.each_ref().map(String::as_str));
+    let server = MySqlServer::start(&arguments.each_ref().map(String::as_str));
     let mut root = server.connect(None).await;
     for sql in [
         "create database d",

@@ -1,6 +1,6 @@
 //! Writers that go on while a pass follows the other: at rest both sides are equal.
 
-use super::Rig;
+use super::{Rig, said};
 use crate::support::PATHS;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -83,10 +83,10 @@ pub async fn write(
         let ends = ["commit", "commit", "commit", "rollback"];
         for _ in 0..=dice.below(5) {
             // A deadlock has ended the transaction, and what follows commits by itself.
-            drop(conn.query_drop(statement(&mut dice)).await);
+            drop(conn.query_drop(said(&statement(&mut dice))).await);
             if dice.below(4) == 0 {
                 drop(conn.query_drop("savepoint s").await);
-                drop(conn.query_drop(statement(&mut dice)).await);
+                drop(conn.query_drop(said(&statement(&mut dice))).await);
                 drop(conn.query_drop("rollback to s").await);
             }
         }

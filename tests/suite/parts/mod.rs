@@ -10,7 +10,7 @@
 
 pub mod freezer;
 pub mod http;
-pub mod mariadb;
+pub mod mysql_server;
 pub mod pg_net;
 pub mod pgbouncer;
 pub mod process;
@@ -19,7 +19,7 @@ pub mod proxy;
 pub mod sqld;
 
 pub use freezer::Freezer;
-pub use mariadb::MariaDb;
+pub use mysql_server::MySqlServer;
 pub use pg_net::PgNet;
 pub use pgbouncer::Pgbouncer;
 pub use program::Program;

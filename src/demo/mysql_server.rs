@@ -1,13 +1,15 @@
-//! A private, throw-away MariaDB with a binlog of rows: on a socket that only its owner can reach, for `pgflume demo
-//! --mysql`, or on a free port of 127.0.0.1, for tests.
+//! A private, throw-away MariaDB or MySQL with a binlog of rows: on a socket that only its owner can reach, for `pgflume
+//! demo --mysql`, or on a free port of 127.0.0.1, for tests.
 //!
 //! Takes further arguments of the server, gives a running one, and never touches a server that it did not start. It and
-//! its directory go away with the [`MariaDb`], and also when the process that owns it dies without running `Drop` (a guard
-//! process watches a pipe).
+//! its directory go away with the [`MySqlServer`], and also when the process that owns it dies without running `Drop` (a
+//! guard process watches a pipe).
 
 use super::postgres::free_port;
-use std::io::{self, Write};
+use std::ffi::OsString;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -31,12 +33,62 @@ const ARGUMENTS: [&str; 5] = [
     "--innodb-flush-log-at-trx-commit=0",
     "--innodb-buffer-pool-size=64M",
 ];
+/// The same, to a MySQL alone: no second protocol, and files from everywhere, as a MariaDB takes them.
+const MYSQL_ARGUMENTS: [&str; 2] = ["--mysqlx=OFF", "--secure-file-priv="];
+
+/// Whose server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// MariaDB's.
+    MariaDb,
+    /// Oracle's MySQL.
+    MySql,
+}
+
+impl Kind {
+    /// The one that is installed; MariaDB where both are, or none.
+    pub fn installed() -> Self {
+        match !is_installed(Self::MariaDb.server()) && is_installed(Self::MySql.server()) {
+            true => Self::MySql,
+            false => Self::MariaDb,
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MariaDb => "MariaDB",
+            Self::MySql => "MySQL",
+        }
+    }
+
+    fn server(self) -> &'static str {
+        match self {
+            Self::MariaDb => "mariadbd",
+            Self::MySql => "mysqld",
+        }
+    }
+
+    /// What makes its files in `data`.
+    fn installing(self, data: &Path, scratch: &Path) -> (&'static str, Command) {
+        let (program, arguments): (_, &[&str]) = match self {
+            Self::MariaDb => {
+                ("mariadb-install-db", &["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
+            }
+            Self::MySql => (self.server(), &["--no-defaults", "--initialize-insecure"]),
+        };
+        let mut command = command(program);
+        command.args(arguments).args(user());
+        command.arg(format!("--datadir={}", data.display())).arg(format!("--tmpdir={}", scratch.display()));
+        (program, command)
+    }
+}
 
 /// Why there is no server; each message ends with the remedy.
 #[derive(Debug, thiserror::Error)]
-pub enum MariaDbError {
+pub enum MySqlServerError {
     /// A program could not be run at all.
-    #[error("cannot run {program}: {source}; install it (`apt-get install mariadb-server-core mariadb-client-core`)")]
+    #[error("cannot run {program}: {source}; install it (`apt-get install mariadb-server-core`)")]
     Run {
         /// Its name.
         program: &'static str,
@@ -45,7 +97,7 @@ pub enum MariaDbError {
         source: io::Error,
     },
     /// No directory, file or port could be had.
-    #[error("cannot make room for a MariaDB: {0}; set TMPDIR to a writable directory")]
+    #[error("cannot make room for a server: {0}; set TMPDIR to a writable directory")]
     Room(#[from] io::Error),
     /// It ran and failed.
     #[error("{what} failed: {output}; look at what it says")]
@@ -59,7 +111,8 @@ pub enum MariaDbError {
 
 /// A server.
 #[derive(Debug)]
-pub struct MariaDb {
+pub struct MySqlServer {
+    kind: Kind,
     /// It, and who ends it when we die.
     running: Option<(Child, Child)>,
     directory: TempDir,
@@ -68,31 +121,33 @@ pub struct MariaDb {
     arguments: Vec<String>,
 }
 
-impl MariaDb {
+impl MySqlServer {
     /// Makes its files and starts it, with further arguments; `socket_only`: without TCP.
     ///
     /// # Errors
     /// When its programs are not there, or it does not start within a minute.
-    pub fn start(arguments: &[&str], socket_only: bool) -> Result<Self, MariaDbError> {
+    pub fn start(kind: Kind, arguments: &[&str], socket_only: bool) -> Result<Self, MySqlServerError> {
         let private = fs::Permissions::from_mode(0o700);
-        let directory = tempfile::Builder::new().prefix("pgflume-mariadb-").permissions(private).tempdir()?;
+        let directory = tempfile::Builder::new().prefix("pgflume-mysql-").permissions(private).tempdir()?;
         let (data, scratch) = (directory.path().join("data"), directory.path().join("tmp"));
         // One that starts clears its folder of what others have put there.
         fs::create_dir(&scratch)?;
-        let mut install = command("mariadb-install-db");
-        install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        install.arg(format!("--datadir={}", data.display())).arg(format!("--tmpdir={}", scratch.display()));
-        install.args(user());
-        let made = install.output().map_err(|source| MariaDbError::Run { program: "mariadb-install-db", source })?;
+        let (program, mut install) = kind.installing(&data, &scratch);
+        let made = install.output().map_err(|source| MySqlServerError::Run { program, source })?;
         if !made.status.success() {
             let output = String::from_utf8_lossy(&made.stderr).into_owned();
-            return Err(MariaDbError::Failed { what: "mariadb-install-db", output });
+            return Err(MySqlServerError::Failed { what: program, output });
         }
         let port = if socket_only { None } else { Some(free_port()?) };
         let arguments = arguments.iter().map(|&text| text.to_owned()).collect();
-        let mut server = Self { running: None, directory, port, arguments };
+        let mut server = Self { kind, running: None, directory, port, arguments };
         server.spawn()?;
         Ok(server)
+    }
+
+    /// Whose it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Its port on 127.0.0.1; 0 where it has none.
@@ -130,7 +185,7 @@ impl MariaDb {
     ///
     /// # Errors
     /// When it does not start within a minute.
-    pub fn start_again(&mut self) -> Result<(), MariaDbError> {
+    pub fn start_again(&mut self) -> Result<(), MySqlServerError> {
         self.kill();
         self.spawn()
     }
@@ -139,8 +194,9 @@ impl MariaDb {
         self.directory.path().join("log")
     }
 
-    fn spawn(&mut self) -> Result<(), MariaDbError> {
-        let mut server = command("mariadbd");
+    fn spawn(&mut self) -> Result<(), MySqlServerError> {
+        let program = self.kind.server();
+        let mut server = command(program);
         server.arg("--no-defaults").args(user());
         let path = |name: &str| self.directory.path().join(name).display().to_string();
         for (option, name) in [("datadir", "data"), ("tmpdir", "tmp"), ("socket", "s"), ("pid-file", "pid")] {
@@ -150,45 +206,64 @@ impl MariaDb {
             Some(port) => server.args(["--bind-address=127.0.0.1", &format!("--port={port}")]),
             None => server.arg("--skip-networking"),
         };
-        server.args(ARGUMENTS).args(&self.arguments);
+        server.args(ARGUMENTS);
+        if self.kind == Kind::MySql {
+            server.args(MYSQL_ARGUMENTS);
+        }
+        server.args(&self.arguments);
         let log = fs::OpenOptions::new().create(true).append(true).open(self.log_file())?;
         server.stdout(log.try_clone()?).stderr(log).process_group(0);
-        let mut child = server.spawn().map_err(|source| MariaDbError::Run { program: "mariadbd", source })?;
+        let mut child = server.spawn().map_err(|source| MySqlServerError::Run { program, source })?;
         let guard = spawn_guard(child.id(), self.directory.path());
         let guard = guard.inspect_err(|_| drop(child.kill()))?;
         self.running = Some((child, guard));
         let began = Instant::now();
-        while !self.answers()? {
+        while !self.answers() {
             let ended = self.running.as_mut().and_then(|(server, _)| server.try_wait().ok().flatten());
             if ended.is_some() || began.elapsed() > START_TIMEOUT {
-                return Err(MariaDbError::Failed { what: "starting MariaDB", output: self.log() });
+                return Err(MySqlServerError::Failed { what: "starting the server", output: self.log() });
             }
             thread::sleep(POLL);
         }
         Ok(())
     }
 
-    fn answers(&self) -> Result<bool, MariaDbError> {
-        let mut ask = command("mariadb");
-        ask.args(["--no-defaults", "-u", "root", "-e", "select 1", "-S"]).arg(self.socket());
-        let asked = ask.stdout(Stdio::null()).stderr(Stdio::null()).status();
-        asked.map(|status| status.success()).map_err(|source| MariaDbError::Run { program: "mariadb", source })
+    /// Whether it greets whoever connects: the first packet is the tenth version of its protocol.
+    fn answers(&self) -> bool {
+        let greet = || -> io::Result<u8> {
+            let mut stream = UnixStream::connect(self.socket())?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            let mut packet = [0; 5];
+            stream.read_exact(&mut packet)?;
+            Ok(packet[4])
+        };
+        greet().is_ok_and(|first| first == 10)
     }
 }
 
-impl Drop for MariaDb {
+impl Drop for MySqlServer {
     fn drop(&mut self) {
         self.kill(); // before its directory goes
     }
 }
 
-/// A program of MariaDB, which knows no secret of ours. Debian puts the server where only root's path leads.
+/// Where programs are looked for: Debian puts servers where only root's path leads.
+fn path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin");
+    path
+}
+
+fn is_installed(program: &str) -> bool {
+    std::env::split_paths(&path()).any(|directory| directory.join(program).is_file())
+}
+
+/// A program of the server's, which knows no secret of ours.
 fn command(program: &str) -> Command {
-    let path = format!("{}:/usr/sbin", std::env::var("PATH").unwrap_or_default());
     let kept = ["TMPDIR", "HOME", "USER", "LD_LIBRARY_PATH"].into_iter();
     let mut command = Command::new(program);
     command.env_clear().envs(kept.filter_map(|name| Some((name, std::env::var_os(name)?))));
-    command.env("PATH", path).stdin(Stdio::null());
+    command.env("PATH", path()).stdin(Stdio::null());
     command
 }
 
