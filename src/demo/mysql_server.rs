@@ -160,6 +160,16 @@ impl MySqlServer {
         self.directory.path().join("s")
     }
 
+    /// Where its files are.
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// A further argument, from its next start on.
+    pub fn add_argument(&mut self, argument: &str) {
+        self.arguments.push(argument.to_owned());
+    }
+
     /// The last lines of its log.
     pub fn log(&self) -> String {
         let text = fs::read(self.log_file()).unwrap_or_default();

@@ -2,9 +2,11 @@
 
 mod basics;
 mod commands;
+mod faults;
 mod hidden;
 mod keys;
 mod large;
+mod of_mysql;
 mod plans;
 mod restarts;
 mod schemas;

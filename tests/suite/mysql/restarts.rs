@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_crash_may_have_undone_is_compared() {
-    let (mut server, home) = (MySqlServer::start(&[]), Home::new(Path::File));
+    let (server, home) = (MySqlServer::start(&[]), Home::new(Path::File));
     let mut root = server.connect(None).await;
     for sql in [
         "create database d; create user u@'%' identified by 'p'; grant select on d.* to u@'%'",
@@ -50,7 +50,7 @@ async fn what_a_crash_may_have_undone_is_compared() {
         root.query_first::<(String, String), _>(uptime).await.unwrap().is_some()
     })
     .await;
-    server.start_again().unwrap();
+    server.start_again(None);
     pull.pass().await.unwrap();
     assert_eq!(look().await, ["as it was", "same"]);
 }

@@ -28,7 +28,7 @@ impl Rig {
     }
 
     /// The same in a server of its own: what is done to that concerns no other test.
-    async fn told_by(arguments: &[&str], tables: &str) -> Self {
+    pub async fn told_by(arguments: &[&str], tables: &str) -> Self {
         let server = Box::leak(Box::new(MySqlServer::start(arguments)));
         let rig = Self::on(server, Path::File, tables, NONE).await;
         rig.may_read_binlog(true).await;

@@ -2,7 +2,8 @@
 
 use mysql_async::{Conn, OptsBuilder};
 use pgflume::demo::mysql_server::{self, Kind};
-use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
 
 /// Whose servers the tests of `mysql::` run against.
 pub fn kind() -> Kind {
@@ -48,33 +49,57 @@ pub fn said(sql: &str) -> String {
 }
 
 /// One server.
-pub struct MySqlServer(mysql_server::MySqlServer);
+pub struct MySqlServer(Mutex<mysql_server::MySqlServer>);
 
 impl MySqlServer {
     /// Makes its files and starts it, with further arguments.
     pub fn start(arguments: &[&str]) -> Self {
         let deep: &[&str] = if is_mysql() { &["--cte-max-recursion-depth=10000000"] } else { &[] };
         let arguments = [deep, arguments].concat();
-        Self(mysql_server::MySqlServer::start(kind(), &arguments, false).unwrap_or_else(|e| panic!("{e}")))
+        Self(Mutex::new(mysql_server::MySqlServer::start(kind(), &arguments, false).unwrap_or_else(|e| panic!("{e}"))))
     }
 
     /// A connection as root.
     pub async fn connect(&self, database: Option<&str>) -> Conn {
-        let options = OptsBuilder::default().socket(self.socket().to_str()).user(Some("root")).db_name(database);
-        Conn::new(options).await.expect("the server takes a connection")
+        self.reach(database).await.expect("the server takes a connection")
     }
-}
 
-impl Deref for MySqlServer {
-    type Target = mysql_server::MySqlServer;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
+    /// The same, where it may be gone.
+    pub async fn reach(&self, database: Option<&str>) -> mysql_async::Result<Conn> {
+        let socket = self.server().socket();
+        Conn::new(OptsBuilder::default().socket(socket.to_str()).user(Some("root")).db_name(database)).await
     }
-}
 
-impl DerefMut for MySqlServer {
-    fn deref_mut(&mut self) -> &mut Self::Target {
-        &mut self.0
+    /// Whose it is.
+    pub fn kind(&self) -> Kind {
+        self.server().kind()
+    }
+
+    /// Its port on 127.0.0.1.
+    pub fn port(&self) -> u16 {
+        self.server().port()
+    }
+
+    /// Where its files are.
+    pub fn data(&self) -> PathBuf {
+        self.server().data()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&self) {
+        self.server().kill();
+    }
+
+    /// Starts it, with one argument more, if there is one.
+    pub fn start_again(&self, argument: Option<&str>) {
+        let mut server = self.server();
+        if let Some(argument) = argument {
+            server.add_argument(argument);
+        }
+        server.start_again().unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    fn server(&self) -> MutexGuard<'_, mysql_server::MySqlServer> {
+        self.0.lock().unwrap()
     }
 }
