@@ -26,6 +26,7 @@ pub(super) fn provider(pair: &Pair) -> Arc<dyn Provider> {
         columns: definition.changed.clone(),
         every: definition.every.time,
         is_compared: definition.is_compare_said && definition.compare.is_some(),
+        compare: definition.compare.as_ref().map(|every| every.time),
     };
     let (tables, exclude, row_bytes) = (definition.tables.clone(), definition.exclude.clone(), pair.row_bytes);
     match &pair.source {

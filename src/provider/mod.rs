@@ -48,6 +48,8 @@ pub struct Described {
     pub sorts_alike: bool,
     /// Whether a look finds rows that are as they were, too: then they are compared before they are written.
     pub finds_unchanged: bool,
+    /// Whether a look compares digests of all rows as often as rows are to be compared, by a mark that holds them.
+    pub is_digested: bool,
 }
 
 /// What the replica is after a pass, beside what the source was.

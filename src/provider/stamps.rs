@@ -4,6 +4,7 @@
 //! No IO.
 
 use crate::core::failpoint::PullRule;
+use crate::core::message::MarkedKey;
 use crate::core::schema::Table;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -31,6 +32,8 @@ pub(super) struct Listed {
     pub ladder: Ladder,
     /// Whether somebody said how often all rows are compared.
     pub is_compared: bool,
+    /// How often that is; `None`: never.
+    pub compare: Option<Duration>,
 }
 
 /// A column that says when its row was written last.
@@ -63,6 +66,8 @@ pub struct StampOptions {
     pub every: Duration,
     /// Whether it is said how often all rows are compared.
     pub is_compared: bool,
+    /// How often that is; `None`: never.
+    pub compare: Option<Duration>,
 }
 
 /// The stamps of a table that has these columns (name, type): those that are named, else the first that is known by its
@@ -125,6 +130,21 @@ pub(super) struct StampMark {
     pub digest: String,
     /// When each rung above the first was looked at last, by the source's clock: milliseconds since 1970.
     pub looked: Vec<i64>,
+    /// Of all rows by the ranges of their keys, in their order, where there are no stamps; and when that was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ranges: Vec<Range>,
+    #[serde(default)]
+    pub digested_at: i64,
+}
+
+/// Rows behind the last key of the range before, up to a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Range {
+    /// `None`: to the end.
+    pub until: Option<MarkedKey>,
+    pub rows: i64,
+    /// A number that any other rows make another.
+    pub digest: u64,
 }
 
 impl StampMark {
@@ -137,14 +157,15 @@ impl StampMark {
 
     /// Of all rows, at this time.
     pub fn begin(stamps: &[Stamp], newest: Vec<Option<String>>, now: i64, digest: String) -> Self {
-        Self { stamps: names(stamps), newest, looked: vec![now; RUNGS], digest }
+        let (stamps, looked) = (names(stamps), vec![now; RUNGS]);
+        Self { stamps, newest, looked, digest, ranges: Vec::new(), digested_at: now }
     }
 
     /// The one after a look back over this ladder's rungs up to `rung`.
     pub fn after(&self, newest: Vec<Option<String>>, now: i64, rung: usize, digest: String) -> Self {
         let newest = newest.into_iter().zip(&self.newest).map(|(new, old)| new.or_else(|| old.clone())).collect();
         let looked = self.looked.iter().enumerate().map(|(i, then)| if i < rung { now } else { *then }).collect();
-        Self { stamps: self.stamps.clone(), newest, looked, digest }
+        Self { newest, looked, digest, ..self.clone() }
     }
 }
 

@@ -45,7 +45,31 @@ struct Comparison {
     interrupted: u32,
 }
 
+/// Where a look compares digests, the rows themselves are compared each so many times; a smaller table's each time.
+const DIGESTED: u32 = 7;
+const SMALL: i64 = 10_000;
+
 impl Session<'_> {
+    /// Tables whose rows are to be compared now.
+    pub async fn due(&self, every: Option<Duration>) -> Result<Vec<String>> {
+        let replica = &self.writer.replica;
+        let mut due = replica.due(&self.pull.name, every).await?;
+        let is_digested = |name: &String| {
+            let rows = self.writer.standing.tables.get(name).and_then(|standing| standing.rows);
+            self.description.tables.get(name).is_some_and(|table| table.is_digested)
+                && rows.is_none_or(|rows| rows > SMALL)
+        };
+        if due.iter().any(is_digested) {
+            let long = replica.due(&self.pull.name, every.map(|every| every * DIGESTED)).await?;
+            due.retain(|name| !is_digested(name) || long.contains(name));
+        }
+        due.retain(|name| {
+            self.description.tables.get(name).is_some_and(|table| table.problem.is_none())
+                && !self.problems.contains_key(name)
+        });
+        Ok(due)
+    }
+
     /// Compares these tables, and with `repair` writes what should be there.
     pub async fn compare(&mut self, names: &[String], repair: bool) -> Result<BTreeMap<String, TableReport>> {
         let mut reports = BTreeMap::new();
@@ -281,7 +305,12 @@ impl Session<'_> {
         tracing::warn!(sync = self.pull.name, table = name, rows = items.len(), "differences are repaired");
         items.sort_by(|a, b| a.key.cmp(&b.key));
         let rows = items.len() as u64;
-        let progress = Progress { source: Some(view.position.clone()), ..Progress::default() };
+        let mut progress = Progress { source: Some(view.position.clone()), ..Progress::default() };
+        if self.description.tables.get(name).is_some_and(|table| table.is_digested) {
+            // Rows are newer than the digests that are kept of them.
+            let standing = PulledTable { since: None, until: None, place: None, ..self.standing_of(name) };
+            progress.tables.insert(name.to_owned(), standing);
+        }
         if self.writer.write(Written { items, progress, ..Written::default() }).await? == Outcome::Written {
             comparison.report.repaired += rows;
         }

@@ -45,11 +45,7 @@ impl Pull {
         let passed = async {
             session.pass().await?;
             session.writer.job = None;
-            let mut due = session.writer.replica.due(&self.name, self.compare).await?;
-            let tables = &session.description.tables;
-            due.retain(|name| {
-                tables.get(name).is_some_and(|table| table.problem.is_none()) && !session.problems.contains_key(name)
-            });
+            let due = session.due(self.compare).await?;
             let compared = session.compare(&due, true).await?;
             session.writer.done.compared.extend(compared);
             Ok(())

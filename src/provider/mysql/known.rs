@@ -142,6 +142,7 @@ pub(super) async fn read(
                 types: (!types.is_empty()).then(|| serde_json::Value::Object(types).to_string()),
                 sorts_alike: readable.as_ref().is_some_and(sorts_alike),
                 finds_unchanged: !is_told,
+                is_digested: promise == Promise::Compared && !source.is_view(),
                 is_told,
                 untold: untold.filter(|_| way.binlog.is_ok()),
                 problem,
@@ -149,7 +150,12 @@ pub(super) async fn read(
             },
         );
         if let Some(readable) = readable {
-            let listed = Listed { stamps, ladder: Ladder::of(options.every), is_compared: options.is_compared };
+            let listed = Listed {
+                stamps,
+                ladder: Ladder::of(options.every),
+                is_compared: options.is_compared,
+                compare: options.compare,
+            };
             tables.insert(
                 table.name.clone(),
                 Entry { readable: Arc::new(readable), listed, is_view: source.is_view(), place, is_told },

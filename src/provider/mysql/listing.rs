@@ -1,6 +1,7 @@
-//! What of a table has changed since a mark: by the stamps of its rows, else by a digest of all of them.
+//! What of a table has changed since a mark: by the stamps of its rows, else by digests of all of them.
 
 use super::known::Entry;
+use super::ranges::{self, Digested};
 use super::reading::{Reading, key_texts};
 use super::statements::{MySql, Readable};
 use crate::core::error::{Error, Result, Side};
@@ -62,49 +63,74 @@ pub(super) async fn look(
             return Err(Error::halt(problem).of_table(name, Side::Source));
         }
     }
-    // Of a large one without stamps a look only counts.
-    let is_small =
-        stamps.is_empty() && rows <= MOST_ROWS && (!is_long(readable) || bytes(session, entry).await? <= MOST_BYTES);
-    let digest = match is_small {
-        true => {
-            let sql = readable.digest(&session.server);
-            get::<u64>(&session.row(&sql, ()).await.map_err(failed)?, 0)?.to_string()
-        }
-        false => String::new(),
-    };
     if let Some(problem) = problem(&readable.name, listed, rows) {
         return Err(Error::halt(problem).of_table(name, Side::Source));
     }
     let newest = newest(session, entry).await?;
     let Some(mark) = since else {
-        // What changes while it is read may be as it was when it is looked at next: the first digest meets none.
+        // What changes while it is read may be as it was when it is looked at next: the first digests meet none.
         let mark = StampMark::begin(stamps, newest, now, String::new());
         let look =
             Look { mark: text(&mark), changed: None, count: Some(rows), tells_gone: false, is_far: false, place: None };
         return Ok((Reading::pages(readable.clone(), None, None, true), look));
     };
+    if stamps.is_empty() {
+        return by_ranges(session, entry, mark, rows, now).await;
+    }
     let rung = ladder.rung(&mark, now);
-    let (reading, changed) = match stamps.is_empty() {
-        true if !is_small || mark.digest == digest => (Reading::nothing(readable.clone()), 0),
-        true => (Reading::pages(readable.clone(), None, None, false), rows),
-        false => {
-            let condition = ladder.condition::<MySql>(stamps, &mark, rung);
-            let chosen = session.row(&readable.count_where(&condition), ()).await.map_err(failed)?;
-            let chosen: i64 = get(&chosen, 0)?;
-            if chosen > MOST_KEYS {
-                (Reading::pages(readable.clone(), Some(condition), None, false), chosen)
-            } else {
-                let keys = session.rows(&readable.keys_where(&condition), ()).await.map_err(failed)?;
-                let keys: Vec<MarkedKey> =
-                    keys.into_iter().map(|row| key_texts(readable, row)).collect::<Result<_>>()?;
-                (Reading::keys(readable.clone(), keys), chosen)
-            }
-        }
+    let condition = ladder.condition::<MySql>(stamps, &mark, rung);
+    let chosen = session.row(&readable.count_where(&condition), ()).await.map_err(failed)?;
+    let chosen: i64 = get(&chosen, 0)?;
+    let reading = if chosen > MOST_KEYS {
+        Reading::pages(readable.clone(), Some(condition), None, false)
+    } else {
+        let keys = session.rows(&readable.keys_where(&condition), ()).await.map_err(failed)?;
+        let keys: Vec<MarkedKey> = keys.into_iter().map(|row| key_texts(readable, row)).collect::<Result<_>>()?;
+        Reading::keys(readable.clone(), keys)
     };
-    let after = mark.after(newest, now, rung, digest);
-    let changed = Some(usize::try_from(changed).unwrap_or(usize::MAX));
-    let is_far = rung > 0 || stamps.is_empty() && after.digest != mark.digest;
-    Ok((reading, Look { mark: text(&after), changed, count: Some(rows), tells_gone: false, is_far, place: None }))
+    let after = mark.after(newest, now, rung, String::new());
+    let changed = Some(usize::try_from(chosen).unwrap_or(usize::MAX));
+    Ok((
+        reading,
+        Look { mark: text(&after), changed, count: Some(rows), tells_gone: false, is_far: rung > 0, place: None },
+    ))
+}
+
+/// What has changed of a table without stamps that has so many rows. Of a large one a look only counts, until its rows are
+/// to be compared, or their number is another.
+async fn by_ranges(
+    session: &mut Session,
+    entry: &Entry,
+    mark: StampMark,
+    rows: i64,
+    now: i64,
+) -> Result<(Reading, Look)> {
+    let Entry { readable, listed, is_view, .. } = entry;
+    let is_small = rows <= MOST_ROWS && (!is_long(readable) || bytes(session, entry).await? <= MOST_BYTES);
+    let known: i64 = mark.ranges.iter().map(|range| range.rows).sum();
+    let age = u128::from(now.abs_diff(mark.digested_at));
+    let is_due =
+        listed.compare.is_some_and(|every| age >= every.as_millis()) || !mark.ranges.is_empty() && known != rows;
+    // The rows of a view lie in no order.
+    if !(is_small || is_due && !is_view) {
+        let look = Look {
+            mark: text(&mark),
+            changed: Some(0),
+            count: Some(rows),
+            tells_gone: false,
+            is_far: false,
+            place: None,
+        };
+        return Ok((Reading::nothing(readable.clone()), look));
+    }
+    let before = if *is_view && mark.ranges.len() > 1 { &[] } else { &mark.ranges[..] };
+    let Digested { ranges, changed, rows: chosen } = ranges::look(session, readable, before, rows).await?;
+    let is_far = ranges != mark.ranges || !is_small;
+    let after = StampMark { ranges, digested_at: now, ..mark };
+    let changed_rows = Some(usize::try_from(chosen).unwrap_or(usize::MAX));
+    let look =
+        Look { mark: text(&after), changed: changed_rows, count: Some(rows), tells_gone: false, is_far, place: None };
+    Ok((Reading::ranges(readable.clone(), changed), look))
 }
 
 fn is_long(readable: &Readable) -> bool {

@@ -8,6 +8,7 @@ mod known;
 mod listing;
 mod marks;
 mod position;
+mod ranges;
 mod reading;
 mod statements;
 mod wanted;

@@ -2,7 +2,7 @@
 //! asked for by key is compared by bytes: a collation takes `a` and `A` for one.
 
 use super::marks::Mark;
-use super::statements::Readable;
+use super::statements::{Bounds, Readable};
 use crate::core::error::{Cause, Error, Result, Side};
 use crate::core::keys::texts_of;
 use crate::core::message::MarkedKey;
@@ -30,10 +30,11 @@ const KEY_VALUES: usize = 900;
 
 /// What is read.
 enum Todo {
-    /// All rows that meet a condition, behind a key.
+    /// All rows of a range that meet a condition, and those of further ranges.
     Pages {
         condition: Option<String>,
-        after: Option<MarkedKey>,
+        range: Bounds,
+        more: VecDeque<Bounds>,
     },
     /// The rows under these keys.
     Keys(VecDeque<MarkedKey>),
@@ -67,8 +68,15 @@ impl Reading {
         place: Option<MarkedKey>,
         has_place: bool,
     ) -> Self {
+        let (rows, range) = (first_rows(&readable, FIRST_ROWS), Bounds { after: place, until: None });
+        Self { rows, has_place, ..Self::of(readable, Todo::Pages { condition, range, more: VecDeque::new() }) }
+    }
+
+    /// All rows of these ranges.
+    pub fn ranges(readable: Arc<Readable>, mut ranges: VecDeque<Bounds>) -> Self {
+        let Some(range) = ranges.pop_front() else { return Self::nothing(readable) };
         let rows = first_rows(&readable, FIRST_ROWS);
-        Self { rows, has_place, ..Self::of(readable, Todo::Pages { condition, after: place }) }
+        Self { rows, ..Self::of(readable, Todo::Pages { condition: None, range, more: ranges }) }
     }
 
     /// The rows under these keys.
@@ -139,9 +147,9 @@ impl Reading {
                         None => self.rows = (asked.len() / 4).max(1),
                     }
                 }
-                Todo::Pages { condition, after } => {
+                Todo::Pages { condition, range, more } => {
                     let rows = self.rows.min(limits.rows.saturating_sub(part.found.len())).max(1);
-                    let (sql, parameters) = readable.page(condition.as_deref(), after.as_deref(), rows);
+                    let (sql, parameters) = readable.page(condition.as_deref(), range, rows);
                     let (read, is_cut) = match session.first_rows(&sql, parameters, limits.bytes).await {
                         Ok(read) => read,
                         // Fewer may be read in time.
@@ -151,20 +159,26 @@ impl Reading {
                         }
                         Err(e) => return Err(of_table(e, &readable.table.name)),
                     };
-                    part.is_end = read.len() < rows && !is_cut;
-                    let (before, place_before, read_rows) = (part.bytes, after.clone(), read.len());
+                    let is_through = read.len() < rows && !is_cut;
+                    let (before, place_before, read_rows) = (part.bytes, range.after.clone(), read.len());
                     for row in read {
                         let found = found(&readable, row)?;
-                        *after = Some(key_of(&found)?);
+                        range.after = Some(key_of(&found)?);
                         part.bytes += bytes(&found);
                         part.found.push(found);
                     }
-                    if !part.is_end && *after == place_before {
+                    if !is_through && range.after == place_before {
                         let problem = "its rows do not come in the order of their keys: choose another primaryKey";
                         return Err(Error::halt(problem).of_table(&readable.table.name, Side::Source));
                     }
                     self.rows = next_rows(read_rows, part.bytes - before, limits);
-                    part.place = after.as_ref().filter(|_| self.has_place).map(place);
+                    part.place = range.after.as_ref().filter(|_| self.has_place).map(place);
+                    if is_through {
+                        match more.pop_front() {
+                            Some(next) => *range = next,
+                            None => part.is_end = true,
+                        }
+                    }
                 }
             }
         }

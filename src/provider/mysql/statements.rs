@@ -1,5 +1,6 @@
 //! The SQL that a MySQL is asked with: no name or value of anybody's stands in it unquoted. No IO.
 
+use crate::core::message::MarkedKey;
 use crate::core::schema::Table;
 use crate::mysql::catalog::MyTable;
 use crate::mysql::session::Server;
@@ -72,30 +73,34 @@ impl Readable {
         format!("{}, case when {size} > {} then {size} end", cells.join(", "), self.most_bytes)
     }
 
-    /// The condition for rows behind a key, in its order, and its parameters.
-    fn behind(&self, key: &[String]) -> (String, Vec<Value>) {
+    /// The condition for rows on one side of a key, in its order, and its parameters.
+    fn beside(&self, key: &[String], side: Side) -> (String, Vec<Value>) {
         let last = key.len() - 1;
         let (mut sql, mut all) = (String::new(), Vec::new());
         // Each level of `a > ? or (a = ? and (b > ?))`: a row comparison would scan the index.
         for (at, text) in key.iter().enumerate() {
             let (column, of) = (self.column(self.table.key[at]), &self.types[self.table.key[at]]);
             let (place, value) = (values::placeholder(of), values::parameter(of, text));
-            match behind_member(of, &value) {
+            let is_last = at == last;
+            match members_beside(of, &value, side, is_last) {
                 // No server takes a range of members from an index, but each by itself.
                 Some(others) => {
                     sql += &format!("{column} in ({others})");
-                    if at < last {
+                    if !is_last {
                         sql += &format!(" or {column} = {place} and (");
                         all.push(value);
                     }
                 }
-                None if at < last => {
-                    sql += &format!("{column} >= {place} and ({column} > {place} or {column} = {place} and (");
-                    all.extend([value.clone(), value.clone(), value]);
+                None if is_last => {
+                    let sign = if side == Side::Behind { ">" } else { "<=" };
+                    sql += &format!("{column} {sign} {place}");
+                    all.push(value);
                 }
                 None => {
-                    sql += &format!("{column} > {place}");
-                    all.push(value);
+                    let sign = if side == Side::Behind { ">" } else { "<" };
+                    sql +=
+                        &format!("{column} {sign}= {place} and ({column} {sign} {place} or {column} = {place} and (");
+                    all.extend([value.clone(), value.clone(), value]);
                 }
             }
         }
@@ -104,19 +109,36 @@ impl Readable {
         (sql, all)
     }
 
-    /// A page in the order of the key: rows that meet `condition`, behind a key.
-    pub fn page(&self, condition: Option<&str>, after: Option<&[String]>, rows: usize) -> (String, Vec<Value>) {
-        let mut sql = format!("select {} from {} t where {}", self.cells(), self.name, self.filter());
-        if let Some(condition) = condition {
-            sql += &format!(" and ({condition})");
+    /// The condition for the rows of a range, and its parameters.
+    fn within(&self, range: &Bounds) -> (String, Vec<Value>) {
+        let (mut sql, mut all) = (self.filter(), Vec::new());
+        for (bound, side) in [(&range.after, Side::Behind), (&range.until, Side::UpTo)] {
+            if let Some(key) = bound {
+                let (condition, parameters) = self.beside(key, side);
+                sql += &format!(" and ({condition})");
+                all.extend(parameters);
+            }
         }
-        let mut parameters = Vec::new();
-        if let Some(after) = after {
-            let behind;
-            (behind, parameters) = self.behind(after);
-            sql += &format!(" and ({behind})");
-        }
-        sql += &format!(" order by {} limit {rows}", self.key().join(", "));
+        (sql, all)
+    }
+
+    /// A page of a range in the order of the key: rows that meet `condition`.
+    pub fn page(&self, condition: Option<&str>, range: &Bounds, rows: usize) -> (String, Vec<Value>) {
+        let (within, parameters) = self.within(range);
+        let condition = condition.map(|condition| format!(" and ({condition})")).unwrap_or_default();
+        let sql = format!(
+            "select {} from {} t where {within}{condition} order by {} limit {rows}",
+            self.cells(),
+            self.name,
+            self.key().join(", ")
+        );
+        (sql, parameters)
+    }
+
+    /// The key that so many rows of a range lie before.
+    pub fn key_at(&self, range: &Bounds, rows: i64) -> (String, Vec<Value>) {
+        let ((within, parameters), key) = (self.within(range), self.key().join(", "));
+        let sql = format!("select {key} from {} t where {within} order by {key} limit 1 offset {rows}", self.name);
         (sql, parameters)
     }
 
@@ -158,9 +180,10 @@ impl Readable {
         self.count_where("true")
     }
 
-    /// A number that any other rows make another: of each row over all columns, what is long by its own digest, because
-    /// a text of more than `max_allowed_packet` would be NULL.
-    pub fn digest(&self, server: &Server) -> String {
+    /// The rows of a range, and a number that any other rows make another: of each row over all columns, what is long by
+    /// its own digest, because a text of more than `max_allowed_packet` would be NULL. The number of two ranges is that of
+    /// one or the other, bit by bit.
+    pub fn digest(&self, server: &Server, range: &Bounds) -> (String, Vec<Value>) {
         // MySQL 9 no longer has md5 of its own.
         let hash = |text: &str| match server.is_mariadb {
             true => format!("md5({text})"),
@@ -171,12 +194,13 @@ impl Readable {
             false => format!("ifnull(hex({}), '-')", self.exact(at)),
         };
         let cells: Vec<String> = (0..self.types.len()).map(cell).collect();
-        format!(
-            "select coalesce(bit_xor(cast(conv(left({}, 16), 16, 10) as unsigned)), 0) from {} t where {}",
+        let (within, parameters) = self.within(range);
+        let sql = format!(
+            "select count(*), coalesce(bit_xor(cast(conv(left({}, 16), 16, 10) as unsigned)), 0) from {} t where {within}",
             hash(&format!("concat_ws(',', {})", cells.join(", "))),
-            self.name,
-            self.filter()
-        )
+            self.name
+        );
+        (sql, parameters)
     }
 
     /// Rows without a key, and keys, byte by byte.
@@ -237,19 +261,40 @@ impl Readable {
     }
 }
 
-/// Members of an `enum` or a `set` behind one, by their numbers, where they are few enough to be listed; behind the last
-/// one that there is not: where nothing is listed MariaDB would sort the rows.
-fn behind_member(of: &MyType, value: &Value) -> Option<String> {
-    const MOST: usize = 1_000;
-    let Value::UInt(number) = value else { return None };
+/// A range of keys: behind one, up to another, or without either.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Bounds {
+    pub after: Option<MarkedKey>,
+    pub until: Option<MarkedKey>,
+}
+
+/// On which side of a key rows are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Behind,
+    /// And it itself.
+    UpTo,
+}
+
+/// Members of an `enum` or a `set` on one side of one, by their numbers, where they are few enough to be listed; `is_last`:
+/// its row is on the near side, too. Where there are none, one that there is not: without a list MariaDB would sort the
+/// rows.
+fn members_beside(of: &MyType, value: &Value, side: Side, is_last: bool) -> Option<String> {
+    const MOST: u64 = 1_000;
+    let Value::UInt(number) = *value else { return None };
     let none = match of.family {
         Family::Enum => of.members.len() as u64 + 1,
         Family::Set => 1_u64.checked_shl(of.members.len() as u32)?,
         _ => return None,
     };
-    let behind = number + 1..none.max(number + 2);
-    let behind: Vec<String> = behind.take(MOST + 1).map(|number| number.to_string()).collect();
-    (behind.len() <= MOST).then(|| behind.join(", "))
+    let beside = match side {
+        Side::Behind => number + 1..none,
+        // The first is that of an empty set, or of a value that is none of them.
+        Side::UpTo => 0..number + u64::from(is_last),
+    };
+    let count = beside.end.saturating_sub(beside.start);
+    let beside = if count == 0 { none..none + 1 } else { beside };
+    (count <= MOST).then(|| beside.map(|number| number.to_string()).collect::<Vec<_>>().join(", "))
 }
 
 /// Whether rows of a table may come and go without being written: its filter may ask for more than their columns.
@@ -319,6 +364,10 @@ mod tests {
         Readable { table, name: "`d`.`t`".into(), types: types.iter().map(of).collect(), most_bytes: 9 }
     }
 
+    fn behind(key: &[&str]) -> Bounds {
+        Bounds { after: Some(key.iter().map(|&part| part.to_owned()).collect()), until: None }
+    }
+
     #[test]
     fn names_and_texts_stay_within_their_quotes() {
         assert_eq!((quote("a`b"), literal("a'\\b")), ("`a``b`".into(), "'a''\\\\b'".into()));
@@ -330,10 +379,10 @@ mod tests {
             r#"{"t":{"primaryKey":["a","b"],"columns":{"a":"TEXT","b":"DECIMAL","v":"TEXT"},"where":"v <> ''"}}"#,
             &[("varchar", "varchar(9)"), ("decimal", "decimal(9,2)"), ("text", "text")],
         );
-        let (sql, parameters) = t.page(Some("c"), Some(&["x".to_owned(), "1.5".to_owned()]), 10);
+        let (sql, parameters) = t.page(Some("c"), &behind(&["x", "1.5"]), 10);
         assert_eq!(
             sql,
-            "select t.`a`, t.`b`, case when coalesce(octet_length(t.`v`), 0) <= 9 then t.`v` end, case when coalesce(octet_length(t.`v`), 0) > 9 then coalesce(octet_length(t.`v`), 0) end from `d`.`t` t where (\nv <> ''\n) and (c) and (t.`a` >= ? and (t.`a` > ? or t.`a` = ? and (t.`b` > cast(cast(? as char character set utf8mb4) as decimal(9,2))))) order by t.`a`, t.`b` limit 10"
+            "select t.`a`, t.`b`, case when coalesce(octet_length(t.`v`), 0) <= 9 then t.`v` end, case when coalesce(octet_length(t.`v`), 0) > 9 then coalesce(octet_length(t.`v`), 0) end from `d`.`t` t where (\nv <> ''\n) and (t.`a` >= ? and (t.`a` > ? or t.`a` = ? and (t.`b` > cast(cast(? as char character set utf8mb4) as decimal(9,2))))) and (c) order by t.`a`, t.`b` limit 10"
         );
         assert_eq!(parameters.len(), 4);
         let keys = [&["x".to_owned(), "1.5".to_owned()][..], &["y".to_owned(), "2".to_owned()][..]];
@@ -351,11 +400,16 @@ mod tests {
             r#"{"t":{"primaryKey":["a","b","c"],"columns":{"a":"TEXT","b":"TEXT","c":"INTEGER"}}}"#,
             &[("enum", "enum('z','y','x')"), ("set", "set('p','q')"), ("int", "int")],
         );
-        let after = |key: [&str; 3]| t.behind(&key.map(str::to_owned)).0;
+        let beside = |key: [&str; 3], side| t.beside(&key.map(str::to_owned), side).0;
+        let after = |key| beside(key, Side::Behind);
         assert_eq!(
             after(["y", "p", "7"]),
             "t.`a` in (3) or t.`a` = cast(? as unsigned) and (t.`b` in (2, 3) or t.`b` = cast(? as unsigned) and (t.`c` > ?))"
         );
         assert!(after(["x", "p,q", "7"]).starts_with("t.`a` in (4) or"));
+        assert_eq!(
+            beside(["y", "p", "7"], Side::UpTo),
+            "t.`a` in (0, 1) or t.`a` = cast(? as unsigned) and (t.`b` in (0) or t.`b` = cast(? as unsigned) and (t.`c` <= ?))"
+        );
     }
 }

@@ -117,7 +117,8 @@ pub(super) async fn read(
                 false => Promise::Stamped(stamps.iter().map(|stamp| stamp.column.clone()).collect()),
             };
             let is_compared = stamp_options.is_compared;
-            listed.insert(name.clone(), Listed { stamps, ladder: Ladder::of(stamp_options.every), is_compared });
+            let (ladder, compare) = (Ladder::of(stamp_options.every), stamp_options.compare);
+            listed.insert(name.clone(), Listed { stamps, ladder, is_compared, compare });
         }
         let described = Described {
             is_told: false,
@@ -127,6 +128,7 @@ pub(super) async fn read(
             // Each range of a view would be another run of its query.
             sorts_alike: problem.is_none() && !is_listed(&source) && source.sorts_alike(),
             finds_unchanged: is_listed(&source),
+            is_digested: false,
             types: source.types(),
             problem,
             promise,

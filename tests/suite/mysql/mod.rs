@@ -8,6 +8,7 @@ mod keys;
 mod large;
 mod of_mysql;
 mod plans;
+mod ranges;
 mod restarts;
 mod schemas;
 mod told;
