@@ -1,8 +1,8 @@
-//! A MariaDB as a source, whose binlog is read: the first copy beside a floor that reads the same pages and writes them with
+//! A MariaDB (a MySQL where `TEST_MYSQL=mysql`) as a source, whose binlog is read: the first copy beside a floor that reads the same pages and writes them with
 //! prepared inserts, a change of many rows, one after the other as it is followed, comparisons, and memory.
 
 use crate::ground::{Ground, Home, Kind};
-use crate::parts::MySqlServer;
+use crate::parts::mysql_server::{MySqlServer, said};
 use crate::peers::usage::Peak;
 use crate::report::{Section, median, thousands};
 use mysql_async::prelude::Queryable;
@@ -35,11 +35,11 @@ pub async fn run(ground: &Ground) -> Section {
         MySqlServer::start(&["--innodb-buffer-pool-size=1G", "--sync-binlog=1", "--innodb-flush-log-at-trx-commit=1"]);
     let mut root = server.connect(None).await;
     for sql in [
-        "create database d; use d; create user u@'%' identified by 'p'; grant select on d.* to u@'%'; grant replication slave, binlog monitor on *.* to u@'%'".to_owned(),
+        "create database d; use d; create user u@'%' identified by 'p'; grant select on d.* to u@'%'; create user s@'%' identified by 'p'; grant select on d.* to s@'%'; grant replication slave, binlog monitor on *.* to u@'%'".to_owned(),
         format!("create table d.items (id bigint primary key, name varchar(40) not null, amount decimal(12,2) not null, ratio double, data json, at datetime(6), flag tinyint(1), version bigint not null)
             select seq as id, concat('item number ', seq) as name, seq / 100 as amount, sqrt(seq) as ratio, json_object('n', seq, 'tags', json_array('a', 'b')) as data, '2024-01-01' + interval seq second as at, seq % 3 = 0 as flag, 0 as version from seq_1_to_{rows}"),
     ] {
-        root.query_drop(sql).await.unwrap();
+        root.query_drop(said(&sql)).await.unwrap();
     }
     let (mut floor, mut copy) = (Vec::new(), Vec::new());
     for _ in 0..ground.runs() {
@@ -64,6 +64,7 @@ pub async fn run(ground: &Ground) -> Section {
     lags.sort_by(f64::total_cmp);
     let lag = |share: usize| lags[lags.len() * share / 100] * 1e3;
     let memory = memory(&server, &mut root, changed).await;
+    let digested = digested(&server, &mut root, ground.runs()).await;
     let (floor, copy, idle, marked, compared) =
         (median(floor), median(copy), median(idle), median(marked), median(compared));
     let row = |what: &str, found: String, than: String| vec![what.to_owned(), found, than];
@@ -71,8 +72,9 @@ pub async fn run(ground: &Ground) -> Section {
     Section {
         name: "mysql",
         what: format!(
-            "A table of {} rows of eight columns of a MariaDB 10.11 (`sync_binlog = 1`) into a file, by a login that may read the binlog; medians of {} turns. The floor reads the same pages and writes them with prepared inserts, each page a transaction.",
+            "A table of {} rows of eight columns of a {} (`sync_binlog = 1`) into a file, by a login that may read the binlog; medians of {} turns. The floor reads the same pages and writes them with prepared inserts, each page a transaction.",
             thousands(rows),
+            server.kind().name(),
             ground.runs()
         ),
         head: vec!["", "", ""],
@@ -87,6 +89,12 @@ pub async fn run(ground: &Ground) -> Section {
                 format!("{} commits", lags.len()),
             ),
             row("all rows compared", format!("{compared:.1} s"), format!("{} rows/s", thousands(rows / compared))),
+            row(
+                "by SELECT alone: the digests of all rows, of which none has changed",
+                format!("{:.1} s", digested[0]),
+                format!("{} rows/s", thousands(rows / digested[0])),
+            ),
+            row("the same where 100 rows beside each other have", format!("{:.1} s", digested[1]), String::new()),
             row("peak memory of a first copy", format!("{:.0} MB", memory[0]), String::new()),
             row("peak memory of a pass over the changed rows", format!("{:.0} MB", memory[1]), String::new()),
         ],
@@ -98,18 +106,50 @@ pub async fn run(ground: &Ground) -> Section {
     .print()
 }
 
-fn url(server: &MySqlServer) -> String {
-    format!("mysql://u:p@127.0.0.1:{}/d?ssl-mode=DISABLED", server.port())
+/// A login that may only SELECT from a table without stamps, whose rows are to be compared at each look: seconds of one
+/// that finds nothing, and of one that finds some.
+async fn digested(server: &MySqlServer, root: &mut Conn, runs: usize) -> [f64; 2] {
+    let (home, stamps) = (Home::new(Kind::File), StampOptions::default());
+    let stamps = StampOptions { is_compared: true, compare: Some(Duration::ZERO), ..stamps };
+    let provider = MySqlProvider { url: MySqlUrl::parse(&url(server, "s")).unwrap(), stamps, ..provider(server) };
+    let pull = Pull::new("bench".into(), Arc::new(provider), home.target(), false);
+    // The first look has no digests to compare with.
+    for _ in 0..2 {
+        pull.pass().await.unwrap();
+    }
+    let (mut idle, mut some) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        for (seconds, changed) in [(&mut idle, 0), (&mut some, 100)] {
+            root.query_drop(format!(
+                "update d.items set version = version + 1 where id between 5001 and {}",
+                5000 + changed
+            ))
+            .await
+            .unwrap();
+            let began = Instant::now();
+            let passed = pull.pass().await.unwrap();
+            seconds.push(began.elapsed().as_secs_f64());
+            assert_eq!((passed.rows, passed.promise), (changed, Some("compared")), "{passed:?}");
+        }
+    }
+    [median(idle), median(some)]
 }
 
-fn pull(server: &MySqlServer, home: &Home) -> Pull {
-    let provider = MySqlProvider {
-        url: MySqlUrl::parse(&url(server)).unwrap(),
+fn url(server: &MySqlServer, user: &str) -> String {
+    format!("mysql://{user}:p@127.0.0.1:{}/d?ssl-mode=DISABLED", server.port())
+}
+
+fn provider(server: &MySqlServer) -> MySqlProvider {
+    MySqlProvider {
+        url: MySqlUrl::parse(&url(server, "u")).unwrap(),
         wanted: Wanted::Named { tables: Vec::new(), exclude: Vec::new() },
         row_bytes: DEFAULT_ROW_BYTES,
         stamps: StampOptions::default(),
-    };
-    Pull::new("bench".into(), Arc::new(provider), home.target(), false)
+    }
+}
+
+fn pull(server: &MySqlServer, home: &Home) -> Pull {
+    Pull::new("bench".into(), Arc::new(provider(server)), home.target(), false)
 }
 
 async fn pass(pull: &Pull) -> f64 {
