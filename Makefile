@@ -37,8 +37,14 @@ mutants: ## what a change of one expression goes unnoticed by: a sample (MUTANTS
 chaos: parts ## two minutes of faults on each write path and engine: CHAOS_SEED, CHAOS_SECONDS, CHAOS_PATH, CHAOS_ENGINE, CHAOS_REPORT
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-120} cargo test --locked --test chaos
 
-soak: chaos ## the numbers of docs/reliability.md: chaos, pulls, rings, then 300 random migrations beside the worker (MIGRATIONS, MIGRATIONS_SEED)
+soak: chaos ## the numbers of docs/reliability.md: chaos, pulls, a MySQL's and a MariaDB's binlog, rings, then 300 random migrations beside the worker (MIGRATIONS, MIGRATIONS_SEED)
 	PULL_PASSES=$${PULL_PASSES:-500} cargo test --locked --test suite -- --nocapture pulls::
+	@for kind in mariadb mysql; do \
+		[ $$kind = mariadb ] || scripts/install-parts.sh mysql || continue; \
+		TEST_MYSQL=$$kind PATH="$(CURDIR)/.parts/mysql/bin:$$PATH" TOLD_SECONDS=$${TOLD_SECONDS:-60} TOLD_SEEDS=$${TOLD_SEEDS:-5} \
+			FAULT_SEEDS=$${FAULT_SEEDS:-5} RUST_TEST_THREADS=1 \
+			cargo test --locked --test suite -- --nocapture mysql::told_writers mysql::faults || exit 1; \
+	done
 	RINGS=$${RINGS:-20000} cargo test --locked --test model no_schedule_loses
 	RINGS=$${RINGS:-28000} cargo test --locked --test suite -- --nocapture no_ring_is_lost
 	MIGRATIONS=$${MIGRATIONS:-300} cargo test --locked --test suite -- --nocapture random_migrations
