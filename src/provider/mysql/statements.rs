@@ -221,8 +221,11 @@ impl Readable {
     fn exact(&self, at: usize) -> String {
         let column = self.column(at);
         match self.types[at].family {
-            // As a double, which is written with all its digits.
-            Family::Float => format!("concat({column} + 0e0)"),
+            // As a double, whose text lacks a digit of a MySQL's now and then: and by how much it differs from it.
+            Family::Float | Family::Double => {
+                let double = format!("({column} + 0e0)");
+                format!("concat({double}, ' ', {double} - (concat({double}) + 0e0))")
+            }
             Family::Bytes | Family::Text => column,
             Family::Bit => format!("({column} + 0)"),
             _ => format!("concat({column})"),

@@ -2,6 +2,7 @@
 
 mod basics;
 mod commands;
+mod corpus;
 mod faults;
 mod hidden;
 mod keys;
