@@ -7,6 +7,7 @@ mod faults;
 mod hidden;
 mod keys;
 mod large;
+mod manners;
 mod of_mysql;
 mod plans;
 mod ranges;

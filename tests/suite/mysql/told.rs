@@ -21,7 +21,7 @@ impl Rig {
     }
 
     /// With these tables, which are pulled by their names.
-    async fn told(path: Path, tables: &str) -> Self {
+    pub async fn told(path: Path, tables: &str) -> Self {
         let rig = Self::undefined(path, tables).await;
         rig.may_read_binlog(true).await;
         rig

@@ -80,6 +80,11 @@ impl MySqlServer {
         self.server().port()
     }
 
+    /// Where its socket is.
+    pub fn socket(&self) -> PathBuf {
+        self.server().socket()
+    }
+
     /// Where its files are.
     pub fn data(&self) -> PathBuf {
         self.server().data()
