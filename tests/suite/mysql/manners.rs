@@ -157,3 +157,21 @@ async fn a_server_is_reached_by_its_socket() {
     }
     assert_eq!(rig.rows("SELECT id FROM t").await, ["1"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_the_server_lowers_are_followed_as_it_writes_them() {
+    if is_mysql() {
+        return; // it takes that only when its files are made
+    }
+    let rig = Rig::told_by(
+        &["--lower-case-table-names=1"],
+        "create table Items (Id int primary key, V int); insert into ITEMS values (1, 1); create table Kids (id int primary key, p int, foreign key (p) references Items (Id) on delete cascade); insert into KIDS values (1, 1)",
+    )
+    .await;
+    rig.pass_of(rig.named()).await;
+    rig.sql("insert into items values (2, 2); delete from Items where id = 1; update ITEMS set v = 3").await;
+    let passed = rig.pass_of(rig.named()).await;
+    assert_eq!((passed.promise, passed.problems.len()), (Some("exact"), 0), "{passed:?}");
+    assert_eq!(rig.rows("SELECT Id, V FROM items").await, ["2|3"]);
+    assert_eq!(rig.rows("SELECT count(*) FROM kids").await, ["0"]);
+}

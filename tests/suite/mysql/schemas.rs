@@ -75,3 +75,27 @@ async fn until_another_second(rig: &Rig) {
     let made = "select max(unix_timestamp(create_time)) < unix_timestamp() from information_schema.tables where table_schema = database()";
     crate::support::until("the next second", async || rig.source(made).await == ["1"]).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn indexes_come_and_go_with_those_of_the_source() {
+    for path in PATHS {
+        let rig = Rig::undefined(
+            path,
+            "create table t (id int primary key, a varchar(20), b int, key one (a), unique key two (b)); insert into t values (1, 'x', 1)",
+        )
+        .await;
+        let indexed = async || {
+            rig.rows("SELECT group_concat(name) FROM (SELECT i.name AS name FROM pragma_index_list('t') l JOIN pragma_index_info(l.name) i ORDER BY 1)").await
+        };
+        rig.pass_of(rig.named()).await;
+        assert_eq!(indexed().await, ["a,b"]);
+        rig.sql("alter table t drop key one, add key three (b, a)").await;
+        let passed = rig.pass_of(rig.named()).await;
+        assert!(passed.problems.is_empty(), "{passed:?}");
+        assert_eq!(indexed().await, ["a,b,b"], "one has gone, and one of two columns has come");
+        rig.sql("drop index three on t; drop index two on t").await;
+        rig.pass_of(rig.named()).await;
+        assert_eq!(indexed().await, ["NULL"]);
+        assert_eq!(rig.rows("SELECT id, a, b FROM t").await, ["1|x|1"]);
+    }
+}
