@@ -123,6 +123,8 @@ pub(super) async fn read(
         } else if !source.is_view() && !source.is_transactional() {
             promise = Promise::Compared;
         }
+        // Without transactions rows may change between their digest and the look at them.
+        let is_digested = stamps.is_empty() && !is_told && !source.is_view() && source.is_transactional();
         let readable = problem.is_none().then(|| Readable::of(table, source, name.clone(), row_bytes)).flatten();
         let sorts_alike = |readable: &Readable| {
             let mut key = table.key.iter().map(|&at| (&readable.types[at], table.columns[at].kind));
@@ -142,7 +144,7 @@ pub(super) async fn read(
                 types: (!types.is_empty()).then(|| serde_json::Value::Object(types).to_string()),
                 sorts_alike: readable.as_ref().is_some_and(sorts_alike),
                 finds_unchanged: !is_told,
-                is_digested: promise == Promise::Compared && !source.is_view(),
+                is_digested,
                 is_told,
                 untold: untold.filter(|_| way.binlog.is_ok()),
                 problem,

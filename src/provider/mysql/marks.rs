@@ -1,25 +1,21 @@
 //! What was touched since a mark, by the server's binlog: keys of tables, which of them have to be counted because rows
 //! went by a cascade, and which have to be read whole. Read as far as a view reaches, and kept until the next one.
 
-use super::watched::{Following, Watched};
+use super::noted::{Effects, MOST_OPEN_BYTES, Noted, size};
+use super::watched::Watched;
 use crate::core::error::Error;
 use crate::core::message::MarkedKey;
 use crate::mysql::MySqlUrl;
 use crate::mysql::binlog::{Event, Failed, Place, Said, Stream, Tail};
+use mysql_async::binlog::events::{RowsEventData, TableMapEvent};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Bytes of keys that are kept, about: what is behind them waits until they are read.
 const MOST_BYTES: usize = 48 << 20;
-
-/// And of one transaction: tables of a larger one are read whole.
-const MOST_OPEN_BYTES: usize = 64 << 20;
-
-/// What a key takes beside its texts, about.
-const KEY_BYTES: usize = 96;
 
 /// How far a mark may lie behind although nothing has touched its table: so much is read again by the next process.
 const FAR: u64 = 1 << 20;
@@ -78,60 +74,6 @@ pub(super) struct Since {
     pub has_cascaded: bool,
     /// The mark that was given lies far behind.
     pub is_far: bool,
-}
-
-/// What happened in a transaction, by the names of its tables.
-#[derive(Debug, Default)]
-struct Effects {
-    keys: Vec<(Arc<str>, MarkedKey)>,
-    /// About.
-    bytes: usize,
-    cascaded: BTreeSet<Arc<str>>,
-    whole: BTreeSet<Arc<str>>,
-}
-
-impl Effects {
-    fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.cascaded.is_empty() && self.whole.is_empty()
-    }
-
-    fn add(&mut self, more: Self) {
-        self.keys.extend(more.keys);
-        self.bytes += more.bytes;
-        self.cascaded.extend(more.cascaded);
-        self.whole.extend(more.whole);
-    }
-
-    fn follow(&mut self, following: &Following) {
-        self.cascaded.extend(following.counted.iter().cloned());
-        self.whole.extend(following.changed.iter().cloned());
-    }
-
-    /// Where nothing more is known.
-    fn follow_all(&mut self, watched: &Watched) {
-        self.whole.extend(watched.targets.iter().map(|(name, _)| name.clone()));
-        if let Some(parent) = &watched.parent {
-            self.follow(&parent.on_delete);
-            self.follow(&parent.on_update);
-        }
-    }
-
-    /// More than is kept: the tables are read whole.
-    fn shrink(&mut self) {
-        if self.bytes > MOST_OPEN_BYTES {
-            self.whole.extend(self.keys.drain(..).map(|(name, _)| name));
-            (self.keys, self.bytes) = (Vec::new(), 0);
-        }
-    }
-}
-
-/// What is known of a table from a place on.
-#[derive(Default)]
-struct Noted {
-    from: Option<Place>,
-    keys: HashMap<MarkedKey, Arc<Place>>,
-    cascaded: Option<Arc<Place>>,
-    whole: Option<Arc<Place>>,
 }
 
 /// The reader.
@@ -444,33 +386,7 @@ impl Marks {
     fn take(&mut self, place: Place, event: Event) {
         match event {
             Event::Others => self.is_open = true,
-            Event::Rows(rows) => {
-                self.is_open = true;
-                let (rows, map) = *rows;
-                let of = (map.database_name().into_owned(), map.table_name().into_owned());
-                let Some(watched) = self.watched.get(&of) else { return };
-                if let Some(parent) = &watched.parent {
-                    let touched = parent.layout.as_ref().and_then(|layout| layout.touched(&rows, &map));
-                    let (go, change) =
-                        touched.map_or((true, true), |touched| (touched.deletes, touched.changes_referred));
-                    if go {
-                        self.open.follow(&parent.on_delete);
-                    }
-                    if change {
-                        self.open.follow(&parent.on_update);
-                    }
-                }
-                for (name, layout) in &watched.targets {
-                    match layout.touched(&rows, &map) {
-                        Some(touched) => {
-                            self.open.bytes += touched.keys.iter().map(size).sum::<usize>();
-                            self.open.keys.extend(touched.keys.into_iter().map(|key| (name.clone(), key)));
-                        }
-                        None => drop(self.open.whole.insert(name.clone())),
-                    }
-                }
-                self.open.shrink();
-            }
+            Event::Rows(rows) => self.touch(*rows),
             Event::Said(Said::Begin) => self.is_open = true,
             Event::End | Event::Said(Said::End) => self.end(place),
             Event::Said(Said::EndOf(id)) => {
@@ -522,6 +438,33 @@ impl Marks {
         }
     }
 
+    /// Rows of a table were touched.
+    fn touch(&mut self, (rows, map): (RowsEventData<'static>, TableMapEvent<'static>)) {
+        self.is_open = true;
+        let of = (map.database_name().into_owned(), map.table_name().into_owned());
+        let Some(watched) = self.watched.get(&of) else { return };
+        if let Some(parent) = &watched.parent {
+            let touched = parent.layout.as_ref().and_then(|layout| layout.touched(&rows, &map));
+            let (go, change) = touched.map_or((true, true), |touched| (touched.deletes, touched.changes_referred));
+            if go {
+                self.open.follow(&parent.on_delete);
+            }
+            if change {
+                self.open.follow(&parent.on_update);
+            }
+        }
+        for (name, layout) in &watched.targets {
+            match layout.touched(&rows, &map) {
+                Some(touched) => {
+                    self.open.bytes += touched.keys.iter().map(size).sum::<usize>();
+                    self.open.keys.extend(touched.keys.into_iter().map(|key| (name.clone(), key)));
+                }
+                None => drop(self.open.whole.insert(name.clone())),
+            }
+        }
+        self.open.shrink();
+    }
+
     fn pass_over(&mut self, place: Place) {
         if !self.is_open {
             self.at = Some(place);
@@ -571,8 +514,4 @@ impl Marks {
         self.bytes -= bytes;
         noted.from = noted.from.take().map(|from| from.max(until.clone()));
     }
-}
-
-fn size(key: &MarkedKey) -> usize {
-    KEY_BYTES + key.iter().map(|text| text.len() + size_of::<String>()).sum::<usize>()
 }

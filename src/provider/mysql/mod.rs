@@ -7,6 +7,7 @@ mod init;
 mod known;
 mod listing;
 mod marks;
+mod noted;
 mod position;
 mod ranges;
 mod reading;
