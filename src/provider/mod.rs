@@ -149,7 +149,7 @@ pub enum Follows {
 }
 
 /// What a look at a table has found.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Look {
     /// All that was committed up to this view is before this mark.
     pub mark: String,
@@ -163,6 +163,9 @@ pub struct Look {
     pub is_far: bool,
     /// Where reading begins in fact: the place that was given, or, where rows have moved, `None`.
     pub place: Option<String>,
+    /// The mark to keep while what has changed is written in parts, by which it has changed again; `None`: the one that was
+    /// given.
+    pub meanwhile: Option<String>,
 }
 
 /// One row that was read.
@@ -231,6 +234,8 @@ pub trait Source: Send + Sync {
     async fn begin(&mut self, tables: &[&str]) -> Result<Begun>;
     /// Looks what of a table has changed since a mark, from a place on; everything where `since` is `None`.
     async fn look(&mut self, table: &str, since: Option<&str>, place: Option<&str>) -> Result<Look>;
+    /// The looks of this view compare as much as they can without reading it.
+    fn look_closely(&mut self) {}
     /// The next part of what the last look has found.
     async fn next(&mut self, limits: Limits) -> Result<Part>;
     /// What is under these keys, each with the position of its key; of one that is written otherwise by now two.

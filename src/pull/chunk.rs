@@ -42,6 +42,10 @@ impl Session<'_> {
         if standing.since.is_none() && look.place.is_none() && self.writer.replica.is_empty(&table).await? {
             self.plain.insert(name.to_owned());
         }
+        if let Some(meanwhile) = &look.meanwhile {
+            // Cut short, it is all read again: it may be by then as it was before.
+            (standing.since, standing.until) = (Some(meanwhile.clone()), Some(look.mark.clone()));
+        }
         self.source.make_durable().await?;
         failpoint::reach(failpoint::DURABLE);
         let mut part = self.source.next(self.pull.pace.part).await?;

@@ -35,6 +35,7 @@ pub(super) struct Near {
     table: Arc<Table>,
     standing: PulledTable,
     mark: String,
+    meanwhile: Option<String>,
     is_far: bool,
     /// Rows that are replicated at the source; `None`: as many as the replica has with what was read.
     count: Option<i64>,
@@ -112,18 +113,18 @@ impl Session<'_> {
             }
         }
         let read = sorted(&table, found);
-        let (name, standing, mark) = (name.to_owned(), standing.clone(), look.mark);
+        let (name, standing, mark, meanwhile) = (name.to_owned(), standing.clone(), look.mark, look.meanwhile);
         let is_far = look.is_far || standing.definition != self.definition_before(&name);
-        Ok(Some(Near { name, table, standing, mark, is_far, count, read, bytes: read_bytes }))
+        Ok(Some(Near { name, table, standing, mark, meanwhile, is_far, count, read, bytes: read_bytes }))
     }
 
     /// Closes a table of which all that has changed was brought in this very view.
     pub(super) async fn close_read(&mut self, view: &View, name: &str, look: Look, is_all: bool) -> Result<Closed> {
         let table = self.description.tables.get(name).map(|described| described.table.clone());
         let (Some(table), Some(count)) = (table, look.count) else { return Ok(Closed::NotYet) };
-        let Look { mark, is_far, .. } = look;
+        let Look { mark, meanwhile, is_far, .. } = look;
         let (name, standing, read) = (name.to_owned(), self.standing_of(name), sorted(&table, Vec::new()));
-        let near = Near { name, table, standing, mark, is_far, count: Some(count), read, bytes: 0 };
+        let near = Near { name, table, standing, mark, meanwhile, is_far, count: Some(count), read, bytes: 0 };
         self.close(view, vec![near], is_all).await
     }
 
@@ -193,7 +194,7 @@ impl Session<'_> {
             let standing = PulledTable { since: Some(near.mark), problem: None, ..near.standing };
             return Ok(near.is_far.then(|| Change { standing, ..Change::default() }));
         }
-        let Near { name, table, standing, mark, count, read, .. } = near;
+        let Near { name, table, standing, mark, meanwhile, count, read, .. } = near;
         let mut here = Here { table: table.clone(), items: read.items, unfit: read.unfit, refused: BTreeSet::new() };
         let mut covered = self.look_at_dead(&name, &dead, &mut here).await?;
         let (refused, items) =
@@ -249,7 +250,7 @@ impl Session<'_> {
             return Ok(None); // the same rows were read as by the last pass, which had them written
         }
         change.standing = match change.is_part {
-            true => PulledTable { rows: None, ..standing },
+            true => PulledTable { rows: None, since: meanwhile.or(standing.since), ..standing },
             false => PulledTable { since: Some(mark), rows: is_counted.then_some(expected), problem: None, ..standing },
         };
         Ok(Some(change))

@@ -142,6 +142,10 @@ impl Session<'_> {
     /// Brings the table to the view, then compares with it as much as its time allows; whether that was the rest.
     async fn compare_in(&mut self, view: &View, name: &str, comparison: &mut Comparison, repair: bool) -> Result<bool> {
         self.compare_history(view).await?;
+        if comparison.place.is_none() && comparison.starts == 0 {
+            // What has changed meanwhile is no difference.
+            self.source.look_closely();
+        }
         let mut standing = self.standing_of(name);
         let near = match standing.since.is_none() || standing.until.is_some() {
             true => None,

@@ -1,7 +1,7 @@
 //! What of a table has changed since a mark: by the stamps of its rows, else by digests of all of them.
 
 use super::known::Entry;
-use super::ranges::{self, Digested};
+use super::ranges::{self, By};
 use super::reading::{Reading, key_texts};
 use super::statements::{MySql, Readable};
 use crate::core::error::{Error, Result, Side};
@@ -25,16 +25,17 @@ pub(super) fn all(entry: &Entry, place: Option<&str>, mark: String) -> (Reading,
     let place: Option<MarkedKey> = place.and_then(|text| serde_json::from_str(text).ok());
     let place = place.filter(|place| place.len() == entry.readable.table.key.len());
     let begins = place.as_ref().map(super::reading::place);
-    let look = Look { mark, changed: None, count: None, tells_gone: false, is_far: false, place: begins };
+    let look = Look { mark, place: begins, ..Look::default() };
     (Reading::pages(entry.readable.clone(), None, place, true), look)
 }
 
-/// Looks, and begins to read.
+/// Looks, and begins to read; `is_close`: all that digests tell is asked for, whenever that was last.
 pub(super) async fn look(
     session: &mut Session,
     entry: &Entry,
     since: Option<&str>,
     place: Option<&str>,
+    is_close: bool,
 ) -> Result<(Reading, Look)> {
     let Entry { readable, listed, is_view, .. } = entry;
     let Listed { stamps, ladder, .. } = listed;
@@ -70,12 +71,11 @@ pub(super) async fn look(
     let Some(mark) = since else {
         // What changes while it is read may be as it was when it is looked at next: the first digests meet none.
         let mark = StampMark::begin(stamps, newest, now, String::new());
-        let look =
-            Look { mark: text(&mark), changed: None, count: Some(rows), tells_gone: false, is_far: false, place: None };
+        let look = Look { mark: text(&mark), count: Some(rows), ..Look::default() };
         return Ok((Reading::pages(readable.clone(), None, None, true), look));
     };
     if stamps.is_empty() {
-        return by_ranges(session, entry, mark, rows, now).await;
+        return by_ranges(session, entry, mark, rows, now, is_close).await;
     }
     let rung = ladder.rung(&mark, now);
     let condition = ladder.condition::<MySql>(stamps, &mark, rung);
@@ -90,47 +90,46 @@ pub(super) async fn look(
     };
     let after = mark.after(newest, now, rung, String::new());
     let changed = Some(usize::try_from(chosen).unwrap_or(usize::MAX));
-    Ok((
-        reading,
-        Look { mark: text(&after), changed, count: Some(rows), tells_gone: false, is_far: rung > 0, place: None },
-    ))
+    Ok((reading, Look { mark: text(&after), changed, count: Some(rows), is_far: rung > 0, ..Look::default() }))
 }
 
-/// What has changed of a table without stamps that has so many rows. Of a large one a look only counts, until its rows are
-/// to be compared, or their number is another.
+/// What has changed of a table without stamps that has so many rows. Of a large one a look counts; it takes digests behind
+/// a whole read, where its rows are to be compared, and of ranges that have another number of rows.
 async fn by_ranges(
     session: &mut Session,
     entry: &Entry,
     mark: StampMark,
     rows: i64,
     now: i64,
+    is_close: bool,
 ) -> Result<(Reading, Look)> {
     let Entry { readable, listed, is_view, .. } = entry;
     let is_small = rows <= MOST_ROWS && (!is_long(readable) || bytes(session, entry).await? <= MOST_BYTES);
     let known: i64 = mark.ranges.iter().map(|range| range.rows).sum();
     let age = u128::from(now.abs_diff(mark.digested_at));
-    let is_due =
-        listed.compare.is_some_and(|every| age >= every.as_millis()) || !mark.ranges.is_empty() && known != rows;
+    let is_due = is_close || mark.ranges.is_empty() || listed.compare.is_some_and(|every| age >= every.as_millis());
     // The rows of a view lie in no order.
-    if !(is_small || is_due && !is_view) {
-        let look = Look {
-            mark: text(&mark),
-            changed: Some(0),
-            count: Some(rows),
-            tells_gone: false,
-            is_far: false,
-            place: None,
-        };
+    if !(is_small || (is_due || known != rows) && !is_view) {
+        let look = Look { mark: text(&mark), changed: Some(0), count: Some(rows), ..Look::default() };
         return Ok((Reading::nothing(readable.clone()), look));
     }
+    let by = if is_small || is_due { By::Digests } else { By::Counts };
     let before = if *is_view && mark.ranges.len() > 1 { &[] } else { &mark.ranges[..] };
-    let Digested { ranges, changed, rows: chosen } = ranges::look(session, readable, before, rows).await?;
-    let is_far = ranges != mark.ranges || !is_small;
-    let after = StampMark { ranges, digested_at: now, ..mark };
-    let changed_rows = Some(usize::try_from(chosen).unwrap_or(usize::MAX));
-    let look =
-        Look { mark: text(&after), changed: changed_rows, count: Some(rows), tells_gone: false, is_far, place: None };
-    Ok((Reading::ranges(readable.clone(), changed), look))
+    let size = if *is_view { None } else { Some(ranges::size(is_long(readable), rows)) };
+    let found = ranges::look(session, readable, before, size, by).await?;
+    let digested_at = if is_small || by == By::Counts { mark.digested_at } else { now };
+    let meanwhile = found.doubted();
+    let meanwhile = text(&StampMark { ranges: meanwhile, digested_at: 0, ..mark.clone() });
+    let after = StampMark { ranges: found.ranges, digested_at, ..mark.clone() };
+    let look = Look {
+        mark: text(&after),
+        changed: Some(usize::try_from(found.rows).unwrap_or(usize::MAX)),
+        count: Some(rows),
+        is_far: after != mark,
+        meanwhile: Some(meanwhile),
+        ..Look::default()
+    };
+    Ok((Reading::ranges(readable.clone(), found.changed), look))
 }
 
 fn is_long(readable: &Readable) -> bool {

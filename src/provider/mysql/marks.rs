@@ -26,6 +26,9 @@ const MOST_BEHIND: usize = 1_000;
 /// How long the server may take for the next event up to a place that it has told itself.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Between two streams of which the first has ended before such a place.
+const STREAM_REST: Duration = Duration::from_millis(50);
+
 /// Between two views of which the first has not shown yet what the log has told.
 const REST: Duration = Duration::from_millis(1);
 
@@ -56,8 +59,8 @@ impl Mark {
 /// Where a view lies in the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Span {
-    /// It shows all that was committed before this.
-    pub from: Place,
+    /// It shows all that was committed before this; `None`: nobody knows of any place.
+    pub from: Option<Place>,
     /// And nothing that was behind this.
     pub to: Place,
 }
@@ -157,18 +160,19 @@ impl Marks {
         });
     }
 
-    /// A table is read whole in this view: the mark that it gets. What comes behind that is noted on, unless it is much:
+    /// A table is read whole in this view: the mark that it gets, if there can be one. What comes behind that is noted on, unless it is much:
     /// others would have no room.
-    pub fn read_whole(&mut self, name: &str, view: &Span) -> String {
+    pub fn read_whole(&mut self, name: &str, view: &Span) -> Option<String> {
+        let from = view.from.as_ref()?;
         let late = self.late.iter().filter(|(_, read)| read.elapsed() < XA_TIME).map(|(before, _)| before);
-        let mark = late.chain([&view.from, &view.to]).min().cloned().unwrap_or_else(|| view.from.clone());
+        let mark = late.chain([from, &view.to]).min().cloned().unwrap_or_else(|| from.clone());
         // Nothing is forgotten before the mark is kept: until then it is asked for from the old one.
         let bytes = self.noted.get(name).map_or(0, |noted| noted.keys.keys().map(size).sum::<usize>());
         if bytes > MOST_BYTES / 4 {
             self.noted.remove(name);
             self.bytes -= bytes;
         }
-        self.mark(mark)
+        Some(self.mark(mark))
     }
 
     /// A mark at a place.
@@ -223,7 +227,7 @@ impl Marks {
         self.late.retain(|(_, read)| read.elapsed() < XA_TIME);
         let late = self.late.iter().map(|(before, _)| before);
         let to = late
-            .chain([&known, &view.from, &view.to])
+            .chain([&known, view.from.as_ref().unwrap_or(since), &view.to])
             .min()
             .cloned()
             .unwrap_or_else(|| since.clone())
@@ -337,17 +341,21 @@ impl Marks {
 
     /// Up to a place that the server has told, or as far as there is room.
     async fn read_to(&mut self, until: &Place) -> Result<(), Failed> {
-        let mut has_begun_again = false;
+        let (began, mut streams) = (Instant::now(), 0);
         while self.at.as_ref().is_some_and(|at| at < until) && self.bytes < MOST_BYTES {
             match (&self.stream, &self.at) {
                 (Some(stream), _) if !stream.has_ended() => {}
                 (_, Some(at)) => {
-                    // One that has ended before it was there is another server's, or cut short.
-                    if std::mem::replace(&mut has_begun_again, true) {
+                    // One that has ended before it was there is another server's, cut short, or not given out so far yet.
+                    if streams > 0 && began.elapsed() > PATIENCE {
                         let short =
                             "MySQL's binlog ends before a place that the server has told; it will be tried again";
                         return Err(Failed::Error(Error::retry(short)));
                     }
+                    if streams > 1 {
+                        tokio::time::sleep(STREAM_REST).await;
+                    }
+                    streams += 1;
                     let at = at.clone();
                     self.give_up();
                     self.stream = Some(self.open(&at, Tail::Ends).await?);
@@ -357,7 +365,7 @@ impl Marks {
             match self.next(PATIENCE).await {
                 Ok(_) => {}
                 // It may have waited too long for us.
-                Err(Failed::Error(e)) if e.is_passing() && !has_begun_again => self.give_up(),
+                Err(Failed::Error(e)) if e.is_passing() && streams == 0 => self.give_up(),
                 Err(e) => {
                     self.give_up();
                     return Err(e);

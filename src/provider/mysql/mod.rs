@@ -76,6 +76,7 @@ impl Provider for MySqlProvider {
             is_open: false,
             binlog: None,
             committed: None,
+            is_close: false,
         }))
     }
 }
@@ -96,6 +97,8 @@ struct Connection {
     binlog: Option<Span>,
     /// All before this place in it was committed once.
     committed: Option<Place>,
+    /// Whether looks compare all they can.
+    is_close: bool,
 }
 
 /// What keeps the binlog from being read.
@@ -137,29 +140,26 @@ impl Connection {
         self.session.run(SNAPSHOT).await?;
         let to = self.end_of_log().await?;
         // Before a log is read, nobody knows of an XA COMMIT that the engine has not followed yet: some time before has to do.
-        let from = match &self.way.place {
-            Some(place) if !self.marks.is_reading() && *place < from => place.clone(),
-            _ => from,
+        let from = match (&self.way.place, from) {
+            (Some(place), Some(from)) if !self.marks.is_reading() && *place < from => Some(place.clone()),
+            (_, from) => from,
         };
         self.binlog = Some(Span { from, to });
         Ok(())
     }
 
-    /// A place before which all is committed for whoever opens a snapshot after this.
-    async fn committed(&mut self) -> Result<Place> {
+    /// A place before which all is committed for whoever opens a snapshot after this, if there is any that is known.
+    async fn committed(&mut self) -> Result<Option<Place>> {
         if self.session.server.is_mariadb {
-            return way::committed(&mut self.session).await;
+            return way::committed(&mut self.session).await.map(Some);
         }
         let place = self.end_of_log().await?;
         if way::engine_follows(&mut self.session).await? {
             self.committed = Some(place);
+        } else {
+            self.committed = self.committed.take().filter(|before| before.is_of_log(&place) && *before <= place);
         }
-        let long = || {
-            Error::retry(
-                "a transaction of MySQL has been between its log and its tables for long (it waits for a replica, or is replayed); it will be tried again",
-            )
-        };
-        self.committed.clone().ok_or_else(long)
+        Ok(self.committed.clone())
     }
 
     async fn end_of_log(&mut self) -> Result<Place> {
@@ -196,6 +196,7 @@ impl Connection {
             is_far: since.is_far,
             place: place.clone(),
             mark: since.mark,
+            meanwhile: None,
         };
         Ok(Some((Reading::told(entry.readable.clone(), since.keys, place), look)))
     }
@@ -295,7 +296,7 @@ impl Source for Connection {
     async fn begin(&mut self, tables: &[&str]) -> Result<Begun> {
         self.end().await?;
         self.open().await?;
-        self.marks.view(tables, self.binlog.as_ref().map(|span| &span.from));
+        self.marks.view(tables, self.binlog.as_ref().and_then(|span| span.from.as_ref()));
         let view = self.view().await?;
         let mut locked = Vec::new();
         for table in tables {
@@ -331,7 +332,7 @@ impl Source for Connection {
     async fn look(&mut self, table: &str, since: Option<&str>, place: Option<&str>) -> Result<Look> {
         let entry = self.known.entry(table)?;
         let (reading, look) = match self.binlog.clone().filter(|_| entry.is_told) {
-            None => listing::look(&mut self.session, &entry, since, place).await?,
+            None => listing::look(&mut self.session, &entry, since, place, self.is_close).await?,
             Some(view) => {
                 let told = match since {
                     Some(since) => self.told(&entry, since, place, &view).await?,
@@ -340,7 +341,12 @@ impl Source for Connection {
                 match told {
                     Some(told) => told,
                     None => {
-                        let mark = self.marks.read_whole(table, &view);
+                        let long = || {
+                            Error::retry(
+                                "a transaction of MySQL has been between its log and its tables for long (it waits for a replica, or is replayed); it will be tried again",
+                            )
+                        };
+                        let mark = self.marks.read_whole(table, &view).ok_or_else(long)?;
                         listing::all(&entry, place.filter(|_| since.is_none()), mark)
                     }
                 }
@@ -348,6 +354,10 @@ impl Source for Connection {
         };
         self.reading = Some(reading);
         Ok(look)
+    }
+
+    fn look_closely(&mut self) {
+        self.is_close = true;
     }
 
     async fn next(&mut self, limits: Limits) -> Result<Part> {
@@ -394,7 +404,7 @@ impl Source for Connection {
     }
 
     async fn end(&mut self) -> Result<()> {
-        self.reading = None;
+        (self.reading, self.is_close) = (None, false);
         if std::mem::take(&mut self.is_open) {
             self.session.run("rollback").await?;
         }

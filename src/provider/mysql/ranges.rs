@@ -17,6 +17,14 @@ const LONG_ROWS: i64 = 500;
 /// So many ranges a large table has at most, about: a mark is written with each change.
 const MOST: i64 = 1_000;
 
+/// By what a range is known to be as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum By {
+    Digests,
+    /// By the number of its rows.
+    Counts,
+}
+
 /// What a look at all ranges has found.
 #[derive(Default)]
 pub(super) struct Digested {
@@ -25,21 +33,37 @@ pub(super) struct Digested {
     /// Those whose rows are not as they were, and how many rows they have.
     pub changed: VecDeque<Bounds>,
     pub rows: i64,
+    /// Which of the ranges these are in.
+    doubtful: Vec<bool>,
 }
 
-/// Looks at all ranges of a table that has so many rows; `before`: as they were.
-pub(super) async fn look(session: &mut Session, readable: &Readable, before: &[Range], rows: i64) -> Result<Digested> {
-    let is_long = readable.types.iter().any(|of| of.is_long);
-    let size = (if is_long { LONG_ROWS } else { ROWS }).max(rows / MOST);
-    let all = [Range { until: None, rows: -1, digest: 0 }];
+/// About how many rows the ranges of a table have that has so many.
+pub(super) fn size(is_long: bool, rows: i64) -> i64 {
+    (if is_long { LONG_ROWS } else { ROWS }).max(rows / MOST)
+}
+
+/// Looks at all ranges of a table, `before` as they were; without a `size` it is one.
+pub(super) async fn look(
+    session: &mut Session,
+    readable: &Readable,
+    before: &[Range],
+    size: Option<i64>,
+    by: By,
+) -> Result<Digested> {
+    let (is_split, size) = (size.is_some(), size.unwrap_or(i64::MAX / 4));
+    let all = [Range { until: None, rows: UNKNOWN, digest: 0 }];
     let (mut found, mut after) = (Digested::default(), None);
     for range in if before.is_empty() { &all } else { before } {
         let bounds = Bounds { after: after.clone(), until: range.until.clone() };
         after.clone_from(&range.until);
+        if by == By::Counts && range.rows != UNKNOWN && count(session, readable, &bounds).await? == range.rows {
+            found.push(bounds, range.rows, range.digest, true, size);
+            continue;
+        }
         let mut left = VecDeque::from([bounds]);
         while let Some(bounds) = left.pop_front() {
             // The last one grows, and may have grown much.
-            let is_last = bounds.until.is_none();
+            let is_last = is_split && bounds.until.is_none();
             let middle = if is_last { key_at(session, readable, &bounds, size * 2).await? } else { None };
             let now = match middle {
                 Some(_) => None,
@@ -52,24 +76,24 @@ pub(super) async fn look(session: &mut Session, readable: &Readable, before: &[R
                 }
                 // In parts.
                 _ => {
-                    let end = key_at(session, readable, &bounds, size - 1)
-                        .await?
-                        .filter(|end| Some(end) != bounds.until.as_ref());
-                    let Some(end) = end else {
-                        // It has become small meanwhile, or not even so many rows can be read in time.
-                        let digest = digest(session, readable, &bounds).await?;
-                        let (rows, digest) = digest.unwrap_or((-1, 0));
-                        found.push(bounds, rows, digest, false, size);
-                        continue;
-                    };
-                    left.push_front(Bounds { after: Some(end.clone()), until: bounds.until });
-                    left.push_front(Bounds { after: bounds.after, until: Some(end) });
+                    let end = key_at(session, readable, &bounds, size - 1).await?;
+                    match end.filter(|end| Some(end) != bounds.until.as_ref()) {
+                        Some(end) => {
+                            left.push_front(Bounds { after: Some(end.clone()), until: bounds.until });
+                            left.push_front(Bounds { after: bounds.after, until: Some(end) });
+                        }
+                        // Not even so many rows can be digested in time: they are read.
+                        None => found.push(bounds, UNKNOWN, 0, false, size),
+                    }
                 }
             }
         }
     }
     Ok(found)
 }
+
+/// Rows of a range of which that is not known.
+const UNKNOWN: i64 = -1;
 
 impl Digested {
     fn push(&mut self, bounds: Bounds, rows: i64, digest: u64, is_as_before: bool, size: i64) {
@@ -82,13 +106,33 @@ impl Digested {
             }
         }
         // Small ones become one: else a table whose rows come at one end and go at the other has ever more.
-        match self.ranges.last_mut().filter(|last| last.rows >= 0 && rows >= 0 && last.rows + rows <= size / 2) {
-            Some(last) => {
+        let is_small = |last: &Range| last.rows >= 0 && rows >= 0 && last.rows + rows <= size / 2;
+        match (self.ranges.last_mut().filter(|last| is_small(last)), self.doubtful.last_mut()) {
+            (Some(last), Some(is_doubtful)) => {
                 *last = Range { until: range.until, rows: last.rows + rows, digest: last.digest ^ digest };
+                *is_doubtful |= !is_as_before;
             }
-            None => self.ranges.push(range),
+            _ => {
+                self.ranges.push(range);
+                self.doubtful.push(!is_as_before);
+            }
         }
     }
+
+    /// The ranges now, of which nothing is known where they are not as they were.
+    pub fn doubted(&self) -> Vec<Range> {
+        let doubt = |(range, is_doubtful): (&Range, &bool)| match is_doubtful {
+            true => Range { until: range.until.clone(), rows: UNKNOWN, digest: 0 },
+            false => range.clone(),
+        };
+        self.ranges.iter().zip(&self.doubtful).map(doubt).collect()
+    }
+}
+
+async fn count(session: &mut Session, readable: &Readable, bounds: &Bounds) -> Result<i64> {
+    let (sql, parameters) = readable.count_within(bounds);
+    let row = session.row(&sql, parameters).await.map_err(|e| of_table(e, &readable.table.name))?;
+    get(&row, 0)
 }
 
 /// Rows of a range, and their digest; `None` where that takes too long.
@@ -132,5 +176,7 @@ mod tests {
         assert_eq!(ranges, [(5, 7), (90, 7), (40, 9)]);
         assert_eq!(found.changed, [bounds(10, 30), bounds(40, 0)]);
         assert_eq!(found.rows, 132);
+        let doubted: Vec<_> = found.doubted().iter().map(|range| range.rows).collect();
+        assert_eq!(doubted, [UNKNOWN, UNKNOWN, UNKNOWN]);
     }
 }

@@ -180,6 +180,12 @@ impl Readable {
         self.count_where("true")
     }
 
+    /// How many rows a range has.
+    pub fn count_within(&self, range: &Bounds) -> (String, Vec<Value>) {
+        let (within, parameters) = self.within(range);
+        (format!("select count(*) from {} t where {within}", self.name), parameters)
+    }
+
     /// The rows of a range, and a number that any other rows make another: of each row over all columns, what is long by
     /// its own digest, because a text of more than `max_allowed_packet` would be NULL. The number of two ranges is that of
     /// one or the other, bit by bit.
@@ -195,9 +201,10 @@ impl Readable {
         };
         let cells: Vec<String> = (0..self.types.len()).map(cell).collect();
         let (within, parameters) = self.within(range);
+        // A row that is too long for a text is another each time.
+        let (row, other) = (hash(&format!("concat_ws(',', {})", cells.join(", "))), hash("uuid()"));
         let sql = format!(
-            "select count(*), coalesce(bit_xor(cast(conv(left({}, 16), 16, 10) as unsigned)), 0) from {} t where {within}",
-            hash(&format!("concat_ws(',', {})", cells.join(", "))),
+            "select count(*), coalesce(bit_xor(cast(conv(left(coalesce({row}, {other}), 16), 16, 10) as unsigned)), 0) from {} t where {within}",
             self.name
         );
         (sql, parameters)

@@ -79,7 +79,7 @@ impl Listing {
             count: Some(counted.rows),
             tells_gone: false,
             is_far: rung > 0,
-            place: None,
+            ..Look::default()
         };
         let cursor = format!("_pgflume_rows_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         listing::open(client, &source, &condition, &cursor).await.map_err(|e| of_table(&source, e, began))?;

@@ -109,7 +109,7 @@ impl Reading {
         };
         snapshot.leaves.insert(source.table.name.clone(), leaves);
         let is_far = mark.as_ref().is_none_or(|mark| mark.is_far_from(&now));
-        let mut look = Look { mark: text(&now), changed: None, count: None, tells_gone: false, is_far, place: None };
+        let mut look = Look { mark: text(&now), is_far, ..Look::default() };
         look.place = place.as_ref().map(text);
         if reading.since.is_some() {
             let (count, changed) = reading.walk_all(client).await?;

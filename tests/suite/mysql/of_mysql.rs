@@ -88,3 +88,30 @@ async fn a_password_is_told_to_the_right_server_only() {
         .unwrap();
     assert_eq!(user, ["caching_sha2_password"]);
 }
+
+/// As the applier of a replica does for as long as a transaction takes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_number_that_a_session_keeps_for_long_keeps_no_pass_back() {
+    if !is_mysql() {
+        return;
+    }
+    let rig = Rig::told_by(
+        &["--gtid-mode=ON", "--enforce-gtid-consistency=ON"],
+        "create table t (id int primary key, v int); insert into t values (1, 0)",
+    )
+    .await;
+    rig.pass_of(rig.named()).await;
+    let mut long = rig.server().connect(Some(&rig.name)).await;
+    for sql in ["set gtid_next = '3e11fa47-71ca-11e1-9e33-c80aa9429562:7'", "begin", "insert into t values (7, 7)"] {
+        long.query_drop(sql).await.unwrap();
+    }
+    for v in 1..=2 {
+        rig.sql(&format!("update t set v = {v} where id = 1")).await;
+        let passed = rig.pass_of(rig.named()).await;
+        assert_eq!((passed.rows, passed.problems.len(), passed.promise), (1, 0, Some("exact")), "{passed:?}");
+    }
+    assert_eq!(rig.rows("SELECT id, v FROM t").await, ["1|2"]);
+    long.query_drop("commit").await.unwrap();
+    rig.pass_of(rig.named()).await;
+    assert_eq!(rig.rows("SELECT id, v FROM t ORDER BY id").await, ["1|2", "7|7"]);
+}

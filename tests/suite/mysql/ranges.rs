@@ -1,10 +1,12 @@
 //! Tables without stamps: what has changed is found by digests of ranges of their keys.
 
 use super::writers::Dice;
-use super::{NONE, Rig};
+use super::{NONE, Rig, is_mysql};
 use crate::parts::MySqlServer;
-use crate::support::{Home, PATHS, Path};
+use crate::support::{Home, PATHS, Path, until};
 use mysql_async::prelude::Queryable;
+use pgflume::provider::Limits;
+use pgflume::pull::Pace;
 use std::time::Duration;
 
 const ROWS: u64 = 60_000;
@@ -106,4 +108,105 @@ async fn whatever_changes_under_keys_of_every_kind_is_found() {
             }
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cut_short_and_is_as_it_was_by_then_is_read_again() {
+    for path in PATHS {
+        let rig = Rig::digested(path, "create table t (id int primary key, v int, pad varchar(200)); insert into t select seq, 0, repeat('x', 100) from seq_1_to_60000").await;
+        for _ in 0..2 {
+            rig.pass_of(rig.named()).await;
+        }
+        rig.sql("update t set v = 1").await;
+        let few = Limits { rows: 500, bytes: 1 << 20 };
+        let pull = rig.pull().at_pace(Pace { closing: few, part: few, view_time: Duration::from_secs(60) });
+        let passing = tokio::spawn(async move { pull.pass().await });
+        until("a part is written", async || rig.rows("SELECT count(*) > 2000 FROM t WHERE v = 1").await == ["1"]).await;
+        passing.abort();
+        drop(passing.await);
+        let written = rig.rows("SELECT count(*) < 60000 FROM t WHERE v = 1").await;
+        assert_eq!(written, ["1"], "it was cut short");
+        rig.sql("update t set v = 0").await;
+        let passed = rig.pass_of(rig.named()).await;
+        assert_eq!(rig.rows("SELECT count(*) FROM t WHERE v = 1").await, ["0"], "{passed:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn between_two_comparisons_ranges_are_known_by_the_number_of_their_rows() {
+    let tables = "create table t (id int primary key, v varchar(99)); insert into t select seq * 10, repeat('x', 90) from seq_1_to_60000";
+    let mut rig = Rig::digested(Path::File, tables).await;
+    rig.stamps.compare = Some(Duration::from_secs(86_400));
+    for _ in 0..2 {
+        rig.pass_of(rig.named()).await;
+    }
+    for (at, sql) in [
+        "insert into t values (5, 'a')",
+        "insert into t values (300005, 'b')",
+        "delete from t where id = 100",
+        "insert into t values (9999999, 'c')",
+    ]
+    .iter()
+    .enumerate()
+    {
+        rig.sql(sql).await;
+        rig.sql(&format!("update t set v = 'unseen {at}' where id = {}", 400_010 + 10 * at)).await;
+        let before = rig.sent().await;
+        let passed = rig.pass_of(rig.named()).await;
+        let sent = rig.sent().await - before;
+        assert_eq!(passed.rows + passed.removed, 1, "{sql}: {passed:?}");
+        assert!(sent < 2_100_000, "{sql}: {sent} bytes were sent");
+    }
+    // What a comparison finds that a look would have found is no difference.
+    rig.sql("update t set v = 'pending' where id = 200000").await;
+    let passed = rig.pull().comparing(Some(Duration::ZERO)).pass().await.unwrap();
+    assert_eq!((passed.rows, passed.compared["t"].differences()), (5, 0), "{passed:?}");
+    assert_eq!(rig.pull().verify(&[], false).await.unwrap().tables["t"].differences(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pass_that_finds_nothing_sends_and_writes_nothing() {
+    let rig = Rig::digested(
+        Path::File,
+        "create table t (id int primary key, b longtext); insert into t values (1, 'short'), (2, repeat('long', 5000));
+         create table base (id int primary key, v int, b text); insert into base select seq, seq, repeat('x', 90) from seq_1_to_5000;
+         create view w as select id, v, b from base",
+    )
+    .await;
+    let json = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER","b":"TEXT"}},"w":{"primaryKey":"id","columns":{"id":"INTEGER","v":"INTEGER","b":"TEXT"}}}"#;
+    let rig = Rig { schema: crate::support::schema(json), ..rig };
+    let provider = || pgflume::provider::mysql::MySqlProvider { row_bytes: 4096, ..rig.provider() };
+    for _ in 0..3 {
+        rig.pass_of(provider()).await;
+    }
+    assert_eq!(rig.rows("SELECT count(*) FROM w").await, ["5000"]);
+    let before = rig.sent().await;
+    let passed = rig.pass_of(provider()).await;
+    let sent = rig.sent().await - before;
+    assert_eq!((passed.batches, passed.rows), (0, 0), "{passed:?}");
+    assert!(sent < 60_000, "{sent} bytes were sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_are_longer_than_a_text_may_be_are_read_each_time() {
+    if !is_mysql() {
+        return; // a MariaDB digests them
+    }
+    let columns: Vec<String> = (0..30).map(|i| format!("c{i} varchar(60)")).collect();
+    let values = vec!["repeat('€', 60)"; 30].join(", ");
+    let rig = Rig::digested(
+        Path::File,
+        &format!(
+            "create table t (id int primary key, v int, {}); insert into t values (1, 1, {values})",
+            columns.join(", ")
+        ),
+    )
+    .await;
+    rig.sql("set global max_allowed_packet = 8192").await;
+    for _ in 0..2 {
+        rig.pass_of(rig.named()).await;
+    }
+    rig.sql("update t set v = 2 where id = 1").await;
+    rig.pass_of(rig.named()).await;
+    assert_eq!(rig.rows("SELECT v FROM t").await, ["2"]);
 }
