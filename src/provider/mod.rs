@@ -151,7 +151,7 @@ pub enum Follows {
 /// What a look at a table has found.
 #[derive(Debug, Clone, Default)]
 pub struct Look {
-    /// All that was committed up to this view is before this mark.
+    /// All that was committed up to this view is before this mark; empty where nobody knows one yet.
     pub mark: String,
     /// Rows to be read; `None`: all from the place on.
     pub changed: Option<usize>,

@@ -8,7 +8,7 @@ use super::session::Session;
 use super::writer::Writer;
 use super::writer::{Outcome, Written};
 use crate::core::batch::RowState;
-use crate::core::error::Result;
+use crate::core::error::{Error, Result};
 use crate::core::failpoint::{self, PullRule};
 use crate::core::schema::Table;
 use crate::provider::{Part, View};
@@ -42,9 +42,17 @@ impl Session<'_> {
         if standing.since.is_none() && look.place.is_none() && self.writer.replica.is_empty(&table).await? {
             self.plain.insert(name.to_owned());
         }
+        let mut doubts = BTreeMap::new();
         if let Some(meanwhile) = &look.meanwhile {
             // Cut short, it is all read again: it may be by then as it was before.
             (standing.since, standing.until) = (Some(meanwhile.clone()), Some(look.mark.clone()));
+            let doubt = PulledTable { until: None, place: None, rows: None, ..standing.clone() };
+            doubts.insert(name.to_owned(), doubt);
+        }
+        if look.mark.is_empty() {
+            return Err(Error::retry(
+                "nobody can tell yet up to where the source shows what it has committed (a transaction is open for long); it will be tried again",
+            ));
         }
         self.source.make_durable().await?;
         failpoint::reach(failpoint::DURABLE);
@@ -61,6 +69,7 @@ impl Session<'_> {
             end(&mut standing, &part);
             let mut written = written(&self.writer, view, &table, part, is_plain, &standing).await?;
             written.progress.compared.extend(is_read_whole.then(|| name.to_owned()));
+            written.doubts.clone_from(&doubts);
             let is_idle = may_be_idle && written.is_nothing();
             has_written |= !is_idle;
             if is_over {
@@ -130,5 +139,5 @@ async fn written(
         covered: covered.into_iter().map(|key| (table.name.clone(), key)).collect(),
         ..Progress::default()
     };
-    Ok(Written { items, emptied: Vec::new(), progress })
+    Ok(Written { items, progress, ..Written::default() })
 }

@@ -138,7 +138,9 @@ impl Session<'_> {
         let mut is_part = false;
         for near in near {
             let name = near.name.clone();
+            let meanwhile = near.meanwhile.clone().map(|since| doubt(&near.standing, since));
             let Some(change) = self.change(near).await? else { continue };
+            written.doubts.extend(meanwhile.map(|standing| (name.clone(), standing)));
             is_part |= change.is_part;
             if change.is_emptied {
                 written.emptied.extend(self.description.tables.get(&name).map(|described| described.table.clone()));
@@ -191,7 +193,7 @@ impl Session<'_> {
         let dead = self.writer.standing.dead.get(&near.name).cloned().unwrap_or_default();
         let is_quiet = near.read.items.is_empty() && near.read.unfit.is_empty() && dead.is_empty();
         if is_quiet && near.standing.rows.is_some_and(|rows| near.count.is_none_or(|count| count == rows)) {
-            let standing = PulledTable { since: Some(near.mark), problem: None, ..near.standing };
+            let standing = at(near.standing, near.mark);
             return Ok(near.is_far.then(|| Change { standing, ..Change::default() }));
         }
         let Near { name, table, standing, mark, meanwhile, count, read, .. } = near;
@@ -250,8 +252,10 @@ impl Session<'_> {
             return Ok(None); // the same rows were read as by the last pass, which had them written
         }
         change.standing = match change.is_part {
-            true => PulledTable { rows: None, since: meanwhile.or(standing.since), ..standing },
-            false => PulledTable { since: Some(mark), rows: is_counted.then_some(expected), problem: None, ..standing },
+            // The rows that have changed are all written with it.
+            true if meanwhile.is_some() => PulledTable { rows: None, since: Some(mark), ..standing },
+            true => PulledTable { rows: None, ..standing },
+            false => PulledTable { rows: is_counted.then_some(expected), ..at(standing, mark) },
         };
         Ok(Some(change))
     }
@@ -324,6 +328,16 @@ impl Session<'_> {
         here.items.sort_by(|a, b| a.key.cmp(&b.key));
         Ok(covered)
     }
+}
+
+/// A table that equals a view.
+fn at(standing: PulledTable, mark: String) -> PulledTable {
+    PulledTable { since: Some(mark), until: None, place: None, problem: None, ..standing }
+}
+
+/// The same if only a part of what has changed is written.
+fn doubt(standing: &PulledTable, meanwhile: String) -> PulledTable {
+    PulledTable { since: Some(meanwhile), until: None, place: None, rows: None, ..standing.clone() }
 }
 
 /// The key of a row that cannot be taken over, as the replica has it.

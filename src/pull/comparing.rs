@@ -142,7 +142,8 @@ impl Session<'_> {
     /// Brings the table to the view, then compares with it as much as its time allows; whether that was the rest.
     async fn compare_in(&mut self, view: &View, name: &str, comparison: &mut Comparison, repair: bool) -> Result<bool> {
         self.compare_history(view).await?;
-        if comparison.place.is_none() && comparison.starts == 0 {
+        let is_digested = self.description.tables.get(name).is_some_and(|table| table.is_digested);
+        if is_digested || comparison.place.is_none() {
             // What has changed meanwhile is no difference.
             self.source.look_closely();
         }
@@ -185,7 +186,9 @@ impl Session<'_> {
                 // Only another view could go on from here: what differs is written while this one is read.
                 self.repair(view, name, std::mem::take(&mut repairs), comparison, repair).await?;
             }
-            if is_end || is_full || place != first_place && began.elapsed() >= self.pull.pace.view_time {
+            // What is repaired is of the same view as digests that are kept.
+            let may_end = place != first_place && !is_digested;
+            if is_end || is_full || may_end && began.elapsed() >= self.pull.pace.view_time {
                 if !self.source.is_whole().await? {
                     (comparison.report, comparison.missing) = before;
                     return Ok(false);
@@ -309,12 +312,7 @@ impl Session<'_> {
         tracing::warn!(sync = self.pull.name, table = name, rows = items.len(), "differences are repaired");
         items.sort_by(|a, b| a.key.cmp(&b.key));
         let rows = items.len() as u64;
-        let mut progress = Progress { source: Some(view.position.clone()), ..Progress::default() };
-        if self.description.tables.get(name).is_some_and(|table| table.is_digested) {
-            // Rows are newer than the digests that are kept of them.
-            let standing = PulledTable { since: None, until: None, place: None, ..self.standing_of(name) };
-            progress.tables.insert(name.to_owned(), standing);
-        }
+        let progress = Progress { source: Some(view.position.clone()), ..Progress::default() };
         if self.writer.write(Written { items, progress, ..Written::default() }).await? == Outcome::Written {
             comparison.report.repaired += rows;
         }

@@ -15,7 +15,7 @@ use crate::core::message::MarkedKey;
 use crate::core::schema::Table;
 use crate::replica::head::At;
 use crate::replica::jobs::Leased;
-use crate::replica::pulls::{Letter, Looked, Progress, Pull as Standing};
+use crate::replica::pulls::{Letter, Looked, Progress, Pull as Standing, PulledTable};
 use crate::replica::{Replica, Work};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub(super) struct Written {
     pub emptied: Vec<Arc<Table>>,
     /// How far the tables are with it.
     pub progress: Progress,
+    /// Where tables are if only a part of it can be written.
+    pub doubts: BTreeMap<String, PulledTable>,
 }
 
 impl Written {
@@ -108,7 +110,7 @@ impl Writer {
 
     /// Writes it, or all of it but what the replica rejects.
     pub async fn write(&mut self, written: Written) -> Result<Outcome> {
-        let Written { items, emptied, progress } = written;
+        let Written { items, emptied, progress, doubts } = written;
         let items = Arc::new(items);
         let encoded = self.replica.encode(&items).await;
         let range = 0..items.len();
@@ -117,6 +119,10 @@ impl Writer {
             Ok(()) => Ok(Outcome::Written),
             Err(e) if e.is_rejection() && !items.is_empty() => {
                 tracing::warn!(sync = self.name, error = %e, rows = items.len(), "the replica rejects the batch; it is halved");
+                if !doubts.is_empty() {
+                    let progress = Progress { tables: doubts, ..Progress::default() };
+                    self.apply(&Work::default(), &progress).await?;
+                }
                 self.isolate(&work).await.map(|()| Outcome::Rejected)
             }
             Err(e) => Err(of_table(e, &work)),

@@ -26,8 +26,9 @@ const MOST_BEHIND: usize = 1_000;
 /// How long the server may take for the next event up to a place that it has told itself.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Between two streams of which the first has ended before such a place.
-const STREAM_REST: Duration = Duration::from_millis(50);
+/// And for a stream that does not end before it, with a rest between two that grows.
+const SHORT_PATIENCE: Duration = Duration::from_secs(5);
+const STREAM_REST: Duration = Duration::from_millis(20);
 
 /// Between two views of which the first has not shown yet what the log has told.
 const REST: Duration = Duration::from_millis(1);
@@ -347,13 +348,13 @@ impl Marks {
                 (Some(stream), _) if !stream.has_ended() => {}
                 (_, Some(at)) => {
                     // One that has ended before it was there is another server's, cut short, or not given out so far yet.
-                    if streams > 0 && began.elapsed() > PATIENCE {
+                    if streams > 0 && began.elapsed() > SHORT_PATIENCE {
                         let short =
                             "MySQL's binlog ends before a place that the server has told; it will be tried again";
                         return Err(Failed::Error(Error::retry(short)));
                     }
                     if streams > 1 {
-                        tokio::time::sleep(STREAM_REST).await;
+                        tokio::time::sleep(STREAM_REST * (1 << streams.min(6))).await;
                     }
                     streams += 1;
                     let at = at.clone();

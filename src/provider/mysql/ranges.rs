@@ -60,11 +60,11 @@ pub(super) async fn look(
             found.push(bounds, range.rows, range.digest, true, size);
             continue;
         }
-        let mut left = VecDeque::from([bounds]);
-        while let Some(bounds) = left.pop_front() {
-            // The last one grows, and may have grown much.
-            let is_last = is_split && bounds.until.is_none();
-            let middle = if is_last { key_at(session, readable, &bounds, size * 2).await? } else { None };
+        let mut left = VecDeque::from([(bounds, false)]);
+        while let Some((bounds, is_rest)) = left.pop_front() {
+            // The last one grows, and may have grown much; and so has one of which there is a rest.
+            let may_be_much = is_split && (is_rest || bounds.until.is_none());
+            let middle = if may_be_much { key_at(session, readable, &bounds, size * 2).await? } else { None };
             let now = match middle {
                 Some(_) => None,
                 None => digest(session, readable, &bounds).await?,
@@ -79,8 +79,8 @@ pub(super) async fn look(
                     let end = key_at(session, readable, &bounds, size - 1).await?;
                     match end.filter(|end| Some(end) != bounds.until.as_ref()) {
                         Some(end) => {
-                            left.push_front(Bounds { after: Some(end.clone()), until: bounds.until });
-                            left.push_front(Bounds { after: bounds.after, until: Some(end) });
+                            left.push_front((Bounds { after: Some(end.clone()), until: bounds.until }, true));
+                            left.push_front((Bounds { after: bounds.after, until: Some(end) }, false));
                         }
                         // Not even so many rows can be digested in time: they are read.
                         None => found.push(bounds, UNKNOWN, 0, false, size),

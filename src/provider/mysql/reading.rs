@@ -171,7 +171,9 @@ impl Reading {
                         let problem = "its rows do not come in the order of their keys: choose another primaryKey";
                         return Err(Error::halt(problem).of_table(&readable.table.name, Side::Source));
                     }
-                    self.rows = next_rows(read_rows, part.bytes - before, limits);
+                    if !is_through {
+                        self.rows = next_rows(read_rows, part.bytes - before, limits);
+                    }
                     part.place = range.after.as_ref().filter(|_| self.has_place).map(place);
                     if is_through {
                         match more.pop_front() {

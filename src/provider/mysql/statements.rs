@@ -76,7 +76,7 @@ impl Readable {
     /// The condition for rows on one side of a key, in its order, and its parameters.
     fn beside(&self, key: &[String], side: Side) -> (String, Vec<Value>) {
         let last = key.len() - 1;
-        let (mut sql, mut all) = (String::new(), Vec::new());
+        let (mut sql, mut all, mut open) = (String::new(), Vec::new(), 0);
         // Each level of `a > ? or (a = ? and (b > ?))`: a row comparison would scan the index.
         for (at, text) in key.iter().enumerate() {
             let (column, of) = (self.column(self.table.key[at]), &self.types[self.table.key[at]]);
@@ -88,6 +88,7 @@ impl Readable {
                     sql += &format!("{column} in ({others})");
                     if !is_last {
                         sql += &format!(" or {column} = {place} and (");
+                        open += 1;
                         all.push(value);
                     }
                 }
@@ -100,11 +101,11 @@ impl Readable {
                     let sign = if side == Side::Behind { ">" } else { "<" };
                     sql +=
                         &format!("{column} {sign}= {place} and ({column} {sign} {place} or {column} = {place} and (");
+                    open += 2;
                     all.extend([value.clone(), value.clone(), value]);
                 }
             }
         }
-        let open = sql.matches('(').count() - sql.matches(')').count();
         sql += &")".repeat(open);
         (sql, all)
     }

@@ -146,12 +146,13 @@ pub(super) async fn engine_follows(session: &mut Session) -> Result<bool> {
         tokio::time::sleep(ENGINE_TIME).await;
         return Ok(true);
     }
-    let began = tokio::time::Instant::now();
+    let (began, mut rest) = (tokio::time::Instant::now(), OWNED_REST);
     while !open.is_empty() {
         if began.elapsed() > OWNED_TIME {
             return Ok(false);
         }
-        tokio::time::sleep(OWNED_REST).await;
+        tokio::time::sleep(rest).await;
+        rest = (rest * 2).min(MOST_REST);
         let (_, now) = owned(session).await?;
         open.retain(|transaction| now.contains(transaction));
     }
@@ -164,6 +165,7 @@ const ENGINE_TIME: Duration = Duration::from_millis(50);
 /// How long they are waited for where they have.
 const OWNED_TIME: Duration = Duration::from_secs(1);
 const OWNED_REST: Duration = Duration::from_micros(500);
+const MOST_REST: Duration = Duration::from_millis(50);
 
 fn has_gtids(mode: &str) -> bool {
     mode.eq_ignore_ascii_case("on")

@@ -52,7 +52,7 @@ impl Scene {
             "--innodb-lock-wait-timeout=2",
             "--lock-wait-timeout=2",
         ];
-        let server: &'static MySqlServer = Box::leak(Box::new(MySqlServer::start(&arguments)));
+        let server = Arc::new(MySqlServer::start(&arguments));
         let mut rig = Rig::on(server, Path::File, &format!("{TABLES}; {MORE}"), NONE).await;
         rig.home = Home::new(path);
         rig.may_read_binlog(true).await;

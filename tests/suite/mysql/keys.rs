@@ -101,3 +101,17 @@ async fn a_condition_may_hold_what_looks_like_a_parameter_within_quotes_only() {
         assert!(passed.problems["t"].contains("outside of quotes"), "{filter}: {passed:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_whose_names_hold_brackets_are_read_in_pages() {
+    let tables = "create table t (`a)` int not null, `b(` enum('x', 'y') not null, `c?` int not null, v int, primary key (`a)`, `b(`, `c?`));
+        insert into t select seq % 7, 1 + seq % 2, seq, seq from seq_1_to_3000;
+        create table u (`a)` int primary key); insert into u select seq from seq_1_to_3000";
+    let rig = Rig::undefined(Path::File, tables).await;
+    for sql in ["select 1", "delete from t where v % 100 = 0; delete from u where `a)` > 2990"] {
+        rig.sql(sql).await;
+        let passed = rig.pass_of(rig.named()).await;
+        assert!(passed.problems.is_empty(), "{passed:?}");
+    }
+    assert_eq!(rig.rows("SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM u)").await, ["2970|2990"]);
+}

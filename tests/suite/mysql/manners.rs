@@ -1,7 +1,7 @@
 //! What a server does to those who read it: it ends their statements and connections, it is a replica that lags, and it
 //! has a socket.
 
-use super::{NONE, Rig, is_mysql, server};
+use super::{NONE, Rig, is_mysql};
 use crate::parts::MySqlServer;
 use crate::support::{Home, PATHS, Path, until};
 use mysql_async::prelude::Queryable;
@@ -15,8 +15,9 @@ use std::time::Duration;
 async fn a_copy_whose_statements_and_connections_are_killed_ends_equal() {
     let tables = "create table t (id int primary key, v varchar(200)); insert into t select seq, repeat('x', 200) from seq_1_to_60000";
     for path in PATHS {
-        let rig = Rig::told(path, tables).await;
-        let mut root = server().connect(None).await;
+        let mut rig = Rig::told_by(&[], tables).await;
+        rig.home = Home::new(path);
+        let mut root = rig.server().connect(None).await;
         let copying = tokio::spawn({
             let pull = rig.pull().with_retries(1_000);
             // Whose connection ends before it is greeted is told that the server cannot be reached.
@@ -78,8 +79,7 @@ async fn a_replica_that_lags_is_a_source_by_its_own_log() {
     let gtid: &[&str] = if is_mysql() { &["--gtid-mode=ON", "--enforce-gtid-consistency=ON"] } else { &[] };
     let primary = MySqlServer::start(&[&["--server-id=101"], gtid].concat());
     let updates = if is_mysql() { "--log-replica-updates=ON" } else { "--log-slave-updates=ON" };
-    let replica: &'static MySqlServer =
-        Box::leak(Box::new(MySqlServer::start(&[&["--server-id=102", updates], gtid].concat())));
+    let replica = Arc::new(MySqlServer::start(&[&["--server-id=102", updates], gtid].concat()));
     let mut root = primary.connect(None).await;
     for sql in ["create user r@'%' identified by 'r'", "grant replication slave on *.* to r@'%'"] {
         root.query_drop(sql).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_replica_that_lags_is_a_source_by_its_own_log() {
     )
     .await
     .unwrap();
-    let mut rig = Rig::on(replica, Path::File, "do 1", NONE).await;
+    let mut rig = Rig::on(replica.clone(), Path::File, "do 1", NONE).await;
     rig.home = Home::new(Path::File);
     rig.may_read_binlog(true).await;
     rig.sql(&format!("grant select on d.* to {}@'%'", rig.name)).await;

@@ -35,9 +35,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// One for the run.
-pub fn server() -> &'static MySqlServer {
-    static SERVER: OnceLock<MySqlServer> = OnceLock::new();
-    SERVER.get_or_init(|| MySqlServer::start(&[]))
+pub fn server() -> &'static Arc<MySqlServer> {
+    static SERVER: OnceLock<Arc<MySqlServer>> = OnceLock::new();
+    SERVER.get_or_init(|| Arc::new(MySqlServer::start(&[])))
 }
 
 /// Definitions of no table that is there.
@@ -45,7 +45,7 @@ pub const NONE: &str = r#"{"none":{"primaryKey":"id","columns":{"id":"INTEGER"}}
 
 /// A database, a login that may read it, and a replica.
 pub struct Rig {
-    server: &'static MySqlServer,
+    server: Arc<MySqlServer>,
     pub name: String,
     pub home: Home,
     pub schema: Arc<Schema>,
@@ -55,11 +55,11 @@ pub struct Rig {
 impl Rig {
     /// With these tables.
     pub async fn new(path: Path, tables: &str, json: &str) -> Self {
-        Self::on(server(), path, tables, json).await
+        Self::on(server().clone(), path, tables, json).await
     }
 
     /// The same in another server.
-    pub async fn on(server: &'static MySqlServer, path: Path, tables: &str, json: &str) -> Self {
+    pub async fn on(server: Arc<MySqlServer>, path: Path, tables: &str, json: &str) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("d{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let mut root = server.connect(None).await;
@@ -82,8 +82,8 @@ impl Rig {
     }
 
     /// Its server.
-    pub fn server(&self) -> &'static MySqlServer {
-        self.server
+    pub fn server(&self) -> &MySqlServer {
+        &self.server
     }
 
     /// Statements, as root.

@@ -7,6 +7,7 @@ use crate::support::{Home, PATHS, Path, until};
 use mysql_async::prelude::Queryable;
 use pgflume::provider::Limits;
 use pgflume::pull::Pace;
+use std::sync::Arc;
 use std::time::Duration;
 
 const ROWS: u64 = 60_000;
@@ -14,7 +15,7 @@ const ROWS: u64 = 60_000;
 impl Rig {
     /// In a server of its own; rows are to be compared at each look.
     async fn digested(path: Path, tables: &str) -> Self {
-        let server: &'static MySqlServer = Box::leak(Box::new(MySqlServer::start(&[])));
+        let server = Arc::new(MySqlServer::start(&[]));
         let mut rig = Self::on(server, Path::File, tables, NONE).await;
         rig.home = Home::new(path);
         (rig.stamps.is_compared, rig.stamps.compare) = (true, Some(Duration::ZERO));

@@ -21,7 +21,7 @@ impl Rig {
     }
 
     /// With these tables, which are pulled by their names.
-    pub async fn told(path: Path, tables: &str) -> Self {
+    async fn told(path: Path, tables: &str) -> Self {
         let rig = Self::undefined(path, tables).await;
         rig.may_read_binlog(true).await;
         rig
@@ -29,7 +29,7 @@ impl Rig {
 
     /// The same in a server of its own: what is done to that concerns no other test.
     pub async fn told_by(arguments: &[&str], tables: &str) -> Self {
-        let server = Box::leak(Box::new(MySqlServer::start(arguments)));
+        let server = Arc::new(MySqlServer::start(arguments));
         let rig = Self::on(server, Path::File, tables, NONE).await;
         rig.may_read_binlog(true).await;
         rig

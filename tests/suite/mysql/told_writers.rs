@@ -123,13 +123,13 @@ async fn observe(mut conn: mysql_async::Conn, is_over: Arc<AtomicBool>) {
 }
 
 async fn run(path: Path, seed: u64, is_killed: bool) {
-    let server: &'static MySqlServer = Box::leak(Box::new(MySqlServer::start(&[
+    let server = Arc::new(MySqlServer::start(&[
         "--sync-binlog=1",
         "--innodb-flush-log-at-trx-commit=1",
         "--innodb-lock-wait-timeout=2",
         "--lock-wait-timeout=2",
-    ])));
-    let mut rig = Rig::on(server, Path::File, &format!("{TABLES}; {MORE}"), NONE).await;
+    ]));
+    let mut rig = Rig::on(server.clone(), Path::File, &format!("{TABLES}; {MORE}"), NONE).await;
     rig.home = Home::new(path);
     rig.sql(&format!("grant replication slave, binlog monitor on *.* to {}@'%'", rig.name)).await;
     let folder = tempfile::tempdir().unwrap();
