@@ -126,22 +126,12 @@ pub(super) async fn read(
         // Without transactions rows may change between their digest and the look at them.
         let is_digested = stamps.is_empty() && !is_told && !source.is_view() && source.is_transactional();
         let readable = problem.is_none().then(|| Readable::of(table, source, name.clone(), row_bytes)).flatten();
-        let sorts_alike = |readable: &Readable| {
-            let mut key = table.key.iter().map(|&at| (&readable.types[at], table.columns[at].kind));
-            table.key.len() == 1 && key.all(|(of, kind)| of.sorts_alike(kind))
-        };
-        let types: serde_json::Map<_, _> = source
-            .columns
-            .iter()
-            .filter(|column| table.position(&column.name).is_some())
-            .map(|column| (column.name.clone(), column.of.declared.clone().into()))
-            .collect();
         described.insert(
             table.name.clone(),
             Described {
                 table: table.clone(),
                 definition: Definition::of(table, source, &name).text(),
-                types: (!types.is_empty()).then(|| serde_json::Value::Object(types).to_string()),
+                types: declared(table, source),
                 sorts_alike: readable.as_ref().is_some_and(sorts_alike),
                 finds_unchanged: !is_told,
                 is_digested,
@@ -174,6 +164,21 @@ pub(super) async fn read(
     let description = Description { schema, forbidden, tables: described, undefined: left_out, found_by };
     let watched = way.watched(&told, &catalog);
     Ok(Known { catalog, databases, description: Arc::new(description), tables, undefined, watched })
+}
+
+/// Whether the replica sorts the keys as the server does.
+fn sorts_alike(readable: &Readable) -> bool {
+    let table = &readable.table;
+    let mut key = table.key.iter().map(|&at| (&readable.types[at], table.columns[at].kind));
+    table.key.len() == 1 && key.all(|(of, kind)| of.sorts_alike(kind))
+}
+
+/// The columns that are pulled with their types as they are declared, as JSON; `None` where there are none.
+fn declared(table: &Table, source: &MyTable) -> Option<String> {
+    let pulled = source.columns.iter().filter(|column| table.position(&column.name).is_some());
+    let types: serde_json::Map<_, _> =
+        pulled.map(|column| (column.name.clone(), column.of.declared.clone().into())).collect();
+    (!types.is_empty()).then(|| serde_json::Value::Object(types).to_string())
 }
 
 /// What the binlog promises of a table.

@@ -1,4 +1,4 @@
-//! Pulls from a MariaDB: by a login that may only SELECT, and by one that may read the binlog, too (`told`).
+//! Pulls from a MariaDB, or a MySQL (`TEST_MYSQL=mysql`): by a login that may only SELECT, and by one that may read the binlog, too (`told`).
 
 mod basics;
 mod commands;

@@ -1,5 +1,5 @@
-//! Writers that go on while a service follows the log, is ended in the midst of it, and has its server killed: at rest both
-//! sides are equal, and no reader has seen a row go back. `TOLD_SECONDS` of writing for each seed (6), `TOLD_SEEDS` (1).
+//! Writers that go on while a service follows the log, and is ended in the midst of it: at rest both sides are equal, and no
+//! reader has seen a row go back. `TOLD_SECONDS` of writing for each seed (6), `TOLD_SEEDS` (1).
 
 use super::writers::{Dice, TABLES, TABLES_ROWS, WRITERS, assert_equal, statement, write};
 use super::{NONE, Rig};
