@@ -10,7 +10,7 @@ use mysql_async::{Conn, Value};
 use pgflume::mysql::MySqlUrl;
 use pgflume::postgres::catalog::DEFAULT_ROW_BYTES;
 use pgflume::provider::StampOptions;
-use pgflume::provider::mysql::{MySqlProvider, Wanted};
+use pgflume::provider::mysql::{MySqlProvider, Quiet, Wanted};
 use pgflume::pull::{Pull, Scheduled, Service};
 use pgflume::replica::target::Target;
 use std::process::{Command, Stdio};
@@ -145,6 +145,7 @@ fn provider(server: &MySqlServer) -> MySqlProvider {
         wanted: Wanted::Named { tables: Vec::new(), exclude: Vec::new() },
         row_bytes: DEFAULT_ROW_BYTES,
         stamps: StampOptions::default(),
+        quiet: Quiet::default(),
     }
 }
 

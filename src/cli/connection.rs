@@ -160,6 +160,7 @@ async fn test(file: &ConfigFile, name: &str, options: &GlobalOptions) -> Command
                 wanted: mysql::Wanted::Named { tables: Vec::new(), exclude: Vec::new() },
                 row_bytes: options.row_bytes()?,
                 stamps: StampOptions::default(),
+                quiet: mysql::Quiet::default(),
             };
             let done = test_source(readers(file, name, options, all)?).await?;
             for what in server.not_carried {

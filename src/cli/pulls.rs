@@ -43,7 +43,13 @@ pub(super) fn provider(pair: &Pair) -> Arc<dyn Provider> {
                 Some(schema) => mysql::Wanted::Defined(schema.clone()),
                 None => mysql::Wanted::Named { tables, exclude },
             };
-            Arc::new(MySqlProvider { url: MySqlUrl::clone(url), wanted, row_bytes, stamps })
+            Arc::new(MySqlProvider {
+                url: MySqlUrl::clone(url),
+                wanted,
+                row_bytes,
+                stamps,
+                quiet: mysql::Quiet::default(),
+            })
         }
     }
 }

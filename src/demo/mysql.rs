@@ -6,7 +6,7 @@ use super::{Failure, say};
 use crate::mysql::MySqlUrl;
 use crate::postgres::catalog::DEFAULT_ROW_BYTES;
 use crate::provider::StampOptions;
-use crate::provider::mysql::{MySqlProvider, Wanted};
+use crate::provider::mysql::{MySqlProvider, Quiet, Wanted};
 use crate::pull::{Pull, Scheduled, Service};
 use crate::replica::Replica;
 use crate::replica::target::Target;
@@ -76,6 +76,7 @@ pub async fn run() -> Result<bool, Failure> {
         wanted: Wanted::Named { tables: Vec::new(), exclude: Vec::new() },
         row_bytes: DEFAULT_ROW_BYTES,
         stamps: StampOptions::default(),
+        quiet: Quiet::default(),
     };
     let target = Target::File(directory.path().join("replica.db"));
     let pull = || Pull::new("shop".into(), Arc::new(provider.clone()), target.clone(), false);

@@ -249,6 +249,8 @@ pub trait Source: Send + Sync {
     async fn is_whole(&mut self) -> Result<bool>;
     /// Waits until no crash of the source could undo what the view has seen.
     async fn make_durable(&mut self) -> Result<()>;
+    /// The replica has all that the looks of this view have found.
+    fn taken(&mut self) {}
     /// Ends the view; does nothing where there is none.
     async fn end(&mut self) -> Result<()>;
     /// Whether it tells of changes as they come.

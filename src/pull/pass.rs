@@ -43,6 +43,9 @@ impl Session<'_> {
                     failpoint::reach(failpoint::VIEWED);
                     (self.writer.looked.at, self.writer.looked.seen) = (Some(view.at.clone()), view.seen.clone());
                     let next = self.view(&view, &readable).await;
+                    if matches!(next, Ok(Next::End)) {
+                        self.source.taken();
+                    }
                     let ended = self.source.end().await;
                     // What the view failed by is what there is to say.
                     match next {

@@ -36,9 +36,16 @@ pub(super) struct Entry {
     pub place: (String, String),
     /// Whether the binlog tells which of its rows were touched.
     pub is_told: bool,
+    /// Whether its rows change by what is committed here alone.
+    pub is_logged: bool,
 }
 
 impl Entry {
+    /// Whether it need not be looked at while nothing is committed.
+    pub fn may_be_spared(&self) -> bool {
+        self.is_logged && !self.is_told
+    }
+
     /// Rows that are replicated.
     pub async fn count(&self, session: &mut Session) -> Result<i64> {
         let row = session.row(&self.readable.count(), ()).await;
@@ -148,10 +155,9 @@ pub(super) async fn read(
                 is_compared: options.is_compared,
                 compare: options.compare,
             };
-            tables.insert(
-                table.name.clone(),
-                Entry { readable: Arc::new(readable), listed, is_view: source.is_view(), place, is_told },
-            );
+            let (is_view, readable) = (source.is_view(), Arc::new(readable));
+            let is_logged = !is_view && source.is_transactional() && !may_filter_by_more(table);
+            tables.insert(table.name.clone(), Entry { readable, listed, is_view, place, is_told, is_logged });
         }
     }
     let forbidden = BTreeSet::new(); // one that is described no more is asked for

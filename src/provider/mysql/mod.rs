@@ -9,6 +9,7 @@ mod listing;
 mod marks;
 mod noted;
 mod position;
+mod quiet;
 mod ranges;
 mod reading;
 mod statements;
@@ -31,11 +32,13 @@ pub(crate) use init::init;
 use known::{Entry, Known};
 use marks::{Mark, Marks, Span};
 use position::Position;
+use quiet::Looked;
+pub use quiet::Quiet;
 use reading::Reading;
 use statements::may_filter_by_more;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 pub use wanted::Wanted;
 use way::Way;
 
@@ -59,6 +62,8 @@ pub struct MySqlProvider {
     pub row_bytes: i64,
     /// How changed rows are told.
     pub stamps: StampOptions,
+    /// What is known of tables that do not change.
+    pub quiet: Quiet,
 }
 
 #[async_trait]
@@ -77,6 +82,8 @@ impl Provider for MySqlProvider {
             binlog: None,
             committed: None,
             is_close: false,
+            log: None,
+            looked: BTreeMap::new(),
         }))
     }
 }
@@ -99,6 +106,10 @@ struct Connection {
     committed: Option<Place>,
     /// Whether looks compare all they can.
     is_close: bool,
+    /// Where the log was when the view was opened, where whoever may only SELECT is told that.
+    log: Option<String>,
+    /// What the looks of this view have found by which later ones may be spared.
+    looked: BTreeMap<String, Looked>,
 }
 
 /// What keeps the binlog from being read.
@@ -129,10 +140,21 @@ impl Connection {
         Err(Error::retry("MySQL takes seconds to say how long it has run; it will be asked again"))
     }
 
-    /// Opens a snapshot, and finds out where in the binlog it lies.
-    async fn open(&mut self) -> Result<()> {
+    /// Opens a snapshot of these tables, and finds out where in the binlog it lies.
+    async fn open(&mut self, tables: &[&str]) -> Result<()> {
+        (self.is_open, self.binlog, self.log) = (true, None, None);
+        let is_looked_at = |table: &&str| self.known.entry(table).is_ok_and(|entry| entry.may_be_spared());
+        if !tables.iter().any(is_looked_at) {
+            return self.open_snapshot().await;
+        }
+        let log = quiet::before_snapshot(&mut self.session).await?;
+        self.open_snapshot().await?;
+        self.log = if log.is_some() { log } else { quiet::in_snapshot(&mut self.session).await? };
+        Ok(())
+    }
+
+    async fn open_snapshot(&mut self) -> Result<()> {
         const SNAPSHOT: &str = "start transaction with consistent snapshot, read only";
-        (self.is_open, self.binlog) = (true, None);
         if self.way.binlog.is_err() {
             return self.session.run(SNAPSHOT).await;
         }
@@ -160,6 +182,25 @@ impl Connection {
             self.committed = self.committed.take().filter(|before| before.is_of_log(&place) && *before <= place);
         }
         Ok(self.committed.clone())
+    }
+
+    /// What has changed of a table whose changes nobody tells.
+    async fn listed(&mut self, entry: &Entry, since: Option<&str>, place: Option<&str>) -> Result<(Reading, Look)> {
+        let (name, compare) = (&entry.readable.table.name, entry.listed.compare);
+        let log = self.log.as_ref().filter(|_| entry.may_be_spared());
+        if let (Some(log), Some(since), false) = (log, since, self.is_close)
+            && let Some(rows) = self.provider.quiet.rows(name, log, since, compare)
+        {
+            let look = Look { mark: since.to_owned(), changed: Some(0), count: Some(rows), ..Look::default() };
+            return Ok((Reading::nothing(entry.readable.clone()), look));
+        }
+        let at = Instant::now();
+        let (reading, look) = listing::look(&mut self.session, entry, since, place, self.is_close).await?;
+        if let (Some(log), Some(rows)) = (log, look.count) {
+            let looked = Looked { log: log.clone(), mark: look.mark.clone(), rows, at };
+            self.looked.insert(name.clone(), looked);
+        }
+        Ok((reading, look))
     }
 
     async fn end_of_log(&mut self) -> Result<Place> {
@@ -240,7 +281,7 @@ impl Connection {
 #[async_trait]
 impl Source for Connection {
     async fn describe(&mut self) -> Result<Arc<Description>> {
-        let MySqlProvider { url, wanted, row_bytes, stamps } = &self.provider;
+        let MySqlProvider { url, wanted, row_bytes, stamps, .. } = &self.provider;
         let way = way::find(&mut self.session, url).await?;
         let known = known::read(&mut self.session, url.database(), wanted, *row_bytes, stamps, &way).await?;
         let mut databases = wanted.databases(url.database());
@@ -295,7 +336,7 @@ impl Source for Connection {
 
     async fn begin(&mut self, tables: &[&str]) -> Result<Begun> {
         self.end().await?;
-        self.open().await?;
+        self.open(tables).await?;
         self.marks.view(tables, self.binlog.as_ref().and_then(|span| span.from.as_ref()));
         let view = self.view().await?;
         let mut locked = Vec::new();
@@ -332,7 +373,7 @@ impl Source for Connection {
     async fn look(&mut self, table: &str, since: Option<&str>, place: Option<&str>) -> Result<Look> {
         let entry = self.known.entry(table)?;
         let (reading, look) = match self.binlog.clone().filter(|_| entry.is_told) {
-            None => listing::look(&mut self.session, &entry, since, place, self.is_close).await?,
+            None => self.listed(&entry, since, place).await?,
             Some(view) => {
                 let told = match since {
                     Some(since) => self.told(&entry, since, place, &view).await?,
@@ -401,10 +442,15 @@ impl Source for Connection {
 
     async fn end(&mut self) -> Result<()> {
         (self.reading, self.is_close) = (None, false);
+        self.looked.clear();
         if std::mem::take(&mut self.is_open) {
             self.session.run("rollback").await?;
         }
         Ok(())
+    }
+
+    fn taken(&mut self) {
+        self.provider.quiet.keep(std::mem::take(&mut self.looked));
     }
 
     fn tells(&self) -> bool {

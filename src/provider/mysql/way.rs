@@ -193,9 +193,15 @@ fn owned_of(text: &str) -> BTreeSet<String> {
     open
 }
 
-/// A place in the log before which all is committed for whoever opens a snapshot after this: of a MariaDB alone, which
-/// tells where the snapshot of a session is, and takes another session's for it now and then (10.11), but never one to come.
+/// A place in the log before which all is committed for whoever opens a snapshot after this: of a MariaDB alone.
 pub(super) async fn committed(session: &mut Session) -> Result<Place> {
+    let none = || Error::retry("MariaDB does not tell where in its binlog a snapshot is; it will be asked again");
+    snapshot_place(session).await?.ok_or_else(none)
+}
+
+/// Where the snapshot of a session is in the log of a MariaDB, without one where it would be; `None` where there is no log.
+/// It takes another session's for it now and then (10.11), but never one to come.
+pub(super) async fn snapshot_place(session: &mut Session) -> Result<Option<Place>> {
     let (mut file, mut at) = (String::new(), None);
     for row in session.rows("show status like 'binlog\\_snapshot\\_%'", ()).await? {
         match get::<String>(&row, 0)?.to_lowercase().as_str() {
@@ -204,10 +210,7 @@ pub(super) async fn committed(session: &mut Session) -> Result<Place> {
             _ => {}
         }
     }
-    match at {
-        Some(at) if !file.is_empty() => Ok(Place { file, at }),
-        _ => Err(Error::retry("MariaDB does not tell where in its binlog a snapshot is; it will be asked again")),
-    }
+    Ok(at.filter(|_| !file.is_empty()).map(|at| Place { file, at }))
 }
 
 /// Reads from there on; the last file, and when it was begun.

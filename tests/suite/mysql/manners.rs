@@ -4,6 +4,7 @@
 use super::{NONE, Rig, is_mysql};
 use crate::parts::MySqlServer;
 use crate::support::{Home, PATHS, Path, until};
+use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
 use pgflume::mysql::MySqlUrl;
 use pgflume::provider::mysql::MySqlProvider;
@@ -74,12 +75,8 @@ async fn a_follower_of_a_server_that_ends_idle_sessions_after_a_second_goes_on()
     running.await.unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_replica_that_lags_is_a_source_by_its_own_log() {
-    let gtid: &[&str] = if is_mysql() { &["--gtid-mode=ON", "--enforce-gtid-consistency=ON"] } else { &[] };
-    let primary = MySqlServer::start(&[&["--server-id=101"], gtid].concat());
-    let updates = if is_mysql() { "--log-replica-updates=ON" } else { "--log-slave-updates=ON" };
-    let replica = Arc::new(MySqlServer::start(&[&["--server-id=102", updates], gtid].concat()));
+/// Has one server replay the log of another; both as root, and the statements that stop and start that.
+pub async fn replicate(primary: &MySqlServer, replica: &MySqlServer) -> (Conn, Conn, &'static str, &'static str) {
     let mut root = primary.connect(None).await;
     for sql in ["create user r@'%' identified by 'r'", "grant replication slave on *.* to r@'%'"] {
         root.query_drop(sql).await.unwrap();
@@ -104,6 +101,16 @@ async fn a_replica_that_lags_is_a_source_by_its_own_log() {
     let mut there = replica.connect(None).await;
     there.query_drop(change).await.unwrap();
     there.query_drop(start).await.unwrap();
+    (root, there, stop, start)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lags_is_a_source_by_its_own_log() {
+    let gtid: &[&str] = if is_mysql() { &["--gtid-mode=ON", "--enforce-gtid-consistency=ON"] } else { &[] };
+    let primary = MySqlServer::start(&[&["--server-id=101"], gtid].concat());
+    let updates = if is_mysql() { "--log-replica-updates=ON" } else { "--log-slave-updates=ON" };
+    let replica = Arc::new(MySqlServer::start(&[&["--server-id=102", updates], gtid].concat()));
+    let (mut root, mut there, stop, start) = replicate(&primary, &replica).await;
     root.query_drop(
         "create database d; create table d.t (id int primary key, v int); insert into d.t values (1, 0), (2, 0)",
     )

@@ -10,6 +10,7 @@ mod large;
 mod manners;
 mod of_mysql;
 mod plans;
+mod quiet;
 mod ranges;
 mod restarts;
 mod schemas;
@@ -27,7 +28,7 @@ use pgflume::core::schema::Schema;
 use pgflume::mysql::MySqlUrl;
 use pgflume::postgres::catalog::DEFAULT_ROW_BYTES;
 use pgflume::provider::StampOptions;
-use pgflume::provider::mysql::{MySqlProvider, Wanted};
+use pgflume::provider::mysql::{MySqlProvider, Quiet, Wanted};
 use pgflume::pull::{Passed, Pull};
 use pgflume::replica::{Replica, Rows};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -101,7 +102,8 @@ impl Rig {
 
     pub fn provider(&self) -> MySqlProvider {
         let wanted = Wanted::Defined(self.schema.clone());
-        MySqlProvider { url: self.url(), wanted, row_bytes: DEFAULT_ROW_BYTES, stamps: self.stamps.clone() }
+        let (stamps, quiet) = (self.stamps.clone(), Quiet::default());
+        MySqlProvider { url: self.url(), wanted, row_bytes: DEFAULT_ROW_BYTES, stamps, quiet }
     }
 
     pub fn named(&self) -> MySqlProvider {

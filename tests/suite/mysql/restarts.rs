@@ -5,7 +5,7 @@ use crate::support::{Home, Path, schema};
 use mysql_async::prelude::Queryable;
 use pgflume::mysql::MySqlUrl;
 use pgflume::provider::StampOptions;
-use pgflume::provider::mysql::{MySqlProvider, Wanted};
+use pgflume::provider::mysql::{MySqlProvider, Quiet, Wanted};
 use pgflume::pull::Pull;
 use pgflume::replica::Replica;
 use std::sync::Arc;
@@ -28,6 +28,7 @@ async fn what_a_crash_may_have_undone_is_compared() {
         )),
         row_bytes: 1 << 20,
         stamps: StampOptions::default(),
+        quiet: Quiet::default(),
     };
     let pull = Pull::new("p".into(), Arc::new(provider), home.target(), false);
     let passed = pull.pass().await.unwrap();

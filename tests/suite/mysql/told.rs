@@ -40,7 +40,7 @@ impl Rig {
     }
 
     /// Rows that its server's tables were read for since it was started.
-    async fn rows_read(&self) -> u64 {
+    pub async fn rows_read(&self) -> u64 {
         let sql = "select cast(sum(variable_value) as unsigned) from information_schema.global_status
             where variable_name in ('HANDLER_READ_NEXT', 'HANDLER_READ_KEY', 'HANDLER_READ_FIRST')";
         self.server().connect(None).await.query_first::<u64, _>(said(sql)).await.unwrap().unwrap()
