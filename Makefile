@@ -45,7 +45,7 @@ soak: chaos ## the numbers of docs/reliability.md: chaos, pulls, a MySQL's and a
 		[ $$kind = mariadb ] || scripts/install-parts.sh mysql || continue; \
 		TEST_MYSQL=$$kind PATH="$(CURDIR)/.parts/mysql/bin:$$PATH" TOLD_SECONDS=$${TOLD_SECONDS:-60} TOLD_SEEDS=$${TOLD_SEEDS:-5} \
 			FAULT_SEEDS=$${FAULT_SEEDS:-5} RUST_TEST_THREADS=1 \
-			cargo test --locked --test suite -- --nocapture mysql::told_writers mysql::faults || exit 1; \
+			cargo test --locked --test suite -- --nocapture mysql::writers mysql::told_writers mysql::faults || exit 1; \
 	done
 	RINGS=$${RINGS:-20000} cargo test --locked --test model no_schedule_loses
 	RINGS=$${RINGS:-28000} cargo test --locked --test suite -- --nocapture no_ring_is_lost

@@ -75,7 +75,13 @@ impl Scene {
         for _ in 0..WRITERS {
             let (conn, rows) = (self.rig.server().connect(Some(&self.rig.name)).await, self.folder.path().join("rows"));
             let statement = move |dice: &mut Dice| untold(dice, &rows);
-            writers.push(tokio::spawn(write(conn, self.dice.below(1 << 30), statement, is_over.clone())));
+            writers.push(tokio::spawn(write(
+                conn,
+                self.dice.below(1 << 30),
+                Duration::ZERO,
+                statement,
+                is_over.clone(),
+            )));
         }
         (writers, is_over)
     }

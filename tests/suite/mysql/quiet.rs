@@ -13,7 +13,7 @@ use pgflume::replica::target::Target;
 use std::sync::Arc;
 use std::time::Duration;
 
-const GTIDS: &[&str] = &["--gtid-mode=ON", "--enforce-gtid-consistency=ON"];
+pub const GTIDS: &[&str] = &["--gtid-mode=ON", "--enforce-gtid-consistency=ON"];
 
 /// A server of its own, that nobody else writes to.
 async fn rig(tables: &str) -> Rig {

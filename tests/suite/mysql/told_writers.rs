@@ -149,7 +149,13 @@ async fn run(path: Path, seed: u64, is_killed: bool) {
         let mut writers = Vec::new();
         for writer in 0..WRITERS {
             let (conn, rows) = (server.connect(Some(&rig.name)).await, rows.clone());
-            let write = write(conn, seed * 100 + writer, move |dice| untold(dice, &rows), is_round_over.clone());
+            let write = write(
+                conn,
+                seed * 100 + writer,
+                Duration::ZERO,
+                move |dice| untold(dice, &rows),
+                is_round_over.clone(),
+            );
             writers.push(tokio::spawn(write));
         }
         let round = if is_killed { Duration::from_millis(500 + dice.below(1_500)) } else { time };

@@ -1,6 +1,10 @@
-//! Writers that go on while a pass follows the other: at rest both sides are equal.
+//! Writers that go on while a pass follows the other: at rest both sides are equal. `TOLD_SECONDS` of writing for each seed
+//! (6), `TOLD_SEEDS` (1).
 
-use super::{Rig, said};
+use super::quiet::GTIDS;
+use super::told_writers::number;
+use super::{NONE, Rig, is_mysql, said};
+use crate::parts::MySqlServer;
 use crate::support::PATHS;
 use mysql_async::Conn;
 use mysql_async::prelude::Queryable;
@@ -9,9 +13,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 pub const WRITERS: u64 = 6;
-
-/// How long they write.
-const TIME: Duration = Duration::from_secs(8);
 
 pub const TABLES: &str = "create table t (k varchar(20) collate utf8mb4_unicode_ci, n int, v int not null default 0,
         updated_at timestamp(6) not null default now(6) on update now(6), primary key (k, n), index (updated_at));
@@ -71,10 +72,11 @@ pub async fn assert_equal(rig: &Rig, tables: &[(&str, &str, &str)], context: &st
     }
 }
 
-/// Transactions until it is over, or the server is gone; how many were committed.
+/// Transactions until it is over, or the server is gone, with rests of up to a time between them; how many were committed.
 pub async fn write(
     mut conn: Conn,
     seed: u64,
+    rest: Duration,
     statement: impl Fn(&mut Dice) -> String,
     is_over: Arc<AtomicBool>,
 ) -> u64 {
@@ -95,6 +97,9 @@ pub async fn write(
         }
         drop(conn.query_drop(ends[dice.below(4) as usize]).await);
         committed += 1;
+        if !rest.is_zero() {
+            tokio::time::sleep(rest.mul_f64(dice.below(100) as f64 / 100.0)).await;
+        }
     }
     drop(conn.disconnect().await);
     committed
@@ -102,28 +107,42 @@ pub async fn write(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn both_sides_are_equal_at_rest_after_six_writers() {
-    for path in PATHS {
-        let rig = Rig::undefined(path, TABLES).await;
-        rig.pass_of(rig.named()).await;
+    at_rest(WRITERS, Duration::ZERO).await;
+}
+
+/// Between whose commits passes find that nothing was committed, and spare their looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn both_sides_are_equal_at_rest_after_a_writer_that_rests() {
+    at_rest(1, Duration::from_millis(40)).await;
+}
+
+async fn at_rest(writers: u64, rest: Duration) {
+    let gtids: &[&str] = if is_mysql() { GTIDS } else { &[] };
+    let server = Arc::new(MySqlServer::start(gtids));
+    for (seed, path) in (1..=number("TOLD_SEEDS", 1)).flat_map(|seed| PATHS.map(|path| (seed, path))) {
+        let rig = Rig::on(server.clone(), path, TABLES, NONE).await;
+        let provider = rig.named();
+        rig.pass_of(provider.clone()).await;
         let is_over = Arc::new(AtomicBool::new(false));
-        let mut writers = Vec::new();
-        for seed in 1..=WRITERS {
-            let conn = rig.server().connect(Some(&rig.name)).await;
-            writers.push(tokio::spawn(write(conn, seed, statement, is_over.clone())));
+        let mut writing = Vec::new();
+        for writer in 1..=writers {
+            let conn = server.connect(Some(&rig.name)).await;
+            writing.push(tokio::spawn(write(conn, seed * 100 + writer, rest, statement, is_over.clone())));
         }
         let (began, mut passes) = (Instant::now(), 0);
-        while began.elapsed() < TIME {
-            rig.pass_of(rig.named()).await;
+        while began.elapsed() < Duration::from_secs(number("TOLD_SECONDS", 6)) {
+            rig.pass_of(provider.clone()).await;
             passes += 1;
         }
         is_over.store(true, Ordering::Relaxed);
         let mut committed = 0;
-        for writer in writers {
+        for writer in writing {
             committed += writer.await.unwrap();
         }
-        assert!(passes > 2 && committed > 100, "{passes} passes, {committed} transactions");
-        let passed = rig.pass_of(rig.named()).await;
+        println!("{path:?}, seed {seed}: {committed} transactions, {passes} passes");
+        assert!(passes > 2 && committed > 10, "{passes} passes, {committed} transactions");
+        let passed = rig.pass_of(provider).await;
         assert!(passed.problems.is_empty() && passed.caught_up_at.is_some(), "{passed:?}");
-        assert_equal(&rig, &TABLES_ROWS, &format!("{path:?}")).await;
+        assert_equal(&rig, &TABLES_ROWS, &format!("{path:?}, seed {seed}:")).await;
     }
 }
