@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 /// Syncs that run at once.
@@ -252,7 +253,10 @@ impl Service {
     async fn run_always(self: &Arc<Self>, lane: &Arc<Lane>) {
         while !lane.scheduled.pull.is_stopping() {
             let (service, running) = (self.clone(), lane.clone());
-            if let Err(e) = tokio::spawn(async move { service.run_lane(&running).await }).await {
+            // Ended with whoever runs this.
+            let mut task = JoinSet::new();
+            task.spawn(async move { service.run_lane(&running).await });
+            if let Some(Err(e)) = task.join_next().await {
                 let name = lane.scheduled.pull.name();
                 tracing::error!(sync = name, error = %e, "a sync broke off by a fault of its own, and begins again in ten seconds: please report this");
                 lane.note(&Err(Error::retry(format!("it broke off by a fault of its own ({e})"))));

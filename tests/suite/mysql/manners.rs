@@ -75,6 +75,23 @@ async fn a_follower_of_a_server_that_ends_idle_sessions_after_a_second_goes_on()
     running.await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn syncs_end_with_whoever_runs_them() {
+    let rig = Rig::told_by(&[], "create table t (id int primary key, v int); insert into t values (1, 0)").await;
+    let (every, retry_delay) = (Duration::from_secs(3600), Duration::from_millis(50));
+    let service = Arc::new(Service::new(vec![Scheduled { pull: rig.pull(), every, retry_delay, limiter: None }]));
+    let running = tokio::spawn({
+        let service = service.clone();
+        async move { service.run().await }
+    });
+    service.hint("p");
+    let sessions = format!("select count(*) from information_schema.processlist where user = '{}'", rig.name);
+    until("it follows", async || service.report("p").unwrap().passes > 1).await;
+    assert_ne!(rig.source(&sessions).await, ["0"]);
+    running.abort();
+    until("its connections are closed", async || rig.source(&sessions).await == ["0"]).await;
+}
+
 /// Has one server replay the log of another; both as root, and the statements that stop and start that.
 pub async fn replicate(primary: &MySqlServer, replica: &MySqlServer) -> (Conn, Conn, &'static str, &'static str) {
     let mut root = primary.connect(None).await;
