@@ -18,7 +18,7 @@
 //! Arrows point one way, and no two files use each other in a circle; `tests/house.rs` holds both:
 //!
 //! - [`cli`], [`http`], [`demo`]: who comes in, and by which door;
-//! - [`operate`]: what people ask for; [`sync`]: the drain and its steps;
+//! - [`operate`]: what people ask for; [`sync`]: the drain and its steps; [`feed`]: changes of the replica to clients;
 //! - [`config`]: flags and variables; [`postgres`], [`mysql`]: all that speaks to either; [`replica`]: all that speaks libSQL;
 //! - [`mod@core`]: what is known without asking anybody. No IO.
 
@@ -26,6 +26,7 @@ pub mod cli;
 pub mod config;
 pub mod core;
 pub mod demo;
+pub mod feed;
 pub mod http;
 pub mod mysql;
 pub mod operate;

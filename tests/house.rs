@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A wing, and the wings that its files may use. Nobody uses what stands above.
-const WINGS: [(&str, &[&str]); 12] = [
+const WINGS: [(&str, &[&str]); 13] = [
     ("cli", &["config", "core", "demo", "http", "mysql", "operate", "postgres", "provider", "pull", "replica", "sync"]),
     ("demo", &["config", "core", "http", "mysql", "postgres", "provider", "pull", "replica", "sync"]),
-    ("http", &["config", "core", "operate", "postgres", "pull", "sync"]),
+    ("http", &["config", "core", "feed", "operate", "postgres", "pull", "sync"]),
+    ("feed", &["core", "replica"]),
     ("operate", &["core", "postgres", "pull", "replica", "sync"]),
     ("sync", &["config", "core", "postgres", "replica"]),
     ("pull", &["core", "provider", "replica"]),

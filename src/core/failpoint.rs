@@ -144,9 +144,7 @@ impl Rule {
     /// Whether it holds. In a released binary it does.
     #[inline]
     pub fn holds(self) -> bool {
-        let _unused_without_the_feature = self;
-        fail::fail_point!(self.name(), |_| false);
-        true
+        holds(self.name())
     }
 }
 
@@ -213,8 +211,55 @@ impl PullRule {
     /// Whether it holds. In a released binary it does.
     #[inline]
     pub fn holds(self) -> bool {
-        let _unused_without_the_feature = self;
-        fail::fail_point!(self.name(), |_| false);
-        true
+        holds(self.name())
     }
+}
+
+/// A rule of what clients are fed that a test may leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedRule {
+    /// A walk leaves out what was touched behind its cut.
+    LeaveTouched,
+    /// The first row of the log behind a client's cut tells what it has.
+    FirstRow,
+    /// What a key was decides what a client is told of it.
+    Before,
+    /// Changes are told at cuts only.
+    AtCut,
+    /// What a walk may have come by, or not, is deleted before it is inserted.
+    Pair,
+    /// A table that was emptied is another generation.
+    Emptied,
+}
+
+impl FeedRule {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::LeaveTouched, Self::FirstRow, Self::Before, Self::AtCut, Self::Pair, Self::Emptied];
+
+    /// Its fail point.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LeaveTouched => "feed without leaving out",
+            Self::FirstRow => "feed without first row",
+            Self::Before => "feed without before",
+            Self::AtCut => "feed without cut",
+            Self::Pair => "feed without pair",
+            Self::Emptied => "feed without emptied",
+        }
+    }
+
+    /// Whether it holds. In a released binary it does.
+    #[inline]
+    pub fn holds(self) -> bool {
+        holds(self.name())
+    }
+}
+
+/// Whether nobody has left out the rule of this fail point.
+#[inline]
+fn holds(name: &'static str) -> bool {
+    let _unused_without_the_feature = name;
+    fail::fail_point!(name, |_| false);
+    true
 }

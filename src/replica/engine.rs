@@ -14,6 +14,22 @@ pub fn query(connection: &Connection, statement: &Statement) -> Result<Rows> {
     rows(connection, statement).map_err(classify)
 }
 
+/// Runs SELECTs in one transaction and gives their rows. Fails as [`query`] does.
+pub fn read_together(connection: &Connection, statements: &[Statement]) -> Result<Vec<Rows>> {
+    connection.run("BEGIN", &[]).map_err(classify)?;
+    let read = statements.iter().map(|statement| rows_kept(connection, statement)).collect();
+    connection.run("ROLLBACK", &[]).map_err(classify)?;
+    read
+}
+
+fn rows_kept(connection: &Connection, statement: &Statement) -> Result<Rows> {
+    let mut rows = Rows::new();
+    let mut kept = connection.kept(&statement.sql).map_err(classify)?;
+    kept.rows(&statement.args, |row| rows.push(row)).map_err(classify)?;
+    connection.keep(&statement.sql, kept);
+    Ok(rows)
+}
+
 fn rows(connection: &Connection, statement: &Statement) -> std::result::Result<Rows, Failure> {
     let mut rows = Rows::new();
     connection.prepare(&statement.sql)?.rows(&statement.args, |row| rows.push(row))?;

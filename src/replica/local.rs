@@ -205,6 +205,10 @@ impl Store for Local {
         self.query(statement).await
     }
 
+    async fn read_together(&self, statements: Vec<Statement>) -> Result<Vec<Rows>> {
+        self.run(QUERY_TIMEOUT, move |connection| engine::read_together(connection, &statements)).await
+    }
+
     async fn look(&self) -> Result<()> {
         self.run(QUERY_TIMEOUT, |_| Ok(())).await
     }

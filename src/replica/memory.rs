@@ -62,6 +62,10 @@ impl Store for Memory {
         self.query(statement).await
     }
 
+    async fn read_together(&self, statements: Vec<Statement>) -> Result<Vec<Rows>> {
+        engine::read_together(&self.connection(), &statements)
+    }
+
     async fn write(&self, work: Work) -> Result<()> {
         engine::write(&self.connection(), &work)
     }

@@ -7,6 +7,8 @@ mod arrays;
 pub mod change;
 pub mod compare;
 mod engine;
+pub mod fed;
+pub mod feed;
 pub mod freshness;
 pub mod head;
 pub mod hrana;
@@ -54,6 +56,8 @@ pub struct Replica {
     rowids: RwLock<BTreeMap<String, usize>>,
     /// Columns, by position, of keys that tables declare beside that of `schema.json`.
     rivals: RwLock<BTreeMap<String, Arc<[usize]>>>,
+    /// What clients are fed from.
+    logging: feed::Logging,
 }
 
 impl Replica {
@@ -78,7 +82,13 @@ impl Replica {
 
     /// A replica on any store.
     pub fn on(store: Box<dyn Store>) -> Self {
-        Self { store, keeps: AtomicBool::new(false), rowids: RwLock::default(), rivals: RwLock::default() }
+        Self {
+            store,
+            keeps: AtomicBool::new(false),
+            rowids: RwLock::default(),
+            rivals: RwLock::default(),
+            logging: feed::Logging::default(),
+        }
     }
 
     /// Whether it still is where it was opened, and at `head`; an answer may be an older one.
@@ -168,7 +178,8 @@ impl Replica {
     /// Gives a table the unique index over its key that it lacks, in a transaction of its own: on a large table this
     /// takes its time. Rows that share their key with a younger one, or have none, go.
     pub(crate) async fn make_key(&self, there: &Inventory, table: &Table) -> Result<()> {
-        let before = there.make_key(table).into_iter().map(Statement::from).collect();
+        let fed = self.breaking_feed().await?.into_iter();
+        let before = fed.chain(there.make_key(table).into_iter().map(Statement::from)).collect();
         self.store.write(Work { before, is_long: true, ..Work::default() }).await
     }
 
@@ -184,7 +195,8 @@ impl Replica {
         let [count, delete] = keyed::without_key(table);
         let rows = self.number(count).await?;
         if rows > 0 {
-            self.store.write(Work { before: vec![delete], ..Work::default() }).await?;
+            let before = self.breaking_feed().await?.into_iter().chain([delete]).collect();
+            self.store.write(Work { before, ..Work::default() }).await?;
         }
         Ok(rows)
     }
@@ -261,7 +273,8 @@ impl Replica {
     /// Alters tables, in one transaction, if the head is still `head`.
     pub async fn alter(&self, head: &Head, statements: Vec<String>) -> Result<()> {
         let fence = std::iter::once(head::assert_at(Some(head)));
-        let before = fence.chain(statements.into_iter().map(Statement::from)).collect();
+        let fed = self.breaking_feed().await?;
+        let before = fence.chain(fed).chain(statements.into_iter().map(Statement::from)).collect();
         self.store.write(Work { before, is_long: true, ..Work::default() }).await
     }
 
@@ -329,6 +342,8 @@ impl Replica {
     ) -> Result<()> {
         self.check_rowids(work.items())?;
         work.before.insert(0, head::advance(from, &entry.head));
+        let cut_at = freshness.is_caught_up.then_some(freshness.checked_at.as_deref());
+        self.logging.add(&mut work, sync.name(), (from, &entry.head), cut_at);
         work.after.extend(head::record(entry, acknowledged));
         work.after.extend(freshness.record(sync, &entry.head.epoch));
         self.store.write(work).await?;
@@ -412,6 +427,7 @@ impl Replica {
         let mut before = head::create();
         before.extend(self.inventory().await?.upgrade());
         before.push(head::assert_at(from));
+        before.extend(self.breaking_feed().await?);
         before.extend(head::replace(to, owner, sync));
         if let Some(schema) = rebuild {
             before.push(head::remember(&BTreeSet::new()));

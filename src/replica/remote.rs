@@ -164,6 +164,15 @@ impl Store for Remote {
         Ok(self.send(vec![step], REQUEST_TIMEOUT).await?.results.remove(&0).unwrap_or_default())
     }
 
+    async fn read_together(&self, statements: Vec<Statement>) -> Result<Vec<Rows>> {
+        let number = statements.len() as u32;
+        let read = |Statement { sql, args }| BatchStep { when: When::Always, sql, args, want_rows: true };
+        let steps = between("BEGIN", statements.into_iter().map(read).collect());
+        let mut results = self.send(steps, REQUEST_TIMEOUT).await?.results;
+        let lacks = || unknown("it does not give all that it was asked for".into());
+        (1..=number).map(|step| results.remove(&step).ok_or_else(lacks)).collect()
+    }
+
     async fn write(&self, work: Work) -> Result<()> {
         let patience = if work.is_long { LONG_TIMEOUT } else { REQUEST_TIMEOUT };
         self.transact(steps(&work), patience).await.map(|_| ())
@@ -176,10 +185,14 @@ impl Store for Remote {
     }
 }
 
-/// BEGIN, the steps, COMMIT, and ROLLBACK unless that succeeded; each only if the one before did.
-fn in_transaction(mut steps: Vec<BatchStep>) -> Vec<BatchStep> {
+fn in_transaction(steps: Vec<BatchStep>) -> Vec<BatchStep> {
+    between("BEGIN IMMEDIATE", steps)
+}
+
+/// What begins a transaction, the steps, COMMIT, and ROLLBACK unless that succeeded; each only if the one before did.
+fn between(begin: &str, mut steps: Vec<BatchStep>) -> Vec<BatchStep> {
     let plain = |when, sql: &str| BatchStep { when, sql: sql.to_owned(), args: Vec::new(), want_rows: false };
-    steps.insert(0, plain(When::Always, "BEGIN IMMEDIATE"));
+    steps.insert(0, plain(When::Always, begin));
     for (before, step) in (0..).zip(&mut steps[1..]) {
         step.when = When::Ok(before);
     }

@@ -221,7 +221,7 @@ fn slots_of(kinds: impl Iterator<Item = ColumnType>) -> usize {
 /// The rows of the JSON array `?1`: `v`, or for wide ones `v0`, `v1`, …, each an array of [`FOLD_SLOTS`]. The
 /// OFFSET keeps SQLite from putting what they stand for in their place: it would write a row out anew for each slot,
 /// which takes half as long again.
-fn json_rows(table: &Table, columns: &[usize]) -> String {
+pub(super) fn json_rows(table: &Table, columns: &[usize]) -> String {
     let kinds = || columns.iter().map(|&i| table.columns[i].kind);
     let rows = match is_folded(kinds()) {
         false => "value AS v".to_owned(),
@@ -235,26 +235,37 @@ fn json_rows(table: &Table, columns: &[usize]) -> String {
 
 fn slot_values(table: &Table, columns: &[usize], far_reals: bool) -> String {
     let mut next = 0;
-    values(table, columns, far_reals, |_| {
+    let slot = |_| {
         next += 1;
         format!("?{next}")
-    })
+    };
+    values(table, columns, far_reals, slot).join(", ")
 }
 
 fn json_values(table: &Table, columns: &[usize], far_reals: bool) -> String {
+    json_value_list(table, columns, far_reals, "v").join(", ")
+}
+
+/// The values of the row that the JSON array `v` stands for.
+pub(super) fn json_value_list(table: &Table, columns: &[usize], far_reals: bool, v: &str) -> Vec<String> {
     let is_folded = is_folded(columns.iter().map(|&i| table.columns[i].kind));
     let mut next = 0;
     values(table, columns, far_reals, |kind| {
         let slot = match is_folded {
-            true => format!("v{}->>{}", next / FOLD_SLOTS, next % FOLD_SLOTS),
-            false => format!("v->>{next}"),
+            true => format!("{v}{}->>{}", next / FOLD_SLOTS, next % FOLD_SLOTS),
+            false => format!("{v}->>{next}"),
         };
         next += 1;
         if kind == ColumnType::Blob { format!("unhex({slot})") } else { slot }
     })
 }
 
-fn values(table: &Table, columns: &[usize], far_reals: bool, mut slot: impl FnMut(ColumnType) -> String) -> String {
+fn values(
+    table: &Table,
+    columns: &[usize],
+    far_reals: bool,
+    mut slot: impl FnMut(ColumnType) -> String,
+) -> Vec<String> {
     let value = |&i: &usize| match table.columns[i].kind {
         ColumnType::Real => {
             let (mantissa, exponent) = (slot(ColumnType::Integer), slot(ColumnType::Integer));
@@ -270,12 +281,12 @@ fn values(table: &Table, columns: &[usize], far_reals: bool, mut slot: impl FnMu
         }
         kind => slot(kind),
     };
-    columns.iter().map(value).collect::<Vec<_>>().join(", ")
+    columns.iter().map(value).collect()
 }
 
 /// Exact powers of two as doubles: 2^(62 q) and 2^r. Text cannot carry them: SQLite's conversion of
 /// decimal text is off by one unit in the last place for some doubles (5 of 20,000).
-fn powers(far_reals: bool) -> &'static str {
+pub(super) fn powers(far_reals: bool) -> &'static str {
     if !far_reals {
         return "";
     }

@@ -74,6 +74,8 @@ pub trait Store: Send + Sync {
     /// Reads with one SELECT, which sees one committed state; maybe an older one, where the database is a
     /// read replica of another.
     async fn read(&self, statement: Statement) -> Result<Rows>;
+    /// The same with several SELECTs, which see one state together.
+    async fn read_together(&self, statements: Vec<Statement>) -> Result<Vec<Rows>>;
     /// Runs one `BEGIN IMMEDIATE … COMMIT`: all of it or nothing.
     async fn write(&self, work: Work) -> Result<()>;
     /// Fails where the database is no longer the one that was opened, as far as that shows without asking it.

@@ -37,6 +37,7 @@ impl<'a> Session<'a> {
         complete(link.as_ref(), &replica, &there, &schema).await?;
         let is_keyed = keys::complete(link.as_ref(), &replica, &there, (&schema, &sources)).await?;
         let now = if is_keyed { &answered(replica.inventory()).await? } else { &there };
+        answered(replica.prepare_feed(now, worker.queue().as_str(), &schema)).await?;
         let drift = match drift {
             Some((then, drift)) if then == *now => drift,
             _ => answered(link.drift(Some(now))).await?,

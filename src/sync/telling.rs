@@ -31,6 +31,9 @@ impl Session<'_> {
             seen: snapshot.seen.clone(),
         };
         self.tell(is_due.then_some(&freshness), &[]).await?;
+        if let Some(head) = self.head.as_ref().filter(|_| is_caught_up && self.replica.is_to_cut()) {
+            self.replica.cut(head, self.feeds().name(), Some(&snapshot.at)).await?;
+        }
         // A replica that never equalled the source does not by being left alone.
         let told = &self.worker.told;
         let has_equalled = told.seen().borrow().is_some()

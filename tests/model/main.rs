@@ -6,6 +6,7 @@
 //! gives the same again.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, reason = "a test fails by panicking")]
 
+mod feed;
 mod memory;
 #[path = "../seam/mod.rs"]
 mod seam;

@@ -1,6 +1,7 @@
 //! `schema.json` → [`Schema`]: parsed once, checked completely, wrong nowhere afterwards. No IO.
 
 use super::ddl;
+use super::feed::{self, Feed};
 use super::names::{NAME_BYTES, SourceName, is_machinery, is_reserved};
 use super::table::{Column, ColumnType, Table};
 use crate::core::json::Node;
@@ -11,7 +12,10 @@ use std::sync::Arc;
 const MAX_COLUMNS: usize = 2000;
 
 /// What a table's definition may hold.
-const MEMBERS: [&str; 7] = ["primaryKey", "columns", "indexes", "source", "where", "lossy", "evolve"];
+const MEMBERS: [&str; 8] = ["primaryKey", "columns", "indexes", "source", "where", "lossy", "evolve", "feed"];
+
+/// What its member `feed` may hold.
+const FEED_MEMBERS: [&str; 3] = ["public", "columns", "filter"];
 
 /// All replicated tables by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -122,16 +126,7 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
     let Node::Object(members) = node else {
         return wrong(path, "must be an object with primaryKey and columns");
     };
-    let mut seen: Vec<&str> = Vec::new();
-    for (key, _) in members {
-        if !MEMBERS.contains(&key.as_str()) {
-            return wrong(&format!("{path}.{key}"), format!("is unknown; known are {}", MEMBERS.join(", ")));
-        }
-        if seen.contains(&key.as_str()) {
-            return wrong(&format!("{path}.{key}"), "is there twice; remove one");
-        }
-        seen.push(key);
-    }
+    check_members(members, &MEMBERS, path)?;
     let member = |key: &str| members.iter().find(|(k, _)| k == key).map(|(_, v)| v);
 
     let columns = match member("columns") {
@@ -151,12 +146,27 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
         filter: filter(member("where"), &format!("{path}.where"))?,
         lossy: lossy(member("lossy"), &columns, &format!("{path}.lossy"))?,
         evolve: evolve(member("evolve"), &format!("{path}.evolve"))?,
+        feed: fed(member("feed"), &columns, &key, &format!("{path}.feed"))?,
         name: name.to_owned(),
         named: columns.len(),
         columns,
         key,
         indexes,
     })
+}
+
+fn check_members(members: &[(String, Node)], known: &[&str], path: &str) -> Result<(), SchemaError> {
+    let mut seen: Vec<&str> = Vec::new();
+    for (key, _) in members {
+        if !known.contains(&key.as_str()) {
+            return wrong(&format!("{path}.{key}"), format!("is unknown; known are {}", known.join(", ")));
+        }
+        if seen.contains(&key.as_str()) {
+            return wrong(&format!("{path}.{key}"), "is there twice; remove one");
+        }
+        seen.push(key);
+    }
+    Ok(())
 }
 
 fn check_name(name: &str, path: &str) -> Result<(), SchemaError> {
@@ -319,6 +329,54 @@ fn evolve(node: Option<&Node>, path: &str) -> Result<bool, SchemaError> {
     }
 }
 
+fn fed(node: Option<&Node>, columns: &[Column], key: &[usize], path: &str) -> Result<Option<Feed>, SchemaError> {
+    let members = match node {
+        None => return Ok(None),
+        Some(Node::Object(members)) => members,
+        Some(_) => return wrong(path, "must be an object, such as {\"public\": true}"),
+    };
+    check_members(members, &FEED_MEMBERS, path)?;
+    let member = |name: &str| members.iter().find(|(k, _)| k == name).map(|(_, v)| v);
+    if !matches!(member("public"), Some(Node::Bool(true))) {
+        return wrong(path, "must say who may read: \"public\": true is anybody who reaches FEED_BIND");
+    }
+    if key.len() > feed::MOST_COLUMNS {
+        return wrong(path, format!("a key of more than {} columns is not fed", feed::MOST_COLUMNS));
+    }
+    let list = |name: &str| match member(name) {
+        None => Ok(None),
+        Some(Node::Array(list)) if list.is_empty() => Ok(Some(Vec::new())),
+        Some(node @ Node::Array(_)) => column_list(node, columns, &format!("{path}.{name}")).map(Some),
+        Some(_) => wrong(&format!("{path}.{name}"), "must be a list of columns"),
+    };
+    let names = |positions: Vec<usize>| positions.into_iter().map(|i| columns[i].name.clone()).collect();
+    let (shown, filter) = (list("columns")?, list("filter")?.unwrap_or_default());
+    let path = format!("{path}.filter");
+    if filter.len() > feed::MOST_COLUMNS {
+        return wrong(&path, format!("names more than {} columns", feed::MOST_COLUMNS));
+    }
+    for column in filter.iter().map(|&i| &columns[i]) {
+        if !feed::can_filter(column) {
+            let problem = format!(
+                "names {:?}, which is {}: only text and whole numbers can be filtered by",
+                column.name,
+                column.kind.name()
+            );
+            return wrong(&path, problem);
+        }
+    }
+    if let Some(hidden) =
+        filter.iter().find(|i| shown.as_ref().is_some_and(|shown| !shown.contains(i)) && !key.contains(i))
+    {
+        let problem = format!(
+            "names {:?}, which `columns` does not: what may not be read may not be asked for",
+            columns[*hidden].name
+        );
+        return wrong(&path, problem);
+    }
+    Ok(Some(Feed { columns: shown.map(names), filter: names(filter) }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -409,6 +467,26 @@ mod tests {
             (&format!(r#"{{"t":{{{ok},"lossy":["id","id"]}}}}"#), "$.t.lossy[1]: names the column \"id\" twice"),
             (&format!(r#"{{"t":{{{ok},"evolve":"yes"}}}}"#), "$.t.evolve: must be true or false"),
             (&format!(r#"{{"t":{{{ok},"color":"red"}}}}"#), "$.t.color: is unknown"),
+            (&format!(r#"{{"t":{{{ok},"feed":true}}}}"#), "$.t.feed: must be an object"),
+            (&format!(r#"{{"t":{{{ok},"feed":{{}}}}}}"#), "$.t.feed: must say who may read"),
+            (&format!(r#"{{"t":{{{ok},"feed":{{"public":false}}}}}}"#), "$.t.feed: must say who may read"),
+            (&format!(r#"{{"t":{{{ok},"feed":{{"publik":true}}}}}}"#), "$.t.feed.publik: is unknown"),
+            (
+                &format!(r#"{{"t":{{{ok},"feed":{{"public":true,"columns":"id"}}}}}}"#),
+                "$.t.feed.columns: must be a list",
+            ),
+            (
+                &format!(r#"{{"t":{{{ok},"feed":{{"public":true,"filter":["x"]}}}}}}"#),
+                "$.t.feed.filter: names the column",
+            ),
+            (
+                r#"{"t":{"primaryKey":"a","columns":{"a":"TEXT","b":"REAL"},"feed":{"public":true,"filter":["b"]}}}"#,
+                "$.t.feed.filter: names \"b\", which is REAL",
+            ),
+            (
+                r#"{"t":{"primaryKey":"a","columns":{"a":"TEXT","b":"TEXT"},"feed":{"public":true,"columns":["a"],"filter":["b"]}}}"#,
+                "$.t.feed.filter: names \"b\", which `columns` does not",
+            ),
             (&format!(r#"{{"t":{{{ok},"primaryKey":"id"}}}}"#), "$.t.primaryKey: is there twice"),
             (&format!(r#"{{"t":{{{ok}}},"T":{{{ok}}}}}"#), "$.T: is there already"),
             (&format!(r#"{{"_pgflume_x":{{{ok}}}}}"#), "$._pgflume_x: begins with"),

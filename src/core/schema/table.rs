@@ -1,5 +1,6 @@
 //! One table of `schema.json`.
 
+use super::feed::Feed;
 use super::names::SourceName;
 
 /// How a column is stored in SQLite (`docs/schema-json.md`, "Types of columns").
@@ -75,6 +76,8 @@ pub struct Table {
     pub lossy: Vec<usize>,
     /// Whether columns that are added to the source are replicated by themselves.
     pub evolve: bool,
+    /// What of it is fed to clients, if anything.
+    pub feed: Option<Feed>,
     /// How many of `columns` schema.json names; those behind follow the source.
     pub named: usize,
 }

@@ -98,6 +98,10 @@ impl Store for Remote {
         self.process.act("read", unanswered, self.memory.read(statement)).await
     }
 
+    async fn read_together(&self, statements: Vec<Statement>) -> Result<Vec<Rows>> {
+        self.process.act("read", unanswered, self.memory.read_together(statements)).await
+    }
+
     async fn write(&self, work: Work) -> Result<()> {
         let world = self.process.world.clone();
         if !self.process.has_flight.load(Ordering::Relaxed) {

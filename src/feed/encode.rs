@@ -1,0 +1,232 @@
+//! Messages as clients read them: values as Postgres writes them, and of which types they are. No IO.
+
+use super::change::Operation;
+use super::shape::Shape;
+use crate::core::schema::{Column, ColumnType};
+use crate::core::value::{Cell, Key};
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+
+/// Messages of one answer.
+#[derive(Debug, Default)]
+pub(super) struct Messages(String);
+
+impl Messages {
+    /// Bytes so far.
+    pub fn bytes(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// A row of a shape, by all of its table's cells; of one that is gone, its key.
+    pub fn push(&mut self, shape: &Shape, types: &Types, operation: Operation, key: &Key, cells: Option<&[Cell]>) {
+        let column = |at: usize, cell: &Cell| {
+            (shape.table.columns[at].name.clone(), types.value(&shape.table.columns[at], cell))
+        };
+        let value: Map<String, Value> = match cells {
+            Some(cells) => shape.columns.iter().filter_map(|&at| Some(column(at, cells.get(at)?))).collect(),
+            None => shape.table.key.iter().zip(key).map(|(&at, cell)| column(at, cell)).collect(),
+        };
+        let source = &shape.table.source;
+        let headers = json!({"operation": operation.name(), "relation": [source.schema, source.table]});
+        self.add(&json!({"key": key_text(shape, key), "value": value, "headers": headers}));
+    }
+
+    /// A client that has all before has all there is at this cut.
+    pub fn push_up_to_date(&mut self, cut: i64) {
+        self.add(&json!({"headers": {"control": "up-to-date", "global_last_seen_lsn": cut.to_string()}}));
+    }
+
+    fn add(&mut self, message: &Value) {
+        self.0.push(if self.0.is_empty() { '[' } else { ',' });
+        self.0.push_str(&message.to_string());
+    }
+
+    /// As a JSON array.
+    pub fn into_json(self) -> String {
+        if self.0.is_empty() { "[]".to_owned() } else { self.0 + "]" }
+    }
+}
+
+/// That a client has to begin anew.
+pub(super) fn must_refetch() -> String {
+    json!([{"headers": {"control": "must-refetch"}}]).to_string()
+}
+
+/// `"schema"."table"/"1"/"2"`, by which clients tell rows apart.
+fn key_text(shape: &Shape, key: &Key) -> String {
+    let parts = key.iter().map(|cell| {
+        // A slash stands for itself where there are two.
+        format!("\"{}\"", cell.to_postgres_text().unwrap_or_default().replace('/', "//"))
+    });
+    format!("{}/{}", shape.table.source.quoted(), parts.collect::<Vec<_>>().join("/"))
+}
+
+/// The source's types of a table's columns, as far as they are known.
+#[derive(Debug, Default)]
+pub(super) struct Types(BTreeMap<String, String>);
+
+impl Types {
+    /// From the JSON object that the replica keeps of them.
+    pub fn read(json: Option<&str>) -> Self {
+        Self(json.and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default())
+    }
+
+    /// As Postgres writes the value of a column.
+    fn value(&self, column: &Column, cell: &Cell) -> Value {
+        let is_boolean =
+            column.kind == ColumnType::Boolean || self.0.get(&column.name).is_some_and(|name| name == "boolean");
+        match cell {
+            Cell::Null => Value::Null,
+            Cell::Integer(number) if is_boolean => json!(if *number == 0 { "false" } else { "true" }),
+            cell => json!(cell.to_postgres_text()),
+        }
+    }
+
+    /// What `electric-schema` says of a shape's columns.
+    pub fn schema(&self, shape: &Shape) -> String {
+        let of = |&at: &usize| {
+            let column = &shape.table.columns[at];
+            let mut described = self.described(column);
+            if let Some(place) = shape.table.key.iter().position(|key| *key == at) {
+                described.insert("pk_index".to_owned(), json!(place));
+                described.insert("not_null".to_owned(), json!(true));
+            }
+            (column.name.clone(), Value::Object(described))
+        };
+        Value::Object(shape.columns.iter().map(of).collect()).to_string()
+    }
+
+    fn described(&self, column: &Column) -> Map<String, Value> {
+        let declared = self.0.get(&column.name).map(String::as_str);
+        let whole = |name: &str| Map::from_iter([("type".to_owned(), json!(name))]);
+        let Some(declared) = declared else { return whole(by_kind(column.kind)) };
+        let (element, dimensions) = match declared.find('[') {
+            Some(at) => (&declared[..at], declared[at..].matches('[').count()),
+            None => (declared, 0),
+        };
+        // What is kept as JSON is that, whatever it was.
+        if column.kind == ColumnType::Json && !["json", "jsonb"].contains(&declared) {
+            return whole("jsonb");
+        }
+        let mut described = whole(short(element));
+        if dimensions > 0 {
+            described.insert("dims".to_owned(), json!(dimensions));
+        }
+        described
+    }
+}
+
+fn by_kind(kind: ColumnType) -> &'static str {
+    match kind {
+        ColumnType::Integer => "int8",
+        ColumnType::Real => "float8",
+        ColumnType::Text => "text",
+        ColumnType::Boolean => "bool",
+        ColumnType::Json => "jsonb",
+        ColumnType::Blob => "bytea",
+        ColumnType::Decimal => "numeric",
+    }
+}
+
+/// The name that clients know a type by, without its digits.
+fn short(declared: &str) -> &str {
+    let (name, behind) = match (declared.find('('), declared.find(')')) {
+        (Some(open), Some(close)) if open < close => (&declared[..open], &declared[close + 1..]),
+        _ => (declared, ""),
+    };
+    let is_zoned = behind.ends_with("with time zone");
+    match name {
+        "smallint" => "int2",
+        "integer" => "int4",
+        "bigint" => "int8",
+        "real" => "float4",
+        "double precision" => "float8",
+        "boolean" => "bool",
+        "character varying" => "varchar",
+        "character" => "bpchar",
+        "timestamp" if is_zoned => "timestamptz",
+        "time" if is_zoned => "timetz",
+        "timestamp with time zone" => "timestamptz",
+        "timestamp without time zone" => "timestamp",
+        "time with time zone" => "timetz",
+        "time without time zone" => "time",
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::schema::Schema;
+
+    fn shape(json: &str) -> Shape {
+        Shape::of(Schema::parse(json).unwrap().get("t").unwrap()).unwrap()
+    }
+
+    #[test]
+    fn types_go_by_the_names_that_clients_know() {
+        for (declared, expected) in [
+            ("bigint", "int8"),
+            ("numeric(10,2)", "numeric"),
+            ("character varying(20)", "varchar"),
+            ("timestamp(3) with time zone", "timestamptz"),
+            ("timestamp(3) without time zone", "timestamp"),
+            ("timestamp with time zone", "timestamptz"),
+            ("uuid", "uuid"),
+        ] {
+            assert_eq!(short(declared), expected, "{declared}");
+        }
+        let shape = shape(
+            r#"{"t":{"primaryKey":["b","a"],"columns":{"a":"INTEGER","b":"TEXT","tags":"TEXT","list":"JSON","x":"REAL"},"feed":{"public":true}}}"#,
+        );
+        let types = Types::read(Some(r#"{"a":"bigint","b":"text","tags":"integer[]","list":"integer[]"}"#));
+        let schema: Value = serde_json::from_str(&types.schema(&shape)).unwrap();
+        assert_eq!(
+            schema,
+            json!({"a": {"type": "int8", "pk_index": 1, "not_null": true}, "b": {"type": "text", "pk_index": 0, "not_null": true},
+                "tags": {"type": "int4", "dims": 1}, "list": {"type": "jsonb"}, "x": {"type": "float8"}})
+        );
+    }
+
+    #[test]
+    fn messages_are_as_clients_read_them() {
+        let shape = shape(
+            r#"{"t":{"source":"s.\"T\"","primaryKey":["b","a"],"columns":{"a":"INTEGER","b":"TEXT","ok":"INTEGER","bytes":"BLOB","n":"TEXT"},"feed":{"public":true}}}"#,
+        );
+        let types = Types::read(Some(r#"{"ok":"boolean"}"#));
+        let cells = [
+            Cell::Integer(i64::MAX),
+            Cell::Text("x/\"y".into()),
+            Cell::Integer(1),
+            Cell::Blob(vec![0, 255]),
+            Cell::Null,
+        ];
+        let key = vec![cells[1].clone(), cells[0].clone()];
+        let mut messages = Messages::default();
+        messages.push(&shape, &types, Operation::Insert, &key, Some(&cells));
+        messages.push(&shape, &types, Operation::Delete, &key, None);
+        messages.push_up_to_date(7);
+        let all: Value = serde_json::from_str(&messages.into_json()).unwrap();
+        let name = r#""s"."T"/"x//"y"/"9223372036854775807""#;
+        let headers = |operation| json!({"operation": operation, "relation": ["s", "T"]});
+        let key = json!({"a": "9223372036854775807", "b": "x/\"y"});
+        let mut whole = key.clone();
+        whole
+            .as_object_mut()
+            .unwrap()
+            .extend(json!({"ok": "true", "bytes": "\\x00ff", "n": null}).as_object().unwrap().clone());
+        assert_eq!(
+            all,
+            json!([
+                {"key": name, "value": whole, "headers": headers("insert")},
+                {"key": name, "value": key, "headers": headers("delete")},
+                {"headers": {"control": "up-to-date", "global_last_seen_lsn": "7"}},
+            ])
+        );
+        assert_eq!(Messages::default().into_json(), "[]");
+    }
+}

@@ -1,0 +1,86 @@
+//! What a client asks for: some rows and columns of a table. No IO.
+
+use crate::core::schema::{Feed, Table};
+use crate::core::value::Cell;
+use crate::replica::fed::Allowed;
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+
+/// Bytes of the digest in a handle.
+const HANDLE_BYTES: usize = 16;
+
+/// Rows and columns of a table.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// The table, which is fed.
+    pub table: Arc<Table>,
+    /// What is fed of it.
+    pub feed: Feed,
+    /// The columns, by position, in the table's order: the key's among them.
+    pub columns: Vec<usize>,
+    /// The rows.
+    pub allowed: Allowed,
+}
+
+impl Shape {
+    /// All that is fed of a table; `None` where it is not.
+    pub fn of(table: &Arc<Table>) -> Option<Self> {
+        let feed = table.feed.clone()?;
+        let columns = feed.positions(table);
+        Some(Self { table: table.clone(), feed, columns, allowed: Allowed::new() })
+    }
+
+    /// The same with these columns only; or what is wrong with them.
+    pub fn with_columns(self, names: &[&str]) -> Result<Self, String> {
+        let mut columns = Vec::new();
+        for name in names {
+            let known = self.table.position(name).filter(|at| self.columns.contains(at));
+            columns.push(known.ok_or_else(|| format!("names {name:?}, which is not fed"))?);
+        }
+        if let Some(lacking) = self.table.key.iter().find(|at| !columns.contains(at)) {
+            return Err(format!(
+                "lacks {:?}: the columns of the key are always among them",
+                self.table.columns[*lacking].name
+            ));
+        }
+        columns.sort_unstable();
+        columns.dedup();
+        Ok(Self { columns, ..self })
+    }
+
+    /// Whether a row with these cells is one of it.
+    pub fn has(&self, cells: &[Cell]) -> bool {
+        self.allowed.iter().all(|(at, values)| cells.get(*at).is_some_and(|cell| values.contains(cell)))
+    }
+
+    /// The same of the columns that rows are filtered by, in the definition's order.
+    pub fn had(&self, filters: &[Cell]) -> bool {
+        let positions = self.feed.filters(&self.table);
+        let value = |at: &usize| filters.get(positions.iter().position(|filter| filter == at)?);
+        self.allowed.iter().all(|(at, values)| value(at).is_some_and(|cell| values.contains(cell)))
+    }
+
+    /// By what a client names what it has of a table of this generation since a cut.
+    pub fn handle(&self, generation: &str, cut: i64) -> String {
+        format!("{}-{cut}", self.digest(generation))
+    }
+
+    /// Whether that is what a handle names.
+    pub fn is_named(&self, handle: &str, generation: &str) -> bool {
+        handle.rsplit_once('-').is_some_and(|(digest, _)| digest == self.digest(generation))
+    }
+
+    fn digest(&self, generation: &str) -> String {
+        let names: Vec<_> =
+            self.columns.iter().map(|&at| (&self.table.columns[at].name, self.table.columns[at].kind.name())).collect();
+        let allowed: Vec<_> = self
+            .allowed
+            .iter()
+            .map(|(at, values)| {
+                (&self.table.columns[*at].name, values.iter().map(Cell::to_postgres_text).collect::<Vec<_>>())
+            })
+            .collect();
+        let whole = serde_json::json!([self.table.name, generation, names, allowed]).to_string();
+        hex::encode(&Sha256::digest(whole)[..HANDLE_BYTES])
+    }
+}

@@ -1,0 +1,243 @@
+//! Reads what clients are fed: where a table is in the log, pages of its rows, and the keys that have changed behind a
+//! position, with what they were and what they are. Everything that one call gives is of one state of the replica.
+
+use super::feed::same_key;
+use super::store::{Rows, Statement};
+use super::{Replica, statements};
+use crate::core::error::{Error, ErrorKind, Result};
+use crate::core::failpoint::FeedRule;
+use crate::core::schema::{Column, ColumnType, Feed, Table, ddl, quote, quoted_list};
+use crate::core::value::{Cell, Key};
+use std::collections::BTreeMap;
+
+/// Where a fed table is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fed {
+    /// Its number in the log.
+    tab: i64,
+    /// Another one for rows that do not follow from the log.
+    pub generation: String,
+    /// All rows are there, and the log has what came since.
+    pub is_whole: bool,
+    /// The log's last position.
+    pub pos: i64,
+    /// The last position at which all tables equalled the source together.
+    pub cut: Option<i64>,
+    /// Behind this position the log is whole.
+    pub floor: i64,
+    /// Nothing of this table has changed since the cut.
+    pub is_at_cut: bool,
+    /// The source's type of each column as a JSON object, where that is known.
+    pub types: Option<String>,
+}
+
+/// A row that a page gives.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FedRow {
+    /// Its place in the table, behind which the next page goes on.
+    pub rowid: i64,
+    /// All of its cells.
+    pub cells: Vec<Cell>,
+}
+
+/// A key that batches have touched.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Touched {
+    /// As the log has it: the next page goes on behind it.
+    pub place: String,
+    /// The key.
+    pub key: Key,
+    /// The columns that clients filter by, as they were before the first of those batches, in the definition's order;
+    /// `None`: there was no row.
+    pub was: Option<Vec<Cell>>,
+    /// All cells of the row as it is; `None`: there is none.
+    pub now: Option<Vec<Cell>>,
+}
+
+/// Columns, by position, each with the values that a row may have there: all of them have to agree.
+pub type Allowed = BTreeMap<usize, Vec<Cell>>;
+
+fn damaged() -> Error {
+    Error::side(
+        "the tables that clients are fed from are damaged: drop _pgflume_feed_tables, and the next drain makes them anew",
+    )
+}
+
+impl Replica {
+    /// Where a table is; `None` where it is not fed yet, or its replica is somebody's who does not keep the log.
+    pub async fn fed(&self, table: &Table) -> Result<Option<Fed>> {
+        let rows = match self.store.read(state(table)).await {
+            Err(e) if is_unmade(&e) => return Ok(None),
+            rows => rows?,
+        };
+        fed(rows)
+    }
+
+    /// The last cut of a sync.
+    pub async fn fed_cut(&self, sync: &str) -> Result<Option<i64>> {
+        let sql = "SELECT cut FROM _pgflume_cuts WHERE sync = ?1";
+        match self.store.read(Statement::new(sql, vec![Cell::Text(sync.to_owned())])).await {
+            Err(e) if is_unmade(&e) => Ok(None),
+            rows => Ok(match rows?.first().map(Vec::as_slice) {
+                Some([Cell::Integer(cut)]) => Some(*cut),
+                _ => None,
+            }),
+        }
+    }
+
+    /// A page of at most `limit` rows of a table behind a rowid, without those whose keys were touched behind the position
+    /// `since`; and where the table is.
+    pub async fn fed_page(
+        &self,
+        table: &Table,
+        (since, after): (i64, Option<i64>),
+        allowed: &Allowed,
+        limit: usize,
+    ) -> Result<Option<(Fed, Vec<FedRow>)>> {
+        let Some([state, rows]) = self.together(table, page(table, (since, after), allowed, limit)).await? else {
+            return Ok(None);
+        };
+        let Some(fed) = fed(state)? else { return Ok(None) };
+        let row = |mut row: Vec<Cell>| match (row.pop(), row) {
+            (Some(Cell::Integer(rowid)), cells) => Ok(FedRow { rowid, cells }),
+            _ => Err(damaged()),
+        };
+        Ok(Some((fed, rows.into_iter().map(row).collect::<Result<_>>()?)))
+    }
+
+    /// At most `limit` keys of a table that were touched behind a position, in their order in the log behind a place; and
+    /// where the table is.
+    pub async fn fed_changes(
+        &self,
+        table: &Table,
+        feed: &Feed,
+        (since, after): (i64, &str),
+        limit: usize,
+    ) -> Result<Option<(Fed, Vec<Touched>)>> {
+        let Some([state, rows]) = self.together(table, changes(table, (since, after), limit)).await? else {
+            return Ok(None);
+        };
+        let Some(fed) = fed(state)? else { return Ok(None) };
+        let filters = feed.filters(table).len();
+        let touched = rows.into_iter().map(|row| touched(table, filters, row).ok_or_else(damaged));
+        Ok(Some((fed, touched.collect::<Result<_>>()?)))
+    }
+
+    async fn together(&self, table: &Table, statement: Statement) -> Result<Option<[Rows; 2]>> {
+        match self.store.read_together(vec![state(table), statement]).await {
+            Err(e) if is_unmade(&e) => Ok(None),
+            rows => Ok(rows?.try_into().ok()),
+        }
+    }
+}
+
+/// Whether the tables of the log are not there, or those of the replica.
+fn is_unmade(error: &Error) -> bool {
+    *error.kind() == ErrorKind::Schema
+}
+
+fn state(table: &Table) -> Statement {
+    let sql = "SELECT f.tab, f.generation, f.is_whole, c.pos, c.cut, c.floor, \
+               NOT EXISTS (SELECT 1 FROM _pgflume_feed AS l WHERE l.pos > c.cut AND l.tab = f.tab), s.types \
+               FROM _pgflume_feed_tables AS f JOIN _pgflume_cuts AS c ON c.sync = f.sync \
+               JOIN _pgflume_head AS h ON h.id = 1 AND h.token = c.token LEFT JOIN _pgflume_states AS s ON s.\"table\" = f.name WHERE f.name = ?1";
+    Statement::new(sql, vec![Cell::Text(table.name.clone())])
+}
+
+fn fed(rows: Rows) -> Result<Option<Fed>> {
+    let Some(row) = rows.into_iter().next() else { return Ok(None) };
+    let [tab, generation, is_whole, pos, cut, floor, is_at_cut, types] =
+        <[Cell; 8]>::try_from(row).map_err(|_| damaged())?;
+    let number = |cell: &Cell| if let Cell::Integer(number) = cell { Ok(*number) } else { Err(damaged()) };
+    Ok(Some(Fed {
+        tab: number(&tab)?,
+        generation: generation.as_text().ok_or_else(damaged)?.to_owned(),
+        is_whole: number(&is_whole)? != 0,
+        pos: number(&pos)?,
+        cut: number(&cut).ok(),
+        floor: number(&floor)?,
+        is_at_cut: number(&is_at_cut)? != 0,
+        types: types.as_text().map(str::to_owned),
+    }))
+}
+
+/// SQL for the number of a table in the log.
+const TAB: &str = "(SELECT f.tab FROM _pgflume_feed_tables AS f WHERE f.name = ?1)";
+
+fn has_reals(table: &Table) -> bool {
+    table.key_columns().any(|column| column.kind == ColumnType::Real)
+}
+
+fn page(table: &Table, (since, after): (i64, Option<i64>), allowed: &Allowed, limit: usize) -> Statement {
+    let (name, reals) = (quote(&table.name), has_reals(table));
+    let columns = quoted_list(table.columns.iter().map(|column| column.name.as_str()));
+    let mut args = vec![Cell::Text(table.name.clone()), Cell::Integer(since)];
+    let mut conditions = Vec::new();
+    if let Some(after) = after {
+        args.push(Cell::Integer(after));
+        conditions.push(format!("t.rowid > ?{} AND ", args.len()));
+    }
+    for (&at, values) in allowed {
+        let Column { name, kind } = &table.columns[at];
+        let marks = values.iter().map(|value| {
+            args.push(value.clone());
+            format!("?{}", args.len())
+        });
+        let marks = marks.collect::<Vec<_>>().join(", ");
+        conditions.push(format!("t.{}{} IN ({marks}) AND ", quote(name), ddl::collation(*kind)));
+    }
+    let touched = if FeedRule::LeaveTouched.holds() { "pos > ?2" } else { "pos > ?2 AND false" };
+    let sql = format!(
+        "{}SELECT {columns}, t.rowid FROM {name} AS t WHERE {}t.rowid NOT IN (SELECT t.rowid FROM \
+         (SELECT key AS v FROM _pgflume_feed WHERE {touched} AND tab = {TAB}) AS l JOIN {name} AS t ON {}) ORDER BY t.rowid LIMIT {limit}",
+        statements::powers(reals),
+        conditions.concat(),
+        same_key(table, "l.v", reals),
+    );
+    Statement::new(sql, args)
+}
+
+fn changes(table: &Table, (since, after): (i64, &str), limit: usize) -> Statement {
+    let (name, reals) = (quote(&table.name), has_reals(table));
+    let columns = table.columns.iter().map(|column| format!("t.{}", quote(&column.name)));
+    let key = statements::json_value_list(table, &table.key, reals, "l.v");
+    let first = if FeedRule::FirstRow.holds() { "min" } else { "max" };
+    // Of several rows of a group, SQLite takes the other columns from the one that has the least.
+    let sql = format!(
+        "{}SELECT l.v, l.was, t.rowid IS NOT NULL, {}, {} FROM (SELECT key AS v, was, {first}(pos) FROM _pgflume_feed \
+         WHERE pos > ?2 AND tab = {TAB} AND key > ?3 GROUP BY key ORDER BY key LIMIT {limit}) AS l LEFT JOIN {name} AS t ON {} ORDER BY l.v",
+        statements::powers(reals),
+        key.join(", "),
+        columns.collect::<Vec<_>>().join(", "),
+        same_key(table, "l.v", reals),
+    );
+    let args = vec![Cell::Text(table.name.clone()), Cell::Integer(since), Cell::Text(after.to_owned())];
+    Statement::new(sql, args)
+}
+
+fn touched(table: &Table, filters: usize, mut row: Vec<Cell>) -> Option<Touched> {
+    if row.len() != 3 + table.key.len() + table.columns.len() {
+        return None;
+    }
+    let cells = row.split_off(3 + table.key.len());
+    let key = row.split_off(3);
+    let [place, was, is_there] = <[Cell; 3]>::try_from(row).ok()?;
+    let was = match was.as_text() {
+        None => None,
+        Some(text) => Some(values(text).filter(|values| values.len() == filters)?),
+    };
+    let place = place.as_text()?.to_owned();
+    Some(Touched { place, key, was, now: (is_there == Cell::Integer(1)).then_some(cells) })
+}
+
+/// What `json_array` made of text and whole numbers.
+fn values(json: &str) -> Option<Vec<Cell>> {
+    let values: Vec<serde_json::Value> = serde_json::from_str(json).ok()?;
+    let cell = |value| match value {
+        serde_json::Value::Null => Some(Cell::Null),
+        serde_json::Value::String(text) => Some(Cell::Text(text)),
+        serde_json::Value::Number(number) => number.as_i64().map(Cell::Integer),
+        _ => None,
+    };
+    values.into_iter().map(cell).collect()
+}

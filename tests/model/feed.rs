@@ -1,0 +1,274 @@
+//! What clients are fed, over a libSQL in memory: batches of random changes between requests of clients that are as strict
+//! as the strictest. At each `up-to-date` a client holds exactly the rows of its shape as they are at the cut.
+//! `FEED_SCHEDULES` of them (400), from `FEED_SEED` on.
+
+use crate::{ALONE, setting};
+use futures_util::FutureExt as _;
+use pgflume::core::batch::{Item, RowState};
+use pgflume::core::failpoint::FeedRule;
+use pgflume::core::position::{Entry, Head};
+use pgflume::core::schema::{Schema, Table};
+use pgflume::core::value::Cell;
+use pgflume::feed::answer::{Answer, Asked, Limits};
+use pgflume::feed::filter;
+use pgflume::feed::offset::{Offset, Walked};
+use pgflume::feed::shape::Shape;
+use pgflume::replica::freshness::{Feeds, Freshness};
+use pgflume::replica::memory::Memory;
+use pgflume::replica::{Replica, Work};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const SCHEMA: &str = r#"{"t":{"primaryKey":["id","part"],"columns":{"id":"TEXT","org":"TEXT","v":"INTEGER","part":"REAL"},
+    "feed":{"public":true,"filter":["org"]}}}"#;
+
+/// All rows, those of one, of two, and of none.
+const FILTERS: [&str; 4] = ["", "org = 'a'", "org IN ('a', 'b')", "org = 'nobody'"];
+
+const KEYS: u64 = 10;
+
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, most: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % most
+    }
+
+    fn one_in(&mut self, most: u64) -> bool {
+        self.below(most) == 0
+    }
+}
+
+type Rows = BTreeMap<String, (Option<String>, i64)>;
+
+/// The replica, and what its table should hold.
+struct Scene {
+    replica: Replica,
+    table: Arc<Table>,
+    head: Head,
+    rows: Rows,
+    /// As they were at the last cut.
+    cut: Rows,
+    dice: Dice,
+    version: i64,
+}
+
+fn now<T>(ready: impl Future<Output = T>) -> T {
+    ready.now_or_never().expect("memory waits for nobody")
+}
+
+fn key(number: u64) -> Vec<Cell> {
+    // Some of them doubles that need the long form of the SQL.
+    let part = if number.is_multiple_of(3) { 1e300 } else { number as f64 / 3.0 };
+    vec![Cell::Text(format!("k/{number}'\"")), Cell::Real(part)]
+}
+
+fn name(key: &[Cell]) -> String {
+    format!("{:?}", key.iter().map(Cell::to_postgres_text).collect::<Vec<_>>())
+}
+
+impl Scene {
+    fn new(seed: u64) -> Self {
+        let schema = Schema::parse(SCHEMA).unwrap();
+        let replica = Replica::on(Box::new(Memory::new().unwrap()));
+        let there = now(replica.prepare(&schema)).unwrap();
+        let head = Head::start("epoch".into(), "token".into());
+        now(replica.reset(None, &head, (Feeds::Queue("q"), "owner"), None)).unwrap();
+        now(replica.prepare_feed(&there, "q", &schema)).unwrap();
+        let table = schema.get("t").unwrap().clone();
+        let (rows, cut) = (Rows::new(), Rows::new());
+        Self { replica, table, head, rows, cut, dice: Dice(seed), version: 0 }
+    }
+
+    /// One batch of up to five keys; whether all is equal by then.
+    fn batch(&mut self, is_cut: bool) {
+        let mut work = Work::default();
+        if self.dice.one_in(25) {
+            work.emptied = vec![self.table.clone()];
+            self.rows.clear();
+        } else {
+            let mut items = BTreeMap::new();
+            for _ in 0..self.dice.below(5) {
+                let key = key(self.dice.below(KEYS));
+                self.version += 1;
+                let org = ["a", "b", "c", ""][self.dice.below(4) as usize];
+                let org = if org.is_empty() { Cell::Null } else { Cell::Text(org.into()) };
+                let cells = vec![key[0].clone(), org.clone(), Cell::Integer(self.version), key[1].clone()];
+                let replace = self.dice.one_in(6);
+                let state = match self.dice.one_in(3) {
+                    true => {
+                        self.rows.remove(&name(&key));
+                        RowState::Gone
+                    }
+                    false => {
+                        self.rows.insert(name(&key), (org.to_postgres_text(), self.version));
+                        RowState::Row { columns: [0, 1, 2, 3].into(), cells, replace }
+                    }
+                };
+                items.insert(name(&key), Item { table: self.table.clone(), key, state, images: vec![] });
+            }
+            work.items = Arc::new(items.into_values().collect());
+            work.range = 0..work.items.len();
+        }
+        let to = self.head.next(format!("token {}", self.head.seq + 1));
+        let entry = Entry {
+            head: to.clone(),
+            parent: self.head.token.clone(),
+            xid: "1".into(),
+            lsn: "0/0".into(),
+            images: vec![],
+            provenance: Arc::default(),
+        };
+        let freshness = Freshness { is_caught_up: is_cut, checked_at: Some("now".into()), ..Freshness::default() };
+        now(self.replica.apply(&self.head, &entry, self.head.seq, Feeds::Queue("q"), &freshness, work)).unwrap();
+        self.head = to;
+        if is_cut {
+            self.cut = self.rows.clone();
+        }
+    }
+}
+
+/// A client that minds everything.
+struct Client {
+    shape: Shape,
+    offset: Offset,
+    handle: Option<String>,
+    rows: BTreeMap<String, (Option<String>, i64)>,
+    /// How often it had all.
+    arrivals: u64,
+}
+
+impl Client {
+    fn new(table: &Arc<Table>, condition: &str) -> Self {
+        let mut shape = Shape::of(table).unwrap();
+        if !condition.is_empty() {
+            shape.allowed = filter::parse(condition, &BTreeMap::new(), table, table.feed.as_ref().unwrap()).unwrap();
+        }
+        Self { shape, offset: Offset::Start, handle: None, rows: BTreeMap::new(), arrivals: 0 }
+    }
+
+    /// What it should hold, of those rows.
+    fn wanted(&self, rows: &Rows) -> Rows {
+        let is_mine = |org: &Option<String>| {
+            let org = org.clone().map_or(Cell::Null, Cell::Text);
+            self.shape.had(&[org])
+        };
+        rows.iter().filter(|(_, (org, _))| is_mine(org)).map(|(key, row)| (key.clone(), row.clone())).collect()
+    }
+
+    fn ask(&mut self, scene: &mut Scene) -> Result<(), String> {
+        let limits = Limits { rows: 1 + scene.dice.below(6) as usize, part_bytes: 1, most_bytes: 1 << 20 };
+        let asked = Asked { shape: &self.shape, offset: self.offset, handle: self.handle.as_deref() };
+        match now(asked.answer(&scene.replica, limits)).unwrap() {
+            Answer::Unready => Ok(()),
+            Answer::Refetch { handle, .. } => {
+                if self.handle.as_ref() == Some(&handle) {
+                    return Err(format!("is told to begin anew by the handle that it has: {handle}"));
+                }
+                (self.offset, self.handle, self.rows) = (Offset::Start, Some(handle), BTreeMap::new());
+                Ok(())
+            }
+            Answer::Nothing(told) => {
+                self.offset = told.offset;
+                Ok(())
+            }
+            Answer::Messages(told) => {
+                let may_lack = matches!(self.offset, Offset::At(_, Walked::ToEnd));
+                for message in serde_json::from_str::<Vec<Value>>(&told.body).unwrap() {
+                    self.take(&message, may_lack)?;
+                }
+                // As a client does: what it is given to keep is text.
+                self.offset = Offset::parse(&told.offset.to_string()).unwrap();
+                self.handle = Some(told.handle);
+                if told.is_up_to_date {
+                    self.arrivals += 1;
+                    let wanted = self.wanted(&scene.cut);
+                    if self.rows != wanted {
+                        return Err(format!("holds at a cut\n{:?}, and not\n{wanted:?}", self.rows));
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn take(&mut self, message: &Value, may_lack: bool) -> Result<(), String> {
+        let Some(operation) = message["headers"]["operation"].as_str() else { return Ok(()) };
+        let value = &message["value"];
+        let text = |column: &str| value[column].as_str().map(str::to_owned);
+        let key = format!("{:?}", [text("id"), text("part")]);
+        let row = || (text("org"), text("v").unwrap().parse().unwrap());
+        let had = match operation {
+            "delete" => self.rows.remove(&key).is_some(),
+            _ => self.rows.insert(key.clone(), row()).is_some(),
+        };
+        match (operation, had) {
+            ("insert", false) | ("update" | "delete", true) => Ok(()),
+            ("delete", false) if may_lack => Ok(()),
+            _ => Err(format!("cannot take the {operation} of {key}, which it {}", if had { "has" } else { "lacks" })),
+        }
+    }
+}
+
+/// A schedule; how often clients had all, or what went wrong.
+fn run(seed: u64) -> Result<u64, String> {
+    let mut scene = Scene::new(seed);
+    let mut clients: Vec<Client> = FILTERS.iter().map(|filter| Client::new(&scene.table, filter)).collect();
+    for _ in 0..60 {
+        match scene.dice.below(3) {
+            0 => {
+                let is_cut = scene.dice.one_in(2);
+                scene.batch(is_cut);
+            }
+            _ => {
+                let at = scene.dice.below(clients.len() as u64) as usize;
+                clients[at].ask(&mut scene).map_err(|e| format!("seed {seed}, {:?}: {e}", FILTERS[at]))?;
+            }
+        }
+    }
+    // At rest each comes to hold what there is.
+    scene.batch(true);
+    for (client, filter) in clients.iter_mut().zip(FILTERS) {
+        for _ in 0..60 {
+            client.ask(&mut scene).map_err(|e| format!("seed {seed}, {filter:?}: {e}"))?;
+        }
+        let wanted = client.wanted(&scene.rows);
+        if client.rows != wanted {
+            return Err(format!("seed {seed}, {filter:?}: holds at rest\n{:?}, and not\n{wanted:?}", client.rows));
+        }
+    }
+    Ok(clients.iter().map(|client| client.arrivals).sum())
+}
+
+fn search(schedules: u64) -> Result<u64, String> {
+    let (first, arrivals) = (setting("FEED_SEED", 0), AtomicU64::new(0));
+    for seed in first..first + schedules {
+        arrivals.fetch_add(run(seed)?, Ordering::Relaxed);
+    }
+    Ok(arrivals.into_inner())
+}
+
+#[test]
+fn at_each_cut_a_client_holds_the_rows_of_its_shape() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let schedules = setting("FEED_SCHEDULES", 400);
+    let arrivals = search(schedules).unwrap_or_else(|e| panic!("{e}"));
+    assert!(arrivals > 10 * schedules, "{arrivals} arrivals in {schedules} schedules");
+}
+
+#[test]
+fn each_rule_of_the_feed_is_needed() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    for rule in FeedRule::ALL {
+        fail::cfg(rule.name(), "return").unwrap();
+        let found = search(400);
+        fail::remove(rule.name());
+        assert!(found.is_err(), "nobody misses {rule:?}");
+    }
+}
