@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Puts in place what the programs of examples/ need, and prints the directory that holds it. Quiet when it is there.
+# Puts in place what the programs of examples/ need, and the clients of the feed's tests, and prints the directory that holds it. Quiet when it is there.
 #
 #   install-examples.sh node     .parts/libsql-client-VERSION/node_modules, by examples/read-your-own-write/package-lock.json
+#   install-examples.sh feed     .parts/feed-clients-VERSION/node_modules, by tests/suite/feed/package-lock.json
 #   install-examples.sh python   .parts/psycopg-VERSION, a virtual environment, by its requirements.txt
 #   install-examples.sh go       .parts/go-VERSION, Debian's Go with the two drivers, unpacked and not installed
 #
@@ -22,20 +23,22 @@ main() {
   exec 9>"$root/.parts/.installing"
   flock 9
   case ${1:-} in
-    node) put_node ;;
+    node) put_node "$wanted" @libsql/client libsql-client ;;
+    feed) put_node "$root/tests/suite/feed" @electric-sql/client feed-clients ;;
     python) put_python ;;
     go) put_go ;;
-    *) die "usage: install-examples.sh node|python|go" ;;
+    *) die "usage: install-examples.sh node|feed|python|go" ;;
   esac
 }
 
+# The packages of directory $1, under the name $3 with the version of $2.
 put_node() {
   command -v npm >/dev/null || die "no Node.js with npm: install Node.js 20 or newer, then run this again"
-  local version place new
-  version=$(node -p 'require(process.argv[1]).dependencies["@libsql/client"]' "$wanted/package.json")
-  place=$root/.parts/libsql-client-$version
+  local wanted=$1 version place new
+  version=$(node -p 'require(process.argv[1]).dependencies[process.argv[2]]' "$wanted/package.json" "$2")
+  place=$root/.parts/$3-$version
   if ! cmp -s "$wanted/package-lock.json" "$place/done"; then
-    say "installing $(basename "$place") and pg"
+    say "installing $(basename "$place")"
     new=$(mktemp -d "$place.XXXXXX")
     cp "$wanted/package.json" "$wanted/package-lock.json" "$new"
     quietly npm ci --prefix "$new" --ignore-scripts --no-audit --no-fund || { rm -rf "$new"; exit 1; }

@@ -7,10 +7,12 @@ use crate::core::config_error::ConfigError;
 use crate::core::error;
 use crate::http;
 use crate::http::auth::Auth;
+use crate::http::feed::Feed;
 use crate::http::{App, Lane};
 use crate::postgres::{PgUrl, Purpose};
 use crate::pull::{Limiter, Scheduled, Service};
 use crate::sync::Worker;
+use futures_util::FutureExt as _;
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,6 +34,9 @@ pub(super) struct ServeArgs {
     /// From when on /ready says that a queue or sync is behind: 30s, 15m [default: three intervals; 30s when following]
     #[arg(long, env = "LAG_LIMIT", value_parser = line, value_name = "TIME")]
     lag_limit: Option<String>,
+    /// Address and port at which clients are fed, as 127.0.0.1:3001 [default: they are not]
+    #[arg(long, env = "FEED_BIND", value_parser = line, value_name = "ADDRESS")]
+    feed_bind: Option<String>,
 }
 
 /// Whatever is missing or malformed, before a process of its own is started.
@@ -67,6 +72,12 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
     if let Some(config) = &config {
         tokio::spawn(warn_of_superuser(config.postgres.clone()));
     }
+    let fed = match args.feed_bind.as_deref().filter(|address| !address.is_empty()) {
+        Some(address) => Some(TcpListener::bind(address).await.map_err(|e| {
+            ConfigError(format!("FEED_BIND cannot be listened on ({e}): write it like 127.0.0.1:3001"))
+        })?),
+        None => None,
+    };
     let events = events(options)?;
     let app =
         Arc::new(app(config, pairs, auth, is_following, events.is_some()).behind_after(lag_limit).telling(events));
@@ -75,8 +86,39 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
         tokio::select! { _ = terminate.recv() => (), _ = interrupt.recv() => () }
         tracing::info!("stopping after the step in hand");
     };
-    http::serve(listener, app, shutdown).await?;
+    let shutdown = shutdown.shared();
+    let feeding = feed(fed, &app, shutdown.clone())?;
+    let (served, ()) = futures_util::join!(http::serve(listener, app, shutdown), feeding);
+    served?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Feeds clients where that is asked for.
+fn feed<S: Future<Output = ()>>(
+    listener: Option<TcpListener>,
+    app: &App,
+    stop: S,
+) -> Result<impl Future<Output = ()> + use<S>, ConfigError> {
+    let feed = Feed::of(app);
+    match (&listener, &feed) {
+        (Some(_), None) => {
+            return Err(ConfigError(
+                "FEED_BIND is set, and no table is fed: give one \"feed\": {\"public\": true} in schema.json, or leave FEED_BIND out".into(),
+            ));
+        }
+        (None, Some(_)) => {
+            tracing::warn!("tables are fed, and nobody can ask for them: set FEED_BIND to an address and a port")
+        }
+        _ => {}
+    }
+    Ok(async {
+        if let (Some(listener), Some(feed)) = (listener, feed) {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "feeding clients");
+            }
+            http::feed::serve(listener, feed, stop).await;
+        }
+    })
 }
 
 /// Where outgoing events go, if anywhere.

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
 /// Connections at once: half of what a process may open by default, the rest is for Postgres and libSQL.
-const CONNECTIONS: usize = 512;
+pub(super) const MOST: usize = 512;
 
 /// Time for a request's head, and for the next request on a connection that is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -80,9 +80,14 @@ fn drop_unfit_id(headers: &mut HeaderMap) {
     }
 }
 
-/// Serves until `stop` resolves. What it returns ends when all connections have.
-pub(super) async fn serve(listener: TcpListener, router: Router, stop: impl Future<Output = ()>) -> GracefulShutdown {
-    let (graceful, connections) = (GracefulShutdown::new(), Connections::default());
+/// Serves `most` connections at once until `stop` resolves. What it returns ends when all connections have.
+pub(super) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    most: usize,
+    stop: impl Future<Output = ()>,
+) -> GracefulShutdown {
+    let (graceful, connections) = (GracefulShutdown::new(), Connections { most, list: Arc::default() });
     let mut stop = std::pin::pin!(stop);
     for id in 0.. {
         let accepted = tokio::select! {
@@ -104,8 +109,11 @@ pub(super) async fn serve(listener: TcpListener, router: Router, stop: impl Futu
 type Visits = BTreeMap<u64, (Visit, AbortHandle)>;
 
 /// All that are open, in the order in which they came.
-#[derive(Clone, Default)]
-struct Connections(Arc<Mutex<Visits>>);
+#[derive(Clone)]
+struct Connections {
+    most: usize,
+    list: Arc<Mutex<Visits>>,
+}
 
 /// Takes a connection off the list when its task ends, however it does.
 struct Listed(Connections, u64);
@@ -118,14 +126,14 @@ impl Drop for Listed {
 
 impl Connections {
     fn list(&self) -> MutexGuard<'_, Visits> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Serves `stream`; where there are too many, in place of the oldest that waits, or not at all.
     fn add(&self, id: u64, stream: TcpStream, router: &Router, watcher: Watcher) {
         // Held until it is on the list: its task might end before.
         let mut list = self.list();
-        if list.len() >= CONNECTIONS {
+        if list.len() >= self.most {
             let Some((_, task)) = dispensable(&list).and_then(|id| list.remove(&id)) else { return };
             task.abort();
         }

@@ -10,6 +10,7 @@ mod body;
 mod connections;
 mod dashboard;
 mod events;
+pub mod feed;
 mod guesses;
 mod handlers;
 mod history;
@@ -110,7 +111,7 @@ pub async fn serve(
         drop(stopped);
     };
     let server = async {
-        let open = connections::serve(listener, router(app.clone()), signal).await;
+        let open = connections::serve(listener, router(app.clone()), connections::MOST, signal).await;
         for lane in app.lanes() {
             lane.worker.idle().await;
         }

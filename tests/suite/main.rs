@@ -25,6 +25,7 @@ mod errors;
 mod events;
 mod examples;
 mod faults;
+mod feed;
 mod first_contact;
 mod first_hour;
 mod follow;

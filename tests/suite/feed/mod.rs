@@ -1,0 +1,70 @@
+//! What clients are fed at `GET /v1/shape`: by plain requests, and with real clients.
+
+mod clients;
+mod contract;
+
+use crate::parts::Program;
+use crate::parts::http::{self, Answer};
+use crate::support::{Db, Home, Path, until};
+use crate::volume::set_up;
+use pgflume::demo::postgres::free_port;
+use pgflume::replica::target::Target;
+use std::time::Duration;
+
+/// A database, a replica, and a worker that feeds clients.
+pub struct Fed {
+    pub db: Db,
+    _home: Home,
+    pub program: Program,
+    pub url: String,
+}
+
+impl Fed {
+    /// With these tables and definitions; once it feeds them.
+    pub async fn start(path: Path, tables: &str, json: &str) -> Self {
+        let (db, home) = (Db::new().await, Home::new(path));
+        db.sql(tables).await;
+        set_up(&db.url(), &crate::support::schema(json)).await;
+        let port = free_port().unwrap();
+        let address = format!("127.0.0.1:{port}");
+        let mut program = Program::new(json, &[("PGMQ_URL", &db.url()), ("FEED_BIND", &address)]);
+        match home.target() {
+            Target::File(path) => program.set("LIBSQL_URL", path.to_str().unwrap()),
+            Target::Remote { url, token } => {
+                program.set("LIBSQL_URL", &url);
+                program.set("LIBSQL_AUTH_TOKEN", token.unwrap().expose());
+            }
+            Target::Given(_) => unreachable!("homes are files and servers"),
+        }
+        program.serve(&["--follow"]);
+        Self { db, _home: home, program, url: format!("http://{address}") }
+    }
+
+    /// A request with these parameters.
+    pub async fn get(&self, query: &str) -> Answer {
+        let url = format!("{}/v1/shape?{query}", self.url);
+        let asked = move || http::request("GET", &url, &[], b"", Duration::from_secs(60));
+        let answer = tokio::task::spawn_blocking(asked).await.unwrap();
+        answer.unwrap_or_else(|e| panic!("{query}: {e}:\n{}", self.program.log()))
+    }
+
+    /// The same, once the table is whole.
+    pub async fn get_whole(&self, query: &str) -> Answer {
+        let answer = std::cell::RefCell::new(None);
+        until("the table is fed", async || {
+            let got = self.get(query).await;
+            let is_whole = got.status != 503;
+            answer.replace(Some(got));
+            is_whole
+        })
+        .await;
+        answer.into_inner().unwrap()
+    }
+}
+
+/// A parameter as a URL has it.
+pub fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
+}
