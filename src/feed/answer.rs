@@ -152,7 +152,7 @@ impl Asked<'_> {
     ) -> Result<Option<Answer>> {
         let (mut messages, mut place, mut before) = (Messages::default(), String::new(), None::<Fed>);
         loop {
-            let part = replica.fed_changes(&self.shape.table, &self.shape.feed, (since, &place), limits.rows).await?;
+            let part = replica.fed_changes(&self.shape.table, (since, &place), limits.rows).await?;
             let Some((fed, touched)) = part else { return Ok(Some(Answer::Unready)) };
             if before.as_ref().is_some_and(|before| *before != fed) {
                 return Ok(None);

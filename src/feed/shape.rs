@@ -1,6 +1,6 @@
 //! What a client asks for: some rows and columns of a table. No IO.
 
-use crate::core::schema::{Feed, Table};
+use crate::core::schema::Table;
 use crate::core::value::Cell;
 use crate::replica::fed::Allowed;
 use sha2::{Digest, Sha256};
@@ -14,8 +14,6 @@ const HANDLE_BYTES: usize = 16;
 pub struct Shape {
     /// The table, which is fed.
     pub table: Arc<Table>,
-    /// What is fed of it.
-    pub feed: Feed,
     /// The columns, by position, in the table's order: the key's among them.
     pub columns: Vec<usize>,
     /// The rows.
@@ -25,9 +23,8 @@ pub struct Shape {
 impl Shape {
     /// All that is fed of a table; `None` where it is not.
     pub fn of(table: &Arc<Table>) -> Option<Self> {
-        let feed = table.feed.clone()?;
-        let columns = feed.positions(table);
-        Some(Self { table: table.clone(), feed, columns, allowed: Allowed::new() })
+        let columns = table.fed_columns();
+        (!columns.is_empty()).then(|| Self { table: table.clone(), columns, allowed: Allowed::new() })
     }
 
     /// The same with these columns only; or what is wrong with them.
@@ -55,7 +52,7 @@ impl Shape {
 
     /// The same of the columns that rows are filtered by, in the definition's order.
     pub fn had(&self, filters: &[Cell]) -> bool {
-        let positions = self.feed.filters(&self.table);
+        let positions = self.table.fed_filters();
         let value = |at: &usize| filters.get(positions.iter().position(|filter| filter == at)?);
         self.allowed.iter().all(|(at, values)| value(at).is_some_and(|cell| values.contains(cell)))
     }

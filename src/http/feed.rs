@@ -4,6 +4,7 @@ use super::ANSWER_PATIENCE;
 use super::app::App;
 use super::connections::{self, Visit};
 use super::lane::Lane;
+use crate::core::error;
 use crate::core::schema::Table;
 use crate::core::token::Seen;
 use crate::feed::answer::{Answer, Asked, LIMITS, Told};
@@ -220,8 +221,8 @@ impl Wanted {
         if let Some(condition) = get("where") {
             let number = |key: &str| key.strip_prefix("params[")?.strip_suffix(']')?.parse().ok();
             let parameters = query.iter().filter_map(|(key, value)| Some((number(key)?, value.clone()))).collect();
-            shape.allowed = filter::parse(condition, &parameters, &shape.table, &shape.feed)
-                .map_err(|problem| ("where", problem))?;
+            shape.allowed =
+                filter::parse(condition, &parameters, &shape.table).map_err(|problem| ("where", problem))?;
         }
         Ok(shape)
     }
@@ -269,7 +270,7 @@ async fn answer(feed: &Feed, wanted: &Wanted) -> Response {
     }
 }
 
-async fn read(feed: &Feed, wanted: &Wanted, asked: &Asked<'_>) -> crate::core::error::Result<Answer> {
+async fn read(feed: &Feed, wanted: &Wanted, asked: &Asked<'_>) -> error::Result<Answer> {
     let Ok(_reader) = feed.readers.acquire().await else { return Ok(Answer::Unready) };
     match wanted.source.herald.replica().await? {
         Some(replica) => asked.answer(&replica, LIMITS).await,

@@ -6,7 +6,7 @@ use super::store::{Rows, Statement};
 use super::{Replica, statements};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::failpoint::FeedRule;
-use crate::core::schema::{Column, ColumnType, Feed, Table, ddl, quote, quoted_list};
+use crate::core::schema::{Column, ColumnType, Table, ddl, quote, quoted_list};
 use crate::core::value::{Cell, Key};
 use std::collections::BTreeMap;
 
@@ -110,7 +110,6 @@ impl Replica {
     pub async fn fed_changes(
         &self,
         table: &Table,
-        feed: &Feed,
         (since, after): (i64, &str),
         limit: usize,
     ) -> Result<Option<(Fed, Vec<Touched>)>> {
@@ -118,7 +117,7 @@ impl Replica {
             return Ok(None);
         };
         let Some(fed) = fed(state)? else { return Ok(None) };
-        let filters = feed.filters(table).len();
+        let filters = table.fed_filters().len();
         let touched = rows.into_iter().map(|row| touched(table, filters, row).ok_or_else(damaged));
         Ok(Some((fed, touched.collect::<Result<_>>()?)))
     }

@@ -14,7 +14,7 @@ use crate::core::batch::{Item, RowState};
 use crate::core::error::Result;
 use crate::core::failpoint::FeedRule;
 use crate::core::position::Head;
-use crate::core::schema::{Column, Feed, Schema, Table, ddl, quote};
+use crate::core::schema::{Column, Schema, Table, ddl, quote};
 use crate::core::value::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,13 +58,14 @@ const CREATE: [&str; 3] = [
 const SELECT_FED: &str = "SELECT f.name, f.filter, f.is_whole AND c.cut IS c.pos AND c.token IS h.token FROM _pgflume_feed_tables AS f \
      JOIN _pgflume_cuts AS c ON c.sync = f.sync LEFT JOIN _pgflume_head AS h ON h.id = 1 WHERE f.sync = ?1";
 
-fn filter_text(feed: &Feed) -> String {
-    serde_json::json!(feed.filter).to_string()
+fn filter_text(table: &Table) -> String {
+    let names: Vec<&str> = table.fed_filters().into_iter().map(|at| table.columns[at].name.as_str()).collect();
+    serde_json::json!(names).to_string()
 }
 
 /// Says which tables of a sync are fed: what is new, or is filtered by other columns, is not whole until the next cut.
-fn register(sync: &str, fed: &[(&Table, &Feed)]) -> Vec<Statement> {
-    let fed: Vec<[String; 2]> = fed.iter().map(|(table, feed)| [table.name.clone(), filter_text(feed)]).collect();
+fn register(sync: &str, fed: &[&Table]) -> Vec<Statement> {
+    let fed: Vec<[String; 2]> = fed.iter().map(|table| [table.name.clone(), filter_text(table)]).collect();
     let fed = Cell::Text(serde_json::json!(fed).to_string());
     let sync = || Cell::Text(sync.to_owned());
     let named = "SELECT value ->> 0, value ->> 1 FROM json_each(?2)";
@@ -121,11 +122,11 @@ fn record(sync: &str, from: &Head, to: &Head, items: &[Item], emptied: &[Arc<Tab
     while let Some(first) = rest.first() {
         let end = rest.iter().position(|item| item.table.name != first.table.name).unwrap_or(rest.len());
         let (of_table, others) = rest.split_at(end);
-        if let Some(feed) = &first.table.feed {
+        if first.table.feed.is_some() {
             let (gone, there): (Vec<&Item>, Vec<&Item>) =
                 of_table.iter().partition(|item| matches!(item.state, RowState::Gone));
-            all.extend(log(&first.table, feed, &gone, true));
-            all.extend(log(&first.table, feed, &there, false));
+            all.extend(log(&first.table, &gone, true));
+            all.extend(log(&first.table, &there, false));
         }
         rest = others;
     }
@@ -133,10 +134,10 @@ fn record(sync: &str, from: &Head, to: &Head, items: &[Item], emptied: &[Arc<Tab
 }
 
 /// What keys of a table were; `is_gone`: of those that were there only.
-fn log(table: &Table, feed: &Feed, items: &[&Item], is_gone: bool) -> Vec<Statement> {
+fn log(table: &Table, items: &[&Item], is_gone: bool) -> Vec<Statement> {
     let kinds: Vec<_> = table.key_columns().map(|column| column.kind).collect();
     let keys: Vec<&[Cell]> = items.iter().map(|item| &item.key[..]).filter(|key| !statements::has_null(key)).collect();
-    let (name, was) = (quote(&table.name), filtered(table, feed));
+    let (name, was) = (quote(&table.name), filtered(table));
     let join = if is_gone { "JOIN" } else { "LEFT JOIN" };
     let statement = |array: Array| {
         let sql = format!(
@@ -154,8 +155,8 @@ fn log(table: &Table, feed: &Feed, items: &[&Item], is_gone: bool) -> Vec<Statem
 }
 
 /// SQL for the JSON of the columns that a row `t` is filtered by.
-fn filtered(table: &Table, feed: &Feed) -> String {
-    let columns = feed.filters(table).into_iter().map(|i| format!("t.{}", quote(&table.columns[i].name)));
+fn filtered(table: &Table) -> String {
+    let columns = table.fed_filters().into_iter().map(|i| format!("t.{}", quote(&table.columns[i].name)));
     format!("json_array({})", columns.collect::<Vec<_>>().join(", "))
 }
 
@@ -235,8 +236,7 @@ impl Logging {
 impl Replica {
     /// Makes what the log needs where tables of a sync are fed, and forgets those that no longer are.
     pub async fn prepare_feed(&self, there: &Inventory, sync: &str, schema: &Schema) -> Result<()> {
-        let fed: Vec<(&Table, &Feed)> =
-            schema.tables().filter_map(|table| Some((&**table, table.feed.as_ref()?))).collect();
+        let fed: Vec<&Table> = schema.tables().map(|table| &**table).filter(|table| table.feed.is_some()).collect();
         self.logging.is_on.store(!fed.is_empty(), Ordering::Relaxed);
         let is_there = there.tables.contains_key(TABLES);
         if fed.is_empty() && !is_there {
@@ -246,8 +246,8 @@ impl Replica {
             true => self.query(SELECT_FED, vec![Cell::Text(sync.to_owned())]).await?,
             false => Vec::new(),
         };
-        let is_known = |(table, feed): &(&Table, &Feed)| {
-            let row = [Cell::Text(table.name.clone()), Cell::Text(filter_text(feed))];
+        let is_known = |table: &&Table| {
+            let row = [Cell::Text(table.name.clone()), Cell::Text(filter_text(table))];
             known.iter().any(|known| known.starts_with(&row))
         };
         if !is_there || known.len() != fed.len() || !fed.iter().all(is_known) {

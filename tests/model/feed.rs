@@ -148,7 +148,7 @@ impl Client {
     fn new(table: &Arc<Table>, condition: &str) -> Self {
         let mut shape = Shape::of(table).unwrap();
         if !condition.is_empty() {
-            shape.allowed = filter::parse(condition, &BTreeMap::new(), table, table.feed.as_ref().unwrap()).unwrap();
+            shape.allowed = filter::parse(condition, &BTreeMap::new(), table).unwrap();
         }
         Self { shape, offset: Offset::Start, handle: None, rows: BTreeMap::new(), arrivals: 0 }
     }

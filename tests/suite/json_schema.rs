@@ -62,6 +62,14 @@ fn it_says_what_pgflume_says() {
     good.extend([r#"[]"#, r#"["id"]"#, r#"["id", ["n", "id"]]"#].map(|i| with(&format!("\"indexes\": {i}"))));
     good.extend([r#"[]"#, r#"["n"]"#].map(|l| with(&format!("\"lossy\": {l}"))));
     good.push(with(r#""where": " not deleted""#));
+    good.extend(
+        [
+            r#""public": true"#,
+            r#""public": true, "columns": ["n"], "filter": ["n"]"#,
+            r#""public": true, "filter": []"#,
+        ]
+        .map(|feed| with(&format!("\"feed\": {{{feed}}}"))),
+    );
     good.push(format!(r#"{{"$schema": "x", "t": {{{ok}}}}}"#));
     good.push(r#"{"t": {"primaryKey":["b","a"],"columns":{"a":"TEXT","b":"TEXT"}}}"#.into());
     let mut bad = vec!["[]".to_owned(), "{}".into(), r#"{"$schema": "x"}"#.into(), r#"{"t": 1}"#.into()];
@@ -77,6 +85,17 @@ fn it_says_what_pgflume_says() {
     );
     bad.extend([r#""id""#, "[1]", "[[]]", r#"["n", "n"]"#].map(|i| with(&format!("\"indexes\": {i}"))));
     bad.extend([r#""n""#, "[1]", r#"["n", "n"]"#].map(|l| with(&format!("\"lossy\": {l}"))));
+    bad.extend(
+        [
+            "",
+            r#""public": false"#,
+            r#""publik": true"#,
+            r#""public": true, "filter": "n""#,
+            r#""public": true, "columns": [1]"#,
+        ]
+        .map(|feed| with(&format!("\"feed\": {{{feed}}}"))),
+    );
+    bad.extend([r#""feed": true"#, r#""feed": []"#].map(with));
     bad.extend([r#""where": """#, r#""where": " ""#, r#""where": 1"#, r#""evolve": "yes""#, r#""color": 1"#].map(with));
     bad.extend(
         [

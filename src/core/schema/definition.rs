@@ -356,9 +356,9 @@ fn fed(node: Option<&Node>, columns: &[Column], key: &[usize], path: &str) -> Re
         return wrong(&path, format!("names more than {} columns", feed::MOST_COLUMNS));
     }
     for column in filter.iter().map(|&i| &columns[i]) {
-        if !feed::can_filter(column) {
+        if !column.kind.can_filter() {
             let problem = format!(
-                "names {:?}, which is {}: only text and whole numbers can be filtered by",
+                "names {:?}, which is {}: only INTEGER, BOOLEAN and TEXT can be filtered by",
                 column.name,
                 column.kind.name()
             );

@@ -42,6 +42,12 @@ impl ColumnType {
         Self::ALL.into_iter().map(|(_, kind)| kind)
     }
 
+    /// Whether clients can filter by such values: JSON keeps them to the last digit, and they are equal only where they are
+    /// written alike.
+    pub(super) fn can_filter(self) -> bool {
+        matches!(self, Self::Integer | Self::Boolean | Self::Text)
+    }
+
     /// The name in `schema.json`.
     pub fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, t)| *t == self).map_or("TEXT", |(n, _)| n)
@@ -103,6 +109,18 @@ impl Table {
             lossy: self.lossy.iter().filter_map(place).collect(),
             ..self.clone()
         })
+    }
+    /// The positions of the columns that clients are fed: the key's always.
+    pub fn fed_columns(&self) -> Vec<usize> {
+        let Some(feed) = &self.feed else { return Vec::new() };
+        let is_named = |name: &String| feed.columns.as_ref().is_none_or(|columns| columns.contains(name));
+        let is_fed = |i: &usize| self.key.contains(i) || is_named(&self.columns[*i].name);
+        (0..self.columns.len()).filter(is_fed).collect()
+    }
+    /// The positions of the columns by which clients may filter, in the order of the definition.
+    pub fn fed_filters(&self) -> Vec<usize> {
+        let feed = self.feed.iter();
+        feed.flat_map(|feed| &feed.filter).filter_map(|name| self.position(name)).collect()
     }
     /// The key's columns.
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> {
