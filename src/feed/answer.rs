@@ -13,7 +13,7 @@ use crate::core::error::Result;
 use crate::core::failpoint::FeedRule;
 use crate::core::value::Key;
 use crate::replica::Replica;
-use crate::replica::fed::{Fed, Touched};
+use crate::replica::feed_reads::{Fed, Touched};
 
 /// How much one answer holds.
 #[derive(Debug, Clone, Copy)]

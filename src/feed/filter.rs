@@ -9,7 +9,7 @@
 
 use crate::core::schema::Table;
 use crate::core::value::{Cell, from_text};
-use crate::replica::fed::Allowed;
+use crate::replica::feed_reads::Allowed;
 use std::collections::BTreeMap;
 
 /// Longest text, in bytes.

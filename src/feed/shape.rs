@@ -2,7 +2,7 @@
 
 use crate::core::schema::Table;
 use crate::core::value::Cell;
-use crate::replica::fed::Allowed;
+use crate::replica::feed_reads::Allowed;
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
 

@@ -7,8 +7,9 @@ mod arrays;
 pub mod change;
 pub mod compare;
 mod engine;
-pub mod fed;
-pub mod feed;
+mod feed;
+mod feed_log;
+pub mod feed_reads;
 pub mod freshness;
 pub mod head;
 pub mod hrana;
@@ -57,7 +58,7 @@ pub struct Replica {
     /// Columns, by position, of keys that tables declare beside that of `schema.json`.
     rivals: RwLock<BTreeMap<String, Arc<[usize]>>>,
     /// What clients are fed from.
-    logging: feed::Logging,
+    logging: feed_log::Logging,
 }
 
 impl Replica {
@@ -87,7 +88,7 @@ impl Replica {
             keeps: AtomicBool::new(false),
             rowids: RwLock::default(),
             rivals: RwLock::default(),
-            logging: feed::Logging::default(),
+            logging: feed_log::Logging::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Reads what clients are fed: where a table is in the log, pages of its rows, and the keys that have changed behind a
 //! position, with what they were and what they are. Everything that one call gives is of one state of the replica.
 
-use super::feed::same_key;
+use super::feed_log::same_key;
 use super::store::{Rows, Statement};
 use super::{Replica, statements};
 use crate::core::error::{Error, ErrorKind, Result};
