@@ -11,23 +11,39 @@ use super::offset::{Offset, Walked};
 use super::shape::Shape;
 use crate::core::error::Result;
 use crate::core::failpoint::FeedRule;
-use crate::core::value::Key;
+use crate::core::value::{Cell, Key};
 use crate::replica::Replica;
 use crate::replica::feed_reads::{Fed, Touched};
 
 /// How much one answer holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Rows that are read at once.
+    /// Rows that are read first; then as many as come to `page_bytes`.
     pub rows: usize,
+    /// What is read at once, about.
+    pub page_bytes: usize,
     /// A part of a walk ends behind so many bytes.
     pub part_bytes: usize,
-    /// What has changed is not given in more bytes than this: the client begins anew.
+    /// What has changed is not given in more bytes than this, nor of more keys: the client begins anew.
     pub most_bytes: usize,
+    /// See there.
+    pub most_keys: usize,
 }
 
-/// Those of a server.
-pub const LIMITS: Limits = Limits { rows: 500, part_bytes: 1 << 20, most_bytes: 32 << 20 };
+/// Those of a server. A row may be as large as `MAX_ROW_BYTES`, so it begins with few; a server of libSQL answers 10 MB.
+pub const LIMITS: Limits =
+    Limits { rows: 20, page_bytes: 1 << 20, part_bytes: 1 << 20, most_bytes: 64 << 20, most_keys: 200_000 };
+
+/// Most rows that are read at once.
+const MOST_ROWS: usize = 5_000;
+
+impl Limits {
+    /// How many rows are read next, after so many that came to so many bytes.
+    fn next(&self, rows: usize, bytes: usize) -> usize {
+        let fitting = (rows * self.page_bytes).checked_div(bytes).unwrap_or(MOST_ROWS);
+        fitting.clamp(1, (rows * 10).clamp(1, MOST_ROWS))
+    }
+}
 
 /// How often a reading is begun that batches overtake.
 const TRIES: usize = 4;
@@ -83,8 +99,10 @@ impl Asked<'_> {
         let (since, walked) = match self.offset {
             Offset::Start => return self.walk(replica, &fed, (cut, None), limits).await,
             Offset::Now => {
-                let told = self.told(&fed, Messages::default(), Offset::At(cut, Walked::Done), true);
-                return Ok(Answer::Messages(told));
+                let Some(cut) = fed.at_cut() else { return Ok(Answer::Unready) };
+                let mut messages = Messages::default();
+                messages.push_up_to_date(cut);
+                return Ok(Answer::Messages(self.told(&fed, messages, Offset::At(cut, Walked::Done), true)));
             }
             Offset::At(since, walked) => (since, walked),
         };
@@ -110,8 +128,10 @@ impl Asked<'_> {
     ) -> Result<Answer> {
         let Shape { table, allowed, .. } = self.shape;
         let (mut messages, types) = (Messages::default(), Types::read(before.types.as_deref()));
+        let mut size = limits.rows;
         let is_end = loop {
-            let page = replica.fed_page(table, (since, after), allowed, limits.rows).await?;
+            let begin = messages.bytes();
+            let page = replica.fed_page(table, (since, after), allowed, size).await?;
             let Some((fed, rows)) = page else { return Ok(Answer::Unready) };
             if fed.generation != before.generation || !fed.is_whole || since < fed.floor {
                 return Ok(self.refetch(&fed, fed.cut.unwrap_or(fed.pos)));
@@ -121,12 +141,13 @@ impl Asked<'_> {
                 messages.push(self.shape, &types, Operation::Insert, &key, Some(&row.cells));
             }
             after = rows.last().map(|row| row.rowid).or(after);
-            if rows.len() < limits.rows {
+            if rows.len() < size {
                 break true;
             }
             if messages.bytes() >= limits.part_bytes {
                 break false;
             }
+            size = limits.next(size, messages.bytes() - begin);
         };
         let walked = if is_end { Walked::ToEnd } else { after.map_or(Walked::ToEnd, Walked::To) };
         Ok(Answer::Messages(self.told(before, messages, Offset::At(since, walked), false)))
@@ -142,7 +163,7 @@ impl Asked<'_> {
         Ok(Answer::Unready)
     }
 
-    /// The same; `None` where batches came meanwhile.
+    /// The same; `None` where batches touched the table meanwhile.
     async fn changes_once(
         &self,
         replica: &Replica,
@@ -150,48 +171,52 @@ impl Asked<'_> {
         walked: Walked,
         limits: Limits,
     ) -> Result<Option<Answer>> {
-        let (mut messages, mut place, mut before) = (Messages::default(), String::new(), None::<Fed>);
-        loop {
-            let part = replica.fed_changes(&self.shape.table, (since, &place), limits.rows).await?;
-            let Some((fed, touched)) = part else { return Ok(Some(Answer::Unready)) };
-            if before.as_ref().is_some_and(|before| *before != fed) {
-                return Ok(None);
-            }
-            let cut = match fed.cut {
-                _ if !self.handle.is_some_and(|handle| self.shape.is_named(handle, &fed.generation))
-                    || since < fed.floor =>
-                {
-                    return Ok(Some(self.refetch(&fed, fed.cut.unwrap_or(fed.pos))));
-                }
-                Some(cut) if fed.is_whole && (fed.is_at_cut || !FeedRule::AtCut.holds()) && since <= cut => cut,
-                _ => {
-                    let told = self.told(&fed, Messages::default(), Offset::At(since, walked), false);
-                    return Ok(Some(Answer::Nothing(told)));
-                }
-            };
-            let types = Types::read(fed.types.as_deref());
-            touched.iter().for_each(|one| self.push(&mut messages, &types, one, walked == Walked::ToEnd));
-            if messages.bytes() > limits.most_bytes {
+        let table = &self.shape.table;
+        let found = replica.fed_touched(table, since, limits.most_keys + 1).await?;
+        let Some((fed, touched)) = found else { return Ok(Some(Answer::Unready)) };
+        let is_named = self.handle.is_some_and(|handle| self.shape.is_named(handle, &fed.generation));
+        if !is_named || since < fed.floor {
+            return Ok(Some(self.refetch(&fed, fed.cut.unwrap_or(fed.pos))));
+        }
+        let Some(cut) = fed.at_cut().filter(|cut| since <= *cut) else {
+            let told = self.told(&fed, Messages::default(), Offset::At(since, walked), false);
+            return Ok(Some(Answer::Nothing(told)));
+        };
+        let (mut messages, types) = (Messages::default(), Types::read(fed.types.as_deref()));
+        let (mut rest, mut size) = (&touched[..], limits.rows);
+        while !rest.is_empty() {
+            if touched.len() > limits.most_keys || messages.bytes() > limits.most_bytes {
                 return Ok(Some(self.refetch(&fed, cut)));
             }
-            if touched.len() == limits.rows {
-                place = touched.last().map(|last| last.place.clone()).unwrap_or_default();
-                before = Some(fed);
-                continue;
+            let (part, others) = rest.split_at(size.min(rest.len()));
+            let Some((now, rows)) = replica.fed_rows(table, part).await? else { return Ok(Some(Answer::Unready)) };
+            if now.generation != fed.generation || now.last != fed.last {
+                return Ok(None);
             }
-            let is_nothing = messages.is_empty() && walked == Walked::Done;
-            messages.push_up_to_date(cut);
-            let told = self.told(&fed, messages, Offset::At(cut, Walked::Done), true);
-            return Ok(Some(if is_nothing { Answer::Nothing(told) } else { Answer::Messages(told) }));
+            let begin = messages.bytes();
+            for (touched, (key, cells)) in part.iter().zip(rows) {
+                self.push(&mut messages, &types, touched, (&key, cells.as_deref()), walked == Walked::ToEnd);
+            }
+            (rest, size) = (others, limits.next(size, messages.bytes() - begin));
         }
+        let is_nothing = messages.is_empty() && walked == Walked::Done;
+        messages.push_up_to_date(cut);
+        let told = self.told(&fed, messages, Offset::At(cut, Walked::Done), true);
+        Ok(Some(if is_nothing { Answer::Nothing(told) } else { Answer::Messages(told) }))
     }
 
-    fn push(&self, messages: &mut Messages, types: &Types, touched: &Touched, may_lack: bool) {
+    fn push(
+        &self,
+        messages: &mut Messages,
+        types: &Types,
+        touched: &Touched,
+        (key, cells): (&Key, Option<&[Cell]>),
+        may_lack: bool,
+    ) {
         let was = touched.was.as_ref().is_some_and(|was| self.shape.had(was) || !FeedRule::Before.holds());
-        let now = touched.now.as_deref().filter(|cells| self.shape.has(cells));
+        let now = cells.filter(|cells| self.shape.has(cells));
         for operation in operations(was, now.is_some(), may_lack && FeedRule::Pair.holds()) {
-            let cells = now.filter(|_| *operation != Operation::Delete);
-            messages.push(self.shape, types, *operation, &touched.key, cells);
+            messages.push(self.shape, types, *operation, key, now.filter(|_| *operation != Operation::Delete));
         }
     }
 

@@ -61,15 +61,16 @@ impl Herald {
 
     /// A connection to the replica; `None` while it is not there.
     pub async fn replica(&self) -> Result<Option<Arc<Replica>>> {
-        let mut kept = self.replica.lock().await;
-        if let Some(replica) = &*kept {
+        let known = self.replica.lock().await.clone();
+        if let Some(replica) = known {
             match replica.look().await {
-                Ok(()) => return Ok(Some(replica.clone())),
+                Ok(()) => return Ok(Some(replica)),
                 Err(e) => tracing::debug!(error = %e, "the replica is opened again"),
             }
         }
-        *kept = Replica::existing(&self.target).await?.map(Arc::new);
-        Ok(kept.clone())
+        let opened = Replica::existing(&self.target).await?.map(Arc::new);
+        self.replica.lock().await.clone_from(&opened);
+        Ok(opened)
     }
 
     /// Looks after the cuts for ever; `brought`: this process has brought the replica somewhere.

@@ -1,4 +1,4 @@
-//! `GET /v1/shape` on a listener of its own: what browsers and other clients are fed. Anybody may ask, so all is bounded.
+//! `GET /v1/shape` on a listener of its own: what browsers and other clients are fed. Anybody may ask, so how much is read at once is bounded.
 
 use super::ANSWER_PATIENCE;
 use super::app::App;
@@ -215,6 +215,9 @@ impl Wanted {
         let mut shape = Shape::of(&source.table).ok_or_else(|| ("table", "is not fed".to_owned()))?;
         if let Some(columns) = get("columns") {
             let names: Vec<String> = columns.split(',').map(|name| name.trim().trim_matches('"').to_owned()).collect();
+            if names.len() > source.table.columns.len() {
+                return Err(("columns", "names more than there are".to_owned()));
+            }
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             shape = shape.with_columns(&names).map_err(|problem| ("columns", problem))?;
         }
@@ -312,7 +315,7 @@ fn messages(told: Told, is_live: bool) -> Response {
 fn ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
-        match c.is_ascii() {
+        match c.is_ascii() && !c.is_ascii_control() {
             true => text.push(c),
             false => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| text.push_str(&format!("\\u{unit:04x}"))),
         }

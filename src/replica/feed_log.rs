@@ -14,22 +14,23 @@ use crate::core::failpoint::FeedRule;
 use crate::core::position::Head;
 use crate::core::schema::{Column, Table, ddl, quote};
 use crate::core::value::Cell;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// The table of the tables that are fed.
 pub(crate) const TABLES: &str = "_pgflume_feed_tables";
 
-/// Rows of the log that are kept at the most.
+/// Rows of the log that are kept of a table at the most, but for those that are forgotten next.
 const MOST_ROWS: i64 = 1_000_000;
 
 /// Rows of it that are forgotten at once, and a batch's more.
-const FORGOTTEN_ROWS: i64 = 20_000;
+const FORGOTTEN_ROWS: i64 = 100_000;
 
 /// How often old rows are looked for.
-const FORGETS_EVERY: Duration = Duration::from_secs(30);
+const FORGETS_EVERY: Duration = Duration::from_secs(10);
 
 /// How long the log is kept.
 pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
@@ -41,20 +42,42 @@ const NEW: &str = "lower(hex(randomblob(12)))";
 const NOW: &str = "(CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) << 20)";
 
 const CREATE: [&str; 3] = [
-    "CREATE TABLE IF NOT EXISTS _pgflume_feed (pos INTEGER NOT NULL, tab INTEGER NOT NULL, key TEXT NOT NULL, was TEXT, \
-     PRIMARY KEY (pos, tab, key)) WITHOUT ROWID",
-    // `token`: of the head that the last batch led to; `pos`: its position; `cut`: the last that is one; `floor`: behind it
-    // the log is whole.
-    "CREATE TABLE IF NOT EXISTS _pgflume_cuts (sync TEXT PRIMARY KEY, token TEXT NOT NULL, pos INTEGER NOT NULL, cut INTEGER, \
-     at TEXT, floor INTEGER NOT NULL)",
-    // `generation`: another one for rows that do not follow from the log; `is_whole`: all rows are there, and logged since.
+    "CREATE TABLE IF NOT EXISTS _pgflume_feed (tab INTEGER NOT NULL, pos INTEGER NOT NULL, key TEXT NOT NULL, was TEXT, \
+     PRIMARY KEY (tab, pos, key)) WITHOUT ROWID",
+    // `token`: of the head that the last batch led to, whose writer fed the tables of `fed`; `pos`: its position; `cut`: the
+    // last that is one.
+    "CREATE TABLE IF NOT EXISTS _pgflume_cuts (sync TEXT PRIMARY KEY, token TEXT NOT NULL, fed TEXT, pos INTEGER NOT NULL, \
+     cut INTEGER, at TEXT)",
+    // `generation`: another one for rows that do not follow from the log; `is_whole`: all rows are there, and logged since;
+    // `is_held`: it was left out of the last cut; `floor`: behind it the log is whole.
     "CREATE TABLE IF NOT EXISTS _pgflume_feed_tables (tab INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, \
-     sync TEXT NOT NULL, filter TEXT NOT NULL, generation TEXT NOT NULL, is_whole INTEGER NOT NULL DEFAULT 0)",
+     sync TEXT NOT NULL, filter TEXT NOT NULL, generation TEXT NOT NULL, is_whole INTEGER NOT NULL DEFAULT 0, \
+     is_held INTEGER NOT NULL DEFAULT 0, floor INTEGER NOT NULL DEFAULT 0)",
 ];
 
 /// The tables of a sync that are fed, and whether each is as of the last cut.
-pub(super) const SELECT_FED: &str = "SELECT f.name, f.filter, f.is_whole AND c.cut IS c.pos AND c.token IS h.token FROM _pgflume_feed_tables AS f \
-     JOIN _pgflume_cuts AS c ON c.sync = f.sync LEFT JOIN _pgflume_head AS h ON h.id = 1 WHERE f.sync = ?1";
+pub(super) const SELECT_FED: &str = "SELECT f.name, f.filter, f.is_whole AND NOT f.is_held AND c.cut IS c.pos AND c.token IS h.token \
+     FROM _pgflume_feed_tables AS f JOIN _pgflume_cuts AS c ON c.sync = f.sync LEFT JOIN _pgflume_head AS h ON h.id = 1 WHERE f.sync = ?1";
+
+/// Which tables a writer feeds.
+#[derive(Debug, Default)]
+pub(super) struct Fed {
+    pub names: BTreeSet<String>,
+    /// The same as a JSON array of their names and the columns that they are filtered by.
+    text: String,
+}
+
+impl Fed {
+    pub fn of(tables: &[&Table]) -> Self {
+        let named: Vec<[String; 2]> = tables.iter().map(|table| [table.name.clone(), filter_text(table)]).collect();
+        let names = tables.iter().map(|table| table.name.clone()).collect();
+        Self { names, text: serde_json::json!(named).to_string() }
+    }
+
+    fn cell(&self) -> Cell {
+        Cell::Text(self.text.clone())
+    }
+}
 
 pub(super) fn filter_text(table: &Table) -> String {
     let names: Vec<&str> = table.fed_filters().into_iter().map(|at| table.columns[at].name.as_str()).collect();
@@ -62,19 +85,14 @@ pub(super) fn filter_text(table: &Table) -> String {
 }
 
 /// Says which tables of a sync are fed: what is new, or is filtered by other columns, is not whole until the next cut.
-pub(super) fn register(sync: &str, fed: &[&Table]) -> Vec<Statement> {
-    let fed: Vec<[String; 2]> = fed.iter().map(|table| [table.name.clone(), filter_text(table)]).collect();
-    let fed = Cell::Text(serde_json::json!(fed).to_string());
+pub(super) fn register(sync: &str, fed: &Fed) -> Vec<Statement> {
     let sync = || Cell::Text(sync.to_owned());
     let named = "SELECT value ->> 0, value ->> 1 FROM json_each(?2)";
     let mut all: Vec<Statement> = CREATE.iter().map(|sql| (*sql).to_owned().into()).collect();
-    all.push(Statement::new(
-        "INSERT OR IGNORE INTO _pgflume_cuts (sync, token, pos, floor) VALUES (?1, '', 0, 0)",
-        vec![sync()],
-    ));
+    all.push(Statement::new("INSERT OR IGNORE INTO _pgflume_cuts (sync, token, pos) VALUES (?1, '', 0)", vec![sync()]));
     all.push(Statement::new(
         format!("DELETE FROM _pgflume_feed_tables WHERE sync = ?1 AND (name, filter) NOT IN ({named})"),
-        vec![sync(), fed.clone()],
+        vec![sync(), fed.cell()],
     ));
     all.push("DELETE FROM _pgflume_feed WHERE tab NOT IN (SELECT tab FROM _pgflume_feed_tables)".to_owned().into());
     all.push(Statement::new(
@@ -83,7 +101,7 @@ pub(super) fn register(sync: &str, fed: &[&Table]) -> Vec<Statement> {
              WHERE true ON CONFLICT (name) DO UPDATE SET sync = excluded.sync, filter = excluded.filter, generation = excluded.generation, is_whole = 0 \
              WHERE _pgflume_feed_tables.sync <> excluded.sync"
         ),
-        vec![sync(), fed],
+        vec![sync(), fed.cell()],
     ));
     all
 }
@@ -94,25 +112,31 @@ pub(super) fn begin_anew() -> Statement {
 }
 
 /// What a batch that leads from a head to another writes before its rows: where it is in the log, and what its keys were.
-/// Where the last batch was somebody's who does not keep the log, all begins anew.
-pub(super) fn record(sync: &str, from: &Head, to: &Head, items: &[Item], emptied: &[Arc<Table>]) -> Vec<Statement> {
+/// Where the last batch was somebody's who does not keep the log of the same tables, all begins anew.
+pub(super) fn record(
+    sync: &str,
+    fed: &Fed,
+    (from, to): (&Head, &Head),
+    items: &[Item],
+    emptied: &[Arc<Table>],
+) -> Vec<Statement> {
     let text = |text: &str| Cell::Text(text.to_owned());
     let mut all = vec![
         Statement::new(
             format!(
                 "UPDATE _pgflume_feed_tables SET generation = {NEW}, is_whole = 0 WHERE sync = ?1 \
-                 AND EXISTS (SELECT 1 FROM _pgflume_cuts WHERE sync = ?1 AND token <> ?2)"
+                 AND EXISTS (SELECT 1 FROM _pgflume_cuts WHERE sync = ?1 AND (token <> ?2 OR fed IS NOT ?3))"
             ),
-            vec![text(sync), text(&from.token)],
+            vec![text(sync), text(&from.token), fed.cell()],
         ),
         Statement::new(
             format!(
-                "UPDATE _pgflume_cuts SET token = ?2, pos = max(pos + 1, {NOW} | (random() & 1048575)) WHERE sync = ?1"
+                "UPDATE _pgflume_cuts SET token = ?2, fed = ?3, pos = max(pos + 1, {NOW} | (random() & 1048575)) WHERE sync = ?1"
             ),
-            vec![text(sync), text(&to.token)],
+            vec![text(sync), text(&to.token), fed.cell()],
         ),
     ];
-    for table in emptied.iter().filter(|table| table.feed.is_some() && FeedRule::Emptied.holds()) {
+    for table in emptied.iter().filter(|table| fed.names.contains(&table.name) && FeedRule::Emptied.holds()) {
         let sql = format!("UPDATE _pgflume_feed_tables SET generation = {NEW}, is_whole = 0 WHERE name = ?1");
         all.push(Statement::new(sql, vec![text(&table.name)]));
     }
@@ -120,7 +144,7 @@ pub(super) fn record(sync: &str, from: &Head, to: &Head, items: &[Item], emptied
     while let Some(first) = rest.first() {
         let end = rest.iter().position(|item| item.table.name != first.table.name).unwrap_or(rest.len());
         let (of_table, others) = rest.split_at(end);
-        if first.table.feed.is_some() {
+        if fed.names.contains(&first.table.name) {
             let (gone, there): (Vec<&Item>, Vec<&Item>) =
                 of_table.iter().partition(|item| matches!(item.state, RowState::Gone));
             all.extend(log(&first.table, &gone, true));
@@ -139,8 +163,8 @@ fn log(table: &Table, items: &[&Item], is_gone: bool) -> Vec<Statement> {
     let join = if is_gone { "JOIN" } else { "LEFT JOIN" };
     let statement = |array: Array| {
         let sql = format!(
-            "{}INSERT OR IGNORE INTO _pgflume_feed (pos, tab, key, was) \
-             SELECT c.pos, f.tab, k.v, CASE WHEN t.rowid IS NOT NULL THEN {was} END \
+            "{}INSERT OR IGNORE INTO _pgflume_feed (tab, pos, key, was) \
+             SELECT f.tab, c.pos, k.v, CASE WHEN t.rowid IS NOT NULL THEN {was} END \
              FROM _pgflume_feed_tables AS f JOIN _pgflume_cuts AS c ON c.sync = f.sync \
              JOIN {} AS k {join} {name} AS t ON {} WHERE f.name = ?2 AND f.is_whole",
             statements::powers(array.far_reals),
@@ -154,8 +178,13 @@ fn log(table: &Table, items: &[&Item], is_gone: bool) -> Vec<Statement> {
 
 /// SQL for the JSON of the columns that a row `t` is filtered by.
 fn filtered(table: &Table) -> String {
-    let columns = table.fed_filters().into_iter().map(|i| format!("t.{}", quote(&table.columns[i].name)));
-    format!("json_array({})", columns.collect::<Vec<_>>().join(", "))
+    // What somebody else wrote there may be of another type, which no client can ask for.
+    let column = |i: usize| {
+        let name = quote(&table.columns[i].name);
+        format!("CASE WHEN typeof(t.{name}) IN ('integer', 'text') THEN t.{name} END")
+    };
+    let columns: Vec<_> = table.fed_filters().into_iter().map(column).collect();
+    format!("json_array({})", columns.join(", "))
 }
 
 /// SQL for a row `t` to have the key that an array of slots stands for.
@@ -167,66 +196,99 @@ pub(super) fn same_key(table: &Table, slots: &str, far_reals: bool) -> String {
     table.key_columns().zip(values).map(equal).collect::<Vec<_>>().join(" AND ")
 }
 
-/// All tables of a sync equal its source's snapshot of this time by now.
-pub(super) fn cut(sync: &str, at: Option<&str>, forgets: Option<Duration>) -> Vec<Statement> {
+/// All tables of a sync but those that are held equal its source's snapshot of this time by now.
+pub(super) fn cut(sync: &str, fed: &Fed, at: Option<&str>, held: &BTreeSet<String>) -> Vec<Statement> {
     let text = |text: &str| Cell::Text(text.to_owned());
-    let at = at.map_or(Cell::Null, text);
-    let mut all = vec![
-        Statement::new("UPDATE _pgflume_cuts SET cut = pos, at = ?2 WHERE sync = ?1", vec![text(sync), at]),
+    let held = Cell::Text(serde_json::json!(held).to_string());
+    let is_held = "name IN (SELECT value FROM json_each(?3))";
+    vec![
         Statement::new(
-            "UPDATE _pgflume_feed_tables SET is_whole = 1 WHERE sync = ?1 AND NOT is_whole",
-            vec![text(sync)],
+            "UPDATE _pgflume_cuts SET cut = pos, at = ?2 WHERE sync = ?1",
+            vec![text(sync), at.map_or(Cell::Null, text)],
         ),
-    ];
-    if let Some(retention) = forgets {
-        // All up to a position: those that are too old, or too many.
-        let until = format!(
-            "(SELECT max(pos) FROM (SELECT pos FROM _pgflume_feed WHERE pos <= max({NOW} - (?1 << 20), \
-             coalesce((SELECT pos FROM _pgflume_feed ORDER BY pos DESC LIMIT 1 OFFSET {MOST_ROWS}), 0)) ORDER BY pos LIMIT {FORGOTTEN_ROWS}))"
-        );
-        let ms = || vec![Cell::Integer(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX >> 20))];
-        let floor = format!(
-            "UPDATE _pgflume_cuts SET floor = max(floor, coalesce((SELECT max(l.pos) FROM _pgflume_feed AS l JOIN _pgflume_feed_tables AS f \
-             ON f.tab = l.tab WHERE l.pos <= {until} AND f.sync = _pgflume_cuts.sync), 0))"
-        );
-        all.push(Statement::new(floor, ms()));
-        all.push(Statement::new(format!("DELETE FROM _pgflume_feed WHERE pos <= {until}"), ms()));
-    }
-    all
+        Statement::new(
+            format!(
+                "UPDATE _pgflume_feed_tables SET is_held = {is_held}, is_whole = is_whole OR NOT {is_held} WHERE sync = ?1 \
+                 AND (name, filter) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?2)) AND (is_held <> ({is_held}) OR NOT is_whole)"
+            ),
+            vec![text(sync), fed.cell(), held],
+        ),
+    ]
+}
+
+/// Forgets what is too old, or too much, of the tables of a sync.
+fn forget(sync: &str, retention: Duration) -> [Statement; 2] {
+    let old = format!(
+        "SELECT pos FROM _pgflume_feed AS l WHERE l.tab = _pgflume_feed_tables.tab AND l.pos <= max({NOW} - (?2 << 20), coalesce((SELECT m.pos \
+         FROM _pgflume_feed AS m WHERE m.tab = _pgflume_feed_tables.tab ORDER BY m.pos DESC LIMIT 1 OFFSET {MOST_ROWS}), 0)) ORDER BY l.pos LIMIT {FORGOTTEN_ROWS}"
+    );
+    let sync = || Cell::Text(sync.to_owned());
+    let ms = Cell::Integer(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX >> 20));
+    [
+        Statement::new(
+            format!(
+                "UPDATE _pgflume_feed_tables SET floor = max(floor, coalesce((SELECT max(pos) FROM ({old})), 0)) WHERE sync = ?1"
+            ),
+            vec![sync(), ms],
+        ),
+        Statement::new(
+            "DELETE FROM _pgflume_feed WHERE (tab, pos, key) IN (SELECT l.tab, l.pos, l.key FROM _pgflume_feed_tables AS f \
+             JOIN _pgflume_feed AS l ON l.tab = f.tab AND l.pos <= f.floor WHERE f.sync = ?1)",
+            vec![sync()],
+        ),
+    ]
 }
 
 /// What a replica's writer knows of the log.
 #[derive(Debug, Default)]
 pub(super) struct Logging {
-    /// Tables are fed.
-    pub is_on: AtomicBool,
-    /// Not all of them are known to equal a cut, though the source may have nothing more to say.
+    /// The tables that are fed.
+    fed: RwLock<Arc<Fed>>,
+    /// Not all of them are known to be as of the last cut, though the source may have nothing more to say.
     pub is_to_cut: AtomicBool,
+    /// Some were left out of the last cut.
+    pub has_held: AtomicBool,
     /// When old rows were last looked for.
     forgot_at: Mutex<Option<Instant>>,
 }
 
 impl Logging {
-    /// How long the log is kept, where it is time to look for what is older.
-    pub fn forgets(&self) -> Option<Duration> {
+    pub fn fed(&self) -> Arc<Fed> {
+        self.fed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn feed(&self, fed: Arc<Fed>) {
+        *self.fed.write().unwrap_or_else(PoisonError::into_inner) = fed;
+    }
+
+    fn is_to_forget(&self) -> bool {
         let mut at = self.forgot_at.lock().unwrap_or_else(PoisonError::into_inner);
         let is_due = at.is_none_or(|at| at.elapsed() >= FORGETS_EVERY);
-        is_due.then(|| {
+        if is_due {
             *at = Some(Instant::now());
-            RETENTION
-        })
+        }
+        is_due
     }
 
     /// Adds to a batch of a sync that leads from a head to another what the log keeps of it.
-    pub(super) fn add(&self, work: &mut Work, sync: &str, (from, to): (&Head, &Head), cut_at: Option<Option<&str>>) {
-        if !self.is_on.load(Ordering::Relaxed) {
+    pub fn add(&self, work: &mut Work, sync: &str, heads: (&Head, &Head), cut_at: Option<Option<&str>>) {
+        let fed = self.fed();
+        if fed.names.is_empty() {
             return;
         }
-        let logged = record(sync, from, to, work.items(), &work.emptied);
+        let logged = record(sync, &fed, heads, work.items(), &work.emptied);
         work.before.extend(logged);
         if let Some(at) = cut_at {
-            work.after.extend(cut(sync, at, self.forgets()));
+            work.after.extend(cut(sync, &fed, at, &BTreeSet::new()));
         }
-        self.is_to_cut.store(cut_at.is_none(), Ordering::Relaxed);
+        if self.is_to_forget() {
+            work.after.extend(forget(sync, RETENTION));
+        }
+    }
+
+    /// After it was written.
+    pub fn added(&self, has_cut: bool) {
+        self.is_to_cut.store(!has_cut, Ordering::Relaxed);
+        self.has_held.fetch_and(!has_cut, Ordering::Relaxed);
     }
 }

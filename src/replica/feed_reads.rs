@@ -13,22 +13,30 @@ use std::collections::BTreeMap;
 /// Where a fed table is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fed {
-    /// Its number in the log.
-    tab: i64,
     /// Another one for rows that do not follow from the log.
     pub generation: String,
     /// All rows are there, and the log has what came since.
     pub is_whole: bool,
+    /// The table was left out of the last cut: it waits, or is copied.
+    pub is_held: bool,
     /// The log's last position.
     pub pos: i64,
-    /// The last position at which all tables equalled the source together.
+    /// The last position at which all tables but those that are held equalled the source together.
     pub cut: Option<i64>,
     /// Behind this position the log is whole.
     pub floor: i64,
-    /// Nothing of this table has changed since the cut.
-    pub is_at_cut: bool,
+    /// The last position at which this table was touched, as far as the log goes back.
+    pub last: Option<i64>,
     /// The source's type of each column as a JSON object, where that is known.
     pub types: Option<String>,
+}
+
+impl Fed {
+    /// Where the table is as it was at the last cut, that.
+    pub fn at_cut(&self) -> Option<i64> {
+        let is_there = |cut: &i64| FeedRule::AtCut.holds() && self.last.is_some_and(|last| last > *cut);
+        self.cut.filter(|cut| self.is_whole && !self.is_held && !is_there(cut))
+    }
 }
 
 /// A row that a page gives.
@@ -43,16 +51,15 @@ pub struct FedRow {
 /// A key that batches have touched.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Touched {
-    /// As the log has it: the next page goes on behind it.
-    pub place: String,
-    /// The key.
-    pub key: Key,
+    /// As the log has it.
+    place: String,
     /// The columns that clients filter by, as they were before the first of those batches, in the definition's order;
     /// `None`: there was no row.
     pub was: Option<Vec<Cell>>,
-    /// All cells of the row as it is; `None`: there is none.
-    pub now: Option<Vec<Cell>>,
 }
+
+/// The key of a row, and all of its cells; `None`: there is no row.
+pub type Current = (Key, Option<Vec<Cell>>);
 
 /// Columns, by position, each with the values that a row may have there: all of them have to agree.
 pub type Allowed = BTreeMap<usize, Vec<Cell>>;
@@ -105,21 +112,33 @@ impl Replica {
         Ok(Some((fed, rows.into_iter().map(row).collect::<Result<_>>()?)))
     }
 
-    /// At most `limit` keys of a table that were touched behind a position, in their order in the log behind a place; and
-    /// where the table is.
-    pub async fn fed_changes(
-        &self,
-        table: &Table,
-        (since, after): (i64, &str),
-        limit: usize,
-    ) -> Result<Option<(Fed, Vec<Touched>)>> {
-        let Some([state, rows]) = self.together(table, changes(table, (since, after), limit)).await? else {
-            return Ok(None);
-        };
+    /// At most `limit` keys of a table that were touched behind a position; and where the table is.
+    pub async fn fed_touched(&self, table: &Table, since: i64, limit: usize) -> Result<Option<(Fed, Vec<Touched>)>> {
+        let Some([state, rows]) = self.together(table, touched(table, since, limit)).await? else { return Ok(None) };
         let Some(fed) = fed(state)? else { return Ok(None) };
         let filters = table.fed_filters().len();
-        let touched = rows.into_iter().map(|row| touched(table, filters, row).ok_or_else(damaged));
-        Ok(Some((fed, touched.collect::<Result<_>>()?)))
+        let read = |row: Vec<Cell>| {
+            let [place, was, _] = <[Cell; 3]>::try_from(row).ok()?;
+            let was = match was.as_text() {
+                None => None,
+                Some(text) => Some(values(text).filter(|values| values.len() == filters)?),
+            };
+            Some(Touched { place: place.as_text()?.to_owned(), was })
+        };
+        Ok(Some((fed, rows.into_iter().map(|row| read(row).ok_or_else(damaged)).collect::<Result<_>>()?)))
+    }
+
+    /// What is under these keys, in their order; and where the table is.
+    pub async fn fed_rows(&self, table: &Table, keys: &[Touched]) -> Result<Option<(Fed, Vec<Current>)>> {
+        let Some([state, rows]) = self.together(table, current(table, keys)).await? else { return Ok(None) };
+        let Some(fed) = fed(state)? else { return Ok(None) };
+        let read = |mut row: Vec<Cell>| {
+            let cells =
+                (row.len() == 1 + table.key.len() + table.columns.len()).then(|| row.split_off(1 + table.key.len()))?;
+            let key = row.split_off(1);
+            Some((key, (row.first() == Some(&Cell::Integer(1))).then_some(cells)))
+        };
+        Ok(Some((fed, rows.into_iter().map(|row| read(row).ok_or_else(damaged)).collect::<Result<_>>()?)))
     }
 
     async fn together(&self, table: &Table, statement: Statement) -> Result<Option<[Rows; 2]>> {
@@ -136,8 +155,8 @@ fn is_unmade(error: &Error) -> bool {
 }
 
 fn state(table: &Table) -> Statement {
-    let sql = "SELECT f.tab, f.generation, f.is_whole, c.pos, c.cut, c.floor, \
-               NOT EXISTS (SELECT 1 FROM _pgflume_feed AS l WHERE l.pos > c.cut AND l.tab = f.tab), s.types \
+    let sql = "SELECT f.generation, f.is_whole, f.is_held, c.pos, c.cut, f.floor, \
+               (SELECT max(l.pos) FROM _pgflume_feed AS l WHERE l.tab = f.tab), s.types \
                FROM _pgflume_feed_tables AS f JOIN _pgflume_cuts AS c ON c.sync = f.sync \
                JOIN _pgflume_head AS h ON h.id = 1 AND h.token = c.token LEFT JOIN _pgflume_states AS s ON s.\"table\" = f.name WHERE f.name = ?1";
     Statement::new(sql, vec![Cell::Text(table.name.clone())])
@@ -145,17 +164,17 @@ fn state(table: &Table) -> Statement {
 
 fn fed(rows: Rows) -> Result<Option<Fed>> {
     let Some(row) = rows.into_iter().next() else { return Ok(None) };
-    let [tab, generation, is_whole, pos, cut, floor, is_at_cut, types] =
+    let [generation, is_whole, is_held, pos, cut, floor, last, types] =
         <[Cell; 8]>::try_from(row).map_err(|_| damaged())?;
     let number = |cell: &Cell| if let Cell::Integer(number) = cell { Ok(*number) } else { Err(damaged()) };
     Ok(Some(Fed {
-        tab: number(&tab)?,
         generation: generation.as_text().ok_or_else(damaged)?.to_owned(),
         is_whole: number(&is_whole)? != 0,
+        is_held: number(&is_held)? != 0,
         pos: number(&pos)?,
         cut: number(&cut).ok(),
         floor: number(&floor)?,
-        is_at_cut: number(&is_at_cut)? != 0,
+        last: number(&last).ok(),
         types: types.as_text().map(str::to_owned),
     }))
 }
@@ -188,7 +207,7 @@ fn page(table: &Table, (since, after): (i64, Option<i64>), allowed: &Allowed, li
     let touched = if FeedRule::LeaveTouched.holds() { "pos > ?2" } else { "pos > ?2 AND false" };
     let sql = format!(
         "{}SELECT {columns}, t.rowid FROM {name} AS t WHERE {}t.rowid NOT IN (SELECT t.rowid FROM \
-         (SELECT key AS v FROM _pgflume_feed WHERE {touched} AND tab = {TAB}) AS l JOIN {name} AS t ON {}) ORDER BY t.rowid LIMIT {limit}",
+         (SELECT key AS v FROM _pgflume_feed WHERE tab = {TAB} AND {touched}) AS l JOIN {name} AS t ON {}) ORDER BY t.rowid LIMIT {limit}",
         statements::powers(reals),
         conditions.concat(),
         same_key(table, "l.v", reals),
@@ -196,37 +215,29 @@ fn page(table: &Table, (since, after): (i64, Option<i64>), allowed: &Allowed, li
     Statement::new(sql, args)
 }
 
-fn changes(table: &Table, (since, after): (i64, &str), limit: usize) -> Statement {
-    let (name, reals) = (quote(&table.name), has_reals(table));
-    let columns = table.columns.iter().map(|column| format!("t.{}", quote(&column.name)));
-    let key = statements::json_value_list(table, &table.key, reals, "l.v");
+fn touched(table: &Table, since: i64, limit: usize) -> Statement {
     let first = if FeedRule::FirstRow.holds() { "min" } else { "max" };
     // Of several rows of a group, SQLite takes the other columns from the one that has the least.
     let sql = format!(
-        "{}SELECT l.v, l.was, t.rowid IS NOT NULL, {}, {} FROM (SELECT key AS v, was, {first}(pos) FROM _pgflume_feed \
-         WHERE pos > ?2 AND tab = {TAB} AND key > ?3 GROUP BY key ORDER BY key LIMIT {limit}) AS l LEFT JOIN {name} AS t ON {} ORDER BY l.v",
+        "SELECT key, was, {first}(pos) FROM _pgflume_feed WHERE tab = {TAB} AND pos > ?2 GROUP BY key LIMIT {limit}"
+    );
+    Statement::new(sql, vec![Cell::Text(table.name.clone()), Cell::Integer(since)])
+}
+
+fn current(table: &Table, keys: &[Touched]) -> Statement {
+    let (name, reals) = (quote(&table.name), has_reals(table));
+    let columns = table.columns.iter().map(|column| format!("t.{}", quote(&column.name)));
+    let key = statements::json_value_list(table, &table.key, reals, "l.v");
+    let sql = format!(
+        "{}SELECT t.rowid IS NOT NULL, {}, {} FROM (SELECT key AS i, value AS v FROM json_each(?1) LIMIT -1 OFFSET 0) AS l \
+         LEFT JOIN {name} AS t ON {} ORDER BY l.i",
         statements::powers(reals),
         key.join(", "),
         columns.collect::<Vec<_>>().join(", "),
         same_key(table, "l.v", reals),
     );
-    let args = vec![Cell::Text(table.name.clone()), Cell::Integer(since), Cell::Text(after.to_owned())];
-    Statement::new(sql, args)
-}
-
-fn touched(table: &Table, filters: usize, mut row: Vec<Cell>) -> Option<Touched> {
-    if row.len() != 3 + table.key.len() + table.columns.len() {
-        return None;
-    }
-    let cells = row.split_off(3 + table.key.len());
-    let key = row.split_off(3);
-    let [place, was, is_there] = <[Cell; 3]>::try_from(row).ok()?;
-    let was = match was.as_text() {
-        None => None,
-        Some(text) => Some(values(text).filter(|values| values.len() == filters)?),
-    };
-    let place = place.as_text()?.to_owned();
-    Some(Touched { place, key, was, now: (is_there == Cell::Integer(1)).then_some(cells) })
+    let places: Vec<&str> = keys.iter().map(|key| key.place.as_str()).collect();
+    Statement::new(sql, vec![Cell::Text(format!("[{}]", places.join(",")))])
 }
 
 /// What `json_array` made of text and whole numbers.

@@ -43,6 +43,11 @@ impl Inventory {
         self.uniques_of(table).map(|(_, unique)| unique).find(|unique| unique.is_primary)
     }
 
+    /// Whether rows of the table have numbers: not where it is WITHOUT ROWID.
+    pub(super) fn has_rowids(&self, table: &Table) -> bool {
+        self.primary(table).is_none_or(|unique| unique.has_rowid)
+    }
+
     /// The column, in lower case, that is another name of the rowid: an INTEGER PRIMARY KEY, which needs no index.
     pub(super) fn rowid_column(&self, table: &Table) -> Option<String> {
         let columns = self.tables.get(&table.name.to_lowercase())?;
@@ -76,7 +81,7 @@ impl Inventory {
     /// Whether rows cannot be written because the declared key has a column that `schema.json` does not name.
     fn needs_more(&self, table: &Table) -> bool {
         let rowid = self.rowid_column(table);
-        let has_rowid = self.primary(table).is_none_or(|unique| unique.has_rowid);
+        let has_rowid = self.has_rowids(table);
         let columns = self.tables.get(&table.name.to_lowercase()).into_iter().flatten();
         columns.filter(|c| c.in_key && (c.not_null || !has_rowid)).any(|c| {
             let name = c.name.to_lowercase();

@@ -136,6 +136,10 @@ impl Replica {
         if !missing.is_empty() {
             tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");
         }
+        // One that somebody dropped is another than clients were told of.
+        if schema.tables().any(|table| !there.tables.contains_key(&table.name.to_lowercase())) {
+            self.break_feed().await?;
+        }
         // Each for itself: what is made stays made, and nobody is kept out for longer than by one.
         for statements in missing {
             self.store.write(Work { before: statements, is_long: true, ..Work::default() }).await?;
@@ -348,6 +352,7 @@ impl Replica {
         work.after.extend(head::record(entry, acknowledged));
         work.after.extend(freshness.record(sync, &entry.head.epoch));
         self.store.write(work).await?;
+        self.logging.added(cut_at.is_some());
         // Once is enough: it costs a request.
         if !self.keeps.load(Ordering::Relaxed) {
             self.check_kept(&entry.head).await?;

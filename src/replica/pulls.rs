@@ -173,6 +173,7 @@ impl Replica {
         ));
         // Another owner makes NULL of it, which fails.
         if adopt {
+            before.extend(self.unfeeding(tables).await?);
             let give = "DELETE FROM _pgflume_owners WHERE \"table\" = ?1 AND sync <> ?2";
             before.extend(tables.iter().map(|table| Statement::new(give, vec![text(table), text(name)])));
         }

@@ -129,11 +129,17 @@ impl Session<'_> {
         }
         let caught_up = read.is_caught_up() && !applied.has_displaced;
         let rebuilt = read.rebuilt.clone();
+        let swept = (read.has_taken_all && !caught_up && !applied.has_displaced).then(|| read.swept.clone());
         self.acknowledge(&snapshot, read, applied, dead, done).await?;
         if caught_up && self.is_whole(&rebuilt) {
             self.worker.told.see(snapshot.seen.clone());
         }
         self.tell_acknowledged(&rebuilt).await;
+        if let Some(swept) = swept
+            && let Err(e) = self.cut_aside(&snapshot, &rebuilt, &swept).await
+        {
+            tracing::warn!(error = %e, "clients are not told of what was just applied; they will be");
+        }
         self.worker.figures.took(|counts| &mut counts.step, started.elapsed());
         log_step!(
             self,

@@ -10,6 +10,7 @@ use crate::postgres::books::rebuilds::{Phase, Rebuild};
 use crate::postgres::catalog::SourceTable;
 use crate::replica::freshness::{Feeds, Freshness, TableState};
 use crate::replica::target::Target;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 impl Session<'_> {
@@ -31,8 +32,10 @@ impl Session<'_> {
             seen: snapshot.seen.clone(),
         };
         self.tell(is_due.then_some(&freshness), &[]).await?;
-        if let Some(head) = self.head.as_ref().filter(|_| is_caught_up && self.replica.is_to_cut()) {
-            self.replica.cut(head, self.feeds().name(), Some(&snapshot.at)).await?;
+        if is_caught_up && self.replica.is_to_cut(self.feeds().name(), is_due).await? {
+            self.cut(snapshot, &BTreeSet::new()).await?;
+        } else if !is_caught_up && read.has_taken_all {
+            self.cut_aside(snapshot, &[], &read.swept).await?;
         }
         // A replica that never equalled the source does not by being left alone.
         let told = &self.worker.told;
@@ -42,6 +45,29 @@ impl Session<'_> {
             told.see(snapshot.seen.clone());
         }
         Ok(())
+    }
+
+    /// Tells clients that all tables equal the source but those that wait, or are rebuilt, after a step that has `rebuilt` these.
+    pub(super) async fn cut_aside(
+        &self,
+        snapshot: &Snapshot,
+        rebuilt: &[Rebuild],
+        swept: &BTreeSet<String>,
+    ) -> Result<()> {
+        if !self.replica.is_to_cut_aside() {
+            return Ok(());
+        }
+        let is_done = |name: &str| rebuilt.iter().any(|one| one.name == name && one.phase == Phase::Done);
+        let pending = self.pending.iter().map(|one| &one.name).filter(|name| !is_done(name));
+        let held = self.tables.waiting().map(str::to_owned).chain(pending.cloned()).chain(swept.iter().cloned());
+        self.cut(snapshot, &held.collect()).await
+    }
+
+    async fn cut(&self, snapshot: &Snapshot, held: &BTreeSet<String>) -> Result<()> {
+        match &self.head {
+            Some(head) => self.replica.cut(head, self.feeds().name(), Some(&snapshot.at), held).await,
+            None => Ok(()),
+        }
     }
 
     /// Whether no table waits to be rebuilt, nor for somebody who lets it be, after a step that has `rebuilt` these.

@@ -15,7 +15,7 @@ use pgflume::feed::offset::{Offset, Walked};
 use pgflume::feed::shape::Shape;
 use pgflume::replica::freshness::{Feeds, Freshness};
 use pgflume::replica::memory::Memory;
-use pgflume::replica::{Replica, Work};
+use pgflume::replica::{Replica, Store as _, Work};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,6 +49,7 @@ type Rows = BTreeMap<String, (Option<String>, i64)>;
 
 /// The replica, and what its table should hold.
 struct Scene {
+    memory: Memory,
     replica: Replica,
     table: Arc<Table>,
     head: Head,
@@ -76,14 +77,15 @@ fn name(key: &[Cell]) -> String {
 impl Scene {
     fn new(seed: u64) -> Self {
         let schema = Schema::parse(SCHEMA).unwrap();
-        let replica = Replica::on(Box::new(Memory::new().unwrap()));
+        let memory = Memory::new().unwrap();
+        let replica = Replica::on(Box::new(memory.clone()));
         let there = now(replica.prepare(&schema)).unwrap();
         let head = Head::start("epoch".into(), "token".into());
         now(replica.reset(None, &head, (Feeds::Queue("q"), "owner"), None)).unwrap();
         now(replica.prepare_feed(&there, "q", &schema)).unwrap();
         let table = schema.get("t").unwrap().clone();
         let (rows, cut) = (Rows::new(), Rows::new());
-        Self { replica, table, head, rows, cut, dice: Dice(seed), version: 0 }
+        Self { memory, replica, table, head, rows, cut, dice: Dice(seed), version: 0 }
     }
 
     /// One batch of up to five keys; whether all is equal by then.
@@ -116,6 +118,10 @@ impl Scene {
             work.items = Arc::new(items.into_values().collect());
             work.range = 0..work.items.len();
         }
+        self.write(work, is_cut);
+    }
+
+    fn write(&mut self, work: Work, is_cut: bool) {
         let to = self.head.next(format!("token {}", self.head.seq + 1));
         let entry = Entry {
             head: to.clone(),
@@ -131,6 +137,24 @@ impl Scene {
         if is_cut {
             self.cut = self.rows.clone();
         }
+    }
+
+    /// A cut without a batch; with the table held, it is none for it.
+    fn cut(&mut self, is_held: bool) {
+        let held = is_held.then(|| "t".to_owned()).into_iter().collect();
+        now(self.replica.cut(&self.head, "q", None, &held)).unwrap();
+        if !is_held {
+            self.cut = self.rows.clone();
+        }
+    }
+
+    /// One row of another table, or of this one.
+    fn insert(&mut self, table: &Arc<Table>, cells: Vec<Cell>, is_cut: bool) {
+        let key = table.key.iter().map(|at| cells[*at].clone()).collect();
+        let columns = (0..cells.len()).collect::<Vec<_>>().into();
+        let state = RowState::Row { columns, cells, replace: false };
+        let items = Arc::new(vec![Item { table: table.clone(), key, state, images: vec![] }]);
+        self.write(Work { items, range: 0..1, ..Work::default() }, is_cut);
     }
 }
 
@@ -163,7 +187,13 @@ impl Client {
     }
 
     fn ask(&mut self, scene: &mut Scene) -> Result<(), String> {
-        let limits = Limits { rows: 1 + scene.dice.below(6) as usize, part_bytes: 1, most_bytes: 1 << 20 };
+        let limits = Limits {
+            rows: 1 + scene.dice.below(6) as usize,
+            page_bytes: 200 * (1 + scene.dice.below(4) as usize),
+            part_bytes: 1,
+            most_bytes: 1 << 20,
+            most_keys: 1_000,
+        };
         let asked = Asked { shape: &self.shape, offset: self.offset, handle: self.handle.as_deref() };
         match now(asked.answer(&scene.replica, limits)).unwrap() {
             Answer::Unready => Ok(()),
@@ -222,6 +252,10 @@ fn run(seed: u64) -> Result<u64, String> {
     let mut clients: Vec<Client> = FILTERS.iter().map(|filter| Client::new(&scene.table, filter)).collect();
     for _ in 0..60 {
         match scene.dice.below(3) {
+            0 if scene.dice.one_in(5) => {
+                let is_held = scene.dice.one_in(2);
+                scene.cut(is_held);
+            }
             0 => {
                 let is_cut = scene.dice.one_in(2);
                 scene.batch(is_cut);
@@ -271,4 +305,70 @@ fn each_rule_of_the_feed_is_needed() {
         fail::remove(rule.name());
         assert!(found.is_err(), "nobody misses {rule:?}");
     }
+}
+
+/// Once it has all that there is.
+fn arrive(client: &mut Client, scene: &mut Scene) {
+    let before = client.arrivals;
+    for _ in 0..20 {
+        client.ask(scene).unwrap();
+    }
+    assert!(client.arrivals > before);
+}
+
+#[test]
+fn a_table_that_is_made_anew_is_another() {
+    let mut scene = Scene::new(1);
+    let schema = Schema::parse(SCHEMA).unwrap();
+    let row = |v| vec![Cell::Text("k".into()), Cell::Text("a".into()), Cell::Integer(v), Cell::Real(0.5)];
+    scene.batch(true);
+    let table = scene.table.clone();
+    scene.rows.insert(name(&[row(1)[0].clone(), row(1)[3].clone()]), (Some("a".into()), 1));
+    scene.insert(&table, row(1), true);
+    let mut client = Client::new(&table, "");
+    arrive(&mut client, &mut scene);
+    now(scene.memory.query("DROP TABLE t".to_owned().into())).unwrap();
+    now(scene.replica.prepare(&schema)).unwrap();
+    let handle = client.handle.clone();
+    scene.rows.clear();
+    scene.rows.insert(name(&[row(2)[0].clone(), row(2)[3].clone()]), (Some("a".into()), 2));
+    scene.insert(&table, row(2), true);
+    client.ask(&mut scene).unwrap();
+    assert!(client.handle != handle && client.rows.is_empty(), "it begins anew");
+    arrive(&mut client, &mut scene);
+}
+
+#[test]
+fn what_a_writer_of_other_definitions_wrote_is_not_taken_for_logged() {
+    let mut scene = Scene::new(1);
+    let both = SCHEMA.trim_end_matches('}').to_owned()
+        + r#"}},"u":{"primaryKey":"id","columns":{"id":"INTEGER","v":"INTEGER"},"feed":{"public":true}}}"#;
+    let both = Schema::parse(&both).unwrap();
+    let u = both.get("u").unwrap().clone();
+    let unfed = Arc::new(Table { feed: None, ..Table::clone(&u) });
+    // Another worker, which feeds one table more.
+    let other = Replica::on(Box::new(scene.memory.clone()));
+    now(other.prepare(&both)).unwrap();
+    now(other.prepare_feed(&now(other.inventory()).unwrap(), "q", &both)).unwrap();
+    let cell = |n| vec![Cell::Integer(n), Cell::Integer(n)];
+    scene.insert(&unfed, cell(1), true);
+    let shape = Shape::of(&u).unwrap();
+    let limits = Limits { rows: 5, page_bytes: 1 << 20, part_bytes: 1 << 20, most_bytes: 1 << 20, most_keys: 100 };
+    let ask = |scene: &Scene, offset, handle: Option<&str>| {
+        now(Asked { shape: &shape, offset, handle }.answer(&scene.replica, limits)).unwrap()
+    };
+    assert!(matches!(ask(&scene, Offset::Start, None), Answer::Unready), "nobody has logged it yet");
+    let mine = std::mem::replace(&mut scene.replica, other);
+    scene.insert(&u, cell(2), true);
+    let Answer::Messages(first) = ask(&scene, Offset::Start, None) else { panic!("it is whole") };
+    let Answer::Messages(told) = ask(&scene, first.offset, Some(&first.handle)) else { panic!("it is whole") };
+    assert!(told.is_up_to_date, "{told:?}");
+    // The first one goes on, and does not log what it writes there.
+    let other = std::mem::replace(&mut scene.replica, mine);
+    scene.insert(&unfed, cell(3), true);
+    assert!(!matches!(ask(&scene, told.offset, Some(&told.handle)), Answer::Messages(_) | Answer::Nothing(_)));
+    scene.replica = other;
+    scene.insert(&u, cell(4), true);
+    let again = ask(&scene, told.offset, Some(&told.handle));
+    assert!(matches!(again, Answer::Refetch { .. }), "{again:?}");
 }

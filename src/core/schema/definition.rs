@@ -340,6 +340,12 @@ fn fed(node: Option<&Node>, columns: &[Column], key: &[usize], path: &str) -> Re
     if !matches!(member("public"), Some(Node::Bool(true))) {
         return wrong(path, "must say who may read: \"public\": true is anybody who reaches FEED_BIND");
     }
+    if let Some(column) = columns.iter().find(|column| feed::is_rowid(&column.name)) {
+        return wrong(
+            path,
+            format!("a table with a column {:?} is not fed: SQLite calls the number of a row so", column.name),
+        );
+    }
     if key.len() > feed::MOST_COLUMNS {
         return wrong(path, format!("a key of more than {} columns is not fed", feed::MOST_COLUMNS));
     }
@@ -478,6 +484,10 @@ mod tests {
             (
                 &format!(r#"{{"t":{{{ok},"feed":{{"public":true,"filter":["x"]}}}}}}"#),
                 "$.t.feed.filter: names the column",
+            ),
+            (
+                r#"{"t":{"primaryKey":"a","columns":{"a":"TEXT","RowID":"TEXT"},"feed":{"public":true}}}"#,
+                "$.t.feed: a table with a column \"RowID\" is not fed",
             ),
             (
                 r#"{"t":{"primaryKey":"a","columns":{"a":"TEXT","b":"REAL"},"feed":{"public":true,"filter":["b"]}}}"#,

@@ -11,3 +11,8 @@ pub struct Feed {
     /// Columns that a client's `where` may use.
     pub filter: Vec<String>,
 }
+
+/// Whether SQLite takes a column's name for the number of a row (<https://sqlite.org/rowidtable.html>).
+pub(super) fn is_rowid(name: &str) -> bool {
+    ["rowid", "_rowid_", "oid"].iter().any(|known| name.eq_ignore_ascii_case(known))
+}

@@ -181,3 +181,43 @@ async fn what_cannot_be_asked_for_is_refused_and_says_why() {
     let status = crate::parts::http::get_status(&format!("{}/status", fed.url));
     assert_eq!((health, status), (Some(200), Some(404)));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_waits_holds_back_no_other() {
+    let json = r#"{"a":{"primaryKey":"id","columns":{"id":"INTEGER"},"feed":{"public":true}},
+        "b":{"primaryKey":"id","columns":{"id":"INTEGER"},"feed":{"public":true}}}"#;
+    let fed =
+        Fed::start(Path::File, "create table a (id int primary key); create table b (id int primary key)", json).await;
+    let ids = async |query: &str| {
+        let answer = fed.get(query).await;
+        let rows = if answer.status == 200 { answer.json() } else { json!([]) };
+        let ids: Vec<String> =
+            rows.as_array().unwrap().iter().filter_map(|row| row["value"]["id"].as_str()).map(str::to_owned).collect();
+        (ids, answer)
+    };
+    let mut at = Vec::new();
+    for table in ["a", "b"] {
+        let rows = fed.get_whole(&format!("table={table}&offset=-1")).await;
+        let end = fed.get_whole(&format!("table={table}&{}", next(&rows))).await;
+        at.push(format!("table={table}&{}", next(&end)));
+    }
+    let locker = fed.db.pinned().await;
+    locker
+        .batch_execute("begin; lock table public.b in access exclusive mode; insert into public.b values (1)")
+        .await
+        .unwrap();
+    for id in 1..4 {
+        fed.db.sql(&format!("insert into a values ({id})")).await;
+        until("it is told", async || {
+            let (ids, answer) = ids(&at[0]).await;
+            let is_told = ids == [id.to_string()];
+            if is_told {
+                at[0] = format!("table=a&{}", next(&answer));
+            }
+            is_told
+        })
+        .await;
+    }
+    locker.batch_execute("commit").await.unwrap();
+    until("the other is told, too", async || ids(&at[1]).await.0 == ["1"]).await;
+}
