@@ -6,7 +6,8 @@
 //! client's cut tells what it was for the client, and the table what it is.
 
 use super::change::{Operation, operations};
-use super::encode::{Messages, Types, must_refetch};
+pub use super::encode::Messages;
+use super::encode::{Types, must_refetch};
 use super::offset::{Offset, Walked};
 use super::shape::Shape;
 use crate::core::error::Result;
@@ -69,8 +70,8 @@ pub enum Answer {
 /// An answer's parts.
 #[derive(Debug)]
 pub struct Told {
-    /// Messages, as a JSON array.
-    pub body: String,
+    /// What is told.
+    pub messages: Messages,
     /// What to ask for next.
     pub offset: Offset,
     /// Its name.
@@ -224,7 +225,7 @@ impl Asked<'_> {
         let named = self.handle.filter(|handle| self.shape.is_named(handle, &fed.generation));
         let cut = if let Offset::At(cut, _) = offset { cut } else { fed.pos };
         Told {
-            body: messages.into_json(),
+            messages,
             offset,
             handle: named.map_or_else(|| self.shape.handle(&fed.generation, cut), str::to_owned),
             schema: Types::read(fed.types.as_deref()).schema(self.shape),

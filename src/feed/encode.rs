@@ -7,22 +7,30 @@ use crate::core::value::{Cell, Key};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Messages of one answer.
+/// Messages of one answer: JSON, a line each.
 #[derive(Debug, Default)]
-pub(super) struct Messages(String);
+pub struct Messages(String);
 
 impl Messages {
     /// Bytes so far.
-    pub fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         self.0.len()
     }
 
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// A row of a shape, by all of its table's cells; of one that is gone, its key.
-    pub fn push(&mut self, shape: &Shape, types: &Types, operation: Operation, key: &Key, cells: Option<&[Cell]>) {
+    pub(super) fn push(
+        &mut self,
+        shape: &Shape,
+        types: &Types,
+        operation: Operation,
+        key: &Key,
+        cells: Option<&[Cell]>,
+    ) {
         let column = |at: usize, cell: &Cell| {
             (shape.table.columns[at].name.clone(), types.value(&shape.table.columns[at], cell))
         };
@@ -36,18 +44,23 @@ impl Messages {
     }
 
     /// A client that has all before has all there is at this cut.
-    pub fn push_up_to_date(&mut self, cut: i64) {
+    pub(super) fn push_up_to_date(&mut self, cut: i64) {
         self.add(&json!({"headers": {"control": "up-to-date", "global_last_seen_lsn": cut.to_string()}}));
     }
 
     fn add(&mut self, message: &Value) {
-        self.0.push(if self.0.is_empty() { '[' } else { ',' });
-        self.0.push_str(&message.to_string());
+        self.0.push_str(&message.to_string()); // which has no line breaks
+        self.0.push('\n');
     }
 
     /// As a JSON array.
     pub fn into_json(self) -> String {
-        if self.0.is_empty() { "[]".to_owned() } else { self.0 + "]" }
+        format!("[{}]", self.0.trim_end_matches('\n').replace('\n', ","))
+    }
+
+    /// As server-sent events.
+    pub fn into_events(self) -> String {
+        self.0.lines().map(|message| format!("data: {message}\n\n")).collect()
     }
 }
 

@@ -12,12 +12,14 @@ use crate::feed::filter;
 use crate::feed::herald::Herald;
 use crate::feed::offset::Offset;
 use crate::feed::shape::Shape;
+use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
+use futures_util::StreamExt as _;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,6 +37,14 @@ const READERS: usize = 8;
 
 /// How long a request waits for news: proxies cut idle connections after 20 to 60 s.
 const POLL: Duration = Duration::from_secs(20);
+
+/// How long server-sent events go on.
+const STREAM: Duration = Duration::from_secs(300);
+
+/// Without news a comment is sent so often, which keeps proxies from cutting the connection.
+const QUIET: Duration = Duration::from_secs(15);
+
+const UNWHOLE: &str = "the table is not whole yet: ask again";
 
 /// When to ask again for a table that is not whole yet, in seconds.
 const RETRY_AFTER: &str = "1";
@@ -172,6 +182,8 @@ struct Wanted {
     offset: Offset,
     handle: Option<String>,
     is_live: bool,
+    /// It wants server-sent events.
+    is_stream: bool,
 }
 
 type Refusal = Box<Response>;
@@ -199,15 +211,13 @@ impl Wanted {
         if is_live && offset == Offset::Start {
             return Err(wrong("live", "cannot be asked for before there are rows".into()));
         }
-        if is_true("live_sse") || is_true("experimental_live_sse") {
-            return Err(wrong("live_sse", "is not served: leave liveSse out, and changes come as fast by live".into()));
-        }
         let unserved = |key: &&String| key.starts_with("subset__") || *key == "log" && get("log") != Some("full");
         if let Some(key) = query.iter().map(|(key, _)| key).find(unserved) {
             return Err(wrong(key, "is not served: all rows of a shape come".into()));
         }
         let shape = Self::shape(&source, query).map_err(|(about, problem)| wrong(about, problem))?;
-        Ok(Self { source, shape, offset, handle, is_live })
+        let is_stream = is_live && (is_true("live_sse") || is_true("experimental_live_sse"));
+        Ok(Self { source, shape, offset, handle, is_live, is_stream })
     }
 
     fn shape(source: &Source, query: &[(String, String)]) -> Result<Shape, (&'static str, String)> {
@@ -240,7 +250,71 @@ async fn shape(
         Ok(wanted) => wanted,
         Err(refused) => return *refused,
     };
-    visit.sharing(answer(&feed, &wanted)).await
+    match wanted.is_stream {
+        true => visit.sharing(stream(feed, wanted)).await,
+        false => visit.sharing(answer(&feed, &wanted)).await,
+    }
+}
+
+/// Server-sent events, where the first request shows that there is something to follow. Whoever can no longer, or has not
+/// heard why, asks anew when they end.
+async fn stream(feed: Arc<Feed>, wanted: Wanted) -> Response {
+    let waiting = wanted.source.herald.clone();
+    let asked = Asked { shape: &wanted.shape, offset: wanted.offset, handle: wanted.handle.as_deref() };
+    let first = match read(&feed, &wanted, &asked).await {
+        Ok(Answer::Messages(told) | Answer::Nothing(told)) => told,
+        Ok(Answer::Refetch { handle, body }) => return refetch(&handle, body),
+        Ok(Answer::Unready) => return not_now(UNWHOLE),
+        Err(e) => return unreadable(&e),
+    };
+    let (mut response, next) = (Response::new(Body::empty()), first.offset);
+    put_headers(&mut response, &first, true);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    let beginning = format!(": {}\n\n{}", env!("CARGO_PKG_NAME"), first.messages.into_events());
+    let events = Events { feed, wanted, herald: waiting, offset: next, until: Instant::now() + STREAM };
+    let later = futures_util::stream::unfold(events, |mut events| async move {
+        Some((std::io::Result::Ok(events.next().await?), events))
+    });
+    let begun = futures_util::stream::iter([std::io::Result::Ok(beginning)]);
+    *response.body_mut() = Body::from_stream(begun.chain(later));
+    response
+}
+
+/// What one who follows by server-sent events is told.
+struct Events {
+    feed: Arc<Feed>,
+    wanted: Wanted,
+    herald: Arc<Herald>,
+    offset: Offset,
+    until: Instant,
+}
+
+impl Events {
+    /// The next events; `None` where they end.
+    async fn next(&mut self) -> Option<String> {
+        let mut stopping = self.feed.stopping.subscribe();
+        let mut waiting = self.herald.wait();
+        let quiet = Instant::now() + QUIET;
+        loop {
+            let (shape, handle) = (&self.wanted.shape, self.wanted.handle.as_deref());
+            let asked = Asked { shape, offset: self.offset, handle };
+            match read(&self.feed, &self.wanted, &asked).await {
+                Ok(Answer::Messages(told)) => {
+                    self.offset = told.offset;
+                    return Some(told.messages.into_events());
+                }
+                Ok(Answer::Nothing(_)) if Instant::now() < self.until => {}
+                _ => return None,
+            }
+            tokio::select! {
+                () = waiting.news() => {}
+                () = tokio::time::sleep_until(quiet.min(self.until)) => return Some(": still here\n\n".to_owned()),
+                _ = stopping.wait_for(|stopping| *stopping) => return None,
+            }
+        }
+    }
 }
 
 async fn answer(feed: &Feed, wanted: &Wanted) -> Response {
@@ -253,7 +327,7 @@ async fn answer(feed: &Feed, wanted: &Wanted) -> Response {
         match read(feed, wanted, &asked).await {
             Ok(Answer::Messages(told)) => return messages(told, wanted.is_live),
             Ok(Answer::Refetch { handle, body }) => return refetch(&handle, body),
-            Ok(Answer::Unready) => return not_now("the table is not whole yet: ask again"),
+            Ok(Answer::Unready) => return not_now(UNWHOLE),
             Ok(Answer::Nothing(told)) => {
                 let Some(waiting) = &mut waiting else { return behind(told) };
                 let news = tokio::select! {
@@ -265,10 +339,7 @@ async fn answer(feed: &Feed, wanted: &Wanted) -> Response {
                     return messages(told, true);
                 }
             }
-            Err(e) => {
-                tracing::warn!(error = %e, "a client is not answered: the replica cannot be read");
-                return not_now("the replica cannot be read: ask again");
-            }
+            Err(e) => return unreadable(&e),
         }
     }
 }
@@ -281,6 +352,11 @@ async fn read(feed: &Feed, wanted: &Wanted, asked: &Asked<'_>) -> error::Result<
     }
 }
 
+fn unreadable(error: &error::Error) -> Response {
+    tracing::warn!(%error, "a client is not answered: the replica cannot be read");
+    not_now("the replica cannot be read: ask again")
+}
+
 /// One who does not wait, and of whose table changes are on their way to a cut.
 fn behind(told: Told) -> Response {
     if told.is_up_to_date {
@@ -291,9 +367,15 @@ fn behind(told: Told) -> Response {
 }
 
 fn messages(told: Told, is_live: bool) -> Response {
-    let mut response = (StatusCode::OK, told.body).into_response();
+    let mut response = Response::new(Body::empty());
+    put_headers(&mut response, &told, is_live);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    *response.body_mut() = Body::from(told.messages.into_json());
+    response
+}
+
+fn put_headers(response: &mut Response, told: &Told, is_live: bool) {
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let mut set = |name, value: &str| {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
@@ -308,7 +390,6 @@ fn messages(told: Told, is_live: bool) -> Response {
     if told.is_up_to_date {
         set(UP_TO_DATE, "true");
     }
-    response
 }
 
 /// JSON in ASCII: what is beyond is escaped.

@@ -210,7 +210,7 @@ impl Client {
             }
             Answer::Messages(told) => {
                 let may_lack = matches!(self.offset, Offset::At(_, Walked::ToEnd));
-                for message in serde_json::from_str::<Vec<Value>>(&told.body).unwrap() {
+                for message in serde_json::from_str::<Vec<Value>>(&told.messages.into_json()).unwrap() {
                     self.take(&message, may_lack)?;
                 }
                 // As a client does: what it is given to keep is text.

@@ -64,7 +64,10 @@ async fn the_plain_client_follows_a_table_through_whatever_befalls_it() {
         let one = json!({"id": 1, "org": "a", "big": "9007199254740993n", "at": "2026-11-30T12:00:00+00:00", "list": [1, 2], "doc": {"x": [1]}, "ok": true});
         all.shows(json!([one])).await;
         of_b.shows(json!([])).await;
+        let mut by_events = Client::start("plain.mjs", &[&fed.url, "todos", "org = 'b'", "id,org", "sse"]).await;
+        by_events.shows(json!([])).await;
         fed.db.sql("insert into todos (id, org) values (2, 'b'), (3, 'c')").await;
+        by_events.shows(json!([{"id": 2, "org": "b"}])).await;
         of_b.shows(json!([{"id": 2, "org": "b"}])).await;
         fed.db.sql("update todos set org = 'b' where id = 3; delete from todos where id = 2; update todos set ok = false where id = 1").await;
         of_b.shows(json!([{"id": 3, "org": "b"}])).await;
@@ -84,6 +87,7 @@ async fn the_plain_client_follows_a_table_through_whatever_befalls_it() {
         of_b.shows(json!([{"id": 5, "org": "b"}, {"id": 6, "org": "b"}])).await;
         fed.db.sql("delete from todos where id = 5").await;
         of_b.shows(json!([{"id": 6, "org": "b"}])).await;
+        by_events.shows(json!([{"id": 6, "org": "b"}])).await;
     }
 }
 

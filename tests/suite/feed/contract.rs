@@ -4,6 +4,9 @@ use super::{Fed, escaped};
 use crate::parts::http::Answer;
 use crate::support::{PATHS, Path, until};
 use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 const TABLE: &str =
     "create table todos (id bigint primary key, org text, title text, done boolean not null default false)";
@@ -169,7 +172,6 @@ async fn what_cannot_be_asked_for_is_refused_and_says_why() {
         ("table=todos&offset=-1&where=1%3D1", "where"),
         ("table=todos&offset=-1&where=org%20%3D%20%27a%27%20OR%20true", "where"),
         ("table=todos&offset=-1&log=changes_only", "log"),
-        ("table=todos&offset=1_0&handle=x&live=true&live_sse=true", "live_sse"),
     ] {
         let answer = fed.get(query).await;
         assert_eq!(answer.status, 400, "{query}: {}", answer.body);
@@ -220,4 +222,30 @@ async fn a_table_that_waits_holds_back_no_other() {
     }
     locker.batch_execute("commit").await.unwrap();
     until("the other is told, too", async || ids(&at[1]).await.0 == ["1"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_sent_as_they_come_on_one_connection() {
+    let fed = Fed::start(Path::File, TABLE, FED).await;
+    let rows = fed.get_whole("table=todos&offset=-1").await;
+    let end = fed.get_whole(&format!("table=todos&{}", next(&rows))).await;
+    let address = fed.url.trim_start_matches("http://").to_owned();
+    let mut stream = TcpStream::connect(&address).await.unwrap();
+    let head = format!("GET /v1/shape?table=todos&live=true&live_sse=true&{} HTTP/1.1\r\nHost: x\r\n\r\n", next(&end));
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut said = String::new();
+    for id in 1..4 {
+        fed.db.sql(&format!("insert into todos (id, title) values ({id}, 'no {id}')")).await;
+        while !said.contains(&format!("no {id}")) {
+            let mut bytes = [0; 4096];
+            let read = tokio::time::timeout(Duration::from_secs(60), stream.read(&mut bytes)).await.unwrap().unwrap();
+            assert!(read > 0, "it ended: {said}");
+            said.push_str(&String::from_utf8_lossy(&bytes[..read]));
+        }
+    }
+    assert!(said.contains("text/event-stream") && said.contains("data: {"), "{said}");
+    // Whoever stops it, ends it.
+    fed.program.signal("TERM");
+    let rest = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut said)).await;
+    rest.expect("the stream ends").unwrap();
 }

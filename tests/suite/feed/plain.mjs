@@ -1,12 +1,13 @@
 // A client of one shape: prints its rows, by their keys in order, whenever they have changed.
-//   node plain.mjs URL TABLE WHERE COLUMNS
+//   node plain.mjs URL TABLE WHERE COLUMNS sse
 import { Shape, ShapeStream } from "@electric-sql/client";
 
-const [url, table, where, columns] = process.argv.slice(2);
+const [url, table, where, columns, live] = process.argv.slice(2);
 const params = { table, ...(where && { where }), ...(columns && { columns: columns.split(",") }) };
 const stream = new ShapeStream({
   url: `${url}/v1/shape`,
   params,
+  liveSse: live === "sse",
   onError: (e) => {
     console.error(String(e));
     process.exit(1);
