@@ -48,6 +48,7 @@ soak: chaos ## the numbers of docs/reliability.md: chaos, pulls, a MySQL's and a
 			cargo test --locked --test suite -- --nocapture mysql::writers mysql::told_writers mysql::faults || exit 1; \
 	done
 	RINGS=$${RINGS:-20000} cargo test --locked --test model no_schedule_loses
+	FEED_SCHEDULES=$${FEED_SCHEDULES:-20000} cargo test --locked --test model feed::
 	RINGS=$${RINGS:-28000} cargo test --locked --test suite -- --nocapture no_ring_is_lost
 	MIGRATIONS=$${MIGRATIONS:-300} cargo test --locked --test suite -- --nocapture random_migrations
 

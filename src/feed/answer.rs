@@ -183,7 +183,7 @@ impl Asked<'_> {
             let told = self.told(&fed, Messages::default(), Offset::At(since, walked), false);
             return Ok(Some(Answer::Nothing(told)));
         };
-        let (mut messages, types) = (Messages::default(), Types::read(fed.types.as_deref()));
+        let (mut messages, types) = (Messages::up_to(cut), Types::read(fed.types.as_deref()));
         let (mut rest, mut size) = (&touched[..], limits.rows);
         while !rest.is_empty() {
             if touched.len() > limits.most_keys || messages.bytes() > limits.most_bytes {

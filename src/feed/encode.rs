@@ -9,17 +9,26 @@ use std::collections::BTreeMap;
 
 /// Messages of one answer: JSON, a line each.
 #[derive(Debug, Default)]
-pub struct Messages(String);
+pub struct Messages {
+    text: String,
+    /// What they tell is of this cut, and changes what came before.
+    cut: Option<i64>,
+}
 
 impl Messages {
+    /// Of changes up to a cut.
+    pub(super) fn up_to(cut: i64) -> Self {
+        Self { text: String::new(), cut: Some(cut) }
+    }
+
     /// Bytes so far.
     pub(super) fn bytes(&self) -> usize {
-        self.0.len()
+        self.text.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.text.is_empty()
     }
 
     /// A row of a shape, by all of its table's cells; of one that is gone, its key.
@@ -39,7 +48,10 @@ impl Messages {
             None => shape.table.key.iter().zip(key).map(|(&at, cell)| column(at, cell)).collect(),
         };
         let source = &shape.table.source;
-        let headers = json!({"operation": operation.name(), "relation": [source.schema, source.table]});
+        let mut headers = json!({"operation": operation.name(), "relation": [source.schema, source.table]});
+        if let Some(cut) = self.cut {
+            headers["lsn"] = json!(cut.to_string());
+        }
         self.add(&json!({"key": key_text(shape, key), "value": value, "headers": headers}));
     }
 
@@ -49,18 +61,18 @@ impl Messages {
     }
 
     fn add(&mut self, message: &Value) {
-        self.0.push_str(&message.to_string()); // which has no line breaks
-        self.0.push('\n');
+        self.text.push_str(&message.to_string()); // which has no line breaks
+        self.text.push('\n');
     }
 
     /// As a JSON array.
     pub fn into_json(self) -> String {
-        format!("[{}]", self.0.trim_end_matches('\n').replace('\n', ","))
+        format!("[{}]", self.text.trim_end_matches('\n').replace('\n', ","))
     }
 
     /// As server-sent events.
     pub fn into_events(self) -> String {
-        self.0.lines().map(|message| format!("data: {message}\n\n")).collect()
+        self.text.lines().map(|message| format!("data: {message}\n\n")).collect()
     }
 }
 
@@ -219,13 +231,13 @@ mod tests {
             Cell::Null,
         ];
         let key = vec![cells[1].clone(), cells[0].clone()];
-        let mut messages = Messages::default();
+        let mut messages = Messages::up_to(7);
         messages.push(&shape, &types, Operation::Insert, &key, Some(&cells));
         messages.push(&shape, &types, Operation::Delete, &key, None);
         messages.push_up_to_date(7);
         let all: Value = serde_json::from_str(&messages.into_json()).unwrap();
         let name = r#""s"."T"/"x//"y"/"9223372036854775807""#;
-        let headers = |operation| json!({"operation": operation, "relation": ["s", "T"]});
+        let headers = |operation| json!({"operation": operation, "relation": ["s", "T"], "lsn": "7"});
         let key = json!({"a": "9223372036854775807", "b": "x/\"y"});
         let mut whole = key.clone();
         whole
@@ -241,5 +253,9 @@ mod tests {
             ])
         );
         assert_eq!(Messages::default().into_json(), "[]");
+        let mut end = Messages::up_to(7);
+        end.push_up_to_date(7);
+        let text = r#"{"headers":{"control":"up-to-date","global_last_seen_lsn":"7"}}"#;
+        assert_eq!(end.into_events(), format!("data: {text}\n\n"));
     }
 }

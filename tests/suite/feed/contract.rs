@@ -208,6 +208,8 @@ async fn a_table_that_waits_holds_back_no_other() {
         .batch_execute("begin; lock table public.b in access exclusive mode; insert into public.b values (1)")
         .await
         .unwrap();
+    // Its marks cannot be read.
+    fed.db.send(r#"{"v":1,"table":"b","keys":[["1"]]}"#).await;
     for id in 1..4 {
         fed.db.sql(&format!("insert into a values ({id})")).await;
         until("it is told", async || {
@@ -220,6 +222,7 @@ async fn a_table_that_waits_holds_back_no_other() {
         })
         .await;
     }
+    assert_ne!(fed.db.queued().await, 0);
     locker.batch_execute("commit").await.unwrap();
     until("the other is told, too", async || ids(&at[1]).await.0 == ["1"]).await;
 }
