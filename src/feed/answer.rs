@@ -96,7 +96,7 @@ impl Asked<'_> {
     /// Answers it from the replica.
     pub async fn answer(&self, replica: &Replica, limits: Limits) -> Result<Answer> {
         let Some(fed) = replica.fed(&self.shape.table).await? else { return Ok(Answer::Unready) };
-        let Some(cut) = fed.cut.filter(|_| fed.is_whole) else { return Ok(Answer::Unready) };
+        let Some(cut) = fed.begins_at() else { return Ok(Answer::Unready) };
         let (since, walked) = match self.offset {
             Offset::Start => return self.walk(replica, &fed, (cut, None), limits).await,
             Offset::Now => {
@@ -127,15 +127,14 @@ impl Asked<'_> {
         (since, mut after): (i64, Option<i64>),
         limits: Limits,
     ) -> Result<Answer> {
-        let Shape { table, allowed, .. } = self.shape;
+        let (Shape { table, allowed, .. }, needed) = (self.shape, self.shape.needed());
         let (mut messages, types) = (Messages::default(), Types::read(before.types.as_deref()));
         let mut size = limits.rows;
         let is_end = loop {
-            let begin = messages.bytes();
-            let page = replica.fed_page(table, (since, after), allowed, size).await?;
+            let page = replica.fed_page(table, &needed, (since, after), allowed, size).await?;
             let Some((fed, rows)) = page else { return Ok(Answer::Unready) };
             if fed.generation != before.generation || !fed.is_whole || since < fed.floor {
-                return Ok(self.refetch(&fed, fed.cut.unwrap_or(fed.pos)));
+                return Ok(fed.begins_at().map_or(Answer::Unready, |cut| self.refetch(&fed, cut)));
             }
             for row in &rows {
                 let key: Key = table.key.iter().filter_map(|&at| row.cells.get(at).cloned()).collect();
@@ -148,7 +147,7 @@ impl Asked<'_> {
             if messages.bytes() >= limits.part_bytes {
                 break false;
             }
-            size = limits.next(size, messages.bytes() - begin);
+            size = limits.next(size, rows.iter().flat_map(|row| &row.cells).map(Cell::bytes).sum());
         };
         let walked = if is_end { Walked::ToEnd } else { after.map_or(Walked::ToEnd, Walked::To) };
         Ok(Answer::Messages(self.told(before, messages, Offset::At(since, walked), false)))
@@ -172,12 +171,12 @@ impl Asked<'_> {
         walked: Walked,
         limits: Limits,
     ) -> Result<Option<Answer>> {
-        let table = &self.shape.table;
+        let (table, needed) = (&self.shape.table, self.shape.needed());
         let found = replica.fed_touched(table, since, limits.most_keys + 1).await?;
         let Some((fed, touched)) = found else { return Ok(Some(Answer::Unready)) };
         let is_named = self.handle.is_some_and(|handle| self.shape.is_named(handle, &fed.generation));
         if !is_named || since < fed.floor {
-            return Ok(Some(self.refetch(&fed, fed.cut.unwrap_or(fed.pos))));
+            return Ok(Some(fed.begins_at().map_or(Answer::Unready, |cut| self.refetch(&fed, cut))));
         }
         let Some(cut) = fed.at_cut().filter(|cut| since <= *cut) else {
             let told = self.told(&fed, Messages::default(), Offset::At(since, walked), false);
@@ -190,15 +189,16 @@ impl Asked<'_> {
                 return Ok(Some(self.refetch(&fed, cut)));
             }
             let (part, others) = rest.split_at(size.min(rest.len()));
-            let Some((now, rows)) = replica.fed_rows(table, part).await? else { return Ok(Some(Answer::Unready)) };
+            let read = replica.fed_rows(table, &needed, part).await?;
+            let Some((now, rows)) = read else { return Ok(Some(Answer::Unready)) };
             if now.generation != fed.generation || now.last != fed.last {
                 return Ok(None);
             }
-            let begin = messages.bytes();
+            let bytes = rows.iter().filter_map(|(_, cells)| cells.as_ref()).flatten().map(Cell::bytes).sum();
             for (touched, (key, cells)) in part.iter().zip(rows) {
                 self.push(&mut messages, &types, touched, (&key, cells.as_deref()), walked == Walked::ToEnd);
             }
-            (rest, size) = (others, limits.next(size, messages.bytes() - begin));
+            (rest, size) = (others, limits.next(size, bytes));
         }
         let is_nothing = messages.is_empty() && walked == Walked::Done;
         messages.push_up_to_date(cut);

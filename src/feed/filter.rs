@@ -137,7 +137,7 @@ impl<'a> Reader<'a> {
             _ => return Err("lacks a column".to_owned()),
         };
         let known = self.table.fed_filters();
-        let column = self.table.position(name).filter(|column| known.contains(column));
+        let column = self.table.position(name).filter(|column| known.contains(&Some(*column)));
         let column = column.ok_or_else(|| match known.is_empty() {
             true => "cannot be used with this table: its feed names no `filter` columns".to_owned(),
             false => format!("names {name:?}: rows can be filtered by {}", self.names(&known)),
@@ -149,8 +149,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn names(&self, columns: &[usize]) -> String {
-        columns.iter().map(|&at| self.table.columns[at].name.as_str()).collect::<Vec<_>>().join(", ")
+    fn names(&self, columns: &[Option<usize>]) -> String {
+        columns.iter().flatten().map(|&at| self.table.columns[at].name.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     fn list(&mut self, column: usize) -> Result<Vec<Cell>, String> {

@@ -4,6 +4,7 @@ use crate::core::schema::Table;
 use crate::core::value::Cell;
 use crate::replica::feed_reads::Allowed;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Bytes of the digest in a handle.
@@ -45,6 +46,11 @@ impl Shape {
         Ok(Self { columns, ..self })
     }
 
+    /// The columns that are read for it: its own, and those by which rows are filtered.
+    pub fn needed(&self) -> BTreeSet<usize> {
+        self.columns.iter().chain(self.allowed.keys()).copied().collect()
+    }
+
     /// Whether a row with these cells is one of it.
     pub fn has(&self, cells: &[Cell]) -> bool {
         self.allowed.iter().all(|(at, values)| cells.get(*at).is_some_and(|cell| values.contains(cell)))
@@ -53,7 +59,7 @@ impl Shape {
     /// The same of the columns that rows are filtered by, in the definition's order.
     pub fn had(&self, filters: &[Cell]) -> bool {
         let positions = self.table.fed_filters();
-        let value = |at: &usize| filters.get(positions.iter().position(|filter| filter == at)?);
+        let value = |at: &usize| filters.get(positions.iter().position(|filter| *filter == Some(*at))?);
         self.allowed.iter().all(|(at, values)| value(at).is_some_and(|cell| values.contains(cell)))
     }
 

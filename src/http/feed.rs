@@ -258,7 +258,7 @@ async fn shape(
 
 /// Server-sent events, where the first request shows that there is something to follow. Whoever can no longer, or has not
 /// heard why, asks anew when they end.
-async fn stream(feed: Arc<Feed>, wanted: Wanted) -> Response {
+async fn stream(feed: Arc<Feed>, mut wanted: Wanted) -> Response {
     let waiting = wanted.source.herald.clone();
     let asked = Asked { shape: &wanted.shape, offset: wanted.offset, handle: wanted.handle.as_deref() };
     let first = match read(&feed, &wanted, &asked).await {
@@ -268,6 +268,7 @@ async fn stream(feed: Arc<Feed>, wanted: Wanted) -> Response {
         Err(e) => return unreadable(&e),
     };
     let (mut response, next) = (Response::new(Body::empty()), first.offset);
+    wanted.handle = Some(first.handle.clone());
     put_headers(&mut response, &first, true);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -298,19 +299,26 @@ impl Events {
         let mut waiting = self.herald.wait();
         let quiet = Instant::now() + QUIET;
         loop {
+            if Instant::now() >= self.until || *stopping.borrow_and_update() {
+                return None;
+            }
             let (shape, handle) = (&self.wanted.shape, self.wanted.handle.as_deref());
             let asked = Asked { shape, offset: self.offset, handle };
-            match read(&self.feed, &self.wanted, &asked).await {
+            let told = match read(&self.feed, &self.wanted, &asked).await {
                 Ok(Answer::Messages(told)) => {
                     self.offset = told.offset;
                     return Some(told.messages.into_events());
                 }
-                Ok(Answer::Nothing(_)) if Instant::now() < self.until => {}
+                Ok(Answer::Nothing(told)) => told,
                 _ => return None,
-            }
+            };
+            self.offset = told.offset;
             tokio::select! {
                 () = waiting.news() => {}
-                () = tokio::time::sleep_until(quiet.min(self.until)) => return Some(": still here\n\n".to_owned()),
+                // How far it is by now, where it is anywhere: it begins there when the connection is cut.
+                () = tokio::time::sleep_until(quiet.min(self.until)) => {
+                    return Some(format!(": still here\n\n{}", told.messages.into_events()));
+                }
                 _ = stopping.wait_for(|stopping| *stopping) => return None,
             }
         }
@@ -318,7 +326,7 @@ impl Events {
 }
 
 async fn answer(feed: &Feed, wanted: &Wanted) -> Response {
-    let asked = Asked { shape: &wanted.shape, offset: wanted.offset, handle: wanted.handle.as_deref() };
+    let mut asked = Asked { shape: &wanted.shape, offset: wanted.offset, handle: wanted.handle.as_deref() };
     let deadline = Instant::now() + POLL;
     // Before the replica is read: what comes meanwhile is news.
     let mut waiting = wanted.is_live.then(|| wanted.source.herald.wait());
@@ -330,6 +338,7 @@ async fn answer(feed: &Feed, wanted: &Wanted) -> Response {
             Ok(Answer::Unready) => return not_now(UNWHOLE),
             Ok(Answer::Nothing(told)) => {
                 let Some(waiting) = &mut waiting else { return behind(told) };
+                asked.offset = told.offset;
                 let news = tokio::select! {
                     () = waiting.news() => true,
                     () = tokio::time::sleep_until(deadline) => false,

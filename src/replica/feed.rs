@@ -1,6 +1,6 @@
 //! What a writer does so that clients can be fed, beside what each batch writes into the log ([`feed_log`]).
 
-use super::feed_log::{Fed, Logging};
+use super::feed_log::Fed;
 use super::inventory::Inventory;
 use super::store::{Rows, Statement, Work};
 use super::{Replica, feed_log, head};
@@ -49,19 +49,24 @@ impl Replica {
 
     /// Whether clients wait to hear that all tables equal the source; `is_to_look`: the replica is asked.
     pub(crate) async fn is_to_cut(&self, sync: &str, is_to_look: bool) -> Result<bool> {
-        let Logging { is_to_cut, has_held, .. } = &self.logging;
         if self.logging.fed().names.is_empty() {
             return Ok(false);
         }
-        if is_to_cut.load(Ordering::Relaxed) || has_held.load(Ordering::Relaxed) {
+        if self.is_to_cut_aside(&BTreeSet::new()) {
             return Ok(true);
         }
         Ok(is_to_look && !is_cut(&self.query(feed_log::SELECT_FED, vec![Cell::Text(sync.to_owned())]).await?))
     }
 
-    /// The same where tables are held that are not as the source is.
-    pub(crate) fn is_to_cut_aside(&self) -> bool {
-        !self.logging.fed().names.is_empty() && self.logging.is_to_cut.load(Ordering::Relaxed)
+    /// The same where these tables are held, which are not as the source is.
+    pub(crate) fn is_to_cut_aside(&self, held: &BTreeSet<String>) -> bool {
+        let is_to_cut = self.logging.is_to_cut.load(Ordering::Relaxed) || !self.logging.holds(held);
+        is_to_cut && !self.logging.fed().names.is_empty()
+    }
+
+    /// Somebody else may have moved the replica on: whether its last cut is of now is not known.
+    pub(crate) fn doubt_cut(&self) {
+        self.logging.is_to_cut.store(true, Ordering::Relaxed);
     }
 
     /// Says that at this head all tables of a sync but those that are held equal its source's snapshot of this time.
@@ -73,20 +78,20 @@ impl Replica {
             .collect();
         self.store.write(Work { before, ..Work::default() }).await?;
         self.logging.is_to_cut.store(false, Ordering::Relaxed);
-        self.logging.has_held.store(!held.is_empty(), Ordering::Relaxed);
+        self.logging.hold(held);
         Ok(())
     }
 
-    /// Rows are as they were once, or tables are made anew: what clients were told is not what comes now.
-    pub(crate) async fn break_feed(&self) -> Result<()> {
-        let before = self.breaking_feed().await?;
+    /// Rows are as they were once, or these tables are made anew: what clients were told is not what comes now.
+    pub(crate) async fn break_feed(&self, tables: Option<&[&str]>) -> Result<()> {
+        let before = self.breaking_feed(tables).await?;
         if before.is_empty() { Ok(()) } else { self.store.write(Work { before, ..Work::default() }).await }
     }
 
-    /// What a change that is not logged does to the log, where there is one.
-    pub(super) async fn breaking_feed(&self) -> Result<Vec<Statement>> {
-        self.logging.is_to_cut.store(true, Ordering::Relaxed);
-        Ok(if self.has_feed().await? { vec![feed_log::begin_anew()] } else { Vec::new() })
+    /// What a change of these tables, or of all, does to the log that is not logged, where there is one.
+    pub(super) async fn breaking_feed(&self, tables: Option<&[&str]>) -> Result<Vec<Statement>> {
+        self.doubt_cut();
+        Ok(if self.has_feed().await? { vec![feed_log::begin_anew(tables)] } else { Vec::new() })
     }
 
     /// What it does to the log that another sync feeds these tables from now on.

@@ -80,7 +80,7 @@ impl Fed {
 }
 
 pub(super) fn filter_text(table: &Table) -> String {
-    let names: Vec<&str> = table.fed_filters().into_iter().map(|at| table.columns[at].name.as_str()).collect();
+    let names: Vec<&String> = table.feed.iter().flat_map(|feed| &feed.filter).collect();
     serde_json::json!(names).to_string()
 }
 
@@ -106,9 +106,16 @@ pub(super) fn register(sync: &str, fed: &Fed) -> Vec<Statement> {
     all
 }
 
-/// Of all tables, or of a sync's: rows that do not follow from the log. They are fed again from the next cut on.
-pub(super) fn begin_anew() -> Statement {
-    format!("UPDATE _pgflume_feed_tables SET generation = {NEW}, is_whole = 0").into()
+/// Rows of these tables, or of all, do not follow from the log. They are fed again from the next cut on.
+pub(super) fn begin_anew(tables: Option<&[&str]>) -> Statement {
+    let sql = format!("UPDATE _pgflume_feed_tables SET generation = {NEW}, is_whole = 0");
+    match tables {
+        None => sql.into(),
+        Some(tables) => Statement::new(
+            sql + " WHERE name IN (SELECT value FROM json_each(?1))",
+            vec![Cell::Text(serde_json::json!(tables).to_string())],
+        ),
+    }
 }
 
 /// What a batch that leads from a head to another writes before its rows: where it is in the log, and what its keys were.
@@ -179,7 +186,8 @@ fn log(table: &Table, items: &[&Item], is_gone: bool) -> Vec<Statement> {
 /// SQL for the JSON of the columns that a row `t` is filtered by.
 fn filtered(table: &Table) -> String {
     // What somebody else wrote there may be of another type, which no client can ask for.
-    let column = |i: usize| {
+    let column = |i: Option<usize>| {
+        let Some(i) = i else { return "NULL".to_owned() };
         let name = quote(&table.columns[i].name);
         format!("CASE WHEN typeof(t.{name}) IN ('integer', 'text') THEN t.{name} END")
     };
@@ -246,8 +254,8 @@ pub(super) struct Logging {
     fed: RwLock<Arc<Fed>>,
     /// Not all of them are known to be as of the last cut, though the source may have nothing more to say.
     pub is_to_cut: AtomicBool,
-    /// Some were left out of the last cut.
-    pub has_held: AtomicBool,
+    /// Those that were left out of the last cut.
+    held: Mutex<BTreeSet<String>>,
     /// When old rows were last looked for.
     forgot_at: Mutex<Option<Instant>>,
 }
@@ -289,6 +297,16 @@ impl Logging {
     /// After it was written.
     pub fn added(&self, has_cut: bool) {
         self.is_to_cut.store(!has_cut, Ordering::Relaxed);
-        self.has_held.fetch_and(!has_cut, Ordering::Relaxed);
+        if has_cut {
+            self.hold(&BTreeSet::new());
+        }
+    }
+
+    pub fn hold(&self, held: &BTreeSet<String>) {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).clone_from(held);
+    }
+
+    pub fn holds(&self, held: &BTreeSet<String>) -> bool {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) == *held
     }
 }

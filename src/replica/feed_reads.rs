@@ -6,9 +6,9 @@ use super::store::{Rows, Statement};
 use super::{Replica, statements};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::failpoint::FeedRule;
-use crate::core::schema::{Column, ColumnType, Table, ddl, quote, quoted_list};
+use crate::core::schema::{Column, ColumnType, Table, ddl, quote};
 use crate::core::value::{Cell, Key};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a fed table is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,11 @@ pub struct Fed {
 }
 
 impl Fed {
+    /// The cut from which on clients can be told of it, if there is one.
+    pub fn begins_at(&self) -> Option<i64> {
+        self.cut.filter(|cut| self.is_whole && *cut >= self.floor)
+    }
+
     /// Where the table is as it was at the last cut, that.
     pub fn at_cut(&self) -> Option<i64> {
         let is_there = |cut: &i64| FeedRule::AtCut.holds() && self.last.is_some_and(|last| last > *cut);
@@ -44,7 +49,7 @@ impl Fed {
 pub struct FedRow {
     /// Its place in the table, behind which the next page goes on.
     pub rowid: i64,
-    /// All of its cells.
+    /// All of its cells; NULL for those that were not asked for.
     pub cells: Vec<Cell>,
 }
 
@@ -97,11 +102,13 @@ impl Replica {
     pub async fn fed_page(
         &self,
         table: &Table,
+        needed: &BTreeSet<usize>,
         (since, after): (i64, Option<i64>),
         allowed: &Allowed,
         limit: usize,
     ) -> Result<Option<(Fed, Vec<FedRow>)>> {
-        let Some([state, rows]) = self.together(table, page(table, (since, after), allowed, limit)).await? else {
+        let page = page(table, needed, (since, after), allowed, limit);
+        let Some([state, rows]) = self.together(table, page).await? else {
             return Ok(None);
         };
         let Some(fed) = fed(state)? else { return Ok(None) };
@@ -129,8 +136,13 @@ impl Replica {
     }
 
     /// What is under these keys, in their order; and where the table is.
-    pub async fn fed_rows(&self, table: &Table, keys: &[Touched]) -> Result<Option<(Fed, Vec<Current>)>> {
-        let Some([state, rows]) = self.together(table, current(table, keys)).await? else { return Ok(None) };
+    pub async fn fed_rows(
+        &self,
+        table: &Table,
+        needed: &BTreeSet<usize>,
+        keys: &[Touched],
+    ) -> Result<Option<(Fed, Vec<Current>)>> {
+        let Some([state, rows]) = self.together(table, current(table, needed, keys)).await? else { return Ok(None) };
         let Some(fed) = fed(state)? else { return Ok(None) };
         let read = |mut row: Vec<Cell>| {
             let cells =
@@ -186,9 +198,23 @@ fn has_reals(table: &Table) -> bool {
     table.key_columns().any(|column| column.kind == ColumnType::Real)
 }
 
-fn page(table: &Table, (since, after): (i64, Option<i64>), allowed: &Allowed, limit: usize) -> Statement {
-    let (name, reals) = (quote(&table.name), has_reals(table));
-    let columns = quoted_list(table.columns.iter().map(|column| column.name.as_str()));
+/// SQL for all columns of a row `t`, NULL for those that are not needed.
+fn columns(table: &Table, needed: &BTreeSet<usize>) -> String {
+    let column = |(at, column): (usize, &Column)| match needed.contains(&at) || table.key.contains(&at) {
+        true => format!("t.{}", quote(&column.name)),
+        false => "NULL".to_owned(),
+    };
+    table.columns.iter().enumerate().map(column).collect::<Vec<_>>().join(", ")
+}
+
+fn page(
+    table: &Table,
+    needed: &BTreeSet<usize>,
+    (since, after): (i64, Option<i64>),
+    allowed: &Allowed,
+    limit: usize,
+) -> Statement {
+    let (name, reals, columns) = (quote(&table.name), has_reals(table), columns(table, needed));
     let mut args = vec![Cell::Text(table.name.clone()), Cell::Integer(since)];
     let mut conditions = Vec::new();
     if let Some(after) = after {
@@ -224,16 +250,15 @@ fn touched(table: &Table, since: i64, limit: usize) -> Statement {
     Statement::new(sql, vec![Cell::Text(table.name.clone()), Cell::Integer(since)])
 }
 
-fn current(table: &Table, keys: &[Touched]) -> Statement {
-    let (name, reals) = (quote(&table.name), has_reals(table));
-    let columns = table.columns.iter().map(|column| format!("t.{}", quote(&column.name)));
+fn current(table: &Table, needed: &BTreeSet<usize>, keys: &[Touched]) -> Statement {
+    let (name, reals, columns) = (quote(&table.name), has_reals(table), columns(table, needed));
     let key = statements::json_value_list(table, &table.key, reals, "l.v");
     let sql = format!(
         "{}SELECT t.rowid IS NOT NULL, {}, {} FROM (SELECT key AS i, value AS v FROM json_each(?1) LIMIT -1 OFFSET 0) AS l \
          LEFT JOIN {name} AS t ON {} ORDER BY l.i",
         statements::powers(reals),
         key.join(", "),
-        columns.collect::<Vec<_>>().join(", "),
+        columns,
         same_key(table, "l.v", reals),
     );
     let places: Vec<&str> = keys.iter().map(|key| key.place.as_str()).collect();

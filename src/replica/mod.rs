@@ -137,8 +137,10 @@ impl Replica {
             tracing::info!(replica.statements = missing.len(), "creating what the replica lacks");
         }
         // One that somebody dropped is another than clients were told of.
-        if schema.tables().any(|table| !there.tables.contains_key(&table.name.to_lowercase())) {
-            self.break_feed().await?;
+        let is_missing = |table: &&str| !there.tables.contains_key(&table.to_lowercase());
+        let made: Vec<&str> = schema.tables().map(|table| table.name.as_str()).filter(is_missing).collect();
+        if !made.is_empty() {
+            self.break_feed(Some(&made)).await?;
         }
         // Each for itself: what is made stays made, and nobody is kept out for longer than by one.
         for statements in missing {
@@ -183,7 +185,7 @@ impl Replica {
     /// Gives a table the unique index over its key that it lacks, in a transaction of its own: on a large table this
     /// takes its time. Rows that share their key with a younger one, or have none, go.
     pub(crate) async fn make_key(&self, there: &Inventory, table: &Table) -> Result<()> {
-        let fed = self.breaking_feed().await?.into_iter();
+        let fed = self.breaking_feed(Some(&[&table.name])).await?.into_iter();
         let before = fed.chain(there.make_key(table).into_iter().map(Statement::from)).collect();
         self.store.write(Work { before, is_long: true, ..Work::default() }).await
     }
@@ -200,7 +202,7 @@ impl Replica {
         let [count, delete] = keyed::without_key(table);
         let rows = self.number(count).await?;
         if rows > 0 {
-            let before = self.breaking_feed().await?.into_iter().chain([delete]).collect();
+            let before = self.breaking_feed(Some(&[&table.name])).await?.into_iter().chain([delete]).collect();
             self.store.write(Work { before, ..Work::default() }).await?;
         }
         Ok(rows)
@@ -278,7 +280,7 @@ impl Replica {
     /// Alters tables, in one transaction, if the head is still `head`.
     pub async fn alter(&self, head: &Head, statements: Vec<String>) -> Result<()> {
         let fence = std::iter::once(head::assert_at(Some(head)));
-        let fed = self.breaking_feed().await?;
+        let fed = self.breaking_feed(None).await?;
         let before = fence.chain(fed).chain(statements.into_iter().map(Statement::from)).collect();
         self.store.write(Work { before, is_long: true, ..Work::default() }).await
     }
@@ -433,7 +435,7 @@ impl Replica {
         let mut before = head::create();
         before.extend(self.inventory().await?.upgrade());
         before.push(head::assert_at(from));
-        before.extend(self.breaking_feed().await?);
+        before.extend(self.breaking_feed(None).await?);
         before.extend(head::replace(to, owner, sync));
         if let Some(schema) = rebuild {
             before.push(head::remember(&BTreeSet::new()));

@@ -267,6 +267,7 @@ impl Session<'_> {
             return Ok(Ready::At(head));
         }
         self.worker.told.unsee();
+        self.replica.doubt_cut();
         self.agree(snapshot, done).await
     }
 

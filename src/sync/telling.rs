@@ -54,13 +54,14 @@ impl Session<'_> {
         rebuilt: &[Rebuild],
         swept: &BTreeSet<String>,
     ) -> Result<()> {
-        if !self.replica.is_to_cut_aside() {
-            return Ok(());
-        }
         let is_done = |name: &str| rebuilt.iter().any(|one| one.name == name && one.phase == Phase::Done);
         let pending = self.pending.iter().map(|one| &one.name).filter(|name| !is_done(name));
         let held = self.tables.waiting().map(str::to_owned).chain(pending.cloned()).chain(swept.iter().cloned());
-        self.cut(snapshot, &held.collect()).await
+        let held = held.collect();
+        match self.replica.is_to_cut_aside(&held) {
+            true => self.cut(snapshot, &held).await,
+            false => Ok(()),
+        }
     }
 
     async fn cut(&self, snapshot: &Snapshot, held: &BTreeSet<String>) -> Result<()> {

@@ -372,3 +372,30 @@ fn what_a_writer_of_other_definitions_wrote_is_not_taken_for_logged() {
     let again = ask(&scene, told.offset, Some(&told.handle));
     assert!(matches!(again, Answer::Refetch { .. }), "{again:?}");
 }
+
+#[test]
+fn who_comes_while_the_log_goes_back_to_no_cut_waits_for_the_next() {
+    let mut scene = Scene::new(1);
+    let table = scene.table.clone();
+    let row = |v| vec![Cell::Text("k".into()), Cell::Text("a".into()), Cell::Integer(v), Cell::Real(0.5)];
+    scene.insert(&table, row(1), true);
+    scene.rows.insert(name(&[row(1)[0].clone(), row(1)[3].clone()]), (Some("a".into()), 1));
+    scene.cut(false);
+    let mut client = Client::new(&table, "");
+    arrive(&mut client, &mut scene);
+    // More was written without a cut than the log keeps.
+    scene.insert(&table, row(2), false);
+    let forget = "UPDATE _pgflume_feed_tables SET floor = (SELECT pos FROM _pgflume_cuts)";
+    now(scene.memory.query(forget.to_owned().into())).unwrap();
+    let ask = |scene: &Scene, offset, handle: Option<&str>| {
+        let limits = Limits { rows: 5, page_bytes: 1 << 20, part_bytes: 1 << 20, most_bytes: 1 << 20, most_keys: 100 };
+        now(Asked { shape: &client.shape, offset, handle }.answer(&scene.replica, limits)).unwrap()
+    };
+    for (offset, handle) in [(client.offset, client.handle.as_deref()), (Offset::Start, None)] {
+        let answer = ask(&scene, offset, handle);
+        assert!(matches!(answer, Answer::Unready), "{offset}: {answer:?}");
+    }
+    scene.cut(false);
+    assert!(matches!(ask(&scene, client.offset, client.handle.as_deref()), Answer::Refetch { .. }));
+    assert!(matches!(ask(&scene, Offset::Start, None), Answer::Messages(_)));
+}

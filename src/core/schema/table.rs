@@ -117,10 +117,11 @@ impl Table {
         let is_fed = |i: &usize| self.key.contains(i) || is_named(&self.columns[*i].name);
         (0..self.columns.len()).filter(is_fed).collect()
     }
-    /// The positions of the columns by which clients may filter, in the order of the definition.
-    pub fn fed_filters(&self) -> Vec<usize> {
+    /// The positions of the columns by which clients may filter, in the order of the definition; `None` of one that the table
+    /// lacks by now.
+    pub fn fed_filters(&self) -> Vec<Option<usize>> {
         let feed = self.feed.iter();
-        feed.flat_map(|feed| &feed.filter).filter_map(|name| self.position(name)).collect()
+        feed.flat_map(|feed| &feed.filter).map(|name| self.position(name)).collect()
     }
     /// The key's columns.
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> {

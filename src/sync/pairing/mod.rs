@@ -220,7 +220,7 @@ impl Session<'_> {
         let copied: BTreeSet<String> = copied.into_iter().chain(noted).collect();
         let copied: Vec<&str> = copied.iter().map(String::as_str).collect();
         self.link.schedule(&copied, Reason::Healed(Divergence::Behind.name())).await?;
-        self.replica.break_feed().await?;
+        self.replica.break_feed(None).await?;
         self.link.advance(head, &snapshot.identity, false).await?;
         self.link.note_healing("behind, caught up from kept messages").await?;
         self.link.forget_compared().await?;
