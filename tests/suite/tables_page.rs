@@ -32,9 +32,10 @@ fn named(head: &str) -> BTreeSet<String> {
     rows(head).into_iter().flat_map(|row| codes(row[0])).collect()
 }
 
-/// One replica that a queue feeds, one that a sync pulls.
+/// One replica that a queue fills, and that feeds clients; one that a sync pulls.
 async fn replicas() -> (Rig, pulls::Rig) {
-    let queued = Rig::new(Path::File, schema(ORDERS)).await;
+    let fed = ORDERS.replacen(r#""primaryKey""#, r#""feed":{"public":true},"primaryKey""#, 1);
+    let queued = Rig::new(Path::File, schema(&fed)).await;
     queued.db.sql(SHOP).await;
     set_up(&queued.db.url(), queued.worker.schema()).await;
     queued.drain().await;
