@@ -61,7 +61,7 @@ struct Change {
     standing: PulledTable,
     letters: Vec<crate::replica::pulls::Letter>,
     covered: Vec<MarkedKey>,
-    /// More is gone than goes in one transaction.
+    /// More is gone than goes in one transaction, or rows are there that nothing told of.
     is_part: bool,
 }
 
@@ -237,7 +237,8 @@ impl Session<'_> {
                     wanted: wanted.min(MOST_GONE),
                 };
                 let found = absent::find(self.source.as_mut(), &self.writer.replica, &surplus).await?;
-                change.is_part = found.len() < wanted;
+                // Where more is gone, as much has come that nothing told of: the next view counts, and reads it.
+                change.is_part = found.len() != wanted;
                 is_counted = found.len() == wanted;
                 if found.is_empty() {
                     return self.unexplained(&name).await;

@@ -42,8 +42,7 @@ pub(super) async fn look(
     let name = &readable.table.name;
     let failed = |e: Error| of_table(e, name);
     let since = since.and_then(|text| StampMark::read(text, stamps));
-    let now = session.row("select cast(unix_timestamp(now(3)) * 1000 as signed)", ()).await?;
-    let now: i64 = get(&now, 0)?;
+    let now = clock(session).await?;
     let place: Option<MarkedKey> = place.and_then(|text| serde_json::from_str(text).ok());
     let place = place.filter(|place| place.len() == readable.table.key.len());
     if let (None, Some(place)) = (&since, place) {
@@ -91,6 +90,18 @@ pub(super) async fn look(
     let after = mark.after(newest, now, rung, String::new());
     let changed = Some(usize::try_from(chosen).unwrap_or(usize::MAX));
     Ok((reading, Look { mark: text(&after), changed, count: Some(rows), is_far: rung > 0, ..Look::default() }))
+}
+
+/// The server's: milliseconds since 1970.
+async fn clock(session: &mut Session) -> Result<i64> {
+    get(&session.row("select cast(unix_timestamp(now(3)) * 1000 as signed)", ()).await?, 0)
+}
+
+/// Whether it is time to look farther back behind the newest stamp: for what was committed long after it was stamped.
+pub(super) async fn is_to_look_back(session: &mut Session, entry: &Entry, since: &str) -> Result<bool> {
+    let Listed { stamps, ladder, .. } = &entry.listed;
+    let Some(mark) = StampMark::read(since, stamps).filter(|_| !stamps.is_empty()) else { return Ok(false) };
+    Ok(ladder.rung(&mark, clock(session).await?) > 0)
 }
 
 /// What has changed of a table without stamps that has so many rows. Of a large one a look counts; it takes digests behind

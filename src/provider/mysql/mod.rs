@@ -190,6 +190,7 @@ impl Connection {
         let log = self.log.as_ref().filter(|_| entry.may_be_spared());
         if let (Some(log), Some(since), false) = (log, since, self.is_close)
             && let Some(rows) = self.provider.quiet.rows(name, log, since, compare)
+            && !listing::is_to_look_back(&mut self.session, entry, since).await?
         {
             let look = Look { mark: since.to_owned(), changed: Some(0), count: Some(rows), ..Look::default() };
             return Ok((Reading::nothing(entry.readable.clone()), look));

@@ -144,3 +144,17 @@ async fn a_replica_that_logs_nothing_of_what_it_replays_tells_of_it() {
         assert_eq!(pull.pass().await.unwrap().rows, 1, "{v}");
     }
 }
+
+/// Not even a count tells of it: it is seen by a look farther back, which is made though nothing was committed since.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_committed_long_after_its_stamp_is_looked_for_all_the_same() {
+    let rig = rig("create table t (id int primary key, updated_at datetime(6) not null default now(6)); insert into t (id) values (1), (2), (3)").await;
+    let pull = pull(&rig, rig.named());
+    pull.pass().await.unwrap();
+    rig.sql("begin; insert into t values (9, now(6) - interval 30 second); delete from t where id = 1; commit").await;
+    let seen = until("it is seen", async || {
+        pull.pass().await.unwrap();
+        rig.rows("SELECT group_concat(id) FROM (SELECT id FROM t ORDER BY id)").await == ["2,3,9"]
+    });
+    tokio::time::timeout(Duration::from_secs(55), seen).await.expect("each 40 seconds 80 are looked back");
+}
