@@ -1,4 +1,5 @@
-//! `GET /v1/shape` on a listener of its own: what browsers and other clients are fed. Anybody may ask, so how much is read at once is bounded.
+//! `GET /v1/shape` on a listener of its own: what browsers and other clients are fed. Anybody may ask, so how much is read at
+//! once is bounded.
 
 use super::ANSWER_PATIENCE;
 use super::app::App;
