@@ -228,6 +228,7 @@ impl Session<'_> {
                 (change.items, change.is_emptied) = (Vec::new(), true);
             } else {
                 let described = self.description.tables.get(&name).ok_or_else(fenced)?;
+                let finds_unchanged = described.finds_unchanged;
                 let wanted = usize::try_from(surplus).unwrap_or(usize::MAX);
                 let surplus = Surplus {
                     described,
@@ -237,8 +238,8 @@ impl Session<'_> {
                     wanted: wanted.min(MOST_GONE),
                 };
                 let found = absent::find(self.source.as_mut(), &self.writer.replica, &surplus).await?;
-                // Where more is gone, as much has come that nothing told of: the next view counts, and reads it.
-                change.is_part = found.len() != wanted;
+                // Where more is gone than stamps and counts tell, as much has come: the next view counts, and reads it.
+                change.is_part = found.len() < wanted || finds_unchanged && found.len() > wanted;
                 is_counted = found.len() == wanted;
                 if found.is_empty() {
                     return self.unexplained(&name).await;
