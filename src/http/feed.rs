@@ -260,7 +260,7 @@ async fn shape(
 /// Server-sent events, where the first request shows that there is something to follow. Whoever can no longer, or has not
 /// heard why, asks anew when they end.
 async fn stream(feed: Arc<Feed>, mut wanted: Wanted) -> Response {
-    let waiting = wanted.source.herald.clone();
+    let herald = wanted.source.herald.clone();
     let asked = Asked { shape: &wanted.shape, offset: wanted.offset, handle: wanted.handle.as_deref() };
     let first = match read(&feed, &wanted, &asked).await {
         Ok(Answer::Messages(told) | Answer::Nothing(told)) => told,
@@ -275,7 +275,7 @@ async fn stream(feed: Arc<Feed>, mut wanted: Wanted) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     let beginning = format!(": {}\n\n{}", env!("CARGO_PKG_NAME"), first.messages.into_events());
-    let events = Events { feed, wanted, herald: waiting, offset: next, until: Instant::now() + STREAM };
+    let events = Events { feed, wanted, herald, offset: next, until: Instant::now() + STREAM };
     let later = futures_util::stream::unfold(events, |mut events| async move {
         Some((std::io::Result::Ok(events.next().await?), events))
     });

@@ -39,8 +39,8 @@ impl Fed {
 
     /// Where the table is as it was at the last cut, that.
     pub fn at_cut(&self) -> Option<i64> {
-        let is_there = |cut: &i64| FeedRule::AtCut.holds() && self.last.is_some_and(|last| last > *cut);
-        self.cut.filter(|cut| self.is_whole && !self.is_held && !is_there(cut))
+        let is_touched = |cut: &i64| FeedRule::AtCut.holds() && self.last.is_some_and(|last| last > *cut);
+        self.cut.filter(|cut| self.is_whole && !self.is_held && !is_touched(cut))
     }
 }
 

@@ -11,6 +11,7 @@ use pgflume::provider::mysql::MySqlProvider;
 use pgflume::pull::{Pull, Scheduled, Service};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_whose_statements_and_connections_are_killed_ends_equal() {
@@ -49,13 +50,8 @@ async fn a_copy_whose_statements_and_connections_are_killed_ends_equal() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_follower_of_a_server_that_ends_idle_sessions_after_a_second_goes_on() {
-    let rig = Rig::told_by(
-        &["--wait-timeout=1", "--interactive-timeout=1", "--net-write-timeout=1", "--net-read-timeout=1"],
-        "create table t (id int primary key, v int); insert into t values (1, 0)",
-    )
-    .await;
+/// A service that follows the server, in a task of its own.
+fn follow(rig: &Rig) -> (Arc<Service>, JoinHandle<()>) {
     let (every, retry_delay) = (Duration::from_secs(3600), Duration::from_millis(50));
     let service = Arc::new(Service::new(vec![Scheduled { pull: rig.pull(), every, retry_delay, limiter: None }]));
     let running = tokio::spawn({
@@ -63,6 +59,17 @@ async fn a_follower_of_a_server_that_ends_idle_sessions_after_a_second_goes_on()
         async move { service.run().await }
     });
     service.hint("p");
+    (service, running)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_of_a_server_that_ends_idle_sessions_after_a_second_goes_on() {
+    let rig = Rig::told_by(
+        &["--wait-timeout=1", "--interactive-timeout=1", "--net-write-timeout=1", "--net-read-timeout=1"],
+        "create table t (id int primary key, v int); insert into t values (1, 0)",
+    )
+    .await;
+    let (service, running) = follow(&rig);
     until("it is copied", async || service.report("p").unwrap().passes > 1).await;
     for v in 1..=3 {
         let slept = rig.source("select sleep(2.5)").await; // longer than any session may rest
@@ -78,13 +85,7 @@ async fn a_follower_of_a_server_that_ends_idle_sessions_after_a_second_goes_on()
 #[tokio::test(flavor = "multi_thread")]
 async fn syncs_end_with_whoever_runs_them() {
     let rig = Rig::told_by(&[], "create table t (id int primary key, v int); insert into t values (1, 0)").await;
-    let (every, retry_delay) = (Duration::from_secs(3600), Duration::from_millis(50));
-    let service = Arc::new(Service::new(vec![Scheduled { pull: rig.pull(), every, retry_delay, limiter: None }]));
-    let running = tokio::spawn({
-        let service = service.clone();
-        async move { service.run().await }
-    });
-    service.hint("p");
+    let (service, running) = follow(&rig);
     let sessions = format!("select count(*) from information_schema.processlist where user = '{}'", rig.name);
     until("it follows", async || service.report("p").unwrap().passes > 1).await;
     assert_ne!(rig.source(&sessions).await, ["0"]);
