@@ -5,6 +5,7 @@ pub mod absent;
 pub(crate) mod backoff;
 pub mod batch;
 pub mod chance;
+pub mod claims;
 pub mod codes;
 pub(crate) mod config_error;
 pub mod crypto;
