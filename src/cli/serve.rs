@@ -2,7 +2,7 @@
 
 use super::outcome::CommandResult;
 use super::pulls;
-use crate::config::{Config, GlobalOptions, Pair, Signatures, line, signature};
+use crate::config::{Config, GlobalOptions, Pair, Signatures, TokenOptions, line, signature};
 use crate::core::config_error::ConfigError;
 use crate::core::error;
 use crate::http;
@@ -37,6 +37,8 @@ pub(super) struct ServeArgs {
     /// Address and port at which clients are fed, as 127.0.0.1:3001 [default: they are not]
     #[arg(long, env = "FEED_BIND", value_parser = line, value_name = "ADDRESS")]
     feed_bind: Option<String>,
+    #[command(flatten)]
+    tokens: TokenOptions,
 }
 
 /// Whatever is missing or malformed, before a process of its own is started.
@@ -47,6 +49,7 @@ pub(super) fn check(args: &ServeArgs, options: &GlobalOptions) -> Result<(), Con
     if file.syncs.is_empty() || options.names_a_pair(&file)? {
         options.config()?;
     }
+    args.tokens.sources()?;
     Signatures::from_env().map(drop)
 }
 
@@ -87,7 +90,7 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
         tracing::info!("stopping after the step in hand");
     };
     let shutdown = shutdown.shared();
-    let feeding = feed(fed, &app, shutdown.clone())?;
+    let feeding = feed(fed, &app, &args.tokens, shutdown.clone())?;
     let (served, ()) = futures_util::join!(http::serve(listener, app, shutdown), feeding);
     served?;
     Ok(ExitCode::SUCCESS)
@@ -97,9 +100,10 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
 fn feed<S: Future<Output = ()>>(
     listener: Option<TcpListener>,
     app: &App,
+    tokens: &TokenOptions,
     stop: S,
 ) -> Result<impl Future<Output = ()> + use<S>, ConfigError> {
-    let feed = Feed::of(app);
+    let feed = Feed::of(app, tokens.sources()?)?;
     match (&listener, &feed) {
         (Some(_), None) => {
             return Err(ConfigError(

@@ -6,8 +6,11 @@ mod options;
 mod pair;
 pub(crate) mod replace;
 mod secrets;
+mod tokens;
 
 pub(crate) use options::line;
 pub use options::{Config, GlobalOptions};
 pub use pair::{Chosen, Origin, Pair};
 pub use secrets::{Signatures, secret, signature};
+pub(crate) use tokens::TokenOptions;
+pub use tokens::TokenSources;

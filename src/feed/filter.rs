@@ -27,18 +27,23 @@ pub fn parse(text: &str, parameters: &BTreeMap<u32, String>, table: &Table) -> R
     let mut reader = Reader { tokens: &tokens, parameters, table };
     let mut allowed = Allowed::new();
     loop {
-        let (column, mut values) = reader.comparison()?;
-        values.sort();
-        values.dedup();
-        match allowed.get_mut(&column) {
-            Some(known) => known.retain(|value| values.contains(value)),
-            None => drop(allowed.insert(column, values)),
-        }
+        let (column, values) = reader.comparison()?;
+        narrow(&mut allowed, column, values);
         match reader.next() {
             None => return Ok(allowed),
             Some(token) if token.is_word("and") => {}
             Some(_) => return Err("may join comparisons with AND only".to_owned()),
         }
+    }
+}
+
+/// Leaves of a column only these values, of those that it may have by now.
+pub fn narrow(allowed: &mut Allowed, column: usize, mut values: Vec<Cell>) {
+    values.sort();
+    values.dedup();
+    match allowed.get_mut(&column) {
+        Some(known) => known.retain(|value| values.contains(value)),
+        None => drop(allowed.insert(column, values)),
     }
 }
 
@@ -136,21 +141,17 @@ impl<'a> Reader<'a> {
             Some(Token::Name(name) | Token::Word(name)) => name,
             _ => return Err("lacks a column".to_owned()),
         };
-        let known = self.table.fed_filters();
-        let column = self.table.position(name).filter(|column| known.contains(&Some(*column)));
+        let known: Vec<&str> = self.table.feed.iter().flat_map(|feed| &feed.filter).map(String::as_str).collect();
+        let column = self.table.position(name).filter(|_| known.contains(&name.as_str()));
         let column = column.ok_or_else(|| match known.is_empty() {
             true => "cannot be used with this table: its feed names no `filter` columns".to_owned(),
-            false => format!("names {name:?}: rows can be filtered by {}", self.names(&known)),
+            false => format!("names {name:?}: rows can be filtered by {}", known.join(", ")),
         })?;
         match self.next() {
             Some(Token::Sign('=')) => Ok((column, self.value(column)?.into_iter().collect())),
             Some(token) if token.is_word("in") => Ok((column, self.list(column)?)),
             _ => Err(format!("lacks = or IN behind {name:?}")),
         }
-    }
-
-    fn names(&self, columns: &[Option<usize>]) -> String {
-        columns.iter().flatten().map(|&at| self.table.columns[at].name.as_str()).collect::<Vec<_>>().join(", ")
     }
 
     fn list(&mut self, column: usize) -> Result<Vec<Cell>, String> {

@@ -2,6 +2,7 @@
 //! [`shape`] at an [`offset`] is given rows by [`answer`], and then what became of them, at the cuts where all tables
 //! equalled one moment of the source. A [`herald`] tells those who wait of cuts.
 
+pub mod access;
 pub mod answer;
 pub mod change;
 mod encode;

@@ -5,9 +5,13 @@ use super::ANSWER_PATIENCE;
 use super::app::App;
 use super::connections::{self, Visit};
 use super::lane::Lane;
+use super::tokens::{Refused, Tokens};
+use crate::config::TokenSources;
+use crate::core::config_error::ConfigError;
 use crate::core::error;
 use crate::core::schema::Table;
 use crate::core::token::Seen;
+use crate::feed::access::{self, Denied};
 use crate::feed::answer::{Answer, Asked, LIMITS, Told};
 use crate::feed::filter;
 use crate::feed::herald::Herald;
@@ -15,7 +19,7 @@ use crate::feed::offset::Offset;
 use crate::feed::shape::Shape;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -71,20 +75,29 @@ pub struct Feed {
     tables: BTreeMap<String, Vec<Arc<Source>>>,
     heralds: Vec<(Arc<Herald>, watch::Receiver<Option<Seen>>)>,
     readers: Semaphore,
+    tokens: Option<Tokens>,
     stopping: watch::Sender<bool>,
 }
 
 impl Feed {
-    /// What queues feed; `None` where no table is.
-    pub fn of(app: &App) -> Option<Self> {
+    /// What queues feed, to those whose tokens are good by these sources; `None` where no table is.
+    pub fn of(app: &App, tokens: TokenSources) -> Result<Option<Self>, ConfigError> {
         let mut feed = Self {
             tables: BTreeMap::new(),
             heralds: Vec::new(),
             readers: Semaphore::new(READERS),
+            tokens: Tokens::new(tokens)?,
             stopping: watch::Sender::new(false),
         };
         app.lanes().for_each(|lane| feed.add(lane));
-        (!feed.tables.is_empty()).then_some(feed)
+        let closed = feed.tables.values().flatten().find(|source| access::needs_token(&source.table));
+        match (closed, &feed.tokens) {
+            (Some(source), None) => Err(ConfigError(format!(
+                "the table {:?} is fed to those who have a token, and nothing says how tokens are checked: set FEED_JWT_SECRET (HS256), FEED_JWKS_URL (RS256, ES256) or FEED_AUTH_URL",
+                source.table.name
+            ))),
+            _ => Ok((!feed.tables.is_empty()).then_some(feed)),
+        }
     }
 
     fn add(&mut self, lane: &Lane) {
@@ -149,14 +162,14 @@ async fn with_origins(request: Request, next: Next) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     response
 }
 
 async fn preflight() -> Response {
     let allowed = [
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "*"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, *"),
         (header::ACCESS_CONTROL_MAX_AGE, "86400"),
     ];
     (StatusCode::NO_CONTENT, allowed).into_response()
@@ -169,6 +182,28 @@ async fn unsupported() -> Response {
 fn refused(status: StatusCode, about: &str, problem: impl Into<String>) -> Response {
     let errors = BTreeMap::from([(about.to_owned(), [problem.into()])]);
     (status, Json(json!({"message": "Invalid request", "errors": errors}))).into_response()
+}
+
+/// Whoever is not known.
+fn unknown(refused: &Refused) -> Response {
+    match refused {
+        Refused::Token(problem) => {
+            let body = Json(json!({"message": format!("the token {problem}")}));
+            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()
+        }
+        Refused::Unknown => not_now("whose the token is cannot be known now: ask again"),
+    }
+}
+
+/// Whoever may not read a table.
+fn denied(why: &Denied) -> Response {
+    match why {
+        Denied::Anonymous => unknown(&Refused::Token("is missing: send it as Authorization: Bearer …")),
+        Denied::Lacks(claim) => {
+            let message = format!("the token has no claim {claim:?} with a text, a number or a list of them");
+            (StatusCode::FORBIDDEN, Json(json!({"message": message}))).into_response()
+        }
+    }
 }
 
 fn not_now(problem: &str) -> Response {
@@ -185,6 +220,8 @@ struct Wanted {
     is_live: bool,
     /// It wants server-sent events.
     is_stream: bool,
+    /// When its token ends.
+    until: Option<Instant>,
 }
 
 type Refusal = Box<Response>;
@@ -218,7 +255,26 @@ impl Wanted {
         }
         let shape = Self::shape(&source, query).map_err(|(about, problem)| wrong(about, problem))?;
         let is_stream = is_live && (is_true("live_sse") || is_true("experimental_live_sse"));
-        Ok(Self { source, shape, offset, handle, is_live, is_stream })
+        Ok(Self { source, shape, offset, handle, is_live, is_stream, until: None })
+    }
+
+    /// The same for one who asks with these headers: only what the claims may read.
+    async fn restricted(mut self, feed: &Feed, headers: &HeaderMap) -> Result<Self, Refusal> {
+        if !access::needs_token(&self.source.table) {
+            return Ok(self);
+        }
+        let Some(tokens) = &feed.tokens else { return Err(Box::new(denied(&Denied::Anonymous))) };
+        let bearer = tokens.bearer(headers).await.map_err(|refused| Box::new(unknown(&refused)))?;
+        let restricted = access::restrict(&mut self.shape.allowed, &self.source.table, Some(&bearer.claims));
+        restricted.map_err(|why| Box::new(denied(&why)))?;
+        self.until = Some(Instant::now() + bearer.rest());
+        Ok(self)
+    }
+
+    /// When what was asked for ends, of what goes on for so long.
+    fn ends(&self, after: Duration) -> Instant {
+        let end = Instant::now() + after;
+        self.until.map_or(end, |until| until.min(end))
     }
 
     fn shape(source: &Source, query: &[(String, String)]) -> Result<Shape, (&'static str, String)> {
@@ -246,8 +302,13 @@ async fn shape(
     State(feed): State<Arc<Feed>>,
     Extension(visit): Extension<Visit>,
     Query(query): Query<Vec<(String, String)>>,
+    headers: HeaderMap,
 ) -> Response {
     let wanted = match Wanted::read(&feed, &query) {
+        Ok(wanted) => wanted.restricted(&feed, &headers).await,
+        Err(refused) => Err(refused),
+    };
+    let wanted = match wanted {
         Ok(wanted) => wanted,
         Err(refused) => return *refused,
     };
@@ -275,7 +336,8 @@ async fn stream(feed: Arc<Feed>, mut wanted: Wanted) -> Response {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
     let beginning = format!(": {}\n\n{}", env!("CARGO_PKG_NAME"), first.messages.into_events());
-    let events = Events { feed, wanted, herald, offset: next, until: Instant::now() + STREAM };
+    let until = wanted.ends(STREAM);
+    let events = Events { feed, wanted, herald, offset: next, until };
     let later = futures_util::stream::unfold(events, |mut events| async move {
         Some((std::io::Result::Ok(events.next().await?), events))
     });
@@ -328,7 +390,7 @@ impl Events {
 
 async fn answer(feed: &Feed, wanted: &Wanted) -> Response {
     let mut asked = Asked { shape: &wanted.shape, offset: wanted.offset, handle: wanted.handle.as_deref() };
-    let deadline = Instant::now() + POLL;
+    let deadline = wanted.ends(POLL);
     // Before the replica is read: what comes meanwhile is news.
     let mut waiting = wanted.is_live.then(|| wanted.source.herald.wait());
     let mut stopping = feed.stopping.subscribe();

@@ -20,6 +20,7 @@ mod lane;
 mod metrics;
 mod queue;
 mod syncs;
+mod tokens;
 mod wait;
 mod waiters;
 

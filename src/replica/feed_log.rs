@@ -80,7 +80,7 @@ impl Fed {
 }
 
 pub(super) fn filter_text(table: &Table) -> String {
-    let names: Vec<&String> = table.feed.iter().flat_map(|feed| &feed.filter).collect();
+    let names: Vec<&String> = table.fed_filter_names().collect();
     serde_json::json!(names).to_string()
 }
 

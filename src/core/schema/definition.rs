@@ -1,7 +1,8 @@
 //! `schema.json` → [`Schema`]: parsed once, checked completely, wrong nowhere afterwards. No IO.
 
 use super::ddl;
-use super::feed::{self, Feed};
+use super::feed_definition::fed;
+use super::members::{SchemaError, check_members, column_list, wrong};
 use super::names::{NAME_BYTES, SourceName, is_machinery, is_reserved};
 use super::table::{Column, ColumnType, Table};
 use crate::core::json::Node;
@@ -14,27 +15,10 @@ const MAX_COLUMNS: usize = 2000;
 /// What a table's definition may hold.
 const MEMBERS: [&str; 8] = ["primaryKey", "columns", "indexes", "source", "where", "lossy", "evolve", "feed"];
 
-/// What its member `feed` may hold.
-const FEED_MEMBERS: [&str; 3] = ["public", "columns", "filter"];
-
 /// All replicated tables by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Schema {
     tables: BTreeMap<String, Arc<Table>>,
-}
-
-/// What is wrong with `schema.json`, with the JSON path.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("schema.json: {path}: {problem}")]
-pub struct SchemaError {
-    /// Like `$.apps.columns.id`.
-    pub path: String,
-    /// What is wrong and what to write instead.
-    pub problem: String,
-}
-
-fn wrong<T>(path: &str, problem: impl Into<String>) -> Result<T, SchemaError> {
-    Err(SchemaError { path: path.to_owned(), problem: problem.into() })
 }
 
 impl Schema {
@@ -155,20 +139,6 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
     })
 }
 
-fn check_members(members: &[(String, Node)], known: &[&str], path: &str) -> Result<(), SchemaError> {
-    let mut seen: Vec<&str> = Vec::new();
-    for (key, _) in members {
-        if !known.contains(&key.as_str()) {
-            return wrong(&format!("{path}.{key}"), format!("is unknown; known are {}", known.join(", ")));
-        }
-        if seen.contains(&key.as_str()) {
-            return wrong(&format!("{path}.{key}"), "is there twice; remove one");
-        }
-        seen.push(key);
-    }
-    Ok(())
-}
-
 fn check_name(name: &str, path: &str) -> Result<(), SchemaError> {
     if name.is_empty() || name.contains('\0') {
         return wrong(path, "is not a usable name: it is empty or holds a NUL");
@@ -208,29 +178,6 @@ fn columns(node: &Node, path: &str) -> Result<Vec<Column>, SchemaError> {
         return wrong(path, format!("names more than the {MAX_COLUMNS} columns that SQLite takes"));
     }
     Ok(columns)
-}
-
-fn column_list(node: &Node, columns: &[Column], path: &str) -> Result<Vec<usize>, SchemaError> {
-    let names: Vec<&Node> = match node {
-        Node::String(_) => vec![node],
-        Node::Array(list) if !list.is_empty() => list.iter().collect(),
-        _ => return wrong(path, "must be a column or a list of columns"),
-    };
-    let mut positions = Vec::with_capacity(names.len());
-    for (i, node) in names.iter().enumerate() {
-        let path = if names.len() > 1 { format!("{path}[{i}]") } else { path.to_owned() };
-        let Node::String(name) = node else {
-            return wrong(&path, "must be the name of a column");
-        };
-        let Some(position) = columns.iter().position(|c| c.name == *name) else {
-            return wrong(&path, format!("names the column {name:?}, which columns does not have"));
-        };
-        if positions.contains(&position) {
-            return wrong(&path, format!("names the column {name:?} twice"));
-        }
-        positions.push(position);
-    }
-    Ok(positions)
 }
 
 fn indexes(node: &Node, columns: &[Column], path: &str) -> Result<Vec<Vec<usize>>, SchemaError> {
@@ -329,60 +276,6 @@ fn evolve(node: Option<&Node>, path: &str) -> Result<bool, SchemaError> {
     }
 }
 
-fn fed(node: Option<&Node>, columns: &[Column], key: &[usize], path: &str) -> Result<Option<Feed>, SchemaError> {
-    let members = match node {
-        None => return Ok(None),
-        Some(Node::Object(members)) => members,
-        Some(_) => return wrong(path, "must be an object, such as {\"public\": true}"),
-    };
-    check_members(members, &FEED_MEMBERS, path)?;
-    let member = |name: &str| members.iter().find(|(k, _)| k == name).map(|(_, v)| v);
-    if !matches!(member("public"), Some(Node::Bool(true))) {
-        return wrong(path, "must say who may read: \"public\": true is anybody who reaches FEED_BIND");
-    }
-    if let Some(column) = columns.iter().find(|column| feed::is_rowid(&column.name)) {
-        return wrong(
-            path,
-            format!("a table with a column {:?} is not fed: SQLite calls the number of a row so", column.name),
-        );
-    }
-    if key.len() > feed::MOST_COLUMNS {
-        return wrong(path, format!("a key of more than {} columns is not fed", feed::MOST_COLUMNS));
-    }
-    let list = |name: &str| match member(name) {
-        None => Ok(None),
-        Some(Node::Array(list)) if list.is_empty() => Ok(Some(Vec::new())),
-        Some(node @ Node::Array(_)) => column_list(node, columns, &format!("{path}.{name}")).map(Some),
-        Some(_) => wrong(&format!("{path}.{name}"), "must be a list of columns"),
-    };
-    let names = |positions: Vec<usize>| positions.into_iter().map(|i| columns[i].name.clone()).collect();
-    let (shown, filter) = (list("columns")?, list("filter")?.unwrap_or_default());
-    let path = format!("{path}.filter");
-    if filter.len() > feed::MOST_COLUMNS {
-        return wrong(&path, format!("names more than {} columns", feed::MOST_COLUMNS));
-    }
-    for column in filter.iter().map(|&i| &columns[i]) {
-        if !column.kind.can_filter() {
-            let problem = format!(
-                "names {:?}, which is {}: only INTEGER, BOOLEAN and TEXT can be filtered by",
-                column.name,
-                column.kind.name()
-            );
-            return wrong(&path, problem);
-        }
-    }
-    if let Some(hidden) =
-        filter.iter().find(|i| shown.as_ref().is_some_and(|shown| !shown.contains(i)) && !key.contains(i))
-    {
-        let problem = format!(
-            "names {:?}, which `columns` does not: what may not be read may not be asked for",
-            columns[*hidden].name
-        );
-        return wrong(&path, problem);
-    }
-    Ok(Some(Feed { columns: shown.map(names), filter: names(filter) }))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -475,7 +368,21 @@ mod tests {
             (&format!(r#"{{"t":{{{ok},"color":"red"}}}}"#), "$.t.color: is unknown"),
             (&format!(r#"{{"t":{{{ok},"feed":true}}}}"#), "$.t.feed: must be an object"),
             (&format!(r#"{{"t":{{{ok},"feed":{{}}}}}}"#), "$.t.feed: must say who may read"),
-            (&format!(r#"{{"t":{{{ok},"feed":{{"public":false}}}}}}"#), "$.t.feed: must say who may read"),
+            (&format!(r#"{{"t":{{{ok},"feed":{{"public":false}}}}}}"#), "$.t.feed.public: must be true"),
+            (
+                &format!(r#"{{"t":{{{ok},"feed":{{"public":true,"match":{{"id":"sub"}}}}}}}}"#),
+                "$.t.feed: says both who may read",
+            ),
+            (&format!(r#"{{"t":{{{ok},"feed":{{"match":{{}}}}}}}}"#), "$.t.feed.match: must name columns"),
+            (&format!(r#"{{"t":{{{ok},"feed":{{"match":{{"nope":"sub"}}}}}}}}"#), "$.t.feed.match.nope: is no column"),
+            (
+                &format!(r#"{{"t":{{{ok},"feed":{{"match":{{"id":""}}}}}}}}"#),
+                "$.t.feed.match.id: must be the name of a claim",
+            ),
+            (
+                r#"{"t":{"primaryKey":"a","columns":{"a":"TEXT","b":"REAL"},"feed":{"match":{"b":"sub"}}}}"#,
+                "$.t.feed.match.b: is REAL",
+            ),
             (&format!(r#"{{"t":{{{ok},"feed":{{"publik":true}}}}}}"#), "$.t.feed.publik: is unknown"),
             (
                 &format!(r#"{{"t":{{{ok},"feed":{{"public":true,"columns":"id"}}}}}}"#),

@@ -117,11 +117,14 @@ impl Table {
         let is_fed = |i: &usize| self.key.contains(i) || is_named(&self.columns[*i].name);
         (0..self.columns.len()).filter(is_fed).collect()
     }
-    /// The positions of the columns by which clients may filter, in the order of the definition; `None` of one that the table
-    /// lacks by now.
+    /// The positions of the columns by which fed rows are told apart (by claims, then by clients' filters), in the order of the
+    /// definition; `None` of one that the table lacks by now.
     pub fn fed_filters(&self) -> Vec<Option<usize>> {
-        let feed = self.feed.iter();
-        feed.flat_map(|feed| &feed.filter).map(|name| self.position(name)).collect()
+        self.fed_filter_names().map(|name| self.position(name)).collect()
+    }
+    /// Their names.
+    pub fn fed_filter_names(&self) -> impl Iterator<Item = &String> {
+        self.feed.iter().flat_map(Feed::compared)
     }
     /// The key's columns.
     pub fn key_columns(&self) -> impl Iterator<Item = &Column> {

@@ -2,6 +2,7 @@
 
 mod clients;
 mod contract;
+mod tokens;
 
 use crate::parts::Program;
 use crate::parts::http::{self, Answer};
@@ -20,8 +21,13 @@ pub struct Fed {
 }
 
 impl Fed {
-    /// With these tables and definitions; once it feeds them.
+    /// With these tables and definitions.
     pub async fn start(path: Path, tables: &str, json: &str) -> Self {
+        Self::with(path, tables, json, &[]).await
+    }
+
+    /// The same with these variables.
+    pub async fn with(path: Path, tables: &str, json: &str, variables: &[(&str, &str)]) -> Self {
         let (db, home) = (Db::new().await, Home::new(path));
         db.sql(tables).await;
         set_up(&db.url(), &crate::support::schema(json)).await;
@@ -36,23 +42,38 @@ impl Fed {
             }
             Target::Given(_) => unreachable!("homes are files and servers"),
         }
+        variables.iter().for_each(|(name, value)| program.set(name, value));
         program.serve(&["--follow"]);
         Self { db, _home: home, program, url: format!("http://{address}") }
     }
 
     /// A request with these parameters.
     pub async fn get(&self, query: &str) -> Answer {
+        self.get_as(None, query).await
+    }
+
+    /// The same with this token.
+    pub async fn get_as(&self, token: Option<&str>, query: &str) -> Answer {
         let url = format!("{}/v1/shape?{query}", self.url);
-        let asked = move || http::request("GET", &url, &[], b"", Duration::from_secs(60));
+        let token = token.map(|token| format!("Bearer {token}"));
+        let asked = move || {
+            let headers: Vec<_> = token.into_iter().map(|token| ("authorization".to_owned(), token)).collect();
+            http::request("GET", &url, &headers, b"", Duration::from_secs(60))
+        };
         let answer = tokio::task::spawn_blocking(asked).await.unwrap();
         answer.unwrap_or_else(|e| panic!("{query}: {e}:\n{}", self.program.log()))
     }
 
     /// The same, once the table is whole.
     pub async fn get_whole(&self, query: &str) -> Answer {
+        self.get_whole_as(None, query).await
+    }
+
+    /// The same with a token.
+    pub async fn get_whole_as(&self, token: Option<&str>, query: &str) -> Answer {
         let answer = std::cell::RefCell::new(None);
         until("the table is fed", async || {
-            let got = self.get(query).await;
+            let got = self.get_as(token, query).await;
             let is_whole = got.status != 503;
             answer.replace(Some(got));
             is_whole
