@@ -2,6 +2,8 @@
 
 mod clients;
 mod contract;
+mod copies;
+mod pulled;
 
 use crate::parts::Program;
 use crate::parts::http::{self, Answer};
@@ -14,7 +16,7 @@ use std::time::Duration;
 /// A database, a replica, and a worker that feeds clients.
 pub struct Fed {
     pub db: Db,
-    _home: Home,
+    pub home: Home,
     pub program: Program,
     pub url: String,
 }
@@ -37,29 +39,39 @@ impl Fed {
             Target::Given(_) => unreachable!("homes are files and servers"),
         }
         program.serve(&["--follow"]);
-        Self { db, _home: home, program, url: format!("http://{address}") }
+        Self { db, home, program, url: format!("http://{address}") }
     }
 
     /// A request with these parameters.
     pub async fn get(&self, query: &str) -> Answer {
-        let url = format!("{}/v1/shape?{query}", self.url);
-        let asked = move || http::request("GET", &url, &[], b"", Duration::from_secs(60));
-        let answer = tokio::task::spawn_blocking(asked).await.unwrap();
-        answer.unwrap_or_else(|e| panic!("{query}: {e}:\n{}", self.program.log()))
+        get(&self.program, &self.url, query).await
     }
 
     /// The same, once the table is whole.
     pub async fn get_whole(&self, query: &str) -> Answer {
-        let answer = std::cell::RefCell::new(None);
-        until("the table is fed", async || {
-            let got = self.get(query).await;
-            let is_whole = got.status != 503;
-            answer.replace(Some(got));
-            is_whole
-        })
-        .await;
-        answer.into_inner().unwrap()
+        get_whole(&self.program, &self.url, query).await
     }
+}
+
+/// A request with these parameters of a worker that feeds clients there.
+pub async fn get(program: &Program, url: &str, query: &str) -> Answer {
+    let url = format!("{url}/v1/shape?{query}");
+    let asked = move || http::request("GET", &url, &[], b"", Duration::from_secs(60));
+    let answer = tokio::task::spawn_blocking(asked).await.unwrap();
+    answer.unwrap_or_else(|e| panic!("{query}: {e}:\n{}", program.log()))
+}
+
+/// The same, once the table is whole.
+pub async fn get_whole(program: &Program, url: &str, query: &str) -> Answer {
+    let answer = std::cell::RefCell::new(None);
+    until("the table is fed", async || {
+        let got = get(program, url, query).await;
+        let is_whole = got.status != 503;
+        answer.replace(Some(got));
+        is_whole
+    })
+    .await;
+    answer.into_inner().unwrap()
 }
 
 /// A parameter as a URL has it.
