@@ -13,8 +13,12 @@ use std::sync::Arc;
 /// What pulls a pair.
 pub(super) fn pull(pair: &Pair) -> Pull {
     let definition = &pair.definition;
-    Pull::new(definition.name.clone(), provider(pair), pair.target.clone(), pair.adopt)
-        .with_retries(definition.retries)
+    let pull = Pull::new(definition.name.clone(), provider(pair), pair.target.clone(), pair.adopt);
+    let pull = match &pair.schema {
+        Some(schema) => pull.feeding(schema),
+        None => pull,
+    };
+    pull.with_retries(definition.retries)
         .beating(pair.heartbeat)
         .comparing(definition.compare.as_ref().map(|every| every.time))
 }

@@ -156,11 +156,6 @@ fn app(config: Option<Config>, pairs: Vec<Pair>, auth: Auth, is_following: bool,
                     let made = || Arc::new(Limiter::new(limit.requests, limit.per));
                     limiters.entry(pair.definition.from.clone()).or_insert_with(made).clone()
                 });
-                let fed = pair.schema.iter().flat_map(|schema| schema.tables()).find(|table| table.feed.is_some());
-                if let Some(table) = fed {
-                    let (sync, table) = (&pair.definition.name, &table.name);
-                    tracing::warn!(sync, table, "this table is not fed: tables of syncs that pull are not yet");
-                }
                 let pull = pulls::pull(&pair);
                 let pull = if has_events { pull.telling() } else { pull };
                 pulled.push(Scheduled { pull, every, retry_delay, limiter });

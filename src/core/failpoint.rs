@@ -230,12 +230,24 @@ pub enum FeedRule {
     Pair,
     /// A table that was emptied is another generation.
     Emptied,
+    /// What somebody wrote who does not keep the log is noticed.
+    Unlogged,
+    /// Who was told of a cut that a replica which fell back has lost begins anew.
+    KnownCut,
 }
 
 impl FeedRule {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::LeaveTouched, Self::FirstRow, Self::Before, Self::AtCut, Self::Pair, Self::Emptied];
+    pub const ALL: [Self; 8] = [
+        Self::LeaveTouched,
+        Self::FirstRow,
+        Self::Before,
+        Self::AtCut,
+        Self::Pair,
+        Self::Emptied,
+        Self::Unlogged,
+        Self::KnownCut,
+    ];
 
     /// Its fail point.
     pub fn name(self) -> &'static str {
@@ -246,6 +258,8 @@ impl FeedRule {
             Self::AtCut => "feed without cut",
             Self::Pair => "feed without pair",
             Self::Emptied => "feed without emptied",
+            Self::Unlogged => "feed without unlogged",
+            Self::KnownCut => "feed without known cut",
         }
     }
 

@@ -128,7 +128,9 @@ impl Types {
     fn described(&self, column: &Column) -> Map<String, Value> {
         let declared = self.0.get(&column.name).map(String::as_str);
         let whole = |name: &str| Map::from_iter([("type".to_owned(), json!(name))]);
-        let Some(declared) = declared else { return whole(by_kind(column.kind)) };
+        // Whatever the source has there, these are written as the replica's type is.
+        let is_own = matches!(column.kind, ColumnType::Boolean | ColumnType::Blob);
+        let Some(declared) = declared.filter(|_| !is_own) else { return whole(by_kind(column.kind)) };
         let (element, dimensions) = match declared.find('[') {
             Some(at) => (&declared[..at], declared[at..].matches('[').count()),
             None => (declared, 0),
@@ -137,7 +139,10 @@ impl Types {
         if column.kind == ColumnType::Json && !["json", "jsonb"].contains(&declared) {
             return whole("jsonb");
         }
-        let mut described = whole(short(element));
+        // A type that only a MySQL has and no client knows goes by what the replica makes of it.
+        let is_bits = column.kind == ColumnType::Integer && parts(element).0 == "bit";
+        let name = if is_bits || is_mysqls(element) { by_kind(column.kind) } else { short(element) };
+        let mut described = whole(name);
         if dimensions > 0 {
             described.insert("dims".to_owned(), json!(dimensions));
         }
@@ -157,17 +162,38 @@ fn by_kind(kind: ColumnType) -> &'static str {
     }
 }
 
-/// The name that clients know a type by, without its digits.
-fn short(declared: &str) -> &str {
-    let (name, behind) = match (declared.find('('), declared.find(')')) {
+/// A type without its digits, and what stands behind them.
+fn parts(declared: &str) -> (&str, &str) {
+    match (declared.find('('), declared.rfind(')')) {
         (Some(open), Some(close)) if open < close => (&declared[..open], &declared[close + 1..]),
         _ => (declared, ""),
-    };
+    }
+}
+
+/// Whether a type is one of MySQL's that has no like in Postgres.
+fn is_mysqls(declared: &str) -> bool {
+    ["year", "enum", "set"].contains(&parts(declared).0)
+}
+
+/// The name that clients know a type by, without its digits: Postgres' types, and those of MySQL that are like one.
+fn short(declared: &str) -> &str {
+    let (name, behind) = parts(declared);
     let is_zoned = behind.ends_with("with time zone");
-    match name {
+    let is_unsigned = declared.contains(" unsigned");
+    match name.split(" unsigned").next().unwrap_or(name) {
+        "tinyint" => "int2",
+        "smallint" | "mediumint" if is_unsigned => "int4",
         "smallint" => "int2",
-        "integer" => "int4",
+        "int" | "integer" if is_unsigned => "int8",
+        "bigint" if is_unsigned => "numeric",
+        "mediumint" | "int" | "integer" => "int4",
         "bigint" => "int8",
+        "decimal" => "numeric",
+        "float" => "float4",
+        "double" => "float8",
+        "char" => "bpchar",
+        "tinytext" | "mediumtext" | "longtext" => "text",
+        "datetime" => "timestamp",
         "real" => "float4",
         "double precision" => "float8",
         "boolean" => "bool",
@@ -202,6 +228,19 @@ mod tests {
             ("timestamp(3) without time zone", "timestamp"),
             ("timestamp with time zone", "timestamptz"),
             ("uuid", "uuid"),
+            ("tinyint(4)", "int2"),
+            ("smallint(5) unsigned", "int4"),
+            ("mediumint", "int4"),
+            ("int(11)", "int4"),
+            ("int unsigned", "int8"),
+            ("int(10) unsigned zerofill", "int8"),
+            ("bigint(20) unsigned", "numeric"),
+            ("decimal(10,2) unsigned", "numeric"),
+            ("double", "float8"),
+            ("varchar(20)", "varchar"),
+            ("longtext", "text"),
+            ("datetime(6)", "timestamp"),
+            ("timestamp", "timestamp"),
         ] {
             assert_eq!(short(declared), expected, "{declared}");
         }
@@ -215,6 +254,21 @@ mod tests {
             json!({"a": {"type": "int8", "pk_index": 1, "not_null": true}, "b": {"type": "text", "pk_index": 0, "not_null": true},
                 "tags": {"type": "int4", "dims": 1}, "list": {"type": "jsonb"}, "x": {"type": "float8"}})
         );
+    }
+
+    #[test]
+    fn what_has_no_like_in_postgres_goes_by_the_type_in_the_replica() {
+        let shape = shape(
+            r#"{"t":{"primaryKey":"y","columns":{"y":"INTEGER","e":"TEXT","ok":"BOOLEAN","tiny":"INTEGER","b":"BLOB","n":"DECIMAL"},"feed":{"public":true}}}"#,
+        );
+        let types = Types::read(Some(
+            r#"{"y":"year(4)","e":"enum('a)','b')","ok":"tinyint(1)","tiny":"tinyint(1)","b":"varbinary(9)","n":"bigint(20) unsigned"}"#,
+        ));
+        let schema: Value = serde_json::from_str(&types.schema(&shape)).unwrap();
+        let of = |column: &str| schema[column]["type"].as_str().unwrap().to_owned();
+        assert_eq!(["y", "e", "ok", "tiny", "b", "n"].map(of), ["int8", "text", "bool", "int2", "bytea", "numeric"]);
+        assert_eq!(types.value(&shape.table.columns[2], &Cell::Integer(1)), json!("true"));
+        assert_eq!(types.value(&shape.table.columns[3], &Cell::Integer(1)), json!("1"));
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// What queues feed, to those whose tokens are good by these sources; `None` where no table is.
+    /// What queues and syncs that pull feed, to those whose tokens are good by these sources; `None` where no table is.
     pub fn of(app: &App, tokens: TokenSources) -> Result<Option<Self>, ConfigError> {
         let mut feed = Self {
             tables: BTreeMap::new(),
@@ -89,7 +89,13 @@ impl Feed {
             tokens: Tokens::new(tokens)?,
             stopping: watch::Sender::new(false),
         };
-        app.lanes().for_each(|lane| feed.add(lane));
+        for Lane { worker, .. } in app.lanes().map(|lane| &**lane) {
+            let fed: Vec<_> = worker.schema().tables().filter(|table| table.feed.is_some()).cloned().collect();
+            feed.add(&fed, Herald::new(worker.target().clone(), worker.queue().as_str().to_owned()), worker.seen());
+        }
+        for pull in app.service.pulls() {
+            feed.add(pull.fed(), Herald::new(pull.target().clone(), pull.name().to_owned()), pull.watch());
+        }
         let closed = feed.tables.values().flatten().find(|source| access::needs_token(&source.table));
         match (closed, &feed.tokens) {
             (Some(source), None) => Err(ConfigError(format!(
@@ -100,14 +106,13 @@ impl Feed {
         }
     }
 
-    fn add(&mut self, lane: &Lane) {
-        let worker = &lane.worker;
-        let fed: Vec<&Arc<Table>> = worker.schema().tables().filter(|table| table.feed.is_some()).collect();
+    /// Tables of a sync; `brought` tells when this process has brought its replica somewhere.
+    fn add(&mut self, fed: &[Arc<Table>], herald: Herald, brought: watch::Receiver<Option<Seen>>) {
         if fed.is_empty() {
             return;
         }
-        let herald = Arc::new(Herald::new(worker.target().clone(), worker.queue().as_str().to_owned()));
-        self.heralds.push((herald.clone(), worker.seen()));
+        let herald = Arc::new(herald);
+        self.heralds.push((herald.clone(), brought));
         for table in fed {
             let source = Arc::new(Source { table: table.clone(), herald: herald.clone() });
             let mut names = vec![table.name.clone(), table.source.written(), table.source.quoted()];

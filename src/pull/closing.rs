@@ -119,21 +119,21 @@ impl Session<'_> {
     }
 
     /// Closes a table of which all that has changed was brought in this very view.
-    pub(super) async fn close_read(&mut self, view: &View, name: &str, look: Look, is_all: bool) -> Result<Closed> {
+    pub(super) async fn close_read(&mut self, view: &View, name: &str, look: Look, is_last: bool) -> Result<Closed> {
         let table = self.description.tables.get(name).map(|described| described.table.clone());
         let (Some(table), Some(count)) = (table, look.count) else { return Ok(Closed::NotYet) };
         let Look { mark, meanwhile, is_far, .. } = look;
         let (name, standing, read) = (name.to_owned(), self.standing_of(name), sorted(&table, Vec::new()));
         let near = Near { name, table, standing, mark, meanwhile, is_far, count: Some(count), read, bytes: 0 };
-        self.close(view, vec![near], is_all).await
+        self.close(view, vec![near], is_last).await
     }
 
     fn definition_before(&self, name: &str) -> Option<String> {
         self.writer.standing.tables.get(name).and_then(|table| table.definition.clone())
     }
 
-    /// Brings these tables to the view; `is_all`: there are no others.
-    pub(super) async fn close(&mut self, view: &View, near: Vec<Near>, is_all: bool) -> Result<Closed> {
+    /// Brings these tables to the view; `is_last`: all others that can be read equal it.
+    pub(super) async fn close(&mut self, view: &View, near: Vec<Near>, is_last: bool) -> Result<Closed> {
         let mut written = Written::default();
         let mut is_part = false;
         for near in near {
@@ -159,20 +159,25 @@ impl Session<'_> {
             self.source.make_durable().await?;
             failpoint::reach(failpoint::DURABLE);
         }
-        let is_closed = is_all && !is_part;
+        let is_closed = is_last && !is_part && self.problems.is_empty() && self.looks_at_all();
+        written.progress.cut = (is_last && !is_part).then(|| self.cut(view));
         if is_closed {
             (self.writer.done.caught_up_at, self.writer.done.seen) = (Some(view.at.clone()), view.seen.clone());
         }
         let is_to_beat = || if is_closed { self.is_worth_a_write(view) } else { self.pull.is_to_beat() };
-        if !(has_changes || is_to_beat()) {
+        if !(has_changes || is_to_beat() || self.is_to_cut(written.progress.cut.as_ref())) {
             return Ok(Closed::Equal);
         }
+        let has_cut = written.progress.cut.is_some();
         written.progress.source = Some(view.position.clone());
         written.progress.caught_up_at = is_closed.then(|| view.at.clone());
         self.pull.has_told();
         if self.writer.write(written).await? == Outcome::Rejected || is_part {
             (self.writer.done.caught_up_at, self.writer.done.seen) = (None, None);
             return Ok(Closed::NotYet);
+        }
+        if has_cut {
+            self.pull.has_brought();
         }
         Ok(Closed::Equal)
     }

@@ -7,6 +7,7 @@ mod absent;
 mod chunk;
 mod closing;
 mod comparing;
+mod cutting;
 mod dead;
 mod follow;
 mod jobs;

@@ -88,8 +88,7 @@ impl Session<'_> {
                 None => far.push(name.clone()),
             }
         }
-        let is_all = far.is_empty() && self.problems.is_empty() && self.looks_at_all();
-        if self.close(view, near, is_all).await? == Closed::NotYet {
+        if self.close(view, near, far.is_empty()).await? == Closed::NotYet {
             return Ok(Next::View);
         }
         self.note_race(&far);
@@ -106,8 +105,7 @@ impl Session<'_> {
         // Those that are read as a whole come when all others are near, so that the pass ends with them.
         let mut left = if versioned.is_empty() { listed.len() } else { return Ok(Next::View) };
         for name in &listed {
-            let is_last = left == 1 && self.problems.is_empty() && self.looks_at_all();
-            left -= usize::from(self.chunks(view, name, began, is_last).await?);
+            left -= usize::from(self.chunks(view, name, began, left == 1).await?);
         }
         Ok(if left == 0 { Next::End } else { Next::View })
     }
@@ -128,7 +126,7 @@ impl Session<'_> {
     }
 
     /// Whether no table is left out because nobody tells of its changes.
-    fn looks_at_all(&self) -> bool {
+    pub(super) fn looks_at_all(&self) -> bool {
         !self.is_following || self.description.tables.keys().all(|name| self.is_followed(name))
     }
 

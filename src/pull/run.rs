@@ -48,7 +48,7 @@ impl Pull {
             let due = session.due(self.compare).await?;
             let compared = session.compare(&due, true).await?;
             session.writer.done.compared.extend(compared);
-            Ok(())
+            if due.is_empty() { Ok(()) } else { session.pass_after_comparing().await }
         };
         let passed = passed.await;
         done.add(session.take_done());
@@ -68,7 +68,9 @@ impl Pull {
             )));
         }
         let names = if tables.is_empty() { &known[..] } else { tables };
-        Ok(VerifyReport { tables: session.compare(names, repair).await? })
+        let report = VerifyReport { tables: session.compare(names, repair).await? };
+        session.pass_after_comparing().await?;
+        Ok(report)
     }
 
     fn tell(&self, done: &Passed) {

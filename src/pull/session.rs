@@ -9,6 +9,7 @@ use crate::core::schema::{Schema, quote};
 use crate::provider::{Described, Description, Promise, Source};
 use crate::replica::Replica;
 use crate::replica::change::{self, Change, Retired};
+use crate::replica::freshness::Feeds;
 use crate::replica::inventory::Inventory;
 use crate::replica::outbox;
 use crate::replica::pulls::{Copied, Progress, Pull as Standing, PulledTable};
@@ -122,7 +123,12 @@ impl<'a> Session<'a> {
         }
         let there = if is_altered { self.writer.replica.inventory().await? } else { there };
         self.writer.replica.complete(&there, &schema).await?;
+        self.prepare_feed(&there).await?;
         self.part_with_gone().await
+    }
+
+    async fn prepare_feed(&self, there: &Inventory) -> Result<()> {
+        self.writer.replica.prepare_feed(there, Feeds::Pull(&self.pull.name), &self.description.schema).await
     }
 
     /// Tables that somebody dropped in the replica: before they are made again, and look as if nothing were missing.
@@ -198,13 +204,18 @@ impl<'a> Session<'a> {
 
     /// Where the sync stands by now: another worker may have moved it on.
     pub async fn read_standing(&mut self) -> Result<()> {
-        let standing = self.writer.replica.pull(&self.pull.name).await?;
-        self.writer.standing = standing.ok_or_else(|| {
+        let standing = self.writer.replica.pull(&self.pull.name).await?.ok_or_else(|| {
             Error::halt(format!(
                 "the replica no longer knows the sync {:?}: it was emptied while it was read",
                 self.pull.name
             ))
         })?;
+        let is_elsewhere = standing.head != self.writer.standing.head;
+        self.writer.standing = standing;
+        // Whoever did it may feed clients other tables.
+        if is_elsewhere && self.description.schema.tables().any(|table| table.feed.is_some()) {
+            self.prepare_feed(&self.writer.replica.inventory().await?).await?;
+        }
         Ok(())
     }
 

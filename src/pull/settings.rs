@@ -2,13 +2,14 @@
 
 use crate::core::chance::Chance;
 use crate::core::error::Error;
+use crate::core::schema::{Schema, Table};
 use crate::core::token::Seen;
 use crate::provider::{Limits, Provider};
 use crate::replica::target::Target;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 /// Retries where nothing else is said.
@@ -33,8 +34,10 @@ pub struct Pull {
     heartbeat: Option<Duration>,
     /// When it was last told anything.
     told_at: Mutex<Option<Instant>>,
-    /// What its replica was at the last view that it equalled, as far as this process knows.
-    seen: Mutex<Option<Seen>>,
+    /// What its replica was at the last view that it equalled, as far as this process knows. Told of each that it equals.
+    seen: watch::Sender<Option<Seen>>,
+    /// Its tables that clients are fed.
+    fed: Vec<Arc<Table>>,
     /// Told when there are new events; `None`: nobody is to be told of any.
     pub(super) news: Option<Arc<Notify>>,
     is_stopping: AtomicBool,
@@ -69,7 +72,8 @@ impl Pull {
             provider,
             heartbeat: target.default_heartbeat(),
             told_at: Mutex::default(),
-            seen: Mutex::default(),
+            seen: watch::Sender::default(),
+            fed: Vec::new(),
             target,
             adopt,
             allow_drop: false,
@@ -97,6 +101,17 @@ impl Pull {
         Self { compare: every, ..self }
     }
 
+    /// Of its tables, clients are fed those of which these definitions say so.
+    #[must_use]
+    pub fn feeding(self, schema: &Schema) -> Self {
+        Self { fed: schema.tables().filter(|table| table.feed.is_some()).cloned().collect(), ..self }
+    }
+
+    /// Its tables that clients are fed.
+    pub(crate) fn fed(&self) -> &[Arc<Table>] {
+        &self.fed
+    }
+
     /// What happens is kept in the replica, for [`Events`](crate::http::Events) to deliver.
     #[must_use]
     pub fn telling(self) -> Self {
@@ -115,12 +130,22 @@ impl Pull {
 
     /// What the replica was at the last view that it equalled, as far as this process knows.
     pub(crate) fn seen(&self) -> Option<Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.seen.borrow().clone()
+    }
+
+    /// Tells when this process has brought it somewhere.
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Seen>> {
+        self.seen.subscribe()
+    }
+
+    /// It was brought to a moment of its source.
+    pub(super) fn has_brought(&self) {
+        self.seen.send_modify(|_| {});
     }
 
     /// It is that by now; `None`: nothing is known.
     pub(super) fn see(&self, seen: Option<Seen>) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+        self.seen.send_replace(seen);
     }
 
     /// The replica was told something.

@@ -1,9 +1,12 @@
 //! What a writer does so that clients can be fed, beside what each batch writes into the log ([`feed_log`]).
 
-use super::feed_log::Fed;
+use super::feed_log::{Cut, Fed};
+use super::freshness::Feeds;
+use super::head::At;
 use super::inventory::Inventory;
 use super::store::{Rows, Statement, Work};
 use super::{Replica, feed_log, head};
+use crate::core::batch::{Item, RowState};
 use crate::core::error::Result;
 use crate::core::position::Head;
 use crate::core::schema::{Schema, Table};
@@ -14,7 +17,7 @@ use std::sync::atomic::Ordering;
 
 impl Replica {
     /// Makes what the log needs where tables of a sync are fed, and forgets those that no longer are.
-    pub async fn prepare_feed(&self, there: &Inventory, sync: &str, schema: &Schema) -> Result<()> {
+    pub async fn prepare_feed(&self, there: &Inventory, sync: Feeds<'_>, schema: &Schema) -> Result<()> {
         let can_be_fed = |table: &&Table| match there.has_rowids(table) {
             true => true,
             false => {
@@ -28,34 +31,40 @@ impl Replica {
         let fed = schema.tables().map(|table| &**table).filter(|table| table.feed.is_some());
         let fed: Vec<&Table> = fed.filter(can_be_fed).collect();
         let list = Arc::new(Fed::of(&fed));
-        let is_there = there.tables.contains_key(feed_log::TABLES);
+        let is_there = there.tables.contains_key(feed_log::TABLES) && there.tables.contains_key(feed_log::PAST_CUTS);
         if !fed.is_empty() || is_there {
-            let known = match is_there {
-                true => self.query(feed_log::SELECT_FED, vec![Cell::Text(sync.to_owned())]).await?,
-                false => Vec::new(),
-            };
+            let rows = if is_there { self.store.query(feed_log::select_fed(sync)).await? } else { Rows::new() };
+            let known = Known::read(rows);
             let is_known = |table: &&Table| {
-                let row = [Cell::Text(table.name.clone()), Cell::Text(feed_log::filter_text(table))];
-                known.iter().any(|known| known.starts_with(&row))
+                let filter = feed_log::filter_text(table);
+                known.iter().any(|known| known.name == table.name && known.filter == filter)
             };
             if !is_there || known.len() != fed.len() || !fed.iter().all(is_known) {
-                self.store.write(Work { before: feed_log::register(sync, &list), ..Work::default() }).await?;
+                let before = feed_log::register(sync.name(), &list);
+                self.store.write(Work { before, ..Work::default() }).await?;
             }
-            self.logging.is_to_cut.store(!is_cut(&known), Ordering::Relaxed);
+            let is_as_cut = |known: &Known| known.is_held || known.is_cut;
+            self.logging.is_to_cut.store(known.is_empty() || !known.iter().all(is_as_cut), Ordering::Relaxed);
+            self.logging.hold(&names(&known, |known| known.is_held));
+            self.logging.note_whole(names(&known, |known| known.is_whole));
         }
         self.logging.feed(list);
         Ok(())
     }
 
     /// Whether clients wait to hear that all tables equal the source; `is_to_look`: the replica is asked.
-    pub(crate) async fn is_to_cut(&self, sync: &str, is_to_look: bool) -> Result<bool> {
+    pub(crate) async fn is_to_cut(&self, sync: Feeds<'_>, is_to_look: bool) -> Result<bool> {
         if self.logging.fed().names.is_empty() {
             return Ok(false);
         }
         if self.is_to_cut_aside(&BTreeSet::new()) {
             return Ok(true);
         }
-        Ok(is_to_look && !is_cut(&self.query(feed_log::SELECT_FED, vec![Cell::Text(sync.to_owned())]).await?))
+        if !is_to_look {
+            return Ok(false);
+        }
+        let known = Known::read(self.store.query(feed_log::select_fed(sync)).await?);
+        Ok(known.is_empty() || !known.iter().all(|known| known.is_cut && !known.is_held))
     }
 
     /// The same where these tables are held, which are not as the source is.
@@ -72,14 +81,33 @@ impl Replica {
     /// Says that at this head all tables of a sync but those that are held equal its source's snapshot of this time.
     pub async fn cut(&self, head: &Head, sync: &str, at: Option<&str>, held: &BTreeSet<String>) -> Result<()> {
         let fed = self.logging.fed();
+        let cut = Cut { at: at.map(str::to_owned), held: held.clone(), unseen: BTreeSet::new() };
         let before = std::iter::once(head::assert_at(Some(head)))
             .chain(feed_log::record(sync, &fed, (head, head), &[], &[]))
-            .chain(feed_log::cut(sync, &fed, at, held))
+            .chain(feed_log::cut(Feeds::Queue(sync), &fed, &cut))
             .collect();
         self.store.write(Work { before, ..Work::default() }).await?;
-        self.logging.is_to_cut.store(false, Ordering::Relaxed);
-        self.logging.hold(held);
+        self.logging.added(Some(&cut));
         Ok(())
+    }
+
+    /// Positions of rows of a copy that the replica has as they are, where all rows of their table are there: of such a copy
+    /// clients are told what differs only. Right for a batch that starts from where the replica was then.
+    pub(super) async fn unchanged(&self, at: At<'_>, items: &[Item]) -> Result<BTreeSet<usize>> {
+        let (fed, mut unchanged, mut start) = (self.logging.fed(), BTreeSet::new(), 0);
+        for run in items.chunk_by(|one, other| one.table.name == other.table.name) {
+            let (first, table) = (start, &run[0].table);
+            start += run.len();
+            let is_asked = fed.names.contains(&table.name) && self.logging.is_whole(&table.name);
+            if !is_asked || !run.iter().all(is_row) {
+                continue;
+            }
+            let Some(found) = self.compare(table, run, None, at).await? else { return Ok(BTreeSet::new()) };
+            let differing: BTreeSet<usize> =
+                found.missing.into_iter().chain(found.different).chain(found.refused).collect();
+            unchanged.extend((0..run.len()).filter(|at| !differing.contains(at)).map(|at| first + at));
+        }
+        Ok(unchanged)
     }
 
     /// Rows are as they were once, or these tables are made anew: what clients were told is not what comes now.
@@ -103,13 +131,47 @@ impl Replica {
         Ok(vec![Statement::new(sql, vec![Cell::Text(serde_json::json!(tables).to_string())])])
     }
 
+    /// What it does to the log that a batch of a sync moves it on and touches no row.
+    pub(super) async fn carrying(&self, sync: &str, from: &Head, to: &Head) -> Result<Option<Statement>> {
+        Ok(self.has_feed().await?.then(|| feed_log::carry(sync, from, to)))
+    }
+
     async fn has_feed(&self) -> Result<bool> {
         let sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?1";
         Ok(!self.query(sql, vec![Cell::Text(feed_log::TABLES.to_owned())]).await?.is_empty())
     }
 }
 
-/// Whether all of these tables are as of the last cut.
-fn is_cut(known: &Rows) -> bool {
-    !known.is_empty() && known.iter().all(|row| row.last() == Some(&Cell::Integer(1)))
+/// A table that is fed, as the replica knows it.
+struct Known {
+    name: String,
+    filter: String,
+    is_whole: bool,
+    is_held: bool,
+    /// It is whole, and as of the last cut.
+    is_cut: bool,
+}
+
+impl Known {
+    fn read(rows: Rows) -> Vec<Self> {
+        let read = |row: Vec<Cell>| {
+            let [Cell::Text(name), Cell::Text(filter), Cell::Integer(is_whole), Cell::Integer(is_held), is_cut] =
+                &row[..]
+            else {
+                return None;
+            };
+            let (is_whole, is_held, is_cut) = (*is_whole != 0, *is_held != 0, *is_cut == Cell::Integer(1));
+            Some(Self { name: name.clone(), filter: filter.clone(), is_whole, is_held, is_cut: is_whole && is_cut })
+        };
+        rows.into_iter().filter_map(read).collect()
+    }
+}
+
+fn names(known: &[Known], of: fn(&Known) -> bool) -> BTreeSet<String> {
+    known.iter().filter(|known| of(known)).map(|known| known.name.clone()).collect()
+}
+
+/// Whether it sets all columns of its row.
+fn is_row(item: &Item) -> bool {
+    matches!(&item.state, RowState::Row { columns, replace: false, .. } if columns.len() == item.table.columns.len())
 }

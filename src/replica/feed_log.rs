@@ -5,8 +5,13 @@
 //! A row of the log says what its key was before its batch: `was` is NULL where there was no row, else the JSON of the
 //! columns that clients filter by. A position is a number of a batch, above all before it, also of an earlier epoch:
 //! clients keep it. Its low bits are random, so that no two histories share one.
+//!
+//! A sync that pulls logs as a queue does, beside its own row of `_pgflume_pulls`. Nobody but the replica knows how far that
+//! is: one that fell back goes on as if nothing had been. So its cuts are kept (`_pgflume_past_cuts`), and who was told of
+//! another begins anew.
 
 use super::arrays::{Array, arrays};
+use super::freshness::Feeds;
 use super::statements;
 use super::store::{Statement, Work};
 use crate::core::batch::{Item, RowState};
@@ -23,7 +28,10 @@ use tokio::time::Instant;
 /// The table of the tables that are fed.
 pub(crate) const TABLES: &str = "_pgflume_feed_tables";
 
-/// Rows of the log that are kept of a table at the most, but for those that are forgotten next.
+/// The cuts of syncs that pull.
+pub(crate) const PAST_CUTS: &str = "_pgflume_past_cuts";
+
+/// Rows of the log that are kept of a table at the most, and cuts of a sync, but for those that are forgotten next.
 const MOST_ROWS: i64 = 1_000_000;
 
 /// Rows of it that are forgotten at once, and a batch's more.
@@ -41,7 +49,7 @@ const NEW: &str = "lower(hex(randomblob(12)))";
 /// The least position of now: milliseconds since 1970 above 20 bits.
 const NOW: &str = "(CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) << 20)";
 
-const CREATE: [&str; 3] = [
+const CREATE: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS _pgflume_feed (tab INTEGER NOT NULL, pos INTEGER NOT NULL, key TEXT NOT NULL, was TEXT, \
      PRIMARY KEY (tab, pos, key)) WITHOUT ROWID",
     // `token`: of the head that the last batch led to, whose writer fed the tables of `fed`; `pos`: its position; `cut`: the
@@ -53,11 +61,33 @@ const CREATE: [&str; 3] = [
     "CREATE TABLE IF NOT EXISTS _pgflume_feed_tables (tab INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE COLLATE NOCASE, \
      sync TEXT NOT NULL, filter TEXT NOT NULL, generation TEXT NOT NULL, is_whole INTEGER NOT NULL DEFAULT 0, \
      is_held INTEGER NOT NULL DEFAULT 0, floor INTEGER NOT NULL DEFAULT 0)",
+    "CREATE TABLE IF NOT EXISTS _pgflume_past_cuts (sync TEXT NOT NULL, pos INTEGER NOT NULL, PRIMARY KEY (sync, pos)) WITHOUT ROWID",
 ];
 
-/// The tables of a sync that are fed, and whether each is as of the last cut.
-pub(super) const SELECT_FED: &str = "SELECT f.name, f.filter, f.is_whole AND NOT f.is_held AND c.cut IS c.pos AND c.token IS h.token \
-     FROM _pgflume_feed_tables AS f JOIN _pgflume_cuts AS c ON c.sync = f.sync LEFT JOIN _pgflume_head AS h ON h.id = 1 WHERE f.sync = ?1";
+/// The tables of a sync that are fed: by which columns they are filtered, whether all rows are there, whether each is held,
+/// and whether the last batch ended at a cut.
+pub(super) fn select_fed(sync: Feeds<'_>) -> Statement {
+    let here = match sync {
+        Feeds::Queue(_) => "_pgflume_head AS h ON h.id = 1",
+        Feeds::Pull(_) => "_pgflume_pulls AS h ON h.name = f.sync",
+    };
+    let sql = format!(
+        "SELECT f.name, f.filter, f.is_whole, f.is_held, c.cut IS c.pos AND c.token IS h.token FROM _pgflume_feed_tables AS f \
+         JOIN _pgflume_cuts AS c ON c.sync = f.sync LEFT JOIN {here} WHERE f.sync = ?1"
+    );
+    Statement::new(sql, vec![Cell::Text(sync.name().to_owned())])
+}
+
+/// A moment at which tables of a sync equal its source.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// The source's clock.
+    pub at: Option<String>,
+    /// Tables that do not.
+    pub held: BTreeSet<String>,
+    /// Tables that nobody has looked at: they are as they were at the last cut, or what somebody else has made of them.
+    pub unseen: BTreeSet<String>,
+}
 
 /// Which tables a writer feeds.
 #[derive(Debug, Default)]
@@ -124,15 +154,16 @@ pub(super) fn record(
     sync: &str,
     fed: &Fed,
     (from, to): (&Head, &Head),
-    items: &[Item],
+    items: &[&Item],
     emptied: &[Arc<Table>],
 ) -> Vec<Statement> {
     let text = |text: &str| Cell::Text(text.to_owned());
+    let is_unlogged = if FeedRule::Unlogged.holds() { "token <> ?2 OR fed IS NOT ?3" } else { "?2 <> ?2 OR ?3 <> ?3" };
     let mut all = vec![
         Statement::new(
             format!(
                 "UPDATE _pgflume_feed_tables SET generation = {NEW}, is_whole = 0 WHERE sync = ?1 \
-                 AND EXISTS (SELECT 1 FROM _pgflume_cuts WHERE sync = ?1 AND (token <> ?2 OR fed IS NOT ?3))"
+                 AND EXISTS (SELECT 1 FROM _pgflume_cuts WHERE sync = ?1 AND ({is_unlogged}))"
             ),
             vec![text(sync), text(&from.token), fed.cell()],
         ),
@@ -153,7 +184,7 @@ pub(super) fn record(
         let (of_table, others) = rest.split_at(end);
         if fed.names.contains(&first.table.name) {
             let (gone, there): (Vec<&Item>, Vec<&Item>) =
-                of_table.iter().partition(|item| matches!(item.state, RowState::Gone));
+                of_table.iter().copied().partition(|item| matches!(item.state, RowState::Gone));
             all.extend(log(&first.table, &gone, true));
             all.extend(log(&first.table, &there, false));
         }
@@ -204,58 +235,105 @@ pub(super) fn same_key(table: &Table, slots: &str, far_reals: bool) -> String {
     table.key_columns().zip(values).map(equal).collect::<Vec<_>>().join(" AND ")
 }
 
-/// All tables of a sync but those that are held equal its source's snapshot of this time by now.
-pub(super) fn cut(sync: &str, fed: &Fed, at: Option<&str>, held: &BTreeSet<String>) -> Vec<Statement> {
-    let text = |text: &str| Cell::Text(text.to_owned());
-    let held = Cell::Text(serde_json::json!(held).to_string());
+/// All tables of a sync but those that are held, or unseen, equal its source by now.
+pub(super) fn cut(sync: Feeds<'_>, fed: &Fed, cut: &Cut) -> Vec<Statement> {
+    let name = || Cell::Text(sync.name().to_owned());
+    let list = |names: &BTreeSet<String>| Cell::Text(serde_json::json!(names).to_string());
+    let mut all = Vec::new();
+    if !cut.unseen.is_empty() {
+        // Behind the last cut only somebody who is still at it has written there.
+        let sql = "UPDATE _pgflume_feed_tables SET is_held = 1 WHERE sync = ?1 AND name IN (SELECT value FROM json_each(?2)) \
+                   AND EXISTS (SELECT 1 FROM _pgflume_cuts AS c JOIN _pgflume_feed AS l ON l.pos > coalesce(c.cut, 0) \
+                   WHERE c.sync = ?1 AND l.tab = _pgflume_feed_tables.tab)";
+        all.push(Statement::new(sql, vec![name(), list(&cut.unseen)]));
+    }
     let is_held = "name IN (SELECT value FROM json_each(?3))";
-    vec![
-        Statement::new(
-            "UPDATE _pgflume_cuts SET cut = pos, at = ?2 WHERE sync = ?1",
-            vec![text(sync), at.map_or(Cell::Null, text)],
+    all.push(Statement::new(
+        "UPDATE _pgflume_cuts SET cut = pos, at = ?2 WHERE sync = ?1",
+        vec![name(), cut.at.clone().map_or(Cell::Null, Cell::Text)],
+    ));
+    all.push(Statement::new(
+        format!(
+            "UPDATE _pgflume_feed_tables SET is_held = {is_held}, is_whole = is_whole OR NOT {is_held} WHERE sync = ?1 \
+             AND (name, filter) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?2)) AND (is_held <> ({is_held}) OR NOT is_whole) \
+             AND name NOT IN (SELECT value FROM json_each(?4))"
         ),
-        Statement::new(
-            format!(
-                "UPDATE _pgflume_feed_tables SET is_held = {is_held}, is_whole = is_whole OR NOT {is_held} WHERE sync = ?1 \
-                 AND (name, filter) IN (SELECT value ->> 0, value ->> 1 FROM json_each(?2)) AND (is_held <> ({is_held}) OR NOT is_whole)"
-            ),
-            vec![text(sync), fed.cell(), held],
-        ),
-    ]
+        vec![name(), fed.cell(), list(&cut.held), list(&cut.unseen)],
+    ));
+    if matches!(sync, Feeds::Pull(_)) {
+        let sql =
+            "INSERT OR IGNORE INTO _pgflume_past_cuts (sync, pos) SELECT sync, pos FROM _pgflume_cuts WHERE sync = ?1";
+        all.push(Statement::new(sql, vec![name()]));
+    }
+    all
+}
+
+/// A batch leads from a head to another and touches no row: the log is as whole as before.
+pub(super) fn carry(sync: &str, from: &Head, to: &Head) -> Statement {
+    let text = |text: &str| Cell::Text(text.to_owned());
+    let sql = "UPDATE _pgflume_cuts SET token = ?3 WHERE sync = ?1 AND token = ?2";
+    Statement::new(sql, vec![text(sync), text(&from.token), text(&to.token)])
+}
+
+/// Rows of a sync's tables do not follow from the log.
+fn begin_sync_anew(sync: &str) -> Statement {
+    let sql = format!("UPDATE _pgflume_feed_tables SET generation = {NEW}, is_whole = 0 WHERE sync = ?1");
+    Statement::new(sql, vec![Cell::Text(sync.to_owned())])
 }
 
 /// Forgets what is too old, or too much, of the tables of a sync.
-fn forget(sync: &str, retention: Duration) -> [Statement; 2] {
+fn forget(sync: Feeds<'_>, retention: Duration) -> Vec<Statement> {
     let old = format!(
         "SELECT pos FROM _pgflume_feed AS l WHERE l.tab = _pgflume_feed_tables.tab AND l.pos <= max({NOW} - (?2 << 20), coalesce((SELECT m.pos \
          FROM _pgflume_feed AS m WHERE m.tab = _pgflume_feed_tables.tab ORDER BY m.pos DESC LIMIT 1 OFFSET {MOST_ROWS}), 0)) ORDER BY l.pos LIMIT {FORGOTTEN_ROWS}"
     );
-    let sync = || Cell::Text(sync.to_owned());
+    let name = || Cell::Text(sync.name().to_owned());
     let ms = Cell::Integer(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX >> 20));
-    [
+    let mut all = vec![
         Statement::new(
             format!(
                 "UPDATE _pgflume_feed_tables SET floor = max(floor, coalesce((SELECT max(pos) FROM ({old})), 0)) WHERE sync = ?1"
             ),
-            vec![sync(), ms],
+            vec![name(), ms.clone()],
         ),
         Statement::new(
             "DELETE FROM _pgflume_feed WHERE (tab, pos, key) IN (SELECT l.tab, l.pos, l.key FROM _pgflume_feed_tables AS f \
              JOIN _pgflume_feed AS l ON l.tab = f.tab AND l.pos <= f.floor WHERE f.sync = ?1)",
-            vec![sync()],
+            vec![name()],
         ),
-    ]
+    ];
+    if matches!(sync, Feeds::Pull(_)) {
+        let sql = format!(
+            "DELETE FROM _pgflume_past_cuts WHERE sync = ?1 AND pos < max({NOW} - (?2 << 20), coalesce((SELECT pos \
+             FROM _pgflume_past_cuts WHERE sync = ?1 ORDER BY pos DESC LIMIT 1 OFFSET {MOST_ROWS}), 0))"
+        );
+        all.push(Statement::new(sql, vec![name(), ms]));
+    }
+    all
 }
 
-/// What a replica's writer knows of the log.
+/// Where a replica says how far its writers are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fences {
+    /// In the head of a queue.
+    pub queue: bool,
+    /// In the rows of syncs that pull.
+    pub pulls: bool,
+}
+
+/// What is known of the log by those who write a replica, or read it.
 #[derive(Debug, Default)]
 pub(super) struct Logging {
+    /// Where its writers say how far they are.
+    fences: RwLock<Option<Fences>>,
     /// The tables that are fed.
     fed: RwLock<Arc<Fed>>,
     /// Not all of them are known to be as of the last cut, though the source may have nothing more to say.
     pub is_to_cut: AtomicBool,
     /// Those that were left out of the last cut.
     held: Mutex<BTreeSet<String>>,
+    /// Those that have all of their rows, as far as is known.
+    whole: Mutex<BTreeSet<String>>,
     /// When old rows were last looked for.
     forgot_at: Mutex<Option<Instant>>,
 }
@@ -278,27 +356,50 @@ impl Logging {
         is_due
     }
 
-    /// Adds to a batch of a sync that leads from a head to another what the log keeps of it.
-    pub fn add(&self, work: &mut Work, sync: &str, heads: (&Head, &Head), cut_at: Option<Option<&str>>) {
+    /// Adds to a batch of a sync that leads from a head to another what the log keeps of it; nothing of the items at the
+    /// positions `unchanged`, which the replica has as they are.
+    pub fn add(
+        &self,
+        work: &mut Work,
+        sync: Feeds<'_>,
+        heads: (&Head, &Head),
+        cut_to: Option<&Cut>,
+        unchanged: &BTreeSet<usize>,
+    ) {
         let fed = self.fed();
         if fed.names.is_empty() {
             return;
         }
-        let logged = record(sync, &fed, heads, work.items(), &work.emptied);
+        let items = work.items().iter().enumerate().filter(|(at, _)| !unchanged.contains(at));
+        let items: Vec<&Item> = items.map(|(_, item)| item).collect();
+        let logged = record(sync.name(), &fed, heads, &items, &work.emptied);
         work.before.extend(logged);
-        if let Some(at) = cut_at {
-            work.after.extend(cut(sync, &fed, at, &BTreeSet::new()));
+        if let Some(to) = cut_to {
+            work.after.extend(cut(sync, &fed, to));
         }
         if self.is_to_forget() {
             work.after.extend(forget(sync, RETENTION));
         }
     }
 
+    /// Adds to a batch that alters tables of a sync that it does.
+    pub fn add_altering(&self, work: &mut Work, sync: Feeds<'_>, heads: (&Head, &Head)) {
+        self.add(work, sync, heads, None, &BTreeSet::new());
+        if !self.fed().names.is_empty() {
+            work.before.push(begin_sync_anew(sync.name()));
+        }
+    }
+
     /// After it was written.
-    pub fn added(&self, has_cut: bool) {
-        self.is_to_cut.store(!has_cut, Ordering::Relaxed);
-        if has_cut {
-            self.hold(&BTreeSet::new());
+    pub fn added(&self, cut: Option<&Cut>) {
+        self.is_to_cut.store(cut.is_none(), Ordering::Relaxed);
+        if let Some(Cut { held, unseen, .. }) = cut {
+            self.hold(held);
+            let names = self.fed().names.clone();
+            let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_whole =
+                |name: &String| if unseen.contains(name) { whole.contains(name) } else { !held.contains(name) };
+            *whole = names.into_iter().filter(is_whole).collect();
         }
     }
 
@@ -308,5 +409,27 @@ impl Logging {
 
     pub fn holds(&self, held: &BTreeSet<String>) -> bool {
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) == *held
+    }
+
+    pub fn fences(&self) -> Option<Fences> {
+        *self.fences.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn note_fences(&self, fences: Fences) {
+        *self.fences.write().unwrap_or_else(PoisonError::into_inner) = Some(fences);
+    }
+
+    pub fn forget_fences(&self) {
+        *self.fences.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// These tables have all of their rows.
+    pub fn note_whole(&self, whole: BTreeSet<String>) {
+        *self.whole.lock().unwrap_or_else(PoisonError::into_inner) = whole;
+    }
+
+    /// Whether a table is fed and has all of its rows, as far as is known.
+    pub fn is_whole(&self, table: &str) -> bool {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).contains(table)
     }
 }

@@ -1,7 +1,7 @@
 //! Reads what clients are fed: where a table is in the log, pages of its rows, and the keys that have changed behind a
 //! position, with what they were and what they are. Everything that one call gives is of one state of the replica.
 
-use super::feed_log::same_key;
+use super::feed_log::{Fences, same_key};
 use super::store::{Rows, Statement};
 use super::{Replica, statements};
 use crate::core::error::{Error, ErrorKind, Result};
@@ -78,11 +78,7 @@ fn damaged() -> Error {
 impl Replica {
     /// Where a table is; `None` where it is not fed yet, or its replica is somebody's who does not keep the log.
     pub async fn fed(&self, table: &Table) -> Result<Option<Fed>> {
-        let rows = match self.store.read(state(table)).await {
-            Err(e) if is_unmade(&e) => return Ok(None),
-            rows => rows?,
-        };
-        fed(rows)
+        Ok(self.read_fed(table, None, None).await?.map(|(fed, _)| fed))
     }
 
     /// The last cut of a sync.
@@ -108,10 +104,7 @@ impl Replica {
         limit: usize,
     ) -> Result<Option<(Fed, Vec<FedRow>)>> {
         let page = page(table, needed, (since, after), allowed, limit);
-        let Some([state, rows]) = self.together(table, page).await? else {
-            return Ok(None);
-        };
-        let Some(fed) = fed(state)? else { return Ok(None) };
+        let Some((fed, rows)) = self.read_fed(table, Some(since), Some(page)).await? else { return Ok(None) };
         let row = |mut row: Vec<Cell>| match (row.pop(), row) {
             (Some(Cell::Integer(rowid)), cells) => Ok(FedRow { rowid, cells }),
             _ => Err(damaged()),
@@ -121,8 +114,8 @@ impl Replica {
 
     /// At most `limit` keys of a table that were touched behind a position; and where the table is.
     pub async fn fed_touched(&self, table: &Table, since: i64, limit: usize) -> Result<Option<(Fed, Vec<Touched>)>> {
-        let Some([state, rows]) = self.together(table, touched(table, since, limit)).await? else { return Ok(None) };
-        let Some(fed) = fed(state)? else { return Ok(None) };
+        let keys = touched(table, since, limit);
+        let Some((fed, rows)) = self.read_fed(table, Some(since), Some(keys)).await? else { return Ok(None) };
         let filters = table.fed_filters().len();
         let read = |row: Vec<Cell>| {
             let [place, was, _] = <[Cell; 3]>::try_from(row).ok()?;
@@ -142,8 +135,8 @@ impl Replica {
         needed: &BTreeSet<usize>,
         keys: &[Touched],
     ) -> Result<Option<(Fed, Vec<Current>)>> {
-        let Some([state, rows]) = self.together(table, current(table, needed, keys)).await? else { return Ok(None) };
-        let Some(fed) = fed(state)? else { return Ok(None) };
+        let rows = current(table, needed, keys);
+        let Some((fed, rows)) = self.read_fed(table, None, Some(rows)).await? else { return Ok(None) };
         let read = |mut row: Vec<Cell>| {
             let cells =
                 (row.len() == 1 + table.key.len() + table.columns.len()).then(|| row.split_off(1 + table.key.len()))?;
@@ -153,11 +146,47 @@ impl Replica {
         Ok(Some((fed, rows.into_iter().map(|row| read(row).ok_or_else(damaged)).collect::<Result<_>>()?)))
     }
 
-    async fn together(&self, table: &Table, statement: Statement) -> Result<Option<[Rows; 2]>> {
-        match self.store.read_together(vec![state(table), statement]).await {
-            Err(e) if is_unmade(&e) => Ok(None),
-            rows => Ok(rows?.try_into().ok()),
+    /// Where a table is, for one who was told of the cut `since`, and rows of the same state; `None` where nobody keeps the
+    /// log of what is there.
+    async fn read_fed(
+        &self,
+        table: &Table,
+        since: Option<i64>,
+        rows: Option<Statement>,
+    ) -> Result<Option<(Fed, Rows)>> {
+        let found = match state(table, self.fences().await?, since) {
+            None => None,
+            Some(state) => match self.read_with(state, rows).await {
+                Err(e) if is_unmade(&e) => None,
+                found => {
+                    let (state, rows) = found?;
+                    fed(state)?.map(|fed| (fed, rows))
+                }
+            },
+        };
+        if found.is_none() {
+            self.logging.forget_fences(); // there may be others by now
         }
+        Ok(found)
+    }
+
+    async fn read_with(&self, state: Statement, rows: Option<Statement>) -> Result<(Rows, Rows)> {
+        let Some(rows) = rows else { return Ok((self.store.read(state).await?, Rows::new())) };
+        let mut both = self.store.read_together(vec![state, rows]).await?.into_iter();
+        Ok((both.next().unwrap_or_default(), both.next().unwrap_or_default()))
+    }
+
+    /// Who may write to the replica.
+    async fn fences(&self) -> Result<Fences> {
+        if let Some(fences) = self.logging.fences() {
+            return Ok(fences);
+        }
+        let sql = "SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('_pgflume_head', '_pgflume_pulls')";
+        let rows = self.store.read(Statement::new(sql, Vec::new())).await?;
+        let has = |name: &str| rows.iter().flatten().any(|cell| cell.as_text() == Some(name));
+        let fences = Fences { queue: has("_pgflume_head"), pulls: has("_pgflume_pulls") };
+        self.logging.note_fences(fences);
+        Ok(fences)
     }
 }
 
@@ -166,12 +195,34 @@ fn is_unmade(error: &Error) -> bool {
     *error.kind() == ErrorKind::Schema
 }
 
-fn state(table: &Table) -> Statement {
-    let sql = "SELECT f.generation, f.is_whole, f.is_held, c.pos, c.cut, f.floor, \
-               (SELECT max(l.pos) FROM _pgflume_feed AS l WHERE l.tab = f.tab), s.types \
-               FROM _pgflume_feed_tables AS f JOIN _pgflume_cuts AS c ON c.sync = f.sync \
-               JOIN _pgflume_head AS h ON h.id = 1 AND h.token = c.token LEFT JOIN _pgflume_states AS s ON s.\"table\" = f.name WHERE f.name = ?1";
-    Statement::new(sql, vec![Cell::Text(table.name.clone())])
+/// Where a table is, if whoever wrote to its sync last keeps the log; `None` where nobody writes.
+fn state(table: &Table, fences: Fences, since: Option<i64>) -> Option<Statement> {
+    let queue = "EXISTS (SELECT 1 FROM _pgflume_head AS h WHERE h.id = 1 AND h.token = c.token)";
+    let pull = "EXISTS (SELECT 1 FROM _pgflume_pulls AS p JOIN _pgflume_owners AS o ON o.sync = p.name \
+                WHERE p.name = f.sync AND p.token = c.token AND o.\"table\" = f.name)";
+    let writers: Vec<&str> = fences.queue.then_some(queue).into_iter().chain(fences.pulls.then_some(pull)).collect();
+    if writers.is_empty() {
+        return None;
+    }
+    // Of a replica that fell back nobody else says that there was a later cut.
+    let is_lost = "EXISTS (SELECT 1 FROM _pgflume_pulls AS p WHERE p.name = f.sync) \
+                   AND NOT EXISTS (SELECT 1 FROM _pgflume_past_cuts AS b WHERE b.sync = f.sync AND b.pos = ?2)";
+    let floor = match since {
+        Some(_) if fences.pulls && FeedRule::KnownCut.holds() => {
+            format!("iif({is_lost}, max(f.floor, ?2 + 1), f.floor)")
+        }
+        _ => "f.floor".to_owned(),
+    };
+    let sql = format!(
+        "SELECT f.generation, f.is_whole, f.is_held, c.pos, c.cut, {floor}, \
+         (SELECT max(l.pos) FROM _pgflume_feed AS l WHERE l.tab = f.tab), s.types \
+         FROM _pgflume_feed_tables AS f JOIN _pgflume_cuts AS c ON c.sync = f.sync AND ({}) \
+         LEFT JOIN _pgflume_states AS s ON s.\"table\" = f.name WHERE f.name = ?1",
+        writers.join(" OR ")
+    );
+    let mut args = vec![Cell::Text(table.name.clone())];
+    args.extend(since.filter(|_| floor.contains("?2")).map(Cell::Integer));
+    Some(Statement::new(sql, args))
 }
 
 fn fed(rows: Rows) -> Result<Option<Fed>> {

@@ -37,6 +37,7 @@ use crate::core::schema::{Schema, Table, ddl, quote};
 use crate::core::token::Seen;
 use crate::core::value::{Cell, Key};
 use crate::replica::target::Target;
+pub use feed_log::Cut;
 use freshness::{Feeds, Freshness, TableState};
 use inventory::Inventory;
 use std::collections::{BTreeMap, BTreeSet};
@@ -349,12 +350,17 @@ impl Replica {
     ) -> Result<()> {
         self.check_rowids(work.items())?;
         work.before.insert(0, head::advance(from, &entry.head));
-        let cut_at = freshness.is_caught_up.then_some(freshness.checked_at.as_deref());
-        self.logging.add(&mut work, sync.name(), (from, &entry.head), cut_at);
+        let cut = freshness.is_caught_up.then(|| Cut { at: freshness.checked_at.clone(), ..Cut::default() });
+        // What no message names is a copy.
+        let unchanged = match entry.provenance.is_empty() {
+            true => self.unchanged(from.into(), work.items()).await?,
+            false => BTreeSet::new(),
+        };
+        self.logging.add(&mut work, sync, (from, &entry.head), cut.as_ref(), &unchanged);
         work.after.extend(head::record(entry, acknowledged));
         work.after.extend(freshness.record(sync, &entry.head.epoch));
         self.store.write(work).await?;
-        self.logging.added(cut_at.is_some());
+        self.logging.added(cut.as_ref());
         // Once is enough: it costs a request.
         if !self.keeps.load(Ordering::Relaxed) {
             self.check_kept(&entry.head).await?;

@@ -7,7 +7,7 @@ use super::freshness::{self, Feeds, Freshness, TableState};
 use super::head::{At, fenced};
 use super::jobs::{self, Leased};
 use super::store::{Rows, Statement, Work};
-use super::{Inventory, Replica, outbox};
+use super::{Cut, Inventory, Replica, outbox};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::event::Event;
 use crate::core::message::MarkedKey;
@@ -128,6 +128,8 @@ pub struct Progress {
     pub forgets: bool,
     /// What others are to be told of.
     pub events: Vec<Event>,
+    /// With it tables equal the source: clients can be told of all that was written since the last cut.
+    pub cut: Option<Cut>,
 }
 
 /// What a pull has looked at, for readers of the replica.
@@ -249,7 +251,8 @@ impl Replica {
         let sql =
             "UPDATE _pgflume_dead SET class = 'retry' WHERE sync = ?1 AND id IN (SELECT value FROM json_each(?2))";
         let marks = Statement::new(sql, vec![text(name), Cell::Text(serde_json::json!(ids).to_string())]);
-        let before = vec![At::Pull(name, from).advance(to), marks];
+        let carried = self.carrying(name, from, to).await?;
+        let before = [At::Pull(name, from).advance(to), marks].into_iter().chain(carried).collect();
         self.store.write(Work { before, ..Work::default() }).await
     }
 
@@ -284,8 +287,12 @@ impl Replica {
     ) -> Result<()> {
         self.check_rowids(work.items())?;
         work.before.insert(0, At::Pull(name, from).advance(to));
+        let cut = progress.cut.as_ref();
+        self.logging.add(&mut work, Feeds::Pull(name), (from, to), cut, &BTreeSet::new());
         work.after.extend(record(name, &to.epoch, progress)?);
-        self.store.write(work).await
+        self.store.write(work).await?;
+        self.logging.added(cut);
+        Ok(())
     }
 
     /// Alters tables of the sync `name` as a batch of its own, which may take long.
@@ -297,10 +304,16 @@ impl Replica {
         progress: &Progress,
         statements: Vec<String>,
     ) -> Result<()> {
-        let fence = std::iter::once(At::Pull(name, from).advance(to));
-        let before = fence.chain(statements.into_iter().map(Statement::from)).collect();
-        let work = Work { before, after: record(name, &to.epoch, progress)?, is_long: true, ..Work::default() };
-        self.store.write(work).await
+        let mut work = Work { before: vec![At::Pull(name, from).advance(to)], is_long: true, ..Work::default() };
+        match statements.is_empty() {
+            true => self.logging.add(&mut work, Feeds::Pull(name), (from, to), None, &BTreeSet::new()),
+            false => self.logging.add_altering(&mut work, Feeds::Pull(name), (from, to)),
+        }
+        work.before.extend(statements.into_iter().map(Statement::from));
+        work.after.extend(record(name, &to.epoch, progress)?);
+        self.store.write(work).await?;
+        self.logging.added(None);
+        Ok(())
     }
 
     /// All rows of these tables of a sync are due to be compared, and the request is recorded.

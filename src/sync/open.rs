@@ -17,6 +17,7 @@ use crate::postgres::books::rebuilds::Reason;
 use crate::postgres::catalog::SourceTable;
 use crate::postgres::drift;
 use crate::postgres::link::{Known, Link};
+use crate::replica::freshness::Feeds;
 use crate::replica::inventory::Inventory;
 use crate::replica::{Replica, address};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +38,7 @@ impl<'a> Session<'a> {
         complete(link.as_ref(), &replica, &there, &schema).await?;
         let is_keyed = keys::complete(link.as_ref(), &replica, &there, (&schema, &sources)).await?;
         let now = if is_keyed { &answered(replica.inventory()).await? } else { &there };
-        answered(replica.prepare_feed(now, worker.queue().as_str(), &schema)).await?;
+        answered(replica.prepare_feed(now, Feeds::Queue(worker.queue().as_str()), &schema)).await?;
         let drift = match drift {
             Some((then, drift)) if then == *now => drift,
             _ => answered(link.drift(Some(now))).await?,

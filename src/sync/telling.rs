@@ -32,7 +32,7 @@ impl Session<'_> {
             seen: snapshot.seen.clone(),
         };
         self.tell(is_due.then_some(&freshness), &[]).await?;
-        if is_caught_up && self.replica.is_to_cut(self.feeds().name(), is_due).await? {
+        if is_caught_up && self.replica.is_to_cut(self.feeds(), is_due).await? {
             self.cut(snapshot, &BTreeSet::new()).await?;
         } else if !is_caught_up && read.has_taken_all {
             self.cut_aside(snapshot, &[], &read.swept).await?;

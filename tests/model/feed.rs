@@ -1,5 +1,6 @@
-//! What clients are fed, over a libSQL in memory: batches of random changes between requests of clients that are as strict
-//! as the strictest. At each `up-to-date` a client holds exactly the rows of its shape as they are at the cut.
+//! What clients are fed, over a libSQL in memory: batches of random changes, of a queue and of a sync that pulls, between
+//! requests of clients that are as strict as the strictest. Writers die, others keep no log, replicas fall back. At each
+//! `up-to-date` a client holds exactly the rows of its shape as they are at the cut.
 //! `FEED_SCHEDULES` of them (400), from `FEED_SEED` on.
 
 use crate::{ALONE, setting};
@@ -15,7 +16,8 @@ use pgflume::feed::offset::{Offset, Walked};
 use pgflume::feed::shape::Shape;
 use pgflume::replica::freshness::{Feeds, Freshness};
 use pgflume::replica::memory::Memory;
-use pgflume::replica::{Replica, Store as _, Work};
+use pgflume::replica::pulls::Progress;
+use pgflume::replica::{Cut, Replica, Store as _, Work};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,6 +60,10 @@ struct Scene {
     cut: Rows,
     dice: Dice,
     version: i64,
+    /// It is written by a sync that pulls.
+    is_pulled: bool,
+    /// As everything was once, of the replica of such a sync: what a backup has.
+    backup: Option<(Vec<u8>, Head, Rows, Rows)>,
 }
 
 fn now<T>(ready: impl Future<Output = T>) -> T {
@@ -76,16 +82,57 @@ fn name(key: &[Cell]) -> String {
 
 impl Scene {
     fn new(seed: u64) -> Self {
+        let is_pulled = seed.is_multiple_of(2);
         let schema = Schema::parse(SCHEMA).unwrap();
         let memory = Memory::new().unwrap();
         let replica = Replica::on(Box::new(memory.clone()));
-        let there = now(replica.prepare(&schema)).unwrap();
+        now(replica.prepare(&schema)).unwrap();
         let head = Head::start("epoch".into(), "token".into());
-        now(replica.reset(None, &head, (Feeds::Queue("q"), "owner"), None)).unwrap();
-        now(replica.prepare_feed(&there, "q", &schema)).unwrap();
+        match is_pulled {
+            true => drop(now(replica.claim("q", &head, &["t"], false)).unwrap()),
+            false => now(replica.reset(None, &head, (Feeds::Queue("q"), "owner"), None)).unwrap(),
+        }
         let table = schema.get("t").unwrap().clone();
-        let (rows, cut) = (Rows::new(), Rows::new());
-        Self { memory, replica, table, head, rows, cut, dice: Dice(seed), version: 0 }
+        let (rows, cut, dice) = (Rows::new(), Rows::new(), Dice(seed));
+        let mut scene = Self { memory, replica, table, head, rows, cut, dice, version: 0, is_pulled, backup: None };
+        scene.restart();
+        scene
+    }
+
+    fn sync(&self) -> Feeds<'static> {
+        if self.is_pulled { Feeds::Pull("q") } else { Feeds::Queue("q") }
+    }
+
+    /// The writer has died, and another one begins.
+    fn restart(&mut self) {
+        self.replica = Replica::on(Box::new(self.memory.clone()));
+        let there = now(self.replica.inventory()).unwrap();
+        now(self.replica.prepare_feed(&there, self.sync(), &Schema::parse(SCHEMA).unwrap())).unwrap();
+    }
+
+    /// A batch of somebody who keeps no log.
+    fn batch_unlogged(&mut self) {
+        let other = Replica::on(Box::new(self.memory.clone()));
+        let (mine, cut) = (std::mem::replace(&mut self.replica, other), self.cut.clone());
+        let is_cut = self.dice.one_in(2);
+        self.batch(is_cut);
+        (self.replica, self.cut) = (mine, cut);
+    }
+
+    /// A replica of a sync that pulls is kept, or is put back as it was then. (That of a queue is seen to have fallen back.)
+    fn fall_back(&mut self) {
+        match self.backup.take() {
+            Some((image, head, rows, cut)) => {
+                self.memory.restore(&image).unwrap();
+                (self.head, self.rows, self.cut) = (head, rows, cut);
+                self.restart();
+            }
+            None if self.is_pulled => {
+                let image = self.memory.image().unwrap();
+                self.backup = Some((image, self.head.clone(), self.rows.clone(), self.cut.clone()));
+            }
+            None => {}
+        }
     }
 
     /// One batch of up to five keys; whether all is equal by then.
@@ -122,7 +169,21 @@ impl Scene {
     }
 
     fn write(&mut self, work: Work, is_cut: bool) {
-        let to = self.head.next(format!("token {}", self.head.seq + 1));
+        self.version += 1;
+        let to = self.head.next(format!("token {}", self.version));
+        if self.is_pulled {
+            let progress = Progress { cut: is_cut.then(Cut::default), ..Progress::default() };
+            now(self.replica.apply_pull("q", &self.head, &to, &progress, work)).unwrap();
+        } else {
+            self.write_of_queue(&to, work, is_cut);
+        }
+        self.head = to;
+        if is_cut {
+            self.cut = self.rows.clone();
+        }
+    }
+
+    fn write_of_queue(&self, to: &Head, work: Work, is_cut: bool) {
         let entry = Entry {
             head: to.clone(),
             parent: self.head.token.clone(),
@@ -132,17 +193,21 @@ impl Scene {
             provenance: Arc::default(),
         };
         let freshness = Freshness { is_caught_up: is_cut, checked_at: Some("now".into()), ..Freshness::default() };
-        now(self.replica.apply(&self.head, &entry, self.head.seq, Feeds::Queue("q"), &freshness, work)).unwrap();
-        self.head = to;
-        if is_cut {
-            self.cut = self.rows.clone();
-        }
+        now(self.replica.apply(&self.head, &entry, self.head.seq, self.sync(), &freshness, work)).unwrap();
     }
 
     /// A cut without a batch; with the table held, it is none for it.
     fn cut(&mut self, is_held: bool) {
         let held = is_held.then(|| "t".to_owned()).into_iter().collect();
-        now(self.replica.cut(&self.head, "q", None, &held)).unwrap();
+        if self.is_pulled {
+            self.version += 1;
+            let to = self.head.next(format!("token {}", self.version));
+            let progress = Progress { cut: Some(Cut { held, ..Cut::default() }), ..Progress::default() };
+            now(self.replica.apply_pull("q", &self.head, &to, &progress, Work::default())).unwrap();
+            self.head = to;
+        } else {
+            now(self.replica.cut(&self.head, "q", None, &held)).unwrap();
+        }
         if !is_held {
             self.cut = self.rows.clone();
         }
@@ -252,6 +317,18 @@ fn run(seed: u64) -> Result<u64, String> {
     let mut clients: Vec<Client> = FILTERS.iter().map(|filter| Client::new(&scene.table, filter)).collect();
     for _ in 0..60 {
         match scene.dice.below(3) {
+            0 if scene.dice.one_in(15) => scene.restart(),
+            0 if scene.dice.one_in(25) => scene.batch_unlogged(),
+            0 if scene.dice.one_in(10) => {
+                let is_put_back = scene.backup.is_some();
+                scene.fall_back();
+                // Of a walk nobody knows what it has come by in rows that are no more: its client is reloaded.
+                let is_amid =
+                    |client: &&mut Client| matches!(client.offset, Offset::At(_, Walked::To(_) | Walked::ToEnd));
+                for client in clients.iter_mut().filter(|_| is_put_back).filter(is_amid) {
+                    (client.offset, client.handle, client.rows) = (Offset::Start, None, BTreeMap::new());
+                }
+            }
             0 if scene.dice.one_in(5) => {
                 let is_held = scene.dice.one_in(2);
                 scene.cut(is_held);
@@ -267,9 +344,12 @@ fn run(seed: u64) -> Result<u64, String> {
         }
     }
     // At rest each comes to hold what there is.
-    scene.batch(true);
     for (client, filter) in clients.iter_mut().zip(FILTERS) {
-        for _ in 0..60 {
+        for asked in 0..60 {
+            // Positions of a replica that fell back are behind those that it gave, for as long as that took.
+            if asked % 20 == 0 && (asked == 0 || scene.is_pulled) {
+                scene.cut(false);
+            }
             client.ask(&mut scene).map_err(|e| format!("seed {seed}, {filter:?}: {e}"))?;
         }
         let wanted = client.wanted(&scene.rows);
@@ -349,7 +429,7 @@ fn what_a_writer_of_other_definitions_wrote_is_not_taken_for_logged() {
     // Another worker, which feeds one table more.
     let other = Replica::on(Box::new(scene.memory.clone()));
     now(other.prepare(&both)).unwrap();
-    now(other.prepare_feed(&now(other.inventory()).unwrap(), "q", &both)).unwrap();
+    now(other.prepare_feed(&now(other.inventory()).unwrap(), scene.sync(), &both)).unwrap();
     let cell = |n| vec![Cell::Integer(n), Cell::Integer(n)];
     scene.insert(&unfed, cell(1), true);
     let shape = Shape::of(&u).unwrap();

@@ -14,13 +14,13 @@ const FED: &str = r#"{"todos":{"primaryKey":"id","columns":{"id":"INTEGER","org"
     "feed":{"public":true,"filter":["org"]}}}"#;
 
 /// Where an answer leaves its client.
-fn next(answer: &Answer) -> String {
+pub fn next(answer: &Answer) -> String {
     let header = |name: &str| answer.header(name).unwrap_or_else(|| panic!("{name}: {}", answer.body)).to_owned();
     format!("offset={}&handle={}", header("electric-offset"), header("electric-handle"))
 }
 
 /// Operations of an answer, each with the key's id and the title.
-fn told(answer: &Answer) -> Vec<String> {
+pub fn told(answer: &Answer) -> Vec<String> {
     assert_eq!(answer.status, 200, "{}", answer.body);
     let of = |message: &Value| match message["headers"]["operation"].as_str() {
         Some(operation) => {

@@ -2,6 +2,8 @@
 
 mod clients;
 mod contract;
+mod copies;
+mod pulled;
 mod tokens;
 
 use crate::parts::Program;
@@ -15,7 +17,7 @@ use std::time::Duration;
 /// A database, a replica, and a worker that feeds clients.
 pub struct Fed {
     pub db: Db,
-    _home: Home,
+    pub home: Home,
     pub program: Program,
     pub url: String,
 }
@@ -44,7 +46,7 @@ impl Fed {
         }
         variables.iter().for_each(|(name, value)| program.set(name, value));
         program.serve(&["--follow"]);
-        Self { db, _home: home, program, url: format!("http://{address}") }
+        Self { db, home, program, url: format!("http://{address}") }
     }
 
     /// A request with these parameters.
@@ -54,14 +56,7 @@ impl Fed {
 
     /// The same with this token.
     pub async fn get_as(&self, token: Option<&str>, query: &str) -> Answer {
-        let url = format!("{}/v1/shape?{query}", self.url);
-        let token = token.map(|token| format!("Bearer {token}"));
-        let asked = move || {
-            let headers: Vec<_> = token.into_iter().map(|token| ("authorization".to_owned(), token)).collect();
-            http::request("GET", &url, &headers, b"", Duration::from_secs(60))
-        };
-        let answer = tokio::task::spawn_blocking(asked).await.unwrap();
-        answer.unwrap_or_else(|e| panic!("{query}: {e}:\n{}", self.program.log()))
+        get_as(&self.program, &self.url, token, query).await
     }
 
     /// The same, once the table is whole.
@@ -71,16 +66,41 @@ impl Fed {
 
     /// The same with a token.
     pub async fn get_whole_as(&self, token: Option<&str>, query: &str) -> Answer {
-        let answer = std::cell::RefCell::new(None);
-        until("the table is fed", async || {
-            let got = self.get_as(token, query).await;
-            let is_whole = got.status != 503;
-            answer.replace(Some(got));
-            is_whole
-        })
-        .await;
-        answer.into_inner().unwrap()
+        get_whole_as(&self.program, &self.url, token, query).await
     }
+}
+
+/// A request with these parameters of a worker that feeds clients there.
+pub async fn get(program: &Program, url: &str, query: &str) -> Answer {
+    get_as(program, url, None, query).await
+}
+
+/// The same, once the table is whole.
+pub async fn get_whole(program: &Program, url: &str, query: &str) -> Answer {
+    get_whole_as(program, url, None, query).await
+}
+
+async fn get_as(program: &Program, url: &str, token: Option<&str>, query: &str) -> Answer {
+    let url = format!("{url}/v1/shape?{query}");
+    let token = token.map(|token| format!("Bearer {token}"));
+    let asked = move || {
+        let headers: Vec<_> = token.into_iter().map(|token| ("authorization".to_owned(), token)).collect();
+        http::request("GET", &url, &headers, b"", Duration::from_secs(60))
+    };
+    let answer = tokio::task::spawn_blocking(asked).await.unwrap();
+    answer.unwrap_or_else(|e| panic!("{query}: {e}:\n{}", program.log()))
+}
+
+async fn get_whole_as(program: &Program, url: &str, token: Option<&str>, query: &str) -> Answer {
+    let answer = std::cell::RefCell::new(None);
+    until("the table is fed", async || {
+        let got = get_as(program, url, token, query).await;
+        let is_whole = got.status != 503;
+        answer.replace(Some(got));
+        is_whole
+    })
+    .await;
+    answer.into_inner().unwrap()
 }
 
 /// A parameter as a URL has it.

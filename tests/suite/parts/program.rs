@@ -43,6 +43,11 @@ impl Program {
         self.variables.push((name.to_owned(), value.to_owned()));
     }
 
+    /// What a variable is set to.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.variables.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
+    }
+
     /// Writes a file beside `schema.json`.
     pub fn write(&self, name: &str, text: &str) {
         std::fs::write(self.directory.path().join(name), text).expect("a file is written");
