@@ -1,15 +1,19 @@
 //! Messages as clients read them: values as Postgres writes them, and of which types they are. No IO.
 
 use super::change::Operation;
+use super::changes::Change;
 use super::shape::Shape;
 use crate::core::schema::{Column, ColumnType};
 use crate::core::value::{Cell, Key};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
-/// Messages of one answer: JSON, a line each.
+/// What stands between two messages; none has a line break within.
+pub(super) const SEPARATOR: &str = ",\n";
+
+/// Messages of one answer.
 #[derive(Debug, Default)]
-pub struct Messages {
+pub(super) struct Messages {
     text: String,
     /// What they tell is of this cut, and changes what came before.
     cut: Option<i64>,
@@ -17,29 +21,29 @@ pub struct Messages {
 
 impl Messages {
     /// Of changes up to a cut.
-    pub(super) fn up_to(cut: i64) -> Self {
+    pub fn up_to(cut: i64) -> Self {
         Self { text: String::new(), cut: Some(cut) }
     }
 
+    /// What brings one who has a shape's rows as they were to a cut; `may_lack`: it may have some of them, or not.
+    pub fn of(shape: &Shape, types: &Types, cut: i64, changes: &[Change], may_lack: bool) -> Self {
+        let mut messages = Self::up_to(cut);
+        for change in changes {
+            for operation in shape.operations(change, may_lack) {
+                let cells = change.now.as_deref().filter(|_| *operation != Operation::Delete);
+                messages.push(shape, types, *operation, &change.key, cells);
+            }
+        }
+        messages
+    }
+
     /// Bytes so far.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.text.len()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.text.is_empty()
-    }
-
     /// A row of a shape, by all of its table's cells; of one that is gone, its key.
-    pub(super) fn push(
-        &mut self,
-        shape: &Shape,
-        types: &Types,
-        operation: Operation,
-        key: &Key,
-        cells: Option<&[Cell]>,
-    ) {
+    pub fn push(&mut self, shape: &Shape, types: &Types, operation: Operation, key: &Key, cells: Option<&[Cell]>) {
         let column = |at: usize, cell: &Cell| {
             (shape.table.columns[at].name.clone(), types.value(&shape.table.columns[at], cell))
         };
@@ -52,28 +56,21 @@ impl Messages {
         if let Some(cut) = self.cut {
             headers["lsn"] = json!(cut.to_string());
         }
-        self.add(&json!({"key": key_text(shape, key), "value": value, "headers": headers}));
+        if !self.text.is_empty() {
+            self.text.push_str(SEPARATOR);
+        }
+        self.text.push_str(&json!({"key": key_text(shape, key), "value": value, "headers": headers}).to_string());
     }
 
-    /// A client that has all before has all there is at this cut.
-    pub(super) fn push_up_to_date(&mut self, cut: i64) {
-        self.add(&json!({"headers": {"control": "up-to-date", "global_last_seen_lsn": cut.to_string()}}));
+    /// All of them.
+    pub fn into_text(self) -> String {
+        self.text
     }
+}
 
-    fn add(&mut self, message: &Value) {
-        self.text.push_str(&message.to_string()); // which has no line breaks
-        self.text.push('\n');
-    }
-
-    /// As a JSON array.
-    pub fn into_json(self) -> String {
-        format!("[{}]", self.text.trim_end_matches('\n').replace('\n', ","))
-    }
-
-    /// As server-sent events.
-    pub fn into_events(self) -> String {
-        self.text.lines().map(|message| format!("data: {message}\n\n")).collect()
-    }
+/// That a client that has all before has all there is at this cut.
+pub(super) fn up_to_date(cut: i64) -> String {
+    json!({"headers": {"control": "up-to-date", "global_last_seen_lsn": cut.to_string()}}).to_string()
 }
 
 /// That a client has to begin anew.
@@ -288,8 +285,7 @@ mod tests {
         let mut messages = Messages::up_to(7);
         messages.push(&shape, &types, Operation::Insert, &key, Some(&cells));
         messages.push(&shape, &types, Operation::Delete, &key, None);
-        messages.push_up_to_date(7);
-        let all: Value = serde_json::from_str(&messages.into_json()).unwrap();
+        let all: Value = serde_json::from_str(&format!("[{}]", messages.into_text())).unwrap();
         let name = r#""s"."T"/"x//"y"/"9223372036854775807""#;
         let headers = |operation| json!({"operation": operation, "relation": ["s", "T"], "lsn": "7"});
         let key = json!({"a": "9223372036854775807", "b": "x/\"y"});
@@ -303,13 +299,7 @@ mod tests {
             json!([
                 {"key": name, "value": whole, "headers": headers("insert")},
                 {"key": name, "value": key, "headers": headers("delete")},
-                {"headers": {"control": "up-to-date", "global_last_seen_lsn": "7"}},
             ])
         );
-        assert_eq!(Messages::default().into_json(), "[]");
-        let mut end = Messages::up_to(7);
-        end.push_up_to_date(7);
-        let text = r#"{"headers":{"control":"up-to-date","global_last_seen_lsn":"7"}}"#;
-        assert_eq!(end.into_events(), format!("data: {text}\n\n"));
     }
 }

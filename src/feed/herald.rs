@@ -1,87 +1,123 @@
-//! Tells those who wait that a sync's replica has come to a cut, whoever brought it there.
+//! Looks where a sync's replica is while somebody waits, whoever brought it there, and reads once for all what they wait for.
+//! Others ask the replica here, a few at a time.
 
+use super::answer::{Answer, Asked};
+use super::board::Board;
+use super::limits::{LIMITS, Means};
+use super::looking::look_at;
+use super::memory::Memory;
+use super::walks::Walks;
 use crate::core::error::Result;
+use crate::core::schema::Table;
 use crate::replica::Replica;
 use crate::replica::target::Target;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
+use tokio::time::Instant;
 
-/// How often the replica is asked while somebody waits: another process may have brought it to a cut.
+/// How often the replica is looked at while somebody waits: another process may have brought it to a cut.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// From then on what was last seen is too old to go on from: it is looked at anew.
+const STALE: Duration = Duration::from_secs(2);
+
+/// Questions that read the replica at once.
+const READERS: usize = 4;
+
+/// How long a question waits for others.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One sync's.
 pub struct Herald {
     target: Target,
-    /// Its name in the replica.
-    sync: String,
-    cut: watch::Sender<Option<i64>>,
-    waiting: AtomicUsize,
+    boards: Vec<Arc<Board>>,
     /// Somebody began to wait.
     news: Notify,
-    replica: Mutex<Option<Arc<Replica>>>,
+    /// Looks only, so that no question holds it up.
+    looking: Connection,
+    reading: [Connection; READERS],
+    readers: Semaphore,
+    next: AtomicUsize,
+    walks: Walks,
+    means: Means,
 }
 
-/// One who waits.
-pub struct Waiting<'a> {
-    herald: &'a Herald,
-    cut: watch::Receiver<Option<i64>>,
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.herald.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl Waiting<'_> {
-    /// Comes back when there is a cut that was not there when this was last called, or when waiting began.
-    pub async fn news(&mut self) {
-        if self.cut.changed().await.is_err() {
-            std::future::pending().await
-        }
-    }
-}
+/// A connection to the replica, which is opened when it is needed.
+type Connection = Mutex<Option<Arc<Replica>>>;
 
 impl Herald {
-    /// Of the sync of this name, whose replica is there.
-    pub fn new(target: Target, sync: String) -> Self {
-        let (cut, waiting) = (watch::Sender::default(), AtomicUsize::default());
-        Self { target, sync, cut, waiting, news: Notify::new(), replica: Mutex::default() }
+    /// Of these tables of a replica; answers take of this memory.
+    pub fn new(target: Target, tables: &[Arc<Table>], memory: Memory) -> Self {
+        Self {
+            target,
+            boards: tables.iter().map(|table| Arc::new(Board::new(table.clone()))).collect(),
+            news: Notify::new(),
+            looking: Mutex::default(),
+            reading: Default::default(),
+            readers: Semaphore::new(READERS),
+            next: AtomicUsize::default(),
+            walks: Walks::default(),
+            means: Means { limits: LIMITS, memory },
+        }
     }
 
-    /// Begins to wait.
-    pub fn wait(&self) -> Waiting<'_> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        let waiting = Waiting { herald: self, cut: self.cut.subscribe() };
+    /// What is known of its tables.
+    pub fn boards(&self) -> &[Arc<Board>] {
+        &self.boards
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.means.memory
+    }
+
+    /// Somebody waits from now on.
+    pub(super) fn wake(&self) {
         self.news.notify_one();
-        waiting
+    }
+
+    /// Answers one request from the replica; what many ask for at once is read once.
+    pub async fn ask(&self, asked: &Asked<'_>) -> Result<Answer> {
+        let answering = async {
+            let permit = tokio::time::timeout(PATIENCE, self.readers.acquire()).await;
+            let Ok(Ok(_reader)) = permit else { return Ok(Answer::Busy) };
+            let connection = &self.reading[self.next.fetch_add(1, Ordering::Relaxed) % READERS];
+            match self.replica(connection).await? {
+                Some(replica) => asked.answer(&replica, &self.means).await,
+                None => Ok(Answer::Unready),
+            }
+        };
+        self.walks.share(asked, answering).await
     }
 
     /// A connection to the replica; `None` while it is not there.
-    pub async fn replica(&self) -> Result<Option<Arc<Replica>>> {
-        let known = self.replica.lock().await.clone();
-        if let Some(replica) = known {
+    async fn replica(&self, connection: &Connection) -> Result<Option<Arc<Replica>>> {
+        let mut known = connection.lock().await;
+        if let Some(replica) = &*known {
             match replica.look().await {
-                Ok(()) => return Ok(Some(replica)),
+                Ok(()) => return Ok(Some(replica.clone())),
                 Err(e) => tracing::debug!(error = %e, "the replica is opened again"),
             }
         }
-        let opened = Replica::existing(&self.target).await?.map(Arc::new);
-        self.replica.lock().await.clone_from(&opened);
-        Ok(opened)
+        *known = Replica::existing(&self.target).await?.map(Arc::new);
+        Ok(known.clone())
     }
 
     /// Looks after the cuts for ever; `brought`: this process has brought the replica somewhere.
     pub async fn run<T>(&self, mut brought: watch::Receiver<T>) {
+        let mut looked_at = None;
         loop {
-            if self.waiting.load(Ordering::Relaxed) == 0 {
+            if self.boards.iter().all(|board| board.counts().0 == 0) {
                 self.news.notified().await;
             }
-            match self.look().await {
-                Ok(cut) => drop(self.cut.send_if_modified(|last| std::mem::replace(last, cut) != cut)),
-                Err(e) => tracing::debug!(error = %e, "the replica does not tell where it is"),
+            if looked_at.is_none_or(|at: Instant| at.elapsed() > STALE) {
+                self.boards.iter().for_each(|board| board.begin(None));
+            }
+            let looked = self.look().await;
+            looked_at = looked.is_ok().then(Instant::now);
+            if let Err(e) = looked {
+                tracing::debug!(error = %e, "the replica does not tell where it is");
             }
             let brought = async {
                 if brought.changed().await.is_err() {
@@ -90,15 +126,20 @@ impl Herald {
             };
             tokio::select! {
                 () = brought => {}
+                () = self.news.notified() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
         }
     }
 
-    async fn look(&self) -> Result<Option<i64>> {
-        match self.replica().await? {
-            Some(replica) => replica.fed_cut(&self.sync).await,
-            None => Ok(None),
+    async fn look(&self) -> Result<()> {
+        let replica = self.replica(&self.looking).await?;
+        for board in self.boards.iter().filter(|board| board.counts().0 > 0) {
+            match &replica {
+                Some(replica) => look_at(board, replica, &self.means).await?,
+                None => board.begin(None),
+            }
         }
+        Ok(())
     }
 }

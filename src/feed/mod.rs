@@ -4,9 +4,18 @@
 
 pub mod access;
 pub mod answer;
+pub mod board;
+pub mod body;
 pub mod change;
+mod changes;
+mod delta;
 mod encode;
 pub mod filter;
+pub mod follow;
 pub mod herald;
+pub mod limits;
+pub mod looking;
+pub mod memory;
 pub mod offset;
 pub mod shape;
+mod walks;

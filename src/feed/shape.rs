@@ -1,5 +1,8 @@
 //! What a client asks for: some rows and columns of a table. No IO.
 
+use super::change::{Operation, operations};
+use super::changes::Change;
+use crate::core::failpoint::FeedRule;
 use crate::core::schema::Table;
 use crate::core::value::Cell;
 use crate::replica::feed_reads::Allowed;
@@ -61,6 +64,29 @@ impl Shape {
         let positions = self.table.fed_filters();
         let value = |at: &usize| filters.get(positions.iter().position(|filter| *filter == Some(*at))?);
         self.allowed.iter().all(|(at, values)| value(at).is_some_and(|cell| values.contains(cell)))
+    }
+
+    /// What brings one who has this shape's rows as they were to what they are.
+    pub(super) fn operations(&self, change: &Change, may_lack: bool) -> &'static [Operation] {
+        operations(self.had_in(change), self.has_in(change), may_lack && FeedRule::Pair.holds())
+    }
+
+    /// Whether a change is one of its rows'.
+    pub(super) fn is_touched(&self, change: &Change) -> bool {
+        self.had_in(change) || self.has_in(change)
+    }
+
+    fn had_in(&self, change: &Change) -> bool {
+        change.was.as_ref().is_some_and(|was| self.had(was) || !FeedRule::Before.holds())
+    }
+
+    fn has_in(&self, change: &Change) -> bool {
+        change.now.as_ref().is_some_and(|cells| self.has(cells))
+    }
+
+    /// By what shapes are told apart, whatever of their table's history.
+    pub(super) fn name(&self) -> String {
+        self.digest("")
     }
 
     /// By what a client names what it has of a table of this generation since a cut.

@@ -58,6 +58,8 @@ pub struct FedRow {
 pub struct Touched {
     /// As the log has it.
     place: String,
+    /// The position of the first of those batches.
+    pub pos: i64,
     /// The columns that clients filter by, as they were before the first of those batches, in the definition's order;
     /// `None`: there was no row.
     pub was: Option<Vec<Cell>>,
@@ -118,12 +120,13 @@ impl Replica {
         let Some((fed, rows)) = self.read_fed(table, Some(since), Some(keys)).await? else { return Ok(None) };
         let filters = table.fed_filters().len();
         let read = |row: Vec<Cell>| {
-            let [place, was, _] = <[Cell; 3]>::try_from(row).ok()?;
+            let [place, was, pos] = <[Cell; 3]>::try_from(row).ok()?;
+            let Cell::Integer(pos) = pos else { return None };
             let was = match was.as_text() {
                 None => None,
                 Some(text) => Some(values(text).filter(|values| values.len() == filters)?),
             };
-            Some(Touched { place: place.as_text()?.to_owned(), was })
+            Some(Touched { place: place.as_text()?.to_owned(), pos, was })
         };
         Ok(Some((fed, rows.into_iter().map(|row| read(row).ok_or_else(damaged)).collect::<Result<_>>()?)))
     }

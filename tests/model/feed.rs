@@ -10,8 +10,12 @@ use pgflume::core::failpoint::FeedRule;
 use pgflume::core::position::{Entry, Head};
 use pgflume::core::schema::{Schema, Table};
 use pgflume::core::value::Cell;
-use pgflume::feed::answer::{Answer, Asked, Limits};
+use pgflume::feed::answer::{Answer, Asked, Told};
+use pgflume::feed::board::{Board, Heard, Waiting};
 use pgflume::feed::filter;
+use pgflume::feed::limits::{Limits, Means};
+use pgflume::feed::looking::look_at;
+use pgflume::feed::memory::Memory as Budget;
 use pgflume::feed::offset::{Offset, Walked};
 use pgflume::feed::shape::Shape;
 use pgflume::replica::freshness::{Feeds, Freshness};
@@ -62,6 +66,9 @@ struct Scene {
     version: i64,
     /// It is written by a sync that pulls.
     is_pulled: bool,
+    /// For those who wait, as it was last looked at, and the rows of its cut.
+    board: Arc<Board>,
+    board_rows: Rows,
     /// As everything was once, of the replica of such a sync: what a backup has.
     backup: Option<(Vec<u8>, Head, Rows, Rows)>,
 }
@@ -94,7 +101,10 @@ impl Scene {
         }
         let table = schema.get("t").unwrap().clone();
         let (rows, cut, dice) = (Rows::new(), Rows::new(), Dice(seed));
-        let mut scene = Self { memory, replica, table, head, rows, cut, dice, version: 0, is_pulled, backup: None };
+        let (board, board_rows) = (Arc::new(Board::new(table.clone())), Rows::new());
+        let (version, backup) = (0, None);
+        let mut scene =
+            Self { memory, replica, table, head, rows, cut, dice, version, is_pulled, board, board_rows, backup };
         scene.restart();
         scene
     }
@@ -213,6 +223,16 @@ impl Scene {
         }
     }
 
+    /// The board is looked after.
+    fn look(&mut self) {
+        let means = means(&mut self.dice);
+        let before = self.board.at();
+        now(look_at(&self.board, &self.replica, &means)).unwrap();
+        if self.board.at().is_some() && self.board.at() != before {
+            self.board_rows = self.cut.clone();
+        }
+    }
+
     /// One row of another table, or of this one.
     fn insert(&mut self, table: &Arc<Table>, cells: Vec<Cell>, is_cut: bool) {
         let key = table.key.iter().map(|at| cells[*at].clone()).collect();
@@ -223,9 +243,28 @@ impl Scene {
     }
 }
 
+fn means(dice: &mut Dice) -> Means {
+    let limits = Limits {
+        rows: 1 + dice.below(6) as usize,
+        page_bytes: 200 * (1 + dice.below(4) as usize),
+        part_bytes: 1,
+        most_bytes: 1 << 20,
+        most_keys: 1_000,
+    };
+    Means { limits, memory: budget() }
+}
+
+fn budget() -> Budget {
+    Budget::new(1 << 30)
+}
+
 /// A client that minds everything.
 struct Client {
-    shape: Shape,
+    shape: Arc<Shape>,
+    /// It waits for news.
+    waiting: Option<Waiting>,
+    /// It asked between two cuts, and asks again.
+    is_apart: bool,
     offset: Offset,
     handle: Option<String>,
     rows: BTreeMap<String, (Option<String>, i64)>,
@@ -239,7 +278,16 @@ impl Client {
         if !condition.is_empty() {
             shape.allowed = filter::parse(condition, &BTreeMap::new(), table).unwrap();
         }
-        Self { shape, offset: Offset::Start, handle: None, rows: BTreeMap::new(), arrivals: 0 }
+        let shape = Arc::new(shape);
+        Self {
+            shape,
+            waiting: None,
+            is_apart: false,
+            offset: Offset::Start,
+            handle: None,
+            rows: BTreeMap::new(),
+            arrivals: 0,
+        }
     }
 
     /// What it should hold, of those rows.
@@ -252,16 +300,16 @@ impl Client {
     }
 
     fn ask(&mut self, scene: &mut Scene) -> Result<(), String> {
-        let limits = Limits {
-            rows: 1 + scene.dice.below(6) as usize,
-            page_bytes: 200 * (1 + scene.dice.below(4) as usize),
-            part_bytes: 1,
-            most_bytes: 1 << 20,
-            most_keys: 1_000,
-        };
+        let means = means(&mut scene.dice);
         let asked = Asked { shape: &self.shape, offset: self.offset, handle: self.handle.as_deref() };
-        match now(asked.answer(&scene.replica, limits)).unwrap() {
+        let answer = now(asked.answer(&scene.replica, &means)).unwrap();
+        self.is_apart = matches!(&answer, Answer::Nothing(told) if !told.is_up_to_date);
+        if !matches!(answer, Answer::Nothing(_)) {
+            self.waiting = None;
+        }
+        match answer {
             Answer::Unready => Ok(()),
+            Answer::Busy => Err("there is memory enough".to_owned()),
             Answer::Refetch { handle, .. } => {
                 if self.handle.as_ref() == Some(&handle) {
                     return Err(format!("is told to begin anew by the handle that it has: {handle}"));
@@ -273,24 +321,54 @@ impl Client {
                 self.offset = told.offset;
                 Ok(())
             }
-            Answer::Messages(told) => {
-                let may_lack = matches!(self.offset, Offset::At(_, Walked::ToEnd));
-                for message in serde_json::from_str::<Vec<Value>>(&told.messages.into_json()).unwrap() {
-                    self.take(&message, may_lack)?;
-                }
-                // As a client does: what it is given to keep is text.
-                self.offset = Offset::parse(&told.offset.to_string()).unwrap();
-                self.handle = Some(told.handle);
-                if told.is_up_to_date {
-                    self.arrivals += 1;
-                    let wanted = self.wanted(&scene.cut);
-                    if self.rows != wanted {
-                        return Err(format!("holds at a cut\n{:?}, and not\n{wanted:?}", self.rows));
-                    }
-                }
+            Answer::Messages(told) => self.told(&told, &scene.cut),
+        }
+    }
+
+    /// It waits, and hears what the board says, where that says anything.
+    fn hear(&mut self, scene: &mut Scene) -> Result<(), String> {
+        let Some(handle) = self.handle.clone() else { return Ok(()) };
+        let is_new = self.waiting.is_none() || self.is_apart;
+        let waiting = self.waiting.get_or_insert_with(|| scene.board.wait(&self.shape));
+        let has_news = is_new || waiting.news().now_or_never().is_some();
+        let follows = |generation: &str| self.shape.is_named(&handle, generation);
+        let before = self.offset;
+        let heard = scene.board.hear((&self.shape, waiting.name()), before, follows, &budget());
+        match heard {
+            Heard::Unknown => self.ask(scene),
+            Heard::Nothing(cut) => {
+                self.offset = Offset::At(cut, Walked::Done);
                 Ok(())
             }
+            Heard::Changes(body, cut) => {
+                if !has_news {
+                    return Err("was not told that there is something to hear".to_owned());
+                }
+                let offset = Offset::At(cut, Walked::Done);
+                let told = Told { body, offset, handle, schema: None, is_up_to_date: true };
+                self.told(&told, &scene.board_rows)
+            }
+            Heard::Anew(..) | Heard::Busy => Err(format!("{heard:?}")),
         }
+    }
+
+    /// What it is told, where the rows are these.
+    fn told(&mut self, told: &Told, rows: &Rows) -> Result<(), String> {
+        let may_lack = matches!(self.offset, Offset::At(_, Walked::ToEnd));
+        for message in serde_json::from_slice::<Vec<Value>>(&told.body.json().concat()).unwrap() {
+            self.take(&message, may_lack)?;
+        }
+        // As a client does: what it is given to keep is text.
+        self.offset = Offset::parse(&told.offset.to_string()).unwrap();
+        self.handle = Some(told.handle.clone());
+        if told.is_up_to_date {
+            self.arrivals += 1;
+            let wanted = self.wanted(rows);
+            if self.rows != wanted {
+                return Err(format!("holds at a cut\n{:?}, and not\n{wanted:?}", self.rows));
+            }
+        }
+        Ok(())
     }
 
     fn take(&mut self, message: &Value, may_lack: bool) -> Result<(), String> {
@@ -336,6 +414,11 @@ fn run(seed: u64) -> Result<u64, String> {
             0 => {
                 let is_cut = scene.dice.one_in(2);
                 scene.batch(is_cut);
+            }
+            1 if scene.dice.one_in(2) => scene.look(),
+            1 if scene.dice.one_in(2) => {
+                let at = scene.dice.below(clients.len() as u64) as usize;
+                clients[at].hear(&mut scene).map_err(|e| format!("seed {seed}, {:?}: {e}", FILTERS[at]))?;
             }
             _ => {
                 let at = scene.dice.below(clients.len() as u64) as usize;
@@ -435,7 +518,8 @@ fn what_a_writer_of_other_definitions_wrote_is_not_taken_for_logged() {
     let shape = Shape::of(&u).unwrap();
     let limits = Limits { rows: 5, page_bytes: 1 << 20, part_bytes: 1 << 20, most_bytes: 1 << 20, most_keys: 100 };
     let ask = |scene: &Scene, offset, handle: Option<&str>| {
-        now(Asked { shape: &shape, offset, handle }.answer(&scene.replica, limits)).unwrap()
+        now(Asked { shape: &shape, offset, handle }.answer(&scene.replica, &Means { limits, memory: budget() }))
+            .unwrap()
     };
     assert!(matches!(ask(&scene, Offset::Start, None), Answer::Unready), "nobody has logged it yet");
     let mine = std::mem::replace(&mut scene.replica, other);
@@ -469,7 +553,8 @@ fn who_comes_while_the_log_goes_back_to_no_cut_waits_for_the_next() {
     now(scene.memory.query(forget.to_owned().into())).unwrap();
     let ask = |scene: &Scene, offset, handle: Option<&str>| {
         let limits = Limits { rows: 5, page_bytes: 1 << 20, part_bytes: 1 << 20, most_bytes: 1 << 20, most_keys: 100 };
-        now(Asked { shape: &client.shape, offset, handle }.answer(&scene.replica, limits)).unwrap()
+        now(Asked { shape: &client.shape, offset, handle }.answer(&scene.replica, &Means { limits, memory: budget() }))
+            .unwrap()
     };
     for (offset, handle) in [(client.offset, client.handle.as_deref()), (Offset::Start, None)] {
         let answer = ask(&scene, offset, handle);

@@ -1,0 +1,328 @@
+//! What is known of a table that clients wait for: its last changes, kept for those who are a little late, and who has to
+//! hear of which. No IO.
+
+use super::body::Body;
+use super::changes::{Changes, Found};
+use super::delta::Delta;
+use super::encode::Types;
+use super::memory::Memory;
+use super::offset::{Offset, Walked};
+use super::shape::Shape;
+use crate::core::schema::Table;
+use crate::core::value::Cell;
+use crate::replica::feed_reads::Fed;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::watch;
+
+/// Changes that are kept of a table, in bytes.
+const KEPT_BYTES: usize = 64 << 20;
+
+/// Cuts that are kept of a table.
+const KEPT: usize = 4_096;
+
+/// One table's.
+pub struct Board {
+    table: Arc<Table>,
+    /// The columns that clients are fed, and those by which rows are told apart.
+    needed: BTreeSet<usize>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Where it is, as far as it is followed.
+    at: Option<At>,
+    /// By the names of their shapes, those who wait.
+    waiting: BTreeMap<String, Group>,
+    /// By a column and a value that a row has there, whom it concerns.
+    index: BTreeMap<(usize, Cell), BTreeSet<String>>,
+    /// Whom all rows concern.
+    open: BTreeSet<String>,
+}
+
+/// Where a table is.
+struct At {
+    generation: String,
+    /// From which cut on all changes are known.
+    from: i64,
+    /// Before this cut more changed than is worth telling.
+    lost: i64,
+    cut: i64,
+    deltas: VecDeque<Arc<Delta>>,
+    bytes: usize,
+}
+
+/// All who wait for the same.
+struct Group {
+    shape: Arc<Shape>,
+    news: watch::Sender<()>,
+    count: usize,
+}
+
+/// What a client hears from the board.
+#[derive(Debug)]
+pub enum Heard {
+    /// These changes, up to a cut.
+    Changes(Body, i64),
+    /// That nothing concerns it up to this cut.
+    Nothing(i64),
+    /// That too much has changed: it begins anew, with this generation from this cut on.
+    Anew(String, i64),
+    /// There is no memory.
+    Busy,
+    /// The replica has to be asked.
+    Unknown,
+}
+
+/// One who waits.
+pub struct Waiting {
+    board: Arc<Board>,
+    name: String,
+    news: watch::Receiver<()>,
+}
+
+impl Waiting {
+    /// By which its shape is told apart.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Comes back when there is something to hear that was not there when this was last called, or when waiting began.
+    pub async fn news(&mut self) {
+        if self.news.changed().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.board.state().leave(&self.name);
+    }
+}
+
+impl Board {
+    /// Of a table that is fed.
+    pub fn new(table: Arc<Table>) -> Self {
+        let needed = table.fed_columns().into_iter().chain(table.fed_filters().into_iter().flatten()).collect();
+        Self { table, needed, state: Mutex::default() }
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// The columns that are read for all.
+    pub(super) fn needed(&self) -> &BTreeSet<usize> {
+        &self.needed
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many wait, for how many different shapes.
+    pub fn counts(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.waiting.values().map(|group| group.count).sum(), state.waiting.len())
+    }
+
+    /// Begins to wait.
+    pub fn wait(self: &Arc<Self>, shape: &Arc<Shape>) -> Waiting {
+        let name = shape.name();
+        let news = self.state().enter(&name, shape);
+        Waiting { board: self.clone(), name, news }
+    }
+
+    /// The generation and the cut that it has come to; `None` where nobody has looked lately.
+    pub fn at(&self) -> Option<(String, i64)> {
+        self.state().at.as_ref().map(|at| (at.generation.clone(), at.cut))
+    }
+
+    /// What one hears who was told of a cut; `follows`: whether what it has is of a generation.
+    pub fn hear(
+        &self,
+        (shape, name): (&Shape, &str),
+        offset: Offset,
+        follows: impl FnOnce(&str) -> bool,
+        memory: &Memory,
+    ) -> Heard {
+        let (deltas, cut) = {
+            let state = self.state();
+            let (Some(at), Offset::At(since, Walked::Done)) = (&state.at, offset) else { return Heard::Unknown };
+            if !follows(&at.generation) {
+                return Heard::Unknown;
+            }
+            if since < at.lost {
+                return Heard::Anew(at.generation.clone(), at.cut);
+            }
+            if since < at.from {
+                return Heard::Unknown;
+            }
+            let later = at.deltas.partition_point(|delta| delta.to <= since);
+            let deltas: Vec<Arc<Delta>> = at.deltas.iter().skip(later).cloned().collect();
+            (deltas, at.cut.max(since))
+        };
+        let Offset::At(since, _) = offset else { return Heard::Unknown };
+        if deltas.first().is_some_and(|delta| !delta.leads(since)) {
+            return Heard::Unknown;
+        }
+        let pieces: Option<Vec<_>> = deltas.iter().map(|delta| delta.piece(shape, name, memory)).collect();
+        match pieces {
+            None => Heard::Busy,
+            Some(pieces) => match (Body { pieces, up_to_date: Some(cut) }) {
+                body if body.is_empty() => Heard::Nothing(cut),
+                body => Heard::Changes(body, cut),
+            },
+        }
+    }
+
+    /// Begins at where the table is, or forgets it; whoever waits asks.
+    pub(super) fn begin(&self, fed: Option<&Fed>) {
+        self.begin_behind(fed, None);
+    }
+
+    /// The same; `lost`: nobody is told what changed before this cut.
+    fn begin_behind(&self, fed: Option<&Fed>, lost: Option<i64>) {
+        let begun = fed.and_then(|fed| {
+            let (generation, cut) = (fed.generation.clone(), fed.at_cut()?);
+            let lost = lost.unwrap_or(i64::MIN);
+            Some(At { generation, from: cut, lost, cut, deltas: VecDeque::new(), bytes: 0 })
+        });
+        let mut state = self.state();
+        if state.at.is_some() || begun.is_some() {
+            state.at = begun;
+            state.waiting.values().for_each(Group::tell);
+        }
+    }
+
+    /// What was found behind the cut that it had come to.
+    pub(super) fn go_on(&self, found: Found, memory: &Memory) {
+        match found {
+            Found::Apart(_) | Found::Overtaken => {}
+            Found::Unready => self.begin(None),
+            Found::Broken(fed) => self.begin(Some(&fed)),
+            Found::TooMuch(fed, cut) => self.begin_behind(Some(&fed), Some(cut)),
+            Found::Changes(fed, cut, changes) => self.add(&fed, cut, changes, memory),
+        }
+    }
+
+    fn add(&self, fed: &Fed, cut: i64, Changes { first, all, bytes }: Changes, memory: &Memory) {
+        let mut state = self.state();
+        let Some(at) = &mut state.at else { return };
+        let Some(first) = first else {
+            at.cut = cut;
+            return;
+        };
+        let taken = loop {
+            match memory.take(bytes) {
+                Some(taken) => break taken,
+                None if at.drop_oldest() => {}
+                None => {
+                    drop(state);
+                    return self.begin(Some(fed));
+                }
+            }
+        };
+        at.cut = cut;
+        let delta = Delta::new((first, all), cut, Types::read(fed.types.as_deref()), bytes, taken);
+        let delta = Arc::new(delta);
+        at.bytes += delta.bytes;
+        at.deltas.push_back(delta.clone());
+        while (at.bytes > KEPT_BYTES || at.deltas.len() > KEPT) && at.drop_oldest() {}
+        for name in state.concerned(&delta) {
+            if let Some(group) = state.waiting.get(&name) {
+                group.tell();
+            }
+        }
+    }
+}
+
+impl At {
+    /// Whether there was one.
+    fn drop_oldest(&mut self) -> bool {
+        let Some(oldest) = self.deltas.pop_front() else { return false };
+        (self.bytes, self.from) = (self.bytes - oldest.bytes, oldest.to);
+        true
+    }
+}
+
+impl Group {
+    fn tell(&self) {
+        self.news.send_replace(());
+    }
+}
+
+impl State {
+    fn enter(&mut self, name: &str, shape: &Arc<Shape>) -> watch::Receiver<()> {
+        if let Some(group) = self.waiting.get_mut(name) {
+            group.count += 1;
+            return group.news.subscribe();
+        }
+        let group = Group { shape: shape.clone(), news: watch::Sender::new(()), count: 1 };
+        let news = group.news.subscribe();
+        self.waiting.insert(name.to_owned(), group);
+        match key(shape) {
+            None => drop(self.open.insert(name.to_owned())),
+            Some((column, values)) => {
+                for value in values {
+                    self.index.entry((column, value.clone())).or_default().insert(name.to_owned());
+                }
+            }
+        }
+        news
+    }
+
+    fn leave(&mut self, name: &str) {
+        let Some(group) = self.waiting.get_mut(name) else { return };
+        group.count -= 1;
+        if group.count > 0 {
+            return;
+        }
+        let Some(group) = self.waiting.remove(name) else { return };
+        self.open.remove(name);
+        for (column, value) in
+            key(&group.shape).into_iter().flat_map(|(column, values)| values.iter().map(move |value| (column, value)))
+        {
+            if let std::collections::btree_map::Entry::Occupied(mut names) = self.index.entry((column, value.clone())) {
+                names.get_mut().remove(name);
+                if names.get().is_empty() {
+                    names.remove();
+                }
+            }
+        }
+    }
+
+    /// The shapes that a change is one of: by what its rows were, and are.
+    fn concerned(&self, delta: &Delta) -> BTreeSet<String> {
+        let mut concerned = BTreeSet::new();
+        let Some(shape) = self.waiting.values().next().map(|group| group.shape.clone()) else { return concerned };
+        let columns: BTreeSet<usize> = self.index.keys().map(|(column, _)| *column).collect();
+        let filters = shape.table.fed_filters();
+        for change in delta.changes() {
+            let is_new = |name: &&String| {
+                let group = self.waiting.get(*name);
+                !concerned.contains(*name) && group.is_some_and(|group| group.shape.is_touched(change))
+            };
+            let was = |column: &usize| {
+                let place = filters.iter().position(|filter| *filter == Some(*column))?;
+                change.was.as_ref()?.get(place)
+            };
+            let values = columns.iter().flat_map(|column| {
+                let now = change.now.as_ref().and_then(|cells| cells.get(*column));
+                [was(column), now].into_iter().flatten().map(|value| (*column, value.clone()))
+            });
+            let by_value = values.filter_map(|key| self.index.get(&key)).flatten();
+            let found: Vec<String> = by_value.chain(&self.open).filter(is_new).cloned().collect();
+            concerned.extend(found);
+        }
+        concerned
+    }
+}
+
+/// The column by which a shape is found, and its values there: the one that has the fewest; `None` where all rows are its.
+fn key(shape: &Shape) -> Option<(usize, &Vec<Cell>)> {
+    shape.allowed.iter().min_by_key(|(_, values)| values.len()).map(|(column, values)| (*column, values))
+}

@@ -1,0 +1,104 @@
+//! What an answer says, in pieces that many answers share. No IO.
+
+use super::encode::{Messages, SEPARATOR, up_to_date};
+use super::memory::{Memory, Taken};
+use bytes::Bytes;
+use std::sync::{Arc, OnceLock};
+
+/// Messages that belong together: all of a part of a table, or of what a cut has changed.
+#[derive(Debug)]
+pub struct Piece {
+    messages: Bytes,
+    /// The same as server-sent events.
+    events: OnceLock<Bytes>,
+    _memory: Taken,
+}
+
+impl Piece {
+    /// These messages; `None` where there is no memory for them.
+    pub(super) fn of(messages: Messages, memory: &Memory) -> Option<Self> {
+        let taken = memory.take(messages.bytes())?;
+        Some(Self { messages: messages.into_text().into(), events: OnceLock::new(), _memory: taken })
+    }
+
+    /// Whether it says nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    fn events(&self) -> &Bytes {
+        let all = || {
+            let text = std::str::from_utf8(&self.messages).unwrap_or_default();
+            let messages = text.split(SEPARATOR).filter(|message| !message.is_empty());
+            messages.map(|message| format!("data: {message}\n\n")).collect::<String>().into()
+        };
+        self.events.get_or_init(all)
+    }
+}
+
+/// What an answer says.
+#[derive(Debug, Clone, Default)]
+pub struct Body {
+    /// Rows and changes, in their order.
+    pub(super) pieces: Vec<Arc<Piece>>,
+    /// Whoever has all before has all there is at this cut.
+    pub(super) up_to_date: Option<i64>,
+}
+
+impl Body {
+    /// Nothing but that there is nothing more, at this cut.
+    pub(super) fn end(cut: i64) -> Self {
+        Self { pieces: Vec::new(), up_to_date: Some(cut) }
+    }
+
+    /// Whether it tells of no row.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.iter().all(|piece| piece.is_empty())
+    }
+
+    /// As a JSON array, in parts.
+    pub fn json(&self) -> Vec<Bytes> {
+        let mut parts = vec![Bytes::from_static(b"[")];
+        let end = self.up_to_date.map(|cut| Bytes::from(up_to_date(cut)));
+        let said = self.pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| piece.messages.clone());
+        for (i, part) in said.chain(end).enumerate() {
+            if i > 0 {
+                parts.push(Bytes::from_static(SEPARATOR.as_bytes()));
+            }
+            parts.push(part);
+        }
+        parts.push(Bytes::from_static(b"]"));
+        parts
+    }
+
+    /// As server-sent events, in parts.
+    pub fn events(&self) -> Vec<Bytes> {
+        let end = self.up_to_date.map(|cut| Bytes::from(format!("data: {}\n\n", up_to_date(cut))));
+        let said = self.pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| piece.events().clone());
+        said.chain(end).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_are_one_array_or_events() {
+        let memory = Memory::new(100);
+        let piece = |text: &str| {
+            let messages = text.as_bytes().to_vec().into();
+            Arc::new(Piece { messages, events: OnceLock::new(), _memory: memory.take(text.len()).unwrap() })
+        };
+        let text = |parts: Vec<Bytes>| String::from_utf8(parts.concat()).unwrap();
+        let end = r#"{"headers":{"control":"up-to-date","global_last_seen_lsn":"7"}}"#;
+        let both = Body { pieces: vec![piece("1,\n2"), piece(""), piece("3")], up_to_date: Some(7) };
+        assert_eq!(text(both.json()), format!("[1,\n2,\n3,\n{end}]"));
+        assert_eq!(text(both.events()), format!("data: 1\n\ndata: 2\n\ndata: 3\n\ndata: {end}\n\n"));
+        let rows = Body { pieces: vec![piece("1")], up_to_date: None };
+        assert_eq!((text(rows.json()), text(rows.events())), ("[1]".into(), "data: 1\n\n".into()));
+        let nothing = Body { pieces: vec![piece("")], up_to_date: None };
+        assert_eq!((text(nothing.json()), text(nothing.events())), ("[]".into(), String::new()));
+        assert!(nothing.is_empty() && !both.is_empty());
+    }
+}

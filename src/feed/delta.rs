@@ -1,0 +1,55 @@
+//! What has changed from one cut to the next, read once for all who wait. No IO.
+
+use super::body::Piece;
+use super::changes::Change;
+use super::encode::{Messages, Types};
+use super::memory::{Memory, Taken};
+use super::shape::Shape;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Changes of a table between two cuts.
+#[derive(Debug)]
+pub(super) struct Delta {
+    /// Whoever was told of a cut before this position has the rows as they were before all of it.
+    first: i64,
+    /// The cut that they lead to.
+    pub to: i64,
+    changes: Vec<Change>,
+    /// About how much memory it takes.
+    pub bytes: usize,
+    types: Types,
+    _memory: Taken,
+    /// By the names of shapes, what it says to them.
+    pieces: Mutex<BTreeMap<String, Arc<Piece>>>,
+}
+
+impl Delta {
+    /// What was read from its first position up to this cut.
+    pub fn new((first, changes): (i64, Vec<Change>), to: i64, types: Types, bytes: usize, memory: Taken) -> Self {
+        Self { first, to, changes, bytes, types, _memory: memory, pieces: Mutex::default() }
+    }
+
+    /// Whether it leads on one who was told of this cut.
+    pub fn leads(&self, from: i64) -> bool {
+        from < self.first
+    }
+
+    /// Its changes.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// What it says to a shape of this name; `None` where there is no memory for that.
+    pub fn piece(&self, shape: &Shape, name: &str, memory: &Memory) -> Option<Arc<Piece>> {
+        // Whoever else has the same shape waits for it here.
+        let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(piece) = pieces.get(name) {
+            return Some(piece.clone());
+        }
+        let messages = Messages::of(shape, &self.types, self.to, &self.changes, false);
+        let piece = Arc::new(Piece::of(messages, memory)?);
+        pieces.insert(name.to_owned(), piece.clone());
+        Some(piece)
+    }
+}

@@ -1,0 +1,90 @@
+//! One client that has come to where a table is, and hears what becomes of it.
+
+use super::answer::{Answer, Asked, Told};
+use super::board::{Board, Heard, Waiting};
+use super::body::Body;
+use super::herald::Herald;
+use super::offset::{Offset, Walked};
+use super::shape::Shape;
+use crate::core::error::Result;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// When the replica is asked again that was between two cuts.
+const AGAIN: Duration = Duration::from_millis(100);
+
+/// One client's.
+pub struct Follower {
+    herald: Arc<Herald>,
+    board: Arc<Board>,
+    shape: Arc<Shape>,
+    offset: Offset,
+    handle: String,
+    waiting: Waiting,
+    /// The last generation that was asked for, and whether the handle is of it.
+    generation: (String, bool),
+}
+
+impl Follower {
+    /// Of a shape, from an offset that came with a handle. What comes from now on is news.
+    pub fn new(herald: Arc<Herald>, board: Arc<Board>, shape: Arc<Shape>, offset: Offset, handle: String) -> Self {
+        let waiting = board.wait(&shape);
+        herald.wake();
+        Self { herald, board, shape, offset, handle, waiting, generation: Default::default() }
+    }
+
+    /// What it hears next, at the latest then: [`Answer::Nothing`] where nothing has become of its rows.
+    pub async fn next(&mut self, until: Instant) -> Result<Answer> {
+        loop {
+            let told = match self.hear() {
+                Heard::Changes(body, cut) => {
+                    self.offset = Offset::At(cut, Walked::Done);
+                    return Ok(Answer::Messages(self.told(body)));
+                }
+                Heard::Nothing(cut) => {
+                    self.offset = Offset::At(cut, Walked::Done);
+                    self.told(Body::end(cut))
+                }
+                Heard::Anew(generation, cut) => return Ok(Answer::anew(&self.shape, &generation, cut)),
+                Heard::Busy => return Ok(Answer::Busy),
+                Heard::Unknown => match self.ask().await? {
+                    Answer::Nothing(told) => told,
+                    answer => return Ok(answer),
+                },
+            };
+            // Between two cuts nobody says when there is one that concerns it.
+            let again = if told.is_up_to_date { until } else { until.min(Instant::now() + AGAIN) };
+            tokio::select! {
+                () = self.waiting.news() => {}
+                () = tokio::time::sleep_until(again), if again < until => {}
+                () = tokio::time::sleep_until(until) => return Ok(Answer::Nothing(told)),
+            }
+        }
+    }
+
+    fn hear(&mut self) -> Heard {
+        let known = &mut self.generation;
+        let follows = |generation: &str| {
+            if known.0 != generation {
+                *known = (generation.to_owned(), self.shape.is_named(&self.handle, generation));
+            }
+            known.1
+        };
+        self.board.hear((&self.shape, self.waiting.name()), self.offset, follows, self.herald.memory())
+    }
+
+    async fn ask(&mut self) -> Result<Answer> {
+        let asked = Asked { shape: &self.shape, offset: self.offset, handle: Some(&self.handle) };
+        let answer = self.herald.ask(&asked).await?;
+        if let Answer::Messages(told) | Answer::Nothing(told) = &answer {
+            self.offset = told.offset;
+        }
+        Ok(answer)
+    }
+
+    fn told(&self, body: Body) -> Told {
+        let is_up_to_date = body.up_to_date.is_some();
+        Told { body, offset: self.offset, handle: self.handle.clone(), schema: None, is_up_to_date }
+    }
+}

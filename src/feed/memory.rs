@@ -1,0 +1,45 @@
+//! How much memory answers may take that are made and not yet sent: anybody may ask for much and take it slowly.
+
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// All that answers may take.
+#[derive(Debug, Clone)]
+pub struct Memory(Arc<Semaphore>);
+
+/// Some of it, until it is dropped.
+#[derive(Debug)]
+pub struct Taken {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Memory {
+    /// So many bytes.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Takes so many bytes; `None` where there are not so many.
+    pub fn take(&self, bytes: usize) -> Option<Taken> {
+        if bytes == 0 {
+            return Some(Taken { _permit: None });
+        }
+        let bytes = u32::try_from(bytes).ok()?;
+        self.0.clone().try_acquire_many_owned(bytes).ok().map(|permit| Taken { _permit: Some(permit) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_there_again_when_it_is_dropped() {
+        let memory = Memory::new(10);
+        let some = memory.take(8).unwrap();
+        assert!(memory.take(3).is_none());
+        assert!(memory.take(0).is_some());
+        drop(some);
+        assert!(memory.take(10).is_some());
+    }
+}

@@ -1,0 +1,93 @@
+//! `GET /v1/shape` on a listener of its own: what browsers and other clients are fed. Anybody may ask, so how much is read at
+//! once is bounded.
+
+mod fed;
+mod poll;
+mod responses;
+mod stream;
+mod wanted;
+
+use super::ANSWER_PATIENCE;
+use super::connections;
+use axum::extract::Request;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+pub use fed::Feed;
+use poll::shape;
+use responses::refused;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+
+/// Connections at once.
+const CONNECTIONS: usize = 12_000;
+
+/// How long a request waits for news: proxies cut idle connections after 20 to 60 s.
+const POLL: Duration = Duration::from_secs(20);
+
+/// What pages of other origins may see of an answer.
+const EXPOSED: &str = "electric-cursor,electric-handle,electric-offset,electric-schema,electric-up-to-date,retry-after";
+
+/// Serves until `stop` resolves; whoever waits is answered then.
+pub async fn serve(listener: TcpListener, feed: Feed, stop: impl Future<Output = ()>) {
+    raise_limit_of_files();
+    let feed = Arc::new(feed);
+    let router = Router::new()
+        .route("/v1/shape", get(shape).options(preflight).delete(unsupported))
+        .route("/v1/health", get(async || Json(json!({"status": "active"}))))
+        .fallback(async || refused(StatusCode::NOT_FOUND, "path", "unknown: rows are at GET /v1/shape"))
+        .with_state(feed.clone())
+        .layer(from_fn(with_origins))
+        .layer(CatchPanicLayer::new());
+    let stopped = async {
+        stop.await;
+        feed.stopping.send_replace(true);
+    };
+    let looking = futures_util::future::join_all(feed.heralds.iter().map(|(herald, seen)| herald.run(seen.clone())));
+    let serving = async {
+        let open = connections::serve(listener, router, CONNECTIONS, stopped).await;
+        tokio::time::timeout(ANSWER_PATIENCE, open.shutdown()).await.ok();
+    };
+    tokio::select! {
+        _ = looking => {}
+        () = serving => {}
+    }
+}
+
+/// Each who waits has a connection.
+fn raise_limit_of_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(error = %e, "the limit of open files stays as it is");
+    }
+}
+
+/// Pages of all origins may ask: what they are given does not depend on cookies.
+async fn with_origins(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    response
+}
+
+async fn preflight() -> Response {
+    let allowed = [
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, *"),
+        (header::ACCESS_CONTROL_MAX_AGE, "86400"),
+    ];
+    (StatusCode::NO_CONTENT, allowed).into_response()
+}
+
+async fn unsupported() -> Response {
+    refused(StatusCode::METHOD_NOT_ALLOWED, "method", "nothing is deleted here")
+}
