@@ -100,17 +100,18 @@ impl Pulling {
 
     /// What a client is told next, and where that leaves it.
     async fn hears(&self, shape: &str, at: &mut String) -> Vec<String> {
-        let mut heard = Vec::new();
+        let (mut heard, mut here) = (Vec::new(), at.clone());
         until("it is told", async || {
-            let answer = self.get(&format!("{shape}&{at}")).await;
+            let answer = self.get(&format!("{shape}&{here}")).await;
             if answer.status == 200 {
-                *at = next(&answer);
+                here = next(&answer);
                 heard = told(&answer);
                 assert_eq!(heard.pop().as_deref(), Some("up-to-date"));
             }
             !heard.is_empty()
         })
         .await;
+        *at = here;
         heard
     }
 }
