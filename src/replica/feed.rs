@@ -119,6 +119,7 @@ impl Replica {
     /// What a change of these tables, or of all, does to the log that is not logged, where there is one.
     pub(super) async fn breaking_feed(&self, tables: Option<&[&str]>) -> Result<Vec<Statement>> {
         self.doubt_cut();
+        self.logging.doubt_whole(tables);
         Ok(if self.has_feed().await? { vec![feed_log::begin_anew(tables)] } else { Vec::new() })
     }
 

@@ -125,6 +125,9 @@ pub(super) fn register(sync: &str, fed: &Fed) -> Vec<Statement> {
         vec![sync(), fed.cell()],
     ));
     all.push("DELETE FROM _pgflume_feed WHERE tab NOT IN (SELECT tab FROM _pgflume_feed_tables)".to_owned().into());
+    all.push(
+        "DELETE FROM _pgflume_past_cuts WHERE sync NOT IN (SELECT sync FROM _pgflume_feed_tables)".to_owned().into(),
+    );
     all.push(Statement::new(
         format!(
             "INSERT INTO _pgflume_feed_tables (name, filter, sync, generation) SELECT value ->> 0, value ->> 1, ?1, {NEW} FROM json_each(?2) \
@@ -303,9 +306,11 @@ fn forget(sync: Feeds<'_>, retention: Duration) -> Vec<Statement> {
         ),
     ];
     if matches!(sync, Feeds::Pull(_)) {
+        // But for the last of them, at which those are who heard nothing since.
         let sql = format!(
-            "DELETE FROM _pgflume_past_cuts WHERE sync = ?1 AND pos < max({NOW} - (?2 << 20), coalesce((SELECT pos \
-             FROM _pgflume_past_cuts WHERE sync = ?1 ORDER BY pos DESC LIMIT 1 OFFSET {MOST_ROWS}), 0))"
+            "DELETE FROM _pgflume_past_cuts WHERE sync = ?1 AND pos < (SELECT max(pos) FROM _pgflume_past_cuts WHERE sync = ?1 \
+             AND pos <= max({NOW} - (?2 << 20), coalesce((SELECT pos FROM _pgflume_past_cuts WHERE sync = ?1 \
+             ORDER BY pos DESC LIMIT 1 OFFSET {MOST_ROWS}), 0)))"
         );
         all.push(Statement::new(sql, vec![name(), ms]));
     }
@@ -382,10 +387,10 @@ impl Logging {
         }
     }
 
-    /// Adds to a batch that alters tables of a sync that it does.
-    pub fn add_altering(&self, work: &mut Work, sync: Feeds<'_>, heads: (&Head, &Head)) {
+    /// Adds the same to one that brings no rows; `is_altering`: it alters tables of the sync.
+    pub fn add_altering(&self, work: &mut Work, sync: Feeds<'_>, heads: (&Head, &Head), is_altering: bool) {
         self.add(work, sync, heads, None, &BTreeSet::new());
-        if !self.fed().names.is_empty() {
+        if is_altering && !self.fed().names.is_empty() {
             work.before.push(begin_sync_anew(sync.name()));
         }
     }
@@ -426,6 +431,12 @@ impl Logging {
     /// These tables have all of their rows.
     pub fn note_whole(&self, whole: BTreeSet<String>) {
         *self.whole.lock().unwrap_or_else(PoisonError::into_inner) = whole;
+    }
+
+    /// These tables, or all, may lack some from now on.
+    pub fn doubt_whole(&self, tables: Option<&[&str]>) {
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.retain(|name| tables.is_some_and(|tables| !tables.contains(&name.as_str())));
     }
 
     /// Whether a table is fed and has all of its rows, as far as is known.

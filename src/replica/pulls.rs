@@ -305,10 +305,7 @@ impl Replica {
         statements: Vec<String>,
     ) -> Result<()> {
         let mut work = Work { before: vec![At::Pull(name, from).advance(to)], is_long: true, ..Work::default() };
-        match statements.is_empty() {
-            true => self.logging.add(&mut work, Feeds::Pull(name), (from, to), None, &BTreeSet::new()),
-            false => self.logging.add_altering(&mut work, Feeds::Pull(name), (from, to)),
-        }
+        self.logging.add_altering(&mut work, Feeds::Pull(name), (from, to), !statements.is_empty());
         work.before.extend(statements.into_iter().map(Statement::from));
         work.after.extend(record(name, &to.epoch, progress)?);
         self.store.write(work).await?;

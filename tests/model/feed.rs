@@ -393,11 +393,11 @@ impl Client {
 fn run(seed: u64) -> Result<u64, String> {
     let mut scene = Scene::new(seed);
     let mut clients: Vec<Client> = FILTERS.iter().map(|filter| Client::new(&scene.table, filter)).collect();
-    for _ in 0..60 {
+    for _ in 0..80 {
         match scene.dice.below(3) {
             0 if scene.dice.one_in(15) => scene.restart(),
-            0 if scene.dice.one_in(25) => scene.batch_unlogged(),
-            0 if scene.dice.one_in(10) => {
+            0 if scene.dice.one_in(40) => scene.batch_unlogged(),
+            0 if scene.dice.one_in(15) => {
                 let is_put_back = scene.backup.is_some();
                 scene.fall_back();
                 // Of a walk nobody knows what it has come by in rows that are no more: its client is reloaded.

@@ -45,6 +45,6 @@ async fn of_a_resync_clients_are_told_just_what_it_changes() {
         assert_eq!(messages, ["delete 2000 null", "insert 500 no 500", "update 7 no 7"]);
         let logged = replica.query("SELECT key FROM _pgflume_feed ORDER BY key", vec![]).await.unwrap();
         let keys: Vec<Vec<String>> = logged.iter().map(|row| row.iter().map(crate::store::show).collect()).collect();
-        assert_eq!(keys, [["2000"], ["500"], ["7"]]);
+        assert_eq!(keys, [["[2000]"], ["[500]"], ["[7]"]]);
     }
 }

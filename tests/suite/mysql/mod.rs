@@ -96,8 +96,13 @@ impl Rig {
     }
 
     pub fn url(&self) -> MySqlUrl {
+        MySqlUrl::parse(&self.plain_url()).unwrap()
+    }
+
+    /// The same, as a file has it.
+    pub fn plain_url(&self) -> String {
         let (name, port) = (&self.name, self.server.port());
-        MySqlUrl::parse(&format!("mysql://{name}:p%40%3A%2F%C3%9F@127.0.0.1:{port}/{name}")).unwrap()
+        format!("mysql://{name}:p%40%3A%2F%C3%9F@127.0.0.1:{port}/{name}")
     }
 
     pub fn provider(&self) -> MySqlProvider {
