@@ -234,11 +234,15 @@ pub enum FeedRule {
     Unlogged,
     /// Who was told of a cut that a replica which fell back has lost begins anew.
     KnownCut,
+    /// Who waits is told only what was read behind a cut that is known to be one.
+    Known,
+    /// What was read from one cut to the next leads on nobody who was told of a part of it.
+    Leads,
 }
 
 impl FeedRule {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::LeaveTouched,
         Self::FirstRow,
         Self::Before,
@@ -247,6 +251,8 @@ impl FeedRule {
         Self::Emptied,
         Self::Unlogged,
         Self::KnownCut,
+        Self::Known,
+        Self::Leads,
     ];
 
     /// Its fail point.
@@ -260,6 +266,8 @@ impl FeedRule {
             Self::Emptied => "feed without emptied",
             Self::Unlogged => "feed without unlogged",
             Self::KnownCut => "feed without known cut",
+            Self::Known => "feed without known",
+            Self::Leads => "feed without leads",
         }
     }
 

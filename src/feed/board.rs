@@ -8,6 +8,7 @@ use super::encode::Types;
 use super::memory::Memory;
 use super::offset::{Offset, Walked};
 use super::shape::Shape;
+use crate::core::failpoint::FeedRule;
 use crate::core::schema::Table;
 use crate::core::value::Cell;
 use crate::replica::feed_reads::Fed;
@@ -18,8 +19,11 @@ use tokio::sync::watch;
 /// Changes that are kept of a table, in bytes.
 const KEPT_BYTES: usize = 64 << 20;
 
-/// Cuts that are kept of a table.
+/// Cuts at which it changed that are kept of a table.
 const KEPT: usize = 4_096;
+
+/// Cuts that are known of a table: 80 s of one each 5 ms.
+const KNOWN_CUTS: usize = 16_384;
 
 /// One table's.
 pub struct Board {
@@ -31,6 +35,8 @@ pub struct Board {
 
 #[derive(Default)]
 struct State {
+    /// How often it was begun.
+    begun: u64,
     /// Where it is, as far as it is followed.
     at: Option<At>,
     /// By the names of their shapes, those who wait.
@@ -49,8 +55,18 @@ struct At {
     /// Before this cut more changed than is worth telling.
     lost: i64,
     cut: i64,
+    /// The last cuts that it was seen at.
+    cuts: VecDeque<i64>,
     deltas: VecDeque<Arc<Delta>>,
     bytes: usize,
+    seen: Seen,
+}
+
+/// When a board was looked after: how often it was begun, and how often it went on since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    begun: u64,
+    went_on: u64,
 }
 
 /// All who wait for the same.
@@ -141,12 +157,19 @@ impl Board {
         self.state().at.as_ref().map(|at| (at.generation.clone(), at.cut))
     }
 
-    /// What one hears who was told of a cut; `follows`: whether what it has is of a generation.
+    /// When it was last looked after; `None` where nobody has lately.
+    pub fn seen(&self) -> Option<Seen> {
+        self.state().at.as_ref().map(|at| at.seen)
+    }
+
+    /// What one hears who was told of a cut. `follows`: whether what it has is of a generation; `asked`: when it was last
+    /// told by the replica that the cut is one.
     pub fn hear(
         &self,
         (shape, name): (&Shape, &str),
         offset: Offset,
         follows: impl FnOnce(&str) -> bool,
+        asked: Option<Seen>,
         memory: &Memory,
     ) -> Heard {
         let (deltas, cut) = {
@@ -158,12 +181,14 @@ impl Board {
             if since < at.lost {
                 return Heard::Anew(at.generation.clone(), at.cut);
             }
-            if since < at.from {
+            // A replica that fell back may have lost a cut whose number is among those of its new ones.
+            let is_known = at.cuts.binary_search(&since).is_ok() || asked.is_some_and(|asked| at.seen.is_behind(asked));
+            let is_known = is_known || !FeedRule::Known.holds();
+            if !is_known || since < at.from || since > at.cut {
                 return Heard::Unknown;
             }
             let later = at.deltas.partition_point(|delta| delta.to <= since);
-            let deltas: Vec<Arc<Delta>> = at.deltas.iter().skip(later).cloned().collect();
-            (deltas, at.cut.max(since))
+            (at.deltas.iter().skip(later).cloned().collect::<Vec<_>>(), at.cut)
         };
         let Offset::At(since, _) = offset else { return Heard::Unknown };
         if deltas.first().is_some_and(|delta| !delta.leads(since)) {
@@ -186,12 +211,14 @@ impl Board {
 
     /// The same; `lost`: nobody is told what changed before this cut.
     fn begin_behind(&self, fed: Option<&Fed>, lost: Option<i64>) {
-        let begun = fed.and_then(|fed| {
-            let (generation, cut) = (fed.generation.clone(), fed.at_cut()?);
-            let lost = lost.unwrap_or(i64::MIN);
-            Some(At { generation, from: cut, lost, cut, deltas: VecDeque::new(), bytes: 0 })
-        });
         let mut state = self.state();
+        let seen = Seen { begun: state.begun + 1, went_on: 0 };
+        let begun = fed.and_then(|fed| {
+            let (generation, cut, lost) = (fed.generation.clone(), fed.at_cut()?, lost.unwrap_or(i64::MIN));
+            let (cuts, deltas) = ([cut].into(), VecDeque::new());
+            Some(At { generation, from: cut, lost, cut, cuts, deltas, bytes: 0, seen })
+        });
+        state.begun += 1;
         if state.at.is_some() || begun.is_some() {
             state.at = begun;
             state.waiting.values().for_each(Group::tell);
@@ -212,10 +239,7 @@ impl Board {
     fn add(&self, fed: &Fed, cut: i64, Changes { first, all, bytes }: Changes, memory: &Memory) {
         let mut state = self.state();
         let Some(at) = &mut state.at else { return };
-        let Some(first) = first else {
-            at.cut = cut;
-            return;
-        };
+        let Some(first) = first else { return at.go_on(cut) };
         let taken = loop {
             match memory.take(bytes) {
                 Some(taken) => break taken,
@@ -226,7 +250,7 @@ impl Board {
                 }
             }
         };
-        at.cut = cut;
+        at.go_on(cut);
         let delta = Delta::new((first, all), cut, Types::read(fed.types.as_deref()), bytes, taken);
         let delta = Arc::new(delta);
         at.bytes += delta.bytes;
@@ -240,7 +264,25 @@ impl Board {
     }
 }
 
+impl Seen {
+    /// Whether it has gone on since then.
+    fn is_behind(self, other: Self) -> bool {
+        self.begun == other.begun && self.went_on > other.went_on
+    }
+}
+
 impl At {
+    /// It was found to have come to a cut, from the last one.
+    fn go_on(&mut self, cut: i64) {
+        (self.cut, self.seen.went_on) = (cut, self.seen.went_on + 1);
+        if self.cuts.back() != Some(&cut) {
+            self.cuts.push_back(cut);
+        }
+        if self.cuts.len() > KNOWN_CUTS {
+            self.cuts.pop_front();
+        }
+    }
+
     /// Whether there was one.
     fn drop_oldest(&mut self) -> bool {
         let Some(oldest) = self.deltas.pop_front() else { return false };

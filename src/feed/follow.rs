@@ -1,7 +1,7 @@
 //! One client that has come to where a table is, and hears what becomes of it.
 
 use super::answer::{Answer, Asked, Told};
-use super::board::{Board, Heard, Waiting};
+use super::board::{Board, Heard, Seen, Waiting};
 use super::body::Body;
 use super::herald::Herald;
 use super::offset::{Offset, Walked};
@@ -24,6 +24,8 @@ pub struct Follower {
     waiting: Waiting,
     /// The last generation that was asked for, and whether the handle is of it.
     generation: (String, bool),
+    /// When the replica was last asked.
+    asked: Option<Seen>,
 }
 
 impl Follower {
@@ -31,7 +33,7 @@ impl Follower {
     pub fn new(herald: Arc<Herald>, board: Arc<Board>, shape: Arc<Shape>, offset: Offset, handle: String) -> Self {
         let waiting = board.wait(&shape);
         herald.wake();
-        Self { herald, board, shape, offset, handle, waiting, generation: Default::default() }
+        Self { herald, board, shape, offset, handle, waiting, generation: Default::default(), asked: None }
     }
 
     /// What it hears next, at the latest then: [`Answer::Nothing`] where nothing has become of its rows.
@@ -71,7 +73,7 @@ impl Follower {
             }
             known.1
         };
-        self.board.hear((&self.shape, self.waiting.name()), self.offset, follows, self.herald.memory())
+        self.board.hear((&self.shape, self.waiting.name()), self.offset, follows, self.asked, self.herald.memory())
     }
 
     async fn ask(&mut self) -> Result<Answer> {
@@ -80,6 +82,7 @@ impl Follower {
         if let Answer::Messages(told) | Answer::Nothing(told) = &answer {
             self.offset = told.offset;
         }
+        self.asked = self.board.seen();
         Ok(answer)
     }
 

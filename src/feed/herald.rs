@@ -6,6 +6,7 @@ use super::board::Board;
 use super::limits::{LIMITS, Means};
 use super::looking::look_at;
 use super::memory::Memory;
+use super::offset::Offset;
 use super::walks::Walks;
 use crate::core::error::Result;
 use crate::core::schema::Table;
@@ -79,16 +80,18 @@ impl Herald {
 
     /// Answers one request from the replica; what many ask for at once is read once.
     pub async fn ask(&self, asked: &Asked<'_>) -> Result<Answer> {
+        let connection = &self.reading[self.next.fetch_add(1, Ordering::Relaxed) % READERS];
+        let Some(replica) = self.replica(connection).await? else { return Ok(Answer::Unready) };
+        let state = match asked.offset {
+            Offset::Start => replica.fed(&asked.shape.table).await?,
+            _ => None,
+        };
         let answering = async {
             let permit = tokio::time::timeout(PATIENCE, self.readers.acquire()).await;
             let Ok(Ok(_reader)) = permit else { return Ok(Answer::Busy) };
-            let connection = &self.reading[self.next.fetch_add(1, Ordering::Relaxed) % READERS];
-            match self.replica(connection).await? {
-                Some(replica) => asked.answer(&replica, &self.means).await,
-                None => Ok(Answer::Unready),
-            }
+            asked.answer(&replica, &self.means).await
         };
-        self.walks.share(asked, answering).await
+        self.walks.share(asked, state.as_ref(), answering).await
     }
 
     /// A connection to the replica; `None` while it is not there.

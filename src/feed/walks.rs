@@ -3,22 +3,20 @@
 use super::answer::{Answer, Asked};
 use super::offset::{Offset, Walked};
 use crate::core::error::Result;
+use crate::replica::feed_reads::Fed;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-/// How long the beginning of a table is given again: it is as old.
-const BEGINNING: Duration = Duration::from_millis(100);
-
-/// How long another part is. What has changed since its walk began is told at its end.
-const PART: Duration = Duration::from_secs(3);
+/// How long a part is given again. What has changed since its walk began is told at its end.
+const KEPT: Duration = Duration::from_secs(3);
 
 /// Most parts.
 const MOST: usize = 64;
 
-/// By their shapes, and where they begin.
+/// By their shapes, and where they begin. One who begins a table shares with those who do while it is the same.
 #[derive(Default)]
 pub(super) struct Walks(Mutex<HashMap<String, Arc<Part>>>);
 
@@ -28,18 +26,24 @@ struct Part {
 }
 
 impl Walks {
-    /// What `answering` says, or what it said to another who asked for the same.
-    pub async fn share(&self, asked: &Asked<'_>, answering: impl Future<Output = Result<Answer>>) -> Result<Answer> {
-        let (name, age) = match asked.offset {
-            Offset::Start => (format!("{}-1", asked.shape.name()), BEGINNING),
-            Offset::At(_, Walked::To(_)) => {
+    /// What `answering` says, or what it said to another who asked for the same; `state`: where the table is.
+    pub async fn share(
+        &self,
+        asked: &Asked<'_>,
+        state: Option<&Fed>,
+        answering: impl Future<Output = Result<Answer>>,
+    ) -> Result<Answer> {
+        let shape = || asked.shape.name();
+        let name = match (asked.offset, state) {
+            (Offset::Start, Some(fed)) => format!("{} {} {:?}", shape(), fed.generation, fed.last),
+            (Offset::At(_, Walked::To(_)), _) => {
                 // Of which history it is: the cut at its end names one client.
                 let history = asked.handle.and_then(|handle| handle.rsplit_once('-')).map(|(history, _)| history);
-                (format!("{}{}{}", asked.shape.name(), asked.offset, history.unwrap_or_default()), PART)
+                format!("{} {} {}", shape(), asked.offset, history.unwrap_or_default())
             }
             _ => return answering.await,
         };
-        let part = self.part(&name, age);
+        let part = self.part(&name);
         let answer = part.answer.get_or_try_init(|| answering).await?.clone();
         if !matches!(answer, Answer::Messages(_)) {
             self.parts().remove(&name);
@@ -51,13 +55,13 @@ impl Walks {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn part(&self, name: &str, age: Duration) -> Arc<Part> {
+    fn part(&self, name: &str) -> Arc<Part> {
         let mut parts = self.parts();
-        if let Some(part) = parts.get(name).filter(|part| part.begun_at.elapsed() < age) {
+        if let Some(part) = parts.get(name).filter(|part| part.begun_at.elapsed() < KEPT) {
             return part.clone();
         }
         if parts.len() >= MOST {
-            parts.retain(|_, part| part.begun_at.elapsed() < BEGINNING);
+            parts.retain(|_, part| part.begun_at.elapsed() < KEPT);
         }
         let part = Arc::new(Part { begun_at: Instant::now(), answer: OnceCell::new() });
         if parts.len() < MOST {

@@ -11,7 +11,7 @@ use pgflume::core::position::{Entry, Head};
 use pgflume::core::schema::{Schema, Table};
 use pgflume::core::value::Cell;
 use pgflume::feed::answer::{Answer, Asked, Told};
-use pgflume::feed::board::{Board, Heard, Waiting};
+use pgflume::feed::board::{Board, Heard, Seen, Waiting};
 use pgflume::feed::filter;
 use pgflume::feed::limits::{Limits, Means};
 use pgflume::feed::looking::look_at;
@@ -265,6 +265,8 @@ struct Client {
     waiting: Option<Waiting>,
     /// It asked between two cuts, and asks again.
     is_apart: bool,
+    /// When it asked.
+    asked: Option<Seen>,
     offset: Offset,
     handle: Option<String>,
     rows: BTreeMap<String, (Option<String>, i64)>,
@@ -283,6 +285,7 @@ impl Client {
             shape,
             waiting: None,
             is_apart: false,
+            asked: None,
             offset: Offset::Start,
             handle: None,
             rows: BTreeMap::new(),
@@ -304,8 +307,9 @@ impl Client {
         let asked = Asked { shape: &self.shape, offset: self.offset, handle: self.handle.as_deref() };
         let answer = now(asked.answer(&scene.replica, &means)).unwrap();
         self.is_apart = matches!(&answer, Answer::Nothing(told) if !told.is_up_to_date);
+        self.asked = scene.board.seen();
         if !matches!(answer, Answer::Nothing(_)) {
-            self.waiting = None;
+            (self.waiting, self.asked) = (None, None);
         }
         match answer {
             Answer::Unready => Ok(()),
@@ -333,7 +337,7 @@ impl Client {
         let has_news = is_new || waiting.news().now_or_never().is_some();
         let follows = |generation: &str| self.shape.is_named(&handle, generation);
         let before = self.offset;
-        let heard = scene.board.hear((&self.shape, waiting.name()), before, follows, &budget());
+        let heard = scene.board.hear((&self.shape, waiting.name()), before, follows, self.asked, &budget());
         match heard {
             Heard::Unknown => self.ask(scene),
             Heard::Nothing(cut) => {
@@ -393,7 +397,7 @@ impl Client {
 fn run(seed: u64) -> Result<u64, String> {
     let mut scene = Scene::new(seed);
     let mut clients: Vec<Client> = FILTERS.iter().map(|filter| Client::new(&scene.table, filter)).collect();
-    for _ in 0..80 {
+    for _ in 0..100 {
         match scene.dice.below(3) {
             0 if scene.dice.one_in(15) => scene.restart(),
             0 if scene.dice.one_in(40) => scene.batch_unlogged(),
