@@ -98,8 +98,8 @@ impl Replica {
         for run in items.chunk_by(|one, other| one.table.name == other.table.name) {
             let (first, table) = (start, &run[0].table);
             start += run.len();
-            let is_asked = fed.names.contains(&table.name) && self.logging.is_whole(&table.name);
-            if !is_asked || !run.iter().all(is_row) {
+            let is_asked = fed.names.contains(&table.name) && run.iter().all(is_row);
+            if !is_asked || !self.is_whole(&table.name).await? {
                 continue;
             }
             let Some(found) = self.compare(table, run, None, at).await? else { return Ok(BTreeSet::new()) };
@@ -108,6 +108,19 @@ impl Replica {
             unchanged.extend((0..run.len()).filter(|at| !differing.contains(at)).map(|at| first + at));
         }
         Ok(unchanged)
+    }
+
+    /// Whether all rows of a fed table are there: another worker may have brought the last of them.
+    async fn is_whole(&self, table: &str) -> Result<bool> {
+        if self.logging.is_whole(table) {
+            return Ok(true);
+        }
+        let sql = "SELECT 1 FROM _pgflume_feed_tables WHERE name = ?1 AND is_whole";
+        let is_whole = !self.query(sql, vec![Cell::Text(table.to_owned())]).await?.is_empty();
+        if is_whole {
+            self.logging.note_whole_table(table);
+        }
+        Ok(is_whole)
     }
 
     /// Rows are as they were once, or these tables are made anew: what clients were told is not what comes now.

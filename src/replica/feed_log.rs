@@ -433,6 +433,11 @@ impl Logging {
         *self.whole.lock().unwrap_or_else(PoisonError::into_inner) = whole;
     }
 
+    /// This one has.
+    pub fn note_whole_table(&self, table: &str) {
+        self.whole.lock().unwrap_or_else(PoisonError::into_inner).insert(table.to_owned());
+    }
+
     /// These tables, or all, may lack some from now on.
     pub fn doubt_whole(&self, tables: Option<&[&str]>) {
         let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
