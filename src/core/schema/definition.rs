@@ -1,9 +1,11 @@
 //! `schema.json` → [`Schema`]: parsed once, checked completely, wrong nowhere afterwards. No IO.
 
+use super::checks::{SchemaError, check_members, check_name, column_list, split_qualified, wrong};
 use super::ddl;
 use super::feed::{self, Feed};
-use super::names::{NAME_BYTES, SourceName, is_machinery, is_reserved};
+use super::names::{SourceName, is_machinery, is_reserved};
 use super::table::{Column, ColumnType, Table};
+use super::writable_member;
 use crate::core::json::Node;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +14,8 @@ use std::sync::Arc;
 const MAX_COLUMNS: usize = 2000;
 
 /// What a table's definition may hold.
-const MEMBERS: [&str; 8] = ["primaryKey", "columns", "indexes", "source", "where", "lossy", "evolve", "feed"];
+const MEMBERS: [&str; 9] =
+    ["primaryKey", "columns", "indexes", "source", "where", "lossy", "evolve", "feed", "writable"];
 
 /// What its member `feed` may hold.
 const FEED_MEMBERS: [&str; 3] = ["public", "columns", "filter"];
@@ -21,20 +24,6 @@ const FEED_MEMBERS: [&str; 3] = ["public", "columns", "filter"];
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Schema {
     tables: BTreeMap<String, Arc<Table>>,
-}
-
-/// What is wrong with `schema.json`, with the JSON path.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("schema.json: {path}: {problem}")]
-pub struct SchemaError {
-    /// Like `$.apps.columns.id`.
-    pub path: String,
-    /// What is wrong and what to write instead.
-    pub problem: String,
-}
-
-fn wrong<T>(path: &str, problem: impl Into<String>) -> Result<T, SchemaError> {
-    Err(SchemaError { path: path.to_owned(), problem: problem.into() })
 }
 
 impl Schema {
@@ -147,36 +136,13 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
         lossy: lossy(member("lossy"), &columns, &format!("{path}.lossy"))?,
         evolve: evolve(member("evolve"), &format!("{path}.evolve"))?,
         feed: fed(member("feed"), &columns, &key, &format!("{path}.feed"))?,
+        writable: writable_member::parse(member("writable"), &columns, &key, &format!("{path}.writable"))?,
         name: name.to_owned(),
         named: columns.len(),
         columns,
         key,
         indexes,
     })
-}
-
-fn check_members(members: &[(String, Node)], known: &[&str], path: &str) -> Result<(), SchemaError> {
-    let mut seen: Vec<&str> = Vec::new();
-    for (key, _) in members {
-        if !known.contains(&key.as_str()) {
-            return wrong(&format!("{path}.{key}"), format!("is unknown; known are {}", known.join(", ")));
-        }
-        if seen.contains(&key.as_str()) {
-            return wrong(&format!("{path}.{key}"), "is there twice; remove one");
-        }
-        seen.push(key);
-    }
-    Ok(())
-}
-
-fn check_name(name: &str, path: &str) -> Result<(), SchemaError> {
-    if name.is_empty() || name.contains('\0') {
-        return wrong(path, "is not a usable name: it is empty or holds a NUL");
-    }
-    if name.len() > NAME_BYTES {
-        return wrong(path, format!("is longer than the {NAME_BYTES} bytes that Postgres keeps of a name"));
-    }
-    Ok(())
 }
 
 fn columns(node: &Node, path: &str) -> Result<Vec<Column>, SchemaError> {
@@ -208,29 +174,6 @@ fn columns(node: &Node, path: &str) -> Result<Vec<Column>, SchemaError> {
         return wrong(path, format!("names more than the {MAX_COLUMNS} columns that SQLite takes"));
     }
     Ok(columns)
-}
-
-fn column_list(node: &Node, columns: &[Column], path: &str) -> Result<Vec<usize>, SchemaError> {
-    let names: Vec<&Node> = match node {
-        Node::String(_) => vec![node],
-        Node::Array(list) if !list.is_empty() => list.iter().collect(),
-        _ => return wrong(path, "must be a column or a list of columns"),
-    };
-    let mut positions = Vec::with_capacity(names.len());
-    for (i, node) in names.iter().enumerate() {
-        let path = if names.len() > 1 { format!("{path}[{i}]") } else { path.to_owned() };
-        let Node::String(name) = node else {
-            return wrong(&path, "must be the name of a column");
-        };
-        let Some(position) = columns.iter().position(|c| c.name == *name) else {
-            return wrong(&path, format!("names the column {name:?}, which columns does not have"));
-        };
-        if positions.contains(&position) {
-            return wrong(&path, format!("names the column {name:?} twice"));
-        }
-        positions.push(position);
-    }
-    Ok(positions)
 }
 
 fn indexes(node: &Node, columns: &[Column], path: &str) -> Result<Vec<Vec<usize>>, SchemaError> {
@@ -272,35 +215,6 @@ fn source(name: &str, node: Option<&Node>, path: &str) -> Result<SourceName, Sch
             Ok(SourceName { schema, table })
         }
         None => wrong(path, remedy),
-    }
-}
-
-/// `a.b`, where a part may be quoted as in SQL; unquoted parts are taken as they stand.
-fn split_qualified(text: &str) -> Option<(String, String)> {
-    let (schema, rest) = take_part(text)?;
-    let (table, end) = take_part(rest.strip_prefix('.')?)?;
-    end.is_empty().then_some((schema, table))
-}
-
-fn take_part(text: &str) -> Option<(String, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find(['.', '"']).unwrap_or(text.len());
-        let (part, rest) = text.split_at(end);
-        return (!part.is_empty()).then(|| (part.to_owned(), rest));
-    };
-    let mut part = String::new();
-    let mut rest = quoted;
-    loop {
-        let end = rest.find('"')?;
-        part.push_str(&rest[..end]);
-        rest = &rest[end + 1..];
-        match rest.strip_prefix('"') {
-            Some(after) => {
-                part.push('"');
-                rest = after;
-            }
-            None => return Some((part, rest)),
-        }
     }
 }
 
