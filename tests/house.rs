@@ -7,7 +7,13 @@ use std::path::{Path, PathBuf};
 
 /// A wing, and the wings that its files may use. Nobody uses what stands above.
 const WINGS: [(&str, &[&str]); 14] = [
-    ("cli", &["config", "core", "demo", "http", "mysql", "operate", "postgres", "provider", "pull", "replica", "sync"]),
+    (
+        "cli",
+        &[
+            "config", "core", "demo", "http", "mysql", "operate", "postgres", "provider", "pull", "push", "replica",
+            "sync",
+        ],
+    ),
     ("demo", &["config", "core", "http", "mysql", "postgres", "provider", "pull", "replica", "sync"]),
     ("http", &["config", "core", "feed", "operate", "postgres", "pull", "push", "sync"]),
     ("feed", &["core", "replica"]),

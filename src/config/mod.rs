@@ -7,7 +7,7 @@ mod pair;
 pub(crate) mod replace;
 mod secrets;
 
-pub(crate) use options::line;
 pub use options::{Config, GlobalOptions};
+pub(crate) use options::{line, push_url, secret_line};
 pub use pair::{Chosen, Origin, Pair};
 pub use secrets::{Signatures, secret, signature};

@@ -49,11 +49,6 @@ pub const PAIRED: &str = "paired";
 /// A lost acknowledgement is replaced, uncommitted.
 pub const LATE: &str = "late";
 
-/// A push is about to be committed.
-pub const PUSHING: &str = "pushing";
-/// A push is committed, and nobody was told.
-pub const PUSHED: &str = "pushed";
-
 /// `setup` has altered the replica, and Postgres does not know yet.
 pub const ALTERED: &str = "altered";
 

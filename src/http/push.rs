@@ -1,10 +1,11 @@
 //! `POST /v1/push`: writes of clients. Who asks is found by whoever this is plugged into; what is asked is checked before
 //! anybody is asked for a connection.
 
+use super::app::App;
 use super::body::Bodies;
 use crate::core::claims::Claims;
 use crate::core::error::Error;
-use crate::push::{Answer, Failure, Invalid, Push, Pushes};
+use crate::push::{Answer, Failure, Invalid, Push, Pushes, Writables};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -31,6 +32,11 @@ struct Door {
     pushes: Arc<Pushes>,
     check: Check,
     bodies: Bodies,
+}
+
+/// What clients may write of all that queues replicate.
+pub fn writables(app: &App) -> Writables {
+    Writables::of(app.lanes().flat_map(|lane| lane.worker.schema().tables()))
 }
 
 /// The path of writes, for the listener that feeds clients.

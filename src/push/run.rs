@@ -9,7 +9,6 @@ use super::pool::Pool;
 use super::request::{Push, Writables};
 use crate::core::claims::Claims;
 use crate::core::error::{Error, ErrorKind, Result};
-use crate::core::failpoint;
 use crate::postgres::{Client, PgUrl};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -117,9 +116,7 @@ async fn transaction(client: &Client, push: &Push, claims: &Claims, role: &str) 
     let is_done = results.iter().all(|result| result.status == Status::Applied);
     let answer = Answer { txid: is_done.then_some(txid), pos: None, results, duplicate: false };
     journal::finish(client, push, &answer).await?;
-    failpoint::reach(failpoint::PUSHING);
     client.commit().await.map_err(not_committed)?;
-    failpoint::reach(failpoint::PUSHED);
     Ok(answer)
 }
 

@@ -1,8 +1,8 @@
 //! A request that is sent again is answered again, and done once, whatever was cut meanwhile.
 
 use super::{Written, new, push_to, statuses, update};
-use crate::parts::{Freezer, Proxy};
-use crate::support::until;
+use crate::parts::Proxy;
+use crate::support::{Db, until};
 use pgflume::push::Failure;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
@@ -70,14 +70,15 @@ async fn twenty_at_once_with_one_key_write_once() {
 async fn a_connection_that_is_killed_before_the_commit_has_written_nothing() {
     let written = Written::with(&audited(), &super::todos("")).await;
     written.ann("0", json!([new("1", "x")])).await;
-    written.db.sql("begin; lock table todos in share mode").await;
+    let other = written.existing().await;
+    other.sql("begin; lock table todos in share mode").await;
     let ann = written.claims("ann", "a");
     let pushing = written.push(&ann, "k", json!([new("2", "x")]));
     let killing = async {
         let kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                     where datname = current_database() and application_name like '% push' and wait_event_type = 'Lock'";
         until("it waits, and is killed", async || written.db.one(kill).await == "1").await;
-        written.db.sql("rollback").await;
+        other.sql("rollback").await;
     };
     let (cut, ()) = futures_util::join!(pushing, killing);
     assert!(matches!(cut, Err(Failure::Again(_))), "{cut:?}");
@@ -87,15 +88,29 @@ async fn a_connection_that_is_killed_before_the_commit_has_written_nothing() {
     assert_eq!(written.db.all("select id from audit order by 1").await, ["1", "2"]);
 }
 
+/// A commit that waits for a standby which never comes is on disk, and its session can be ended while it waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_of_which_nobody_was_told_is_found_in_the_journal() {
-    let written = Written::with(&audited(), &super::todos("")).await;
-    let port = written.db.cluster().port();
-    let freezer = Freezer::start(port, "push", "commit\0").await;
-    let frozen = Written::pushes_at(&freezer.url(&written.db.url(), port), &written.login, &written.schema);
+    let cluster = crate::intruders::cluster_of_its_own();
+    let db = Db::named("untold".to_owned(), cluster, "with_pgmq").await;
+    let written = Written::on(db, &audited(), &super::todos("")).await;
+    written.db.sql("alter system set synchronous_standby_names = 'nobody'").await;
+    written.db.sql("select pg_reload_conf()").await;
+    until("commits wait", async || {
+        written.db.one("select current_setting('synchronous_standby_names')").await == "nobody"
+    })
+    .await;
     let ann = written.claims("ann", "a");
-    let cut = push_to(&frozen, &ann, "k", json!([new("1", "x")])).await;
-    assert!(freezer.has_frozen() && matches!(cut, Err(Failure::Again(_))), "{cut:?}");
+    let pushing = written.push(&ann, "k", json!([new("1", "x")]));
+    let killing = async {
+        let kill = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                    where application_name like '% push' and wait_event = 'SyncRep'";
+        until("its commit waits, and it is killed", async || written.db.one(kill).await == "1").await;
+    };
+    let (cut, ()) = futures_util::join!(pushing, killing);
+    assert!(matches!(cut, Err(Failure::Again(_))), "{cut:?}");
+    written.db.sql("alter system reset synchronous_standby_names").await;
+    written.db.sql("select pg_reload_conf()").await;
     let again = written.ann("k", json!([new("1", "x")])).await;
     assert_eq!((statuses(&again), &again["duplicate"]), (vec!["applied"], &json!(true)));
     assert_eq!(written.db.all("select id from audit").await, ["1"]);

@@ -1,6 +1,8 @@
 //! `POST /v1/push`: what clients may write, as whom, and what becomes of it; on a real Postgres.
 
+mod http;
 mod journal;
+mod page;
 mod policies;
 mod rights;
 mod setup;
@@ -48,7 +50,11 @@ impl Written {
 
     /// These tables, which the user's role may do everything to that policies allow.
     pub async fn with(tables: &str, json: &str) -> Self {
-        let db = Db::new().await;
+        Self::on(Db::new().await, tables, json).await
+    }
+
+    /// The same in a database of its own.
+    pub async fn on(db: Db, tables: &str, json: &str) -> Self {
         db.sql(tables).await;
         let schema = schema(json);
         let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();

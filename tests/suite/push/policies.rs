@@ -60,7 +60,8 @@ async fn merge_lets_both_win_who_set_different_columns() {
 #[tokio::test(flavor = "multi_thread")]
 async fn two_at_once_are_one_after_the_other() {
     let written = one("").await;
-    written.db.sql("begin; select from todos for update").await;
+    let other = written.existing().await;
+    other.sql("begin; select from todos for update").await;
     let push = async |key: &str, title: &str| {
         written.ann(key, json!([update("1", json!({"title": title}), json!({"title": "old"}))])).await
     };
@@ -68,7 +69,7 @@ async fn two_at_once_are_one_after_the_other() {
     let release = async {
         let waiting = "select count(*) >= 2 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
         until("both wait", async || written.db.one(waiting).await == "true").await;
-        written.db.sql("rollback").await;
+        other.sql("rollback").await;
     };
     let ((one, two), ()) = futures_util::join!(both, release);
     let mut all = [statuses(&one), statuses(&two)].concat();

@@ -128,7 +128,7 @@ async fn what_is_no_value_of_its_type_is_refused_for_good() {
         ("timestamptz", "TEXT", r#""yesterday evening""#, "22007"),
         ("int[]", "JSON", r#"{"a":1}"#, "22P02"),
         ("bytea", "BLOB", r#""\\x0""#, "22023"),
-        ("regclass", "TEXT", r#""no.such""#, "42P01"),
+        ("regclass", "TEXT", r#""nosuch""#, "42P01"),
         ("text", "TEXT", r#""\ud800""#, "22P02"),
     ] {
         let written = Written::with(&TABLE.replace("{TYPE}", of), &definition(kind)).await;
