@@ -23,24 +23,21 @@ impl Finding<'_> {
         let Some(writable) = &table.writable else { return Ok(()) };
         self.check_policies(table, writable, oid, has_row_security).await?;
         match &writable.conflict {
-            Conflict::LastWriteWins { stamp } => {
-                if columns
-                    .get(stamp)
-                    .is_some_and(|column| column.is_array || column.base.as_deref() != Some(STAMP_TYPE))
-                {
-                    self.refuse(
-                        &format!("{}.writable.stamp", table.name),
-                        format!(
-                            "{} is no {STAMP_TYPE}, and only the times of these are compared alike everywhere",
-                            shown(stamp)
-                        ),
-                    );
-                }
-            }
+            Conflict::LastWriteWins { stamp } => self.check_stamp(table, stamp, columns),
             Conflict::Custom { function } => self.check_function(table, function).await?,
             _ => {}
         }
         Ok(())
+    }
+
+    fn check_stamp(&mut self, table: &Table, stamp: &str, columns: &BTreeMap<String, SourceColumn>) {
+        let is_stamp = |column: &SourceColumn| !column.is_array && column.base.as_deref() == Some(STAMP_TYPE);
+        if columns.get(stamp).is_some_and(|column| !is_stamp(column)) {
+            self.refuse(
+                &format!("{}.writable.stamp", table.name),
+                format!("{} is no {STAMP_TYPE}: the times of other types mean another moment elsewhere", shown(stamp)),
+            );
+        }
     }
 
     async fn check_policies(&mut self, table: &Table, writable: &Writable, oid: u32, is_on: bool) -> Result<()> {
