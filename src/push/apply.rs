@@ -20,6 +20,9 @@ const EARLY: &str = "22008";
 /// A key that is there (unique violation).
 const THERE: &str = "23505";
 
+/// Of a row that policies show and do not let change, Postgres itself says nothing (insufficient privilege).
+const FORBIDDEN: &str = "42501";
+
 /// What the operator's function gives is no row (invalid parameter value).
 const NO_ROW: &str = "22023";
 
@@ -84,36 +87,39 @@ impl Writer<'_> {
     async fn take_back(&self, push: &Push, guilty: usize, outcome: Outcome) -> Result<Vec<Outcome>> {
         let back = "rollback to savepoint pgflume_push";
         self.client.batch_execute(back).await?;
-        let change = push.changes.get(guilty);
-        let is_there = outcome.code.as_deref() == Some(THERE) && change.is_some_and(|change| change.op == Op::Insert);
-        let mut outcome = outcome;
-        if let Some(change) = change.filter(|_| outcome.status == Status::Conflict || is_there) {
-            become_role(self.client, self.role, self.claims).await?;
-            let found = self.look(change).await?;
-            let is_found = found.as_ref().is_none_or(|row| row.get() != "null");
-            if outcome.status == Status::Conflict || is_found {
-                outcome = Outcome::conflict(found);
-            }
-            self.client.batch_execute(back).await?;
-        }
         let mut results: Vec<Outcome> = push.changes.iter().map(|_| Outcome::skipped()).collect();
-        if let Some(result) = results.get_mut(guilty) {
-            *result = outcome;
+        if let (Some(change), Some(result)) = (push.changes.get(guilty), results.get_mut(guilty)) {
+            let is_there = change.op == Op::Insert && outcome.code.as_deref() == Some(THERE);
+            *result = match outcome.status == Status::Conflict || is_there {
+                true => self.explained(change, outcome).await?,
+                false => outcome,
+            };
+            self.client.batch_execute(back).await?;
         }
         Ok(results)
     }
 
-    /// The row as it is; JSON's null where there is none of the client's, `None` where it cannot be told.
-    async fn look(&self, change: &Change) -> Result<Option<Box<RawValue>>> {
+    /// What it is that is in the way of a change.
+    async fn explained(&self, change: &Change, outcome: Outcome) -> Result<Outcome> {
+        become_role(self.client, self.role, self.claims).await?;
         let rows = match self.query(&statement::look(change)).await {
             Ok(rows) => rows,
-            Err(e) => return refused(e).map(|_| None),
+            // Without the right to read a column, nothing is told.
+            Err(e) => return refused(e).map(|_| outcome),
         };
-        let text = match rows.first() {
-            Some(row) => row.try_get::<_, Option<String>>(0)?,
-            None => Some("null".to_owned()),
+        let Some(row) = rows.first() else {
+            let is_conflict = outcome.status == Status::Conflict;
+            return Ok(if is_conflict {
+                Outcome::conflict(RawValue::from_string("null".into()).ok())
+            } else {
+                outcome
+            });
         };
-        Ok(text.and_then(|text| RawValue::from_string(text).ok()))
+        let (text, holds): (Option<String>, bool) = (row.try_get(0)?, row.try_get(1)?);
+        if holds && change.op != Op::Insert {
+            return Ok(Outcome::rejected(FORBIDDEN)); // it may be seen, and not written
+        }
+        Ok(Outcome::conflict(text.and_then(|text| RawValue::from_string(text).ok())))
     }
 
     async fn is_early(&self, change: &Change) -> Result<bool> {

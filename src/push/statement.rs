@@ -26,26 +26,27 @@ pub(super) fn write(change: &Change) -> Option<Statement> {
     if change.op == Op::Insert {
         return Some(Statement { sql: insert(change, &name), parameters: vec![row] });
     }
-    let (condition, base) = match guard(change) {
-        Guard::Nothing => (String::new(), None),
-        Guard::NotLater(stamp) => (not_later(stamp), None),
-        Guard::Unchanged { columns, or_wanted } => {
-            let condition = columns.iter().map(|column| unchanged(column, or_wanted)).collect();
-            (condition, change.base.as_ref().filter(|_| !columns.is_empty()).map(|base| base.json.clone()))
-        }
-        Guard::Asks(_) => return None,
-    };
-    let mut from = record(&change.table, "$1", "n");
-    if base.is_some() {
-        from.push_str(", ");
-        from.push_str(&record(&change.table, "$2", "b"));
-    }
+    let (condition, base) = condition(change)?;
+    let from = records(&change.table, base.is_some());
     let key = same_key(&change.table);
     let sql = match change.op {
         Op::Delete => format!("delete from {name} as t using {from} where {key}{condition}"),
         _ => format!("update {name} as t set {} from {from} where {key}{condition}", assigned(&change.set)),
     };
     Some(Statement { sql, parameters: std::iter::once(row).chain(base).collect() })
+}
+
+/// What has to hold of a row, as the rest of a condition, and the base that it goes by; `None`: a function says.
+fn condition(change: &Change) -> Option<(String, Option<String>)> {
+    match guard(change) {
+        Guard::Nothing => Some((String::new(), None)),
+        Guard::NotLater(stamp) => Some((not_later(stamp), None)),
+        Guard::Unchanged { columns, or_wanted } => {
+            let condition = columns.iter().map(|column| unchanged(column, or_wanted)).collect();
+            Some((condition, change.base.as_ref().filter(|_| !columns.is_empty()).map(|base| base.json.clone())))
+        }
+        Guard::Asks(_) => None,
+    }
 }
 
 fn insert(change: &Change, name: &str) -> String {
@@ -99,26 +100,32 @@ pub(super) fn obey(change: &Change, columns: &[String], row: String) -> Statemen
     Statement { sql, parameters: vec![change.row.clone(), row] }
 }
 
-/// The row as it is now, as far as the client may know it: no row where there is none of the client's, and null where it is
-/// large. Numbers that JavaScript would round come as text.
+/// The row as it is now, as far as the client may know it, and whether the change's guard holds of it: no row where there is
+/// none of the client's, and null where it is large. Numbers that JavaScript would round come as text.
 pub(super) fn look(change: &Change) -> Statement {
     let table = &change.table;
-    let columns = known_columns(table, &change.writable).into_iter().map(|name| {
-        let quoted = quote(name);
-        format!(
-            "case when pg_catalog.pg_typeof(t.{quoted})::pg_catalog.oid operator(pg_catalog.=) any ('{{20,1700}}'::pg_catalog.oid[]) \
-             then pg_catalog.to_json(t.{quoted}::pg_catalog.text) else pg_catalog.to_json(t.{quoted}) end as {quoted}"
-        )
-    });
+    let columns = known_columns(table, &change.writable).into_iter().map(told).collect::<Vec<_>>().join(", ");
+    let (holds, base) = match condition(change) {
+        Some((condition, base)) => (format!("coalesce(true{condition}, false)"), base),
+        None => ("false".to_owned(), None),
+    };
     let sql = format!(
-        "select case when pg_catalog.octet_length(x.found) operator(pg_catalog.<=) {ROW_BYTES} then x.found end \
-         from (select pg_catalog.row_to_json(q.*)::pg_catalog.text from (select {} from {} as t, {} where {}) as q) as x(found)",
-        columns.collect::<Vec<_>>().join(", "),
+        "select case when pg_catalog.octet_length(x.found) operator(pg_catalog.<=) {ROW_BYTES} then x.found end, x.holds \
+         from (select (select pg_catalog.row_to_json(q.*)::pg_catalog.text from (select {columns}) as q), {holds} \
+         from {} as t, {} where {}) as x(found, holds)",
         table.source.quoted(),
-        record(table, "$1", "n"),
+        records(table, base.is_some()),
         same_key(table),
     );
-    Statement { sql, parameters: vec![change.row.clone()] }
+    Statement { sql, parameters: std::iter::once(change.row.clone()).chain(base).collect() }
+}
+
+fn told(name: &str) -> String {
+    let quoted = quote(name);
+    format!(
+        "case when pg_catalog.pg_typeof(t.{quoted})::pg_catalog.oid operator(pg_catalog.=) any ('{{20,1700}}'::pg_catalog.oid[]) \
+         then pg_catalog.to_json(t.{quoted}::pg_catalog.text) else pg_catalog.to_json(t.{quoted}) end as {quoted}"
+    )
 }
 
 /// Whether the time that a change carries lies too far ahead; `None` where none decides.
@@ -132,6 +139,12 @@ pub(super) fn is_early(change: &Change) -> Option<Statement> {
 fn record(table: &Table, parameter: &str, alias: &str) -> String {
     let name = table.source.quoted();
     format!("pg_catalog.json_populate_record(null::{name}, {parameter}::pg_catalog.json) as {alias}")
+}
+
+/// What a change sets, `n`, and what its client knew, `b`.
+fn records(table: &Table, has_base: bool) -> String {
+    let base = if has_base { format!(", {}", record(table, "$2", "b")) } else { String::new() };
+    record(table, "$1", "n") + &base
 }
 
 fn same_key(table: &Table) -> String {

@@ -22,6 +22,7 @@ impl Finding<'_> {
     ) -> Result<()> {
         let Some(writable) = &table.writable else { return Ok(()) };
         self.check_policies(table, writable, oid, has_row_security).await?;
+        self.check_domains(table, oid).await?;
         match &writable.conflict {
             Conflict::LastWriteWins { stamp } => self.check_stamp(table, stamp, columns),
             Conflict::Custom { function } => self.check_function(table, function).await?,
@@ -38,6 +39,19 @@ impl Finding<'_> {
                 format!("{} is no {STAMP_TYPE}: the times of other types mean another moment elsewhere", shown(stamp)),
             );
         }
+    }
+
+    /// A change names some columns, and Postgres would ask the types of the others what they think of null.
+    async fn check_domains(&mut self, table: &Table, oid: u32) -> Result<()> {
+        let sql = include_str!("../../../sql/inspect_domains.sql");
+        for row in self.client.query_typed(sql, &[(&oid, Type::OID)]).await? {
+            let column: String = row.try_get(0)?;
+            self.refuse(
+                &format!("{}.writable", table.name),
+                format!("the type of {} is a domain that is NOT NULL, so that no change could leave it out; let the column be NOT NULL instead", shown(&column)),
+            );
+        }
+        Ok(())
     }
 
     async fn check_policies(&mut self, table: &Table, writable: &Writable, oid: u32, is_on: bool) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The path itself: who is let in, what is answered, and with which status.
 
 use super::{Written, new, todos};
+use crate::parts::Program;
 use crate::parts::http::{self, Answer};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
@@ -105,4 +106,39 @@ async fn what_may_pass_is_to_be_sent_again_without_a_word_of_postgres() {
         listening.post("ann", "1", body(json!([change]))).await.json()["results"],
         json!([{"status": "applied"}])
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_starts_with_no_login_that_could_do_more_than_its_users() {
+    let written = Written::todos("").await;
+    let fed = todos("").replacen("\"primaryKey\"", "\"feed\":{\"public\":true},\"primaryKey\"", 1);
+    let replica = tempfile::tempdir().unwrap();
+    let path = replica.path().join("replica.db");
+    let url = written.db.url();
+    let variables = [
+        ("PGMQ_URL", url.as_str()),
+        ("LIBSQL_URL", path.to_str().unwrap()),
+        ("FEED_BIND", "127.0.0.1:0"),
+        ("PUSH_URL", url.as_str()),
+    ];
+    let said = async |program: &Program| {
+        let done = program.run(&["serve"]).await;
+        assert_eq!(done.status.code(), Some(2), "{done:?}");
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    let mut program = Program::new(&fed, &variables);
+    let superuser = said(&program).await;
+    assert!(superuser.contains("PUSH_URL's login may do more than its users"), "{superuser}");
+    program.set("PUSH_URL", "nonsense");
+    assert!(said(&program).await.contains("PUSH_URL is not a Postgres URL"));
+    program.set("PUSH_URL", "");
+    let file = replica.path().join("url");
+    std::fs::write(&file, &url).unwrap();
+    program.set("PUSH_URL_FILE", file.to_str().unwrap());
+    assert!(said(&program).await.contains("PUSH_URL's login"), "its file is read");
+    program.set("FEED_BIND", "");
+    assert!(said(&program).await.contains("FEED_BIND is not"));
+    let read_only = r#"{"todos":{"primaryKey":"id","columns":{"id":"TEXT","title":"TEXT"},"feed":{"public":true}}}"#;
+    program.write("schema.json", read_only);
+    assert!(said(&program).await.contains("no table is writable"));
 }

@@ -118,6 +118,7 @@ async fn a_commit_of_which_nobody_was_told_is_found_in_the_journal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadlock_a_lock_and_a_time_out_are_to_be_tried_again() {
+    let is_again = |tried: Result<Value, Failure>| assert!(matches!(tried, Err(Failure::Again(_))), "{tried:?}");
     let slow = "create function slow() returns trigger language plpgsql as $$
             begin if new.title = 'slow' then perform pg_catalog.pg_sleep(60); end if;
                   if new.title = 'serial' then raise exception using errcode = '40001'; end if; return new; end $$;
@@ -128,13 +129,20 @@ async fn a_deadlock_a_lock_and_a_time_out_are_to_be_tried_again() {
         written.push(&ann, "slow", json!([new("1", "slow")])),
         written.push(&ann, "serial", json!([new("2", "serial")]))
     );
-    for tried in [slow, serial] {
-        assert!(matches!(tried, Err(Failure::Again(_))), "{tried:?}");
-    }
+    is_again(slow);
+    is_again(serial);
     written.db.sql("begin; lock table todos").await;
-    let locked = written.push(&ann, "locked", json!([new("3", "x")])).await;
-    assert!(matches!(locked, Err(Failure::Again(_))), "{locked:?}");
-    written.db.sql("rollback").await;
+    is_again(written.push(&ann, "locked", json!([new("3", "x")])).await);
+    written.db.sql("rollback; insert into todos (id, org, title) values ('a', 'a', 'x'), ('b', 'a', 'x')").await;
+    let other = written.existing().await;
+    other.sql("set deadlock_timeout = '1min'; begin; update todos set title = 'y' where id = 'b'").await;
+    let change = |id: &str| update(id, json!({"note": "x"}), json!({"note": null}));
+    let closing = async {
+        let waits = "select count(*) from pg_stat_activity where datname = current_database() and application_name like '% push' and wait_event_type = 'Lock'";
+        until("it waits for the other", async || written.db.one(waits).await == "1").await;
+        other.sql("update todos set title = 'y' where id = 'a'; rollback").await;
+    };
+    is_again(futures_util::join!(written.push(&ann, "deadlock", json!([change("a"), change("b")])), closing).0);
     assert_eq!(written.db.one("select count(*) from pgflume.pushes").await, "0");
     assert_eq!(statuses(&written.ann("locked", json!([new("3", "x")])).await), ["applied"]);
 }

@@ -49,6 +49,21 @@ async fn a_policy_refuses_a_row_that_would_be_somebody_elses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_may_be_seen_and_not_written_is_refused_and_no_conflict() {
+    let policies = "create policy seen on todos for select using (true)";
+    let written = Written::with(&format!("{}; {policies}", super::TODOS), &super::todos("")).await;
+    written.db.sql("insert into todos (id, org, title) values ('1', 'b', 'theirs')").await;
+    let refused = json!([{"status": "rejected", "code": "42501"}]);
+    let right = update("1", json!({"title": "x"}), json!({"title": "theirs"}));
+    assert_eq!(written.ann("1", json!([right])).await["results"], refused);
+    let wrong = written.ann("2", json!([update("1", json!({"title": "x"}), json!({"title": "other"}))])).await;
+    assert_eq!((statuses(&wrong), &wrong["results"][0]["now"]["title"]), (vec!["conflict"], &json!("theirs")));
+    let delete = json!([{"table": "todos", "op": "delete", "key": {"id": "1"}}]);
+    assert_eq!(written.ann("3", delete).await["results"], refused);
+    assert_eq!(statuses(&written.ann("4", json!([new("1", "x")])).await), ["conflict"], "it is there to be seen");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_nobody_whom_the_login_may_not_be() {
     let written = Written::todos("").await;
     let name = &written.db.name;

@@ -44,6 +44,17 @@ async fn the_column_and_the_function_of_a_policy_are_looked_at() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_type_that_takes_no_null_by_itself_is_refused() {
+    let db = Db::new().await;
+    db.sql("create domain filled as text not null; create domain over as filled").await;
+    db.sql(&TODOS.replace("note text", "note over")).await;
+    let refused = set_up(&db, &todos("")).await.unwrap_err();
+    assert!(refused.contains("$.todos.writable: the type of note is a domain that is NOT NULL"), "{refused}");
+    db.sql("alter domain filled drop not null; alter table todos alter column note set not null").await;
+    set_up(&db, &todos("")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_it_is_made_where_no_table_is_writable() {
     let db = Db::new().await;
     db.sql(TODOS).await;
