@@ -177,26 +177,27 @@ async fn nothing_that_a_neighbour_has_planted_is_called() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_trigger_leaves_behind_is_gone_with_its_request() {
     let written = Written::todos("").await;
-    let leaver = format!(
-        "create function leave() returns trigger language plpgsql as $$
+    let leaver = r#"create function leave() returns trigger language plpgsql as $$
          begin
-            perform pg_catalog.set_config('request.jwt.claims', '{{\"org\": \"b\"}}', false);
-            perform pg_catalog.set_config('role', '{}', false);
+            new.note := pg_catalog.concat(pg_catalog.current_setting('app.who', true), pg_catalog.to_regclass('pg_temp.left'));
+            if new.title = 'leave' then
+                perform pg_catalog.set_config('app.who', 'ann', false);
+                perform pg_catalog.set_config('request.jwt.claims', '{"org": "b"}', false);
+                perform pg_catalog.set_config('role', 'other_' || pg_catalog.current_database(), false);
+                create temporary table "left" ();
+            end if;
             return new;
          end $$;
-         create trigger leave before update on todos for each row when (new.title = 'leave') execute function leave()",
-        format_args!("other_{}", written.db.name),
-    );
-    written.db.sql(&leaver).await;
-    written.db.sql("insert into todos (id, org, title) values ('1', 'a', 'x')").await;
-    let left = written.ann("1", json!([update("1", json!({"title": "leave"}), json!({"title": "x"}))])).await;
-    drop(left);
-    assert_eq!(written.db.one("select count(*) from pgflume.pushes where result is not null").await, "1");
-    let stale =
-        written.push(&claims(json!({"sub": "ann", "role": written.member()})), "2", json!([new("2", "x")])).await;
-    let stale = stale.unwrap();
-    assert_ne!(statuses(&stale), ["applied"], "without the claim `org`");
-    assert_eq!(statuses(&written.ann("3", json!([new("3", "x")])).await), ["applied"]);
+         create trigger leave before insert on todos for each row execute function leave()"#;
+    written.db.sql(leaver).await;
+    let left = written.ann("1", json!([new("1", "leave")])).await;
+    assert_eq!(left["results"], json!([{"status": "rejected", "code": "42501"}]), "it has become another's row");
+    written.db.sql("alter table todos alter column org set default 'b'").await;
+    assert_eq!(statuses(&written.ann("2", json!([new("1", "leave")])).await), ["applied"]);
+    written.db.sql("alter table todos alter column org set default 'a'").await;
+    assert_eq!(statuses(&written.ann("3", json!([new("2", "x")])).await), ["applied"]);
+    assert_eq!(written.db.all("select note from todos where id = '2'").await, [""], "nobody's setting, nobody's table");
+    assert_eq!(written.db.one("select count(*) from pgflume.pushes where result is not null").await, "3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
