@@ -28,8 +28,8 @@ set local array_nulls = on;
 set local standard_conforming_strings = on;
 set local role pgflume_push";
 
-/// How long a statement may take, and an answer must not take longer.
-pub(super) const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long an answer is kept: longer than a device is away, as a rule.
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Whose a key is.
 #[derive(Debug)]

@@ -10,8 +10,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 /// Most connections: each is a process of Postgres, and writes of clients are short.
 const CONNECTIONS: usize = 8;
 
-/// Most requests that have one or wait for one.
-const WAITING: usize = 256;
+/// Most requests that have one or wait for one: each holds a body of up to a mebibyte, and what was read of it.
+const WAITING: usize = 64;
 
 /// How long a request waits for one.
 const PATIENCE: Duration = Duration::from_secs(5);
