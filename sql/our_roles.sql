@@ -1,4 +1,4 @@
--- The two roles belong to the whole cluster, so somebody may have made them first. Whoever is a member of
+-- These roles belong to the whole cluster, so somebody may have made them first. Whoever is a member of
 -- pgflume_capture could change the capture functions, which run in everybody's writes.
 do $ours$
 declare
@@ -9,9 +9,9 @@ begin
     ), found as (
         select pg_catalog.format('role %I, which may do more than it is for', r.rolname) as what
         from pg_catalog.pg_roles r
-        where (r.rolname in ('pgflume_capture', 'pgflume_worker')
+        where (r.rolname in ('pgflume_capture', 'pgflume_worker', 'pgflume_push')
                 and (r.rolsuper or r.rolcreaterole or r.rolcreatedb or r.rolreplication))
-            or (r.rolname = 'pgflume_capture' and (r.rolcanlogin or r.rolbypassrls))
+            or (r.rolname in ('pgflume_capture', 'pgflume_push') and (r.rolcanlogin or r.rolbypassrls))
         union all
         select pg_catalog.format('membership of %I in pgflume_capture', m.rolname)
         from pg_catalog.pg_auth_members a

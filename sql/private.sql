@@ -28,7 +28,7 @@ begin
                 cross join lateral pg_catalog.aclexplode(p.proacl) t
                 where p.proname = 'token' and p.pronargs = 0 and t.grantee = a.grantee))
             -- their rights are given one by one
-            and not (o.is_shared and pg_catalog.pg_get_userbyid(a.grantee) in ('pgflume_worker', 'pgflume_capture'))
+            and not (o.is_shared and pg_catalog.pg_get_userbyid(a.grantee) in ('pgflume_worker', 'pgflume_capture', 'pgflume_push'))
             -- whoever adds a partition to a table adds its trigger
             and not exists (
                 select from pg_catalog.pg_trigger t join pg_catalog.pg_class c on c.oid = t.tgrelid

@@ -4,11 +4,16 @@ declare
     me constant pg_catalog.name := current_user;
     role_name pg_catalog.name;
 begin
-    foreach role_name in array array['pgflume_worker', 'pgflume_capture']::pg_catalog.name[] loop
+    foreach role_name in array array['pgflume_worker', 'pgflume_capture', 'pgflume_push']::pg_catalog.name[] loop
         continue when not exists (select from pg_catalog.pg_roles where rolname = role_name);
         -- what is left in this database: rights on source tables and schemas
         if not (select rolsuper from pg_catalog.pg_roles where rolname = me) and not pg_catalog.pg_has_role(role_name, 'usage') then
-            execute pg_catalog.format('grant %I to %I', role_name, me);
+            begin
+                execute pg_catalog.format('grant %I to %I', role_name, me);
+            exception when insufficient_privilege then
+                raise notice 'role % stays: it was granted to others only', role_name;
+                continue;
+            end;
         end if;
         -- this would drop what somebody has handed over to the role: a table, say
         if exists (

@@ -19,6 +19,7 @@
 //!
 //! - [`cli`], [`http`], [`demo`]: who comes in, and by which door;
 //! - [`operate`]: what people ask for; [`sync`]: the drain and its steps; [`feed`]: changes of the replica to clients;
+//!   [`push`]: writes of clients;
 //! - [`config`]: flags and variables; [`postgres`], [`mysql`]: all that speaks to either; [`replica`]: all that speaks libSQL;
 //! - [`mod@core`]: what is known without asking anybody. No IO.
 
@@ -33,5 +34,6 @@ pub mod operate;
 pub mod postgres;
 pub mod provider;
 pub mod pull;
+pub mod push;
 pub mod replica;
 pub mod sync;

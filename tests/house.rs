@@ -6,11 +6,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// A wing, and the wings that its files may use. Nobody uses what stands above.
-const WINGS: [(&str, &[&str]); 13] = [
-    ("cli", &["config", "core", "demo", "http", "mysql", "operate", "postgres", "provider", "pull", "replica", "sync"]),
+const WINGS: [(&str, &[&str]); 14] = [
+    (
+        "cli",
+        &[
+            "config", "core", "demo", "http", "mysql", "operate", "postgres", "provider", "pull", "push", "replica",
+            "sync",
+        ],
+    ),
     ("demo", &["config", "core", "http", "mysql", "postgres", "provider", "pull", "replica", "sync"]),
-    ("http", &["config", "core", "feed", "operate", "postgres", "pull", "sync"]),
+    ("http", &["config", "core", "feed", "operate", "postgres", "pull", "push", "sync"]),
     ("feed", &["core", "replica"]),
+    ("push", &["core", "postgres"]),
     ("operate", &["core", "postgres", "pull", "replica", "sync"]),
     ("sync", &["config", "core", "postgres", "replica"]),
     ("pull", &["core", "provider", "replica"]),

@@ -2,15 +2,17 @@
 
 use super::outcome::CommandResult;
 use super::pulls;
-use crate::config::{Config, GlobalOptions, Pair, Signatures, TokenOptions, line, signature};
+use crate::config::{Config, GlobalOptions, Pair, Signatures, TokenOptions, line, push_url, secret_line, signature};
 use crate::core::config_error::ConfigError;
 use crate::core::error;
+use crate::core::secret::Secret;
 use crate::http;
 use crate::http::auth::Auth;
 use crate::http::feed::Feed;
 use crate::http::{App, Lane};
 use crate::postgres::{PgUrl, Purpose};
 use crate::pull::{Limiter, Scheduled, Service};
+use crate::push::Pushes;
 use crate::sync::Worker;
 use futures_util::FutureExt as _;
 use std::collections::BTreeMap;
@@ -39,11 +41,16 @@ pub(super) struct ServeArgs {
     feed_bind: Option<String>,
     #[command(flatten)]
     tokens: TokenOptions,
+    /// Postgres as clients' writes log in, which are taken where clients are fed (better in the environment: it may hold a
+    /// password) [default: they are not]
+    #[arg(long, env = "PUSH_URL", hide_env_values = true, value_parser = secret_line, value_name = "URL")]
+    push_url: Option<Secret>,
 }
 
 /// Whatever is missing or malformed, before a process of its own is started.
 pub(super) fn check(args: &ServeArgs, options: &GlobalOptions) -> Result<(), ConfigError> {
     lag_limit(args.lag_limit.as_deref())?;
+    push_url(args.push_url.as_ref())?;
     let file = options.file()?;
     options.pairs(&file, &[])?;
     if file.syncs.is_empty() || options.names_a_pair(&file)? {
@@ -90,7 +97,8 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
         tracing::info!("stopping after the step in hand");
     };
     let shutdown = shutdown.shared();
-    let feeding = feed(fed, &app, &args.tokens, shutdown.clone())?;
+    let pushes = pushes(&args, &app).await?;
+    let feeding = feed(fed, &app, &args.tokens, pushes, shutdown.clone())?;
     let (served, ()) = futures_util::join!(http::serve(listener, app, shutdown), feeding);
     served?;
     Ok(ExitCode::SUCCESS)
@@ -101,9 +109,10 @@ fn feed<S: Future<Output = ()>>(
     listener: Option<TcpListener>,
     app: &App,
     tokens: &TokenOptions,
+    pushes: Option<Arc<Pushes>>,
     stop: S,
 ) -> Result<impl Future<Output = ()> + use<S>, ConfigError> {
-    let feed = Feed::of(app, tokens.sources()?)?;
+    let feed = Feed::of(app, tokens.sources()?, pushes.is_some())?;
     match (&listener, &feed) {
         (Some(_), None) => {
             return Err(ConfigError(
@@ -120,9 +129,38 @@ fn feed<S: Future<Output = ()>>(
             if let Ok(address) = listener.local_addr() {
                 tracing::info!(%address, "feeding clients");
             }
-            http::feed::serve(listener, feed, stop).await;
+            http::feed::serve(listener, feed, pushes, stop).await;
         }
     })
+}
+
+/// Takes writes of clients where that is asked for. A login that could do more than its users is refused.
+async fn pushes(args: &ServeArgs, app: &App) -> Result<Option<Arc<Pushes>>, ConfigError> {
+    let writables = http::push::writables(app);
+    let Some(url) = push_url(args.push_url.as_ref())? else {
+        if !writables.is_empty() {
+            tracing::warn!("tables are writable, and nobody can write them: set PUSH_URL to a login (docs/push.md)");
+        }
+        return Ok(None);
+    };
+    if writables.is_empty() {
+        return Err(ConfigError(
+            "PUSH_URL is set, and no table is writable: give one \"writable\" in schema.json, or leave PUSH_URL out"
+                .into(),
+        ));
+    }
+    if args.feed_bind.as_deref().is_none_or(str::is_empty) {
+        return Err(ConfigError(
+            "PUSH_URL is set, and FEED_BIND is not: writes are taken where clients are fed; set it to an address and a port".into(),
+        ));
+    }
+    let pushes = Arc::new(Pushes::new(url, writables));
+    match pushes.check().await {
+        Ok(()) => {}
+        Err(e) if e.needs_operator() => return Err(ConfigError(e.to_string())),
+        Err(error) => tracing::warn!(%error, "writes of clients wait until PUSH_URL can be reached"),
+    }
+    Ok(Some(pushes))
 }
 
 /// Where outgoing events go, if anywhere.

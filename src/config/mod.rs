@@ -8,8 +8,8 @@ pub(crate) mod replace;
 mod secrets;
 mod tokens;
 
-pub(crate) use options::line;
 pub use options::{Config, GlobalOptions};
+pub(crate) use options::{line, push_url, secret_line};
 pub use pair::{Chosen, Origin, Pair};
 pub use secrets::{Signatures, secret, signature};
 pub(crate) use tokens::TokenOptions;

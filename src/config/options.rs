@@ -20,7 +20,7 @@ pub(crate) fn line(text: &str) -> Result<String, Infallible> {
     Ok(trimmed(text).to_owned())
 }
 
-fn secret_line(text: &str) -> Result<Secret, Infallible> {
+pub(crate) fn secret_line(text: &str) -> Result<Secret, Infallible> {
     Ok(Secret::new(trimmed(text)))
 }
 
@@ -264,6 +264,14 @@ impl GlobalOptions {
             Err(e) => wrong(format!("SCHEMA_FILE {}: {} {}", path.display(), e.path, e.problem)),
         }
     }
+}
+
+/// Where clients' writes go, where they are taken.
+pub(crate) fn push_url(flag: Option<&Secret>) -> Result<Option<PgUrl>, ConfigError> {
+    let Some(text) = given(flag).map(str::to_owned).or(from_file("PUSH_URL")?) else { return Ok(None) };
+    let url = PgUrl::parse(trimmed(&text)).or_else(|problem| wrong(format!("PUSH_URL {problem}")))?;
+    url.check_files().map_err(ConfigError)?;
+    Ok(Some(url))
 }
 
 fn non_empty(text: Option<&str>) -> Option<&str> {

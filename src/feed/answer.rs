@@ -13,6 +13,7 @@ use super::limits::Means;
 use super::offset::{Offset, Walked};
 use super::shape::Shape;
 use crate::core::error::Result;
+use crate::core::token::Seen;
 use crate::core::value::{Cell, Key};
 use crate::replica::Replica;
 use crate::replica::feed_reads::Fed;
@@ -39,6 +40,14 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// The same for one who writes, too: what is told sees this of the source.
+    pub(super) fn seeing(mut self, seen: Option<&Arc<Seen>>) -> Self {
+        if let Self::Messages(told) | Self::Nothing(told) = &mut self {
+            told.body.snapshot = seen.cloned();
+        }
+        self
+    }
+
     /// That what one has follows no more.
     pub(super) fn anew(shape: &Shape, generation: &str, cut: i64) -> Self {
         Self::Refetch { handle: shape.handle(generation, cut), body: must_refetch() }
@@ -89,7 +98,7 @@ impl Asked<'_> {
             Offset::Start => return self.walk(replica, &fed, (cut, None), means).await,
             Offset::Now => {
                 let Some(cut) = fed.at_cut() else { return Ok(Answer::Unready) };
-                return Ok(Answer::Messages(self.told(&fed, Body::end(cut), Offset::At(cut, Walked::Done))));
+                return Ok(Answer::Messages(self.told(&fed, Body::at(cut), Offset::At(cut, Walked::Done))));
             }
             Offset::At(since, walked) => (since, walked),
         };
@@ -142,7 +151,7 @@ impl Asked<'_> {
         };
         let walked = if is_end { Walked::ToEnd } else { after.map_or(Walked::ToEnd, Walked::To) };
         let Some(piece) = Piece::of(messages, &means.memory) else { return Ok(Answer::Busy) };
-        let body = Body { pieces: vec![Arc::new(piece)], up_to_date: None };
+        let body = Body { pieces: vec![Arc::new(piece)], up_to_date: None, snapshot: None };
         Ok(Answer::Messages(self.told(before, body, Offset::At(since, walked))))
     }
 
@@ -164,7 +173,7 @@ impl Asked<'_> {
         let messages = Messages::of(self.shape, &types, cut, &all, walked == Walked::ToEnd);
         let Some(piece) = Piece::of(messages, &means.memory) else { return Ok(Answer::Busy) };
         let is_nothing = piece.is_empty() && walked == Walked::Done;
-        let body = Body { pieces: vec![Arc::new(piece)], up_to_date: Some(cut) };
+        let body = Body { pieces: vec![Arc::new(piece)], up_to_date: Some(cut), snapshot: None };
         let told = self.told(&fed, body, Offset::At(cut, Walked::Done));
         Ok(if is_nothing { Answer::Nothing(told) } else { Answer::Messages(told) })
     }

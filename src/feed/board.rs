@@ -10,6 +10,7 @@ use super::offset::{Offset, Walked};
 use super::shape::Shape;
 use crate::core::failpoint::FeedRule;
 use crate::core::schema::Table;
+use crate::core::token;
 use crate::core::value::Cell;
 use crate::replica::feed_reads::Fed;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -45,6 +46,8 @@ struct State {
     index: BTreeMap<(usize, Cell), BTreeSet<String>>,
     /// Whom all rows concern.
     open: BTreeSet<String>,
+    /// By their tokens' subjects, those who may have written.
+    writers: BTreeMap<String, (watch::Sender<()>, usize)>,
 }
 
 /// Where a table is.
@@ -60,7 +63,12 @@ struct At {
     deltas: VecDeque<Arc<Delta>>,
     bytes: usize,
     seen: Seen,
+    /// What the cut sees of the source, where clients write there.
+    snapshot: Snapshot,
 }
+
+/// What a cut sees of the source, where that is known.
+pub type Snapshot = Option<Arc<token::Seen>>;
 
 /// When a board was looked after: how often it was begun, and how often it went on since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +90,7 @@ pub enum Heard {
     /// These changes, up to a cut.
     Changes(Body, i64),
     /// That nothing concerns it up to this cut.
-    Nothing(i64),
+    Nothing(Body, i64),
     /// That too much has changed: it begins anew, with this generation from this cut on.
     Anew(String, i64),
     /// There is no memory.
@@ -96,6 +104,8 @@ pub struct Waiting {
     board: Arc<Board>,
     name: String,
     news: watch::Receiver<()>,
+    /// Whose token it has, and when what that wrote is there.
+    writer: Option<(String, watch::Receiver<()>)>,
 }
 
 impl Waiting {
@@ -104,17 +114,31 @@ impl Waiting {
         &self.name
     }
 
-    /// Comes back when there is something to hear that was not there when this was last called, or when waiting began.
-    pub async fn news(&mut self) {
-        if self.news.changed().await.is_err() {
-            std::future::pending().await
+    /// Comes back when there is something to hear that was not there when this was last called, or when waiting began; or, with
+    /// `true`, when what its token's subject has written is there.
+    pub async fn news(&mut self) -> bool {
+        let written = async {
+            match &mut self.writer {
+                Some((_, written)) => written.changed().await.is_ok(),
+                None => false,
+            }
+        };
+        tokio::select! {
+            biased;
+            Ok(()) = self.news.changed() => false,
+            true = written => true,
+            else => std::future::pending().await,
         }
     }
 }
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.board.state().leave(&self.name);
+        let mut state = self.board.state();
+        state.leave(&self.name);
+        if let Some((subject, _)) = &self.writer {
+            state.leave_writer(subject);
+        }
     }
 }
 
@@ -146,10 +170,25 @@ impl Board {
     }
 
     /// Begins to wait.
-    pub fn wait(self: &Arc<Self>, shape: &Arc<Shape>) -> Waiting {
-        let name = shape.name();
-        let news = self.state().enter(&name, shape);
-        Waiting { board: self.clone(), name, news }
+    pub fn wait(self: &Arc<Self>, shape: &Arc<Shape>, subject: Option<&str>) -> Waiting {
+        let (name, mut state) = (shape.name(), self.state());
+        let news = state.enter(&name, shape);
+        let subject = subject.filter(|_| self.is_written());
+        let writer = subject.map(|subject| (subject.to_owned(), state.enter_writer(subject)));
+        drop(state);
+        Waiting { board: self.clone(), name, news, writer }
+    }
+
+    /// Whether clients write there, too.
+    pub(super) fn is_written(&self) -> bool {
+        self.table.writable.is_some()
+    }
+
+    /// What somebody has written is there.
+    pub(super) fn tell_writer(&self, subject: &str) {
+        if let Some((written, _)) = self.state().writers.get(subject) {
+            written.send_replace(());
+        }
     }
 
     /// The generation and the cut that it has come to; `None` where nobody has looked lately.
@@ -172,7 +211,7 @@ impl Board {
         asked: Option<Seen>,
         memory: &Memory,
     ) -> Heard {
-        let (deltas, cut) = {
+        let (deltas, cut, snapshot) = {
             let state = self.state();
             let (Some(at), Offset::At(since, Walked::Done)) = (&state.at, offset) else { return Heard::Unknown };
             if !follows(&at.generation) {
@@ -188,7 +227,7 @@ impl Board {
                 return Heard::Unknown;
             }
             let later = at.deltas.partition_point(|delta| delta.to <= since);
-            (at.deltas.iter().skip(later).cloned().collect::<Vec<_>>(), at.cut)
+            (at.deltas.iter().skip(later).cloned().collect::<Vec<_>>(), at.cut, at.snapshot.clone())
         };
         let Offset::At(since, _) = offset else { return Heard::Unknown };
         if deltas.first().is_some_and(|delta| !delta.leads(since)) {
@@ -197,8 +236,8 @@ impl Board {
         let pieces: Option<Vec<_>> = deltas.iter().map(|delta| delta.piece(shape, name, memory)).collect();
         match pieces {
             None => Heard::Busy,
-            Some(pieces) => match (Body { pieces, up_to_date: Some(cut) }) {
-                body if body.is_empty() => Heard::Nothing(cut),
+            Some(pieces) => match (Body { pieces, up_to_date: Some(cut), snapshot }) {
+                body if body.is_empty() => Heard::Nothing(body, cut),
                 body => Heard::Changes(body, cut),
             },
         }
@@ -206,17 +245,27 @@ impl Board {
 
     /// Begins at where the table is, or forgets it; whoever waits asks.
     pub(super) fn begin(&self, fed: Option<&Fed>) {
-        self.begin_behind(fed, None);
+        self.begin_behind(fed, None, None);
     }
 
-    /// The same; `lost`: nobody is told what changed before this cut.
-    fn begin_behind(&self, fed: Option<&Fed>, lost: Option<i64>) {
+    /// The same; `lost`: nobody is told what changed before this cut; `snapshot`: what the table sees of the source.
+    pub(super) fn begin_behind(&self, fed: Option<&Fed>, lost: Option<i64>, snapshot: Snapshot) {
         let mut state = self.state();
         let seen = Seen { begun: state.begun + 1, went_on: 0 };
         let begun = fed.and_then(|fed| {
             let (generation, cut, lost) = (fed.generation.clone(), fed.at_cut()?, lost.unwrap_or(i64::MIN));
             let (cuts, deltas) = ([cut].into(), VecDeque::new());
-            Some(At { generation, from: cut, lost, cut, cuts, deltas, bytes: 0, seen })
+            Some(At {
+                generation,
+                from: cut,
+                lost,
+                cut,
+                cuts,
+                deltas,
+                bytes: 0,
+                seen,
+                snapshot: snapshot.filter(|_| self.is_written()),
+            })
         });
         state.begun += 1;
         if state.at.is_some() || begun.is_some() {
@@ -226,31 +275,38 @@ impl Board {
     }
 
     /// What was found behind the cut that it had come to.
-    pub(super) fn go_on(&self, found: Found, memory: &Memory) {
+    pub(super) fn go_on(&self, found: Found, memory: &Memory, snapshot: Snapshot) {
         match found {
             Found::Apart(_) | Found::Overtaken => {}
             Found::Unready => self.begin(None),
-            Found::Broken(fed) => self.begin(Some(&fed)),
-            Found::TooMuch(fed, cut) => self.begin_behind(Some(&fed), Some(cut)),
-            Found::Changes(fed, cut, changes) => self.add(&fed, cut, changes, memory),
+            Found::Broken(fed) => self.begin_behind(Some(&fed), None, snapshot),
+            Found::TooMuch(fed, cut) => self.begin_behind(Some(&fed), Some(cut), snapshot),
+            Found::Changes(fed, cut, changes) => self.add(&fed, (cut, snapshot), changes, memory),
         }
     }
 
-    fn add(&self, fed: &Fed, cut: i64, Changes { first, all, bytes }: Changes, memory: &Memory) {
+    fn add(
+        &self,
+        fed: &Fed,
+        (cut, snapshot): (i64, Snapshot),
+        Changes { first, all, bytes }: Changes,
+        memory: &Memory,
+    ) {
+        let snapshot = snapshot.filter(|_| self.is_written());
         let mut state = self.state();
         let Some(at) = &mut state.at else { return };
-        let Some(first) = first else { return at.go_on(cut) };
+        let Some(first) = first else { return at.go_on(cut, snapshot) };
         let taken = loop {
             match memory.take(bytes) {
                 Some(taken) => break taken,
                 None if at.drop_oldest() => {}
                 None => {
                     drop(state);
-                    return self.begin(Some(fed));
+                    return self.begin_behind(Some(fed), None, snapshot);
                 }
             }
         };
-        at.go_on(cut);
+        at.go_on(cut, snapshot);
         let delta = Delta::new((first, all), cut, Types::read(fed.types.as_deref()), bytes, taken);
         let delta = Arc::new(delta);
         at.bytes += delta.bytes;
@@ -273,8 +329,8 @@ impl Seen {
 
 impl At {
     /// It was found to have come to a cut, from the last one.
-    fn go_on(&mut self, cut: i64) {
-        (self.cut, self.seen.went_on) = (cut, self.seen.went_on + 1);
+    fn go_on(&mut self, cut: i64, snapshot: Snapshot) {
+        (self.cut, self.snapshot, self.seen.went_on) = (cut, snapshot, self.seen.went_on + 1);
         if self.cuts.back() != Some(&cut) {
             self.cuts.push_back(cut);
         }
@@ -333,6 +389,21 @@ impl State {
                 if names.get().is_empty() {
                     names.remove();
                 }
+            }
+        }
+    }
+
+    fn enter_writer(&mut self, subject: &str) -> watch::Receiver<()> {
+        let (written, count) = self.writers.entry(subject.to_owned()).or_insert_with(|| (watch::Sender::new(()), 0));
+        *count += 1;
+        written.subscribe()
+    }
+
+    fn leave_writer(&mut self, subject: &str) {
+        if let Some((_, count)) = self.writers.get_mut(subject) {
+            *count -= 1;
+            if *count == 0 {
+                self.writers.remove(subject);
             }
         }
     }

@@ -1,7 +1,8 @@
 //! What an answer says, in pieces that many answers share. No IO.
 
-use super::encode::{Messages, SEPARATOR, up_to_date};
+use super::encode::{Messages, SEPARATOR, snapshot_end, up_to_date};
 use super::memory::{Memory, Taken};
+use crate::core::token::Seen;
 use bytes::Bytes;
 use std::sync::{Arc, OnceLock};
 
@@ -43,12 +44,14 @@ pub struct Body {
     pub(super) pieces: Vec<Arc<Piece>>,
     /// Whoever has all before has all there is at this cut.
     pub(super) up_to_date: Option<i64>,
+    /// What that sees of the source, where clients write there.
+    pub(super) snapshot: Option<Arc<Seen>>,
 }
 
 impl Body {
     /// Nothing but that there is nothing more, at this cut.
-    pub(super) fn end(cut: i64) -> Self {
-        Self { pieces: Vec::new(), up_to_date: Some(cut) }
+    pub(super) fn at(cut: i64) -> Self {
+        Self { pieces: Vec::new(), up_to_date: Some(cut), snapshot: None }
     }
 
     /// Whether it tells of no row.
@@ -56,10 +59,16 @@ impl Body {
         self.pieces.iter().all(|piece| piece.is_empty())
     }
 
+    /// The messages behind all rows.
+    fn end(&self) -> impl Iterator<Item = String> {
+        let end = self.up_to_date.into_iter();
+        end.flat_map(|cut| self.snapshot.iter().map(|seen| snapshot_end(seen)).chain([up_to_date(cut)]))
+    }
+
     /// As a JSON array, in parts.
     pub fn json(&self) -> Vec<Bytes> {
         let mut parts = vec![Bytes::from_static(b"[")];
-        let end = self.up_to_date.map(|cut| Bytes::from(up_to_date(cut)));
+        let end = self.end().map(Bytes::from);
         let said = self.pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| piece.messages.clone());
         for (i, part) in said.chain(end).enumerate() {
             if i > 0 {
@@ -73,7 +82,7 @@ impl Body {
 
     /// As server-sent events, in parts.
     pub fn events(&self) -> Vec<Bytes> {
-        let end = self.up_to_date.map(|cut| Bytes::from(format!("data: {}\n\n", up_to_date(cut))));
+        let end = self.end().map(|message| Bytes::from(format!("data: {message}\n\n")));
         let said = self.pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| piece.events().clone());
         said.chain(end).collect()
     }
@@ -92,12 +101,15 @@ mod tests {
         };
         let text = |parts: Vec<Bytes>| String::from_utf8(parts.concat()).unwrap();
         let end = r#"{"headers":{"control":"up-to-date","global_last_seen_lsn":"7"}}"#;
-        let both = Body { pieces: vec![piece("1,\n2"), piece(""), piece("3")], up_to_date: Some(7) };
+        let both = Body { pieces: vec![piece("1,\n2"), piece(""), piece("3")], up_to_date: Some(7), snapshot: None };
         assert_eq!(text(both.json()), format!("[1,\n2,\n3,\n{end}]"));
         assert_eq!(text(both.events()), format!("data: 1\n\ndata: 2\n\ndata: 3\n\ndata: {end}\n\n"));
-        let rows = Body { pieces: vec![piece("1")], up_to_date: None };
+        let seen = Body { snapshot: Seen::parse("10:20:12").map(Arc::new), ..Body::at(7) };
+        let snapshot = r#"{"headers":{"control":"snapshot-end","xip_list":["12"],"xmax":"20","xmin":"10"}}"#;
+        assert_eq!(text(seen.json()), format!("[{snapshot},\n{end}]"));
+        let rows = Body { pieces: vec![piece("1")], up_to_date: None, snapshot: None };
         assert_eq!((text(rows.json()), text(rows.events())), ("[1]".into(), "data: 1\n\n".into()));
-        let nothing = Body { pieces: vec![piece("")], up_to_date: None };
+        let nothing = Body { pieces: vec![piece("")], up_to_date: None, snapshot: None };
         assert_eq!((text(nothing.json()), text(nothing.events())), ("[]".into(), String::new()));
         assert!(nothing.is_empty() && !both.is_empty());
     }

@@ -4,6 +4,7 @@ use super::change::Operation;
 use super::changes::Change;
 use super::shape::Shape;
 use crate::core::schema::{Column, ColumnType};
+use crate::core::token::Seen;
 use crate::core::value::{Cell, Key};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -71,6 +72,13 @@ impl Messages {
 /// That a client that has all before has all there is at this cut.
 pub(super) fn up_to_date(cut: i64) -> String {
     json!({"headers": {"control": "up-to-date", "global_last_seen_lsn": cut.to_string()}}).to_string()
+}
+
+/// Which transactions of the source what a client has sees.
+pub(super) fn snapshot_end(seen: &Seen) -> String {
+    let running: Vec<String> = seen.running.iter().map(i64::to_string).collect();
+    json!({"headers": {"control": "snapshot-end", "xmin": seen.xmin.to_string(), "xmax": seen.xmax.to_string(), "xip_list": running}})
+        .to_string()
 }
 
 /// That a client has to begin anew.

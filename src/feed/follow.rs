@@ -29,24 +29,31 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Of a shape, from an offset that came with a handle. What comes from now on is news.
-    pub fn new(herald: Arc<Herald>, board: Arc<Board>, shape: Arc<Shape>, offset: Offset, handle: String) -> Self {
-        let waiting = board.wait(&shape);
+    /// Of a shape, from an offset that came with a handle, for whoever has a token of this subject. What comes from now on is
+    /// news.
+    pub fn new(
+        (herald, board): (Arc<Herald>, Arc<Board>),
+        shape: Arc<Shape>,
+        (offset, handle): (Offset, String),
+        subject: Option<&str>,
+    ) -> Self {
+        let waiting = board.wait(&shape, subject);
         herald.wake();
         Self { herald, board, shape, offset, handle, waiting, generation: Default::default(), asked: None }
     }
 
     /// What it hears next, at the latest then: [`Answer::Nothing`] where nothing has become of its rows.
     pub async fn next(&mut self, until: Instant) -> Result<Answer> {
+        let mut is_written = false;
         loop {
             let told = match self.hear() {
                 Heard::Changes(body, cut) => {
                     self.offset = Offset::At(cut, Walked::Done);
                     return Ok(Answer::Messages(self.told(body)));
                 }
-                Heard::Nothing(cut) => {
+                Heard::Nothing(body, cut) => {
                     self.offset = Offset::At(cut, Walked::Done);
-                    self.told(Body::end(cut))
+                    self.told(body)
                 }
                 Heard::Anew(generation, cut) => return Ok(Answer::anew(&self.shape, &generation, cut)),
                 Heard::Busy => return Ok(Answer::Busy),
@@ -55,10 +62,13 @@ impl Follower {
                     answer => return Ok(answer),
                 },
             };
+            if is_written && told.is_up_to_date {
+                return Ok(Answer::Nothing(told)); // what it wrote is there, and is none of its rows
+            }
             // Between two cuts nobody says when there is one that concerns it.
             let again = if told.is_up_to_date { until } else { until.min(Instant::now() + AGAIN) };
             tokio::select! {
-                () = self.waiting.news() => {}
+                written = self.waiting.news() => is_written |= written,
                 () = tokio::time::sleep_until(again), if again < until => {}
                 () = tokio::time::sleep_until(until) => return Ok(Answer::Nothing(told)),
             }

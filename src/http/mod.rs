@@ -18,6 +18,7 @@ mod jobs;
 mod kept;
 mod lane;
 mod metrics;
+pub mod push;
 mod queue;
 mod syncs;
 mod tokens;

@@ -124,6 +124,11 @@ impl Client {
         Self { inner, is_open, begun, limit: Limit { purpose, driver }, rings, prepared }
     }
 
+    /// Whether the connection has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.is_closed()
+    }
+
     /// Comes back when this connection was notified since it was last asked, or has ended; the last word.
     pub(crate) async fn rung(&self) -> String {
         self.rings.any.notified().await;

@@ -34,6 +34,8 @@ pub enum Purpose {
     Init,
     /// `pgflume doctor`.
     Doctor,
+    /// Writes of clients.
+    Push,
     /// Outgoing events.
     Events,
     /// `pgflume demo`.
@@ -42,7 +44,7 @@ pub enum Purpose {
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Step,
         Self::Pull,
         Self::Beside,
@@ -57,6 +59,7 @@ impl Purpose {
         Self::Teardown,
         Self::Init,
         Self::Doctor,
+        Self::Push,
         Self::Events,
         Self::Demo,
     ];
@@ -78,6 +81,7 @@ impl Purpose {
             Self::Teardown => "teardown",
             Self::Init => "init",
             Self::Doctor => "doctor",
+            Self::Push => "push",
             Self::Events => "events",
             Self::Demo => "demo",
         }
@@ -87,7 +91,7 @@ impl Purpose {
     /// take, where it has such a limit.
     pub fn patience(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Rebuild | Self::Status | Self::Ready | Self::Doctor | Self::Events => 15,
+            Self::Rebuild | Self::Status | Self::Ready | Self::Doctor | Self::Push | Self::Events => 15,
             Self::Resync | Self::Beside => 30,
             Self::Step | Self::Pull | Self::Nuke | Self::Dead | Self::Alter => 75,
             // These go through large catalogs and wait for locks; nobody waits for them.

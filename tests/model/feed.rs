@@ -227,7 +227,7 @@ impl Scene {
     fn look(&mut self) {
         let means = means(&mut self.dice);
         let before = self.board.at();
-        now(look_at(&self.board, &self.replica, &means)).unwrap();
+        now(look_at(&self.board, &self.replica, None, &means)).unwrap();
         if self.board.at().is_some() && self.board.at() != before {
             self.board_rows = self.cut.clone();
         }
@@ -333,14 +333,14 @@ impl Client {
     fn hear(&mut self, scene: &mut Scene) -> Result<(), String> {
         let Some(handle) = self.handle.clone() else { return Ok(()) };
         let is_new = self.waiting.is_none() || self.is_apart;
-        let waiting = self.waiting.get_or_insert_with(|| scene.board.wait(&self.shape));
+        let waiting = self.waiting.get_or_insert_with(|| scene.board.wait(&self.shape, None));
         let has_news = is_new || waiting.news().now_or_never().is_some();
         let follows = |generation: &str| self.shape.is_named(&handle, generation);
         let before = self.offset;
         let heard = scene.board.hear((&self.shape, waiting.name()), before, follows, self.asked, &budget());
         match heard {
             Heard::Unknown => self.ask(scene),
-            Heard::Nothing(cut) => {
+            Heard::Nothing(_, cut) => {
                 self.offset = Offset::At(cut, Walked::Done);
                 Ok(())
             }

@@ -17,6 +17,7 @@ use pgflume::postgres::{PgUrl, Purpose};
 use pgflume::provider::StampOptions;
 use pgflume::provider::postgres::{PostgresProvider, Wanted};
 use pgflume::pull::Pull;
+use pgflume::push::{Pushes, Writables};
 use pgflume::replica::target::Target;
 use pgflume::sync::Worker;
 use pgflume::sync::pairing::nuke;
@@ -178,6 +179,13 @@ async fn stop(purpose: Purpose) {
             let examination = Examination::default();
             let (found, ()) = futures_util::join!(ends(purpose, examine(&stop.worker, &examination)), stop.goes_on());
             assert!(!found.is_empty());
+        }
+        Purpose::Push => {
+            let (stop, _other) = beside(purpose, "begin").await;
+            let pushes = Pushes::new(stop.postgres(), Writables::default());
+            let checking = tokio::spawn(async move { pushes.check().await });
+            stop.goes_on().await;
+            assert!(ends(purpose, checking).await.unwrap().is_err());
         }
         Purpose::Events => {
             // Its own connection: events are delivered when it is open again, and nobody waits for them.

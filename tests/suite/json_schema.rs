@@ -70,6 +70,19 @@ fn it_says_what_pgflume_says() {
         ]
         .map(|feed| with(&format!("\"feed\": {{{feed}}}"))),
     );
+    good.extend(
+        [
+            r#""columns": [], "ops": ["delete"]"#,
+            r#""columns": ["n"], "ops": ["insert", "update"], "conflict": "merge", "unchecked": true"#,
+            r#""columns": ["n"], "ops": ["update"], "conflict": "custom", "function": "app.\"a.b\"""#,
+        ]
+        .map(|writable| with(&format!("\"writable\": {{{writable}}}"))),
+    );
+    good.push(
+        r#"{"t": {"primaryKey":"id","columns":{"id":"TEXT","at":"TEXT"},
+            "writable": {"columns": ["at"], "ops": ["update"], "conflict": "last-write-wins", "stamp": "at"}}}"#
+            .into(),
+    );
     good.push(format!(r#"{{"$schema": "x", "t": {{{ok}}}}}"#));
     good.push(r#"{"t": {"primaryKey":["b","a"],"columns":{"a":"TEXT","b":"TEXT"}}}"#.into());
     let mut bad = vec!["[]".to_owned(), "{}".into(), r#"{"$schema": "x"}"#.into(), r#"{"t": 1}"#.into()];
@@ -95,7 +108,29 @@ fn it_says_what_pgflume_says() {
         ]
         .map(|feed| with(&format!("\"feed\": {{{feed}}}"))),
     );
-    bad.extend([r#""feed": true"#, r#""feed": []"#].map(with));
+    bad.extend([r#""feed": true"#, r#""feed": []"#, r#""writable": true"#].map(with));
+    bad.extend(
+        [
+            "",
+            r#""ops": ["update"]"#,
+            r#""columns": ["n"]"#,
+            r#""columns": ["n"], "ops": []"#,
+            r#""columns": "n", "ops": ["update"]"#,
+            r#""columns": ["n", "n"], "ops": ["update"]"#,
+            r#""columns": ["n"], "ops": ["upsert"]"#,
+            r#""columns": ["n"], "ops": ["update", "update"]"#,
+            r#""columns": ["n"], "ops": ["update"], "conflict": "mine""#,
+            r#""columns": ["n"], "ops": ["update"], "stamp": "n""#,
+            r#""columns": ["n"], "ops": ["update"], "conflict": "last-write-wins""#,
+            r#""columns": ["n"], "ops": ["update"], "function": "a.f""#,
+            r#""columns": ["n"], "ops": ["update"], "conflict": "custom""#,
+            r#""columns": ["n"], "ops": ["update"], "conflict": "custom", "function": "f""#,
+            r#""columns": ["n"], "ops": ["update"], "conflict": "custom", "function": "pgflume.f""#,
+            r#""columns": ["n"], "ops": ["update"], "unchecked": "yes""#,
+            r#""columns": ["n"], "ops": ["update"], "open": true"#,
+        ]
+        .map(|writable| with(&format!("\"writable\": {{{writable}}}"))),
+    );
     bad.extend([r#""where": """#, r#""where": " ""#, r#""where": 1"#, r#""evolve": "yes""#, r#""color": 1"#].map(with));
     bad.extend(
         [

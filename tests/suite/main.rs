@@ -53,6 +53,7 @@ mod owners;
 mod pairs;
 mod parts;
 mod pulls;
+mod push;
 mod quick_start;
 mod recovery;
 mod replica_keys;

@@ -32,9 +32,13 @@ fn named(head: &str) -> BTreeSet<String> {
     rows(head).into_iter().flat_map(|row| codes(row[0])).collect()
 }
 
-/// One replica that a queue fills, and that feeds clients; one that a sync pulls.
+/// One replica that a queue fills, and that feeds clients, who may write; one that a sync pulls.
 async fn replicas() -> (Rig, pulls::Rig) {
-    let fed = ORDERS.replacen(r#""primaryKey""#, r#""feed":{"public":true},"primaryKey""#, 1);
+    let fed = ORDERS.replacen(
+        r#""primaryKey""#,
+        r#""feed":{"public":true},"writable":{"columns":[],"ops":["delete"],"unchecked":true},"primaryKey""#,
+        1,
+    );
     let queued = Rig::new(Path::File, schema(&fed)).await;
     queued.db.sql(SHOP).await;
     set_up(&queued.db.url(), queued.worker.schema()).await;
@@ -84,7 +88,7 @@ async fn every_table_and_function_in_postgres_is_on_the_page() {
         "select proname from pg_proc where pronamespace = 'pgflume'::regnamespace and proname not like '%.%'";
     assert_eq!(named("function"), of(functions).await);
     let triggers = "select tgname from pg_trigger where tgrelid = 'pgmq.q_replicate_data_libsql'::regclass
-        union all select evtname from pg_event_trigger union all select rolname from pg_roles where rolname in ('pgflume_worker', 'pgflume_capture')";
+        union all select evtname from pg_event_trigger union all select rolname from pg_roles where rolname in ('pgflume_worker', 'pgflume_capture', 'pgflume_push')";
     for name in of(triggers).await {
         assert!(PAGE.contains(&format!("`{name}`")), "{name}");
     }

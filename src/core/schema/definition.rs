@@ -1,10 +1,11 @@
 //! `schema.json` → [`Schema`]: parsed once, checked completely, wrong nowhere afterwards. No IO.
 
+use super::checks::{SchemaError, check_members, check_name, column_list, split_qualified, wrong};
 use super::ddl;
-use super::feed_definition::fed;
-use super::members::{SchemaError, check_members, column_list, wrong};
-use super::names::{NAME_BYTES, SourceName, is_machinery, is_reserved};
+use super::feed_member::fed;
+use super::names::{SourceName, is_machinery, is_reserved};
 use super::table::{Column, ColumnType, Table};
+use super::writable_member;
 use crate::core::json::Node;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 const MAX_COLUMNS: usize = 2000;
 
 /// What a table's definition may hold.
-const MEMBERS: [&str; 8] = ["primaryKey", "columns", "indexes", "source", "where", "lossy", "evolve", "feed"];
+const MEMBERS: [&str; 9] =
+    ["primaryKey", "columns", "indexes", "source", "where", "lossy", "evolve", "feed", "writable"];
 
 /// All replicated tables by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -131,22 +133,13 @@ fn table(name: &str, node: &Node, path: &str) -> Result<Table, SchemaError> {
         lossy: lossy(member("lossy"), &columns, &format!("{path}.lossy"))?,
         evolve: evolve(member("evolve"), &format!("{path}.evolve"))?,
         feed: fed(member("feed"), &columns, &key, &format!("{path}.feed"))?,
+        writable: writable_member::parse(member("writable"), &columns, &key, &format!("{path}.writable"))?,
         name: name.to_owned(),
         named: columns.len(),
         columns,
         key,
         indexes,
     })
-}
-
-fn check_name(name: &str, path: &str) -> Result<(), SchemaError> {
-    if name.is_empty() || name.contains('\0') {
-        return wrong(path, "is not a usable name: it is empty or holds a NUL");
-    }
-    if name.len() > NAME_BYTES {
-        return wrong(path, format!("is longer than the {NAME_BYTES} bytes that Postgres keeps of a name"));
-    }
-    Ok(())
 }
 
 fn columns(node: &Node, path: &str) -> Result<Vec<Column>, SchemaError> {
@@ -219,35 +212,6 @@ fn source(name: &str, node: Option<&Node>, path: &str) -> Result<SourceName, Sch
             Ok(SourceName { schema, table })
         }
         None => wrong(path, remedy),
-    }
-}
-
-/// `a.b`, where a part may be quoted as in SQL; unquoted parts are taken as they stand.
-fn split_qualified(text: &str) -> Option<(String, String)> {
-    let (schema, rest) = take_part(text)?;
-    let (table, end) = take_part(rest.strip_prefix('.')?)?;
-    end.is_empty().then_some((schema, table))
-}
-
-fn take_part(text: &str) -> Option<(String, &str)> {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let end = text.find(['.', '"']).unwrap_or(text.len());
-        let (part, rest) = text.split_at(end);
-        return (!part.is_empty()).then(|| (part.to_owned(), rest));
-    };
-    let mut part = String::new();
-    let mut rest = quoted;
-    loop {
-        let end = rest.find('"')?;
-        part.push_str(&rest[..end]);
-        rest = &rest[end + 1..];
-        match rest.strip_prefix('"') {
-            Some(after) => {
-                part.push('"');
-                rest = after;
-            }
-            None => return Some((part, rest)),
-        }
     }
 }
 

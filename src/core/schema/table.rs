@@ -2,6 +2,7 @@
 
 use super::feed::Feed;
 use super::names::SourceName;
+use super::writable::Writable;
 
 /// How a column is stored in SQLite (`docs/schema-json.md`, "Types of columns").
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +85,8 @@ pub struct Table {
     pub evolve: bool,
     /// What of it is fed to clients, if anything.
     pub feed: Option<Feed>,
+    /// What of it clients may write, if anything.
+    pub writable: Option<Writable>,
     /// How many of `columns` schema.json names; those behind follow the source.
     pub named: usize,
 }

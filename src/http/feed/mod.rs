@@ -8,7 +8,8 @@ mod stream;
 mod wanted;
 
 use super::ANSWER_PATIENCE;
-use super::connections;
+use super::{connections, push};
+use crate::push::Pushes;
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
@@ -34,21 +35,23 @@ const POLL: Duration = Duration::from_secs(20);
 const EXPOSED: &str = "electric-cursor,electric-handle,electric-offset,electric-schema,electric-up-to-date,retry-after";
 
 /// Serves until `stop` resolves; whoever waits is answered then.
-pub async fn serve(listener: TcpListener, feed: Feed, stop: impl Future<Output = ()>) {
+pub async fn serve(listener: TcpListener, feed: Feed, pushes: Option<Arc<Pushes>>, stop: impl Future<Output = ()>) {
     raise_limit_of_files();
     let feed = Arc::new(feed);
+    let writing = pushes.map_or_else(Router::new, |pushes| push::router(pushes, feed.clone()));
     let router = Router::new()
         .route("/v1/shape", get(shape).options(preflight).delete(unsupported))
         .route("/v1/health", get(async || Json(json!({"status": "active"}))))
         .fallback(async || refused(StatusCode::NOT_FOUND, "path", "unknown: rows are at GET /v1/shape"))
         .with_state(feed.clone())
+        .merge(writing)
         .layer(from_fn(with_origins))
         .layer(CatchPanicLayer::new());
     let stopped = async {
         stop.await;
         feed.stopping.send_replace(true);
     };
-    let looking = futures_util::future::join_all(feed.heralds.iter().map(|(herald, seen)| herald.run(seen.clone())));
+    let looking = futures_util::future::join_all(feed.heralds.iter().map(|herald| herald.run()));
     let serving = async {
         let open = connections::serve(listener, router, CONNECTIONS, stopped).await;
         tokio::time::timeout(ANSWER_PATIENCE, open.shutdown()).await.ok();
@@ -81,8 +84,8 @@ async fn with_origins(request: Request, next: Next) -> Response {
 
 async fn preflight() -> Response {
     let allowed = [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, OPTIONS"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, *"),
+        (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, HEAD, POST, OPTIONS"),
+        (header::ACCESS_CONTROL_ALLOW_HEADERS, "authorization, content-type, idempotency-key, *"),
         (header::ACCESS_CONTROL_MAX_AGE, "86400"),
     ];
     (StatusCode::NO_CONTENT, allowed).into_response()

@@ -20,6 +20,9 @@ const SCHEMA: HeaderName = HeaderName::from_static("electric-schema");
 const CURSOR: HeaderName = HeaderName::from_static("electric-cursor");
 const UP_TO_DATE: HeaderName = HeaderName::from_static("electric-up-to-date");
 
+/// An answer that says why there is no other.
+pub(super) type Refusal = Box<Response>;
+
 /// A body that is shorter is sent at once.
 const SMALL_BYTES: usize = 16 << 10;
 

@@ -1,20 +1,16 @@
 //! What a request asks for, and whether its sender may read that.
 
 use super::fed::{Feed, Source};
-use super::responses::{denied, refused, unknown};
+use super::responses::{Refusal, denied, refused, unknown};
 use crate::feed::access::{self, Denied};
 use crate::feed::filter;
 use crate::feed::follow::Follower;
 use crate::feed::offset::Offset;
 use crate::feed::shape::Shape;
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-
-/// An answer that says why there is no other.
-pub(super) type Refusal = Box<Response>;
 
 /// What was asked for.
 pub(super) struct Wanted {
@@ -27,6 +23,8 @@ pub(super) struct Wanted {
     pub is_stream: bool,
     /// When its token ends.
     until: Option<Instant>,
+    /// Whose it is.
+    subject: Option<String>,
 }
 
 impl Wanted {
@@ -60,17 +58,24 @@ impl Wanted {
         let shape = Self::shape(&source, query).map_err(|(about, problem)| wrong(about, problem))?;
         let is_stream = is_live && (is_true("live_sse") || is_true("experimental_live_sse"));
         let shape = Arc::new(shape);
-        Ok(Self { source, shape, offset, handle, is_live, is_stream, until: None })
+        Ok(Self { source, shape, offset, handle, is_live, is_stream, until: None, subject: None })
     }
 
     /// What is asked for, of what whoever sends these headers may read.
     pub async fn of(feed: &Feed, query: &[(String, String)], headers: &HeaderMap) -> Result<Self, Refusal> {
         let mut wanted = Self::read(feed, query)?;
-        if !access::needs_token(wanted.source.table()) {
+        let table = wanted.source.table();
+        if !access::needs_token(table) {
+            // Whoever writes hears when that is there.
+            if let (Some(tokens), true) = (&feed.tokens, wanted.is_live && table.writable.is_some()) {
+                let bearer = tokens.bearer(headers).await.ok();
+                wanted.subject = bearer.and_then(|bearer| bearer.claims.subject().map(str::to_owned));
+            }
             return Ok(wanted);
         }
         let Some(tokens) = &feed.tokens else { return Err(Box::new(denied(&Denied::Anonymous))) };
         let bearer = tokens.bearer(headers).await.map_err(|refused| Box::new(unknown(&refused)))?;
+        wanted.subject = bearer.claims.subject().map(str::to_owned);
         let mut shape = Shape::clone(&wanted.shape);
         let restricted = access::restrict(&mut shape.allowed, wanted.source.table(), Some(&bearer.claims));
         restricted.map_err(|why| Box::new(denied(&why)))?;
@@ -82,7 +87,8 @@ impl Wanted {
     pub fn follower(&self) -> Option<Follower> {
         let handle = self.handle.clone().filter(|_| self.is_live)?;
         let Source { herald, board } = &*self.source;
-        Some(Follower::new(herald.clone(), board.clone(), self.shape.clone(), self.offset, handle))
+        let place = (self.offset, handle);
+        Some(Follower::new((herald.clone(), board.clone()), self.shape.clone(), place, self.subject.as_deref()))
     }
 
     /// When what was asked for ends, of what goes on for so long.

@@ -21,6 +21,13 @@ pub(crate) struct Facts {
     pub exposed: Vec<Exposed>,
 }
 
+impl Facts {
+    /// Whether clients may write any of the tables.
+    pub fn is_writable(&self) -> bool {
+        self.sources.iter().flat_map(|s| &s.source.targets).any(|target| target.table.writable.is_some())
+    }
+}
+
 /// A table that this queue captures and `schema.json` does not name.
 #[derive(Debug)]
 pub(crate) struct Forgotten {

@@ -24,6 +24,7 @@ mod template;
 mod triggers;
 mod types;
 mod uses;
+mod writable;
 
 pub use install::{plan, print, setup};
 pub use options::SetupOptions;

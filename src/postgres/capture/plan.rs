@@ -101,6 +101,10 @@ fn foundation(facts: &Facts, queue: &QueueName) -> Result<Vec<PlanStep>> {
     steps.push(PlanStep::routine("the guard of the queue", guard(queue)?));
     steps.push(PlanStep::routine("the bell of the queue", bell(queue)?));
     steps.push(PlanStep::routine("the functions of schema pgflume", functions(facts, queue)?));
+    if facts.is_writable() {
+        let sql = [include_str!("../../../sql/push.sql"), OUR_ROLES].concat();
+        steps.push(PlanStep::routine("the role pgflume_push and its journal", sql));
+    }
     Ok(steps)
 }
 

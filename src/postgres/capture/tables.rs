@@ -41,10 +41,11 @@ struct Relation {
     is_child: bool,
     owner: String,
     is_subscribed: bool,
+    has_row_security: bool,
 }
 
 impl Finding<'_> {
-    fn refuse(&mut self, table: &str, what: impl AsRef<str>) {
+    pub(super) fn refuse(&mut self, table: &str, what: impl AsRef<str>) {
         self.refusals.push(format!("$.{}: {}", shown(table), what.as_ref()));
     }
 
@@ -65,6 +66,7 @@ impl Finding<'_> {
             for (path, problem) in losses::refusals(table, &types).into_iter().chain(casts::problems(table, &casts)) {
                 self.refuse(&path, problem);
             }
+            self.writable(table, relation.oid, relation.has_row_security, &columns).await?;
             targets.extend(self.target(table, relation.oid, &columns, &keys).await?);
         }
         if self.refusals.len() > before {
@@ -98,9 +100,10 @@ impl Finding<'_> {
             is_child: row.try_get(3)?,
             owner: row.try_get(7)?,
             is_subscribed: row.try_get(8)?,
+            has_row_security: row.try_get(5)?,
         };
-        let (persistence, has_children, rls, owned): (String, bool, bool, bool) =
-            (row.try_get(2)?, row.try_get(4)?, row.try_get(5)?, row.try_get(6)?);
+        let (persistence, has_children, owned): (String, bool, bool) =
+            (row.try_get(2)?, row.try_get(4)?, row.try_get(6)?);
         let quoted = self.name.quoted();
         if !["r", "p"].contains(&relation.kind.as_str()) {
             self.refuse(
@@ -122,16 +125,16 @@ impl Finding<'_> {
             );
             return Ok(None);
         }
-        self.warn_of(&relation, rls);
+        self.warn_of(&relation);
         Ok(Some(relation))
     }
 
     /// What to look out for with it.
-    fn warn_of(&mut self, relation: &Relation, has_row_security: bool) {
+    fn warn_of(&mut self, relation: &Relation) {
         let shown_name = shown(&self.name.quoted());
         let mut warn = |is_so: bool, what: &str| self.warnings.extend(is_so.then(|| format!("{shown_name} {what}")));
         warn(
-            has_row_security,
+            relation.has_row_security,
             "has row-level security: the worker's login role needs BYPASSRLS (`alter role ... bypassrls`) or must own the table, else every read is refused",
         );
         warn(

@@ -61,13 +61,13 @@ struct Captured {
 }
 
 /// The step that drops what may be in use elsewhere: what became of it is looked at.
-const ROLES: &str = "the roles pgflume_capture and pgflume_worker";
+const ROLES: &str = "the roles of pgflume";
 
 /// What teardown never touches.
 const OTHERS: [&str; 3] = [
     "the schema pgmq with its other queues: drop it if nobody else uses PGMQ (docs/uninstall.md has the SQL for what is left)",
     "the replica: its tables, and the bookkeeping beside them, whose names begin with _pgflume_",
-    "login roles that were granted pgflume_worker, and secrets in Vault",
+    "login roles that were granted pgflume_worker or pgflume_push, and secrets in Vault",
 ];
 
 /// Removes the capture of `queue`; with the last queue also the functions, the cron job, the schema and
@@ -76,6 +76,7 @@ pub async fn teardown(postgres: &PgUrl, queue: &QueueName, options: TeardownOpti
     let client = postgres.pinned(Purpose::Teardown).await?;
     let found = inspect(&client, queue).await?;
     refuse(&found, options)?;
+    let there = roles(&client).await?;
     let mut report = TeardownReport::default();
     for step in steps(&found, queue, options)? {
         run(&client, &step.title, &step.transaction()).await?;
@@ -90,7 +91,7 @@ pub async fn teardown(postgres: &PgUrl, queue: &QueueName, options: TeardownOpti
         report.kept.push("the schema pgflume, its functions, cron job and roles: another queue uses them".into());
     } else {
         let left = roles(&client).await?;
-        let gone = ["pgflume_capture", "pgflume_worker"].into_iter().filter(|role| !left.iter().any(|r| r == role));
+        let gone = there.into_iter().filter(|role| !left.contains(role));
         report.done.extend(gone.map(|role| format!("the role {role}")));
         report.kept.extend(left.into_iter().map(|r| {
             format!(
@@ -216,6 +217,6 @@ fn rights(found: &Installed, queue: &QueueName) -> Result<String> {
 }
 
 async fn roles(client: &Client) -> Result<Vec<String>> {
-    let sql = "select rolname::pg_catalog.text from pg_catalog.pg_roles where rolname in ('pgflume_capture', 'pgflume_worker') order by 1";
+    let sql = "select rolname::pg_catalog.text from pg_catalog.pg_roles where rolname in ('pgflume_capture', 'pgflume_worker', 'pgflume_push') order by 1";
     client.query_typed(sql, &[]).await?.iter().map(|row| Ok(row.try_get(0)?)).collect()
 }

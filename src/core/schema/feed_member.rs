@@ -1,7 +1,7 @@
 //! The member `feed` of a table's definition → [`Feed`]. No IO.
 
+use super::checks::{SchemaError, check_members, column_list, wrong};
 use super::feed::{self, Feed, Match, Readers};
-use super::members::{SchemaError, check_members, column_list, wrong};
 use super::table::Column;
 use crate::core::json::Node;
 

@@ -1,5 +1,6 @@
-//! What members of `schema.json` are checked by, and what is wrong with them. No IO.
+//! What each part of `schema.json` is checked for: known members, usable names, columns that are there. No IO.
 
+use super::names::NAME_BYTES;
 use super::table::Column;
 use crate::core::json::Node;
 
@@ -17,7 +18,6 @@ pub(super) fn wrong<T>(path: &str, problem: impl Into<String>) -> Result<T, Sche
     Err(SchemaError { path: path.to_owned(), problem: problem.into() })
 }
 
-/// Refuses what is not known, or there twice.
 pub(super) fn check_members(members: &[(String, Node)], known: &[&str], path: &str) -> Result<(), SchemaError> {
     let mut seen: Vec<&str> = Vec::new();
     for (key, _) in members {
@@ -32,7 +32,16 @@ pub(super) fn check_members(members: &[(String, Node)], known: &[&str], path: &s
     Ok(())
 }
 
-/// Columns that are named, by their positions; none twice.
+pub(super) fn check_name(name: &str, path: &str) -> Result<(), SchemaError> {
+    if name.is_empty() || name.contains('\0') {
+        return wrong(path, "is not a usable name: it is empty or holds a NUL");
+    }
+    if name.len() > NAME_BYTES {
+        return wrong(path, format!("is longer than the {NAME_BYTES} bytes that Postgres keeps of a name"));
+    }
+    Ok(())
+}
+
 pub(super) fn column_list(node: &Node, columns: &[Column], path: &str) -> Result<Vec<usize>, SchemaError> {
     let names: Vec<&Node> = match node {
         Node::String(_) => vec![node],
@@ -54,4 +63,33 @@ pub(super) fn column_list(node: &Node, columns: &[Column], path: &str) -> Result
         positions.push(position);
     }
     Ok(positions)
+}
+
+/// `a.b`, where a part may be quoted as in SQL; unquoted parts are taken as they stand.
+pub(super) fn split_qualified(text: &str) -> Option<(String, String)> {
+    let (schema, rest) = take_part(text)?;
+    let (table, end) = take_part(rest.strip_prefix('.')?)?;
+    end.is_empty().then_some((schema, table))
+}
+
+fn take_part(text: &str) -> Option<(String, &str)> {
+    let Some(quoted) = text.strip_prefix('"') else {
+        let end = text.find(['.', '"']).unwrap_or(text.len());
+        let (part, rest) = text.split_at(end);
+        return (!part.is_empty()).then(|| (part.to_owned(), rest));
+    };
+    let mut part = String::new();
+    let mut rest = quoted;
+    loop {
+        let end = rest.find('"')?;
+        part.push_str(&rest[..end]);
+        rest = &rest[end + 1..];
+        match rest.strip_prefix('"') {
+            Some(after) => {
+                part.push('"');
+                rest = after;
+            }
+            None => return Some((part, rest)),
+        }
+    }
 }
