@@ -45,7 +45,7 @@ impl Pool {
         let slot = slot.ok().and_then(|slot| slot.ok()).ok_or_else(busy)?;
         let client = match self.idle() {
             Some(client) => client,
-            None => self.connect().await?,
+            None => self.open().await?,
         };
         Ok(Taken { client, pool: self, _room: room, _slot: slot })
     }
@@ -56,7 +56,7 @@ impl Pool {
         idle.pop()
     }
 
-    async fn connect(&self) -> Result<Client> {
+    async fn open(&self) -> Result<Client> {
         let client = self.url.pinned(Purpose::Push).await.map_err(in_our_words)?;
         login::check(&client).await?;
         Ok(client)
