@@ -5,6 +5,7 @@ mod contract;
 mod copies;
 mod pulled;
 mod tokens;
+mod writes;
 
 use crate::parts::Program;
 use crate::parts::http::{self, Answer};
@@ -30,9 +31,15 @@ impl Fed {
 
     /// The same with these variables.
     pub async fn with(path: Path, tables: &str, json: &str, variables: &[(&str, &str)]) -> Self {
-        let (db, home) = (Db::new().await, Home::new(path));
+        Self::on(Db::new().await, path, tables, "select", json, variables).await
+    }
+
+    /// The same in this database, and with what is done when it is set up.
+    pub async fn on(db: Db, path: Path, tables: &str, then: &str, json: &str, variables: &[(&str, &str)]) -> Self {
+        let home = Home::new(path);
         db.sql(tables).await;
         set_up(&db.url(), &crate::support::schema(json)).await;
+        db.sql(then).await;
         let port = free_port().unwrap();
         let address = format!("127.0.0.1:{port}");
         let mut program = Program::new(json, &[("PGMQ_URL", &db.url()), ("FEED_BIND", &address)]);

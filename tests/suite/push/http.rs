@@ -6,10 +6,31 @@ use crate::parts::http::{self, Answer};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use pgflume::core::claims::Claims;
-use pgflume::http::push::{Check, router};
+use pgflume::http::push::{Gate, router};
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+struct Names {
+    ann: Claims,
+    bob: Claims,
+}
+
+#[async_trait::async_trait]
+impl Gate for Names {
+    async fn claims(&self, headers: &HeaderMap) -> Result<Claims, Box<Response>> {
+        match headers.get("authorization").map(axum::http::HeaderValue::as_bytes) {
+            Some(b"Bearer ann") => Ok(self.ann.clone()),
+            Some(b"Bearer bob") => Ok(self.bob.clone()),
+            _ => Err(Box::new(StatusCode::UNAUTHORIZED.into_response())),
+        }
+    }
+
+    async fn wrote(&self, tables: &BTreeSet<&str>, _: &Claims, _: u64, wait: Option<Duration>) -> Option<i64> {
+        wait.filter(|_| tables.contains("todos")).map(|wait| wait.as_millis() as i64)
+    }
+}
 
 struct Listening {
     written: Written,
@@ -21,17 +42,9 @@ impl Listening {
     async fn start() -> Self {
         let written = Written::todos("").await;
         let (ann, bob) = (written.claims("ann", "a"), Claims::new(serde_json::Map::new()));
-        let check: Check = Arc::new(move |headers: &HeaderMap| {
-            let claims = match headers.get("authorization").map(axum::http::HeaderValue::as_bytes) {
-                Some(b"Bearer ann") => Ok(ann.clone()),
-                Some(b"Bearer bob") => Ok(bob.clone()),
-                _ => Err(Box::<Response>::new(StatusCode::UNAUTHORIZED.into_response())),
-            };
-            Box::pin(async move { claims })
-        });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}/v1/push", listener.local_addr().unwrap());
-        let router = router(written.pushes.clone(), check);
+        let router = router(written.pushes.clone(), Arc::new(Names { ann, bob }));
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { written, address }
     }
