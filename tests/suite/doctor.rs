@@ -118,6 +118,7 @@ impl Place {
             has_events: false,
             row_bytes: look.row_bytes,
             adopt: false,
+            feeding: Default::default(),
         })
     }
 

@@ -8,9 +8,11 @@ use crate::core::schema::Table;
 use crate::core::token::Seen;
 use crate::feed::access::{self, Denied};
 use crate::feed::board::Board;
+use crate::feed::figures::Figures;
 use crate::feed::herald::Herald;
 use crate::feed::memory::Memory;
 use crate::http::app::App;
+use crate::http::feeding::Feeding;
 use crate::http::lane::Lane;
 use crate::http::push::Gate;
 use crate::http::tokens::Tokens;
@@ -48,13 +50,16 @@ struct Written {
 pub struct Feed {
     /// By the names that tables go by.
     pub(super) tables: BTreeMap<String, Vec<Arc<Source>>>,
-    pub(super) heralds: Vec<Arc<Herald>>,
+    /// By the names of their syncs; that of the variables' queue is empty.
+    pub(super) heralds: Vec<(String, Arc<Herald>)>,
     /// Queues whose tables clients write.
     written: Vec<Written>,
     pub(super) tokens: Option<Tokens>,
     /// Whoever waits is answered.
     pub(super) stopping: watch::Sender<bool>,
     memory: Memory,
+    /// What those were answered who asked for no table that there is.
+    unknown: Arc<Figures>,
 }
 
 impl Feed {
@@ -68,17 +73,18 @@ impl Feed {
             tokens: Tokens::new(tokens)?,
             stopping: watch::Sender::new(false),
             memory: Memory::new(MEMORY_BYTES),
+            unknown: Arc::default(),
         };
-        for lane in app.lanes() {
+        for (name, lane) in app.named_lanes() {
             let worker = &lane.worker;
             let fed: Vec<_> = worker.schema().tables().filter(|table| table.feed.is_some()).cloned().collect();
-            let herald = feed.add(&fed, (worker.target(), worker.queue().as_str()), worker.seen());
+            let herald = feed.add(name, &fed, (worker.target(), worker.queue().as_str()), worker.seen());
             if worker.schema().tables().any(|table| table.writable.is_some()) {
                 feed.written.push(Written { lane: lane.clone(), herald });
             }
         }
         for pull in app.service.pulls() {
-            feed.add(pull.fed(), (pull.target(), pull.name()), pull.watch());
+            feed.add(pull.name(), pull.fed(), (pull.target(), pull.name()), pull.watch());
         }
         let closed = feed.tables.values().flatten().find(|source| access::needs_token(source.table()));
         match (closed, &feed.tokens) {
@@ -94,9 +100,24 @@ impl Feed {
         }
     }
 
+    /// What is counted of it, for operators.
+    pub fn figures(&self) -> Feeding {
+        Feeding { heralds: self.heralds.clone(), unknown: self.unknown.clone(), memory: self.memory.clone() }
+    }
+
+    /// Where answers are counted to a request with these parameters.
+    pub(super) fn figures_of(&self, query: &[(String, String)]) -> &Figures {
+        let name = query.iter().find(|(key, _)| key == "table").map(|(_, name)| name);
+        match name.and_then(|name| self.tables.get(name)).map(Vec::as_slice) {
+            Some([source]) => source.board.figures(),
+            _ => &self.unknown,
+        }
+    }
+
     /// Tables of a sync; `brought` tells when this process has brought its replica somewhere.
     fn add(
         &mut self,
+        name: &str,
         fed: &[Arc<Table>],
         (target, sync): (&Target, &str),
         brought: watch::Receiver<Option<Seen>>,
@@ -105,7 +126,7 @@ impl Feed {
             return None;
         }
         let herald = Arc::new(Herald::new(target.clone(), sync.to_owned(), fed, self.memory.clone(), brought));
-        self.heralds.push(herald.clone());
+        self.heralds.push((name.to_owned(), herald.clone()));
         for board in herald.boards() {
             let table = board.table();
             let mut names = vec![table.name.clone(), table.source.written(), table.source.quoted()];

@@ -51,7 +51,7 @@ pub async fn serve(listener: TcpListener, feed: Feed, pushes: Option<Arc<Pushes>
         stop.await;
         feed.stopping.send_replace(true);
     };
-    let looking = futures_util::future::join_all(feed.heralds.iter().map(|herald| herald.run()));
+    let looking = futures_util::future::join_all(feed.heralds.iter().map(|(_, herald)| herald.run()));
     let serving = async {
         let open = connections::serve(listener, router, CONNECTIONS, stopped).await;
         tokio::time::timeout(ANSWER_PATIENCE, open.shutdown()).await.ok();

@@ -3,6 +3,7 @@
 mod clients;
 mod contract;
 mod copies;
+mod operating;
 mod pulled;
 mod tokens;
 mod writes;

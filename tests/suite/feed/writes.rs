@@ -16,13 +16,13 @@ const DEFINED: &str = r#"{"todos":{"primaryKey":"id","columns":{"id":"TEXT","org
     "feed":{"match":{"org":"org"},"filter":["title"]},
     "writable":{"columns":["org","title"],"ops":["insert","update","delete"],"conflict":"merge"}}}"#;
 
-struct Rig {
-    fed: Fed,
+pub struct Rig {
+    pub fed: Fed,
     role: String,
 }
 
 impl Rig {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let db = Db::new().await;
         let (login, role) = (format!("pusher_{}", db.name), format!("member_{}", db.name));
         let pushes = db.url().replace("postgres@", &format!("{login}@"));
@@ -34,13 +34,13 @@ impl Rig {
         Self { fed: Fed::on(db, Path::File, TABLE, &grants, DEFINED, &variables).await, role }
     }
 
-    fn token(&self, subject: &str, org: &str) -> String {
+    pub fn token(&self, subject: &str, org: &str) -> String {
         let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 600;
         let claims = json!({"sub": subject, "org": org, "role": self.role, "exp": exp});
         encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes()).unwrap()).unwrap()
     }
 
-    async fn push(&self, token: &str, key: &str, query: &str, changes: Value) -> Answer {
+    pub async fn push(&self, token: &str, key: &str, query: &str, changes: Value) -> Answer {
         let url = format!("{}/v1/push{query}", self.fed.url);
         let headers = [
             ("authorization".to_owned(), format!("Bearer {token}")),
@@ -67,7 +67,7 @@ fn next(answer: &Answer) -> String {
     format!("offset={}&handle={}", header("electric-offset"), header("electric-handle"))
 }
 
-fn new(id: &str, org: &str, title: &str) -> Value {
+pub fn new(id: &str, org: &str, title: &str) -> Value {
     json!([{"table": "todos", "op": "insert", "key": {"id": id}, "set": {"org": org, "title": title}}])
 }
 
