@@ -51,6 +51,9 @@ pub struct FedTable {
     pub floor: Option<i64>,
     /// For how long its oldest change waits that no cut tells of.
     pub lag_seconds: f64,
+    /// How far the log reaches back behind its sync's last batch.
+    #[serde(skip)]
+    pub span_seconds: f64,
     /// All rows are there: else clients are answered 503.
     pub whole: bool,
     /// It was left out of the last cut: it waits, or is copied.
@@ -87,7 +90,7 @@ impl Replica {
     pub async fn feed_state(&self, sync: &str) -> Result<FeedState> {
         let of_table = "FROM _pgflume_feed AS l WHERE l.tab = f.tab";
         let sql = format!(
-            "SELECT f.name, f.is_whole, f.is_held, f.floor, c.cut, c.at, (julianday('now') - 2440587.5) * 86400.0, \
+            "SELECT f.name, f.is_whole, f.is_held, f.floor, c.cut, c.at, c.pos, (julianday('now') - 2440587.5) * 86400.0, \
              (SELECT count(*) FROM (SELECT 1 {of_table} LIMIT {COUNTED_ROWS})), \
              (SELECT l.pos {of_table} ORDER BY l.pos LIMIT 1), \
              (SELECT l.pos {of_table} AND l.pos > coalesce(c.cut, 0) ORDER BY l.pos LIMIT 1) \
@@ -99,7 +102,19 @@ impl Replica {
         };
         let mut state = FeedState::default();
         for row in rows {
-            let [Cell::Text(name), whole, held, floor, cut, at, Cell::Real(now), counted, first, waiting] = &row[..]
+            let [
+                Cell::Text(name),
+                whole,
+                held,
+                floor,
+                cut,
+                at,
+                Cell::Integer(pos),
+                Cell::Real(now),
+                counted,
+                first,
+                waiting,
+            ] = &row[..]
             else {
                 continue;
             };
@@ -111,6 +126,7 @@ impl Replica {
                 has_more_log_rows: log_rows >= COUNTED_ROWS,
                 log_seconds: age(first),
                 floor: number(floor),
+                span_seconds: number(first).map_or(0.0, |first| made_at(*pos) - made_at(first)),
                 lag_seconds: age(waiting).unwrap_or_default(),
                 whole: number(whole) == Some(1),
                 held: number(held) == Some(1),

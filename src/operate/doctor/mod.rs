@@ -1,8 +1,9 @@
 //! What is wrong on either side, as far as it can be seen from here: looks, changes nothing, and names for each finding
 //! the command that mends it. [`mend`] runs those that are safe. Its conductor is [`examine`]; `source`, `tables`,
-//! `calls`, `replica` and `process` each look at one part.
+//! `calls`, `feed`, `replica` and `process` each look at one part.
 
 mod calls;
+mod feed;
 mod finding;
 mod process;
 mod replica;
@@ -47,7 +48,10 @@ impl Default for Examination {
 
 /// Looks at both sides of a queue; worst first.
 pub async fn examine(worker: &Worker, examination: &Examination) -> Vec<Finding> {
-    let mut found = examination.process.examine(worker.postgres());
+    let process = &examination.process;
+    let mut found = process.examine(worker.postgres());
+    found.extend(feed::settings(worker.schema(), process));
+    found.extend(feed::login(process).await);
     let client = match worker.postgres().pinned(Purpose::Doctor).await {
         Ok(client) => Some(client),
         Err(e) => {
@@ -59,6 +63,9 @@ pub async fn examine(worker: &Worker, examination: &Examination) -> Vec<Finding>
         found.extend(postgres(worker, client, examination).await);
     }
     found.extend(replica::examine(worker, client.as_ref(), examination.least_room).await);
+    let unfit: Vec<String> =
+        found.iter().filter(|one| one.code == &codes::FEED_ROWIDS).map(|one| one.subject.clone()).collect();
+    found.retain(|one| one.code != &codes::FEED_UNWHOLE || !unfit.contains(&one.subject));
     finding::sort(&mut found);
     found
 }
@@ -84,7 +91,8 @@ async fn postgres(worker: &Worker, client: &Client, examination: &Examination) -
     add(source::clock(client).await);
     add(tables::examine(client, worker.schema(), worker.queue()).await);
     add(calls::examine(client, &examination.process).await);
-    found.extend(status::examine(worker, &found).await);
+    add(feed::written(client, worker.schema()).await);
+    found.extend(status::examine(worker, &examination.process, &found).await);
     found
 }
 

@@ -1,6 +1,8 @@
 //! What `status` knows already, as findings.
 
+use super::feed;
 use super::finding::Finding;
+use super::process::Process;
 use crate::core::codes::{self, Code};
 use crate::operate::status::{self, Status, USUAL_LAG};
 use crate::postgres::Purpose;
@@ -9,7 +11,7 @@ use crate::postgres::drift::{Drift, DriftKind};
 use crate::sync::Worker;
 
 /// How the chain stands. Where the queue or its books are missing there is nothing to say beside what was `found`.
-pub(super) async fn examine(worker: &Worker, found: &[Finding]) -> Vec<Finding> {
+pub(super) async fn examine(worker: &Worker, process: &Process, found: &[Finding]) -> Vec<Finding> {
     if found.iter().any(|finding| [&codes::PGMQ_MISSING, &codes::SERVER_OLD].contains(&finding.code)) {
         return Vec::new();
     }
@@ -17,6 +19,7 @@ pub(super) async fn examine(worker: &Worker, found: &[Finding]) -> Vec<Finding> 
     match status::status(worker).await {
         Ok(status) => {
             all.extend(of(&status, found));
+            all.extend(feed::log(&status, process));
             all
         }
         Err(e) => vec![Finding::new(&codes::DRAIN, worker.queue().as_str(), e.to_string()).mended_by("pgflume status")],

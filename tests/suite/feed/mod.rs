@@ -6,7 +6,7 @@ mod copies;
 mod operating;
 mod pulled;
 mod tokens;
-mod writes;
+pub mod writes;
 
 use crate::parts::Program;
 use crate::parts::http::{self, Answer};

@@ -1,7 +1,7 @@
 //! What operators see of clients that are fed and that write.
 
-use super::writes::{Rig, new};
 use super::Fed;
+use super::writes::{Rig, new};
 use crate::parts::http;
 use crate::support::{Db, Home, PATHS, Path, Rig as Worker, config, schema, until};
 use crate::volume::set_up;
