@@ -85,12 +85,18 @@ fn logs(registry: &mut Registry, app: &App, fed: &[Fed]) {
         registry.register(name, help, family);
     }
     let cuts = fed.iter().filter_map(|fed| Some((fed.labels.clone(), made_at(fed.state.as_ref()?.cut?))));
-    let help = "When all tables last equalled one moment of the source together, but for those that are held";
-    registry.register("feed_cut_timestamp_seconds", help, family(cuts));
+    registry.register(
+        "feed_cut_timestamp_seconds",
+        "When all tables last equalled one moment of the source together, but for those that are held",
+        family(cuts),
+    );
     let impatient = app.named_lanes().filter(|(name, _)| fed.iter().any(|fed| fed.name == *name));
     let impatient = impatient.map(|(name, lane)| (labels(name), lane.worker.counts().impatient_cuts));
-    let help = "Ends of steps that clients were told of though more was on the queue (FEED_PATIENCE)";
-    registry.register("feed_impatient_cuts", help, counted(impatient));
+    registry.register(
+        "feed_impatient_cuts",
+        "Ends of steps that clients were told of though more was on the queue (FEED_PATIENCE)",
+        counted(impatient),
+    );
 }
 
 fn clients(registry: &mut Registry, app: &App, fed: &[Fed]) {

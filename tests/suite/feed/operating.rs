@@ -177,3 +177,39 @@ async fn a_time_that_is_none_is_refused_by_its_name() {
         assert!(said.contains(name), "{said}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_backlog_clients_are_told_nothing_or_what_there_is_as_they_are_patient() {
+    for patience in [None, Some(Duration::from_nanos(1))] {
+        let rig = Worker::with(Db::new().await, Home::new(Path::File), schema(FED));
+        rig.db.sql(TABLE).await;
+        set_up(&rig.db.url(), rig.worker.schema()).await;
+        let feeding = Feeding { patience, ..Feeding::default() };
+        let config = Config { feeding, ..config(&rig.db.url(), rig.home.target(), rig.worker.schema().clone()) };
+        let worker = pgflume::sync::Worker::new(config);
+        let state = async || {
+            let replica = Replica::existing(&rig.home.target()).await.unwrap().unwrap();
+            replica.feed_state(worker.queue().as_str()).await.unwrap()
+        };
+        worker.drain(Duration::from_secs(60)).await.unwrap();
+        let before = state().await.cut;
+        let backlog =
+            "do $$ begin for i in 1..20000 loop insert into todos values (i, 'a', 'x'); commit; end loop; end $$";
+        rig.db.sql(backlog).await;
+        // Each drain that has no time does one step.
+        for _ in 0..2 {
+            worker.drain(Duration::ZERO).await.unwrap();
+        }
+        assert!(rig.db.queued().await > 0, "two steps leave something");
+        let behind = state().await;
+        match patience {
+            None => assert!(behind.cut == before && behind.lag_seconds > 0.0, "{before:?} {behind:?}"),
+            Some(_) => assert!(behind.cut > before && behind.lag_seconds == 0.0, "{before:?} {behind:?}"),
+        }
+        assert!(behind.tables["todos"].whole && !behind.tables["todos"].held, "{behind:?}");
+        worker.drain(Duration::from_secs(60)).await.unwrap();
+        let drained = state().await;
+        assert!(drained.cut > behind.cut && drained.lag_seconds == 0.0, "{behind:?} {drained:?}");
+        assert!(drained.tables["todos"].has_more_log_rows, "{drained:?}");
+    }
+}
