@@ -56,7 +56,7 @@ pub(super) async fn run(args: StatusArgs, options: &GlobalOptions) -> CommandRes
 
 /// What was seen of one sync.
 enum Sync {
-    Pulled(PullStatus, Option<FeedState>),
+    Pulled(Box<PullStatus>, Option<FeedState>),
     Queued(Result<Box<Status>, String>),
 }
 
@@ -83,7 +83,7 @@ impl<'a> Seen<'a> {
                     Some(fed) => fed.state().await.ok(),
                     None => None,
                 };
-                (pair, Sync::Pulled(pull.status().await, feed))
+                (pair, Sync::Pulled(Box::new(pull.status().await), feed))
             }
         });
         Ok(Self { pair, syncs: futures_util::future::join_all(asked).await })

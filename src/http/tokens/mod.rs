@@ -29,12 +29,15 @@ const KEPT_REFUSED: Duration = Duration::from_secs(5);
 /// Most tokens that are remembered.
 const MOST_KNOWN: usize = 20_000;
 
+/// What was found of tokens, by their digests, and until when that is kept.
+type Known = HashMap<[u8; 32], (Instant, Result<Bearer, Refused>)>;
+
 /// What tokens are checked by.
 pub(super) struct Tokens {
     secret: Option<jwt::Key>,
     keys: Option<KeySet>,
     endpoint: Option<Endpoint>,
-    known: Mutex<HashMap<[u8; 32], (Instant, Result<Bearer, Refused>)>>,
+    known: Mutex<Known>,
 }
 
 impl Tokens {
@@ -105,7 +108,7 @@ impl Tokens {
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], (Instant, Result<Bearer, Refused>)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
