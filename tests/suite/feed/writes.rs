@@ -54,7 +54,7 @@ impl Rig {
     }
 
     /// Where one is who has all.
-    async fn arrived(&self, token: &str, condition: &str) -> String {
+    pub async fn arrived(&self, token: &str, condition: &str) -> String {
         let shape = format!("table=todos{condition}");
         let rows = self.fed.get_whole_as(Some(token), &format!("{shape}&offset=-1")).await;
         let end = self.fed.get_whole_as(Some(token), &format!("{shape}&{}", next(&rows))).await;
@@ -62,7 +62,7 @@ impl Rig {
     }
 }
 
-fn next(answer: &Answer) -> String {
+pub fn next(answer: &Answer) -> String {
     let header = |name: &str| answer.header(name).unwrap_or_else(|| panic!("{name}: {}", answer.body)).to_owned();
     format!("offset={}&handle={}", header("electric-offset"), header("electric-handle"))
 }
