@@ -72,7 +72,7 @@ pub(super) async fn run(args: DoctorArgs, options: &GlobalOptions) -> CommandRes
                 Origin::Postgres(url) => Some(url.as_ref()),
                 Origin::MySql(_) => None,
             };
-            let found = doctor::examine_pull(&super::pulls::pull(pair), source).await;
+            let found = doctor::examine_pull(&super::pulls::pull(pair), source, &examination.process).await;
             all.push((Some(pair.definition.name.clone()), found));
         }
         all

@@ -5,11 +5,11 @@ use super::process::Process;
 use crate::core::codes;
 use crate::core::error::{Error, Result};
 use crate::core::schema::{Readers, Schema, Table};
-use crate::operate::status::Status;
-use crate::postgres::books::rebuilds::Phase;
+use crate::operate::feed::{FedTable, FeedState};
 use crate::postgres::{Client, Purpose};
 use crate::replica::FEED_RETENTION;
 use crate::replica::inventory::Inventory;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::types::Type;
 
@@ -17,9 +17,9 @@ use tokio_postgres::types::Type;
 const LOG_TOLERANCE: Duration = Duration::from_secs(3600);
 
 /// What the settings lack that `schema.json` asks for.
-pub(super) fn settings(schema: &Schema, process: &Process) -> Option<Finding> {
+pub(super) fn settings<'a>(tables: impl Iterator<Item = &'a Arc<Table>>, process: &Process) -> Option<Finding> {
     let is_closed = |table: &&Table| table.feed.as_ref().is_some_and(|feed| feed.readers != Readers::Anybody);
-    let closed = schema.tables().map(|table| &**table).find(is_closed).map(|table| table.name.as_str());
+    let closed = tables.map(|table| &**table).find(is_closed).map(|table| table.name.as_str());
     let subject = closed.or_else(|| process.push.is_some().then_some("PUSH_URL"))?;
     let finding = || {
         Finding::new(
@@ -123,13 +123,12 @@ pub(super) fn tables(schema: &Schema, there: &Inventory) -> Vec<Finding> {
     fed.filter(|table| !there.has_rowids(table)).map(finding).collect()
 }
 
-/// How the log stands.
-pub(super) fn log(status: &Status, process: &Process) -> Vec<Finding> {
+/// How the log stands; `is_copied`: whether a table is being copied.
+pub(super) fn log(feed: Option<&FeedState>, is_copied: impl Fn(&str) -> bool, process: &Process) -> Vec<Finding> {
     let most = process.feed_retention.unwrap_or(FEED_RETENTION) + LOG_TOLERANCE;
-    let tables = status.feed.iter().flat_map(|feed| &feed.tables);
-    let of = |(name, table): (&String, &crate::replica::feed_state::FedTable)| {
-        let resync = status.tables.get(name).and_then(|table| table.resync.as_ref());
-        let is_copied = resync.is_some_and(|resync| resync.phase != Phase::Done);
+    let tables = feed.iter().flat_map(|feed| &feed.tables);
+    let of = |(name, table): (&String, &FedTable)| {
+        let is_copied = is_copied(name);
         let mut found = Vec::new();
         if !table.whole && !is_copied {
             let said = "clients are answered 503, and it is not being copied";

@@ -16,6 +16,7 @@ pub use process::Process;
 
 use crate::core::codes;
 use crate::core::error::Result;
+use crate::operate::feed::FedSync;
 use crate::postgres::{Client, PgUrl, Purpose};
 use crate::pull::Pull;
 use crate::replica::target::Target;
@@ -50,7 +51,7 @@ impl Default for Examination {
 pub async fn examine(worker: &Worker, examination: &Examination) -> Vec<Finding> {
     let process = &examination.process;
     let mut found = process.examine(worker.postgres());
-    found.extend(feed::settings(worker.schema(), process));
+    found.extend(feed::settings(worker.schema().tables(), process));
     found.extend(feed::login(process).await);
     let client = match worker.postgres().pinned(Purpose::Doctor).await {
         Ok(client) => Some(client),
@@ -115,9 +116,15 @@ pub async fn mend(worker: &Worker, found: &[Finding]) -> Result<Vec<(Finding, Re
 }
 
 /// Looks at both sides of a sync that pulls, from this Postgres or from something else; worst first.
-pub async fn examine_pull(pull: &Pull, source: Option<&PgUrl>) -> Vec<Finding> {
+pub async fn examine_pull(pull: &Pull, source: Option<&PgUrl>, process: &Process) -> Vec<Finding> {
     let status = pull.status().await;
-    let mut found = Vec::new();
+    let mut found = Vec::from_iter(feed::settings(pull.fed().iter(), process));
+    if let Some(fed) = FedSync::of_pull(pull)
+        && let Ok(state) = fed.state().await
+    {
+        let is_copied = |name: &str| status.tables.get(name).is_none_or(|table| table.state != "following");
+        found.extend(feed::log(Some(&state), is_copied, process));
+    }
     if let Some(source) = source.filter(|source| source.is_open_to_others()) {
         let what = "it is not checked whom it talks to, or not encrypted";
         let command = "pgflume connection add NAME --url 'postgres://...?sslmode=verify-full'";

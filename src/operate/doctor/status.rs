@@ -7,6 +7,7 @@ use crate::core::codes::{self, Code};
 use crate::operate::status::{self, Status, USUAL_LAG};
 use crate::postgres::Purpose;
 use crate::postgres::books::progress;
+use crate::postgres::books::rebuilds::Phase;
 use crate::postgres::drift::{Drift, DriftKind};
 use crate::sync::Worker;
 
@@ -19,7 +20,11 @@ pub(super) async fn examine(worker: &Worker, process: &Process, found: &[Finding
     match status::status(worker).await {
         Ok(status) => {
             all.extend(of(&status, found));
-            all.extend(feed::log(&status, process));
+            let is_copied = |name: &str| {
+                let resync = status.tables.get(name).and_then(|table| table.resync.as_ref());
+                resync.is_some_and(|resync| resync.phase != Phase::Done)
+            };
+            all.extend(feed::log(status.feed.as_ref(), is_copied, process));
             all
         }
         Err(e) => vec![Finding::new(&codes::DRAIN, worker.queue().as_str(), e.to_string()).mended_by("pgflume status")],

@@ -28,6 +28,27 @@ async fn status(fed: &Fed) -> Value {
     tokio::task::spawn_blocking(asked).await.unwrap().unwrap().json()
 }
 
+/// What the dashboard shows to somebody who has signed in.
+async fn on_the_dashboard(fed: &Fed) -> Value {
+    let ask = async |method: &'static str, path: &str, headers: Vec<(String, String)>, body: String| {
+        let url = format!("{}{path}", fed.program.url());
+        let asked = move || http::request(method, &url, &headers, body.as_bytes(), Duration::from_secs(60));
+        tokio::task::spawn_blocking(asked).await.unwrap().unwrap()
+    };
+    let header = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
+    let form = format!("secret={}", fed.program.variable("WEBHOOK_SIGNATURE").unwrap());
+    let signed_in = ask("POST", "/session", header("content-type", "application/x-www-form-urlencoded"), form).await;
+    let cookie = signed_in.header("set-cookie").unwrap().split(';').next().unwrap().to_owned();
+    let shown = std::cell::RefCell::new(Value::Null);
+    until("both sides were asked", async || {
+        let answer = ask("GET", "/dashboard/data", header("cookie", &cookie), String::new()).await;
+        shown.replace(answer.json()["shown"].clone());
+        !shown.borrow().is_null()
+    })
+    .await;
+    shown.into_inner()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_operates_sees_clients_answers_the_log_and_cuts() {
     for path in PATHS {
@@ -101,6 +122,12 @@ async fn who_operates_sees_clients_answers_the_log_and_cuts() {
             "{told}"
         );
         assert!(told.get("pushes").is_none() && !text.contains("push"), "{text}");
+        let queue = on_the_dashboard(&fed).await["queues"][0].clone();
+        assert_eq!(
+            (&queue["status"]["feed"]["clients"], &queue["status"]["feed"]["is_stale"]),
+            (&0.into(), &false.into()),
+            "{queue}"
+        );
         let said = fed.program.said(&["status"]).await;
         assert!(said.contains("feed       1 tables, last cut ") && said.contains("1 rows in the log"), "{said}");
     }
