@@ -126,6 +126,7 @@ impl Bench {
             has_events: false,
             row_bytes: pgflume::postgres::catalog::DEFAULT_ROW_BYTES,
             adopt: false,
+            feeding: Default::default(),
         }
     }
 

@@ -228,6 +228,7 @@ impl Ground {
             heartbeat: None,
             has_events: false,
             adopt: false,
+            feeding: Default::default(),
             row_bytes: pgflume::postgres::catalog::DEFAULT_ROW_BYTES,
             queue: QueueName::parse(DEFAULT_QUEUE).unwrap(),
         })

@@ -127,6 +127,7 @@ async fn by_queue(ground: &Ground, table: Table) -> f64 {
         has_events: false,
         row_bytes: DEFAULT_ROW_BYTES,
         adopt: false,
+        feeding: Default::default(),
     });
     let began = Instant::now();
     while worker.drain(Duration::from_secs(600)).await.unwrap().rebuilding > 0 {}

@@ -2,8 +2,9 @@
 
 use super::outcome::CommandResult;
 use super::output::{print, say};
-use crate::config::{Config, GlobalOptions, Origin, signature};
+use crate::config::{Config, GlobalOptions, Origin, TokenOptions, push_url, secret_line, signature};
 use crate::core::codes;
+use crate::core::secret::Secret;
 use crate::operate::doctor::{self, Examination, Finding, Process, Severity};
 use crate::sync::Worker;
 use serde_json::json;
@@ -27,6 +28,11 @@ pub(super) struct DoctorArgs {
     /// Only this sync of pgflume.json
     #[arg(long, value_name = "NAME")]
     sync: Option<String>,
+    #[command(flatten)]
+    tokens: TokenOptions,
+    /// Postgres as clients' writes log in, as `serve` has it (better in the environment: it may hold a password)
+    #[arg(long, env = "PUSH_URL", hide_env_values = true, value_parser = secret_line, value_name = "URL")]
+    push_url: Option<Secret>,
 }
 
 /// What was found in one sync; the queue of the variables has no name.
@@ -49,8 +55,13 @@ pub(super) async fn run(args: DoctorArgs, options: &GlobalOptions) -> CommandRes
     for pair in queues {
         workers.extend(pair.config.clone().map(|config| (Some(pair.definition.name.clone()), worker(config))));
     }
-    let examination =
-        Examination { process: Process { signature: signature("WEBHOOK_SIGNATURE")? }, ..Examination::default() };
+    let process = Process {
+        signature: signature("WEBHOOK_SIGNATURE")?,
+        has_tokens: !args.tokens.sources()?.is_empty(),
+        push: push_url(args.push_url.as_ref())?,
+        feed_retention: Some(options.feeding()?.retention),
+    };
+    let examination = Examination { process, ..Examination::default() };
     let look = async || {
         let mut all: Vec<Found> = Vec::new();
         for (name, worker) in &workers {
@@ -61,7 +72,7 @@ pub(super) async fn run(args: DoctorArgs, options: &GlobalOptions) -> CommandRes
                 Origin::Postgres(url) => Some(url.as_ref()),
                 Origin::MySql(_) => None,
             };
-            let found = doctor::examine_pull(&super::pulls::pull(pair), source).await;
+            let found = doctor::examine_pull(&super::pulls::pull(pair), source, &examination.process).await;
             all.push((Some(pair.definition.name.clone()), found));
         }
         all

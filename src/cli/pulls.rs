@@ -19,6 +19,7 @@ pub(super) fn pull(pair: &Pair) -> Pull {
         None => pull,
     };
     pull.with_retries(definition.retries)
+        .logging_for(pair.feeding.retention)
         .beating(pair.heartbeat)
         .comparing(definition.compare.as_ref().map(|every| every.time))
 }

@@ -113,6 +113,9 @@ fn feed<S: Future<Output = ()>>(
     stop: S,
 ) -> Result<impl Future<Output = ()> + use<S>, ConfigError> {
     let feed = Feed::of(app, tokens.sources()?, pushes.is_some())?;
+    if let (Some(_), Some(feed)) = (&listener, &feed) {
+        app.feeds(feed.figures());
+    }
     match (&listener, &feed) {
         (Some(_), None) => {
             return Err(ConfigError(
@@ -155,6 +158,7 @@ async fn pushes(args: &ServeArgs, app: &App) -> Result<Option<Arc<Pushes>>, Conf
         ));
     }
     let pushes = Arc::new(Pushes::new(url, writables));
+    app.takes(pushes.clone());
     match pushes.check().await {
         Ok(()) => {}
         Err(e) if e.needs_operator() => return Err(ConfigError(e.to_string())),

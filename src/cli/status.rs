@@ -5,6 +5,7 @@ use super::output::{Reader, say};
 use super::pulls;
 use crate::config::{GlobalOptions, Pair};
 use crate::core::error::Error;
+use crate::operate::feed::{FedSync, FedTable, FeedState};
 use crate::operate::status;
 use crate::operate::status::Status;
 use crate::postgres::bell::Wakeup;
@@ -55,7 +56,7 @@ pub(super) async fn run(args: StatusArgs, options: &GlobalOptions) -> CommandRes
 
 /// What was seen of one sync.
 enum Sync {
-    Pulled(PullStatus),
+    Pulled(Box<PullStatus>, Option<FeedState>),
     Queued(Result<Box<Status>, String>),
 }
 
@@ -76,7 +77,14 @@ impl<'a> Seen<'a> {
                 let status = status::status(&Worker::new(config.clone())).await;
                 (pair, Sync::Queued(status.map(Box::new).map_err(|e| e.to_string())))
             }
-            None => (pair, Sync::Pulled(pulls::pull(pair).status().await)),
+            None => {
+                let pull = pulls::pull(pair);
+                let feed = match FedSync::of_pull(&pull) {
+                    Some(fed) => fed.state().await.ok(),
+                    None => None,
+                };
+                (pair, Sync::Pulled(Box::new(pull.status().await), feed))
+            }
         });
         Ok(Self { pair, syncs: futures_util::future::join_all(asked).await })
     }
@@ -84,7 +92,7 @@ impl<'a> Seen<'a> {
     /// Whether every side does.
     fn answers(&self) -> bool {
         let answers = |sync: &Sync| match sync {
-            Sync::Pulled(status) => status.answers(),
+            Sync::Pulled(status, _) => status.answers(),
             Sync::Queued(status) => status.as_ref().is_ok_and(|status| status.replica.error.is_none()),
         };
         self.pair.as_ref().is_none_or(|pair| pair.replica.error.is_none())
@@ -97,7 +105,13 @@ impl<'a> Seen<'a> {
             let mut syncs = serde_json::Map::new();
             for (pair, sync) in &self.syncs {
                 let status = match sync {
-                    Sync::Pulled(status) => serde_json::to_value(status)?,
+                    Sync::Pulled(status, feed) => {
+                        let mut status = serde_json::to_value(status)?;
+                        if let Some(feed) = feed {
+                            status["feed"] = serde_json::to_value(feed)?;
+                        }
+                        status
+                    }
                     Sync::Queued(Ok(status)) => serde_json::to_value(status)?,
                     Sync::Queued(Err(e)) => json!({"error": e}),
                 };
@@ -122,9 +136,10 @@ impl<'a> Seen<'a> {
                         status.queued, status.dead
                     ));
                 }
-                Sync::Pulled(status) => {
+                Sync::Pulled(status, feed) => {
                     lines.push(format!("{name}: {}", line(status, pair)));
                     if is_detailed {
+                        lines.extend(feed.as_ref().map(|feed| format!("  feed: {}", fed(feed))));
                         lines.extend(
                             status.tables.iter().map(|(name, table)| format!("  {name}: {}", table_line(table))),
                         );
@@ -182,6 +197,7 @@ fn text(status: &Status) -> String {
         format!("replica    {replica}"),
         format!("follower   {}", follower(&status.wakeup)),
     ];
+    lines.extend(status.feed.as_ref().map(|feed| format!("feed       {}", fed(feed))));
     for (name, table) in &status.tables {
         let state = match (&table.problem, table.captured) {
             (Some(problem), true) => problem.clone(),
@@ -197,6 +213,24 @@ fn text(status: &Status) -> String {
     }
     lines.extend(status.drift.iter().map(|d| format!("drift      {}", d.line())));
     lines.join("\n")
+}
+
+fn fed(feed: &FeedState) -> String {
+    let names = |of: fn(&FedTable) -> bool| -> Vec<&str> {
+        feed.tables.iter().filter(|(_, table)| of(table)).map(|(name, _)| name.as_str()).collect()
+    };
+    let (held, unready) = (names(|table| table.held), names(|table| !table.whole));
+    let rows: i64 = feed.tables.values().map(|table| table.log_rows).sum();
+    let more = if feed.tables.values().any(|table| table.has_more_log_rows) { " or more" } else { "" };
+    let cut = feed.cut_age_seconds.map_or("never at a cut".into(), |age| format!("last cut {age:.0} s ago"));
+    let mut parts = vec![
+        format!("{} tables, {cut}", feed.tables.len()),
+        format!("clients are {:.0} s behind", feed.lag_seconds),
+        format!("{rows}{more} rows in the log"),
+    ];
+    parts.extend((!held.is_empty()).then(|| format!("held: {}", held.join(", "))));
+    parts.extend((!unready.is_empty()).then(|| format!("not whole yet: {}", unready.join(", "))));
+    parts.join("; ")
 }
 
 fn follower(wakeup: &Wakeup) -> String {

@@ -1,5 +1,6 @@
 //! Flags and environment → [`Config`].
 
+use super::feeding::{Feeding, feeding};
 use super::file::ConfigFile;
 use super::secrets::{from_file, secret};
 use crate::core::config_error::{ConfigError, trimmed, wrong};
@@ -71,6 +72,14 @@ pub struct GlobalOptions {
     /// much memory: bytes, or with KiB, MiB or GiB behind [default: 64MiB]
     #[arg(long, env = "MAX_ROW_BYTES", value_parser = line, global = true, value_name = "BYTES")]
     pub max_row_bytes: Option<String>,
+    /// How long the log of changes is kept that clients are fed from; who was away for longer begins anew: 24h, 2days
+    /// [default: 24h]
+    #[arg(long, env = "FEED_RETENTION", value_parser = line, global = true, value_name = "TIME")]
+    pub feed_retention: Option<String>,
+    /// After how long behind a backlog clients are told the end of a step though the tables do not equal one moment of
+    /// Postgres together: 30s, 5m, or 0 for never [default: never]
+    #[arg(long, env = "FEED_PATIENCE", value_parser = line, global = true, value_name = "TIME")]
+    pub feed_patience: Option<String>,
     /// text, or json for machines
     #[arg(long, env = "LOG_FORMAT", value_parser = line, default_value = "text", global = true)]
     pub log_format: String,
@@ -99,6 +108,8 @@ pub struct Config {
     pub row_bytes: i64,
     /// Whether rows of a replica that was never written to may be replaced.
     pub adopt: bool,
+    /// How clients are fed from the replica.
+    pub feeding: Feeding,
 }
 
 /// The file of connections and syncs where none is named.
@@ -130,6 +141,7 @@ impl GlobalOptions {
             rows_per_second: self.rows_per_second()?,
             row_bytes: self.row_bytes()?,
             adopt: self.adopt,
+            feeding: self.feeding()?,
         })
     }
 
@@ -141,6 +153,10 @@ impl GlobalOptions {
                 ConfigError(format!("RETENTION is no time ({e}): write it like 90s, 30m, 1h or 2days, or 0"))
             }),
         }
+    }
+
+    pub(crate) fn feeding(&self) -> Result<Feeding, ConfigError> {
+        feeding(non_empty(self.feed_retention.as_deref()), non_empty(self.feed_patience.as_deref()))
     }
 
     /// Where outgoing events go.

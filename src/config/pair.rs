@@ -1,5 +1,6 @@
 //! A sync of `pgflume.json` with what its connections lead to.
 
+use super::feeding::Feeding;
 use super::file::{BUILT_IN, ConfigFile, Limit, Resolved, SyncDefinition};
 use super::options::{Config, GlobalOptions};
 use crate::core::config_error::{ConfigError, wrong};
@@ -48,6 +49,8 @@ pub struct Pair {
     pub row_bytes: i64,
     /// How often the replica is told that nothing has changed; `None`: never.
     pub heartbeat: Option<Duration>,
+    /// How clients are fed from the replica.
+    pub feeding: Feeding,
     /// How often its source may be asked.
     pub limit: Option<Limit>,
     /// What a queue needs; `None`: it is pulled.
@@ -134,6 +137,7 @@ impl GlobalOptions {
         let schema = schema.transpose()?;
         let row_bytes = self.row_bytes()?;
         let heartbeat = self.heartbeat(&target)?;
+        let feeding = self.feeding()?;
         let limit = file.connections.get(&definition.from).and_then(|connection| connection.limit);
         if let Some(table) = definition.changed.keys().next() {
             let wrong_place = |why: &str| wrong(format!("{path}: $.syncs.{name}.changed.{table} {why}"));
@@ -159,6 +163,7 @@ impl GlobalOptions {
                 rows_per_second: self.rows_per_second()?,
                 row_bytes,
                 adopt: self.adopt,
+                feeding,
             }),
             _ => None,
         };
@@ -170,6 +175,7 @@ impl GlobalOptions {
             adopt: self.adopt,
             row_bytes,
             heartbeat,
+            feeding,
             limit,
             config,
         })

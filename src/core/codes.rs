@@ -168,6 +168,18 @@ codes! {
     BEHIND = "PF-136", "The oldest change has waited for long",
         "No drain has taken it.",
         "Start the worker, or see why its drains fail: `pgflume sync`.";
+    WRITABLE_OPEN = "PF-137", "A table that clients may write has no row-level security",
+        "It was switched off since `pgflume setup`, or setup has not seen that the table is `writable`. All writes of it are answered 503 until that is mended, so that nobody writes the rows of others.",
+        "Switch it on and say by policies who may write what, or write `\"unchecked\": true` (docs/push.md).";
+    PUSH_LOGIN = "PF-138", "The login of PUSH_URL is not what it has to be",
+        "It cannot log in, may do more than its users, inherits rights of a role, or may not write the journal. `serve` refuses it, or no write of a client is taken.",
+        "Make a login of its own as in docs/push.md, and grant it `pgflume_push` and your users' roles.";
+    PUSH_JOURNAL = "PF-139", "Writes of clients have no journal",
+        "`pgflume.pushes` or the role `pgflume_push` is missing: no write of a client can be taken.",
+        "`pgflume setup` with a `schema.json` that says what is `writable` makes both.";
+    PUSH_JOURNAL_OLD = "PF-140", "The journal of clients' writes is not pruned",
+        "It holds answers that are older than seven days by more than a day. Each write that is taken prunes them; where none comes any more they stay, with the rows of conflicts.",
+        "Run the command, or see in the worker's log why pruning fails.";
 
     REPLICA_FOREIGN_KEYS = "PF-201", "A replicated table has foreign keys",
         "A batch is applied in the order of keys, not of the writes: rows would be refused, and become dead letters.",
@@ -199,6 +211,18 @@ codes! {
     TARGET_LIMITS = "PF-210", "MAX_ROW_BYTES is more than the replica takes",
         "A row that is allowed by it is refused there, and becomes a dead letter.",
         "Lower `MAX_ROW_BYTES`, or raise the server's limit.";
+    FEED_ROWIDS = "PF-211", "A table that is fed has no rowids in the replica",
+        "The replica has it `WITHOUT ROWID`, or with a column called `rowid`: clients are not fed from it and are answered 503.",
+        "`pgflume nuke` makes it anew; a column called `rowid` has to be left out, or the table not fed.";
+    FEED_UNWHOLE = "PF-212", "A table that is fed is not whole",
+        "Clients are answered 503 until all of its rows are there and a drain has left nothing on the queue. It is not being copied.",
+        "Drain the queue: `pgflume sync`, or see why the worker does not.";
+    FEED_HELD = "PF-213", "Clients are not told of a table",
+        "It was left out of the last cut, because its changes wait or it is copied: clients keep the rows that they have.",
+        "`pgflume status` says why it waits; clients are told when it is through.";
+    FEED_LOG = "PF-214", "The log that clients are fed from is not pruned",
+        "It reaches back further than `FEED_RETENTION` says by more than an hour, though batches have come since. It is pruned by 100,000 rows every ten seconds.",
+        "Is `FEED_RETENTION` the worker's here? Where more rows are written for long than are pruned, `pgflume nuke` begins anew.";
 
     SECRET_SHORT = "PF-301", "A secret is short",
         "It can be guessed.",
@@ -206,6 +230,9 @@ codes! {
     SECRET_MISSING = "PF-302", "No secret is set",
         "`serve` needs one.",
         "`openssl rand -hex 32` makes one; set it as `WEBHOOK_SIGNATURE`.";
+    FEED_TOKENS = "PF-303", "Nothing says how the tokens of clients are checked",
+        "A table is fed to those whose token's claims match, or clients' writes are taken, and neither `FEED_JWT_SECRET`, `FEED_JWKS_URL` nor `FEED_AUTH_URL` is set here. `serve` does not start so.",
+        "Set one of them where the worker runs; run `pgflume doctor` with its variables.";
 }
 
 /// The code of a reason of `/ready`.

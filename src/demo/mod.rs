@@ -135,6 +135,7 @@ impl Shop {
             has_events: false,
             row_bytes: crate::postgres::catalog::DEFAULT_ROW_BYTES,
             adopt: false,
+            feeding: Default::default(),
         };
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = format!("http://{}", listener.local_addr()?);

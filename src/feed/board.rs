@@ -5,6 +5,7 @@ use super::body::Body;
 use super::changes::{Changes, Found};
 use super::delta::Delta;
 use super::encode::Types;
+use super::figures::Figures;
 use super::memory::Memory;
 use super::offset::{Offset, Walked};
 use super::shape::Shape;
@@ -41,6 +42,7 @@ pub struct Board {
     table: Arc<Table>,
     /// The columns that clients are fed, and those by which rows are told apart.
     needed: BTreeSet<usize>,
+    figures: Figures,
     state: Mutex<State>,
 }
 
@@ -172,12 +174,17 @@ impl Board {
     /// Of a table that is fed.
     pub fn new(table: Arc<Table>) -> Self {
         let needed = table.fed_columns().into_iter().chain(table.fed_filters().into_iter().flatten()).collect();
-        Self { table, needed, state: Mutex::default() }
+        Self { table, needed, figures: Figures::default(), state: Mutex::default() }
     }
 
     /// The table.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    /// What its clients were answered.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// The columns that are read for all.

@@ -5,7 +5,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// All that answers may take.
 #[derive(Debug, Clone)]
-pub struct Memory(Arc<Semaphore>);
+pub struct Memory {
+    left: Arc<Semaphore>,
+    most: usize,
+}
 
 /// Some of it, until it is dropped.
 #[derive(Debug)]
@@ -16,7 +19,13 @@ pub struct Taken {
 impl Memory {
     /// So many bytes.
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+        let most = bytes.min(Semaphore::MAX_PERMITS);
+        Self { left: Arc::new(Semaphore::new(most)), most }
+    }
+
+    /// How many bytes are taken, and how many there are.
+    pub fn in_use(&self) -> (usize, usize) {
+        (self.most.saturating_sub(self.left.available_permits()), self.most)
     }
 
     /// Takes so many bytes; `None` where there are not so many.
@@ -25,7 +34,7 @@ impl Memory {
             return Some(Taken { _permit: None });
         }
         let bytes = u32::try_from(bytes).ok()?;
-        self.0.clone().try_acquire_many_owned(bytes).ok().map(|permit| Taken { _permit: Some(permit) })
+        self.left.clone().try_acquire_many_owned(bytes).ok().map(|permit| Taken { _permit: Some(permit) })
     }
 }
 
@@ -39,6 +48,7 @@ mod tests {
         let some = memory.take(8).unwrap();
         assert!(memory.take(3).is_none());
         assert!(memory.take(0).is_some());
+        assert_eq!(memory.in_use(), (8, 10));
         drop(some);
         assert!(memory.take(10).is_some());
     }

@@ -10,6 +10,7 @@ pub mod change;
 mod changes;
 mod delta;
 mod encode;
+pub mod figures;
 pub mod filter;
 pub mod follow;
 pub mod herald;

@@ -3,6 +3,7 @@
 use super::auth::Auth;
 use super::body::Bodies;
 use super::events::Events;
+use super::feeding::Seen;
 use super::guesses::Guesses;
 use super::history::History;
 use super::kept::{Kept, KeptBy};
@@ -52,6 +53,8 @@ pub struct App {
     pub(super) guesses: Guesses,
     /// Whether the replicas of syncs that pull answer.
     targets: KeptBy<bool>,
+    /// What feeds clients, and takes their writes.
+    pub(super) seen: Seen,
 }
 
 impl App {
@@ -81,6 +84,7 @@ impl App {
             history: History::default(),
             guesses: Guesses::default(),
             targets: KeptBy::default(),
+            seen: Seen::default(),
         }
     }
 
@@ -117,6 +121,12 @@ impl App {
         let Some(target) = self.service.pull(name).map(|pull| pull.target().clone()) else { return false };
         let kept = self.targets.of(name, status::asked_every(&target));
         kept.get(|| async move { status::target_answers(&target).await }).await.unwrap_or_default()
+    }
+
+    /// All queues, by their names; that of the variables is empty.
+    pub(super) fn named_lanes(&self) -> impl Iterator<Item = (&str, &Arc<Lane>)> {
+        let named = self.named.iter().map(|(name, lane)| (name.as_str(), lane));
+        self.lane.iter().map(|lane| ("", lane)).chain(named)
     }
 
     /// All queues.

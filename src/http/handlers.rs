@@ -13,7 +13,7 @@ use axum::extract::{Query, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -69,17 +69,27 @@ pub(super) async fn status(State(app): State<Arc<App>>, request: Request) -> Res
         return *response;
     }
     let Some(lane) = &app.lane else {
-        return Json(json!({"syncs": syncs::all(&app)})).into_response();
+        let mut status = json!({"syncs": syncs::all(&app)});
+        tell_pushes(&app, &mut status);
+        return Json(status).into_response();
     };
-    match status_of(lane).await {
+    match status_of(&app, "", lane).await {
         Ok(mut status) => {
             let syncs = syncs::all(&app);
             if !syncs.is_empty() {
                 status["syncs"] = json!(syncs);
             }
+            tell_pushes(&app, &mut status);
             Json(status).into_response()
         }
         Err(e) => failure(&e),
+    }
+}
+
+/// What became of clients' writes, of all queues together.
+fn tell_pushes(app: &App, status: &mut Value) {
+    if let Some(pushed) = app.pushed() {
+        status["pushes"] = pushed;
     }
 }
 

@@ -5,7 +5,7 @@ use super::app::App;
 use super::body::Bodies;
 use crate::core::claims::Claims;
 use crate::core::error::Error;
-use crate::push::{Answer, Failure, Invalid, Push, Pushes, Writables};
+use crate::push::{Answer, Failure, Invalid, Push, Pushes, Taken, Writables};
 use async_trait::async_trait;
 use axum::extract::{Query, Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
@@ -61,13 +61,32 @@ async fn push(
     Query(query): Query<BTreeMap<String, String>>,
     request: Request,
 ) -> Response {
-    match answer(&door, &query, request).await {
+    let asked = match read(&door, &query, request).await {
+        Ok(asked) => asked,
+        Err(refused) => {
+            door.pushes.figures().count(match refused.status() {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Taken::Forbidden,
+                StatusCode::SERVICE_UNAVAILABLE => Taken::Again,
+                _ => Taken::Invalid,
+            });
+            return *refused;
+        }
+    };
+    match answer(&door, asked).await {
         Ok(answer) => Json(answer).into_response(),
-        Err(refused) => *refused,
+        Err(failure) => *failed(failure),
     }
 }
 
-async fn answer(door: &Door, query: &BTreeMap<String, String>, request: Request) -> Result<Answer, Box<Response>> {
+/// A request that may be answered.
+struct Asked {
+    push: Push,
+    claims: Claims,
+    /// How long its answer may wait for the replica.
+    wait: Option<Duration>,
+}
+
+async fn read(door: &Door, query: &BTreeMap<String, String>, request: Request) -> Result<Asked, Box<Response>> {
     let (head, body) = request.into_parts();
     let wait = query.get("wait").map(|text| text.parse().map(Duration::from_millis)).transpose();
     let wait = wait.ok().filter(|wait| wait.is_none_or(|wait| wait <= MOST_WAIT));
@@ -91,7 +110,11 @@ async fn answer(door: &Door, query: &BTreeMap<String, String>, request: Request)
     };
     let push = Push::read(door.pushes.writables(), text, key)
         .map_err(|Invalid { path, problem }| refused(StatusCode::BAD_REQUEST, &path, &problem))?;
-    // Whoever goes away does not end it in the middle: its connection would be taken for free.
+    Ok(Asked { push, claims, wait })
+}
+
+/// Whoever goes away does not end it in the middle: its connection would be taken for free.
+async fn answer(door: &Door, Asked { push, claims, wait }: Asked) -> Result<Answer, Failure> {
     let (pushes, gate) = (door.pushes.clone(), door.gate.clone());
     let pushing = tokio::spawn(async move {
         let mut answer = pushes.push(&push, &claims).await?;
@@ -100,10 +123,7 @@ async fn answer(door: &Door, query: &BTreeMap<String, String>, request: Request)
         }
         Ok(answer)
     });
-    match pushing.await {
-        Ok(answer) => answer.map_err(failed),
-        Err(_) => Err(again(&Error::retry("a push ended in the middle"))),
-    }
+    pushing.await.unwrap_or_else(|_| Err(Error::retry("a push ended in the middle").into()))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -108,7 +108,12 @@ pub(super) async fn resync_lane(lane: Arc<Lane>, body: &Bytes, caller: Caller) -
 }
 
 /// How a queue stands.
-pub(super) async fn status_of(lane: &Lane) -> Result<Value> {
+pub(super) async fn status_of(app: &App, name: &str, lane: &Lane) -> Result<Value> {
     let status = status::status(&lane.worker).await?;
-    Ok(json!(Status { circuit: Some(lane.worker.circuit().report()), ..status }))
+    let feed = status.feed.as_ref().map(|feed| app.with_clients(name, feed));
+    let mut status = json!(Status { circuit: Some(lane.worker.circuit().report()), ..status });
+    if let Some(feed) = feed {
+        status["feed"] = feed;
+    }
+    Ok(status)
 }

@@ -187,11 +187,17 @@ pub(super) async fn status(State(app): State<Arc<App>>, Path(name): Path<String>
         return *response;
     }
     match (app.named.get(&name), app.service.report(&name)) {
-        (Some(lane), _) => match status_of(lane).await {
+        (Some(lane), _) => match status_of(&app, &name, lane).await {
             Ok(status) => Json(status).into_response(),
             Err(e) => failure(&e),
         },
-        (None, Some(report)) => Json(report).into_response(),
+        (None, Some(report)) => {
+            let mut status = json!(report);
+            if let Some(feed) = app.feed_of(&name).await {
+                status["feed"] = feed;
+            }
+            Json(status).into_response()
+        }
         (None, None) => unknown(&app, &name),
     }
 }

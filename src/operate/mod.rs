@@ -4,6 +4,7 @@ pub mod alter;
 pub(crate) mod arrived;
 pub mod dead;
 pub mod doctor;
+pub mod feed;
 pub(crate) mod outbox;
 pub mod resync;
 pub mod status;

@@ -4,6 +4,7 @@
 use crate::core::error::{Error, Result};
 use crate::core::position::Head;
 use crate::core::value::Cell;
+use crate::operate::feed::{FedSync, FeedState};
 use crate::postgres::bell::{self, Wakeup};
 use crate::postgres::books::progress::LastSync;
 use crate::postgres::books::queue_health::QueueHealth;
@@ -59,6 +60,9 @@ pub struct Status {
     pub tables: BTreeMap<String, TableStatus>,
     /// What is no longer as it was set up, each with its remedy.
     pub drift: Vec<Drift>,
+    /// How the tables stand that clients are fed; nothing where none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feed: Option<FeedState>,
     /// Whether `serve` refuses calls because a side is down; only it knows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub circuit: Option<circuit::CircuitReport>,
@@ -118,7 +122,12 @@ async fn of_replica_too(worker: &Worker, depth: Depth) -> Result<Status> {
     let replica = within(replica(worker))
         .await
         .unwrap_or_else(|e| ReplicaStatus { error: Some(e.to_string()), ..ReplicaStatus::default() });
-    Ok(Status { replica, ..within(of_both(worker, there.as_ref(), depth)).await? })
+    let feed = match FedSync::of_queue(worker) {
+        // Where the replica does not answer, that is said.
+        Some(fed) if replica.error.is_none() => fed.state().await.ok(),
+        _ => None,
+    };
+    Ok(Status { replica, feed, ..within(of_both(worker, there.as_ref(), depth)).await? })
 }
 
 /// Asks Postgres only, at a glance; what the replica has is left out.
@@ -157,6 +166,7 @@ async fn of_both(worker: &Worker, there: Option<&Inventory>, depth: Depth) -> Re
         wakeup: bell::status(&client, queue).await?,
         replica: ReplicaStatus::default(),
         tables: tables.collect(),
+        feed: None,
         circuit: None,
     })
 }

@@ -128,6 +128,7 @@ impl<'a> Session<'a> {
     }
 
     async fn prepare_feed(&self, there: &Inventory) -> Result<()> {
+        self.writer.replica.keep_feed_for(self.pull.feed_retention);
         self.writer.replica.prepare_feed(there, Feeds::Pull(&self.pull.name), &self.description.schema).await
     }
 

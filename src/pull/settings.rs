@@ -5,6 +5,7 @@ use crate::core::error::Error;
 use crate::core::schema::{Schema, Table};
 use crate::core::token::Seen;
 use crate::provider::{Limits, Provider};
+use crate::replica::FEED_RETENTION;
 use crate::replica::target::Target;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +39,8 @@ pub struct Pull {
     seen: watch::Sender<Option<Seen>>,
     /// Its tables that clients are fed.
     fed: Vec<Arc<Table>>,
+    /// How long the log of changes is kept that they are fed from.
+    pub(super) feed_retention: Duration,
     /// Told when there are new events; `None`: nobody is to be told of any.
     pub(super) news: Option<Arc<Notify>>,
     is_stopping: AtomicBool,
@@ -74,6 +77,7 @@ impl Pull {
             told_at: Mutex::default(),
             seen: watch::Sender::default(),
             fed: Vec::new(),
+            feed_retention: FEED_RETENTION,
             target,
             adopt,
             allow_drop: false,
@@ -105,6 +109,12 @@ impl Pull {
     #[must_use]
     pub fn feeding(self, schema: &Schema) -> Self {
         Self { fed: schema.tables().filter(|table| table.feed.is_some()).cloned().collect(), ..self }
+    }
+
+    /// The log that they are fed from is kept for so long.
+    #[must_use]
+    pub fn logging_for(self, retention: Duration) -> Self {
+        Self { feed_retention: retention, ..self }
     }
 
     /// Its tables that clients are fed.

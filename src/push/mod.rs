@@ -5,6 +5,8 @@
 mod answer;
 mod apply;
 mod change;
+mod failure;
+mod figures;
 mod journal;
 mod login;
 mod policy;
@@ -16,5 +18,7 @@ mod statement;
 mod turns;
 
 pub use answer::{Answer, Outcome, Status};
+pub use failure::Failure;
+pub use figures::{Figures, Taken};
 pub use request::{Invalid, Push, Writables};
-pub use run::{Failure, Pushes};
+pub use run::Pushes;

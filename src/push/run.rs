@@ -3,6 +3,8 @@
 
 use super::answer::{Answer, Status};
 use super::apply::Writer;
+use super::failure::Failure;
+use super::figures::Figures;
 use super::journal::{self, Claimed};
 use super::login;
 use super::pool::Pool;
@@ -26,34 +28,24 @@ pub struct Pushes {
     turns: Turns,
     writables: Writables,
     pruned: Mutex<Option<Instant>>,
-}
-
-/// Why a request has no result.
-#[derive(Debug)]
-pub enum Failure {
-    /// Nothing is known to be done: the same request again, with the same key.
-    Again(Error),
-    /// The token may not write. What is wrong with it.
-    Forbidden(&'static str),
-    /// The key stands for another request, or belongs to somebody else.
-    KeyTaken,
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Again(error)
-    }
+    figures: Figures,
 }
 
 impl Pushes {
     /// Over the login of `PUSH_URL`, into these tables.
     pub fn new(url: PgUrl, writables: Writables) -> Self {
-        Self { pool: Pool::new(url), turns: Turns::default(), writables, pruned: Mutex::default() }
+        let (turns, pruned, figures) = (Turns::default(), Mutex::default(), Figures::default());
+        Self { pool: Pool::new(url), turns, writables, pruned, figures }
     }
 
     /// What may be written.
     pub fn writables(&self) -> &Writables {
         &self.writables
+    }
+
+    /// What became of requests so far.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// Connects, and refuses a login that could do more than its users may.
@@ -64,6 +56,12 @@ impl Pushes {
 
     /// Does what a request asks, or finds that it was done.
     pub async fn push(&self, push: &Push, claims: &Claims) -> Result<Answer, Failure> {
+        let done = self.run(push, claims).await;
+        self.figures.ran(&done);
+        done
+    }
+
+    async fn run(&self, push: &Push, claims: &Claims) -> Result<Answer, Failure> {
         let Some(role) = claims.role().filter(|role| !role.contains('\0')) else {
             return Err(Failure::Forbidden("it has no claim `role`, which says as whom it writes"));
         };

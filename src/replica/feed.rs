@@ -14,8 +14,14 @@ use crate::core::value::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 impl Replica {
+    /// The log that its batches write is kept for so long.
+    pub fn keep_feed_for(&self, retention: Duration) {
+        self.logging.keep_for(retention);
+    }
+
     /// Makes what the log needs where tables of a sync are fed, and forgets those that no longer are.
     pub async fn prepare_feed(&self, there: &Inventory, sync: Feeds<'_>, schema: &Schema) -> Result<()> {
         let can_be_fed = |table: &&Table| match there.has_rowids(table) {

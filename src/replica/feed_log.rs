@@ -40,7 +40,7 @@ const FORGOTTEN_ROWS: i64 = 1_000_000;
 /// How often old rows are looked for.
 const FORGETS_EVERY: Duration = Duration::from_secs(10);
 
-/// How long the log is kept.
+/// How long the log is kept where nothing else is said.
 pub const RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// A name that was never used.
@@ -338,6 +338,8 @@ pub(super) struct Logging {
     whole: Mutex<BTreeSet<String>>,
     /// When old rows were last looked for.
     forgot_at: Mutex<Option<Instant>>,
+    /// How long the log is kept, where that is said.
+    retention: RwLock<Option<Duration>>,
 }
 
 impl Logging {
@@ -347,6 +349,15 @@ impl Logging {
 
     pub fn feed(&self, fed: Arc<Fed>) {
         *self.fed.write().unwrap_or_else(PoisonError::into_inner) = fed;
+    }
+
+    /// Says how long the log is kept.
+    pub fn keep_for(&self, retention: Duration) {
+        *self.retention.write().unwrap_or_else(PoisonError::into_inner) = Some(retention);
+    }
+
+    fn retention(&self) -> Duration {
+        self.retention.read().unwrap_or_else(PoisonError::into_inner).unwrap_or(RETENTION)
     }
 
     fn is_to_forget(&self) -> bool {
@@ -380,7 +391,7 @@ impl Logging {
             work.after.extend(cut(sync, &fed, to));
         }
         if self.is_to_forget() {
-            work.after.extend(forget(sync, &fed, RETENTION));
+            work.after.extend(forget(sync, &fed, self.retention()));
         }
     }
 

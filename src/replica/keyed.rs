@@ -44,7 +44,7 @@ impl Inventory {
     }
 
     /// Whether rows of the table have numbers: not where it is WITHOUT ROWID.
-    pub(super) fn has_rowids(&self, table: &Table) -> bool {
+    pub(crate) fn has_rowids(&self, table: &Table) -> bool {
         self.primary(table).is_none_or(|unique| unique.has_rowid)
     }
 

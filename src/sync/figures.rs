@@ -25,6 +25,8 @@ pub(crate) struct Counts {
     pub retries: u64,
     /// How often following broke off.
     pub follow_failures: u64,
+    /// Ends of steps that clients were told of though more was left.
+    pub impatient_cuts: u64,
     /// Seconds since the Epoch when a drain last ended well.
     pub succeeded_at: Option<f64>,
 }
@@ -97,6 +99,11 @@ impl Figures {
     /// Following broke off.
     pub fn follow_failed(&self) {
         self.counts().follow_failures += 1;
+    }
+
+    /// Clients were told of what is no moment of the source.
+    pub fn cut_impatiently(&self) {
+        self.counts().impatient_cuts += 1;
     }
 
     /// A drain ended well.

@@ -25,6 +25,7 @@ mod drained;
 mod figures;
 mod follow;
 mod gate;
+mod impatience;
 mod kept;
 mod locks;
 mod lookout;

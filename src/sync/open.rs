@@ -38,6 +38,7 @@ impl<'a> Session<'a> {
         complete(link.as_ref(), &replica, &there, &schema).await?;
         let is_keyed = keys::complete(link.as_ref(), &replica, &there, (&schema, &sources)).await?;
         let now = if is_keyed { &answered(replica.inventory()).await? } else { &there };
+        replica.keep_feed_for(worker.feed_retention);
         answered(replica.prepare_feed(now, Feeds::Queue(worker.queue().as_str()), &schema)).await?;
         let drift = match drift {
             Some((then, drift)) if then == *now => drift,

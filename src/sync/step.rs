@@ -129,15 +129,20 @@ impl Session<'_> {
         }
         let caught_up = read.is_caught_up() && !applied.has_displaced;
         let rebuilt = read.rebuilt.clone();
-        let swept = (read.has_taken_all && !caught_up && !applied.has_displaced).then(|| read.swept.clone());
+        let (swept, is_cut_aside) = (read.swept.clone(), read.has_taken_all && !caught_up && !applied.has_displaced);
         self.acknowledge(&snapshot, read, applied, dead, done).await?;
         if caught_up && self.is_whole(&rebuilt) {
             self.worker.told.see(snapshot.seen.clone());
         }
         self.tell_acknowledged(&rebuilt).await;
-        if let Some(swept) = swept
-            && let Err(e) = self.cut_aside(&snapshot, &rebuilt, &swept).await
-        {
+        let told = match (caught_up, is_cut_aside) {
+            (false, false) => self.cut_impatiently(&snapshot, &rebuilt, &swept).await,
+            (_, is_cut_aside) => {
+                self.worker.impatience.calm();
+                if is_cut_aside { self.cut_aside(&snapshot, &rebuilt, &swept).await.map(drop) } else { Ok(()) }
+            }
+        };
+        if let Err(e) = told {
             tracing::warn!(error = %e, "clients are not told of what was just applied; they will be");
         }
         self.worker.figures.took(|counts| &mut counts.step, started.elapsed());

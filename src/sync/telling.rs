@@ -23,6 +23,9 @@ impl Session<'_> {
     pub(super) async fn tell_unchanged(&mut self, snapshot: &Snapshot, read: &ReaderReport) -> Result<()> {
         let is_aside = self.tables.is_any_aside();
         let is_caught_up = read.is_caught_up() && !is_aside && self.is_whole(&[]);
+        if read.has_taken_all {
+            self.worker.impatience.calm();
+        }
         let is_due = self.worker.heartbeat.is_some_and(|every| self.worker.told.is_silent_for(every));
         let freshness = Freshness {
             checked_at: Some(snapshot.at.clone()),
@@ -53,15 +56,31 @@ impl Session<'_> {
         snapshot: &Snapshot,
         rebuilt: &[Rebuild],
         swept: &BTreeSet<String>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let is_done = |name: &str| rebuilt.iter().any(|one| one.name == name && one.phase == Phase::Done);
         let pending = self.pending.iter().map(|one| &one.name).filter(|name| !is_done(name));
         let held = self.tables.waiting().map(str::to_owned).chain(pending.cloned()).chain(swept.iter().cloned());
         let held = held.collect();
         match self.replica.is_to_cut_aside(&held) {
-            true => self.cut(snapshot, &held).await,
-            false => Ok(()),
+            true => self.cut(snapshot, &held).await.map(|()| true),
+            false => Ok(false),
         }
+    }
+
+    /// Tells clients of what a step has brought after which more is left, where they have waited for too long: the tables
+    /// are as the replica has them, which may be no moment of the source.
+    pub(super) async fn cut_impatiently(
+        &self,
+        snapshot: &Snapshot,
+        rebuilt: &[Rebuild],
+        swept: &BTreeSet<String>,
+    ) -> Result<()> {
+        let impatience = &self.worker.impatience;
+        if impatience.is_at_end() && self.cut_aside(snapshot, rebuilt, swept).await? {
+            self.worker.figures.cut_impatiently();
+            impatience.calm();
+        }
+        Ok(())
     }
 
     async fn cut(&self, snapshot: &Snapshot, held: &BTreeSet<String>) -> Result<()> {

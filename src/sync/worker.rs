@@ -7,6 +7,7 @@ use super::circuit::Circuit;
 use super::drained::{Drained, Totals};
 use super::figures::{Counts, Figures};
 use super::gate::Gate;
+use super::impatience::Impatience;
 use super::kept::{KEPT, Kept};
 use super::take::page_sizes::PageSizes;
 use super::take::slow::SlowKeys;
@@ -81,6 +82,10 @@ pub struct Worker {
     pub(in crate::sync) retention: Option<Duration>,
     /// Rows of a replica that was never written to may be replaced.
     pub(in crate::sync) adopt: bool,
+    /// How long the log of changes is kept.
+    pub(in crate::sync) feed_retention: Duration,
+    /// When clients are told of what is no consistent cut.
+    pub(in crate::sync) impatience: Impatience,
 }
 
 impl Worker {
@@ -95,8 +100,8 @@ impl Worker {
 
     /// The same over any source, and with these random numbers: for a simulator.
     pub fn over(config: Config, source: Arc<dyn Connect>, chance: Chance) -> Self {
-        let Config { postgres, target, schema, queue, rows_per_second, retention, heartbeat, row_bytes, adopt, .. } =
-            config;
+        let Config { postgres, target, schema, queue, rows_per_second, retention, heartbeat, .. } = config;
+        let (row_bytes, adopt, feeding) = (config.row_bytes, config.adopt, config.feeding);
         Self {
             postgres,
             source,
@@ -129,6 +134,8 @@ impl Worker {
             told: Told::default(),
             retention: Some(retention).filter(|window| !window.is_zero()),
             adopt,
+            feed_retention: feeding.retention,
+            impatience: Impatience::new(feeding.patience),
         }
     }
 

@@ -89,6 +89,7 @@ impl Scene {
             has_events: false,
             row_bytes: 1 << 20,
             adopt: false,
+            feeding: Default::default(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! then as it was found afterwards for as long as the rule waits. Only the clock is promtool's: a time stamp is moved
 //! along with it, so that its age stays what it was.
 
+use crate::feed::{self, writes};
 use crate::parts::http;
 use crate::pulls;
 use crate::support::{Db, Home, Path, Rig, SECRET, Server, cluster, config, own_cluster, schema, until};
@@ -151,6 +152,27 @@ async fn serve(queue: &Rig, orders: &Rig, shop: &pulls::Rig, provider: PostgresP
     let auth = Auth::new(Signatures { webhook: secret(), nuke: secret() });
     let named = vec![("orders".to_owned(), lane(orders))];
     Server::of(App::of(Some(lane(queue)), named, Service::new(vec![scheduled]), auth)).await
+}
+
+/// What a worker prints that feeds clients.
+async fn of_program(fed: &feed::Fed) -> Scrape {
+    let asked = || async { fed.program.call("GET", "/metrics").await };
+    until("its tables are whole", async || asked().await.body.contains("pgflume_feed_table_whole{table=\"todos\"} 1"))
+        .await;
+    Scrape::read(&asked().await.body)
+}
+
+/// The same once it is so.
+async fn of_program_once(fed: &feed::Fed, what: &str, is_so: impl Fn(&Scrape) -> bool) -> Scrape {
+    let mut found = None;
+    until(what, async || {
+        let now = Scrape::read(&fed.program.call("GET", "/metrics").await.body);
+        let is_so = is_so(&now);
+        found = Some(now);
+        is_so
+    })
+    .await;
+    found.unwrap()
 }
 
 /// What `/metrics` printed, and when.
@@ -350,13 +372,15 @@ fn queries(dashboard: &Value) -> Vec<&str> {
 async fn rules_and_dashboard_name_what_is_printed_and_say_nothing_while_all_is_well() {
     let chain = Chain::new(cluster(), Path::File, true).await;
     let healthy = chain.healthy().await;
-    let printed = healthy.names();
+    // One that feeds clients prints more.
+    let feeding = of_program(&writes::Rig::start().await.fed).await;
+    let printed: BTreeSet<&str> = healthy.names().union(&feeding.names()).copied().collect();
     for text in [ALERTS, DASHBOARD, PAGE] {
         let missing: Vec<_> = named(text).into_iter().filter(|name| !printed.contains(name)).collect();
         assert!(missing.is_empty(), "nobody prints {missing:?}, but {printed:?}");
     }
     let checked = promtool(&["check", "rules", root("deploy/prometheus/alerts.yml").to_str().unwrap()]);
-    assert!(checked.status.success() && said(&checked).contains("8 rules found"), "{}", said(&checked));
+    assert!(checked.status.success() && said(&checked).contains("12 rules found"), "{}", said(&checked));
     // Without this bucket Prometheus calculates no percentile.
     for kind in ["commit_to_applied", "step", "take", "read", "apply"] {
         let last = format!("pgflume_{kind}_seconds_bucket{{le=\"+Inf\"}}");
@@ -396,7 +420,7 @@ fn the_dashboard_asks_one_data_source_and_numbers_its_panels() {
 #[test]
 fn the_page_has_each_alert_and_each_link_leads_somewhere() {
     let names: Vec<&str> = ALERTS.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
-    assert_eq!(names.len(), 8);
+    assert_eq!(names.len(), 12);
     let sections: Vec<&str> = PAGE.lines().filter_map(|line| line.strip_prefix("### ")).collect();
     assert_eq!(names, sections, "in the same order");
     let codes = include_str!("../../docs/errors.md");
@@ -412,7 +436,7 @@ fn the_page_has_each_alert_and_each_link_leads_somewhere() {
     std::fs::write(&file, shown).unwrap();
     std::fs::write(directory.path().join("alerts.yml"), ALERTS).unwrap();
     let checked = promtool(&["check", "config", file.to_str().unwrap()]);
-    assert!(checked.status.success() && said(&checked).contains("8 rules found"), "{}", said(&checked));
+    assert!(checked.status.success() && said(&checked).contains("12 rules found"), "{}", said(&checked));
     // And the command that makes links of the runbooks, each of which leads to a section of the page.
     let script = PAGE.split("```sh\n").find(|block| block.starts_with("sed ")).unwrap();
     let sed = script.lines().next().unwrap();
@@ -423,7 +447,7 @@ fn the_page_has_each_alert_and_each_link_leads_somewhere() {
     let anchors: Vec<_> = linked.lines().filter_map(|line| line.trim().strip_prefix(begin)).collect();
     assert_eq!(anchors, names.iter().map(|name| name.to_lowercase()).collect::<Vec<_>>());
     let checked = promtool(&["check", "config", file.to_str().unwrap()]);
-    assert!(checked.status.success() && said(&checked).contains("8 rules found"), "{}", said(&checked));
+    assert!(checked.status.success() && said(&checked).contains("12 rules found"), "{}", said(&checked));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -632,4 +656,59 @@ async fn a_queue_that_cannot_be_vacuumed_is_told_of() {
         .await;
     Story { healthy: Some(&healthy), then: Then::Found(&held) }.fires(16, &[("PgflumeQueueNotVacuumed", &QUEUES)]);
     tokio::task::spawn_blocking(move || cluster.stop(Stop::Immediate).unwrap()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_are_told_nothing_and_writes_that_are_not_taken_are_told_of() {
+    let rig = writes::Rig::start().await;
+    let healthy = of_program(&rig.fed).await;
+    let ann = rig.token("ann", "a");
+    // A column that both go by is gone.
+    rig.fed.db.sql("alter table todos rename column title to name; update todos set name = 'x'").await;
+    assert_eq!(rig.push(&ann, "1", "", writes::new("1", "a", "x")).await.status, 503);
+    let waits = of_program_once(&rig.fed, "the table waits", |now| {
+        let is_held = now.samples.get("pgflume_feed_table_held{table=\"todos\"}") == Some(&1.0);
+        is_held && now.samples.get("pgflume_pushes_total{outcome=\"again\"}").is_some_and(|count| *count > 0.0)
+    })
+    .await;
+    let story = Story { healthy: Some(&healthy), then: Then::Found(&waits) };
+    story.fires(4, &[]);
+    story.fires(6, &[("PgflumePushesNotTaken", &[""])]);
+    story.fires(11, &[("PgflumePushesNotTaken", &[""]), ("PgflumeFeedLagging", &[""]), ("PgflumeTablesWait", &[""])]);
+    // What waits in the log, by its age: the clock is promtool's.
+    let mut behind = healthy.clone();
+    behind.samples.insert("pgflume_feed_lag_seconds{table=\"todos\"}".into(), 61.0);
+    Story { healthy: Some(&healthy), then: Then::Found(&behind) }.fires(11, &[("PgflumeFeedLagging", &[""])]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_begin_anew_again_and_again_and_clients_that_are_not_served_are_told_of() {
+    let table = "create table todos (id bigint primary key, title text); insert into todos values (1, 'x')";
+    let json = r#"{"todos":{"primaryKey":"id","columns":{"id":"INTEGER","title":"TEXT"},"feed":{"public":true}}}"#;
+    let fed = feed::Fed::start(Path::File, table, json).await;
+    let healthy = of_program(&fed).await;
+    let answers = |outcome: &str| format!("pgflume_feed_answers_total{{table=\"todos\",outcome=\"{outcome}\"}}");
+    for _ in 0..120 {
+        assert_eq!(fed.get("table=todos&offset=1_0&handle=of-another-history").await.status, 409);
+    }
+    let anew =
+        of_program_once(&fed, "they are counted", |now| now.samples.get(&answers("refetch")) == Some(&120.0)).await;
+    let story = Story { healthy: Some(&healthy), then: Then::Found(&anew) };
+    story.fires(4, &[]);
+    story.fires(6, &[("PgflumeFeedRefetches", &[""])]);
+    story.fires(30, &[("PgflumeNoSuccess", &[""])]);
+    // The table is emptied, and nobody fills it.
+    fed.db.sql("alter table todos rename to elsewhere").await;
+    let signed = vec![("x-webhook-signature".to_owned(), fed.program.variable("WEBHOOK_SIGNATURE").unwrap())];
+    let url = format!("{}/nuke", fed.program.url());
+    let asked = move || http::request("POST", &url, &signed, b"", Duration::from_secs(60));
+    assert_eq!(tokio::task::spawn_blocking(asked).await.unwrap().unwrap().status, 200);
+    for _ in 0..20 {
+        assert_eq!(fed.get("table=todos&offset=-1").await.status, 503);
+    }
+    let unserved = of_program_once(&fed, "they are counted", |now| {
+        now.samples.get(&answers("unready")).is_some_and(|n| *n >= 20.0)
+    })
+    .await;
+    Story { healthy: Some(&anew), then: Then::Found(&unserved) }.fires(6, &[("PgflumeFeedUnavailable", &[""])]);
 }

@@ -42,7 +42,7 @@ struct Look {
 
 impl Default for Look {
     fn default() -> Self {
-        let process = Process { signature: Some(Secret::new(SECRET)) };
+        let process = Process { signature: Some(Secret::new(SECRET)), ..Process::default() };
         Self {
             json: TABLES,
             url: None,
@@ -118,6 +118,7 @@ impl Place {
             has_events: false,
             row_bytes: look.row_bytes,
             adopt: false,
+            feeding: Default::default(),
         })
     }
 
@@ -297,6 +298,7 @@ async fn each_planted_misconfiguration_is_named_with_its_command_and_none_where_
     crowd(&place).await;
     by_looking_otherwise(&place).await;
     of_the_replica(&place).await;
+    of_clients(&place).await;
 }
 
 /// Statistics come late.
@@ -370,7 +372,7 @@ async fn by_looking_otherwise(place: &Place) {
         .expect("PF-001", &Look { url: Some("postgres://keeper@127.0.0.1:1/postgres".into()), ..Look::default() })
         .await;
     let process = |signature: Option<&str>| {
-        let process = Process { signature: signature.map(Secret::new) };
+        let process = Process { signature: signature.map(Secret::new), ..Process::default() };
         Look { examination: Examination { process, ..Examination::default() }, ..Look::default() }
     };
     place.expect("PF-301", &process(Some("short"))).await;
@@ -424,6 +426,76 @@ async fn of_the_replica(place: &Place) {
     let queue = QueueName::parse(other).unwrap();
     setup(&PgUrl::parse(&place.url()).unwrap(), &schema(TABLES), &queue, &SetupOptions::default()).await.unwrap();
     place.expect("PF-205", &Look { queue: other, ..Look::default() }).await;
+}
+
+/// What clients are fed, and write.
+async fn of_clients(place: &Place) {
+    const FED: &str = r#"{"a":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"},"feed":{"public":true}},
+        "b":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"},"feed":{"public":true}}}"#;
+    const MATCHED: &str =
+        r#"{"a":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"},"feed":{"match":{"v":"org"}}}}"#;
+    const WRITABLE: &str = r#"{"a":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"},
+        "writable":{"columns":["v"],"ops":["update"]}}}"#;
+    let look = |json: &'static str| Look { json, ..Look::default() };
+    let codes = async |look: &Look| -> BTreeSet<&'static str> {
+        place.found(look).await.iter().map(|finding| finding.code.code).collect()
+    };
+    place.expect("PF-212", &look(FED)).await;
+    place.worker(&look(FED)).drain(Duration::from_secs(60)).await.unwrap();
+    assert!(place.found(&look(FED)).await.is_empty(), "{:#?}", place.found(&look(FED)).await);
+    sqlite(place, &["UPDATE _pgflume_feed_tables SET is_held = 1 WHERE name = 'b'"]);
+    assert_eq!(place.expect("PF-213", &look(FED)).await.subject, "b");
+    sqlite(place, &["UPDATE _pgflume_feed_tables SET is_held = 0"]);
+    sqlite(
+        place,
+        &[
+            "INSERT INTO _pgflume_feed (tab, pos, key) SELECT tab, 1 << 20, '1' FROM _pgflume_feed_tables WHERE name = 'a'",
+        ],
+    );
+    assert_eq!(place.expect("PF-214", &look(FED)).await.subject, "a");
+    sqlite(place, &["DELETE FROM _pgflume_feed"]);
+    sqlite(
+        place,
+        &[
+            "DROP TABLE b",
+            "CREATE TABLE b (id INTEGER PRIMARY KEY NOT NULL, v TEXT) WITHOUT ROWID",
+            "DELETE FROM _pgflume_feed_tables WHERE name = 'b'",
+        ],
+    );
+    place.expect("PF-211", &look(FED)).await;
+    assert!(!codes(&look(FED)).await.contains("PF-212"), "it is told once");
+    place.expect("PF-303", &look(MATCHED)).await;
+    let of_push = |push: String| {
+        let process = Process { push: Some(PgUrl::parse(&push).unwrap()), ..Look::default().examination.process };
+        Look { json: WRITABLE, examination: Examination { process, ..Examination::default() }, ..Look::default() }
+    };
+    let lacks = codes(&of_push(place.url())).await;
+    assert!(["PF-137", "PF-138", "PF-139", "PF-303"].iter().all(|code| lacks.contains(code)), "{lacks:?}");
+    place
+        .keeper
+        .batch_execute("alter table a enable row level security; create policy p on a using (true)")
+        .await
+        .unwrap();
+    let queue = QueueName::parse(DEFAULT_QUEUE).unwrap();
+    let options = SetupOptions::default();
+    setup(&PgUrl::parse(&place.url()).unwrap(), &schema(WRITABLE), &queue, &options).await.unwrap();
+    place
+        .admin
+        .batch_execute("create role clients login noinherit; create role others nologin; grant others to clients")
+        .await
+        .unwrap();
+    let clients = of_push(url_of(&place.cluster, "clients"));
+    let finding = place.expect("PF-138", &clients).await;
+    assert!(finding.command.as_ref().unwrap().contains("grant pgflume_push"), "{finding:?}");
+    place.admin.batch_execute("grant pgflume_push to clients").await.unwrap();
+    let left = codes(&clients).await;
+    assert!(["PF-137", "PF-138", "PF-139", "PF-140"].iter().all(|code| !left.contains(code)), "{left:?}");
+    let old = "insert into pgflume.pushes (client, key, digest, at) values ('c', 'k', 'd', now() - interval '9 days')";
+    place.admin.batch_execute(old).await.unwrap();
+    // Whoever may read it sees that.
+    let admin = Look { url: Some(place.cluster.url("postgres")), ..clients };
+    place.expect("PF-140", &admin).await;
+    place.expect("PF-138", &of_push("postgres://nobody@127.0.0.1:1/x".into())).await;
 }
 
 /// As any other program would; pgflume's own connections set the journal mode.

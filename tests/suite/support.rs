@@ -240,6 +240,7 @@ pub fn config(url: &str, target: Target, schema: Arc<Schema>) -> Config {
         retention: Duration::ZERO,
         row_bytes: pgflume::postgres::catalog::DEFAULT_ROW_BYTES,
         adopt: false,
+        feeding: Default::default(),
     }
 }
 

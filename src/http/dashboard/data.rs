@@ -22,7 +22,14 @@ pub(super) async fn all(app: Arc<App>) -> Value {
         async move {
             let status = status::at_a_glance(&lane.worker).await;
             let (status, error) = match status {
-                Ok(status) => (json!(status), Value::Null),
+                Ok(status) => {
+                    let feed = status.feed.as_ref().map(|feed| app.with_clients(name, feed));
+                    let mut status = json!(status);
+                    if let Some(feed) = feed {
+                        status["feed"] = feed;
+                    }
+                    (status, Value::Null)
+                }
                 Err(e) => (Value::Null, json!(e.to_string())),
             };
             let circuit = lane.worker.circuit().report();
@@ -40,7 +47,8 @@ pub(super) async fn all(app: Arc<App>) -> Value {
                 Some(pull) => Some(pull.status().await),
                 None => None,
             };
-            json!({"name": name, "report": report, "status": status, "history": app.history.of(&name)})
+            let feed = app.feed_of(&name).await;
+            json!({"name": name, "report": report, "status": status, "feed": feed, "history": app.history.of(&name)})
         }
     });
     let (reasons, queues, pulls) = futures_util::join!(
@@ -61,6 +69,7 @@ pub(super) async fn all(app: Arc<App>) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "at": humantime::format_rfc3339_millis(std::time::SystemTime::now()).to_string(),
         "ready": reasons.is_empty(), "reasons": reasons, "codes": codes, "queues": queues, "pulls": pulls,
+        "pushes": app.pushed(),
     })
 }
 

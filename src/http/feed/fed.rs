@@ -7,10 +7,12 @@ use crate::core::config_error::ConfigError;
 use crate::core::schema::Table;
 use crate::feed::access::{self, Denied};
 use crate::feed::board::Board;
+use crate::feed::figures::Figures;
 use crate::feed::herald::Herald;
 use crate::feed::limits::{LIMITS, Means};
 use crate::feed::memory::Memory;
 use crate::http::app::App;
+use crate::http::feeding::Feeding;
 use crate::http::lane::Lane;
 use crate::http::push::Gate;
 use crate::http::tokens::Tokens;
@@ -50,13 +52,16 @@ struct Written {
 pub struct Feed {
     /// By the names that tables go by.
     pub(super) tables: BTreeMap<String, Vec<Arc<Source>>>,
-    pub(super) heralds: Vec<Arc<Herald>>,
+    /// By the names of their syncs; that of the variables' queue is empty.
+    pub(super) heralds: Vec<(String, Arc<Herald>)>,
     /// Queues whose tables clients write.
     written: Vec<Written>,
     pub(super) tokens: Option<Tokens>,
     /// Whoever waits is answered.
     pub(super) stopping: watch::Sender<bool>,
     means: Means,
+    /// What those were answered who asked for no table that there is.
+    unknown: Arc<Figures>,
 }
 
 impl Feed {
@@ -70,19 +75,20 @@ impl Feed {
             tokens: Tokens::new(tokens)?,
             stopping: watch::Sender::new(false),
             means: Means { limits: LIMITS, memory: Memory::new(MEMORY_BYTES), kept: Memory::new(KEPT_BYTES) },
+            unknown: Arc::default(),
         };
-        for lane in app.lanes() {
+        for (name, lane) in app.named_lanes() {
             let worker = &lane.worker;
             let fed: Vec<_> = worker.schema().tables().filter(|table| table.feed.is_some()).cloned().collect();
             let (target, queue) = (worker.target().clone(), worker.queue().as_str().to_owned());
-            let herald = feed.add(Herald::new(target, queue, &fed, feed.means.clone(), worker.seen()));
+            let herald = feed.add(name, Herald::new(target, queue, &fed, feed.means.clone(), worker.seen()));
             if worker.schema().tables().any(|table| table.writable.is_some()) {
                 feed.written.push(Written { lane: lane.clone(), herald });
             }
         }
         for pull in app.service.pulls() {
-            let (target, name) = (pull.target().clone(), pull.name().to_owned());
-            feed.add(Herald::new(target, name, pull.fed(), feed.means.clone(), pull.watch()));
+            let (target, sync) = (pull.target().clone(), pull.name().to_owned());
+            feed.add(pull.name(), Herald::new(target, sync, pull.fed(), feed.means.clone(), pull.watch()));
         }
         let closed = feed.tables.values().flatten().find(|source| access::needs_token(source.table()));
         match (closed, &feed.tokens) {
@@ -98,13 +104,27 @@ impl Feed {
         }
     }
 
+    /// What is counted of it, for operators.
+    pub fn figures(&self) -> Feeding {
+        Feeding { heralds: self.heralds.clone(), unknown: self.unknown.clone(), memory: self.means.memory.clone() }
+    }
+
+    /// Where answers are counted to a request with these parameters.
+    pub(super) fn figures_of(&self, query: &[(String, String)]) -> &Figures {
+        let name = query.iter().find(|(key, _)| key == "table").map(|(_, name)| name);
+        match name.and_then(|name| self.tables.get(name)).map(Vec::as_slice) {
+            Some([source]) => source.board.figures(),
+            _ => &self.unknown,
+        }
+    }
+
     /// Tables of a sync, if it has any that are fed.
-    fn add(&mut self, herald: Herald) -> Option<Arc<Herald>> {
+    fn add(&mut self, name: &str, herald: Herald) -> Option<Arc<Herald>> {
         if herald.boards().is_empty() {
             return None;
         }
         let herald = Arc::new(herald);
-        self.heralds.push(herald.clone());
+        self.heralds.push((name.to_owned(), herald.clone()));
         for board in herald.boards() {
             let table = board.table();
             let mut names = vec![table.name.clone(), table.source.written(), table.source.quoted()];

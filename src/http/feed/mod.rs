@@ -49,7 +49,7 @@ pub async fn serve(listener: TcpListener, feed: Feed, pushes: Option<Arc<Pushes>
         feed.stopping.send_replace(true);
     };
     let looking = async {
-        futures_util::future::join_all(feed.heralds.iter().map(|herald| herald.run())).await;
+        futures_util::future::join_all(feed.heralds.iter().map(|(_, herald)| herald.run())).await;
         std::future::pending::<()>().await; // there may be none: clients write only
     };
     let serving = async {

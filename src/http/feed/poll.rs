@@ -6,10 +6,11 @@ use super::responses::{POLL, behind, messages};
 use super::stream::stream;
 use super::wanted::Wanted;
 use crate::feed::answer::Answer;
+use crate::feed::figures::Outcome;
 use crate::http::connections::Visit;
 use axum::Extension;
 use axum::extract::{Query, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::Response;
 use std::sync::Arc;
 
@@ -21,7 +22,10 @@ pub(super) async fn shape(
 ) -> Response {
     let wanted = match Wanted::of(&feed, &query, &headers).await {
         Ok(wanted) => wanted,
-        Err(refused) => return *refused,
+        Err(refused) => {
+            feed.figures_of(&query).count(outcome_of(&refused));
+            return *refused;
+        }
     };
     match wanted.is_stream {
         true => visit.sharing(stream(feed, wanted)).await,
@@ -34,10 +38,24 @@ async fn answer(feed: &Feed, wanted: &Wanted) -> Response {
         Some(mut follower) => next(feed, &mut follower, wanted.ends(POLL)).await,
         None => ask(wanted).await,
     };
+    let outcome = match &answer {
+        Ok(Answer::Nothing(told)) if !wanted.is_live && !told.is_up_to_date => Outcome::Unready,
+        answer => Outcome::of(answer),
+    };
+    wanted.source.board.figures().count(outcome);
     match answer {
         Ok(Answer::Messages(told)) => messages(told, wanted.is_live),
         Ok(Answer::Nothing(told)) if wanted.is_live => messages(told, true),
         Ok(Answer::Nothing(told)) => behind(told),
         other => unanswered(other),
+    }
+}
+
+/// Of a request that is not looked at further.
+fn outcome_of(refused: &Response) -> Outcome {
+    match refused.status() {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Unauthorized,
+        StatusCode::SERVICE_UNAVAILABLE => Outcome::Unready,
+        _ => Outcome::Refused,
     }
 }

@@ -1,10 +1,11 @@
 //! Server-sent events: what becomes of a shape, on one connection.
 
 use super::asking::{ask, next, unanswered};
-use super::fed::Feed;
+use super::fed::{Feed, Source};
 use super::responses::put_headers;
 use super::wanted::Wanted;
 use crate::feed::answer::{Answer, Told};
+use crate::feed::figures::Outcome;
 use crate::feed::follow::Follower;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, header};
@@ -24,7 +25,9 @@ const QUIET: Duration = Duration::from_secs(15);
 /// Server-sent events, where the first question shows that there is something to follow. Whoever can no longer, or has not
 /// heard why, asks anew when they end.
 pub(super) async fn stream(feed: Arc<Feed>, mut wanted: Wanted) -> Response {
-    let first = match ask(&wanted).await {
+    let first = ask(&wanted).await;
+    wanted.source.board.figures().count(Outcome::of(&first));
+    let first = match first {
         Ok(Answer::Messages(told) | Answer::Nothing(told)) => told,
         other => return unanswered(other),
     };
@@ -37,7 +40,7 @@ pub(super) async fn stream(feed: Arc<Feed>, mut wanted: Wanted) -> Response {
     let greeting = Bytes::from_static(concat!(": ", env!("CARGO_PKG_NAME"), "\n\n").as_bytes());
     let begun = std::iter::once(greeting).chain(first.body.events()).collect();
     let Some(follower) = wanted.follower() else { return response };
-    let events = Events { feed, follower, until: wanted.ends(STREAM) };
+    let events = Events { feed, source: wanted.source.clone(), follower, until: wanted.ends(STREAM) };
     let later = futures_util::stream::unfold(events, |mut events| async move { Some((events.next().await?, events)) });
     let parts = futures_util::stream::once(async { begun })
         .chain(later)
@@ -49,6 +52,7 @@ pub(super) async fn stream(feed: Arc<Feed>, mut wanted: Wanted) -> Response {
 /// What one who follows is told.
 struct Events {
     feed: Arc<Feed>,
+    source: Arc<Source>,
     follower: Follower,
     until: Instant,
 }
@@ -60,7 +64,9 @@ impl Events {
             return None;
         }
         let quiet = (Instant::now() + QUIET).min(self.until);
-        match next(&self.feed, &mut self.follower, quiet).await {
+        let answer = next(&self.feed, &mut self.follower, quiet).await;
+        self.source.board.figures().count(Outcome::of(&answer));
+        match answer {
             Ok(Answer::Messages(Told { body, .. })) => Some(body.events()),
             // How far it is by now, where it is anywhere: it begins there when the connection is cut.
             Ok(Answer::Nothing(Told { body, .. })) => {

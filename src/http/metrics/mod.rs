@@ -3,6 +3,7 @@
 //! server seldom, because hosted libSQL bills requests. What Postgres said last stays while it does not answer.
 
 mod families;
+mod feed;
 mod process;
 mod pulls;
 mod source;
@@ -38,7 +39,7 @@ async fn written(app: &App) -> Result<String, fmt::Error> {
     let unnamed = app.lane.iter().map(|lane| (Labels::new(), lane));
     let named = app.named.iter().map(|(name, lane)| (vec![("sync", name.clone())], lane));
     let queues = futures_util::future::join_all(unnamed.chain(named).map(|(labels, lane)| queue(labels, lane))).await;
-    let pulls = pulls::read(app).await;
+    let (pulls, fed) = futures_util::join!(pulls::read(app), feed::read(app));
     let mut registry = Registry::with_prefix("pgflume");
     build_info(&mut registry);
     sides(&mut registry, &queues, &pulls);
@@ -47,6 +48,7 @@ async fn written(app: &App) -> Result<String, fmt::Error> {
         source::register(&mut registry, &queues);
     }
     pulls::register(&mut registry, &pulls);
+    feed::register(&mut registry, app, &fed);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text.lines().map(|line| unlabelled(line) + "\n").collect())

@@ -8,7 +8,7 @@ pub(super) const KEPT: Duration = Duration::from_secs(60);
 
 /// Who asks.
 #[derive(Debug, Clone)]
-pub struct Bearer {
+pub(in crate::http) struct Bearer {
     /// What the token says.
     pub claims: Claims,
     /// Until when.
@@ -24,7 +24,7 @@ impl Bearer {
 
 /// Why nobody is known by a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Refused {
+pub(in crate::http) enum Refused {
     /// It has no token, or a wrong one: what is wrong, behind "the token".
     Token(&'static str),
     /// Whether it is good cannot be known now.

@@ -41,7 +41,7 @@ pub struct Finding {
 }
 
 /// Codes of what works all the same.
-const WARNINGS: [&Code; 24] = [
+const WARNINGS: [&Code; 28] = [
     &codes::SUPERUSER,
     &codes::NOT_SET_UP,
     &codes::QUEUE_NOTIFIES,
@@ -66,6 +66,10 @@ const WARNINGS: [&Code; 24] = [
     &codes::SLOW_TARGET,
     &codes::TARGET_LIMITS,
     &codes::SECRET_SHORT,
+    &codes::PUSH_JOURNAL_OLD,
+    &codes::FEED_UNWHOLE,
+    &codes::FEED_HELD,
+    &codes::FEED_LOG,
 ];
 
 impl Finding {

@@ -1,8 +1,9 @@
 //! What is wrong on either side, as far as it can be seen from here: looks, changes nothing, and names for each finding
 //! the command that mends it. [`mend`] runs those that are safe. Its conductor is [`examine`]; `source`, `tables`,
-//! `calls`, `replica` and `process` each look at one part.
+//! `calls`, `feed`, `replica` and `process` each look at one part.
 
 mod calls;
+mod feed;
 mod finding;
 mod process;
 mod replica;
@@ -15,6 +16,7 @@ pub use process::Process;
 
 use crate::core::codes;
 use crate::core::error::Result;
+use crate::operate::feed::FedSync;
 use crate::postgres::{Client, PgUrl, Purpose};
 use crate::pull::Pull;
 use crate::replica::target::Target;
@@ -47,7 +49,10 @@ impl Default for Examination {
 
 /// Looks at both sides of a queue; worst first.
 pub async fn examine(worker: &Worker, examination: &Examination) -> Vec<Finding> {
-    let mut found = examination.process.examine(worker.postgres());
+    let process = &examination.process;
+    let mut found = process.examine(worker.postgres());
+    found.extend(feed::settings(worker.schema().tables(), process));
+    found.extend(feed::login(process).await);
     let client = match worker.postgres().pinned(Purpose::Doctor).await {
         Ok(client) => Some(client),
         Err(e) => {
@@ -59,6 +64,9 @@ pub async fn examine(worker: &Worker, examination: &Examination) -> Vec<Finding>
         found.extend(postgres(worker, client, examination).await);
     }
     found.extend(replica::examine(worker, client.as_ref(), examination.least_room).await);
+    let unfit: Vec<String> =
+        found.iter().filter(|one| one.code == &codes::FEED_ROWIDS).map(|one| one.subject.clone()).collect();
+    found.retain(|one| one.code != &codes::FEED_UNWHOLE || !unfit.contains(&one.subject));
     finding::sort(&mut found);
     found
 }
@@ -84,7 +92,8 @@ async fn postgres(worker: &Worker, client: &Client, examination: &Examination) -
     add(source::clock(client).await);
     add(tables::examine(client, worker.schema(), worker.queue()).await);
     add(calls::examine(client, &examination.process).await);
-    found.extend(status::examine(worker, &found).await);
+    add(feed::written(client, worker.schema()).await);
+    found.extend(status::examine(worker, &examination.process, &found).await);
     found
 }
 
@@ -107,9 +116,15 @@ pub async fn mend(worker: &Worker, found: &[Finding]) -> Result<Vec<(Finding, Re
 }
 
 /// Looks at both sides of a sync that pulls, from this Postgres or from something else; worst first.
-pub async fn examine_pull(pull: &Pull, source: Option<&PgUrl>) -> Vec<Finding> {
+pub async fn examine_pull(pull: &Pull, source: Option<&PgUrl>, process: &Process) -> Vec<Finding> {
     let status = pull.status().await;
-    let mut found = Vec::new();
+    let mut found = Vec::from_iter(feed::settings(pull.fed().iter(), process));
+    if let Some(fed) = FedSync::of_pull(pull)
+        && let Ok(state) = fed.state().await
+    {
+        let is_copied = |name: &str| status.tables.get(name).is_none_or(|table| table.state != "following");
+        found.extend(feed::log(Some(&state), is_copied, process));
+    }
     if let Some(source) = source.filter(|source| source.is_open_to_others()) {
         let what = "it is not checked whom it talks to, or not encrypted";
         let command = "pgflume connection add NAME --url 'postgres://...?sslmode=verify-full'";

@@ -4,6 +4,7 @@ use super::finding::Finding;
 use crate::core::codes;
 use crate::core::secret::Secret;
 use crate::postgres::PgUrl;
+use std::time::Duration;
 
 /// Shorter ones can be guessed.
 const SECRET_BYTES: usize = 16;
@@ -13,6 +14,12 @@ const SECRET_BYTES: usize = 16;
 pub struct Process {
     /// `WEBHOOK_SIGNATURE`, if it is set.
     pub signature: Option<Secret>,
+    /// Whether anything says how clients' tokens are checked.
+    pub has_tokens: bool,
+    /// `PUSH_URL`, if it is set.
+    pub push: Option<PgUrl>,
+    /// How long the log of changes is kept that clients are fed from; `None`: as long as is usual.
+    pub feed_retention: Option<Duration>,
 }
 
 impl Process {

@@ -1,5 +1,6 @@
 //! The replica: whose it is, what others have added to it, and the disk that it lies on.
 
+use super::feed;
 use super::finding::{Finding, Fix};
 use crate::core::codes;
 use crate::core::error::Result;
@@ -134,6 +135,7 @@ async fn look(worker: &Worker, client: Option<&Client>, replica: &Replica, there
             None => Finding::new(stranger.code, stranger.table, stranger.what).mended_by("pgflume nuke"),
         });
     }
+    found.extend(feed::tables(worker.schema(), there));
     if matches!(worker.target(), Target::File(_)) {
         found.extend(journal(replica).await?);
     }

@@ -1,15 +1,18 @@
 //! What `status` knows already, as findings.
 
+use super::feed;
 use super::finding::Finding;
+use super::process::Process;
 use crate::core::codes::{self, Code};
 use crate::operate::status::{self, Status, USUAL_LAG};
 use crate::postgres::Purpose;
 use crate::postgres::books::progress;
+use crate::postgres::books::rebuilds::Phase;
 use crate::postgres::drift::{Drift, DriftKind};
 use crate::sync::Worker;
 
 /// How the chain stands. Where the queue or its books are missing there is nothing to say beside what was `found`.
-pub(super) async fn examine(worker: &Worker, found: &[Finding]) -> Vec<Finding> {
+pub(super) async fn examine(worker: &Worker, process: &Process, found: &[Finding]) -> Vec<Finding> {
     if found.iter().any(|finding| [&codes::PGMQ_MISSING, &codes::SERVER_OLD].contains(&finding.code)) {
         return Vec::new();
     }
@@ -17,6 +20,11 @@ pub(super) async fn examine(worker: &Worker, found: &[Finding]) -> Vec<Finding> 
     match status::status(worker).await {
         Ok(status) => {
             all.extend(of(&status, found));
+            let is_copied = |name: &str| {
+                let resync = status.tables.get(name).and_then(|table| table.resync.as_ref());
+                resync.is_some_and(|resync| resync.phase != Phase::Done)
+            };
+            all.extend(feed::log(status.feed.as_ref(), is_copied, process));
             all
         }
         Err(e) => vec![Finding::new(&codes::DRAIN, worker.queue().as_str(), e.to_string()).mended_by("pgflume status")],

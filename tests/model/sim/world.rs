@@ -269,6 +269,7 @@ impl World {
             has_events: false,
             row_bytes: 1 << 20,
             adopt: false,
+            feeding: Default::default(),
         };
         let network = Network { process: process.clone(), postgres: Connector::new(self.postgres.clone()) };
         let seed = self.dice.next();

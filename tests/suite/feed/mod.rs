@@ -4,9 +4,10 @@ mod attacks;
 mod clients;
 mod contract;
 mod copies;
+mod operating;
 mod pulled;
 mod tokens;
-mod writes;
+pub mod writes;
 
 use crate::parts::Program;
 use crate::parts::http::{self, Answer};
