@@ -1,53 +1,9 @@
 //! Clients that others make, on Node.
 
 use super::Fed;
-use crate::parts::process::{Process, tail};
-use crate::support::{PATHS, Path, until};
-use serde_json::{Value, json};
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::Duration;
-use tempfile::TempDir;
-
-/// How long a client may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A program of a client, which prints its rows.
-struct Client {
-    process: Process,
-    folder: TempDir,
-}
-
-impl Client {
-    async fn start(program: &str, arguments: &[&str]) -> Self {
-        let parts = crate::examples::installed("feed").await;
-        let here = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/suite/feed");
-        // Modules are looked for where the program lies.
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::copy(here.join(program), folder.path().join(program)).unwrap();
-        std::os::unix::fs::symlink(parts.join("node_modules"), folder.path().join("node_modules")).unwrap();
-        let mut command = Command::new("node");
-        command.arg(folder.path().join(program)).args(arguments);
-        let process = Process::spawn(&mut command, &folder.path().join("log"), None);
-        Self { process, folder }
-    }
-
-    /// The rows that it printed last.
-    fn rows(&self) -> Option<Value> {
-        let log = tail(&self.folder.path().join("log"));
-        log.lines().filter_map(|line| serde_json::from_str(line).ok()).next_back()
-    }
-
-    async fn shows(&mut self, rows: Value) {
-        let what = format!("a client shows {rows}");
-        let shown = until(&what, async || {
-            assert!(self.process.ended().is_none(), "{}", tail(&self.folder.path().join("log")));
-            self.rows().as_ref() == Some(&rows)
-        });
-        let shown = tokio::time::timeout(PATIENCE, shown).await;
-        assert!(shown.is_ok(), "{what}: {}", tail(&self.folder.path().join("log")));
-    }
-}
+use super::client::Client;
+use crate::support::{PATHS, Path};
+use serde_json::json;
 
 const TABLE: &str =
     "create table todos (id int primary key, org text, big bigint, at timestamptz, list int[], doc jsonb, ok boolean)";
