@@ -2,7 +2,7 @@
 
 use super::Fed;
 use super::client::Client;
-use crate::support::{PATHS, Path};
+use crate::support::PATHS;
 use serde_json::json;
 
 const TABLE: &str =
@@ -45,29 +45,4 @@ async fn the_plain_client_follows_a_table_through_whatever_befalls_it() {
         of_b.shows(json!([{"id": 6, "org": "b"}])).await;
         by_events.shows(json!([{"id": 6, "org": "b"}])).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_collection_of_tanstack_db_follows_a_table() {
-    follows_a_table("tanstack.mjs").await;
-}
-
-/// Which commits a change to a table with a primary key: a row that is told twice as new ends it.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_of_pglite_follows_a_table() {
-    follows_a_table("pglite.mjs").await;
-}
-
-async fn follows_a_table(program: &str) {
-    let json = r#"{"items":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"},"feed":{"public":true}}}"#;
-    let tables = "create table items (id int primary key, v text); insert into items select i, 'v' || i from generate_series(1, 3) i";
-    let fed = Fed::start(Path::File, tables, json).await;
-    let mut client = Client::start(program, &[&fed.url, "items"]).await;
-    client.shows(json!([{"id": 1, "v": "v1"}, {"id": 2, "v": "v2"}, {"id": 3, "v": "v3"}])).await;
-    fed.db
-        .sql("update items set v = 'x' where id = 2; delete from items where id = 1; insert into items values (4, 'y')")
-        .await;
-    client.shows(json!([{"id": 2, "v": "x"}, {"id": 3, "v": "v3"}, {"id": 4, "v": "y"}])).await;
-    fed.db.sql("truncate items; insert into items values (7, 'z')").await;
-    client.shows(json!([{"id": 7, "v": "z"}])).await;
 }

@@ -1,10 +1,14 @@
 //! What clients are fed at `GET /v1/shape`: by plain requests, and with real clients.
 
+mod client;
 mod clients;
 mod contract;
 mod copies;
+mod lanes;
+mod node;
 mod pulled;
 mod tokens;
+mod web;
 mod writes;
 
 use crate::parts::Program;
