@@ -93,4 +93,10 @@ test("one writes without a network, another meanwhile, and both end up with the 
   both[0] = await opened(contexts[0]);
   await show(both, ["Buy rye bread, done", "Buy milk of oats"]);
   await waits(both[0], "online, 0 waiting");
+
+  // Another tab of hers, which has no outbox of its own.
+  both.push(await opened(contexts[0]));
+  await show(both, ["Buy rye bread, done", "Buy milk of oats"]);
+  await add(both[2], "Of another tab");
+  await show(both, ["Buy rye bread, done", "Buy milk of oats", "Of another tab"]);
 });

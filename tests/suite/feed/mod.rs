@@ -5,6 +5,7 @@ mod clients;
 mod contract;
 mod copies;
 mod lanes;
+mod nebula;
 mod node;
 mod pulled;
 mod tokens;

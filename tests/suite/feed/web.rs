@@ -38,7 +38,7 @@ async fn the_example_for_browsers_works_without_a_network_and_tells_of_conflicts
     assert!(done.status.success(), "{}{}{}", said(&done.stdout), said(&done.stderr), rig.fed.program.log());
     until("Postgres has what both show", async || {
         let rows = rig.fed.db.all("select title || ' ' || done from todos order by id = '0' desc, title").await;
-        rows == ["Buy rye bread true", "Buy milk of oats false", "Secret false"]
+        rows == ["Buy rye bread true", "Buy milk of oats false", "Of another tab false", "Secret false"]
     })
     .await;
 }

@@ -46,6 +46,11 @@ impl Rig {
         token(&self.role, subject, org, 600)
     }
 
+    /// One that lacks the claim by which rows are given.
+    pub fn token_without_claims(&self) -> String {
+        signed(json!({"sub": "nobody", "role": self.role}), 600)
+    }
+
     /// What gives out tokens: each good for ten seconds, but for the first, which has expired.
     pub fn token_url(&self, subject: &'static str, org: &'static str) -> String {
         let (role, is_first) = (self.role.clone(), AtomicBool::new(true));
@@ -75,8 +80,13 @@ impl Rig {
 }
 
 fn token(role: &str, subject: &str, org: &str, seconds: i64) -> String {
+    signed(json!({"sub": subject, "org": org, "role": role}), seconds)
+}
+
+/// A token with these claims, which ends in so many seconds.
+fn signed(mut claims: Value, seconds: i64) -> String {
     let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
-    let claims = json!({"sub": subject, "org": org, "role": role, "exp": now + seconds});
+    claims["exp"] = json!(now + seconds);
     encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes()).unwrap()).unwrap()
 }
 
