@@ -16,6 +16,14 @@ const DEFINED: &str = r#"{"todos":{"primaryKey":"id",
     "feed":{"match":{"org":"org"}},
     "writable":{"columns":["org","title","done","created"],"ops":["insert","update","delete"],"conflict":"merge"}}}"#;
 
+#[test]
+fn the_page_shows_what_the_example_writes_by() {
+    let page = include_str!("../../../docs/push.md");
+    let (_, shown) = page.split_once("\n```js\n").unwrap();
+    let (shown, _) = shown.split_once("\n```\n").unwrap();
+    assert!(include_str!("../../../examples/web/app.js").contains(shown), "{shown}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_example_for_browsers_works_without_a_network_and_tells_of_conflicts() {
     let rig = Rig::of(TABLE, DEFINED).await;
