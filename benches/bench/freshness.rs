@@ -33,6 +33,32 @@ impl Following {
     pub fn id(&self) -> u32 {
         self.0.id()
     }
+
+    /// By a `schema.json` with these definitions, once it listens.
+    pub async fn start(ground: &Ground, target: &Target, definition: &str, variables: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let schema = directory.path().join("schema.json");
+        std::fs::write(&schema, definition).unwrap();
+        let (url, token) = match target {
+            Target::File(path) => (path.display().to_string(), None),
+            Target::Remote { url, token } => (url.clone(), token.clone()),
+            Target::Given(_) => unreachable!(),
+        };
+        let port = pgflume::demo::postgres::free_port().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
+        command
+            .args(["serve", "--follow", "--port", &port.to_string()])
+            .env("PGMQ_URL", &ground.url)
+            .env("LIBSQL_URL", url);
+        command.envs(token.map(|t| ("LIBSQL_AUTH_TOKEN", t.expose().to_owned())));
+        command.env("SCHEMA_FILE", &schema).env("RUST_LOG", "off").env("WEBHOOK_SIGNATURE", "x".repeat(40));
+        command.envs(variables.iter().copied());
+        let following = Self(command.spawn().unwrap());
+        while http::get_status(&format!("http://127.0.0.1:{port}/health")) != Some(200) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        following
+    }
 }
 
 impl Drop for Following {
@@ -95,26 +121,7 @@ pub async fn set_up(ground: &Ground, schema: &Arc<Schema>) {
 
 /// By a `schema.json` that has the table `fresh`, once the replica has all its rows.
 pub async fn follow_by(ground: &Ground, target: &Target, definition: &str) -> Following {
-    let directory = tempfile::tempdir().unwrap();
-    let schema = directory.path().join("schema.json");
-    std::fs::write(&schema, definition).unwrap();
-    let (url, token) = match target {
-        Target::File(path) => (path.display().to_string(), None),
-        Target::Remote { url, token } => (url.clone(), token.clone()),
-        Target::Given(_) => unreachable!(),
-    };
-    let port = pgflume::demo::postgres::free_port().unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pgflume"));
-    command
-        .args(["serve", "--follow", "--port", &port.to_string()])
-        .env("PGMQ_URL", &ground.url)
-        .env("LIBSQL_URL", url);
-    command.envs(token.map(|t| ("LIBSQL_AUTH_TOKEN", t.expose().to_owned())));
-    command.env("SCHEMA_FILE", &schema).env("RUST_LOG", "off").env("WEBHOOK_SIGNATURE", "x".repeat(40));
-    let following = Following(command.spawn().unwrap());
-    while http::get_status(&format!("http://127.0.0.1:{port}/health")) != Some(200) {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let following = Following::start(ground, target, definition, &[]).await;
     let replica = reader(target).await;
     ground.sql("update fresh set version = version + 1").await;
     let count = || Statement::new("SELECT count(*) FROM fresh", vec![]);

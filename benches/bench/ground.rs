@@ -215,10 +215,14 @@ impl Ground {
 
     /// A worker for the replica at `target`.
     pub fn worker(&self, table: Table, target: &Target) -> Worker {
+        self.worker_by(&table.schema(), target)
+    }
+
+    fn worker_by(&self, schema: &Arc<Schema>, target: &Target) -> Worker {
         Worker::new(Config {
             postgres: PgUrl::parse(&self.url).unwrap(),
             target: target.clone(),
-            schema: table.schema(),
+            schema: schema.clone(),
             rows_per_second: None,
             retention: target.default_retention(),
             heartbeat: None,
@@ -231,8 +235,21 @@ impl Ground {
 
     /// Seconds that a drain of so many changes takes, into a replica that is there; afterwards it has `rows`.
     pub async fn drain(&self, table: Table, format: Format, target: &Target, changes: i64, rows: i64) -> f64 {
+        self.drain_by(&table.schema(), table, format, target, changes, rows).await
+    }
+
+    /// The same by these definitions.
+    pub async fn drain_by(
+        &self,
+        schema: &Arc<Schema>,
+        table: Table,
+        format: Format,
+        target: &Target,
+        changes: i64,
+        rows: i64,
+    ) -> f64 {
         self.forget().await;
-        let worker = self.worker(table, target);
+        let worker = self.worker_by(schema, target);
         worker.drain(Duration::from_secs(60)).await.unwrap();
         self.queue(table, format, changes).await;
         let started = Instant::now();

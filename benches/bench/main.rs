@@ -13,6 +13,7 @@ mod capture;
 mod dashboard;
 mod dlt;
 mod drain;
+mod feed;
 mod floors;
 mod freshness;
 mod ground;
@@ -70,6 +71,9 @@ async fn run() {
     }
     if is_wanted("growth") {
         sections.push(growth::run(&ground).await);
+    }
+    if is_wanted("feed") {
+        sections.push(feed::run(&ground).await);
     }
     if is_wanted("pull") {
         sections.push(pull::run(&ground).await);

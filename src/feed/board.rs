@@ -23,6 +23,9 @@ const KEPT_BYTES: usize = 64 << 20;
 /// Cuts at which it changed that are kept of a table.
 const KEPT: usize = 4_096;
 
+/// Of how many of them what they say to each shape is kept, too.
+const KEPT_PIECES: usize = 4;
+
 /// Cuts that are known of a table: 80 s of one each 5 ms.
 const KNOWN_CUTS: usize = 16_384;
 
@@ -310,6 +313,8 @@ impl Board {
         let delta = Delta::new((first, all), cut, Types::read(fed.types.as_deref()), bytes, taken);
         let delta = Arc::new(delta);
         at.bytes += delta.bytes;
+        // What the late are told is made again: whoever was in time has it.
+        at.deltas.iter().rev().nth(KEPT_PIECES).iter().for_each(|old| old.forget_pieces());
         at.deltas.push_back(delta.clone());
         while (at.bytes > KEPT_BYTES || at.deltas.len() > KEPT) && at.drop_oldest() {}
         for name in state.concerned(&delta) {

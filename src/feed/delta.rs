@@ -41,6 +41,11 @@ impl Delta {
         &self.changes
     }
 
+    /// What it says is made again when somebody asks.
+    pub fn forget_pieces(&self) {
+        self.pieces.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// What it says to a shape of this name; `None` where there is no memory for that.
     pub fn piece(&self, shape: &Shape, name: &str, memory: &Memory) -> Option<Arc<Piece>> {
         // Whoever else has the same shape waits for it here.

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 const KEPT: Duration = Duration::from_secs(3);
 
 /// Most parts.
-const MOST: usize = 64;
+const MOST: usize = 32;
 
 /// By their shapes, and where they begin. One who begins a table shares with those who do while it is the same.
 #[derive(Default)]

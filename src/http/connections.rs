@@ -18,12 +18,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
+use tokio_io_timeout::TimeoutStream;
 
 /// Connections at once: half of what a process may open by default, the rest is for Postgres and libSQL.
 pub(super) const MOST: usize = 512;
 
 /// Time for a request's head, and for the next request on a connection that is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a reader may take nothing of an answer: what it is given stays in memory until then.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Largest head; some proxies add much to it.
 const HEAD_BYTES: usize = 64 * 1024;
@@ -138,7 +142,8 @@ impl Connections {
             task.abort();
         }
         let visit = Visit::default();
-        let (listed, work) = (Listed(self.clone(), id), converse(stream, router.clone(), visit.clone(), watcher));
+        let (listed, work) =
+            (Listed(self.clone(), id), converse(stream, router.clone(), visit.clone(), watcher, WRITE_TIMEOUT));
         let task = tokio::spawn(async move {
             work.await;
             drop(listed);
@@ -156,8 +161,8 @@ fn dispensable(list: &Visits) -> Option<u64> {
     crowd.next().or_else(|| of(Occupation::Sender).next())
 }
 
-/// The requests of one connection.
-async fn converse(stream: TcpStream, router: Router, visit: Visit, watcher: Watcher) {
+/// The requests of one connection, whose reader may rest for so long.
+async fn converse(stream: TcpStream, router: Router, visit: Visit, watcher: Watcher, patience: Duration) {
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(error = %e, "TCP_NODELAY could not be set");
     }
@@ -175,12 +180,14 @@ async fn converse(stream: TcpStream, router: Router, visit: Visit, watcher: Watc
             answer
         }
     });
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(patience));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_header_size(HEAD_BYTES)
         .max_buf_size(HEAD_BYTES) // of one that is not whole yet
-        .serve_connection(TokioIo::new(stream), service);
+        .serve_connection(TokioIo::new(Box::pin(stream)), service);
     if let Err(e) = watcher.watch(connection).await {
         tracing::debug!(error = %e, "a connection ended");
     }
@@ -202,6 +209,21 @@ mod tests {
             drop_unfit_id(&mut headers);
             assert_eq!(headers.contains_key("x-request-id"), stays, "{id}");
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_nothing_of_an_answer_is_given_up() {
+        use tokio::io::AsyncWriteExt as _;
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut reader = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        reader.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        // More than what systems keep for a connection.
+        let router = Router::new().fallback(async || vec![0_u8; 64 << 20]);
+        let watcher = GracefulShutdown::new().watcher();
+        let conversing = converse(stream, router, Visit::default(), watcher, Duration::from_millis(100));
+        tokio::time::timeout(Duration::from_secs(30), conversing).await.unwrap();
+        drop(reader);
     }
 
     #[tokio::test]

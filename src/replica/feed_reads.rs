@@ -198,7 +198,8 @@ fn is_unmade(error: &Error) -> bool {
     *error.kind() == ErrorKind::Schema
 }
 
-/// Where a table is, if whoever wrote to its sync last keeps the log; `None` where nobody writes.
+/// Where a table is, if whoever wrote to its sync last keeps the log, and has said of which types it is; `None` where nobody
+/// writes.
 fn state(table: &Table, fences: Fences, since: Option<i64>) -> Option<Statement> {
     let queue = "EXISTS (SELECT 1 FROM _pgflume_head AS h WHERE h.id = 1 AND h.token = c.token)";
     let pull = "EXISTS (SELECT 1 FROM _pgflume_pulls AS p JOIN _pgflume_owners AS o ON o.sync = p.name \
@@ -220,7 +221,7 @@ fn state(table: &Table, fences: Fences, since: Option<i64>) -> Option<Statement>
         "SELECT f.generation, f.is_whole, f.is_held, c.pos, c.cut, {floor}, \
          (SELECT max(l.pos) FROM _pgflume_feed AS l WHERE l.tab = f.tab), s.types \
          FROM _pgflume_feed_tables AS f JOIN _pgflume_cuts AS c ON c.sync = f.sync AND ({}) \
-         LEFT JOIN _pgflume_states AS s ON s.\"table\" = f.name WHERE f.name = ?1",
+         JOIN _pgflume_states AS s ON s.\"table\" = f.name WHERE f.name = ?1",
         writers.join(" OR ")
     );
     let mut args = vec![Cell::Text(table.name.clone())];

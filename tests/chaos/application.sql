@@ -34,6 +34,7 @@ create table events_b partition of events for values in ('b', 'c');
 create table events_rest partition of events default;
 create table counters (id int primary key, n bigint, version bigint);
 create table shown (id int primary key, score int, is_public bool, note text, version bigint);
+create table twins (id int primary key, owner text, mark bigint);
 create table loads (id uuid primary key, batch int, body text, version bigint);
 
 create trigger stamp before insert or update on accounts for each row execute function stamp('accounts', 'id');

@@ -7,6 +7,7 @@
 //! `CHAOS_REPORT` (a file that gets one line of JSON a run), `CHAOS_KEEP` (keeps the logs of a good run too).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod clients;
 mod compare;
 mod ending;
 mod faults;
@@ -23,6 +24,7 @@ mod stage;
 mod workers;
 mod writers;
 
+use clients::Clients;
 use faults::Faults;
 use plan::{Engine, Path, Plan};
 use readers::Readers;
@@ -102,6 +104,7 @@ async fn run(plan: &Plan, path: Path) -> bool {
 async fn act(stage: &Arc<Stage>, plan: &Plan) -> Result<End, Failure> {
     let writers = Writers::start(stage, plan.seed);
     let readers = Readers::start(stage);
+    let clients = Clients::start(stage, plan.seed);
     stage.workers.tend();
     let cron = [0, 1].map(|worker| tokio::spawn(call(stage.clone(), worker)));
     let faults = Faults::new(stage.clone(), plan.seed);
@@ -114,9 +117,14 @@ async fn act(stage: &Arc<Stage>, plan: &Plan) -> Result<End, Failure> {
     writers.end().await;
     let stuck = ending::drain(stage).await;
     let shown = readers.end().await;
+    let (arrivals, compared) = clients.end().await;
     outcome?;
     let mut end = ending::judge(stage, &shown).await?;
     end.problems.extend(stuck);
+    (end.arrivals, end.compared) = (arrivals, compared);
+    if compared == 0 {
+        end.problems.push("no client was compared with the replica at a cut".into());
+    }
     Ok(end)
 }
 

@@ -84,6 +84,9 @@ pub struct End {
     /// Rows that differ at the end.
     pub differences: u64,
     pub dead_letters: u64,
+    /// How often a client that is fed had all, and how often it was compared with what the replica had at that cut.
+    pub arrivals: u64,
+    pub compared: u64,
     /// How often two sides that had diverged were brought together again, and by what.
     pub healed: BTreeMap<&'static str, u64>,
     /// Why it failed, beside what readers saw.
@@ -105,6 +108,7 @@ pub fn publish(run: &serde_json::Value, tally: &Tally, end: &End, file: Option<&
         "row_versions": end.row_versions, "rows": end.rows,
         "reads": load(&counts.reads), "versions_checked": load(&counts.versions),
         "differences": end.differences, "regressions": tally.regressions(), "dead_letters": end.dead_letters,
+        "client_arrivals": end.arrivals, "clients_compared": end.compared,
         "healed": end.healed, "problems": end.problems,
     });
     println!("chaos: {line}");

@@ -90,6 +90,8 @@ pub struct Workers {
 
 struct Slot {
     port: u16,
+    /// Where it feeds clients.
+    feed: u16,
     process: Option<Process>,
     log: PathBuf,
 }
@@ -98,7 +100,8 @@ impl Workers {
     pub fn new(binary: Binary, seed: u64) -> std::io::Result<Arc<Self>> {
         let slot = |number: usize| {
             let log = binary.directory.join(format!("worker{number}.log"));
-            free_port().map(|port| Mutex::new(Slot { port, process: None, log }))
+            let (port, feed) = (free_port()?, free_port()?);
+            Ok::<_, std::io::Error>(Mutex::new(Slot { port, feed, process: None, log }))
         };
         let slots = [slot(0)?, slot(1)?];
         let http =
@@ -108,6 +111,11 @@ impl Workers {
 
     pub fn binary(&self) -> &Binary {
         &self.binary
+    }
+
+    /// Where each feeds clients.
+    pub fn feeds(&self) -> [String; 2] {
+        [0, 1].map(|number| format!("http://127.0.0.1:{}", self.slot(number).feed))
     }
 
     fn slot(&self, number: usize) -> MutexGuard<'_, Slot> {
@@ -132,7 +140,7 @@ impl Workers {
         let follow =
             if self.rng.lock().unwrap_or_else(PoisonError::into_inner).random_bool(0.5) { "true" } else { "false" };
         let mut command = self.binary.command(&["serve", "--port", &port], failpoints);
-        command.env("FOLLOW", follow);
+        command.env("FOLLOW", follow).env("FEED_BIND", format!("127.0.0.1:{}", slot.feed));
         slot.process = None;
         slot.process = Some(Process::spawn(&mut command, &slot.log, None));
     }

@@ -94,6 +94,9 @@ impl Scene {
         let memory = Memory::new().unwrap();
         let replica = Replica::on(Box::new(memory.clone()));
         now(replica.prepare(&schema)).unwrap();
+        // What readers are told of tables: in a run beside the batches.
+        let tell = "INSERT INTO _pgflume_states (\"table\", sync, state) VALUES ('t', 'q', 'following'), ('u', 'q', 'following')";
+        now(memory.query(tell.to_owned().into())).unwrap();
         let head = Head::start("epoch".into(), "token".into());
         match is_pulled {
             true => drop(now(replica.claim("q", &head, &["t"], false)).unwrap()),

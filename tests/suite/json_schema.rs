@@ -67,6 +67,7 @@ fn it_says_what_pgflume_says() {
             r#""public": true"#,
             r#""public": true, "columns": ["n"], "filter": ["n"]"#,
             r#""public": true, "filter": []"#,
+            r#""match": {"n": "org"}, "columns": [], "filter": []"#,
         ]
         .map(|feed| with(&format!("\"feed\": {{{feed}}}"))),
     );
@@ -105,6 +106,11 @@ fn it_says_what_pgflume_says() {
             r#""publik": true"#,
             r#""public": true, "filter": "n""#,
             r#""public": true, "columns": [1]"#,
+            r#""public": true, "match": {"n": "org"}"#,
+            r#""match": {}"#,
+            r#""match": {"n": ""}"#,
+            r#""match": {"n": ["org"]}"#,
+            r#""match": ["n"]"#,
         ]
         .map(|feed| with(&format!("\"feed\": {{{feed}}}"))),
     );

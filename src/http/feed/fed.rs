@@ -5,7 +5,6 @@ use crate::config::TokenSources;
 use crate::core::claims::Claims;
 use crate::core::config_error::ConfigError;
 use crate::core::schema::Table;
-use crate::core::token::Seen;
 use crate::feed::access::{self, Denied};
 use crate::feed::board::Board;
 use crate::feed::herald::Herald;
@@ -14,7 +13,6 @@ use crate::http::app::App;
 use crate::http::lane::Lane;
 use crate::http::push::Gate;
 use crate::http::tokens::Tokens;
-use crate::replica::target::Target;
 use async_trait::async_trait;
 use axum::http::HeaderMap;
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,13 +70,15 @@ impl Feed {
         for lane in app.lanes() {
             let worker = &lane.worker;
             let fed: Vec<_> = worker.schema().tables().filter(|table| table.feed.is_some()).cloned().collect();
-            let herald = feed.add(&fed, (worker.target(), worker.queue().as_str()), worker.seen());
+            let (target, queue) = (worker.target().clone(), worker.queue().as_str().to_owned());
+            let herald = feed.add(Herald::new(target, queue, &fed, feed.memory.clone(), worker.seen()));
             if worker.schema().tables().any(|table| table.writable.is_some()) {
                 feed.written.push(Written { lane: lane.clone(), herald });
             }
         }
         for pull in app.service.pulls() {
-            feed.add(pull.fed(), (pull.target(), pull.name()), pull.watch());
+            let (target, name) = (pull.target().clone(), pull.name().to_owned());
+            feed.add(Herald::new(target, name, pull.fed(), feed.memory.clone(), pull.watch()));
         }
         let closed = feed.tables.values().flatten().find(|source| access::needs_token(source.table()));
         match (closed, &feed.tokens) {
@@ -94,17 +94,12 @@ impl Feed {
         }
     }
 
-    /// Tables of a sync; `brought` tells when this process has brought its replica somewhere.
-    fn add(
-        &mut self,
-        fed: &[Arc<Table>],
-        (target, sync): (&Target, &str),
-        brought: watch::Receiver<Option<Seen>>,
-    ) -> Option<Arc<Herald>> {
-        if fed.is_empty() {
+    /// Tables of a sync, if it has any that are fed.
+    fn add(&mut self, herald: Herald) -> Option<Arc<Herald>> {
+        if herald.boards().is_empty() {
             return None;
         }
-        let herald = Arc::new(Herald::new(target.clone(), sync.to_owned(), fed, self.memory.clone(), brought));
+        let herald = Arc::new(herald);
         self.heralds.push(herald.clone());
         for board in herald.boards() {
             let table = board.table();

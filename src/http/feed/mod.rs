@@ -1,6 +1,7 @@
 //! `GET /v1/shape` on a listener of its own: what browsers and other clients are fed. Anybody may ask, so how much is read at
 //! once is bounded.
 
+mod asking;
 mod fed;
 mod poll;
 mod responses;
@@ -21,15 +22,11 @@ use poll::shape;
 use responses::refused;
 use serde_json::json;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 
 /// Connections at once.
 const CONNECTIONS: usize = 12_000;
-
-/// How long a request waits for news: proxies cut idle connections after 20 to 60 s.
-const POLL: Duration = Duration::from_secs(20);
 
 /// What pages of other origins may see of an answer.
 const EXPOSED: &str = "electric-cursor,electric-handle,electric-offset,electric-schema,electric-up-to-date,retry-after";

@@ -1,20 +1,17 @@
 //! One request for a shape: what there is, or what becomes of it while its sender waits.
 
-use super::POLL;
+use super::asking::{ask, next, unanswered};
 use super::fed::Feed;
-use super::responses::{behind, messages, not_now, refetch, unreadable};
+use super::responses::{POLL, behind, messages};
 use super::stream::stream;
 use super::wanted::Wanted;
-use crate::core::error::Result;
-use crate::feed::answer::{Answer, Asked};
-use crate::feed::follow::Follower;
+use crate::feed::answer::Answer;
 use crate::http::connections::Visit;
 use axum::Extension;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use std::sync::Arc;
-use tokio::time::Instant;
 
 pub(super) async fn shape(
     State(feed): State<Arc<Feed>>,
@@ -43,30 +40,4 @@ async fn answer(feed: &Feed, wanted: &Wanted) -> Response {
         Ok(Answer::Nothing(told)) => behind(told),
         other => unanswered(other),
     }
-}
-
-/// Where there is nothing to tell.
-pub(super) fn unanswered(answer: Result<Answer>) -> Response {
-    match answer {
-        Ok(Answer::Refetch { handle, body }) => refetch(&handle, body),
-        Ok(Answer::Busy) => not_now("too much is asked for at once: ask again"),
-        Ok(_) => not_now("the table is not whole yet: ask again"),
-        Err(e) => unreadable(&e),
-    }
-}
-
-/// What a client hears next, at the latest then, or when we stop.
-pub(super) async fn next(feed: &Feed, follower: &mut Follower, until: Instant) -> Result<Answer> {
-    let mut stopping = feed.stopping.subscribe();
-    let is_stopping = async { stopping.wait_for(|stopping| *stopping).await.map(drop) };
-    tokio::select! {
-        answer = follower.next(until) => answer,
-        _ = is_stopping => follower.next(Instant::now()).await,
-    }
-}
-
-/// What there is.
-pub(super) async fn ask(wanted: &Wanted) -> Result<Answer> {
-    let asked = Asked { shape: &wanted.shape, offset: wanted.offset, handle: wanted.handle.as_deref() };
-    wanted.source.herald.ask(&asked).await
 }

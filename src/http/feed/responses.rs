@@ -1,6 +1,5 @@
 //! Answers, as the protocol has them.
 
-use super::POLL;
 use crate::core::error;
 use crate::feed::access::Denied;
 use crate::feed::answer::Told;
@@ -12,13 +11,16 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const HANDLE: HeaderName = HeaderName::from_static("electric-handle");
 const OFFSET: HeaderName = HeaderName::from_static("electric-offset");
 const SCHEMA: HeaderName = HeaderName::from_static("electric-schema");
 const CURSOR: HeaderName = HeaderName::from_static("electric-cursor");
 const UP_TO_DATE: HeaderName = HeaderName::from_static("electric-up-to-date");
+
+/// How long a request waits for news: proxies cut idle connections after 20 to 60 s.
+pub(super) const POLL: Duration = Duration::from_secs(20);
 
 /// An answer that says why there is no other.
 pub(super) type Refusal = Box<Response>;

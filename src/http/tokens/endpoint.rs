@@ -1,6 +1,7 @@
 //! Somebody's own endpoint that knows tokens which are no JWT, and answers their claims.
 
-use super::{Bearer, KEPT, Refused, fetch, jwt};
+use super::bearer::{Bearer, KEPT, Refused};
+use super::{fetch, jwt};
 use reqwest::{Client, StatusCode};
 use serde_json::{Map, Value};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -1,6 +1,6 @@
 //! Signed tokens (RFC 7519): by which algorithm, and whether one of some keys signed them. No IO.
 
-use super::{Bearer, Refused};
+use super::bearer::{Bearer, Refused};
 use crate::core::claims::Claims;
 use crate::core::secret::Secret;
 pub(super) use jsonwebtoken::Algorithm;

@@ -1,7 +1,8 @@
 //! Keys that sign tokens, from an address (RFC 7517), which are renewed there.
 
+use super::bearer::Refused;
+use super::fetch;
 use super::jwt::{Key, Kind};
-use super::{Refused, fetch};
 use jsonwebtoken::jwk::Jwk;
 use reqwest::Client;
 use serde_json::Value;

@@ -1,59 +1,33 @@
 //! Checks who asks for rows, or sends writes: the token of a request, by a secret (HS256), by keys from an address (RS256 and
 //! ES256), or, of a token that is no JWT, by an endpoint that answers its claims.
 
+mod bearer;
 mod endpoint;
 mod fetch;
 mod jwt;
 mod key_set;
 
 use crate::config::TokenSources;
-use crate::core::claims::Claims;
 use crate::core::config_error::ConfigError;
 use axum::http::{HeaderMap, header};
+use bearer::KEPT;
+pub(super) use bearer::{Bearer, Refused};
 use endpoint::Endpoint;
 use key_set::KeySet;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use tokio::time::Instant;
 
 /// Longest token.
 const TOKEN_BYTES: usize = 16 * 1024;
-
-/// How long a token that was found good is not checked again: it may be revoked.
-const KEPT: Duration = Duration::from_secs(60);
 
 /// How long an endpoint is not asked again about one that was not.
 const KEPT_REFUSED: Duration = Duration::from_secs(5);
 
 /// Most tokens that are remembered.
 const MOST_KNOWN: usize = 20_000;
-
-/// Who asks.
-#[derive(Debug, Clone)]
-pub(super) struct Bearer {
-    /// What the token says.
-    pub claims: Claims,
-    /// Until when.
-    pub until: SystemTime,
-}
-
-impl Bearer {
-    /// How long the token is good for from now on.
-    pub fn rest(&self) -> Duration {
-        self.until.duration_since(SystemTime::now()).unwrap_or_default()
-    }
-}
-
-/// Why nobody is known by a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Refused {
-    /// It has no token, or a wrong one: what is wrong, behind "the token".
-    Token(&'static str),
-    /// Whether it is good cannot be known now.
-    Unknown,
-}
 
 /// Whose tokens are, by their hashes, and until when that holds.
 type Known = HashMap<[u8; 32], (Instant, Result<Bearer, Refused>)>;

@@ -9,6 +9,7 @@ mod held;
 mod keys;
 mod partitions;
 mod rows;
+mod twins;
 mod upserts;
 mod values;
 
@@ -52,7 +53,7 @@ impl Transaction {
 type Kind = fn(&mut StdRng) -> Transaction;
 
 /// One connection for each; those of the second half never wait for the disk.
-const KINDS: [(&str, Kind); 12] = [
+const KINDS: [(&str, Kind); 14] = [
     ("rows", rows::next),
     ("keys", keys::next),
     ("bulk", bulk::next),
@@ -62,9 +63,11 @@ const KINDS: [(&str, Kind); 12] = [
     ("partitions", partitions::next),
     ("filtered", filtered::next),
     ("held", held::next),
+    ("twins", twins::next),
     ("hasty rows", rows::next),
     ("hasty upserts", upserts::next),
     ("hasty filtered", filtered::next),
+    ("hasty twins", twins::next),
 ];
 
 /// Settings that values and names could depend on.

@@ -1,5 +1,6 @@
 //! What clients are fed at `GET /v1/shape`: by plain requests, and with real clients.
 
+mod attacks;
 mod client;
 mod clients;
 mod contract;

@@ -25,7 +25,7 @@ pub struct Rig {
 }
 
 impl Rig {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::of(TABLE, DEFINED).await
     }
 
@@ -71,7 +71,7 @@ impl Rig {
     }
 
     /// Where one is who has all.
-    async fn arrived(&self, token: &str, condition: &str) -> String {
+    pub async fn arrived(&self, token: &str, condition: &str) -> String {
         let shape = format!("table=todos{condition}");
         let rows = self.fed.get_whole_as(Some(token), &format!("{shape}&offset=-1")).await;
         let end = self.fed.get_whole_as(Some(token), &format!("{shape}&{}", next(&rows))).await;
@@ -90,12 +90,12 @@ fn signed(mut claims: Value, seconds: i64) -> String {
     encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes()).unwrap()).unwrap()
 }
 
-fn next(answer: &Answer) -> String {
+pub fn next(answer: &Answer) -> String {
     let header = |name: &str| answer.header(name).unwrap_or_else(|| panic!("{name}: {}", answer.body)).to_owned();
     format!("offset={}&handle={}", header("electric-offset"), header("electric-handle"))
 }
 
-fn new(id: &str, org: &str, title: &str) -> Value {
+pub fn new(id: &str, org: &str, title: &str) -> Value {
     json!([{"table": "todos", "op": "insert", "key": {"id": id}, "set": {"org": org, "title": title}}])
 }
 
