@@ -19,3 +19,4 @@ pub mod memory;
 pub mod offset;
 pub mod shape;
 mod walks;
+mod written;

@@ -51,6 +51,11 @@ impl Walks {
         Ok(answer.named(asked))
     }
 
+    /// Lets go of old ones.
+    pub fn tidy(&self) {
+        self.parts().retain(|_, part| part.begun_at.elapsed() < KEPT);
+    }
+
     fn parts(&self) -> MutexGuard<'_, HashMap<String, Arc<Part>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -91,11 +91,19 @@ async fn answer(door: &Door, query: &BTreeMap<String, String>, request: Request)
     };
     let push = Push::read(door.pushes.writables(), text, key)
         .map_err(|Invalid { path, problem }| refused(StatusCode::BAD_REQUEST, &path, &problem))?;
-    let mut answer = door.pushes.push(&push, &claims).await.map_err(failed)?;
-    if let Some(xid) = answer.txid {
-        answer.pos = door.gate.wrote(&push.tables(), &claims, xid, wait).await.map(|pos| pos.to_string());
+    // Whoever goes away does not end it in the middle: its connection would be taken for free.
+    let (pushes, gate) = (door.pushes.clone(), door.gate.clone());
+    let pushing = tokio::spawn(async move {
+        let mut answer = pushes.push(&push, &claims).await?;
+        if let Some(xid) = answer.txid {
+            answer.pos = gate.wrote(&push.tables(), &claims, xid, wait).await.map(|pos| pos.to_string());
+        }
+        Ok(answer)
+    });
+    match pushing.await {
+        Ok(answer) => answer.map_err(failed),
+        Err(_) => Err(again(&Error::retry("a push ended in the middle"))),
     }
-    Ok(answer)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

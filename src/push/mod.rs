@@ -13,6 +13,7 @@ mod refusal;
 mod request;
 mod run;
 mod statement;
+mod turns;
 
 pub use answer::{Answer, Outcome, Status};
 pub use request::{Invalid, Push, Writables};

@@ -8,6 +8,7 @@ use crate::core::schema::Table;
 use crate::feed::access::{self, Denied};
 use crate::feed::board::Board;
 use crate::feed::herald::Herald;
+use crate::feed::limits::{LIMITS, Means};
 use crate::feed::memory::Memory;
 use crate::http::app::App;
 use crate::http::lane::Lane;
@@ -20,8 +21,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// For all answers that are on their way, and changes that are kept for the late.
-const MEMORY_BYTES: usize = 256 << 20;
+/// For all answers that are on their way.
+const MEMORY_BYTES: usize = 128 << 20;
+
+/// For changes that are kept for those who are a little late.
+const KEPT_BYTES: usize = 128 << 20;
 
 /// A table that is fed, and who knows of its replica.
 pub(super) struct Source {
@@ -52,7 +56,7 @@ pub struct Feed {
     pub(super) tokens: Option<Tokens>,
     /// Whoever waits is answered.
     pub(super) stopping: watch::Sender<bool>,
-    memory: Memory,
+    means: Means,
 }
 
 impl Feed {
@@ -65,20 +69,20 @@ impl Feed {
             written: Vec::new(),
             tokens: Tokens::new(tokens)?,
             stopping: watch::Sender::new(false),
-            memory: Memory::new(MEMORY_BYTES),
+            means: Means { limits: LIMITS, memory: Memory::new(MEMORY_BYTES), kept: Memory::new(KEPT_BYTES) },
         };
         for lane in app.lanes() {
             let worker = &lane.worker;
             let fed: Vec<_> = worker.schema().tables().filter(|table| table.feed.is_some()).cloned().collect();
             let (target, queue) = (worker.target().clone(), worker.queue().as_str().to_owned());
-            let herald = feed.add(Herald::new(target, queue, &fed, feed.memory.clone(), worker.seen()));
+            let herald = feed.add(Herald::new(target, queue, &fed, feed.means.clone(), worker.seen()));
             if worker.schema().tables().any(|table| table.writable.is_some()) {
                 feed.written.push(Written { lane: lane.clone(), herald });
             }
         }
         for pull in app.service.pulls() {
             let (target, name) = (pull.target().clone(), pull.name().to_owned());
-            feed.add(Herald::new(target, name, pull.fed(), feed.memory.clone(), pull.watch()));
+            feed.add(Herald::new(target, name, pull.fed(), feed.means.clone(), pull.watch()));
         }
         let closed = feed.tables.values().flatten().find(|source| access::needs_token(source.table()));
         match (closed, &feed.tokens) {

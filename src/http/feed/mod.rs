@@ -51,13 +51,16 @@ pub async fn serve(listener: TcpListener, feed: Feed, pushes: Option<Arc<Pushes>
         stop.await;
         feed.stopping.send_replace(true);
     };
-    let looking = futures_util::future::join_all(feed.heralds.iter().map(|herald| herald.run()));
+    let looking = async {
+        futures_util::future::join_all(feed.heralds.iter().map(|herald| herald.run())).await;
+        std::future::pending::<()>().await; // there may be none: clients write only
+    };
     let serving = async {
         let open = connections::serve(listener, router, CONNECTIONS, stopped).await;
         tokio::time::timeout(ANSWER_PATIENCE, open.shutdown()).await.ok();
     };
     tokio::select! {
-        _ = looking => {}
+        () = looking => {}
         () = serving => {}
     }
 }
