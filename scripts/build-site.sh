@@ -8,7 +8,7 @@ cd "$root"
 beside=(README.md CHANGELOG.md SECURITY.md LICENSE-MIT LICENSE-APACHE compose.yaml
   examples/read-your-own-write/node.mjs examples/read-your-own-write/python.py
   examples/read-your-own-write/go/main.go examples/to-the-edge/edge.mjs examples/events/receiver.mjs
-  examples/events/receiver.py deploy/grafana/pgflume.json deploy/kubernetes/deployment.yaml
+  examples/events/receiver.py examples/node/todos.mjs examples/web/app.js deploy/grafana/pgflume.json deploy/kubernetes/deployment.yaml
   deploy/prometheus/alerts.yml deploy/systemd/pgflume.service)
 pages=target/site-src
 site=target/site

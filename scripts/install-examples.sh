@@ -3,6 +3,9 @@
 #
 #   install-examples.sh node     .parts/libsql-client-VERSION/node_modules, by examples/read-your-own-write/package-lock.json
 #   install-examples.sh feed     .parts/feed-clients-VERSION/node_modules, by tests/suite/feed/package-lock.json
+#   install-examples.sh follow   .parts/electric-client-VERSION/node_modules, by examples/node/package-lock.json
+#   install-examples.sh web      .parts/web-example-VERSION/node_modules, by examples/web/package-lock.json
+#   install-examples.sh lane-b   .parts/lane-b-VERSION/node_modules, by tests/suite/feed/lane-b/package-lock.json; so lane-d
 #   install-examples.sh python   .parts/psycopg-VERSION, a virtual environment, by its requirements.txt
 #   install-examples.sh go       .parts/go-VERSION, Debian's Go with the two drivers, unpacked and not installed
 #
@@ -25,9 +28,12 @@ main() {
   case ${1:-} in
     node) put_node "$wanted" @libsql/client libsql-client ;;
     feed) put_node "$root/tests/suite/feed" @electric-sql/client feed-clients ;;
+    follow) put_node "$root/examples/node" @electric-sql/client electric-client ;;
+    web) put_node "$root/examples/web" @tanstack/offline-transactions web-example ;;
+    lane-b | lane-d) put_node "$root/tests/suite/feed/$1" @tanstack/db "$1" ;;
     python) put_python ;;
     go) put_go ;;
-    *) die "usage: install-examples.sh node|feed|python|go" ;;
+    *) die "usage: install-examples.sh node|feed|follow|web|lane-b|lane-d|python|go" ;;
   esac
 }
 

@@ -118,6 +118,11 @@ async fn who_has_not_signed_in_sees_a_form_and_nothing_else_and_other_sites_get_
     assert!(statuses.iter().filter(|status| **status == 429).count() >= 12, "{statuses:?}");
 }
 
+/// A browser, and what drives it.
+pub async fn browser() -> PathBuf {
+    tokio::task::spawn_blocking(|| installed("install-browser.sh")).await.unwrap()
+}
+
 /// What was there to install, once for all tests.
 fn installed(script: &str) -> PathBuf {
     let done =

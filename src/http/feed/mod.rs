@@ -15,7 +15,7 @@ use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, options};
 use axum::{Json, Router};
 pub use fed::Feed;
 use poll::shape;
@@ -35,7 +35,10 @@ const EXPOSED: &str = "electric-cursor,electric-handle,electric-offset,electric-
 pub async fn serve(listener: TcpListener, feed: Feed, pushes: Option<Arc<Pushes>>, stop: impl Future<Output = ()>) {
     raise_limit_of_files();
     let feed = Arc::new(feed);
-    let writing = pushes.map_or_else(Router::new, |pushes| push::router(pushes, feed.clone()));
+    let writing = pushes.map_or_else(Router::new, |pushes| {
+        // A page asks before it writes to another origin, too.
+        push::router(pushes, feed.clone()).route("/v1/push", options(preflight))
+    });
     let router = Router::new()
         .route("/v1/shape", get(shape).options(preflight).delete(unsupported))
         .route("/v1/health", get(async || Json(json!({"status": "active"}))))

@@ -1,53 +1,9 @@
 //! Clients that others make, on Node.
 
 use super::Fed;
-use crate::parts::process::{Process, tail};
-use crate::support::{PATHS, Path, until};
-use serde_json::{Value, json};
-use std::path::PathBuf;
-use std::process::Command;
-use std::time::Duration;
-use tempfile::TempDir;
-
-/// How long a client may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A program of a client, which prints its rows.
-struct Client {
-    process: Process,
-    folder: TempDir,
-}
-
-impl Client {
-    async fn start(program: &str, arguments: &[&str]) -> Self {
-        let parts = crate::examples::installed("feed").await;
-        let here = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/suite/feed");
-        // Modules are looked for where the program lies.
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::copy(here.join(program), folder.path().join(program)).unwrap();
-        std::os::unix::fs::symlink(parts.join("node_modules"), folder.path().join("node_modules")).unwrap();
-        let mut command = Command::new("node");
-        command.arg(folder.path().join(program)).args(arguments);
-        let process = Process::spawn(&mut command, &folder.path().join("log"), None);
-        Self { process, folder }
-    }
-
-    /// The rows that it printed last.
-    fn rows(&self) -> Option<Value> {
-        let log = tail(&self.folder.path().join("log"));
-        log.lines().filter_map(|line| serde_json::from_str(line).ok()).next_back()
-    }
-
-    async fn shows(&mut self, rows: Value) {
-        let what = format!("a client shows {rows}");
-        let shown = until(&what, async || {
-            assert!(self.process.ended().is_none(), "{}", tail(&self.folder.path().join("log")));
-            self.rows().as_ref() == Some(&rows)
-        });
-        let shown = tokio::time::timeout(PATIENCE, shown).await;
-        assert!(shown.is_ok(), "{what}: {}", tail(&self.folder.path().join("log")));
-    }
-}
+use super::client::Client;
+use crate::support::PATHS;
+use serde_json::json;
 
 const TABLE: &str =
     "create table todos (id int primary key, org text, big bigint, at timestamptz, list int[], doc jsonb, ok boolean)";
@@ -89,29 +45,4 @@ async fn the_plain_client_follows_a_table_through_whatever_befalls_it() {
         of_b.shows(json!([{"id": 6, "org": "b"}])).await;
         by_events.shows(json!([{"id": 6, "org": "b"}])).await;
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_collection_of_tanstack_db_follows_a_table() {
-    follows_a_table("tanstack.mjs").await;
-}
-
-/// Which commits a change to a table with a primary key: a row that is told twice as new ends it.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_table_of_pglite_follows_a_table() {
-    follows_a_table("pglite.mjs").await;
-}
-
-async fn follows_a_table(program: &str) {
-    let json = r#"{"items":{"primaryKey":"id","columns":{"id":"INTEGER","v":"TEXT"},"feed":{"public":true}}}"#;
-    let tables = "create table items (id int primary key, v text); insert into items select i, 'v' || i from generate_series(1, 3) i";
-    let fed = Fed::start(Path::File, tables, json).await;
-    let mut client = Client::start(program, &[&fed.url, "items"]).await;
-    client.shows(json!([{"id": 1, "v": "v1"}, {"id": 2, "v": "v2"}, {"id": 3, "v": "v3"}])).await;
-    fed.db
-        .sql("update items set v = 'x' where id = 2; delete from items where id = 1; insert into items values (4, 'y')")
-        .await;
-    client.shows(json!([{"id": 2, "v": "x"}, {"id": 3, "v": "v3"}, {"id": 4, "v": "y"}])).await;
-    fed.db.sql("truncate items; insert into items values (7, 'z')").await;
-    client.shows(json!([{"id": 7, "v": "z"}])).await;
 }

@@ -1,12 +1,17 @@
 //! What clients are fed at `GET /v1/shape`: by plain requests, and with real clients.
 
 mod attacks;
+mod client;
 mod clients;
 mod contract;
 mod copies;
+mod lanes;
+mod nebula;
+mod node;
 mod operating;
 mod pulled;
 mod tokens;
+mod web;
 pub mod writes;
 
 use crate::parts::Program;

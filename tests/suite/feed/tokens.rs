@@ -165,7 +165,7 @@ async fn a_table_for_tokens_is_not_served_where_nothing_says_how_they_are_checke
 }
 
 /// A server that answers each request by this.
-fn answering(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> String {
+pub(super) fn answering(answer: impl Fn(&str) -> (u16, String) + Send + Sync + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/of", listener.local_addr().unwrap());
     let answer = Arc::new(answer);

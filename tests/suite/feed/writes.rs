@@ -1,13 +1,15 @@
 //! Writes of clients and what they are fed, together: whoever wrote hears when that is there.
 
+use super::tokens::answering;
 use super::{Fed, escaped};
 use crate::parts::http::{self, Answer};
 use crate::support::{Db, Path, until};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-const SECRET: &str = "a secret of the tests, which is long enough";
+pub const SECRET: &str = "a secret of the tests, which is long enough";
 const TABLE: &str = "create table todos (id text primary key, org text not null, title text);
     insert into todos values ('0', 'a', 'first');
     alter table todos enable row level security;
@@ -16,13 +18,19 @@ const DEFINED: &str = r#"{"todos":{"primaryKey":"id","columns":{"id":"TEXT","org
     "feed":{"match":{"org":"org"},"filter":["title"]},
     "writable":{"columns":["org","title"],"ops":["insert","update","delete"],"conflict":"merge"}}}"#;
 
+/// A worker that feeds clients with tokens, and takes their writes.
 pub struct Rig {
     pub fed: Fed,
-    role: String,
+    pub role: String,
 }
 
 impl Rig {
     pub async fn start() -> Self {
+        Self::of(TABLE, DEFINED).await
+    }
+
+    /// With these tables and definitions.
+    pub async fn of(tables: &str, defined: &str) -> Self {
         let db = Db::new().await;
         let (login, role) = (format!("pusher_{}", db.name), format!("member_{}", db.name));
         let pushes = db.url().replace("postgres@", &format!("{login}@"));
@@ -31,13 +39,22 @@ impl Rig {
              grant select, insert, update, delete on all tables in schema public to {role}"
         );
         let variables = [("FEED_JWT_SECRET", SECRET), ("PUSH_URL", &pushes)];
-        Self { fed: Fed::on(db, Path::File, TABLE, &grants, DEFINED, &variables).await, role }
+        Self { fed: Fed::on(db, Path::File, tables, &grants, defined, &variables).await, role }
     }
 
     pub fn token(&self, subject: &str, org: &str) -> String {
-        let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 600;
-        let claims = json!({"sub": subject, "org": org, "role": self.role, "exp": exp});
-        encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes()).unwrap()).unwrap()
+        token(&self.role, subject, org, 600)
+    }
+
+    /// One that lacks the claim by which rows are given.
+    pub fn token_without_claims(&self) -> String {
+        signed(json!({"sub": "nobody", "role": self.role}), 600)
+    }
+
+    /// What gives out tokens: each good for ten seconds, but for the first, which has expired.
+    pub fn token_url(&self, subject: &'static str, org: &'static str) -> String {
+        let (role, is_first) = (self.role.clone(), AtomicBool::new(true));
+        answering(move |_| (200, token(&role, subject, org, if is_first.swap(false, Relaxed) { -60 } else { 10 })))
     }
 
     pub async fn push(&self, token: &str, key: &str, query: &str, changes: Value) -> Answer {
@@ -60,6 +77,17 @@ impl Rig {
         let end = self.fed.get_whole_as(Some(token), &format!("{shape}&{}", next(&rows))).await;
         format!("{shape}&{}", next(&end))
     }
+}
+
+fn token(role: &str, subject: &str, org: &str, seconds: i64) -> String {
+    signed(json!({"sub": subject, "org": org, "role": role}), seconds)
+}
+
+/// A token with these claims, which ends in so many seconds.
+fn signed(mut claims: Value, seconds: i64) -> String {
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    claims["exp"] = json!(now + seconds);
+    encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes()).unwrap()).unwrap()
 }
 
 pub fn next(answer: &Answer) -> String {
