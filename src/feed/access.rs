@@ -2,7 +2,7 @@
 
 use super::filter::narrow;
 use crate::core::claims::Claims;
-use crate::core::schema::{Feed, Readers, Table};
+use crate::core::schema::{ColumnType, Feed, Readers, Table};
 use crate::core::value::{Cell, from_text};
 use crate::replica::feed_reads::Allowed;
 use serde_json::Value;
@@ -31,28 +31,34 @@ pub fn restrict(allowed: &mut Allowed, table: &Table, claims: Option<&Claims>) -
     for one in matches {
         let lacks = || Denied::Lacks(one.claim.clone());
         let column = table.position(&one.column).ok_or_else(lacks)?;
-        let texts = texts(claims.get(&one.claim).ok_or_else(lacks)?).ok_or_else(lacks)?;
         let kind = table.columns[column].kind;
+        let claim = claims.get(&one.claim).ok_or_else(lacks)?;
+        let values = match claim {
+            Value::Array(list) if list.len() > MOST_VALUES => return Err(lacks()),
+            Value::Array(list) => list.iter().map(|value| cell(kind, value)).collect::<Option<Vec<_>>>(),
+            value => cell(kind, value).map(|cell| vec![cell]),
+        };
         // What no value of the column can be, no row has.
-        let values: Vec<Cell> = texts.iter().filter_map(|text| from_text(kind, text).ok()).collect();
+        let values: Vec<Cell> = values.ok_or_else(lacks)?.into_iter().flatten().collect();
         narrow(allowed, column, values);
     }
     Ok(())
 }
 
-/// A claim's values as text; `None` where it is none that rows are compared with.
-fn texts(claim: &Value) -> Option<Vec<String>> {
-    let text = |value: &Value| match value {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(number) => Some(number.to_string()),
-        Value::Bool(value) => Some(value.to_string()),
-        _ => None,
-    };
-    match claim {
-        Value::Array(values) if values.len() <= MOST_VALUES => values.iter().map(text).collect(),
-        Value::Array(_) => None,
-        value => text(value).map(|text| vec![text]),
-    }
+/// What a column has that equals a claim: `Some(None)` where it has no such values; `None` where it is no claim that anything
+/// is compared with.
+fn cell(kind: ColumnType, claim: &Value) -> Option<Option<Cell>> {
+    let is_whole = |text: &str| text.strip_prefix('-').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit());
+    Some(match (claim, kind) {
+        (Value::String(text), ColumnType::Integer) => text.parse().ok().filter(|_| is_whole(text)).map(Cell::Integer),
+        (Value::String(text), _) => from_text(kind, text).ok(),
+        (Value::Number(number), ColumnType::Integer) => number.as_i64().map(Cell::Integer),
+        (Value::Number(number), ColumnType::Text) => Some(Cell::Text(number.to_string())),
+        (Value::Bool(value), ColumnType::Boolean) => Some(Cell::Integer(i64::from(*value))),
+        (Value::Bool(value), ColumnType::Text) => Some(Cell::Text(value.to_string())),
+        (Value::Number(_) | Value::Bool(_), _) => None,
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -80,7 +86,9 @@ mod tests {
             allowed(json!({"orgs": ["b", "a", "b"], "level": "1"}), nothing()),
             one(vec![text("a"), text("b")], vec![number(1)])
         );
-        assert_eq!(allowed(json!({"orgs": [], "level": "x"}), nothing()), one(vec![], vec![]));
+        for level in [json!("x"), json!("true"), json!(true), json!("+1"), json!(1.5), json!(1.0)] {
+            assert_eq!(allowed(json!({"orgs": [], "level": level}), nothing()), one(vec![], vec![]));
+        }
         let asked = Allowed::from([(1, vec![text("b"), text("c")])]);
         assert_eq!(allowed(json!({"orgs": ["a", "b"], "level": 1}), asked), one(vec![text("b")], vec![number(1)]));
     }

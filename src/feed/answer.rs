@@ -5,6 +5,7 @@
 //! of those follows from the log when the walk has ended. Of a key that was touched, the first row of the log behind a
 //! client's cut tells what it was for the client, and the table what it is.
 
+use super::board::{Snapshot, later};
 use super::body::{Body, Piece};
 use super::change::Operation;
 use super::changes::{Change, Changes, Found, Wanted};
@@ -13,7 +14,6 @@ use super::limits::Means;
 use super::offset::{Offset, Walked};
 use super::shape::Shape;
 use crate::core::error::Result;
-use crate::core::token::Seen;
 use crate::core::value::{Cell, Key};
 use crate::replica::Replica;
 use crate::replica::feed_reads::Fed;
@@ -40,10 +40,12 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// The same for one who writes, too: what is told sees this of the source.
-    pub(super) fn seeing(mut self, seen: Option<&Arc<Seen>>) -> Self {
-        if let Self::Messages(told) | Self::Nothing(told) = &mut self {
-            told.body.snapshot = seen.cloned();
+    /// The same for one who writes, too: what is told sees this of the source, or more.
+    pub(super) fn seeing(mut self, seen: Snapshot) -> Self {
+        if let Self::Messages(told) | Self::Nothing(told) = &mut self
+            && told.is_up_to_date
+        {
+            told.body.snapshot = later(told.body.snapshot.as_deref().cloned(), seen);
         }
         self
     }
@@ -173,13 +175,16 @@ impl Asked<'_> {
         let messages = Messages::of(self.shape, &types, cut, &all, walked == Walked::ToEnd);
         let Some(piece) = Piece::of(messages, &means.memory) else { return Ok(Answer::Busy) };
         let is_nothing = piece.is_empty() && walked == Walked::Done;
-        let body = Body { pieces: vec![Arc::new(piece)], up_to_date: Some(cut), snapshot: None };
+        let snapshot = fed.seen.clone().map(Arc::new);
+        let body = Body { pieces: vec![Arc::new(piece)], up_to_date: Some(cut), snapshot };
         let told = self.told(&fed, body, Offset::At(cut, Walked::Done));
         Ok(if is_nothing { Answer::Nothing(told) } else { Answer::Messages(told) })
     }
 
     fn told(&self, fed: &Fed, body: Body, offset: Offset) -> Told {
-        let named = self.handle.filter(|handle| self.shape.is_named(handle, &fed.generation));
+        // Whoever begins gets a handle of its own: others are given the same answer.
+        let known = self.handle.filter(|_| matches!(self.offset, Offset::At(..)));
+        let named = known.filter(|handle| self.shape.is_named(handle, &fed.generation));
         let cut = if let Offset::At(cut, _) = offset { cut } else { fed.pos };
         Told {
             is_up_to_date: body.up_to_date.is_some(),

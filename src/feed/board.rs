@@ -16,13 +16,23 @@ use crate::core::value::Cell;
 use crate::replica::feed_reads::Fed;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 /// Changes that are kept of a table, in bytes.
 const KEPT_BYTES: usize = 64 << 20;
 
+/// How long changes are kept: who is later asks the replica.
+const KEPT_TIME: Duration = Duration::from_secs(60);
+
 /// Cuts at which it changed that are kept of a table.
 const KEPT: usize = 4_096;
+
+/// A table that nobody has waited for is looked at anew.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// Of how many of them what they say to each shape is kept, too.
+const KEPT_PIECES: usize = 4;
 
 /// Cuts that are known of a table: 80 s of one each 5 ms.
 const KNOWN_CUTS: usize = 16_384;
@@ -48,6 +58,8 @@ struct State {
     index: BTreeMap<(usize, Cell), BTreeSet<String>>,
     /// Whom all rows concern.
     open: BTreeSet<String>,
+    /// When the last one left.
+    left_at: Option<Instant>,
     /// By their tokens' subjects, those who may have written.
     writers: BTreeMap<String, (watch::Sender<()>, usize)>,
 }
@@ -71,6 +83,15 @@ struct At {
 
 /// What a cut sees of the source, where that is known.
 pub type Snapshot = Option<Arc<token::Seen>>;
+
+/// The one that sees more, of two that are true of the same rows.
+pub(super) fn later(one: Option<token::Seen>, other: Snapshot) -> Snapshot {
+    match (one, other) {
+        (Some(one), Some(other)) if !one.covers(&other) => Some(other),
+        (Some(one), _) => Some(Arc::new(one)),
+        (None, other) => other,
+    }
+}
 
 /// When a board was looked after: how often it was begun, and how often it went on since.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,6 +135,11 @@ impl Waiting {
     /// By which its shape is told apart.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whose token it has.
+    pub(super) fn subject(&self) -> Option<&str> {
+        self.writer.as_ref().map(|(subject, _)| subject.as_str())
     }
 
     /// Comes back when there is something to hear that was not there when this was last called, or when waiting began; or, with
@@ -203,6 +229,17 @@ impl Board {
         self.state().at.as_ref().map(|at| (at.generation.clone(), at.cut))
     }
 
+    /// Lets go of what nobody is late for any more.
+    pub(super) fn tidy(&self) {
+        let mut state = self.state();
+        if state.left_at.is_some_and(|at| at.elapsed() > IDLE) && state.waiting.is_empty() {
+            state.at = None;
+        }
+        if let Some(at) = &mut state.at {
+            while at.deltas.front().is_some_and(|delta| delta.age() > KEPT_TIME) && at.drop_oldest() {}
+        }
+    }
+
     /// When it was last looked after; `None` where nobody has lately.
     pub fn seen(&self) -> Option<Seen> {
         self.state().at.as_ref().map(|at| at.seen)
@@ -257,6 +294,7 @@ impl Board {
 
     /// The same; `lost`: nobody is told what changed before this cut; `snapshot`: what the table sees of the source.
     pub(super) fn begin_behind(&self, fed: Option<&Fed>, lost: Option<i64>, snapshot: Snapshot) {
+        let snapshot = later(fed.and_then(|fed| fed.seen.clone()), snapshot);
         let mut state = self.state();
         let seen = Seen { begun: state.begun + 1, went_on: 0 };
         let begun = fed.and_then(|fed| {
@@ -275,8 +313,9 @@ impl Board {
             })
         });
         state.begun += 1;
-        if state.at.is_some() || begun.is_some() {
-            state.at = begun;
+        let is_begun = begun.is_some();
+        state.at = begun;
+        if is_begun {
             state.waiting.values().for_each(Group::tell);
         }
     }
@@ -299,7 +338,7 @@ impl Board {
         Changes { first, all, bytes }: Changes,
         memory: &Memory,
     ) {
-        let snapshot = snapshot.filter(|_| self.is_written());
+        let snapshot = later(fed.seen.clone(), snapshot).filter(|_| self.is_written());
         let mut state = self.state();
         let Some(at) = &mut state.at else { return };
         let Some(first) = first else { return at.go_on(cut, snapshot) };
@@ -317,6 +356,8 @@ impl Board {
         let delta = Delta::new((first, all), cut, Types::read(fed.types.as_deref()), bytes, taken);
         let delta = Arc::new(delta);
         at.bytes += delta.bytes;
+        // What the late are told is made again: whoever was in time has it.
+        at.deltas.iter().rev().nth(KEPT_PIECES).iter().for_each(|old| old.forget_pieces());
         at.deltas.push_back(delta.clone());
         while (at.bytes > KEPT_BYTES || at.deltas.len() > KEPT) && at.drop_oldest() {}
         for name in state.concerned(&delta) {
@@ -387,6 +428,7 @@ impl State {
             return;
         }
         let Some(group) = self.waiting.remove(name) else { return };
+        self.left_at = Some(Instant::now());
         self.open.remove(name);
         for (column, value) in
             key(&group.shape).into_iter().flat_map(|(column, values)| values.iter().map(move |value| (column, value)))

@@ -9,17 +9,31 @@ use std::sync::{Arc, OnceLock};
 /// Messages that belong together: all of a part of a table, or of what a cut has changed.
 #[derive(Debug)]
 pub struct Piece {
+    /// Whoever sends them holds their memory.
     messages: Bytes,
     /// The same as server-sent events.
     events: OnceLock<Bytes>,
+    memory: Memory,
+}
+
+/// Text, and the memory that it takes.
+struct Held {
+    text: String,
     _memory: Taken,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
 }
 
 impl Piece {
     /// These messages; `None` where there is no memory for them.
     pub(super) fn of(messages: Messages, memory: &Memory) -> Option<Self> {
         let taken = memory.take(messages.bytes())?;
-        Some(Self { messages: messages.into_text().into(), events: OnceLock::new(), _memory: taken })
+        let messages = Bytes::from_owner(Held { text: messages.into_text(), _memory: taken });
+        Some(Self { messages, events: OnceLock::new(), memory: memory.clone() })
     }
 
     /// Whether it says nothing.
@@ -31,7 +45,12 @@ impl Piece {
         let all = || {
             let text = std::str::from_utf8(&self.messages).unwrap_or_default();
             let messages = text.split(SEPARATOR).filter(|message| !message.is_empty());
-            messages.map(|message| format!("data: {message}\n\n")).collect::<String>().into()
+            let text: String = messages.map(|message| format!("data: {message}\n\n")).collect();
+            // They are a little longer than what there was room for.
+            match self.memory.take(text.len()) {
+                Some(taken) => Bytes::from_owner(Held { text, _memory: taken }),
+                None => text.into(),
+            }
         };
         self.events.get_or_init(all)
     }
@@ -97,7 +116,7 @@ mod tests {
         let memory = Memory::new(100);
         let piece = |text: &str| {
             let messages = text.as_bytes().to_vec().into();
-            Arc::new(Piece { messages, events: OnceLock::new(), _memory: memory.take(text.len()).unwrap() })
+            Arc::new(Piece { messages, events: OnceLock::new(), memory: memory.clone() })
         };
         let text = |parts: Vec<Bytes>| String::from_utf8(parts.concat()).unwrap();
         let end = r#"{"headers":{"control":"up-to-date","global_last_seen_lsn":"7"}}"#;

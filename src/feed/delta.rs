@@ -8,6 +8,7 @@ use super::shape::Shape;
 use crate::core::failpoint::FeedRule;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Changes of a table between two cuts.
 #[derive(Debug)]
@@ -21,14 +22,22 @@ pub(super) struct Delta {
     pub bytes: usize,
     types: Types,
     _memory: Taken,
+    read_at: Instant,
     /// By the names of shapes, what it says to them.
-    pieces: Mutex<BTreeMap<String, Arc<Piece>>>,
+    pieces: Mutex<Pieces>,
+}
+
+#[derive(Debug, Default)]
+struct Pieces {
+    by_name: BTreeMap<String, Arc<Piece>>,
+    /// Others have come since: what it says is not kept any more.
+    is_old: bool,
 }
 
 impl Delta {
     /// What was read from its first position up to this cut.
     pub fn new((first, changes): (i64, Vec<Change>), to: i64, types: Types, bytes: usize, memory: Taken) -> Self {
-        Self { first, to, changes, bytes, types, _memory: memory, pieces: Mutex::default() }
+        Self { first, to, changes, bytes, types, _memory: memory, read_at: Instant::now(), pieces: Mutex::default() }
     }
 
     /// Whether it leads on one who was told of this cut.
@@ -36,21 +45,33 @@ impl Delta {
         from < self.first || !FeedRule::Leads.holds()
     }
 
+    /// How long ago it was read.
+    pub fn age(&self) -> Duration {
+        self.read_at.elapsed()
+    }
+
     /// Its changes.
     pub fn changes(&self) -> &[Change] {
         &self.changes
+    }
+
+    /// What it says is made again when somebody asks.
+    pub fn forget_pieces(&self) {
+        *self.pieces.lock().unwrap_or_else(PoisonError::into_inner) = Pieces { is_old: true, ..Pieces::default() };
     }
 
     /// What it says to a shape of this name; `None` where there is no memory for that.
     pub fn piece(&self, shape: &Shape, name: &str, memory: &Memory) -> Option<Arc<Piece>> {
         // Whoever else has the same shape waits for it here.
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(piece) = pieces.get(name) {
+        if let Some(piece) = pieces.by_name.get(name) {
             return Some(piece.clone());
         }
         let messages = Messages::of(shape, &self.types, self.to, &self.changes, false);
         let piece = Arc::new(Piece::of(messages, memory)?);
-        pieces.insert(name.to_owned(), piece.clone());
+        if !pieces.is_old && !piece.is_empty() {
+            pieces.by_name.insert(name.to_owned(), piece.clone());
+        }
         Some(piece)
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// When the replica is asked again that was between two cuts.
-const AGAIN: Duration = Duration::from_millis(100);
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// One client's.
 pub struct Follower {
@@ -44,12 +44,13 @@ impl Follower {
 
     /// What it hears next, at the latest then: [`Answer::Nothing`] where nothing has become of its rows.
     pub async fn next(&mut self, until: Instant) -> Result<Answer> {
-        let mut is_written = false;
         loop {
             let told = match self.hear() {
                 Heard::Changes(body, cut) => {
                     self.offset = Offset::At(cut, Walked::Done);
-                    return Ok(Answer::Messages(self.told(body)));
+                    let told = self.told(body);
+                    self.is_news(&told);
+                    return Ok(Answer::Messages(told));
                 }
                 Heard::Nothing(body, cut) => {
                     self.offset = Offset::At(cut, Walked::Done);
@@ -62,16 +63,37 @@ impl Follower {
                     answer => return Ok(answer),
                 },
             };
-            if is_written && told.is_up_to_date {
+            if self.is_news(&told) {
                 return Ok(Answer::Nothing(told)); // what it wrote is there, and is none of its rows
             }
             // Between two cuts nobody says when there is one that concerns it.
             let again = if told.is_up_to_date { until } else { until.min(Instant::now() + AGAIN) };
             tokio::select! {
-                written = self.waiting.news() => is_written |= written,
+                _ = self.waiting.news() => {}
                 () = tokio::time::sleep_until(again), if again < until => {}
-                () = tokio::time::sleep_until(until) => return Ok(Answer::Nothing(told)),
+                () = tokio::time::sleep_until(until) => {
+                    // How far it is by now.
+                    return Ok(match self.hear() {
+                        Heard::Changes(body, cut) => {
+                            self.offset = Offset::At(cut, Walked::Done);
+                            Answer::Messages(self.told(body))
+                        }
+                        Heard::Nothing(body, cut) => {
+                            self.offset = Offset::At(cut, Walked::Done);
+                            Answer::Nothing(self.told(body))
+                        }
+                        _ => Answer::Nothing(told),
+                    });
+                }
             }
+        }
+    }
+
+    /// Whether what it is told is the first to see what its token's subject has written.
+    fn is_news(&self, told: &Told) -> bool {
+        match (self.waiting.subject(), &told.body.snapshot) {
+            (Some(subject), Some(snapshot)) => self.herald.is_news(subject, self.waiting.name(), snapshot),
+            _ => false,
         }
     }
 

@@ -3,11 +3,12 @@
 
 use super::answer::{Answer, Asked};
 use super::board::{Board, Snapshot};
-use super::limits::{LIMITS, Means};
+use super::limits::Means;
 use super::looking::look_at;
 use super::memory::Memory;
 use super::offset::Offset;
 use super::walks::Walks;
+use super::written::Written;
 use crate::core::error::Result;
 use crate::core::schema::Table;
 use crate::core::token::Seen;
@@ -31,8 +32,8 @@ const READERS: usize = 4;
 /// How long a question waits for others.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Most transactions of clients that are waited for.
-const MOST_WRITTEN: usize = 1_000;
+/// Longest time that one question takes.
+const MOST_TIME: Duration = Duration::from_secs(30);
 
 /// One sync's.
 pub struct Herald {
@@ -41,8 +42,8 @@ pub struct Herald {
     sync: String,
     /// What of the source the replica sees that this process has brought somewhere.
     brought: watch::Receiver<Option<Seen>>,
-    /// Who wrote which transactions there that are not known to be in the replica.
-    written: std::sync::Mutex<Vec<(String, i64)>>,
+    /// Who wrote which transactions there.
+    written: std::sync::Mutex<Written>,
     boards: Vec<Arc<Board>>,
     /// Somebody began to wait.
     news: Notify,
@@ -59,13 +60,13 @@ pub struct Herald {
 type Connection = Mutex<Option<Arc<Replica>>>;
 
 impl Herald {
-    /// Of these tables of a sync's replica; answers take of this memory. `brought` tells when this process has brought the
+    /// Of these tables of a sync's replica. `brought` tells when this process has brought the
     /// replica somewhere.
     pub fn new(
         target: Target,
         sync: String,
         tables: &[Arc<Table>],
-        memory: Memory,
+        means: Means,
         brought: watch::Receiver<Option<Seen>>,
     ) -> Self {
         Self {
@@ -80,7 +81,7 @@ impl Herald {
             readers: Semaphore::new(READERS),
             next: AtomicUsize::default(),
             walks: Walks::default(),
-            means: Means { limits: LIMITS, memory },
+            means,
         }
     }
 
@@ -100,6 +101,13 @@ impl Herald {
 
     /// Answers one request from the replica; what many ask for at once is read once.
     pub async fn ask(&self, asked: &Asked<'_>) -> Result<Answer> {
+        let Ok(Ok(_reader)) = tokio::time::timeout(PATIENCE, self.readers.acquire()).await else {
+            return Ok(Answer::Busy);
+        };
+        tokio::time::timeout(MOST_TIME, self.ask_now(asked)).await.unwrap_or(Ok(Answer::Busy))
+    }
+
+    async fn ask_now(&self, asked: &Asked<'_>) -> Result<Answer> {
         let connection = &self.reading[self.next.fetch_add(1, Ordering::Relaxed) % READERS];
         let Some(replica) = self.replica(connection).await? else { return Ok(Answer::Unready) };
         // Before the replica is read: that sees as much.
@@ -108,13 +116,8 @@ impl Herald {
             Offset::Start => replica.fed(&asked.shape.table).await?,
             _ => None,
         };
-        let answering = async {
-            let permit = tokio::time::timeout(PATIENCE, self.readers.acquire()).await;
-            let Ok(Ok(_reader)) = permit else { return Ok(Answer::Busy) };
-            asked.answer(&replica, &self.means).await
-        };
-        let answer = self.walks.share(asked, state.as_ref(), answering).await?;
-        Ok(answer.seeing(seen.as_ref()))
+        let answer = self.walks.share(asked, state.as_ref(), asked.answer(&replica, &self.means)).await?;
+        Ok(answer.seeing(seen))
     }
 
     fn seen(&self) -> Snapshot {
@@ -123,14 +126,15 @@ impl Herald {
 
     /// Somebody's transaction at the source is committed: whoever waits with such a token hears when it is there.
     pub fn wrote(&self, subject: &str, xid: i64) {
-        let mut written = self.written();
-        if written.len() >= MOST_WRITTEN {
-            written.remove(0);
-        }
-        written.push((subject.to_owned(), xid));
+        self.written().add(subject, xid);
     }
 
-    fn written(&self) -> std::sync::MutexGuard<'_, Vec<(String, i64)>> {
+    /// Whether that is news to who has a token of this subject and a shape of this name, and is told of this snapshot.
+    pub(super) fn is_news(&self, subject: &str, shape: &str, snapshot: &Seen) -> bool {
+        self.written().is_news(subject, shape, snapshot)
+    }
+
+    fn written(&self) -> std::sync::MutexGuard<'_, Written> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -159,19 +163,25 @@ impl Herald {
     /// Looks after the cuts for ever.
     pub async fn run(&self) {
         let mut brought = self.brought.clone();
-        let mut looked_at = None;
+        let mut looked_at = Instant::now();
         loop {
-            if self.boards.iter().all(|board| board.counts().0 == 0) {
-                self.news.notified().await;
+            if self.is_alone() {
+                // What was kept for the late is let go when nobody has been there for a while.
+                let news = self.news.notified();
+                if tokio::time::timeout(STALE, news).await.is_err() {
+                    self.tidy();
+                    if self.is_alone() {
+                        self.news.notified().await;
+                    }
+                }
             }
-            if looked_at.is_none_or(|at: Instant| at.elapsed() > STALE) {
+            if looked_at.elapsed() > STALE {
                 self.boards.iter().for_each(|board| board.begin(None));
             }
-            let looked = self.look().await;
-            looked_at = looked.is_ok().then(Instant::now);
-            if let Err(e) = looked {
-                tracing::debug!(error = %e, "the replica does not tell where it is");
+            if self.look().await {
+                looked_at = Instant::now();
             }
+            self.tidy();
             let brought = async {
                 if brought.changed().await.is_err() {
                     std::future::pending().await
@@ -185,29 +195,40 @@ impl Herald {
         }
     }
 
-    async fn look(&self) -> Result<()> {
-        let seen = self.seen();
-        let replica = self.replica(&self.looking).await?;
-        for board in self.boards.iter().filter(|board| board.counts().0 > 0) {
-            match &replica {
-                Some(replica) => look_at(board, replica, seen.clone(), &self.means).await?,
-                None => board.begin(None),
-            }
-        }
-        self.tell_writers(seen.as_deref());
-        Ok(())
+    fn is_alone(&self) -> bool {
+        self.boards.iter().all(|board| board.counts().0 == 0)
     }
 
-    fn tell_writers(&self, seen: Option<&Seen>) {
-        let Some(seen) = seen else { return };
-        let mut arrived = Vec::new();
-        self.written().retain(|(subject, xid)| {
-            let is_there = seen.sees(*xid);
-            arrived.extend(is_there.then(|| subject.clone()));
-            !is_there
-        });
-        for subject in arrived {
+    fn tidy(&self) {
+        self.boards.iter().for_each(|board| board.tidy());
+        self.walks.tidy();
+    }
+
+    /// Whether all that somebody waits for was looked at.
+    async fn look(&self) -> bool {
+        let seen = self.seen();
+        let replica = match self.replica(&self.looking).await {
+            Ok(replica) => replica,
+            Err(e) => {
+                tracing::debug!(error = %e, "the replica does not tell where it is");
+                return false;
+            }
+        };
+        let mut is_done = true;
+        for board in self.boards.iter().filter(|board| board.counts().0 > 0) {
+            let Some(replica) = &replica else {
+                board.begin(None);
+                continue;
+            };
+            // One that cannot be read holds up no other.
+            if let Err(e) = look_at(board, replica, seen.clone(), &self.means).await {
+                tracing::debug!(error = %e, table = board.table().name, "the replica does not tell where a table is");
+                is_done = false;
+            }
+        }
+        for subject in self.written().arrived(seen.as_deref()) {
             self.boards.iter().for_each(|board| board.tell_writer(&subject));
         }
+        is_done
     }
 }

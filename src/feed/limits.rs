@@ -37,6 +37,8 @@ impl Limits {
 pub struct Means {
     /// Of one answer.
     pub limits: Limits,
-    /// Of all.
+    /// Of all answers.
     pub memory: Memory,
+    /// Of all changes that are kept for the late.
+    pub kept: Memory,
 }

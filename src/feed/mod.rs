@@ -20,3 +20,4 @@ pub mod memory;
 pub mod offset;
 pub mod shape;
 mod walks;
+mod written;

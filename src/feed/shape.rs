@@ -22,13 +22,16 @@ pub struct Shape {
     pub columns: Vec<usize>,
     /// The rows.
     pub allowed: Allowed,
+    /// The columns by which rows are told apart, in the definition's order.
+    compared: Vec<Option<usize>>,
 }
 
 impl Shape {
     /// All that is fed of a table; `None` where it is not.
     pub fn of(table: &Arc<Table>) -> Option<Self> {
         let columns = table.fed_columns();
-        (!columns.is_empty()).then(|| Self { table: table.clone(), columns, allowed: Allowed::new() })
+        let compared = table.fed_filters();
+        (!columns.is_empty()).then(|| Self { table: table.clone(), columns, allowed: Allowed::new(), compared })
     }
 
     /// The same with these columns only; or what is wrong with them.
@@ -61,8 +64,7 @@ impl Shape {
 
     /// The same of the columns that rows are filtered by, in the definition's order.
     pub fn had(&self, filters: &[Cell]) -> bool {
-        let positions = self.table.fed_filters();
-        let value = |at: &usize| filters.get(positions.iter().position(|filter| *filter == Some(*at))?);
+        let value = |at: &usize| filters.get(self.compared.iter().position(|filter| *filter == Some(*at))?);
         self.allowed.iter().all(|(at, values)| value(at).is_some_and(|cell| values.contains(cell)))
     }
 
@@ -96,7 +98,8 @@ impl Shape {
 
     /// Whether that is what a handle names.
     pub fn is_named(&self, handle: &str, generation: &str) -> bool {
-        handle.rsplit_once('-').is_some_and(|(digest, _)| digest == self.digest(generation))
+        let parts = handle.rsplit_once('-').filter(|(_, cut)| cut.parse::<i64>().is_ok());
+        parts.is_some_and(|(digest, _)| digest == self.digest(generation))
     }
 
     fn digest(&self, generation: &str) -> String {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 const KEPT: Duration = Duration::from_secs(3);
 
 /// Most parts.
-const MOST: usize = 64;
+const MOST: usize = 32;
 
 /// By their shapes, and where they begin. One who begins a table shares with those who do while it is the same.
 #[derive(Default)]
@@ -49,6 +49,11 @@ impl Walks {
             self.parts().remove(&name);
         }
         Ok(answer.named(asked))
+    }
+
+    /// Lets go of old ones.
+    pub fn tidy(&self) {
+        self.parts().retain(|_, part| part.begun_at.elapsed() < KEPT);
     }
 
     fn parts(&self) -> MutexGuard<'_, HashMap<String, Arc<Part>>> {

@@ -72,7 +72,7 @@ async fn push(
             return *refused;
         }
     };
-    match answer(&door, &asked).await {
+    match answer(&door, asked).await {
         Ok(answer) => Json(answer).into_response(),
         Err(failure) => *failed(failure),
     }
@@ -113,12 +113,20 @@ async fn read(door: &Door, query: &BTreeMap<String, String>, request: Request) -
     Ok(Asked { push, claims, wait })
 }
 
-async fn answer(door: &Door, Asked { push, claims, wait }: &Asked) -> Result<Answer, Failure> {
-    let mut answer = door.pushes.push(push, claims).await?;
-    if let Some(xid) = answer.txid {
-        answer.pos = door.gate.wrote(&push.tables(), claims, xid, *wait).await.map(|pos| pos.to_string());
+async fn answer(door: &Door, Asked { push, claims, wait }: Asked) -> Result<Answer, Failure> {
+    // Whoever goes away does not end it in the middle: its connection would be taken for free.
+    let (pushes, gate) = (door.pushes.clone(), door.gate.clone());
+    let pushing = tokio::spawn(async move {
+        let mut answer = pushes.push(&push, &claims).await?;
+        if let Some(xid) = answer.txid {
+            answer.pos = gate.wrote(&push.tables(), &claims, xid, wait).await.map(|pos| pos.to_string());
+        }
+        Ok(answer)
+    });
+    match pushing.await {
+        Ok(answer) => answer,
+        Err(_) => Err(Failure::Again(Error::retry("a push ended in the middle"))),
     }
-    Ok(answer)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

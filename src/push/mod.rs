@@ -15,6 +15,7 @@ mod refusal;
 mod request;
 mod run;
 mod statement;
+mod turns;
 
 pub use answer::{Answer, Outcome, Status};
 pub use failure::Failure;

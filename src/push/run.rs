@@ -9,6 +9,7 @@ use super::journal::{self, Claimed};
 use super::login;
 use super::pool::Pool;
 use super::request::{Push, Writables};
+use super::turns::Turns;
 use crate::core::claims::Claims;
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::postgres::{Client, PgUrl};
@@ -18,9 +19,13 @@ use std::time::{Duration, Instant};
 /// The journal is pruned so often, or at once again where more is left.
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 
+/// Longest time that one request takes: it may hold rows that others want.
+const MOST_TIME: Duration = Duration::from_secs(20);
+
 /// Takes writes of clients.
 pub struct Pushes {
     pool: Pool,
+    turns: Turns,
     writables: Writables,
     pruned: Mutex<Option<Instant>>,
     figures: Figures,
@@ -29,7 +34,13 @@ pub struct Pushes {
 impl Pushes {
     /// Over the login of `PUSH_URL`, into these tables.
     pub fn new(url: PgUrl, writables: Writables) -> Self {
-        Self { pool: Pool::new(url), writables, pruned: Mutex::default(), figures: Figures::default() }
+        Self {
+            pool: Pool::new(url),
+            turns: Turns::default(),
+            writables,
+            pruned: Mutex::default(),
+            figures: Figures::default(),
+        }
     }
 
     /// What may be written.
@@ -56,12 +67,15 @@ impl Pushes {
     }
 
     async fn run(&self, push: &Push, claims: &Claims) -> Result<Answer, Failure> {
-        let Some(role) = claims.role() else {
+        let Some(role) = claims.role().filter(|role| !role.contains('\0')) else {
             return Err(Failure::Forbidden("it has no claim `role`, which says as whom it writes"));
         };
+        let subject = subject(claims);
+        let _turn = self.turns.take(&subject)?;
         let taken = self.pool.take().await?;
         let client = taken.client();
-        let done = transaction(client, push, claims, role).await;
+        let done = tokio::time::timeout(MOST_TIME, transaction(client, push, claims, (role, &subject))).await;
+        let done = done.unwrap_or_else(|_| Err(Error::retry("a push took too long: send less at once").into()));
         match &done {
             // Whatever it was about may still be in the connection: it is closed.
             Err(Failure::Again(_)) => return done,
@@ -97,14 +111,27 @@ impl Pushes {
     }
 }
 
-async fn transaction(client: &Client, push: &Push, claims: &Claims, role: &str) -> Result<Answer, Failure> {
+/// Whose the keys of requests are: the subject of a token, or of one that names none, all that it says but for its times.
+fn subject(claims: &Claims) -> String {
+    match claims.subject() {
+        Some(subject) if !subject.contains('\0') => subject.to_owned(),
+        _ => format!("claims {}", claims.digest()),
+    }
+}
+
+async fn transaction(
+    client: &Client,
+    push: &Push,
+    claims: &Claims,
+    (role, subject): (&str, &str),
+) -> Result<Answer, Failure> {
     journal::begin(client).await?;
     if !login::may_be(client, role).await? {
         return Err(Failure::Forbidden(
             "its claim `role` names none that PUSH_URL's login may be: grant it that role, which must not be above row-level security",
         ));
     }
-    let txid = match journal::claim(client, push, claims.subject()).await? {
+    let txid = match journal::claim(client, push, Some(subject)).await? {
         Claimed::Now(txid) => txid,
         Claimed::Before(answer) => return Ok(answer),
         Claimed::Taken => return Err(Failure::KeyTaken),

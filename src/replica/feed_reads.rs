@@ -7,6 +7,7 @@ use super::{Replica, statements};
 use crate::core::error::{Error, ErrorKind, Result};
 use crate::core::failpoint::FeedRule;
 use crate::core::schema::{Column, ColumnType, Table, ddl, quote};
+use crate::core::token::Seen;
 use crate::core::value::{Cell, Key};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,6 +30,8 @@ pub struct Fed {
     pub last: Option<i64>,
     /// The source's type of each column as a JSON object, where that is known.
     pub types: Option<String>,
+    /// What its rows are known to see of the source, where clients write there.
+    pub seen: Option<Seen>,
 }
 
 impl Fed {
@@ -217,9 +220,17 @@ fn state(table: &Table, fences: Fences, since: Option<i64>) -> Option<Statement>
         }
         _ => "f.floor".to_owned(),
     };
+    // Who writes there wants to know whether that is among the rows.
+    let seen = match table.writable {
+        Some(_) => {
+            "(SELECT json_array(y.seen_below, y.seen_before, json(y.running)) FROM _pgflume_syncs AS y WHERE y.name = f.sync \
+             AND (y.kind <> 'queue' OR y.epoch IS NULL OR y.epoch = (SELECT h.epoch FROM _pgflume_head AS h)))"
+        }
+        None => "NULL",
+    };
     let sql = format!(
         "SELECT f.generation, f.is_whole, f.is_held, c.pos, c.cut, {floor}, \
-         (SELECT max(l.pos) FROM _pgflume_feed AS l WHERE l.tab = f.tab), s.types \
+         (SELECT max(l.pos) FROM _pgflume_feed AS l WHERE l.tab = f.tab), s.types, {seen} \
          FROM _pgflume_feed_tables AS f JOIN _pgflume_cuts AS c ON c.sync = f.sync AND ({}) \
          JOIN _pgflume_states AS s ON s.\"table\" = f.name WHERE f.name = ?1",
         writers.join(" OR ")
@@ -231,8 +242,8 @@ fn state(table: &Table, fences: Fences, since: Option<i64>) -> Option<Statement>
 
 fn fed(rows: Rows) -> Result<Option<Fed>> {
     let Some(row) = rows.into_iter().next() else { return Ok(None) };
-    let [generation, is_whole, is_held, pos, cut, floor, last, types] =
-        <[Cell; 8]>::try_from(row).map_err(|_| damaged())?;
+    let [generation, is_whole, is_held, pos, cut, floor, last, types, seen] =
+        <[Cell; 9]>::try_from(row).map_err(|_| damaged())?;
     let number = |cell: &Cell| if let Cell::Integer(number) = cell { Ok(*number) } else { Err(damaged()) };
     Ok(Some(Fed {
         generation: generation.as_text().ok_or_else(damaged)?.to_owned(),
@@ -243,6 +254,10 @@ fn fed(rows: Rows) -> Result<Option<Fed>> {
         floor: number(&floor)?,
         last: number(&last).ok(),
         types: types.as_text().map(str::to_owned),
+        seen: seen.as_text().and_then(|seen| {
+            let (xmin, xmax, running) = serde_json::from_str(seen).ok()?;
+            Some(Seen { xmin, xmax, running })
+        }),
     }))
 }
 

@@ -29,10 +29,13 @@ const REMEMBERED: usize = 20_000;
 /// Rows by their keys: owner and mark.
 type Rows = BTreeMap<i64, (Option<String>, String)>;
 
+/// The rows of cuts, and the cuts in the order in which they came.
+type Cuts = (BTreeMap<i64, Arc<Rows>>, VecDeque<i64>);
+
 /// What the replica held at its cuts.
 #[derive(Default)]
 pub struct Witness {
-    cuts: Mutex<(BTreeMap<i64, Arc<Rows>>, VecDeque<i64>)>,
+    cuts: Mutex<Cuts>,
     compared: AtomicU64,
     arrivals: AtomicU64,
 }

@@ -254,7 +254,7 @@ fn means(dice: &mut Dice) -> Means {
         most_bytes: 1 << 20,
         most_keys: 1_000,
     };
-    Means { limits, memory: budget() }
+    Means { limits, memory: budget(), kept: budget() }
 }
 
 fn budget() -> Budget {
@@ -525,8 +525,9 @@ fn what_a_writer_of_other_definitions_wrote_is_not_taken_for_logged() {
     let shape = Shape::of(&u).unwrap();
     let limits = Limits { rows: 5, page_bytes: 1 << 20, part_bytes: 1 << 20, most_bytes: 1 << 20, most_keys: 100 };
     let ask = |scene: &Scene, offset, handle: Option<&str>| {
-        now(Asked { shape: &shape, offset, handle }.answer(&scene.replica, &Means { limits, memory: budget() }))
-            .unwrap()
+        now(Asked { shape: &shape, offset, handle }
+            .answer(&scene.replica, &Means { limits, memory: budget(), kept: budget() }))
+        .unwrap()
     };
     assert!(matches!(ask(&scene, Offset::Start, None), Answer::Unready), "nobody has logged it yet");
     let mine = std::mem::replace(&mut scene.replica, other);
@@ -560,8 +561,9 @@ fn who_comes_while_the_log_goes_back_to_no_cut_waits_for_the_next() {
     now(scene.memory.query(forget.to_owned().into())).unwrap();
     let ask = |scene: &Scene, offset, handle: Option<&str>| {
         let limits = Limits { rows: 5, page_bytes: 1 << 20, part_bytes: 1 << 20, most_bytes: 1 << 20, most_keys: 100 };
-        now(Asked { shape: &client.shape, offset, handle }.answer(&scene.replica, &Means { limits, memory: budget() }))
-            .unwrap()
+        now(Asked { shape: &client.shape, offset, handle }
+            .answer(&scene.replica, &Means { limits, memory: budget(), kept: budget() }))
+        .unwrap()
     };
     for (offset, handle) in [(client.offset, client.handle.as_deref()), (Offset::Start, None)] {
         let answer = ask(&scene, offset, handle);

@@ -5,11 +5,11 @@ use crate::config::TokenSources;
 use crate::core::claims::Claims;
 use crate::core::config_error::ConfigError;
 use crate::core::schema::Table;
-use crate::core::token::Seen;
 use crate::feed::access::{self, Denied};
 use crate::feed::board::Board;
 use crate::feed::figures::Figures;
-use crate::feed::herald::{Herald, Target};
+use crate::feed::herald::Herald;
+use crate::feed::limits::{LIMITS, Means};
 use crate::feed::memory::Memory;
 use crate::http::app::App;
 use crate::http::feeding::Feeding;
@@ -23,8 +23,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// For all answers that are on their way, and changes that are kept for the late.
-const MEMORY_BYTES: usize = 256 << 20;
+/// For all answers that are on their way.
+const MEMORY_BYTES: usize = 128 << 20;
+
+/// For changes that are kept for those who are a little late.
+const KEPT_BYTES: usize = 128 << 20;
 
 /// A table that is fed, and who knows of its replica.
 pub(super) struct Source {
@@ -56,7 +59,7 @@ pub struct Feed {
     pub(super) tokens: Option<Tokens>,
     /// Whoever waits is answered.
     pub(super) stopping: watch::Sender<bool>,
-    memory: Memory,
+    means: Means,
     /// What those were answered who asked for no table that there is.
     unknown: Arc<Figures>,
 }
@@ -71,19 +74,21 @@ impl Feed {
             written: Vec::new(),
             tokens: Tokens::new(tokens)?,
             stopping: watch::Sender::new(false),
-            memory: Memory::new(MEMORY_BYTES),
+            means: Means { limits: LIMITS, memory: Memory::new(MEMORY_BYTES), kept: Memory::new(KEPT_BYTES) },
             unknown: Arc::default(),
         };
         for (name, lane) in app.named_lanes() {
             let worker = &lane.worker;
             let fed: Vec<_> = worker.schema().tables().filter(|table| table.feed.is_some()).cloned().collect();
-            let herald = feed.add(name, &fed, (worker.target(), worker.queue().as_str()), worker.seen());
+            let (target, queue) = (worker.target().clone(), worker.queue().as_str().to_owned());
+            let herald = feed.add(name, Herald::new(target, queue, &fed, feed.means.clone(), worker.seen()));
             if worker.schema().tables().any(|table| table.writable.is_some()) {
                 feed.written.push(Written { lane: lane.clone(), herald });
             }
         }
         for pull in app.service.pulls() {
-            feed.add(pull.name(), pull.fed(), (pull.target(), pull.name()), pull.watch());
+            let (target, name) = (pull.target().clone(), pull.name().to_owned());
+            feed.add(pull.name(), Herald::new(target, name, pull.fed(), feed.means.clone(), pull.watch()));
         }
         let closed = feed.tables.values().flatten().find(|source| access::needs_token(source.table()));
         match (closed, &feed.tokens) {
@@ -101,7 +106,8 @@ impl Feed {
 
     /// What is counted of it, for operators.
     pub fn figures(&self) -> Feeding {
-        Feeding { heralds: self.heralds.clone(), unknown: self.unknown.clone(), memory: self.memory.clone() }
+        let memory = [self.means.memory.clone(), self.means.kept.clone()];
+        Feeding { heralds: self.heralds.clone(), unknown: self.unknown.clone(), memory }
     }
 
     /// Where answers are counted to a request with these parameters.
@@ -113,18 +119,12 @@ impl Feed {
         }
     }
 
-    /// Tables of a sync; `brought` tells when this process has brought its replica somewhere.
-    fn add(
-        &mut self,
-        name: &str,
-        fed: &[Arc<Table>],
-        (target, sync): (&Target, &str),
-        brought: watch::Receiver<Option<Seen>>,
-    ) -> Option<Arc<Herald>> {
-        if fed.is_empty() {
+    /// Tables of a sync, if it has any that are fed.
+    fn add(&mut self, name: &str, herald: Herald) -> Option<Arc<Herald>> {
+        if herald.boards().is_empty() {
             return None;
         }
-        let herald = Arc::new(Herald::new(target.clone(), sync.to_owned(), fed, self.memory.clone(), brought));
+        let herald = Arc::new(herald);
         self.heralds.push((name.to_owned(), herald.clone()));
         for board in herald.boards() {
             let table = board.table();

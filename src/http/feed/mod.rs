@@ -1,8 +1,8 @@
 //! `GET /v1/shape` on a listener of its own: what browsers and other clients are fed. Anybody may ask, so how much is read at
 //! once is bounded.
 
+mod asking;
 mod fed;
-mod hearing;
 mod poll;
 mod responses;
 mod stream;
@@ -48,13 +48,16 @@ pub async fn serve(listener: TcpListener, feed: Feed, pushes: Option<Arc<Pushes>
         stop.await;
         feed.stopping.send_replace(true);
     };
-    let looking = futures_util::future::join_all(feed.heralds.iter().map(|(_, herald)| herald.run()));
+    let looking = async {
+        futures_util::future::join_all(feed.heralds.iter().map(|(_, herald)| herald.run())).await;
+        std::future::pending::<()>().await; // there may be none: clients write only
+    };
     let serving = async {
         let open = connections::serve(listener, router, CONNECTIONS, stopped).await;
         tokio::time::timeout(ANSWER_PATIENCE, open.shutdown()).await.ok();
     };
     tokio::select! {
-        _ = looking => {}
+        () = looking => {}
         () = serving => {}
     }
 }

@@ -1,7 +1,7 @@
 //! One request for a shape: what there is, or what becomes of it while its sender waits.
 
+use super::asking::{ask, next, unanswered};
 use super::fed::Feed;
-use super::hearing::{ask, next, unanswered};
 use super::responses::{POLL, behind, messages};
 use super::stream::stream;
 use super::wanted::Wanted;

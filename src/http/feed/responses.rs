@@ -13,14 +13,14 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How long a request waits for news: proxies cut idle connections after 20 to 60 s.
-pub(super) const POLL: Duration = Duration::from_secs(20);
-
 const HANDLE: HeaderName = HeaderName::from_static("electric-handle");
 const OFFSET: HeaderName = HeaderName::from_static("electric-offset");
 const SCHEMA: HeaderName = HeaderName::from_static("electric-schema");
 const CURSOR: HeaderName = HeaderName::from_static("electric-cursor");
 const UP_TO_DATE: HeaderName = HeaderName::from_static("electric-up-to-date");
+
+/// How long a request waits for news: proxies cut idle connections after 20 to 60 s.
+pub(super) const POLL: Duration = Duration::from_secs(20);
 
 /// An answer that says why there is no other.
 pub(super) type Refusal = Box<Response>;

@@ -1,7 +1,7 @@
 //! Server-sent events: what becomes of a shape, on one connection.
 
+use super::asking::{ask, next, unanswered};
 use super::fed::{Feed, Source};
-use super::hearing::{ask, next, unanswered};
 use super::responses::put_headers;
 use super::wanted::Wanted;
 use crate::feed::answer::{Answer, Told};

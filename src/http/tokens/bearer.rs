@@ -1,4 +1,4 @@
-//! Who asks, by a token, or why nobody is known.
+//! Who asks, as a token that was checked says. No IO.
 
 use crate::core::claims::Claims;
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ pub(super) const KEPT: Duration = Duration::from_secs(60);
 
 /// Who asks.
 #[derive(Debug, Clone)]
-pub(in crate::http) struct Bearer {
+pub struct Bearer {
     /// What the token says.
     pub claims: Claims,
     /// Until when.
@@ -24,7 +24,7 @@ impl Bearer {
 
 /// Why nobody is known by a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::http) enum Refused {
+pub enum Refused {
     /// It has no token, or a wrong one: what is wrong, behind "the token".
     Token(&'static str),
     /// Whether it is good cannot be known now.

@@ -4,12 +4,15 @@ use super::bearer::{Bearer, KEPT, Refused};
 use super::{fetch, jwt};
 use reqwest::{Client, StatusCode};
 use serde_json::{Map, Value};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 use url::Url;
 
 /// Questions at once.
 const AT_ONCE: usize = 16;
+
+/// How long one waits for others.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct Endpoint {
     url: Url,
@@ -25,7 +28,9 @@ impl Endpoint {
 
     /// Whose token this is: asked with the token as the request that it came with had it.
     pub async fn ask(&self, token: &str) -> Result<Bearer, Refused> {
-        let Ok(_asking) = self.asking.acquire().await else { return Err(Refused::Unknown) };
+        let Ok(Ok(_asking)) = tokio::time::timeout(PATIENCE, self.asking.acquire()).await else {
+            return Err(Refused::Unknown);
+        };
         let unknown = |problem: String| {
             let host = self.url.host_str().unwrap_or_default();
             tracing::warn!(host, problem, "FEED_AUTH_URL does not say whose a token is");
@@ -35,13 +40,18 @@ impl Endpoint {
         let (status, bytes) = asked.map_err(unknown)?;
         match status {
             StatusCode::OK => {}
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => {
-                return Err(Refused::Token("is not known"));
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                return Err(unknown(format!("it answers {status}")));
             }
+            status if status.is_client_error() => return Err(Refused::Token("is not known")),
             status => return Err(unknown(format!("it answers {status}"))),
         }
         let claims: Map<String, Value> =
             serde_json::from_slice(&bytes).map_err(|_| unknown("it answers no JSON object".into()))?;
+        // As RFC 7662 says that it is not good.
+        if claims.get("active") == Some(&Value::Bool(false)) {
+            return Err(Refused::Token("is not known"));
+        }
         jwt::bearer(with_end(claims))
     }
 }
@@ -50,6 +60,8 @@ impl Endpoint {
 fn with_end(mut claims: Map<String, Value>) -> Map<String, Value> {
     let end = SystemTime::now() + KEPT;
     let end = end.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    claims.entry("exp").or_insert(end.into());
+    if claims.get("exp").is_none_or(Value::is_null) {
+        claims.insert("exp".to_owned(), end.into());
+    }
     claims
 }

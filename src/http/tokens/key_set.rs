@@ -6,6 +6,7 @@ use super::jwt::{Key, Kind};
 use jsonwebtoken::jwk::Jwk;
 use reqwest::Client;
 use serde_json::Value;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -18,10 +19,14 @@ const CURRENT: Duration = Duration::from_secs(600);
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// Where keys come from.
-pub(super) struct KeySet {
+pub(super) struct KeySet(Arc<Source>);
+
+struct Source {
     url: Url,
     client: Client,
-    known: Mutex<Known>,
+    known: RwLock<Known>,
+    /// Held by whoever asks for them: when they last did.
+    asking: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -29,34 +34,52 @@ struct Known {
     keys: Vec<Key>,
     /// Keys came at all.
     is_there: bool,
-    /// When they were last asked for.
-    asked_at: Option<Instant>,
 }
 
 impl KeySet {
     /// From this address.
     pub fn new(url: Url, client: Client) -> Self {
-        Self { url, client, known: Mutex::default() }
+        Self(Arc::new(Source { url, client, known: RwLock::default(), asking: Mutex::default() }))
     }
 
     /// Those that may have signed a token.
     pub async fn find(&self, kind: &Kind) -> Result<Vec<Key>, Refused> {
-        let mut known = self.known.lock().await;
-        let fits = |known: &Known| -> Vec<Key> { known.keys.iter().filter(|key| key.fits(kind)).cloned().collect() };
-        let found = fits(&known);
+        let found = self.0.fitting(kind).unwrap_or_default();
         let pause = if found.is_empty() { PAUSE } else { CURRENT };
-        if known.asked_at.is_some_and(|at| at.elapsed() < pause) {
-            return if known.is_there { Ok(found) } else { Err(Refused::Unknown) };
+        // Whoever wants to know may go away: what is asked for is for all.
+        let source = self.0.clone();
+        let asking = tokio::spawn(async move { source.renew(pause).await });
+        if !found.is_empty() {
+            return Ok(found);
         }
-        known.asked_at = Some(Instant::now());
+        asking.await.ok();
+        self.0.fitting(kind).ok_or(Refused::Unknown)
+    }
+}
+
+impl Source {
+    /// Those that are known and may have signed a token; `None` where none ever came.
+    fn fitting(&self, kind: &Kind) -> Option<Vec<Key>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        known.is_there.then(|| known.keys.iter().filter(|key| key.fits(kind)).cloned().collect())
+    }
+
+    /// Asks for keys, unless somebody did so lately.
+    async fn renew(&self, pause: Duration) {
+        let mut asked_at = self.asking.lock().await;
+        if asked_at.is_some_and(|at| at.elapsed() < pause) {
+            return;
+        }
         match self.fetch().await {
-            Ok(keys) => (known.keys, known.is_there) = (keys, true),
+            Ok(keys) => {
+                *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known { keys, is_there: true };
+            }
             Err(problem) => {
                 let host = self.url.host_str().unwrap_or_default();
                 tracing::warn!(host, problem, "the keys of FEED_JWKS_URL cannot be had; those that are known stay");
             }
         }
-        if known.is_there { Ok(fits(&known)) } else { Err(Refused::Unknown) }
+        *asked_at = Some(Instant::now());
     }
 
     async fn fetch(&self) -> Result<Vec<Key>, String> {

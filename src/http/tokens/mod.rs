@@ -16,7 +16,7 @@ use endpoint::Endpoint;
 use key_set::KeySet;
 use sha2::{Digest as _, Sha256};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -29,7 +29,7 @@ const KEPT_REFUSED: Duration = Duration::from_secs(5);
 /// Most tokens that are remembered.
 const MOST_KNOWN: usize = 20_000;
 
-/// What was found of tokens, by their digests, and until when that is kept.
+/// By the digests of tokens, what was found, and until when that holds.
 type Known = HashMap<[u8; 32], (Instant, Result<Bearer, Refused>)>;
 
 /// What tokens are checked by.
@@ -108,7 +108,7 @@ impl Tokens {
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+    fn known(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -117,10 +117,13 @@ impl Tokens {
         if known.len() >= MOST_KNOWN {
             let now = Instant::now();
             known.retain(|_, (until, _)| now < *until);
-            if known.len() >= MOST_KNOWN {
-                known.clear();
-            }
         }
-        known.insert(name, (until, checked));
+        if known.len() >= MOST_KNOWN {
+            // Anybody can send wrong ones.
+            known.retain(|_, (_, checked)| checked.is_ok());
+        }
+        if known.len() < MOST_KNOWN {
+            known.insert(name, (until, checked));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What there is for a client, and what comes next, until it has to go.
+//! What one who asks is told, whichever way it is told.
 
 use super::fed::Feed;
 use super::responses::{not_now, refetch, unreadable};
