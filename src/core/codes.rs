@@ -221,7 +221,7 @@ codes! {
         "It was left out of the last cut, because its changes wait or it is copied: clients keep the rows that they have.",
         "`pgflume status` says why it waits; clients are told when it is through.";
     FEED_LOG = "PF-214", "The log that clients are fed from is not pruned",
-        "It reaches back further than `FEED_RETENTION` says by more than an hour, though batches have come since. It is pruned by 100,000 rows every ten seconds.",
+        "It reaches back further than `FEED_RETENTION` says by more than an hour, though batches have come since. It is pruned by a million rows every ten seconds.",
         "Is `FEED_RETENTION` the worker's here? Where more rows are written for long than are pruned, `pgflume nuke` begins anew.";
 
     SECRET_SHORT = "PF-301", "A secret is short",

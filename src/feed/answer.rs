@@ -5,7 +5,6 @@
 //! of those follows from the log when the walk has ended. Of a key that was touched, the first row of the log behind a
 //! client's cut tells what it was for the client, and the table what it is.
 
-use super::board::{Snapshot, later};
 use super::body::{Body, Piece};
 use super::change::Operation;
 use super::changes::{Change, Changes, Found, Wanted};
@@ -13,6 +12,7 @@ use super::encode::{Messages, Types, must_refetch};
 use super::limits::Means;
 use super::offset::{Offset, Walked};
 use super::shape::Shape;
+use super::snapshot::{Snapshot, later};
 use crate::core::error::Result;
 use crate::core::value::{Cell, Key};
 use crate::replica::Replica;

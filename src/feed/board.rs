@@ -9,9 +9,9 @@ use super::figures::Figures;
 use super::memory::Memory;
 use super::offset::{Offset, Walked};
 use super::shape::Shape;
+use super::snapshot::{Snapshot, later};
 use crate::core::failpoint::FeedRule;
 use crate::core::schema::Table;
-use crate::core::token;
 use crate::core::value::Cell;
 use crate::replica::feed_reads::Fed;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -79,18 +79,6 @@ struct At {
     seen: Seen,
     /// What the cut sees of the source, where clients write there.
     snapshot: Snapshot,
-}
-
-/// What a cut sees of the source, where that is known.
-pub type Snapshot = Option<Arc<token::Seen>>;
-
-/// The one that sees more, of two that are true of the same rows.
-pub(super) fn later(one: Option<token::Seen>, other: Snapshot) -> Snapshot {
-    match (one, other) {
-        (Some(one), Some(other)) if !one.covers(&other) => Some(other),
-        (Some(one), _) => Some(Arc::new(one)),
-        (None, other) => other,
-    }
 }
 
 /// When a board was looked after: how often it was begun, and how often it went on since.

@@ -2,11 +2,12 @@
 //! Others ask the replica here, a few at a time.
 
 use super::answer::{Answer, Asked};
-use super::board::{Board, Snapshot};
+use super::board::Board;
 use super::limits::Means;
 use super::looking::look_at;
 use super::memory::Memory;
 use super::offset::Offset;
+use super::snapshot::Snapshot;
 use super::walks::Walks;
 use super::written::Written;
 use crate::core::error::Result;

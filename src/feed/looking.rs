@@ -1,8 +1,9 @@
 //! Brings a board to where its table is by now.
 
-use super::board::{Board, Snapshot};
+use super::board::Board;
 use super::changes::Wanted;
 use super::limits::Means;
+use super::snapshot::Snapshot;
 use crate::core::error::Result;
 use crate::replica::Replica;
 

@@ -19,5 +19,6 @@ pub mod looking;
 pub mod memory;
 pub mod offset;
 pub mod shape;
+mod snapshot;
 mod walks;
 mod written;

@@ -16,8 +16,8 @@ pub struct Feeding {
     pub heralds: Vec<(String, Arc<Herald>)>,
     /// What those were answered who asked for no table that there is.
     pub unknown: Arc<Figures>,
-    /// What answers may take, and take.
-    pub memory: Memory,
+    /// What answers on their way may take, and take, and changes that are kept for the late.
+    pub memory: [Memory; 2],
 }
 
 impl Feeding {

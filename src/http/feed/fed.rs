@@ -106,7 +106,8 @@ impl Feed {
 
     /// What is counted of it, for operators.
     pub fn figures(&self) -> Feeding {
-        Feeding { heralds: self.heralds.clone(), unknown: self.unknown.clone(), memory: self.means.memory.clone() }
+        let memory = [self.means.memory.clone(), self.means.kept.clone()];
+        Feeding { heralds: self.heralds.clone(), unknown: self.unknown.clone(), memory }
     }
 
     /// Where answers are counted to a request with these parameters.

@@ -123,7 +123,8 @@ fn clients(registry: &mut Registry, app: &App, fed: &[Fed]) {
         "Answers to clients by table and outcome; an empty name where no table is known",
         counted(figures.flat_map(by_outcome)),
     );
-    let (taken, most) = feeding.memory.in_use();
+    let sum = |of: fn((usize, usize)) -> usize| feeding.memory.iter().map(|memory| of(memory.in_use())).sum::<usize>();
+    let (taken, most) = (sum(|(taken, _)| taken), sum(|(_, most)| most));
     let memory = [
         ("feed_memory_bytes", "What answers on their way take, and changes that are kept for the late", taken),
         ("feed_memory_limit_bytes", "What they may take: beyond it clients are answered 503", most),
