@@ -3,10 +3,12 @@
 
 use super::answer::{Answer, Asked};
 use super::board::Board;
+use super::body::Body;
 use super::limits::Means;
 use super::looking::look_at;
 use super::memory::Memory;
 use super::offset::Offset;
+use super::shape::Shape;
 use super::snapshot::Snapshot;
 use super::walks::Walks;
 use super::written::Written;
@@ -133,6 +135,13 @@ impl Herald {
     /// Whether that is news to who has a token of this subject and a shape of this name, and is told of this snapshot.
     pub(super) fn is_news(&self, subject: &str, shape: &str, snapshot: &Seen) -> bool {
         self.written().is_news(subject, shape, snapshot)
+    }
+
+    /// Who has such a token, and such a shape, was answered that.
+    pub fn answered(&self, subject: &str, shape: &Shape, body: &Body) {
+        if let Some(snapshot) = &body.snapshot {
+            self.is_news(subject, &shape.name(), snapshot);
+        }
     }
 
     fn written(&self) -> std::sync::MutexGuard<'_, Written> {

@@ -66,7 +66,7 @@ impl Pushes {
             return Err(Failure::Forbidden("it has no claim `role`, which says as whom it writes"));
         };
         let subject = subject(claims);
-        let _turn = self.turns.take(&subject)?;
+        let _turn = self.turns.take(&subject).await?;
         let taken = self.pool.take().await?;
         let client = taken.client();
         let done = tokio::time::timeout(MOST_TIME, transaction(client, push, claims, (role, &subject))).await;

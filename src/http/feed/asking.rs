@@ -32,5 +32,9 @@ pub(super) async fn next(feed: &Feed, follower: &mut Follower, until: Instant) -
 /// What there is.
 pub(super) async fn ask(wanted: &Wanted) -> Result<Answer> {
     let asked = Asked { shape: &wanted.shape, offset: wanted.offset, handle: wanted.handle.as_deref() };
-    wanted.source.herald.ask(&asked).await
+    let answer = wanted.source.herald.ask(&asked).await?;
+    if let (Some(subject), Answer::Messages(told) | Answer::Nothing(told)) = (&wanted.subject, &answer) {
+        wanted.source.herald.answered(subject, &wanted.shape, &told.body);
+    }
+    Ok(answer)
 }

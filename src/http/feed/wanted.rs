@@ -24,7 +24,7 @@ pub(super) struct Wanted {
     /// When its token ends.
     until: Option<Instant>,
     /// Whose it is.
-    subject: Option<String>,
+    pub subject: Option<String>,
 }
 
 impl Wanted {
