@@ -5,7 +5,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// All that answers may take.
 #[derive(Debug, Clone)]
-pub struct Memory(Arc<Semaphore>);
+pub struct Memory {
+    free: Arc<Semaphore>,
+    all: usize,
+}
 
 /// Some of it, until it is dropped.
 #[derive(Debug)]
@@ -16,7 +19,8 @@ pub struct Taken {
 impl Memory {
     /// So many bytes.
     pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+        let all = bytes.min(Semaphore::MAX_PERMITS);
+        Self { free: Arc::new(Semaphore::new(all)), all }
     }
 
     /// Takes so many bytes; `None` where there are not so many.
@@ -25,7 +29,13 @@ impl Memory {
             return Some(Taken { _permit: None });
         }
         let bytes = u32::try_from(bytes).ok()?;
-        self.0.clone().try_acquire_many_owned(bytes).ok().map(|permit| Taken { _permit: Some(permit) })
+        self.free.clone().try_acquire_many_owned(bytes).ok().map(|permit| Taken { _permit: Some(permit) })
+    }
+
+    /// Takes so many bytes when there are so many, or all.
+    pub async fn wait(&self, bytes: usize) -> Taken {
+        let bytes = u32::try_from(bytes.min(self.all)).unwrap_or(u32::MAX);
+        Taken { _permit: self.free.clone().acquire_many_owned(bytes).await.ok() }
     }
 }
 
@@ -40,6 +50,15 @@ mod tests {
         assert!(memory.take(3).is_none());
         assert!(memory.take(0).is_some());
         drop(some);
+        assert!(memory.take(10).is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_wants_more_than_there_is_waits_for_all() {
+        let memory = Memory::new(10);
+        let all = memory.wait(11).await;
+        assert!(memory.take(1).is_none());
+        drop(all);
         assert!(memory.take(10).is_some());
     }
 }

@@ -1,6 +1,6 @@
 //! What is fed, and to whom.
 
-use super::responses::{Refusal, denied, unknown};
+use super::refusal::Refusal;
 use crate::config::TokenSources;
 use crate::core::claims::Claims;
 use crate::core::config_error::ConfigError;
@@ -17,6 +17,7 @@ use crate::http::tokens::Tokens;
 use crate::replica::target::Target;
 use async_trait::async_trait;
 use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,12 @@ use tokio::sync::watch;
 
 /// For all answers that are on their way, and changes that are kept for the late.
 const MEMORY_BYTES: usize = 256 << 20;
+
+/// For the shapes of all sockets.
+const SOCKETS_BYTES: usize = 256 << 20;
+
+/// For messages of sockets that are longer than others.
+const LONG_BYTES: usize = 64 << 20;
 
 /// A table that is fed, and who knows of its replica.
 pub(super) struct Source {
@@ -55,6 +62,8 @@ pub struct Feed {
     /// Whoever waits is answered.
     pub(super) stopping: watch::Sender<bool>,
     memory: Memory,
+    pub(super) sockets: Memory,
+    pub(super) long: Memory,
 }
 
 impl Feed {
@@ -68,6 +77,8 @@ impl Feed {
             tokens: Tokens::new(tokens)?,
             stopping: watch::Sender::new(false),
             memory: Memory::new(MEMORY_BYTES),
+            sockets: Memory::new(SOCKETS_BYTES),
+            long: Memory::new(LONG_BYTES),
         };
         for lane in app.lanes() {
             let worker = &lane.worker;
@@ -122,10 +133,11 @@ impl Feed {
 
 #[async_trait]
 impl Gate for Feed {
-    async fn claims(&self, headers: &HeaderMap) -> Result<Claims, Refusal> {
-        let Some(tokens) = &self.tokens else { return Err(Box::new(denied(&Denied::Anonymous))) };
-        let bearer = tokens.bearer(headers).await.map_err(|refused| Box::new(unknown(&refused)))?;
-        Ok(bearer.claims)
+    async fn claims(&self, headers: &HeaderMap) -> Result<Claims, Box<Response>> {
+        let refused = |refusal: Refusal| Box::new(refusal.into_response());
+        let Some(tokens) = &self.tokens else { return Err(refused(Refusal::denied(&Denied::Anonymous))) };
+        let bearer = tokens.bearer(headers).await;
+        bearer.map(|bearer| bearer.claims).map_err(|why| refused(Refusal::unknown(&why)))
     }
 
     async fn wrote(&self, tables: &BTreeSet<&str>, claims: &Claims, xid: u64, wait: Option<Duration>) -> Option<i64> {

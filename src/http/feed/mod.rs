@@ -1,9 +1,12 @@
-//! `GET /v1/shape` on a listener of its own: what browsers and other clients are fed. Anybody may ask, so how much is read at
+//! `GET /v1/shape` and `GET /v1/socket` on a listener of its own: what browsers and other clients are fed. Anybody may ask, so how much is read at
 //! once is bounded.
 
 mod fed;
 mod poll;
+mod question;
+mod refusal;
 mod responses;
+mod socket;
 mod stream;
 mod wanted;
 
@@ -18,7 +21,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 pub use fed::Feed;
 use poll::shape;
-use responses::refused;
+use refusal::Refusal;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,8 +44,11 @@ pub async fn serve(listener: TcpListener, feed: Feed, pushes: Option<Arc<Pushes>
     let writing = pushes.map_or_else(Router::new, |pushes| push::router(pushes, feed.clone()));
     let router = Router::new()
         .route("/v1/shape", get(shape).options(preflight).delete(unsupported))
+        .route("/v1/socket", get(socket::socket))
         .route("/v1/health", get(async || Json(json!({"status": "active"}))))
-        .fallback(async || refused(StatusCode::NOT_FOUND, "path", "unknown: rows are at GET /v1/shape"))
+        .fallback(async || {
+            Refusal::with_status(StatusCode::NOT_FOUND, "path", "unknown: rows are at GET /v1/shape and GET /v1/socket")
+        })
         .with_state(feed.clone())
         .merge(writing)
         .layer(from_fn(with_origins))
@@ -92,5 +98,5 @@ async fn preflight() -> Response {
 }
 
 async fn unsupported() -> Response {
-    refused(StatusCode::METHOD_NOT_ALLOWED, "method", "nothing is deleted here")
+    Refusal::with_status(StatusCode::METHOD_NOT_ALLOWED, "method", "nothing is deleted here").into_response()
 }

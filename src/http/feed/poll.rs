@@ -2,17 +2,19 @@
 
 use super::POLL;
 use super::fed::Feed;
-use super::responses::{behind, messages, not_now, refetch, unreadable};
+use super::question::Question;
+use super::refusal::Refusal;
+use super::responses::{behind, messages, refetch};
 use super::stream::stream;
 use super::wanted::Wanted;
-use crate::core::error::Result;
+use crate::core::error;
 use crate::feed::answer::{Answer, Asked};
 use crate::feed::follow::Follower;
 use crate::http::connections::Visit;
 use axum::Extension;
 use axum::extract::{Query, State};
 use axum::http::HeaderMap;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -22,13 +24,28 @@ pub(super) async fn shape(
     Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Response {
-    let wanted = match Wanted::of(&feed, &query, &headers).await {
+    let wanted = match wanted(&feed, &query, &headers).await {
         Ok(wanted) => wanted,
-        Err(refused) => return *refused,
+        Err(refusal) => return refusal.into_response(),
     };
     match wanted.is_stream {
         true => visit.sharing(stream(feed, wanted)).await,
         false => visit.sharing(answer(&feed, &wanted)).await,
+    }
+}
+
+/// What a request asks for, of what its sender may read.
+async fn wanted(feed: &Feed, query: &[(String, String)], headers: &HeaderMap) -> Result<Wanted, Refusal> {
+    let wanted = Wanted::read(feed, &Question::of_query(query)?)?;
+    let Some(tokens) = &feed.tokens else { return wanted.of(None) };
+    match wanted.needs_token() {
+        true => {
+            let bearer = tokens.bearer(headers).await.map_err(|refused| Refusal::unknown(&refused))?;
+            wanted.of(Some(&bearer))
+        }
+        // Whoever writes hears when that is there.
+        false if wanted.is_live && wanted.is_written() => wanted.of(tokens.bearer(headers).await.ok().as_ref()),
+        false => Ok(wanted),
     }
 }
 
@@ -46,17 +63,24 @@ async fn answer(feed: &Feed, wanted: &Wanted) -> Response {
 }
 
 /// Where there is nothing to tell.
-pub(super) fn unanswered(answer: Result<Answer>) -> Response {
+pub(super) fn unanswered(answer: error::Result<Answer>) -> Response {
     match answer {
         Ok(Answer::Refetch { handle, body }) => refetch(&handle, body),
-        Ok(Answer::Busy) => not_now("too much is asked for at once: ask again"),
-        Ok(_) => not_now("the table is not whole yet: ask again"),
-        Err(e) => unreadable(&e),
+        other => why_not(&other).into_response(),
+    }
+}
+
+/// Why there is nothing to tell now.
+pub(super) fn why_not(answer: &error::Result<Answer>) -> Refusal {
+    match answer {
+        Ok(Answer::Busy) => Refusal::not_now("too much is asked for at once: ask again"),
+        Ok(_) => Refusal::not_now("the table is not whole yet: ask again"),
+        Err(e) => Refusal::unreadable(e),
     }
 }
 
 /// What a client hears next, at the latest then, or when we stop.
-pub(super) async fn next(feed: &Feed, follower: &mut Follower, until: Instant) -> Result<Answer> {
+pub(super) async fn next(feed: &Feed, follower: &mut Follower, until: Instant) -> error::Result<Answer> {
     let mut stopping = feed.stopping.subscribe();
     let is_stopping = async { stopping.wait_for(|stopping| *stopping).await.map(drop) };
     tokio::select! {
@@ -66,7 +90,7 @@ pub(super) async fn next(feed: &Feed, follower: &mut Follower, until: Instant) -
 }
 
 /// What there is.
-pub(super) async fn ask(wanted: &Wanted) -> Result<Answer> {
+pub(super) async fn ask(wanted: &Wanted) -> error::Result<Answer> {
     let asked = Asked { shape: &wanted.shape, offset: wanted.offset, handle: wanted.handle.as_deref() };
     wanted.source.herald.ask(&asked).await
 }
