@@ -12,14 +12,26 @@ pub struct Piece {
     messages: Bytes,
     /// The same as server-sent events.
     events: OnceLock<Bytes>,
+}
+
+/// A text, and its memory for as long as anybody sends a part of it.
+struct Held {
+    text: String,
     _memory: Taken,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
 }
 
 impl Piece {
     /// These messages; `None` where there is no memory for them.
     pub(super) fn of(messages: Messages, memory: &Memory) -> Option<Self> {
         let taken = memory.take(messages.bytes())?;
-        Some(Self { messages: messages.into_text().into(), events: OnceLock::new(), _memory: taken })
+        let held = Held { text: messages.into_text(), _memory: taken };
+        Some(Self { messages: Bytes::from_owner(held), events: OnceLock::new() })
     }
 
     /// Whether it says nothing.
@@ -136,8 +148,8 @@ mod tests {
     fn pieces_are_one_array_or_events() {
         let memory = Memory::new(100);
         let piece = |text: &str| {
-            let messages = text.as_bytes().to_vec().into();
-            Arc::new(Piece { messages, events: OnceLock::new(), _memory: memory.take(text.len()).unwrap() })
+            let messages = Bytes::from_owner(Held { text: text.into(), _memory: memory.take(text.len()).unwrap() });
+            Arc::new(Piece { messages, events: OnceLock::new() })
         };
         let text = |parts: Vec<Bytes>| String::from_utf8(parts.concat()).unwrap();
         let end = r#"{"headers":{"control":"up-to-date","global_last_seen_lsn":"7"}}"#;
@@ -155,12 +167,23 @@ mod tests {
     }
 
     #[test]
+    fn memory_is_taken_until_all_is_sent() {
+        let memory = Memory::new(10);
+        let messages = Bytes::from_owner(Held { text: "12345678".into(), _memory: memory.take(8).unwrap() });
+        let body = Body { pieces: vec![Arc::new(Piece { messages, events: OnceLock::new() })], ..Body::default() };
+        let sent = body.json();
+        drop(body);
+        assert!(memory.take(3).is_none(), "it is on its way");
+        drop(sent);
+        assert!(memory.take(10).is_some());
+    }
+
+    #[test]
     fn lists_are_of_about_a_size_and_hold_all() {
-        let memory = Memory::new(1 << 20);
         let texts: Vec<String> = (0..200).map(|i| format!("\"{}\"", "x".repeat(i * 7 % 90))).collect();
         let piece = |texts: &[String]| {
             let messages = Bytes::from(texts.join(SEPARATOR));
-            Arc::new(Piece { messages, events: OnceLock::new(), _memory: memory.take(1).unwrap() })
+            Arc::new(Piece { messages, events: OnceLock::new() })
         };
         let pieces = vec![piece(&texts[..150]), piece(&[]), piece(&texts[150..152]), piece(&texts[152..])];
         let body = Body { pieces, up_to_date: Some(7), snapshot: None };
