@@ -3,6 +3,7 @@
 #
 #   install-examples.sh node     .parts/libsql-client-VERSION/node_modules, by examples/read-your-own-write/package-lock.json
 #   install-examples.sh feed     .parts/feed-clients-VERSION/node_modules, by tests/suite/feed/package-lock.json
+#   install-examples.sh rxdb     .parts/rxdb-VERSION/node_modules, by tests/suite/feed/rxdb/package-lock.json
 #   install-examples.sh python   .parts/psycopg-VERSION, a virtual environment, by its requirements.txt
 #   install-examples.sh go       .parts/go-VERSION, Debian's Go with the two drivers, unpacked and not installed
 #
@@ -25,9 +26,10 @@ main() {
   case ${1:-} in
     node) put_node "$wanted" @libsql/client libsql-client ;;
     feed) put_node "$root/tests/suite/feed" @electric-sql/client feed-clients ;;
+    rxdb) put_node "$root/tests/suite/feed/rxdb" rxdb rxdb ;;
     python) put_python ;;
     go) put_go ;;
-    *) die "usage: install-examples.sh node|feed|python|go" ;;
+    *) die "usage: install-examples.sh node|feed|rxdb|python|go" ;;
   esac
 }
 

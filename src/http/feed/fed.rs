@@ -13,7 +13,7 @@ use crate::feed::memory::Memory;
 use crate::http::app::App;
 use crate::http::lane::Lane;
 use crate::http::push::Gate;
-use crate::http::tokens::Tokens;
+use crate::http::tokens::{Bearer, Tokens};
 use crate::replica::target::Target;
 use async_trait::async_trait;
 use axum::http::HeaderMap;
@@ -105,6 +105,12 @@ impl Feed {
         }
     }
 
+    /// Who sends these headers.
+    pub(super) async fn bearer(&self, headers: &HeaderMap) -> Result<Bearer, Refusal> {
+        let Some(tokens) = &self.tokens else { return Err(Refusal::denied(&Denied::Anonymous)) };
+        tokens.bearer(headers).await.map_err(|refused| Refusal::unknown(&refused))
+    }
+
     /// Tables of a sync; `brought` tells when this process has brought its replica somewhere.
     fn add(
         &mut self,
@@ -134,10 +140,8 @@ impl Feed {
 #[async_trait]
 impl Gate for Feed {
     async fn claims(&self, headers: &HeaderMap) -> Result<Claims, Box<Response>> {
-        let refused = |refusal: Refusal| Box::new(refusal.into_response());
-        let Some(tokens) = &self.tokens else { return Err(refused(Refusal::denied(&Denied::Anonymous))) };
-        let bearer = tokens.bearer(headers).await;
-        bearer.map(|bearer| bearer.claims).map_err(|why| refused(Refusal::unknown(&why)))
+        let bearer = self.bearer(headers).await;
+        bearer.map(|bearer| bearer.claims).map_err(|refusal| Box::new(refusal.into_response()))
     }
 
     async fn wrote(&self, tables: &BTreeSet<&str>, claims: &Claims, xid: u64, wait: Option<Duration>) -> Option<i64> {

@@ -6,6 +6,7 @@ mod poll;
 mod question;
 mod refusal;
 mod responses;
+mod rx;
 mod socket;
 mod stream;
 mod wanted;
@@ -41,6 +42,7 @@ const EXPOSED: &str = "electric-cursor,electric-handle,electric-offset,electric-
 pub async fn serve(listener: TcpListener, feed: Feed, pushes: Option<Arc<Pushes>>, stop: impl Future<Output = ()>) {
     raise_limit_of_files();
     let feed = Arc::new(feed);
+    let collections = rx::router(feed.clone(), pushes.clone());
     let writing = pushes.map_or_else(Router::new, |pushes| push::router(pushes, feed.clone()));
     let router = Router::new()
         .route("/v1/shape", get(shape).options(preflight).delete(unsupported))
@@ -51,6 +53,7 @@ pub async fn serve(listener: TcpListener, feed: Feed, pushes: Option<Arc<Pushes>
         })
         .with_state(feed.clone())
         .merge(writing)
+        .merge(collections)
         .layer(from_fn(with_origins))
         .layer(CatchPanicLayer::new());
     let stopped = async {

@@ -24,7 +24,8 @@ pub(super) async fn shape(
     Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Response {
-    let wanted = match wanted(&feed, &query, &headers).await {
+    let wanted = async { wanted(&feed, &Question::of_query(&query)?, &headers).await };
+    let wanted = match wanted.await {
         Ok(wanted) => wanted,
         Err(refusal) => return refusal.into_response(),
     };
@@ -35,16 +36,12 @@ pub(super) async fn shape(
 }
 
 /// What a request asks for, of what its sender may read.
-async fn wanted(feed: &Feed, query: &[(String, String)], headers: &HeaderMap) -> Result<Wanted, Refusal> {
-    let wanted = Wanted::read(feed, &Question::of_query(query)?)?;
-    let Some(tokens) = &feed.tokens else { return wanted.of(None) };
+pub(super) async fn wanted(feed: &Feed, question: &Question, headers: &HeaderMap) -> Result<Wanted, Refusal> {
+    let wanted = Wanted::read(feed, question)?;
     match wanted.needs_token() {
-        true => {
-            let bearer = tokens.bearer(headers).await.map_err(|refused| Refusal::unknown(&refused))?;
-            wanted.of(Some(&bearer))
-        }
+        true => wanted.of(Some(&feed.bearer(headers).await?)),
         // Whoever writes hears when that is there.
-        false if wanted.is_live && wanted.is_written() => wanted.of(tokens.bearer(headers).await.ok().as_ref()),
+        false if wanted.is_live && wanted.is_written() => wanted.of(feed.bearer(headers).await.ok().as_ref()),
         false => Ok(wanted),
     }
 }

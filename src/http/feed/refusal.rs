@@ -9,6 +9,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Of whose table changes are on their way to a cut.
+pub(super) const BETWEEN: &str = "the table is between two moments of its source: ask again";
+
 /// Why there is no answer.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Refusal {

@@ -1,7 +1,7 @@
 //! Answers, as the protocol has them.
 
 use super::POLL;
-use super::refusal::Refusal;
+use super::refusal::{BETWEEN, Refusal};
 use crate::feed::answer::Told;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -35,11 +35,7 @@ fn body(parts: Vec<Bytes>) -> Body {
 
 /// One who does not wait, and of whose table changes are on their way to a cut.
 pub(super) fn behind(told: Told) -> Response {
-    if told.is_up_to_date {
-        messages(told, false)
-    } else {
-        Refusal::not_now("the table is between two moments of its source: ask again").into_response()
-    }
+    if told.is_up_to_date { messages(told, false) } else { Refusal::not_now(BETWEEN).into_response() }
 }
 
 /// Rows, or what became of them.

@@ -55,12 +55,15 @@ pub(super) enum Refused {
     Unknown,
 }
 
+/// By the digests of tokens, what was found of them, and until when that holds.
+type Known = HashMap<[u8; 32], (Instant, Result<Bearer, Refused>)>;
+
 /// What tokens are checked by.
 pub(super) struct Tokens {
     secret: Option<jwt::Key>,
     keys: Option<KeySet>,
     endpoint: Option<Endpoint>,
-    known: Mutex<HashMap<[u8; 32], (Instant, Result<Bearer, Refused>)>>,
+    known: Mutex<Known>,
 }
 
 impl Tokens {
@@ -131,7 +134,7 @@ impl Tokens {
         }
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], (Instant, Result<Bearer, Refused>)>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -4,6 +4,7 @@ use super::Fed;
 use crate::parts::process::{Process, tail};
 use crate::support::{PATHS, Path, until};
 use serde_json::{Value, json};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -13,18 +14,27 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A program of a client, which prints its rows.
-struct Client {
+pub struct Client {
     process: Process,
     folder: TempDir,
 }
 
 impl Client {
     async fn start(program: &str, arguments: &[&str]) -> Self {
-        let parts = crate::examples::installed("feed").await;
         let here = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/suite/feed");
+        let text = std::fs::read_to_string(here.join(program)).unwrap();
+        Self::start_of("feed", &[(program, text)], arguments).await
+    }
+
+    /// The first of these programs, with what is installed by this name.
+    pub async fn start_of(parts: &'static str, programs: &[(&str, String)], arguments: &[&str]) -> Self {
+        let parts = crate::examples::installed(parts).await;
         // Modules are looked for where the program lies.
         let folder = tempfile::tempdir().unwrap();
-        std::fs::copy(here.join(program), folder.path().join(program)).unwrap();
+        for (name, text) in programs {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let program = programs[0].0;
         std::os::unix::fs::symlink(parts.join("node_modules"), folder.path().join("node_modules")).unwrap();
         let mut command = Command::new("node");
         command.arg(folder.path().join(program)).args(arguments);
@@ -38,7 +48,13 @@ impl Client {
         log.lines().filter_map(|line| serde_json::from_str(line).ok()).next_back()
     }
 
-    async fn shows(&mut self, rows: Value) {
+    /// Has a program that reads its commands do this.
+    pub fn command(&self, command: &Value) {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(self.folder.path().join("commands"));
+        writeln!(file.unwrap(), "{command}").unwrap();
+    }
+
+    pub async fn shows(&mut self, rows: Value) {
         let what = format!("a client shows {rows}");
         let shown = until(&what, async || {
             assert!(self.process.ended().is_none(), "{}", tail(&self.folder.path().join("log")));

@@ -4,6 +4,7 @@ mod clients;
 mod contract;
 mod copies;
 mod pulled;
+mod rx;
 mod socket;
 mod tokens;
 mod writes;

@@ -16,13 +16,13 @@ const DEFINED: &str = r#"{"todos":{"primaryKey":"id","columns":{"id":"TEXT","org
     "feed":{"match":{"org":"org"},"filter":["title"]},
     "writable":{"columns":["org","title"],"ops":["insert","update","delete"],"conflict":"merge"}}}"#;
 
-struct Rig {
-    fed: Fed,
+pub struct Rig {
+    pub fed: Fed,
     role: String,
 }
 
 impl Rig {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let db = Db::new().await;
         let (login, role) = (format!("pusher_{}", db.name), format!("member_{}", db.name));
         let pushes = db.url().replace("postgres@", &format!("{login}@"));
@@ -34,7 +34,7 @@ impl Rig {
         Self { fed: Fed::on(db, Path::File, TABLE, &grants, DEFINED, &variables).await, role }
     }
 
-    fn token(&self, subject: &str, org: &str) -> String {
+    pub fn token(&self, subject: &str, org: &str) -> String {
         let exp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() + 600;
         let claims = json!({"sub": subject, "org": org, "role": self.role, "exp": exp});
         encode(&Header::default(), &claims, &EncodingKey::from_secret(SECRET.as_bytes()).unwrap()).unwrap()
