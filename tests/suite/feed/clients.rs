@@ -43,7 +43,7 @@ impl Client {
     }
 
     /// The rows that it printed last.
-    fn rows(&self) -> Option<Value> {
+    pub fn rows(&self) -> Option<Value> {
         let log = tail(&self.folder.path().join("log"));
         log.lines().filter_map(|line| serde_json::from_str(line).ok()).next_back()
     }

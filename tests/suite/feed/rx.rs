@@ -4,6 +4,8 @@ use super::clients::Client;
 use super::writes::Rig;
 use crate::parts::http::{self, Answer};
 use crate::support::until;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -132,4 +134,56 @@ async fn what_cannot_be_pulled_or_pushed_is_refused_and_says_why() {
     let lost = json!({"id": "8", "org": "a", "title": "never there"});
     let conflict = call(&rig, "todos/push", Some(&token), &row(lost.clone(), json!({"id": "8", "org": "a"}))).await;
     assert_eq!(conflict.json(), json!([gone]), "{}", conflict.body);
+}
+
+/// Longer in `make soak`.
+#[tokio::test(flavor = "multi_thread")]
+async fn collections_equal_the_rows_after_random_rounds() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let (rounds, seed) = (number("RX_ROUNDS").unwrap_or(4), number("RX_SEED").unwrap_or_else(rand::random));
+    println!("RX_SEED={seed} RX_ROUNDS={rounds}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut rig = Rig::start().await;
+    let clients = [collection(&rig, "ann").await, collection(&rig, "bob").await];
+    for round in 0..rounds {
+        for i in 0..random.random_range(1..12) {
+            let (id, title) = (random.random_range(0..8), format!("{round}.{i}"));
+            let client = &clients[random.random_range(0..2)];
+            match random.random_range(0..8) {
+                0 => {
+                    rig.fed
+                        .db
+                        .sql(&format!("insert into todos values ('{id}', 'a', '{title}') on conflict do nothing"))
+                        .await
+                }
+                1 => rig.fed.db.sql(&format!("update todos set title = '{title}' where id = '{id}'")).await,
+                2 => rig.fed.db.sql(&format!("delete from todos where id = '{id}'")).await,
+                3 => {
+                    rig.fed
+                        .db
+                        .sql(&format!(
+                            "update todos set org = case org when 'a' then 'b' else 'a' end where id = '{id}'"
+                        ))
+                        .await
+                }
+                4 => client.command(&json!({"remove": id.to_string()})),
+                5 => client.command(&json!({"upsert": document(&id.to_string(), &title)})),
+                _ => client.command(&json!({"patch": [id.to_string(), {"title": title}]})),
+            }
+        }
+        match random.random_range(0..6) {
+            0 => {
+                rig.fed.program.kill();
+                rig.fed.program.serve(&["--follow"]);
+            }
+            1 => assert_eq!(rig.fed.program.call("POST", "/nuke").await.status, 200),
+            _ => {}
+        }
+        let rows = "select coalesce(json_agg(t order by id), '[]')::text from todos t where org = 'a'";
+        until(&format!("all have the same after round {round} of {seed}"), async || {
+            let there: Value = serde_json::from_str(&rig.fed.db.one(rows).await).unwrap();
+            clients.iter().all(|client| client.rows().as_ref() == Some(&there))
+        })
+        .await;
+    }
 }

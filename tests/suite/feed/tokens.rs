@@ -254,7 +254,8 @@ async fn an_endpoint_says_whose_a_token_is() {
     assert_eq!(asked.load(Ordering::Relaxed), 1, "it is kept for a minute");
     assert_eq!(fed.get_as(Some("opaque-b"), all).await.status, 401);
     let broken = fed.get_as(Some("broken"), all).await;
-    assert_eq!((broken.status, broken.header("retry-after")), (503, Some("1")));
+    let after = broken.header("retry-after").and_then(|text| text.parse::<u32>().ok());
+    assert!(broken.status == 503 && after.is_some_and(|seconds| (1..=3).contains(&seconds)), "{after:?}");
     assert!(!broken.body.contains("secret"));
     assert_eq!(ids(&fed.get_as(Some(&by_secret(&of(json!("b")))), all).await), ["2"], "a JWT is not asked for");
 }

@@ -23,8 +23,10 @@ todos.find({ sort: [{ id: "asc" }] }).$.subscribe((found) => console.log(JSON.st
 
 const commands = {
   insert: (document) => todos.insert(document),
-  patch: async ([id, change]) => (await todos.findOne(id).exec()).patch(change),
-  remove: async (id) => (await todos.findOne(id).exec()).remove(),
+  upsert: (document) => todos.incrementalUpsert(document),
+  // What another has removed meanwhile is not there.
+  patch: async ([id, change]) => (await todos.findOne(id).exec())?.incrementalPatch(change),
+  remove: async (id) => (await todos.findOne(id).exec())?.incrementalRemove(),
   pause: () => replication.pause(),
   start: () => replication.start(),
 };
