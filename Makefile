@@ -39,7 +39,7 @@ mutants: ## what a change of one expression goes unnoticed by: a sample (MUTANTS
 chaos: parts ## two minutes of faults on each write path and engine: CHAOS_SEED, CHAOS_SECONDS, CHAOS_PATH, CHAOS_ENGINE, CHAOS_REPORT
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-120} cargo test --locked --test chaos
 
-soak: chaos ## the numbers of docs/reliability.md: chaos, pulls, a MySQL's and a MariaDB's binlog, the feed's other clients, rings, then 300 random migrations beside the worker (MIGRATIONS, MIGRATIONS_SEED)
+soak: chaos ## the numbers of docs/reliability.md: chaos, pulls, a MySQL's and a MariaDB's binlog, the feed's other clients, rings, collections of RxDB (RX_ROUNDS), then 300 random migrations beside the worker (MIGRATIONS, MIGRATIONS_SEED)
 	PULL_PASSES=$${PULL_PASSES:-500} cargo test --locked --test suite -- --nocapture pulls::
 	@for kind in mariadb mysql; do \
 		[ $$kind = mariadb ] || scripts/install-parts.sh mysql || continue; \
@@ -50,6 +50,7 @@ soak: chaos ## the numbers of docs/reliability.md: chaos, pulls, a MySQL's and a
 	RINGS=$${RINGS:-20000} cargo test --locked --test model no_schedule_loses
 	FEED_SCHEDULES=$${FEED_SCHEDULES:-20000} cargo test --locked --test model feed::
 	cargo test --locked --test suite -- --ignored feed::lanes
+	RX_ROUNDS=$${RX_ROUNDS:-200} cargo test --locked --test suite -- --nocapture random_rounds
 	RINGS=$${RINGS:-28000} cargo test --locked --test suite -- --nocapture no_ring_is_lost
 	MIGRATIONS=$${MIGRATIONS:-300} cargo test --locked --test suite -- --nocapture random_migrations
 

@@ -6,6 +6,7 @@
 #   install-examples.sh follow   .parts/electric-client-VERSION/node_modules, by examples/node/package-lock.json
 #   install-examples.sh web      .parts/web-example-VERSION/node_modules, by examples/web/package-lock.json
 #   install-examples.sh lane-b   .parts/lane-b-VERSION/node_modules, by tests/suite/feed/lane-b/package-lock.json; so lane-d
+#   install-examples.sh rxdb     .parts/rxdb-VERSION/node_modules, by tests/suite/feed/rxdb/package-lock.json
 #   install-examples.sh python   .parts/psycopg-VERSION, a virtual environment, by its requirements.txt
 #   install-examples.sh go       .parts/go-VERSION, Debian's Go with the two drivers, unpacked and not installed
 #
@@ -31,9 +32,10 @@ main() {
     follow) put_node "$root/examples/node" @electric-sql/client electric-client ;;
     web) put_node "$root/examples/web" @tanstack/offline-transactions web-example ;;
     lane-b | lane-d) put_node "$root/tests/suite/feed/$1" @tanstack/db "$1" ;;
+    rxdb) put_node "$root/tests/suite/feed/rxdb" rxdb rxdb ;;
     python) put_python ;;
     go) put_go ;;
-    *) die "usage: install-examples.sh node|feed|follow|web|lane-b|lane-d|python|go" ;;
+    *) die "usage: install-examples.sh node|feed|follow|web|lane-b|lane-d|rxdb|python|go" ;;
   esac
 }
 

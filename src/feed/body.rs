@@ -16,7 +16,7 @@ pub struct Piece {
     memory: Memory,
 }
 
-/// Text, and the memory that it takes.
+/// A text, and its memory for as long as anybody sends a part of it.
 struct Held {
     text: String,
     _memory: Taken,
@@ -99,12 +99,52 @@ impl Body {
         parts
     }
 
+    /// As lists of messages that are of about so many bytes, or of one that is longer: what is between the brackets of each,
+    /// in parts between which there is a comma.
+    pub fn lists(&self, bytes: usize) -> Vec<Vec<Bytes>> {
+        let said = self.pieces.iter().flat_map(|piece| cuts(&piece.messages, bytes)).chain(self.end().map(Bytes::from));
+        let mut lists: Vec<Vec<Bytes>> = Vec::new();
+        let mut held = 0;
+        for part in said {
+            match lists.last_mut() {
+                Some(list) if held + part.len() <= bytes => {
+                    held += part.len();
+                    list.push(part);
+                }
+                _ => {
+                    held = part.len();
+                    lists.push(vec![part]);
+                }
+            }
+        }
+        lists
+    }
+
     /// As server-sent events, in parts.
     pub fn events(&self) -> Vec<Bytes> {
         let end = self.end().map(|message| Bytes::from(format!("data: {message}\n\n")));
         let said = self.pieces.iter().filter(|piece| !piece.is_empty()).map(|piece| piece.events().clone());
         said.chain(end).collect()
     }
+}
+
+/// Messages in parts of about so many bytes, which share theirs.
+fn cuts(messages: &Bytes, bytes: usize) -> Vec<Bytes> {
+    let (mut parts, mut rest) = (Vec::new(), messages.clone());
+    while !rest.is_empty() {
+        // None has a line break within.
+        let is_break = |b: &u8| *b == b'\n';
+        let near = rest[..rest.len().min(bytes)].iter().rposition(is_break);
+        let next = near.or_else(|| rest.iter().position(is_break)).filter(|_| rest.len() > bytes);
+        match next {
+            Some(at) => {
+                let part = rest.split_to(at + 1);
+                parts.push(part.slice(..part.len() - SEPARATOR.len()));
+            }
+            None => parts.push(std::mem::take(&mut rest)),
+        }
+    }
+    parts
 }
 
 #[cfg(test)]
@@ -115,7 +155,7 @@ mod tests {
     fn pieces_are_one_array_or_events() {
         let memory = Memory::new(100);
         let piece = |text: &str| {
-            let messages = text.as_bytes().to_vec().into();
+            let messages = Bytes::from_owner(Held { text: text.into(), _memory: memory.take(text.len()).unwrap() });
             Arc::new(Piece { messages, events: OnceLock::new(), memory: memory.clone() })
         };
         let text = |parts: Vec<Bytes>| String::from_utf8(parts.concat()).unwrap();
@@ -131,5 +171,41 @@ mod tests {
         let nothing = Body { pieces: vec![piece("")], up_to_date: None, snapshot: None };
         assert_eq!((text(nothing.json()), text(nothing.events())), ("[]".into(), String::new()));
         assert!(nothing.is_empty() && !both.is_empty());
+    }
+
+    #[test]
+    fn memory_is_taken_until_all_is_sent() {
+        let memory = Memory::new(10);
+        let messages = Bytes::from_owner(Held { text: "12345678".into(), _memory: memory.take(8).unwrap() });
+        let piece = Piece { messages, events: OnceLock::new(), memory: memory.clone() };
+        let body = Body { pieces: vec![Arc::new(piece)], ..Body::default() };
+        let sent = body.json();
+        drop(body);
+        assert!(memory.take(3).is_none(), "it is on its way");
+        drop(sent);
+        assert!(memory.take(10).is_some());
+    }
+
+    #[test]
+    fn lists_are_of_about_a_size_and_hold_all() {
+        let texts: Vec<String> = (0..200).map(|i| format!("\"{}\"", "x".repeat(i * 7 % 90))).collect();
+        let piece = |texts: &[String]| {
+            let messages = Bytes::from(texts.join(SEPARATOR));
+            Arc::new(Piece { messages, events: OnceLock::new(), memory: Memory::new(0) })
+        };
+        let pieces = vec![piece(&texts[..150]), piece(&[]), piece(&texts[150..152]), piece(&texts[152..])];
+        let body = Body { pieces, up_to_date: Some(7), snapshot: None };
+        for bytes in [1, 10, 64, 1000, 1 << 20] {
+            let lists: Vec<String> = body
+                .lists(bytes)
+                .iter()
+                .map(|list| list.iter().map(|part| str::from_utf8(part).unwrap()).collect::<Vec<_>>().join(","))
+                .collect();
+            let all: serde_json::Value = serde_json::from_str(&format!("[{}]", lists.join(","))).unwrap();
+            let all = all.as_array().unwrap();
+            assert_eq!(all.len(), 201, "{bytes}");
+            assert!(all.iter().zip(&texts).all(|(one, text)| one == text.trim_matches('"')));
+            assert!(lists.iter().all(|list| list.len() <= bytes + 200), "{bytes}");
+        }
     }
 }

@@ -36,6 +36,12 @@ impl Memory {
         let bytes = u32::try_from(bytes).ok()?;
         self.left.clone().try_acquire_many_owned(bytes).ok().map(|permit| Taken { _permit: Some(permit) })
     }
+
+    /// Takes so many bytes when there are so many, or all.
+    pub async fn wait(&self, bytes: usize) -> Taken {
+        let bytes = u32::try_from(bytes.min(self.most)).unwrap_or(u32::MAX);
+        Taken { _permit: self.left.clone().acquire_many_owned(bytes).await.ok() }
+    }
 }
 
 #[cfg(test)]
@@ -50,6 +56,15 @@ mod tests {
         assert!(memory.take(0).is_some());
         assert_eq!(memory.in_use(), (8, 10));
         drop(some);
+        assert!(memory.take(10).is_some());
+    }
+
+    #[tokio::test]
+    async fn whoever_wants_more_than_there_is_waits_for_all() {
+        let memory = Memory::new(10);
+        let all = memory.wait(11).await;
+        assert!(memory.take(1).is_none());
+        drop(all);
         assert!(memory.take(10).is_some());
     }
 }

@@ -9,14 +9,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::TowerToHyperService;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
 use tokio::task::AbortHandle;
 use tokio_io_timeout::TimeoutStream;
 
@@ -49,16 +50,50 @@ pub(super) enum Occupation {
 
 /// A connection's [`Occupation`]. Among the request's extensions.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Visit(Arc<AtomicU8>);
+pub(super) struct Visit(Arc<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    occupation: AtomicU8,
+    /// Ends when whoever took the connection over has.
+    stay: Mutex<Option<oneshot::Receiver<()>>>,
+}
+
+/// Held by whoever takes a connection over from HTTP: until it is dropped, the connection is one of those that are counted,
+/// and waited for.
+#[derive(Debug)]
+pub(super) struct Stay(oneshot::Sender<()>);
+
+impl Stay {
+    /// Comes back when the connection is given up, for another one.
+    pub(super) async fn given_up(&mut self) {
+        self.0.closed().await;
+    }
+}
 
 impl Visit {
     /// From now on.
     pub(super) fn set(&self, occupation: Occupation) {
-        self.0.store(occupation as u8, Ordering::Relaxed);
+        self.0.occupation.store(occupation as u8, Ordering::Relaxed);
     }
 
     fn is(&self, occupation: Occupation) -> bool {
-        self.0.load(Ordering::Relaxed) == occupation as u8
+        self.0.occupation.load(Ordering::Relaxed) == occupation as u8
+    }
+
+    /// The connection is taken over when this request is answered.
+    pub(super) fn stay(&self) -> Stay {
+        let (stay, left) = oneshot::channel();
+        *self.0.stay.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
+        Stay(stay)
+    }
+
+    /// Waits until whoever took it over has ended.
+    async fn left(&self) {
+        let stay = self.0.stay.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(stay) = stay {
+            stay.await.ok();
+        }
     }
 
     /// Waits for an answer that others wait for, too.
@@ -84,14 +119,20 @@ fn drop_unfit_id(headers: &mut HeaderMap) {
     }
 }
 
-/// Serves `most` connections at once until `stop` resolves. What it returns ends when all connections have.
-pub(super) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    most: usize,
-    stop: impl Future<Output = ()>,
-) -> GracefulShutdown {
-    let (graceful, connections) = (GracefulShutdown::new(), Connections { most, list: Arc::default() });
+/// The connections that are left when no more are taken.
+pub(super) struct Open(watch::Sender<()>);
+
+impl Open {
+    /// Tells all of them to end with the answer in hand, and waits until they have.
+    pub(super) async fn shutdown(self) {
+        self.0.send_replace(());
+        self.0.closed().await;
+    }
+}
+
+/// Serves `most` connections at once until `stop` resolves, and returns those that are open.
+pub(super) async fn serve(listener: TcpListener, router: Router, most: usize, stop: impl Future<Output = ()>) -> Open {
+    let (open, connections) = (Open(watch::Sender::new(())), Connections { most, list: Arc::default() });
     let mut stop = std::pin::pin!(stop);
     for id in 0.. {
         let accepted = tokio::select! {
@@ -99,7 +140,7 @@ pub(super) async fn serve(
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => connections.add(id, stream, &router, graceful.watcher()),
+            Ok((stream, _)) => connections.add(id, stream, &router, open.0.subscribe()),
             Err(e) if matches!(e.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
             Err(e) => {
                 tracing::error!(error = %e, "a connection could not be taken: raise the limit of open files");
@@ -107,7 +148,7 @@ pub(super) async fn serve(
             }
         }
     }
-    graceful
+    open
 }
 
 type Visits = BTreeMap<u64, (Visit, AbortHandle)>;
@@ -134,7 +175,7 @@ impl Connections {
     }
 
     /// Serves `stream`; where there are too many, in place of the oldest that waits, or not at all.
-    fn add(&self, id: u64, stream: TcpStream, router: &Router, watcher: Watcher) {
+    fn add(&self, id: u64, stream: TcpStream, router: &Router, stopping: watch::Receiver<()>) {
         // Held until it is on the list: its task might end before.
         let mut list = self.list();
         if list.len() >= self.most {
@@ -143,7 +184,7 @@ impl Connections {
         }
         let visit = Visit::default();
         let (listed, work) =
-            (Listed(self.clone(), id), converse(stream, router.clone(), visit.clone(), watcher, WRITE_TIMEOUT));
+            (Listed(self.clone(), id), converse(stream, router.clone(), visit.clone(), stopping, WRITE_TIMEOUT));
         let task = tokio::spawn(async move {
             work.await;
             drop(listed);
@@ -162,13 +203,20 @@ fn dispensable(list: &Visits) -> Option<u64> {
 }
 
 /// The requests of one connection, whose reader may rest for so long.
-async fn converse(stream: TcpStream, router: Router, visit: Visit, watcher: Watcher, patience: Duration) {
+async fn converse(
+    stream: TcpStream,
+    router: Router,
+    visit: Visit,
+    mut stopping: watch::Receiver<()>,
+    patience: Duration,
+) {
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!(error = %e, "TCP_NODELAY could not be set");
     }
     let router = TowerToHyperService::new(router);
+    let all = visit.clone();
     let service = service_fn(move |request: hyper::Request<Incoming>| {
-        let visit = visit.clone();
+        let visit = all.clone();
         visit.set(Occupation::Work);
         let mut request = request.map(Body::new);
         drop_unfit_id(request.headers_mut());
@@ -187,9 +235,19 @@ async fn converse(stream: TcpStream, router: Router, visit: Visit, watcher: Watc
         .header_read_timeout(HEAD_TIMEOUT)
         .max_header_size(HEAD_BYTES)
         .max_buf_size(HEAD_BYTES) // of one that is not whole yet
-        .serve_connection(TokioIo::new(Box::pin(stream)), service);
-    if let Err(e) = watcher.watch(connection).await {
-        tracing::debug!(error = %e, "a connection ended");
+        .serve_connection(TokioIo::new(Box::pin(stream)), service)
+        .with_upgrades();
+    let mut connection = pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        _ = stopping.changed() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    match ended {
+        Ok(()) => visit.left().await,
+        Err(e) => tracing::debug!(error = %e, "a connection ended"),
     }
 }
 
@@ -220,8 +278,8 @@ mod tests {
         let (stream, _) = listener.accept().await.unwrap();
         // More than what systems keep for a connection.
         let router = Router::new().fallback(async || vec![0_u8; 64 << 20]);
-        let watcher = GracefulShutdown::new().watcher();
-        let conversing = converse(stream, router, Visit::default(), watcher, Duration::from_millis(100));
+        let open = watch::Sender::new(());
+        let conversing = converse(stream, router, Visit::default(), open.subscribe(), Duration::from_millis(100));
         tokio::time::timeout(Duration::from_secs(30), conversing).await.unwrap();
         drop(reader);
     }

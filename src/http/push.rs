@@ -64,17 +64,23 @@ async fn push(
     let asked = match read(&door, &query, request).await {
         Ok(asked) => asked,
         Err(refused) => {
-            door.pushes.figures().count(match refused.status() {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Taken::Forbidden,
-                StatusCode::SERVICE_UNAVAILABLE => Taken::Again,
-                _ => Taken::Invalid,
-            });
+            door.pushes.figures().count(refused_as(refused.status()));
             return *refused;
         }
     };
-    match answer(&door, asked).await {
+    let Asked { push, claims, wait } = asked;
+    match carry_out(door.pushes.clone(), door.gate.clone(), push, claims, wait).await {
         Ok(answer) => Json(answer).into_response(),
         Err(failure) => *failed(failure),
+    }
+}
+
+/// As what one is counted that is refused with this status.
+pub(super) fn refused_as(status: StatusCode) -> Taken {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Taken::Forbidden,
+        StatusCode::SERVICE_UNAVAILABLE => Taken::Again,
+        _ => Taken::Invalid,
     }
 }
 
@@ -113,9 +119,14 @@ async fn read(door: &Door, query: &BTreeMap<String, String>, request: Request) -
     Ok(Asked { push, claims, wait })
 }
 
-/// Whoever goes away does not end it in the middle: its connection would be taken for free.
-async fn answer(door: &Door, Asked { push, claims, wait }: Asked) -> Result<Answer, Failure> {
-    let (pushes, gate) = (door.pushes.clone(), door.gate.clone());
+/// Pushes, and tells the gate. Whoever goes away does not end it in the middle: its connection would be taken for free.
+pub(super) async fn carry_out(
+    pushes: Arc<Pushes>,
+    gate: Arc<dyn Gate>,
+    push: Push,
+    claims: Claims,
+    wait: Option<Duration>,
+) -> Result<Answer, Failure> {
     let pushing = tokio::spawn(async move {
         let mut answer = pushes.push(&push, &claims).await?;
         if let Some(xid) = answer.txid {

@@ -1,6 +1,6 @@
 //! What is fed, and to whom.
 
-use super::responses::{Refusal, denied, unknown};
+use super::refusal::Refusal;
 use crate::config::TokenSources;
 use crate::core::claims::Claims;
 use crate::core::config_error::ConfigError;
@@ -15,9 +15,10 @@ use crate::http::app::App;
 use crate::http::feeding::Feeding;
 use crate::http::lane::Lane;
 use crate::http::push::Gate;
-use crate::http::tokens::Tokens;
+use crate::http::tokens::{Bearer, Tokens};
 use async_trait::async_trait;
 use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +29,12 @@ const MEMORY_BYTES: usize = 128 << 20;
 
 /// For changes that are kept for those who are a little late.
 const KEPT_BYTES: usize = 128 << 20;
+
+/// For the shapes of all sockets.
+const SOCKETS_BYTES: usize = 256 << 20;
+
+/// For messages of sockets that are longer than others.
+const LONG_BYTES: usize = 64 << 20;
 
 /// A table that is fed, and who knows of its replica.
 pub(super) struct Source {
@@ -60,6 +67,8 @@ pub struct Feed {
     /// Whoever waits is answered.
     pub(super) stopping: watch::Sender<bool>,
     means: Means,
+    pub(super) sockets: Memory,
+    pub(super) long: Memory,
     /// What those were answered who asked for no table that there is.
     unknown: Arc<Figures>,
 }
@@ -75,6 +84,8 @@ impl Feed {
             tokens: Tokens::new(tokens)?,
             stopping: watch::Sender::new(false),
             means: Means { limits: LIMITS, memory: Memory::new(MEMORY_BYTES), kept: Memory::new(KEPT_BYTES) },
+            sockets: Memory::new(SOCKETS_BYTES),
+            long: Memory::new(LONG_BYTES),
             unknown: Arc::default(),
         };
         for (name, lane) in app.named_lanes() {
@@ -110,13 +121,19 @@ impl Feed {
         Feeding { heralds: self.heralds.clone(), unknown: self.unknown.clone(), memory }
     }
 
-    /// Where answers are counted to a request with these parameters.
-    pub(super) fn figures_of(&self, query: &[(String, String)]) -> &Figures {
-        let name = query.iter().find(|(key, _)| key == "table").map(|(_, name)| name);
-        match name.and_then(|name| self.tables.get(name)).map(Vec::as_slice) {
+    /// Counts a request for this table that is not looked at further.
+    pub(super) fn refused(&self, table: Option<&str>, refusal: &Refusal) {
+        let figures = match table.and_then(|name| self.tables.get(name)).map(Vec::as_slice) {
             Some([source]) => source.board.figures(),
             _ => &self.unknown,
-        }
+        };
+        figures.count(refusal.outcome());
+    }
+
+    /// Who sends these headers.
+    pub(super) async fn bearer(&self, headers: &HeaderMap) -> Result<Bearer, Refusal> {
+        let Some(tokens) = &self.tokens else { return Err(Refusal::denied(&Denied::Anonymous)) };
+        tokens.bearer(headers).await.map_err(|refused| Refusal::unknown(&refused))
     }
 
     /// Tables of a sync, if it has any that are fed.
@@ -142,10 +159,9 @@ impl Feed {
 
 #[async_trait]
 impl Gate for Feed {
-    async fn claims(&self, headers: &HeaderMap) -> Result<Claims, Refusal> {
-        let Some(tokens) = &self.tokens else { return Err(Box::new(denied(&Denied::Anonymous))) };
-        let bearer = tokens.bearer(headers).await.map_err(|refused| Box::new(unknown(&refused)))?;
-        Ok(bearer.claims)
+    async fn claims(&self, headers: &HeaderMap) -> Result<Claims, Box<Response>> {
+        let bearer = self.bearer(headers).await;
+        bearer.map(|bearer| bearer.claims).map_err(|refusal| Box::new(refusal.into_response()))
     }
 
     async fn wrote(&self, tables: &BTreeSet<&str>, claims: &Claims, xid: u64, wait: Option<Duration>) -> Option<i64> {

@@ -1,10 +1,14 @@
-//! `GET /v1/shape` on a listener of its own: what browsers and other clients are fed. Anybody may ask, so how much is read at
-//! once is bounded.
+//! `GET /v1/shape`, `GET /v1/socket` and `/v1/rx` on a listener of its own: what browsers and other clients are fed. Anybody may
+//! ask, so how much is read at once is bounded.
 
 mod asking;
 mod fed;
 mod poll;
+mod question;
+mod refusal;
 mod responses;
+mod rx;
+mod socket;
 mod stream;
 mod wanted;
 
@@ -19,7 +23,7 @@ use axum::routing::{get, options};
 use axum::{Json, Router};
 pub use fed::Feed;
 use poll::shape;
-use responses::refused;
+use refusal::Refusal;
 use serde_json::json;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -35,16 +39,24 @@ const EXPOSED: &str = "electric-cursor,electric-handle,electric-offset,electric-
 pub async fn serve(listener: TcpListener, feed: Feed, pushes: Option<Arc<Pushes>>, stop: impl Future<Output = ()>) {
     raise_limit_of_files();
     let feed = Arc::new(feed);
+    let collections = rx::router(feed.clone(), pushes.clone());
     let writing = pushes.map_or_else(Router::new, |pushes| {
         // A page asks before it writes to another origin, too.
         push::router(pushes, feed.clone()).route("/v1/push", options(preflight))
     });
     let router = Router::new()
         .route("/v1/shape", get(shape).options(preflight).delete(unsupported))
+        .route("/v1/socket", get(socket::socket))
         .route("/v1/health", get(async || Json(json!({"status": "active"}))))
-        .fallback(async || refused(StatusCode::NOT_FOUND, "path", "unknown: rows are at GET /v1/shape"))
+        .fallback(async || {
+            Refusal::with_status(StatusCode::NOT_FOUND, "path", "unknown: rows are at GET /v1/shape and GET /v1/socket")
+        })
         .with_state(feed.clone())
         .merge(writing)
+        .merge(collections)
+        .route("/v1/rx/{table}/pull", options(preflight))
+        .route("/v1/rx/{table}/push", options(preflight))
+        .route("/v1/rx/{table}/stream", options(preflight))
         .layer(from_fn(with_origins))
         .layer(CatchPanicLayer::new());
     let stopped = async {
@@ -95,5 +107,5 @@ async fn preflight() -> Response {
 }
 
 async fn unsupported() -> Response {
-    refused(StatusCode::METHOD_NOT_ALLOWED, "method", "nothing is deleted here")
+    Refusal::with_status(StatusCode::METHOD_NOT_ALLOWED, "method", "nothing is deleted here").into_response()
 }

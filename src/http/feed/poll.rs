@@ -1,7 +1,8 @@
 //! One request for a shape: what there is, or what becomes of it while its sender waits.
 
-use super::asking::{ask, next, unanswered};
+use super::asking::{ask, next, unanswered, wanted};
 use super::fed::Feed;
+use super::question::Question;
 use super::responses::{POLL, behind, messages};
 use super::stream::stream;
 use super::wanted::Wanted;
@@ -10,8 +11,8 @@ use crate::feed::figures::Outcome;
 use crate::http::connections::Visit;
 use axum::Extension;
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::Response;
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse as _, Response};
 use std::sync::Arc;
 
 pub(super) async fn shape(
@@ -20,11 +21,13 @@ pub(super) async fn shape(
     Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Response {
-    let wanted = match Wanted::of(&feed, &query, &headers).await {
+    let wanted = async { wanted(&feed, &Question::of_query(&query)?, &headers).await };
+    let wanted = match wanted.await {
         Ok(wanted) => wanted,
-        Err(refused) => {
-            feed.figures_of(&query).count(outcome_of(&refused));
-            return *refused;
+        Err(refusal) => {
+            let table = query.iter().find(|(key, _)| key == "table").map(|(_, name)| name.as_str());
+            feed.refused(table, &refusal);
+            return refusal.into_response();
         }
     };
     match wanted.is_stream {
@@ -42,20 +45,11 @@ async fn answer(feed: &Feed, wanted: &Wanted) -> Response {
         Ok(Answer::Nothing(told)) if !wanted.is_live && !told.is_up_to_date => Outcome::Unready,
         answer => Outcome::of(answer),
     };
-    wanted.source.board.figures().count(outcome);
+    wanted.count(outcome);
     match answer {
         Ok(Answer::Messages(told)) => messages(told, wanted.is_live),
         Ok(Answer::Nothing(told)) if wanted.is_live => messages(told, true),
         Ok(Answer::Nothing(told)) => behind(told),
         other => unanswered(other),
-    }
-}
-
-/// Of a request that is not looked at further.
-fn outcome_of(refused: &Response) -> Outcome {
-    match refused.status() {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Outcome::Unauthorized,
-        StatusCode::SERVICE_UNAVAILABLE => Outcome::Unready,
-        _ => Outcome::Refused,
     }
 }

@@ -1,16 +1,11 @@
 //! Answers, as the protocol has them.
 
-use crate::core::error;
-use crate::feed::access::Denied;
+use super::refusal::{BETWEEN, Refusal};
 use crate::feed::answer::Told;
-use crate::http::tokens::Refused;
-use axum::Json;
 use axum::body::Body;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde_json::json;
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 const HANDLE: HeaderName = HeaderName::from_static("electric-handle");
@@ -21,9 +16,6 @@ const UP_TO_DATE: HeaderName = HeaderName::from_static("electric-up-to-date");
 
 /// How long a request waits for news: proxies cut idle connections after 20 to 60 s.
 pub(super) const POLL: Duration = Duration::from_secs(20);
-
-/// An answer that says why there is no other.
-pub(super) type Refusal = Box<Response>;
 
 /// A body that is shorter is sent at once.
 const SMALL_BYTES: usize = 16 << 10;
@@ -43,58 +35,9 @@ fn body(parts: Vec<Bytes>) -> Body {
     Body::from_stream(futures_util::stream::iter(chunks.map(std::io::Result::Ok)))
 }
 
-/// When to ask again, in seconds: 1 to 3, so that not all come at once.
-fn retry_after() -> u32 {
-    1 + SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_micros() % 3)
-}
-
-/// A request that cannot be answered: what of it is wrong, and why.
-pub(super) fn refused(status: StatusCode, about: &str, problem: impl Into<String>) -> Response {
-    let errors = BTreeMap::from([(about.to_owned(), [problem.into()])]);
-    (status, Json(json!({"message": "Invalid request", "errors": errors}))).into_response()
-}
-
-/// Whoever is not known.
-pub(super) fn unknown(refused: &Refused) -> Response {
-    match refused {
-        Refused::Token(problem) => {
-            let body = Json(json!({"message": format!("the token {problem}")}));
-            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response()
-        }
-        Refused::Unknown => not_now("whose the token is cannot be known now: ask again"),
-    }
-}
-
-/// Whoever may not read a table.
-pub(super) fn denied(why: &Denied) -> Response {
-    match why {
-        Denied::Anonymous => unknown(&Refused::Token("is missing: send it as Authorization: Bearer …")),
-        Denied::Lacks(claim) => {
-            let message = format!("the token has no claim {claim:?} with a text, a number or a list of them");
-            (StatusCode::FORBIDDEN, Json(json!({"message": message}))).into_response()
-        }
-    }
-}
-
-/// Whoever has to ask again, not all at the same time.
-pub(super) fn not_now(problem: &str) -> Response {
-    let body = Json(json!({"message": problem}));
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, retry_after().to_string())], body).into_response()
-}
-
-/// The replica does not answer.
-pub(super) fn unreadable(error: &error::Error) -> Response {
-    tracing::warn!(%error, "a client is not answered: the replica cannot be read");
-    not_now("the replica cannot be read: ask again")
-}
-
 /// One who does not wait, and of whose table changes are on their way to a cut.
 pub(super) fn behind(told: Told) -> Response {
-    if told.is_up_to_date {
-        messages(told, false)
-    } else {
-        not_now("the table is between two moments of its source: ask again")
-    }
+    if told.is_up_to_date { messages(told, false) } else { Refusal::not_now(BETWEEN).into_response() }
 }
 
 /// Rows, or what became of them.

@@ -26,7 +26,7 @@ const QUIET: Duration = Duration::from_secs(15);
 /// heard why, asks anew when they end.
 pub(super) async fn stream(feed: Arc<Feed>, mut wanted: Wanted) -> Response {
     let first = ask(&wanted).await;
-    wanted.source.board.figures().count(Outcome::of(&first));
+    wanted.count(Outcome::of(&first));
     let first = match first {
         Ok(Answer::Messages(told) | Answer::Nothing(told)) => told,
         other => return unanswered(other),
@@ -34,13 +34,28 @@ pub(super) async fn stream(feed: Arc<Feed>, mut wanted: Wanted) -> Response {
     (wanted.offset, wanted.handle) = (first.offset, Some(first.handle.clone()));
     let mut response = Response::new(Body::empty());
     put_headers(&mut response, &first, true);
+    let greeting = Bytes::from_static(concat!(": ", env!("CARGO_PKG_NAME"), "\n\n").as_bytes());
+    let begun = std::iter::once(greeting).chain(first.body.events()).collect();
+    // How far it is by now, where it is anywhere: it begins there when the connection is cut.
+    follow(response, feed, &wanted, begun, |body, _| body.events())
+}
+
+/// What is sent where there is news, and, with `false`, where there has been none for a while.
+pub(super) type Tell = fn(&crate::feed::body::Body, bool) -> Vec<Bytes>;
+
+/// What is `begun`, and then what becomes of it, as server-sent events.
+pub(super) fn follow(
+    mut response: Response,
+    feed: Arc<Feed>,
+    wanted: &Wanted,
+    begun: Vec<Bytes>,
+    tell: Tell,
+) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    let greeting = Bytes::from_static(concat!(": ", env!("CARGO_PKG_NAME"), "\n\n").as_bytes());
-    let begun = std::iter::once(greeting).chain(first.body.events()).collect();
     let Some(follower) = wanted.follower() else { return response };
-    let events = Events { feed, source: wanted.source.clone(), follower, until: wanted.ends(STREAM) };
+    let events = Events { feed, source: wanted.source.clone(), follower, until: wanted.ends(STREAM), tell };
     let later = futures_util::stream::unfold(events, |mut events| async move { Some((events.next().await?, events)) });
     let parts = futures_util::stream::once(async { begun })
         .chain(later)
@@ -55,6 +70,7 @@ struct Events {
     source: Arc<Source>,
     follower: Follower,
     until: Instant,
+    tell: Tell,
 }
 
 impl Events {
@@ -67,11 +83,10 @@ impl Events {
         let answer = next(&self.feed, &mut self.follower, quiet).await;
         self.source.board.figures().count(Outcome::of(&answer));
         match answer {
-            Ok(Answer::Messages(Told { body, .. })) => Some(body.events()),
-            // How far it is by now, where it is anywhere: it begins there when the connection is cut.
-            Ok(Answer::Nothing(Told { body, .. })) => {
-                Some(std::iter::once(Bytes::from_static(b": still here\n\n")).chain(body.events()).collect())
-            }
+            Ok(Answer::Messages(Told { body, .. })) => Some((self.tell)(&body, true)),
+            Ok(Answer::Nothing(Told { body, .. })) => Some(
+                std::iter::once(Bytes::from_static(b": still here\n\n")).chain((self.tell)(&body, false)).collect(),
+            ),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 use crate::parts::process::{Process, tail};
 use crate::support::until;
 use serde_json::Value;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -26,10 +27,29 @@ impl Client {
     /// A program with these packages.
     pub async fn of(packages: &'static str, program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = beside(packages, program.parent().unwrap()).await;
+        Self::run(folder, program.file_name().unwrap().as_ref(), arguments, variables)
+    }
+
+    /// The first of these programs, with what is installed by this name.
+    pub async fn start_of(packages: &'static str, programs: &[(&str, String)], arguments: &[&str]) -> Self {
+        let folder = with(packages).await;
+        for (name, text) in programs {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        Self::run(folder, programs[0].0.as_ref(), arguments, &[])
+    }
+
+    fn run(folder: TempDir, program: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut command = Command::new("node");
-        command.arg(folder.path().join(program.file_name().unwrap())).args(arguments).envs(variables.iter().copied());
+        command.arg(folder.path().join(program)).args(arguments).envs(variables.iter().copied());
         let process = Process::spawn(&mut command, &folder.path().join("log"), None);
         Self { process, folder }
+    }
+
+    /// Has a program that reads its commands do this.
+    pub fn command(&self, command: &Value) {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(self.folder.path().join("commands"));
+        writeln!(file.unwrap(), "{command}").unwrap();
     }
 
     fn log(&self) -> String {
@@ -79,13 +99,19 @@ pub fn here() -> PathBuf {
 
 /// A folder with the programs of this one, and with packages: modules are looked for where a program lies.
 pub async fn beside(packages: &'static str, programs: &Path) -> TempDir {
-    let parts = crate::examples::installed(packages).await;
-    let folder = tempfile::tempdir().unwrap();
+    let folder = with(packages).await;
     for file in std::fs::read_dir(programs).unwrap().map(|file| file.unwrap().path()) {
         if file.extension().is_some_and(|e| e == "mjs" || e == "js" || e == "html" || e == "json") {
             std::fs::copy(&file, folder.path().join(file.file_name().unwrap())).unwrap();
         }
     }
+    folder
+}
+
+/// A folder with packages.
+async fn with(packages: &'static str) -> TempDir {
+    let parts = crate::examples::installed(packages).await;
+    let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(parts.join("node_modules"), folder.path().join("node_modules")).unwrap();
     folder
 }

@@ -10,6 +10,8 @@ mod nebula;
 mod node;
 mod operating;
 mod pulled;
+mod rx;
+mod socket;
 mod tokens;
 mod web;
 pub mod writes;

@@ -102,6 +102,14 @@ impl Program {
         self.process = None;
     }
 
+    /// What it has of memory.
+    pub fn memory_mib(&self) -> usize {
+        let process = self.process.as_ref().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<usize>().unwrap() / 1024
+    }
+
     /// A signal by its name to what it serves.
     pub fn signal(&self, name: &str) {
         let id = self.process.as_ref().expect("it serves").id().to_string();
