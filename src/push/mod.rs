@@ -1,6 +1,6 @@
-//! Writes of clients, up to Postgres, from where they come back through capture, replica and feed. [`request`] reads
-//! what was asked, [`policy`] says what it is compared with, [`statement`] is its SQL; no IO in these. [`journal`] keeps
-//! what became of each request, [`run`] is one request: one transaction of Postgres, as the role of the token.
+//! Writes of clients, up to Postgres, from where they come back through capture, replica and feed. `request` reads
+//! what was asked, `policy` says what it is compared with, `statement` is its SQL; no IO in these. `journal` keeps
+//! what became of each request, `run` is one request: one transaction of Postgres, as the role of the token.
 
 mod answer;
 mod apply;
