@@ -32,7 +32,6 @@ const todos = createCollection(
     },
   }),
 );
-
 const writable = (row) => Object.fromEntries(Object.entries(row).filter(([name]) => COLUMNS.includes(name)));
 
 // What the outbox calls until it does not throw, or throws a NonRetriableError; with the same key each time.
@@ -59,14 +58,12 @@ async function push({ transaction, idempotencyKey }) {
   }
   await todos.utils.awaitTxId(txid, 20_000).catch(() => { throw new Error("written, and not here yet"); });
 }
-
 const outbox = startOfflineExecutor({ collections: { todos }, mutationFns: { push } });
 function write(change) {
   const transaction = outbox.createOfflineTransaction({ mutationFnName: "push", autoCommit: false });
   transaction.mutate(change);
   transaction.commit().catch((e) => console.warn(e.message));
 }
-
 // Somebody else was first: what is there now stays, unless one says otherwise.
 function tell({ op, key, set }, { status, now, code }) {
   const line = document.createElement("li");
@@ -76,7 +73,6 @@ function tell({ op, key, set }, { status, now, code }) {
   if (now && op === "update") line.append(mine);
   element("conflicts").append(line);
 }
-
 async function show() {
   const { length } = await outbox.peekOutbox();
   element("state").textContent = `${navigator.onLine ? "online" : "offline"}, ${length} waiting`;
