@@ -17,7 +17,7 @@ pub(super) async fn check(client: &Client) -> Result<()> {
     }
     if inherits {
         return refuse(
-            "inherits rights of another role, which would count before a request is given its own: alter role … noinherit, and from PostgreSQL 16 on grant … with inherit false (docs/push.md)",
+            "inherits rights of another role, which would count before a request is given its own: alter role NAME noinherit, and from PostgreSQL 16 on grant ROLE to NAME with inherit false (docs/push.md)",
         );
     }
     if !has_role {
