@@ -62,7 +62,7 @@ impl Feeding {
                 continue;
             }
             assert_eq!(answer.status, 200, "{}", answer.body);
-            at = format!("offset={}&handle={}", answer.headers["electric-offset"], answer.headers["electric-handle"]);
+            at = answer.place();
             if answer.headers.contains_key("electric-up-to-date") {
                 return at;
             }
@@ -75,6 +75,13 @@ struct Answer {
     headers: BTreeMap<String, String>,
     body: String,
     at: Instant,
+}
+
+impl Answer {
+    /// Where it leaves its client.
+    fn place(&self) -> String {
+        format!("offset={}&handle={}", self.headers["electric-offset"], self.headers["electric-handle"])
+    }
 }
 
 async fn ask(stream: &mut TcpStream, query: &str) {
@@ -171,11 +178,11 @@ async fn one_shape(ground: &Ground, crowd: usize) -> (Vec<f64>, f64, f64) {
         streams.push(feeding.connect().await);
     }
     // What is kept for the late is there: one hears of all of it.
-    let at = feeding.arrive(&mut streams[0], "table=news").await;
+    let mut at = feeding.arrive(&mut streams[0], "table=news").await;
     for mb in 0..filled {
         ask(&mut streams[0], &format!("table=news&live=true&{at}")).await;
         ground.sql(&format!("update news set text = repeat(md5('{mb}'), 32768) where id = {}", mb % 10)).await;
-        answer(&mut streams[0]).await;
+        at = answer(&mut streams[0]).await.place();
     }
     for turn in 0..5 {
         let at = feeding.arrive(&mut streams[0], "table=news").await;

@@ -273,19 +273,20 @@ impl Client {
     /// Events until they end, or until it has had enough.
     async fn stream(&mut self, mut answer: reqwest::Response, handle: String) -> Result<(), Failure> {
         let (mut text, mut left) = (String::new(), self.rng.random_range(1..20));
+        // Rows count when what makes them whole is there, as for all clients: this one may stop in the middle.
+        let mut messages: Vec<Value> = Vec::new();
         while let Some(part) = answer.chunk().await? {
             text.push_str(std::str::from_utf8(&part)?);
             while let Some((event, rest)) = text.split_once("\n\n") {
-                if let Some(message) = event.strip_prefix("data: ") {
-                    let message: Value = serde_json::from_str(message)?;
-                    self.take(&message);
-                    // From there on it goes on, as clients do.
-                    if let Some(cut) = message["headers"]["global_last_seen_lsn"].as_str() {
-                        self.place = Some((format!("{cut}_0"), handle.clone()));
-                        left -= 1;
-                    }
-                }
+                messages.extend(event.strip_prefix("data: ").map(serde_json::from_str::<Value>).transpose()?);
                 text = rest.to_owned();
+                let cut = messages.last().and_then(|message| message["headers"]["global_last_seen_lsn"].as_str());
+                // From there on it goes on.
+                if let Some(cut) = cut {
+                    self.place = Some((format!("{cut}_0"), handle.clone()));
+                    messages.drain(..).collect::<Vec<_>>().iter().for_each(|message| self.take(message));
+                    left -= 1;
+                }
             }
             if left <= 0 {
                 return Ok(());
