@@ -45,7 +45,9 @@ impl Feeding {
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
     }
 
+    /// Not faster than connections are taken: whom the system turns away tries again after a second.
     async fn connect(&self) -> TcpStream {
+        tokio::time::sleep(Duration::from_micros(500)).await;
         let stream = TcpStream::connect(&self.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
         stream
