@@ -284,7 +284,7 @@ impl Client {
                 // From there on it goes on.
                 if let Some(cut) = cut {
                     self.place = Some((format!("{cut}_0"), handle.clone()));
-                    messages.drain(..).collect::<Vec<_>>().iter().for_each(|message| self.take(message));
+                    std::mem::take(&mut messages).iter().for_each(|message| self.take(message));
                     left -= 1;
                 }
             }
