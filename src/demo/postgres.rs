@@ -14,6 +14,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
 
@@ -323,20 +325,22 @@ impl Drop for Cluster {
 
 /// A port of 127.0.0.1 that nothing listens on, below the range that the system hands out to
 /// outgoing connections: a client that keeps knocking while the server is down could otherwise
-/// be given that very port, and connect to itself.
+/// be given that very port, and connect to itself. One process is given each port once, so that
+/// two of its parts that are about to listen never share one.
 ///
 /// # Errors
 /// When no such port was found.
 pub fn free_port() -> io::Result<u16> {
     const LOWEST: u16 = 10_240;
     const TRIES: u16 = 64;
+    static NEXT: LazyLock<AtomicU64> = LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0_u8)));
     let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let highest = range.split_whitespace().next().and_then(|low| low.parse().ok());
     let highest = highest.filter(|low| *low > LOWEST + TRIES).unwrap_or(32_768);
     let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..TRIES {
-        let random = RandomState::new().hash_one(0_u8) % u64::from(highest - LOWEST);
-        let port = LOWEST + u16::try_from(random).unwrap_or(0);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed) % u64::from(highest - LOWEST);
+        let port = LOWEST + u16::try_from(next).unwrap_or(0);
         match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
             Ok(_) => return Ok(port),
             Err(error) => refused = error,

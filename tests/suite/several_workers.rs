@@ -190,7 +190,13 @@ async fn a_second_queue_into_one_replica_is_refused_and_the_first_goes_on() {
         let mut second = Worker::new(&db, "second", &[ITEMS], home.target());
         first.program.said(&["setup"]).await;
         first.program.serve(&["--follow"]);
-        until("the first is paired", async || first.program.call("GET", "/ready").await.status == 200).await;
+        // Ready it is before it has asked the replica whose it is.
+        until("the first is ready", async || first.program.call("GET", "/ready").await.status == 200).await;
+        let paired = "SELECT count(*) FROM sqlite_master WHERE name = '_pgflume_syncs'";
+        until("the first is paired", async || {
+            first.rows(paired).await == ["1"] && first.rows("SELECT name FROM _pgflume_syncs").await == ["first"]
+        })
+        .await;
         // Postgres first, so that nothing is missed.
         let said = second.program.refused(&["setup"], 1).await;
         assert!(
