@@ -19,8 +19,12 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
+
+/// Clients whose connections may wait to be taken, as far as the system allows (`net.core.somaxconn`); whom it turns away
+/// tries again after a second.
+const CLIENTS_AT_ONCE: u32 = 16_384;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ServeArgs {
@@ -83,7 +87,7 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
         tokio::spawn(warn_of_superuser(config.postgres.clone()));
     }
     let fed = match args.feed_bind.as_deref().filter(|address| !address.is_empty()) {
-        Some(address) => Some(TcpListener::bind(address).await.map_err(|e| {
+        Some(address) => Some(listen_for_clients(address).await.map_err(|e| {
             ConfigError(format!("FEED_BIND cannot be listened on ({e}): write it like 127.0.0.1:3001"))
         })?),
         None => None,
@@ -102,6 +106,20 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
     let (served, ()) = futures_util::join!(http::serve(listener, app, shutdown), feeding);
     served?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Listens as `TcpListener::bind` does, with room for a crowd that connects at once.
+async fn listen_for_clients(address: &str) -> std::io::Result<TcpListener> {
+    let mut refused = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
+    for address in tokio::net::lookup_host(address).await? {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        socket.set_reuseaddr(true)?;
+        match socket.bind(address).and_then(|()| socket.listen(CLIENTS_AT_ONCE)) {
+            Ok(listener) => return Ok(listener),
+            Err(e) => refused = e,
+        }
+    }
+    Err(refused)
 }
 
 /// Feeds clients where that is asked for.

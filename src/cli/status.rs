@@ -221,12 +221,11 @@ fn fed(feed: &FeedState) -> String {
     };
     let (held, unready) = (names(|table| table.held), names(|table| !table.whole));
     let rows: i64 = feed.tables.values().map(|table| table.log_rows).sum();
-    let more = if feed.tables.values().any(|table| table.has_more_log_rows) { " or more" } else { "" };
     let cut = feed.cut_age_seconds.map_or("never at a cut".into(), |age| format!("last cut {age:.0} s ago"));
     let mut parts = vec![
         format!("{} tables, {cut}", feed.tables.len()),
         format!("clients are {:.0} s behind", feed.lag_seconds),
-        format!("{rows}{more} rows in the log"),
+        format!("{rows} keys in the log"),
     ];
     parts.extend((!held.is_empty()).then(|| format!("held: {}", held.join(", "))));
     parts.extend((!unready.is_empty()).then(|| format!("not whole yet: {}", unready.join(", "))));

@@ -107,7 +107,8 @@ impl Herald {
         let Ok(Ok(_reader)) = tokio::time::timeout(PATIENCE, self.readers.acquire()).await else {
             return Ok(Answer::Busy);
         };
-        tokio::time::timeout(MOST_TIME, self.ask_now(asked)).await.unwrap_or(Ok(Answer::Busy))
+        // On the heap: whoever waits for news does not keep room for it.
+        tokio::time::timeout(MOST_TIME, Box::pin(self.ask_now(asked))).await.unwrap_or(Ok(Answer::Busy))
     }
 
     async fn ask_now(&self, asked: &Asked<'_>) -> Result<Answer> {

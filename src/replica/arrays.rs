@@ -6,7 +6,7 @@ use crate::core::value::Cell;
 
 /// A JSON array is sent once it is this long, in bytes: a longer one is slower to unpack, and sqld refuses values above
 /// 5 MB.
-const ARRAY_BYTES: usize = 128 * 1024;
+pub(super) const ARRAY_BYTES: usize = 128 * 1024;
 
 /// A row larger than this goes alone: as JSON it may be six times as long.
 const LARGE_ROW_BYTES: usize = 512 * 1024;
@@ -44,22 +44,12 @@ pub struct Array {
 
 /// Rows as JSON arrays of arrays, cut at [`ARRAY_BYTES`].
 pub fn arrays(kinds: &[ColumnType], rows: &[&[Cell]]) -> Vec<Array> {
-    let is_folded = statements::is_folded(kinds.iter().copied());
     let mut done = Vec::new();
     let mut array = Array::default();
     for row in rows {
         array.text.push(if array.text.is_empty() { '[' } else { ',' });
         array.far_reals |= row.iter().any(statements::is_far);
-        let mut next = 0;
-        for (kind, cell) in kinds.iter().zip(*row) {
-            let (first, second) = statements::slots(*kind, cell);
-            for slot in std::iter::once(first.as_ref()).chain(second.as_ref()) {
-                array.text.push_str(separator(next, is_folded));
-                next += 1;
-                push_json(&mut array.text, slot);
-            }
-        }
-        array.text.push_str(if is_folded { "]]" } else { "]" });
+        push_row(&mut array.text, kinds, row);
         array.rows += 1;
         if array.text.len() >= ARRAY_BYTES {
             done.push(std::mem::take(&mut array));
@@ -73,6 +63,21 @@ pub fn arrays(kinds: &[ColumnType], rows: &[&[Cell]]) -> Vec<Array> {
     done
 }
 
+/// Adds a row as a JSON array of [`statements::slots`].
+pub(super) fn push_row(out: &mut String, kinds: &[ColumnType], row: &[Cell]) {
+    let is_folded = statements::is_folded(kinds.iter().copied());
+    let mut next = 0;
+    for (kind, cell) in kinds.iter().zip(row) {
+        let (first, second) = statements::slots(*kind, cell);
+        for slot in std::iter::once(first.as_ref()).chain(second.as_ref()) {
+            out.push_str(separator(next, is_folded));
+            next += 1;
+            push_json(out, slot);
+        }
+    }
+    out.push_str(if is_folded { "]]" } else { "]" });
+}
+
 /// What stands before a slot.
 fn separator(slot: usize, is_folded: bool) -> &'static str {
     match (slot, is_folded) {
@@ -83,11 +88,11 @@ fn separator(slot: usize, is_folded: bool) -> &'static str {
     }
 }
 
-fn push_json(out: &mut String, cell: &Cell) {
+/// Adds a value; `null` for doubles and bytes, which `slots` leaves none of.
+pub(super) fn push_json(out: &mut String, cell: &Cell) {
     match cell {
         Cell::Integer(i) => out.push_str(itoa::Buffer::new().format(*i)),
         Cell::Text(text) => push_string(out, text),
-        // slots() leaves neither doubles nor bytes.
         Cell::Null | Cell::Real(_) | Cell::Blob(_) => out.push_str("null"),
         Cell::Lent(lent) => push_string(out, lent.text().unwrap_or_default()),
     }

@@ -3,7 +3,7 @@
 
 use super::sqlite::{Connection, Failure};
 use super::store::{Rows, Statement, Work};
-use super::{head, statements, words};
+use super::{feed_touched, head, statements, words};
 use crate::core::error::{Error, ErrorKind, Result};
 
 /// What `RAISE` in a trigger gives, whatever its words (SQLITE_CONSTRAINT_TRIGGER).
@@ -53,6 +53,7 @@ fn apply(connection: &Connection, work: &Work) -> std::result::Result<(), Failur
     // What surrounds a batch's rows recurs with each; other work does not.
     let run: fn(&Connection, &Statement) -> _ = if work.range.is_empty() { run } else { run_kept };
     work.before.iter().try_for_each(|statement| run(connection, statement))?;
+    work.touching.iter().try_for_each(|touching| feed_touched::write(connection, touching, work.items()))?;
     for table in &work.emptied {
         connection.run(&statements::empty(table), &[])?;
     }

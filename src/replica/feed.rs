@@ -37,7 +37,9 @@ impl Replica {
         let fed = schema.tables().map(|table| &**table).filter(|table| table.feed.is_some());
         let fed: Vec<&Table> = fed.filter(can_be_fed).collect();
         let list = Arc::new(Fed::of(&fed));
-        let is_there = there.tables.contains_key(feed_log::TABLES) && there.tables.contains_key(feed_log::PAST_CUTS);
+        let has = |name: &str| there.tables.contains_key(name);
+        let is_of_old = there.column(feed_log::LOG, "key").is_some();
+        let is_there = has(feed_log::TABLES) && has(feed_log::PAST_CUTS) && !is_of_old;
         if !fed.is_empty() || is_there {
             let rows = if is_there { self.store.query(feed_log::select_fed(sync)).await? } else { Rows::new() };
             let known = Known::read(rows);
@@ -46,7 +48,10 @@ impl Replica {
                 known.iter().any(|known| known.name == table.name && known.filter == filter)
             };
             if !is_there || known.len() != fed.len() || !fed.iter().all(is_known) {
-                let before = feed_log::register(sync.name(), &list);
+                let mut before = feed_log::register(sync.name(), &list);
+                if is_of_old {
+                    before.splice(0..0, feed_log::drop_old());
+                }
                 self.store.write(Work { before, ..Work::default() }).await?;
             }
             let is_as_cut = |known: &Known| known.is_held || known.is_cut;
@@ -89,7 +94,7 @@ impl Replica {
         let fed = self.logging.fed();
         let cut = Cut { at: at.map(str::to_owned), held: held.clone(), unseen: BTreeSet::new() };
         let before = std::iter::once(head::assert_at(Some(head)))
-            .chain(feed_log::record(sync, &fed, (head, head), &[], &[]))
+            .chain(feed_log::record(sync, &fed, (head, head), &[]))
             .chain(feed_log::cut(Feeds::Queue(sync), &fed, &cut))
             .collect();
         self.store.write(Work { before, ..Work::default() }).await?;

@@ -2,22 +2,20 @@
 //! and the cuts at which all tables of a sync equalled one snapshot of its source (`_pgflume_cuts`). Nothing of it is there
 //! unless a table of `schema.json` is fed. Pure SQL texts, and what a writer remembers of it.
 //!
-//! A row of the log says what its key was before its batch: `was` is NULL where there was no row, else the JSON of the
-//! columns that clients filter by. A position is a number of a batch, above all before it, also of an earlier epoch:
+//! A row of the log says what keys were before their batch: it is a JSON array of pairs, of a key and of the columns that
+//! clients filter by, or null where there was no row. A position is a number of a batch, above all before it, also of an earlier epoch:
 //! clients keep it. Its low bits are random, so that no two histories share one.
 //!
 //! A sync that pulls logs as a queue does, beside its own row of `_pgflume_pulls`. Nobody but the replica knows how far that
 //! is: one that fell back goes on as if nothing had been. So its cuts are kept (`_pgflume_past_cuts`), and who was told of
 //! another begins anew.
 
-use super::arrays::{Array, arrays};
 use super::freshness::Feeds;
-use super::statements;
-use super::store::{Statement, Work};
+use super::store::{Statement, Touching, Work};
 use crate::core::batch::{Item, RowState};
 use crate::core::failpoint::FeedRule;
 use crate::core::position::Head;
-use crate::core::schema::{Column, Table, ddl, quote};
+use crate::core::schema::Table;
 use crate::core::value::Cell;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,10 +26,13 @@ use tokio::time::Instant;
 /// The table of the tables that are fed.
 pub(crate) const TABLES: &str = "_pgflume_feed_tables";
 
+/// The log.
+pub(crate) const LOG: &str = "_pgflume_feed";
+
 /// The cuts of syncs that pull.
 pub(crate) const PAST_CUTS: &str = "_pgflume_past_cuts";
 
-/// Rows of the log that are kept of a table at the most, and cuts of a sync, but for those that are forgotten next.
+/// Keys in the log that are kept of a table at the most, and cuts of a sync, but for those that are forgotten next.
 const MOST_ROWS: i64 = 1_000_000;
 
 /// Rows of it that are forgotten at once, and a batch's more: a fifth of a second's work.
@@ -50,8 +51,9 @@ const NEW: &str = "lower(hex(randomblob(12)))";
 const NOW: &str = "(CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) << 20)";
 
 const CREATE: [&str; 4] = [
-    "CREATE TABLE IF NOT EXISTS _pgflume_feed (tab INTEGER NOT NULL, pos INTEGER NOT NULL, key TEXT NOT NULL, was TEXT, \
-     PRIMARY KEY (tab, pos, key)) WITHOUT ROWID",
+    // `rows`: keys of `touched`; `past`: all that the table's log has had, with these.
+    "CREATE TABLE IF NOT EXISTS _pgflume_feed (tab INTEGER NOT NULL, pos INTEGER NOT NULL, part INTEGER NOT NULL, \
+     rows INTEGER NOT NULL, past INTEGER NOT NULL, touched TEXT NOT NULL, PRIMARY KEY (tab, pos, part))",
     // `token`: of the head that the last batch led to, whose writer fed the tables of `fed`; `pos`: its position; `cut`: the
     // last that is one.
     "CREATE TABLE IF NOT EXISTS _pgflume_cuts (sync TEXT PRIMARY KEY, token TEXT NOT NULL, fed TEXT, pos INTEGER NOT NULL, \
@@ -114,6 +116,11 @@ pub(super) fn filter_text(table: &Table) -> String {
     serde_json::json!(names).to_string()
 }
 
+/// Makes room for a log in the place of one that had a row for each key: clients begin anew.
+pub(super) fn drop_old() -> [Statement; 2] {
+    ["DROP TABLE _pgflume_feed", "DELETE FROM _pgflume_feed_tables"].map(|sql| sql.to_owned().into())
+}
+
 /// Says which tables of a sync are fed: what is new, or is filtered by other columns, is not whole until the next cut.
 pub(super) fn register(sync: &str, fed: &Fed) -> Vec<Statement> {
     let sync = || Cell::Text(sync.to_owned());
@@ -151,15 +158,9 @@ pub(super) fn begin_anew(tables: Option<&[&str]>) -> Statement {
     }
 }
 
-/// What a batch that leads from a head to another writes before its rows: where it is in the log, and what its keys were.
-/// Where the last batch was somebody's who does not keep the log of the same tables, all begins anew.
-pub(super) fn record(
-    sync: &str,
-    fed: &Fed,
-    (from, to): (&Head, &Head),
-    items: &[&Item],
-    emptied: &[Arc<Table>],
-) -> Vec<Statement> {
+/// What a batch that leads from a head to another writes before its rows: where it is in the log. Where the last batch was
+/// somebody's who does not keep the log of the same tables, all begins anew.
+pub(super) fn record(sync: &str, fed: &Fed, (from, to): (&Head, &Head), emptied: &[Arc<Table>]) -> Vec<Statement> {
     let text = |text: &str| Cell::Text(text.to_owned());
     let is_unlogged = if FeedRule::Unlogged.holds() { "token <> ?2 OR fed IS NOT ?3" } else { "?2 <> ?2 OR ?3 <> ?3" };
     let mut all = vec![
@@ -181,61 +182,27 @@ pub(super) fn record(
         let sql = format!("UPDATE _pgflume_feed_tables SET generation = {NEW}, is_whole = 0 WHERE name = ?1");
         all.push(Statement::new(sql, vec![text(&table.name)]));
     }
-    let mut rest = items;
-    while let Some(first) = rest.first() {
-        let end = rest.iter().position(|item| item.table.name != first.table.name).unwrap_or(rest.len());
-        let (of_table, others) = rest.split_at(end);
-        if fed.names.contains(&first.table.name) {
-            let (gone, there): (Vec<&Item>, Vec<&Item>) =
-                of_table.iter().copied().partition(|item| matches!(item.state, RowState::Gone));
-            all.extend(log(&first.table, &gone, true));
-            all.extend(log(&first.table, &there, false));
-        }
-        rest = others;
-    }
     all
 }
 
-/// What keys of a table were; `is_gone`: of those that were there only.
-fn log(table: &Table, items: &[&Item], is_gone: bool) -> Vec<Statement> {
-    let kinds: Vec<_> = table.key_columns().map(|column| column.kind).collect();
-    let keys: Vec<&[Cell]> = items.iter().map(|item| &item.key[..]).filter(|key| !statements::has_null(key)).collect();
-    let (name, was) = (quote(&table.name), filtered(table));
-    let join = if is_gone { "JOIN" } else { "LEFT JOIN" };
-    let statement = |array: Array| {
-        let sql = format!(
-            "{}INSERT OR IGNORE INTO _pgflume_feed (tab, pos, key, was) \
-             SELECT f.tab, c.pos, k.v, CASE WHEN t.rowid IS NOT NULL THEN {was} END \
-             FROM _pgflume_feed_tables AS f JOIN _pgflume_cuts AS c ON c.sync = f.sync \
-             JOIN {} AS k {join} {name} AS t ON {} WHERE f.name = ?2 AND f.is_whole",
-            statements::powers(array.far_reals),
-            statements::json_rows(table, &table.key),
-            same_key(table, "k.v", array.far_reals),
-        );
-        Statement::new(sql, vec![Cell::Text(array.text), Cell::Text(table.name.clone())])
-    };
-    arrays(&kinds, &keys).into_iter().map(statement).collect()
-}
-
-/// SQL for the JSON of the columns that a row `t` is filtered by.
-fn filtered(table: &Table) -> String {
-    // What somebody else wrote there may be of another type, which no client can ask for.
-    let column = |i: Option<usize>| {
-        let Some(i) = i else { return "NULL".to_owned() };
-        let name = quote(&table.columns[i].name);
-        format!("CASE WHEN typeof(t.{name}) IN ('integer', 'text') THEN t.{name} END")
-    };
-    let columns: Vec<_> = table.fed_filters().into_iter().map(column).collect();
-    format!("json_array({})", columns.join(", "))
-}
-
-/// SQL for a row `t` to have the key that an array of slots stands for.
-pub(super) fn same_key(table: &Table, slots: &str, far_reals: bool) -> String {
-    let values = statements::json_value_list(table, &table.key, far_reals, slots);
-    let equal = |(column, value): (&Column, String)| {
-        format!("t.{} = {value}{}", quote(&column.name), ddl::collation(column.kind))
-    };
-    table.key_columns().zip(values).map(equal).collect::<Vec<_>>().join(" AND ")
+/// Which keys a batch touches of tables that are fed, but for items that the replica has as they are.
+fn touching(fed: &Fed, items: &[Item], unchanged: &BTreeSet<usize>) -> Vec<Touching> {
+    let (mut all, mut start) = (Vec::new(), 0);
+    for run in items.chunk_by(|one, other| one.table.name == other.table.name) {
+        let (positions, table) = (start..start + run.len(), &run[0].table);
+        start = positions.end;
+        if !fed.names.contains(&table.name) {
+            continue;
+        }
+        let touched = positions.filter(|at| !unchanged.contains(at));
+        let (gone, there): (Vec<_>, Vec<_>) = touched.partition(|&at| matches!(items[at].state, RowState::Gone));
+        for (items, is_gone) in [(gone, true), (there, false)] {
+            if !items.is_empty() {
+                all.push(Touching { table: table.clone(), items, is_gone });
+            }
+        }
+    }
+    all
 }
 
 /// All tables of a sync but those that are held, or unseen, equal its source by now.
@@ -286,15 +253,20 @@ fn begin_sync_anew(sync: &str) -> Statement {
 
 /// Forgets what is too old, or too much, of the tables of a sync.
 fn forget(sync: Feeds<'_>, fed: &Fed, retention: Duration) -> Vec<Statement> {
-    let old = format!(
-        "SELECT pos FROM _pgflume_feed AS l WHERE l.tab = _pgflume_feed_tables.tab AND l.pos <= max({NOW} - (?2 << 20), coalesce((SELECT m.pos \
-         FROM _pgflume_feed AS m WHERE m.tab = _pgflume_feed_tables.tab ORDER BY m.pos DESC LIMIT 1 OFFSET {MOST_ROWS}), 0)) ORDER BY l.pos LIMIT {FORGOTTEN_ROWS}"
+    let of_table = "FROM _pgflume_feed AS l WHERE l.tab = _pgflume_feed_tables.tab";
+    let old = format!("SELECT l.pos {of_table} AND l.pos <= {NOW} - (?2 << 20) ORDER BY l.pos LIMIT {FORGOTTEN_ROWS}");
+    // What is more than there may be is at the front; where nothing is, that is not looked through.
+    let past = |order: &str| format!("(SELECT l.past {of_table} ORDER BY l.pos {order}, l.part {order} LIMIT 1)");
+    let (last, first) = (past("DESC"), past("ASC"));
+    let more = format!(
+        "SELECT iif({last} - {first} > {MOST_ROWS}, (SELECT max(pos) FROM (SELECT l.pos, l.past {of_table} ORDER BY l.pos, l.part \
+         LIMIT {FORGOTTEN_ROWS}) WHERE past < {last} - {MOST_ROWS}), 0)"
     );
     let name = || Cell::Text(sync.name().to_owned());
     let ms = Cell::Integer(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX >> 20));
     let mut all = vec![Statement::new(
         format!(
-            "UPDATE _pgflume_feed_tables SET floor = max(floor, coalesce((SELECT max(pos) FROM ({old})), 0)) WHERE sync = ?1"
+            "UPDATE _pgflume_feed_tables SET floor = max(floor, coalesce((SELECT max(pos) FROM ({old})), 0), coalesce(({more}), 0)) WHERE sync = ?1"
         ),
         vec![name(), ms.clone()],
     )];
@@ -383,10 +355,8 @@ impl Logging {
         if fed.names.is_empty() {
             return;
         }
-        let items = work.items().iter().enumerate().filter(|(at, _)| !unchanged.contains(at));
-        let items: Vec<&Item> = items.map(|(_, item)| item).collect();
-        let logged = record(sync.name(), &fed, heads, &items, &work.emptied);
-        work.before.extend(logged);
+        work.before.extend(record(sync.name(), &fed, heads, &work.emptied));
+        work.touching = touching(&fed, work.items(), unchanged);
         if let Some(to) = cut_to {
             work.after.extend(cut(sync, &fed, to));
         }
@@ -455,5 +425,57 @@ impl Logging {
     /// Whether a table is fed and has all of its rows, as far as is known.
     pub fn is_whole(&self, table: &str) -> bool {
         self.whole.lock().unwrap_or_else(PoisonError::into_inner).contains(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::Memory;
+    use super::super::store::{Rows, Store as _};
+    use super::*;
+    use crate::core::schema::Schema;
+
+    const TABLES: &str = r#"{"t":{"primaryKey":"id","columns":{"id":"INTEGER"},"feed":{"public":true}},
+        "u":{"primaryKey":"id","columns":{"id":"INTEGER"},"feed":{"public":true}}}"#;
+
+    async fn run(store: &Memory, before: Vec<Statement>) {
+        store.write(Work { before, ..Work::default() }).await.unwrap();
+    }
+
+    async fn left(store: &Memory) -> Rows {
+        let sql = "SELECT f.name, f.floor & 1048575, (SELECT sum(l.rows) FROM _pgflume_feed AS l WHERE l.tab = f.tab) \
+                   FROM _pgflume_feed_tables AS f ORDER BY 1";
+        store.query(sql.to_owned().into()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_table_keeps_its_last_million_keys_and_what_is_not_too_old() {
+        let (store, schema) = (Memory::new().unwrap(), Schema::parse(TABLES).unwrap());
+        let tables: Vec<&Table> = schema.tables().map(|table| &**table).collect();
+        let fed = Fed::of(&tables);
+        run(&store, register("s", &fed)).await;
+        let log = |table: &str, parts: i64, since: &str| -> Statement {
+            format!(
+                "INSERT INTO _pgflume_feed SELECT f.tab, {NOW} - ({since} << 20) + n, 0, 1000, 1000 * n, '[]' FROM _pgflume_feed_tables AS f, \
+                 (WITH RECURSIVE i(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM i WHERE n < {parts}) SELECT n FROM i) WHERE f.name = '{table}'"
+            )
+            .into()
+        };
+        let clear = || vec!["UPDATE _pgflume_feed SET pos = (pos & ~1048575) | (past / 1000)".to_owned().into()];
+        let row = |name: &str, floor: i64, rows: i64| {
+            vec![Cell::Text(name.to_owned()), Cell::Integer(floor), Cell::Integer(rows)]
+        };
+        // A minute ago.
+        run(&store, vec![log("t", 1_300, "60000"), log("u", 900, "60000")]).await;
+        run(&store, clear()).await;
+        let forgets = |seconds| forget(Feeds::Queue("s"), &fed, Duration::from_secs(seconds));
+        run(&store, forgets(3600)).await;
+        assert_eq!(left(&store).await, [row("t", 299, 1_001_000), row("u", 0, 900_000)]);
+        run(&store, forgets(3600)).await;
+        assert_eq!(left(&store).await, [row("t", 299, 1_001_000), row("u", 0, 900_000)]);
+        run(&store, forgets(30)).await;
+        let all = left(&store).await;
+        let gone = |name: &str, floor: i64| vec![Cell::Text(name.to_owned()), Cell::Integer(floor), Cell::Null];
+        assert_eq!(all, [gone("t", 1_300), gone("u", 900)]);
     }
 }

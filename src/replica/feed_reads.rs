@@ -1,7 +1,7 @@
 //! Reads what clients are fed: where a table is in the log, pages of its rows, and the keys that have changed behind a
 //! position, with what they were and what they are. Everything that one call gives is of one state of the replica.
 
-use super::feed_log::{Fences, same_key};
+use super::feed_log::Fences;
 use super::store::{Rows, Statement};
 use super::{Replica, statements};
 use crate::core::error::{Error, ErrorKind, Result};
@@ -126,7 +126,7 @@ impl Replica {
             let [place, was, pos] = <[Cell; 3]>::try_from(row).ok()?;
             let Cell::Integer(pos) = pos else { return None };
             let was = match was.as_text() {
-                None => None,
+                None | Some("null") => None,
                 Some(text) => Some(values(text).filter(|values| values.len() == filters)?),
             };
             Some(Touched { place: place.as_text()?.to_owned(), pos, was })
@@ -300,13 +300,13 @@ fn page(
         let marks = marks.collect::<Vec<_>>().join(", ");
         conditions.push(format!("t.{}{} IN ({marks}) AND ", quote(name), ddl::collation(*kind)));
     }
-    let touched = if FeedRule::LeaveTouched.holds() { "pos > ?2" } else { "pos > ?2 AND false" };
+    let touched = if FeedRule::LeaveTouched.holds() { "f.pos > ?2" } else { "f.pos > ?2 AND false" };
     let sql = format!(
         "{}SELECT {columns}, t.rowid FROM {name} AS t WHERE {}t.rowid NOT IN (SELECT t.rowid FROM \
-         (SELECT key AS v FROM _pgflume_feed WHERE tab = {TAB} AND {touched}) AS l JOIN {name} AS t ON {}) ORDER BY t.rowid LIMIT {limit}",
+         (SELECT k.value -> 0 AS v FROM _pgflume_feed AS f, json_each(f.touched) AS k WHERE f.tab = {TAB} AND {touched}) AS l JOIN {name} AS t ON {}) ORDER BY t.rowid LIMIT {limit}",
         statements::powers(reals),
         conditions.concat(),
-        same_key(table, "l.v", reals),
+        statements::has_key(table, "l.v", reals),
     );
     Statement::new(sql, args)
 }
@@ -315,7 +315,8 @@ fn touched(table: &Table, since: i64, limit: usize) -> Statement {
     let first = if FeedRule::FirstRow.holds() { "min" } else { "max" };
     // Of several rows of a group, SQLite takes the other columns from the one that has the least.
     let sql = format!(
-        "SELECT key, was, {first}(pos) FROM _pgflume_feed WHERE tab = {TAB} AND pos > ?2 GROUP BY key LIMIT {limit}"
+        "SELECT k.value -> 0 AS k, k.value -> 1, {first}(l.pos) FROM _pgflume_feed AS l, json_each(l.touched) AS k \
+         WHERE l.tab = {TAB} AND l.pos > ?2 GROUP BY k LIMIT {limit}"
     );
     Statement::new(sql, vec![Cell::Text(table.name.clone()), Cell::Integer(since)])
 }
@@ -329,13 +330,13 @@ fn current(table: &Table, needed: &BTreeSet<usize>, keys: &[Touched]) -> Stateme
         statements::powers(reals),
         key.join(", "),
         columns,
-        same_key(table, "l.v", reals),
+        statements::has_key(table, "l.v", reals),
     );
     let places: Vec<&str> = keys.iter().map(|key| key.place.as_str()).collect();
     Statement::new(sql, vec![Cell::Text(format!("[{}]", places.join(",")))])
 }
 
-/// What `json_array` made of text and whole numbers.
+/// Text and whole numbers of a JSON array.
 fn values(json: &str) -> Option<Vec<Cell>> {
     let values: Vec<serde_json::Value> = serde_json::from_str(json).ok()?;
     let cell = |value| match value {

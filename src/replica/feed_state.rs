@@ -1,7 +1,6 @@
 //! How the log that clients are fed from stands, for operators: one read, which changes nothing. No keys and no row values.
 //!
-//! Nothing of it reads more of the log than [`COUNTED_ROWS`] rows of a table; ages are those of its first rows, which the
-//! key of the log finds.
+//! Of the log only the first and the last row of a table are read, which its key finds.
 
 use super::Replica;
 use super::store::Statement;
@@ -9,10 +8,6 @@ use crate::core::error::{ErrorKind, Result};
 use crate::core::value::Cell;
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
-
-/// Rows of the log of a table that are counted: all of a million would take a tenth of a second, and a server that bills
-/// what is read would bill them.
-pub const COUNTED_ROWS: i64 = 10_000;
 
 /// From then on clients are not told in time.
 const STALE_SECONDS: f64 = 60.0;
@@ -39,11 +34,8 @@ pub struct FeedState {
 /// One of them.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct FedTable {
-    /// Rows of the log, as far as they are counted.
+    /// Keys that batches have touched and the log still has; one more for each batch that touched the key.
     pub log_rows: i64,
-    /// There may be more.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub has_more_log_rows: bool,
     /// How old the oldest row of the log is.
     pub log_seconds: Option<f64>,
     /// Behind this position the log is whole: who was told less begins anew. Nothing was forgotten yet where it is 0.
@@ -91,7 +83,8 @@ impl Replica {
         let of_table = "FROM _pgflume_feed AS l WHERE l.tab = f.tab";
         let sql = format!(
             "SELECT f.name, f.is_whole, f.is_held, f.floor, c.cut, c.at, c.pos, (julianday('now') - 2440587.5) * 86400.0, \
-             (SELECT count(*) FROM (SELECT 1 {of_table} LIMIT {COUNTED_ROWS})), \
+             (SELECT l.past {of_table} ORDER BY l.pos DESC, l.part DESC LIMIT 1) \
+             - (SELECT l.past - l.rows {of_table} ORDER BY l.pos, l.part LIMIT 1), \
              (SELECT l.pos {of_table} ORDER BY l.pos LIMIT 1), \
              (SELECT l.pos {of_table} AND l.pos > coalesce(c.cut, 0) ORDER BY l.pos LIMIT 1) \
              FROM _pgflume_feed_tables AS f JOIN _pgflume_cuts AS c ON c.sync = f.sync WHERE f.sync = ?1"
@@ -120,10 +113,8 @@ impl Replica {
             };
             let number = |cell: &Cell| if let Cell::Integer(number) = cell { Some(*number) } else { None };
             let age = |position: &Cell| number(position).map(|position| (now - made_at(position)).max(0.0));
-            let log_rows = number(counted).unwrap_or_default();
             let table = FedTable {
-                log_rows,
-                has_more_log_rows: log_rows >= COUNTED_ROWS,
+                log_rows: number(counted).unwrap_or_default(),
                 log_seconds: age(first),
                 floor: number(floor),
                 span_seconds: number(first).map_or(0.0, |first| made_at(*pos) - made_at(first)),

@@ -11,6 +11,7 @@ mod feed;
 mod feed_log;
 pub mod feed_reads;
 pub mod feed_state;
+mod feed_touched;
 pub mod freshness;
 pub mod head;
 pub mod hrana;
@@ -45,7 +46,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 pub(crate) use store::Encoded;
-pub use store::{Opener, Rows, Statement, Store, Work};
+pub use store::{Opener, Rows, Statement, Store, Touching, Work};
 
 /// Values that are looked for at once.
 const HELD_VALUES: usize = 2_000;

@@ -4,8 +4,8 @@
 use super::arrays::{arrays, is_large, row_slots};
 use super::hrana::{BatchStep, Encoding, Garbled, Outcome, When};
 use super::refusal::{busy, cause, classify, not_answered, not_sent, refused, unknown};
-use super::statements;
 use super::store::{Encoded, Rows, Statement, Store, Work};
+use super::{feed_touched, statements};
 use crate::core::batch::{ColumnSet, Item};
 use crate::core::crypto;
 use crate::core::error::{Error, Result};
@@ -209,6 +209,7 @@ pub fn body(work: &Work, encoding: Encoding) -> Vec<u8> {
 
 fn steps(work: &Work) -> Vec<BatchStep> {
     let mut steps: Vec<BatchStep> = work.before.iter().cloned().map(step).collect();
+    steps.extend(work.touching.iter().flat_map(|touching| feed_touched::statements(touching, work.items())).map(step));
     steps.extend(work.emptied.iter().map(|table| step(statements::empty(table).into())));
     if work.range.len() == work.items.len() && !work.encoded.is_empty() {
         steps.extend(work.encoded.iter().cloned());

@@ -2,7 +2,7 @@
 //! deletes rows that collide on other indexes. Pure: takes items, gives texts.
 
 use crate::core::batch::{ColumnSet, Item, RowState};
-use crate::core::schema::{ColumnType, Table, ddl, quote, quoted_list};
+use crate::core::schema::{Column, ColumnType, Table, ddl, quote, quoted_list};
 use crate::core::value::Cell;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -258,6 +258,15 @@ pub(super) fn json_value_list(table: &Table, columns: &[usize], far_reals: bool,
         next += 1;
         if kind == ColumnType::Blob { format!("unhex({slot})") } else { slot }
     })
+}
+
+/// SQL for a row `t` to have the key that an array of slots stands for.
+pub(super) fn has_key(table: &Table, slots: &str, far_reals: bool) -> String {
+    let values = json_value_list(table, &table.key, far_reals, slots);
+    let equal = |(column, value): (&Column, String)| {
+        format!("t.{} = {value}{}", quote(&column.name), ddl::collation(column.kind))
+    };
+    table.key_columns().zip(values).map(equal).collect::<Vec<_>>().join(" AND ")
 }
 
 fn values(

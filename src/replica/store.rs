@@ -34,11 +34,24 @@ impl From<String> for Statement {
 /// Rows of a query.
 pub type Rows = Vec<Vec<Cell>>;
 
+/// Keys of a table that is fed, which a batch is about to touch.
+#[derive(Debug, Clone)]
+pub struct Touching {
+    /// Their table.
+    pub table: Arc<Table>,
+    /// The positions of their items among those of the batch's transaction.
+    pub items: Vec<usize>,
+    /// The rows go: what is not there is not touched.
+    pub is_gone: bool,
+}
+
 /// One write transaction.
 #[derive(Debug, Clone, Default)]
 pub struct Work {
     /// Run first; a failure of the very first one fails the transaction before anything is written.
     pub before: Vec<Statement>,
+    /// Keys that it touches in tables that are fed, which are logged next.
+    pub touching: Vec<Touching>,
     /// Tables to empty.
     pub emptied: Vec<Arc<Table>>,
     /// All items of the batch, sorted by table and key.

@@ -449,7 +449,7 @@ async fn of_clients(place: &Place) {
     sqlite(
         place,
         &[
-            "INSERT INTO _pgflume_feed (tab, pos, key) SELECT tab, 1 << 20, '1' FROM _pgflume_feed_tables WHERE name = 'a'",
+            "INSERT INTO _pgflume_feed SELECT tab, 1 << 20, 0, 1, 1, '[[[1],null]]' FROM _pgflume_feed_tables WHERE name = 'a'",
         ],
     );
     assert_eq!(place.expect("PF-214", &look(FED)).await.subject, "a");

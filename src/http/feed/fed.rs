@@ -133,7 +133,8 @@ impl Feed {
     /// Who sends these headers.
     pub(super) async fn bearer(&self, headers: &HeaderMap) -> Result<Bearer, Refusal> {
         let Some(tokens) = &self.tokens else { return Err(Refusal::denied(&Denied::Anonymous)) };
-        tokens.bearer(headers).await.map_err(|refused| Refusal::unknown(&refused))
+        // On the heap, as long as it takes: it may ask another server.
+        Box::pin(tokens.bearer(headers)).await.map_err(|refused| Refusal::unknown(&refused))
     }
 
     /// Tables of a sync, if it has any that are fed.

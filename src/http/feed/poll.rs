@@ -21,8 +21,8 @@ pub(super) async fn shape(
     Query(query): Query<Vec<(String, String)>>,
     headers: HeaderMap,
 ) -> Response {
-    let wanted = async { wanted(&feed, &Question::of_query(&query)?, &headers).await };
-    let wanted = match wanted.await {
+    let wanted = async { wanted(&feed, &Question::of_query(&query)?, &headers).await }.await;
+    let wanted = match wanted {
         Ok(wanted) => wanted,
         Err(refusal) => {
             let table = query.iter().find(|(key, _)| key == "table").map(|(_, name)| name.as_str());
@@ -30,6 +30,8 @@ pub(super) async fn shape(
             return refusal.into_response();
         }
     };
+    // Whoever waits does not keep what it was asked with: headers are views of what was read.
+    drop((query, headers));
     match wanted.is_stream {
         true => visit.sharing(stream(feed, wanted)).await,
         false => visit.sharing(answer(&feed, &wanted)).await,

@@ -69,7 +69,7 @@ fn logs(registry: &mut Registry, app: &App, fed: &[Fed]) {
             "Whether it was left out of the last cut, because it waits or is copied",
             each(|table| Some(f64::from(table.held))),
         ),
-        ("feed_log_rows", "Rows of the log of changes, counted up to 10000", each(|table| Some(table.log_rows as f64))),
+        ("feed_log_rows", "Keys in the log of changes", each(|table| Some(table.log_rows as f64))),
         (
             "feed_log_seconds",
             "Age of the oldest row of the log of changes",

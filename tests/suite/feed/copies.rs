@@ -43,7 +43,10 @@ async fn of_a_resync_clients_are_told_just_what_it_changes() {
         .await;
         messages.sort();
         assert_eq!(messages, ["delete 2000 null", "insert 500 no 500", "update 7 no 7"]);
-        let logged = replica.query("SELECT key FROM _pgflume_feed ORDER BY key", vec![]).await.unwrap();
+        let logged = replica
+            .query("SELECT k.value -> 0 FROM _pgflume_feed, json_each(touched) AS k ORDER BY 1", vec![])
+            .await
+            .unwrap();
         let keys: Vec<Vec<String>> = logged.iter().map(|row| row.iter().map(crate::store::show).collect()).collect();
         assert_eq!(keys, [["[2000]"], ["[500]"], ["[7]"]]);
     }

@@ -278,7 +278,7 @@ async fn what_a_comparison_repairs_is_told_and_nothing_else() {
         let asked = worker.program.call("POST", "/syncs/p/resync").await;
         assert!(asked.status < 300, "{}", asked.body);
         assert_eq!(worker.hears("table=todos", &mut at).await, ["update 2 two"]);
-        assert_eq!(rig.rows("SELECT key FROM _pgflume_feed").await, ["[2]"]);
+        assert_eq!(rig.rows("SELECT k.value -> 0 FROM _pgflume_feed, json_each(touched) AS k").await, ["[2]"]);
     }
 }
 
