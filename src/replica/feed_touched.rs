@@ -1,14 +1,17 @@
-//! Writes the log that clients are fed from: which keys of a table a batch is about to touch, and what they were. SQLite
-//! does so a key at a time and packs many into a row, which takes a third of the time of one row each; a server, which is
-//! told what to do all at once, has one row a key. Who reads the log does not see the difference.
+//! Writes the log that clients are fed from: which keys of a table a batch is about to touch, and what they were. Into
+//! a file many keys are packed into a row; a server, which is told what to do all at once, has one row a key. Who reads the log does not see the difference.
 
 use super::arrays::{ARRAY_BYTES, Array, arrays, push_json, push_row};
-use super::sqlite::{Connection, Failure};
+use super::sqlite::{Connection, Failure, Statement as Prepared};
 use super::statements;
 use super::store::{Statement, Touching};
 use crate::core::batch::Item;
 use crate::core::schema::{ColumnType, Table, ddl, quote};
 use crate::core::value::Cell;
+
+/// Keys that are looked up by one run of a statement: each run costs as much as some lookups.
+const KEYS_AT_ONCE: usize = 64;
+
 fn keys<'a>(touching: &'a Touching, items: &'a [Item]) -> impl Iterator<Item = &'a [Cell]> {
     touching.items.iter().map(|&at| &items[at].key[..]).filter(|key| !statements::has_null(key))
 }
@@ -63,28 +66,65 @@ pub(super) fn statements(touching: &Touching, items: &[Item]) -> Vec<Statement> 
 pub(super) fn write(connection: &Connection, touching: &Touching, items: &[Item]) -> Result<(), Failure> {
     let table = &touching.table;
     let Some(mut log) = Log::of(connection, table)? else { return Ok(()) };
-    let (kinds, filters) = (kinds(table), table.fed_filters());
-    let columns = filters.iter().map(|at| match at {
-        Some(at) => quote(&table.columns[*at].name),
-        None => "NULL".to_owned(),
-    });
-    let marks = statements::key_marks(table, 1);
-    let columns = std::iter::once("1".to_owned()).chain(columns).collect::<Vec<_>>().join(", ");
-    let sql = format!("SELECT {columns} FROM {} WHERE ({}) IS ({marks})", quote(&table.name), ddl::key_list(table));
-    let mut was = connection.kept(&sql)?;
-    for key in keys(touching, items) {
-        let mut row = None;
-        was.rows(key, |found| row = Some(found))?;
-        if touching.is_gone && row.is_none() {
-            continue;
+    let kinds = kinds(table);
+    let keys: Vec<&[Cell]> = keys(touching, items).collect();
+    let (many, few) = keys.split_at(keys.len() - keys.len() % KEYS_AT_ONCE);
+    for (keys, at_once) in [(many, KEYS_AT_ONCE), (few, 1)].into_iter().filter(|(keys, _)| !keys.is_empty()) {
+        let sql = looked_up(table, at_once);
+        let mut statement = connection.kept(&sql)?;
+        for keys in keys.chunks(at_once) {
+            for (key, row) in keys.iter().zip(&rows(&mut statement, keys)?) {
+                if touching.is_gone && row.is_none() {
+                    continue;
+                }
+                log.add(&kinds, key, row.as_deref());
+                if log.text.len() >= ARRAY_BYTES {
+                    log.flush(connection)?;
+                }
+            }
         }
-        log.add(&kinds, key, row.as_deref().map(|row| &row[1..]));
-        if log.text.len() >= ARRAY_BYTES {
-            log.flush(connection)?;
-        }
+        connection.keep(&sql, statement);
     }
-    connection.keep(&sql, was);
     log.flush(connection)
+}
+
+/// SQL for the rows that there are under so many keys: of each which key it has, and the columns that clients filter by.
+fn looked_up(table: &Table, keys: usize) -> String {
+    let columns = table.fed_filters().into_iter().map(|at| match at {
+        Some(at) => format!(", t.{}", quote(&table.columns[at].name)),
+        None => ", NULL".to_owned(),
+    });
+    let width = table.key.len();
+    let key = |at: usize| {
+        let marks: Vec<String> = (1..=width).map(|column| format!("?{}", at * width + column)).collect();
+        format!("({at}, {})", marks.join(", "))
+    };
+    let equal = table
+        .key_columns()
+        .zip(2..)
+        .map(|(column, at)| format!("t.{} = k.column{at}{}", quote(&column.name), ddl::collation(column.kind)));
+    // CROSS: not the table's rows first.
+    format!(
+        "SELECT k.column1{} FROM (VALUES {}) AS k CROSS JOIN {} AS t ON {}",
+        columns.collect::<String>(),
+        (0..keys).map(key).collect::<Vec<_>>().join(", "),
+        quote(&table.name),
+        equal.collect::<Vec<_>>().join(" AND "),
+    )
+}
+
+/// What [`looked_up`] finds under each of these keys; `None`: there is no row.
+fn rows(looked_up: &mut Prepared<'_>, keys: &[&[Cell]]) -> Result<Vec<Option<Vec<Cell>>>, Failure> {
+    let cells: Vec<Cell> = keys.iter().flat_map(|key| key.iter().cloned()).collect();
+    let mut rows = vec![None; keys.len()];
+    looked_up.rows(&cells, |mut found| {
+        let at = if let Some(Cell::Integer(at)) = found.first() { usize::try_from(*at).ok() } else { None };
+        if let Some(row) = at.and_then(|at| rows.get_mut(at)) {
+            found.remove(0);
+            *row = Some(found);
+        }
+    })?;
+    Ok(rows)
 }
 
 /// Where the log of a table goes on, and what is to be written there.

@@ -243,3 +243,18 @@ async fn behind_a_backlog_clients_are_told_nothing_or_what_there_is_as_they_are_
         assert!(drained.tables["todos"].log_rows >= 20_000, "{drained:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_that_connects_at_once_waits_in_line_for_a_worker_that_is_busy() {
+    const CROWD: usize = 300;
+    let fed = Fed::start(Path::File, TABLE, FED).await;
+    fed.get_whole("table=todos&offset=-1").await;
+    fed.program.signal("STOP");
+    let address = fed.url.strip_prefix("http://").unwrap();
+    // Whom the system turns away tries again after a second at the earliest, and then in vain.
+    let connect = || tokio::time::timeout(Duration::from_secs(20), tokio::net::TcpStream::connect(address));
+    let crowd = futures_util::future::join_all((0..CROWD).map(|_| connect())).await;
+    let let_in = crowd.iter().filter(|one| matches!(one, Ok(Ok(_)))).count();
+    fed.program.signal("CONT");
+    assert_eq!(let_in, CROWD);
+}
