@@ -258,3 +258,26 @@ async fn a_crowd_that_connects_at_once_waits_in_line_for_a_worker_that_is_busy()
     fed.program.signal("CONT");
     assert_eq!(let_in, CROWD);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_as_it_was_made_before_is_made_anew() {
+    let mut fed = Fed::start(Path::File, TABLE, FED).await;
+    fed.get_whole("table=todos&offset=-1").await;
+    fed.program.kill();
+    let replica = Replica::existing(&fed.home.target()).await.unwrap().unwrap();
+    let of_old = "CREATE TABLE _pgflume_feed (tab INTEGER NOT NULL, pos INTEGER NOT NULL, key TEXT NOT NULL, was TEXT, \
+                  PRIMARY KEY (tab, pos, key)) WITHOUT ROWID";
+    for sql in ["DROP TABLE _pgflume_feed", of_old] {
+        replica.query(sql, vec![]).await.unwrap();
+    }
+    fed.program.serve(&["--follow"]);
+    fed.db.sql("insert into todos values (1, 'a', 'one')").await;
+    until("it is told", async || fed.get("table=todos&offset=-1").await.body.contains("\"one\"")).await;
+    fed.db.sql("delete from todos").await;
+    let logged = "SELECT count(*) FROM _pgflume_feed WHERE json_array_length(touched) > 0";
+    until("it is logged", async || {
+        let rows = replica.query(logged, vec![]).await.unwrap();
+        rows != [[pgflume::core::value::Cell::Integer(0)]]
+    })
+    .await;
+}
