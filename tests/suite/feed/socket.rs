@@ -1,5 +1,6 @@
 //! `GET /v1/socket`: several shapes on one connection.
 
+use super::client::{Client, here};
 use super::tokens::{by_secret, now};
 use super::{Fed, tokens};
 use crate::support::{PATHS, Path, until};
@@ -387,4 +388,31 @@ async fn one_that_reads_slowly_costs_little_and_holds_up_nobody() {
         }
     }
     assert_eq!(ids.len(), 30_001, "and what is no row");
+}
+
+/// The WebSocket that Node has, and that of a browser.
+#[tokio::test(flavor = "multi_thread")]
+async fn node_and_a_browser_follow_by_their_own_websocket_and_go_on_when_the_worker_is_back() {
+    let mut fed = Fed::start(Path::File, TABLES, FED).await;
+    fed.db.sql("insert into todos values (1, 'a', 'one'); insert into lists values (7, 'seven')").await;
+    let address = format!("{}/v1/socket", fed.url.replace("http://", "ws://"));
+    let parts = crate::dashboard::browser().await;
+    let (program, parts) = (here().join("socket.mjs"), parts.to_str().unwrap().to_owned());
+    let in_node = [("ADDRESS", &*address), ("NODE_OPTIONS", "--experimental-websocket")];
+    let in_browser = [("ADDRESS", &*address), ("PARTS", &*parts)];
+    let mut both =
+        [Client::of("feed", &program, &[], &in_node).await, Client::of("feed", &program, &[], &in_browser).await];
+    for client in &mut both {
+        client.shows(json!(["lists 7 seven", "todos 1 one"])).await;
+    }
+    fed.db.sql("update todos set title = 'first'; insert into lists values (8, 'eight')").await;
+    for client in &mut both {
+        client.shows(json!(["lists 7 seven", "lists 8 eight", "todos 1 first"])).await;
+    }
+    fed.program.kill();
+    fed.db.sql("delete from lists where id = 7; insert into todos values (2, 'b', 'meanwhile')").await;
+    fed.program.serve(&["--follow"]);
+    for client in &mut both {
+        client.shows(json!(["lists 8 eight", "todos 1 first", "todos 2 meanwhile"])).await;
+    }
 }
