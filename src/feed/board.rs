@@ -6,13 +6,14 @@ use super::changes::{Changes, Found};
 use super::delta::Delta;
 use super::encode::Types;
 use super::figures::Figures;
+use super::grouped::Grouped;
+use super::listeners::Listeners;
 use super::memory::Memory;
 use super::offset::{Offset, Walked};
 use super::shape::Shape;
 use super::snapshot::{Snapshot, later};
 use crate::core::failpoint::FeedRule;
 use crate::core::schema::Table;
-use crate::core::value::Cell;
 use crate::replica::feed_reads::Fed;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,6 +38,9 @@ const KEPT_PIECES: usize = 4;
 /// Cuts that are known of a table: 80 s of one each 5 ms.
 const KNOWN_CUTS: usize = 16_384;
 
+/// Values that are looked up while nobody else can begin or end to wait.
+const LOOKED_UP: usize = 256;
+
 /// One table's.
 pub struct Board {
     table: Arc<Table>,
@@ -52,12 +56,8 @@ struct State {
     begun: u64,
     /// Where it is, as far as it is followed.
     at: Option<At>,
-    /// By the names of their shapes, those who wait.
-    waiting: BTreeMap<String, Group>,
-    /// By a column and a value that a row has there, whom it concerns.
-    index: BTreeMap<(usize, Cell), BTreeSet<String>>,
-    /// Whom all rows concern.
-    open: BTreeSet<String>,
+    /// Those who wait.
+    waiting: Listeners,
     /// When the last one left.
     left_at: Option<Instant>,
     /// By their tokens' subjects, those who may have written.
@@ -66,7 +66,7 @@ struct State {
 
 /// Where a table is.
 struct At {
-    generation: String,
+    generation: Arc<str>,
     /// From which cut on all changes are known.
     from: i64,
     /// Before this cut more changed than is worth telling.
@@ -86,13 +86,6 @@ struct At {
 pub struct Seen {
     begun: u64,
     went_on: u64,
-}
-
-/// All who wait for the same.
-struct Group {
-    shape: Arc<Shape>,
-    news: watch::Sender<()>,
-    count: usize,
 }
 
 /// What a client hears from the board.
@@ -151,7 +144,8 @@ impl Waiting {
 impl Drop for Waiting {
     fn drop(&mut self) {
         let mut state = self.board.state();
-        state.leave(&self.name);
+        state.waiting.leave(&self.name);
+        state.left_at = Some(Instant::now());
         if let Some((subject, _)) = &self.writer {
             state.leave_writer(subject);
         }
@@ -186,18 +180,22 @@ impl Board {
 
     /// How many wait, for how many different shapes.
     pub fn counts(&self) -> (usize, usize) {
-        let state = self.state();
-        (state.waiting.values().map(|group| group.count).sum(), state.waiting.len())
+        self.state().waiting.counts()
     }
 
-    /// Begins to wait.
-    pub fn wait(self: &Arc<Self>, shape: &Arc<Shape>, subject: Option<&str>) -> Waiting {
+    /// Whether anybody waits.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.state().waiting.is_empty()
+    }
+
+    /// Begins to wait; `None` where there is no room for the values that its shape is found by.
+    pub fn wait(self: &Arc<Self>, shape: &Arc<Shape>, subject: Option<&str>, room: &Memory) -> Option<Waiting> {
         let (name, mut state) = (shape.name(), self.state());
-        let news = state.enter(&name, shape);
+        let news = state.waiting.enter(&name, shape, room)?;
         let subject = subject.filter(|_| self.is_written());
         let writer = subject.map(|subject| (subject.to_owned(), state.enter_writer(subject)));
         drop(state);
-        Waiting { board: self.clone(), name, news, writer }
+        Some(Waiting { board: self.clone(), name, news, writer })
     }
 
     /// Whether clients write there, too.
@@ -213,19 +211,19 @@ impl Board {
     }
 
     /// The generation and the cut that it has come to; `None` where nobody has looked lately.
-    pub fn at(&self) -> Option<(String, i64)> {
+    pub fn at(&self) -> Option<(Arc<str>, i64)> {
         self.state().at.as_ref().map(|at| (at.generation.clone(), at.cut))
     }
 
     /// Lets go of what nobody is late for any more.
     pub(super) fn tidy(&self) {
         let mut state = self.state();
-        if state.left_at.is_some_and(|at| at.elapsed() > IDLE) && state.waiting.is_empty() {
-            state.at = None;
-        }
-        if let Some(at) = &mut state.at {
-            while at.deltas.front().is_some_and(|delta| delta.age() > KEPT_TIME) && at.drop_oldest() {}
-        }
+        let is_idle = state.left_at.is_some_and(|at| at.elapsed() > IDLE) && state.waiting.is_empty();
+        let idle = if is_idle { state.at.take() } else { None };
+        let is_old = |at: &At| at.deltas.front().is_some_and(|delta| delta.age() > KEPT_TIME);
+        let old: Vec<_> = state.at.iter_mut().flat_map(|at| at.let_go_while(is_old)).collect();
+        drop(state);
+        drop((idle, old)); // beside the lock
     }
 
     /// When it was last looked after; `None` where nobody has lately.
@@ -243,14 +241,17 @@ impl Board {
         asked: Option<Seen>,
         memory: &Memory,
     ) -> Heard {
+        let Some((generation, _)) = self.at().filter(|(generation, _)| follows(generation)) else {
+            return Heard::Unknown;
+        };
         let (deltas, cut, snapshot) = {
             let state = self.state();
             let (Some(at), Offset::At(since, Walked::Done)) = (&state.at, offset) else { return Heard::Unknown };
-            if !follows(&at.generation) {
+            if at.generation != generation {
                 return Heard::Unknown;
             }
             if since < at.lost {
-                return Heard::Anew(at.generation.clone(), at.cut);
+                return Heard::Anew(generation.to_string(), at.cut);
             }
             // A replica that fell back may have lost a cut whose number is among those of its new ones.
             let is_known = at.cuts.binary_search(&since).is_ok() || asked.is_some_and(|asked| at.seen.is_behind(asked));
@@ -286,7 +287,7 @@ impl Board {
         let mut state = self.state();
         let seen = Seen { begun: state.begun + 1, went_on: 0 };
         let begun = fed.and_then(|fed| {
-            let (generation, cut, lost) = (fed.generation.clone(), fed.at_cut()?, lost.unwrap_or(i64::MIN));
+            let (generation, cut, lost) = ((*fed.generation).into(), fed.at_cut()?, lost.unwrap_or(i64::MIN));
             let (cuts, deltas) = ([cut].into(), VecDeque::new());
             Some(At {
                 generation,
@@ -301,11 +302,11 @@ impl Board {
             })
         });
         state.begun += 1;
-        let is_begun = begun.is_some();
-        state.at = begun;
-        if is_begun {
-            state.waiting.values().for_each(Group::tell);
-        }
+        let told = if begun.is_some() { state.waiting.all() } else { Vec::new() };
+        let before = std::mem::replace(&mut state.at, begun);
+        drop(state);
+        drop(before); // beside the lock, as whoever waits is told
+        told.iter().for_each(|listener| listener.tell());
     }
 
     /// What was found behind the cut that it had come to.
@@ -327,32 +328,51 @@ impl Board {
         memory: &Memory,
     ) {
         let snapshot = later(fed.seen.clone(), snapshot).filter(|_| self.is_written());
-        let mut state = self.state();
-        let Some(at) = &mut state.at else { return };
-        let Some(first) = first else { return at.go_on(cut, snapshot) };
+        let Some(first) = first else {
+            return self.state().at.iter_mut().for_each(|at| at.go_on(cut, snapshot.clone()));
+        };
+        let changes = Grouped::new(&self.table, all);
+        let bytes = bytes + changes.bytes();
         let taken = loop {
-            match memory.take(bytes) {
+            let oldest = match memory.take(bytes) {
                 Some(taken) => break taken,
-                None if at.drop_oldest() => {}
-                None => {
-                    drop(state);
-                    return self.begin_behind(Some(fed), None, snapshot);
-                }
+                None => self.state().at.as_mut().and_then(At::let_go),
+            };
+            if oldest.is_none() {
+                return self.begin_behind(Some(fed), None, snapshot);
             }
         };
+        let types = Types::read(fed.types.as_deref());
+        let delta = Arc::new(Delta::new((first, changes), cut, types, bytes, taken));
+        let mut state = self.state();
+        let Some(at) = &mut state.at else { return };
         at.go_on(cut, snapshot);
-        let delta = Delta::new((first, all), cut, Types::read(fed.types.as_deref()), bytes, taken);
-        let delta = Arc::new(delta);
-        at.bytes += delta.bytes;
-        // What the late are told is made again: whoever was in time has it.
-        at.deltas.iter().rev().nth(KEPT_PIECES).iter().for_each(|old| old.forget_pieces());
+        at.bytes += bytes;
+        let old = at.deltas.iter().rev().nth(KEPT_PIECES).cloned();
         at.deltas.push_back(delta.clone());
-        while (at.bytes > KEPT_BYTES || at.deltas.len() > KEPT) && at.drop_oldest() {}
-        for name in state.concerned(&delta) {
-            if let Some(group) = state.waiting.get(&name) {
-                group.tell();
+        let let_go = at.let_go_while(|at| at.bytes > KEPT_BYTES || at.deltas.len() > KEPT);
+        drop(state);
+        drop(let_go); // beside the lock
+        // What the late are told is made again: whoever was in time has it.
+        old.iter().for_each(|old| old.forget_pieces());
+        self.tell(delta.changes());
+    }
+
+    /// Tells all whom changes concern; whoever comes meanwhile hears of them without.
+    fn tell(&self, changes: &Grouped) {
+        let mut near = self.state().waiting.open();
+        for at in changes.columns().filter(|at| self.state().waiting.is_indexed(*at)) {
+            let mut values = changes.values(at).map(|value| (at, value.clone(), 0));
+            loop {
+                let some: Vec<_> = values.by_ref().take(LOOKED_UP).collect();
+                if some.is_empty() {
+                    break;
+                }
+                let found = self.state().waiting.having(&some);
+                near.extend(found);
             }
         }
+        near.values().filter(|listener| changes.touches(&listener.shape)).for_each(|listener| listener.tell());
     }
 }
 
@@ -375,61 +395,21 @@ impl At {
         }
     }
 
-    /// Whether there was one.
-    fn drop_oldest(&mut self) -> bool {
-        let Some(oldest) = self.deltas.pop_front() else { return false };
+    /// Lets go of the oldest changes, which whoever holds the lock is not to drop.
+    #[must_use]
+    fn let_go(&mut self) -> Option<Arc<Delta>> {
+        let oldest = self.deltas.pop_front()?;
         (self.bytes, self.from) = (self.bytes - oldest.bytes, oldest.to);
-        true
+        Some(oldest)
     }
-}
 
-impl Group {
-    fn tell(&self) {
-        self.news.send_replace(());
+    #[must_use]
+    fn let_go_while(&mut self, is_so: impl Fn(&Self) -> bool) -> Vec<Arc<Delta>> {
+        std::iter::from_fn(|| if is_so(self) { self.let_go() } else { None }).collect()
     }
 }
 
 impl State {
-    fn enter(&mut self, name: &str, shape: &Arc<Shape>) -> watch::Receiver<()> {
-        if let Some(group) = self.waiting.get_mut(name) {
-            group.count += 1;
-            return group.news.subscribe();
-        }
-        let group = Group { shape: shape.clone(), news: watch::Sender::new(()), count: 1 };
-        let news = group.news.subscribe();
-        self.waiting.insert(name.to_owned(), group);
-        match key(shape) {
-            None => drop(self.open.insert(name.to_owned())),
-            Some((column, values)) => {
-                for value in values {
-                    self.index.entry((column, value.clone())).or_default().insert(name.to_owned());
-                }
-            }
-        }
-        news
-    }
-
-    fn leave(&mut self, name: &str) {
-        let Some(group) = self.waiting.get_mut(name) else { return };
-        group.count -= 1;
-        if group.count > 0 {
-            return;
-        }
-        let Some(group) = self.waiting.remove(name) else { return };
-        self.left_at = Some(Instant::now());
-        self.open.remove(name);
-        for (column, value) in
-            key(&group.shape).into_iter().flat_map(|(column, values)| values.iter().map(move |value| (column, value)))
-        {
-            if let std::collections::btree_map::Entry::Occupied(mut names) = self.index.entry((column, value.clone())) {
-                names.get_mut().remove(name);
-                if names.get().is_empty() {
-                    names.remove();
-                }
-            }
-        }
-    }
-
     fn enter_writer(&mut self, subject: &str) -> watch::Receiver<()> {
         let (written, count) = self.writers.entry(subject.to_owned()).or_insert_with(|| (watch::Sender::new(()), 0));
         *count += 1;
@@ -444,35 +424,4 @@ impl State {
             }
         }
     }
-
-    /// The shapes that a change is one of: by what its rows were, and are.
-    fn concerned(&self, delta: &Delta) -> BTreeSet<String> {
-        let mut concerned = BTreeSet::new();
-        let Some(shape) = self.waiting.values().next().map(|group| group.shape.clone()) else { return concerned };
-        let columns: BTreeSet<usize> = self.index.keys().map(|(column, _)| *column).collect();
-        let filters = shape.table.fed_filters();
-        for change in delta.changes() {
-            let is_new = |name: &&String| {
-                let group = self.waiting.get(*name);
-                !concerned.contains(*name) && group.is_some_and(|group| group.shape.is_touched(change))
-            };
-            let was = |column: &usize| {
-                let place = filters.iter().position(|filter| *filter == Some(*column))?;
-                change.was.as_ref()?.get(place)
-            };
-            let values = columns.iter().flat_map(|column| {
-                let now = change.now.as_ref().and_then(|cells| cells.get(*column));
-                [was(column), now].into_iter().flatten().map(|value| (*column, value.clone()))
-            });
-            let by_value = values.filter_map(|key| self.index.get(&key)).flatten();
-            let found: Vec<String> = by_value.chain(&self.open).filter(is_new).cloned().collect();
-            concerned.extend(found);
-        }
-        concerned
-    }
-}
-
-/// The column by which a shape is found, and its values there: the one that has the fewest; `None` where all rows are its.
-fn key(shape: &Shape) -> Option<(usize, &Vec<Cell>)> {
-    shape.allowed.iter().min_by_key(|(_, values)| values.len()).map(|(column, values)| (*column, values))
 }

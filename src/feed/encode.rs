@@ -27,7 +27,13 @@ impl Messages {
     }
 
     /// What brings one who has a shape's rows as they were to a cut; `may_lack`: it may have some of them, or not.
-    pub fn of(shape: &Shape, types: &Types, cut: i64, changes: &[Change], may_lack: bool) -> Self {
+    pub fn of<'a>(
+        shape: &Shape,
+        types: &Types,
+        cut: i64,
+        changes: impl IntoIterator<Item = &'a Change>,
+        may_lack: bool,
+    ) -> Self {
         let mut messages = Self::up_to(cut);
         for change in changes {
             for operation in shape.operations(change, may_lack) {

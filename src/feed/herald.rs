@@ -97,6 +97,11 @@ impl Herald {
         &self.means.memory
     }
 
+    /// For the values by which those who wait are found.
+    pub(super) fn room(&self) -> &Memory {
+        &self.means.found
+    }
+
     /// Somebody waits from now on.
     pub(super) fn wake(&self) {
         self.news.notify_one();
@@ -207,7 +212,7 @@ impl Herald {
     }
 
     fn is_alone(&self) -> bool {
-        self.boards.iter().all(|board| board.counts().0 == 0)
+        !self.boards.iter().any(|board| board.is_waited_for())
     }
 
     fn tidy(&self) {
@@ -226,7 +231,7 @@ impl Herald {
             }
         };
         let mut is_done = true;
-        for board in self.boards.iter().filter(|board| board.counts().0 > 0) {
+        for board in self.boards.iter().filter(|board| board.is_waited_for()) {
             let Some(replica) = &replica else {
                 board.begin(None);
                 continue;

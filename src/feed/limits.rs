@@ -41,4 +41,6 @@ pub struct Means {
     pub memory: Memory,
     /// Of all changes that are kept for the late.
     pub kept: Memory,
+    /// Of the values by which those who wait are found.
+    pub found: Memory,
 }

@@ -14,7 +14,7 @@ pub async fn look_at(board: &Board, replica: &Replica, snapshot: Snapshot, means
         Some((generation, since)) => {
             let (table, needed, limits) = (&**board.table(), board.needed(), means.limits);
             let wanted = Wanted { table, needed, since, keep: |_: &_| true, limits };
-            board.go_on(wanted.read(replica, |fed| fed.generation == generation).await?, &means.kept, snapshot);
+            board.go_on(wanted.read(replica, |fed| *fed.generation == *generation).await?, &means.kept, snapshot);
         }
     }
     Ok(())

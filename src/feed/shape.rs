@@ -78,6 +78,11 @@ impl Shape {
         self.had_in(change) || self.has_in(change)
     }
 
+    /// Whether rows are told apart by this column, also as they were.
+    pub(super) fn compares(&self, at: usize) -> bool {
+        self.compared.contains(&Some(at))
+    }
+
     fn had_in(&self, change: &Change) -> bool {
         change.was.as_ref().is_some_and(|was| self.had(was) || !FeedRule::Before.holds())
     }

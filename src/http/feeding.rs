@@ -16,8 +16,9 @@ pub struct Feeding {
     pub heralds: Vec<(String, Arc<Herald>)>,
     /// What those were answered who asked for no table that there is.
     pub unknown: Arc<Figures>,
-    /// What answers on their way may take, and take, and changes that are kept for the late.
-    pub memory: [Memory; 2],
+    /// What answers on their way may take, and take, changes that are kept for the late, and the values by which those who wait
+    /// are found.
+    pub memory: [Memory; 3],
 }
 
 impl Feeding {

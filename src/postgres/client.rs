@@ -20,6 +20,18 @@ use uuid::Uuid;
 /// What each transaction begins with. Names within types and definitions are compared with what was written down earlier.
 pub(crate) const PINNED: &str = "set local search_path = ''; set local quote_all_identifiers = off";
 
+/// How values are written as text, and read from it. What a client is told of a row that it wrote is compared with what it was
+/// fed of it, so both are written alike.
+pub(crate) const WRITTEN_ALIKE: &str = "set local timezone = 'UTC';
+set local datestyle = 'ISO, YMD';
+set local intervalstyle = 'postgres';
+set local bytea_output = 'hex';
+set local extra_float_digits = 3;
+set local lc_monetary = 'C';
+set local xmloption = 'content';
+set local array_nulls = on;
+set local standard_conforming_strings = on";
+
 /// Postgres ends a transaction of which it has heard nothing for so long: its process is stopped, or its connection is,
 /// and others wait for what it holds. Longer than one question to the replica may take; see the module `awake`.
 pub(crate) const SILENCE: Duration = Duration::from_secs(45);

@@ -22,7 +22,7 @@ mod tls;
 mod url;
 
 pub use client::Client;
-pub(crate) use client::{Parameters, Rings, RowStream};
+pub(crate) use client::{Parameters, Rings, RowStream, WRITTEN_ALIKE};
 pub use purpose::Purpose;
 pub use url::PgUrl;
 

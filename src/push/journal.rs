@@ -4,7 +4,7 @@
 use super::answer::Answer;
 use super::request::Push;
 use crate::core::error::{Error, Result};
-use crate::postgres::Client;
+use crate::postgres::{Client, WRITTEN_ALIKE};
 use std::time::Duration;
 use tokio_postgres::types::Type;
 
@@ -16,17 +16,7 @@ const PRUNED_ROWS: u64 = 10_000;
 const SETTINGS: &str = "set local statement_timeout = '10s';
 set local lock_timeout = '5s';
 set local synchronous_commit = on;
-set local row_security = on;
-set local timezone = 'UTC';
-set local datestyle = 'ISO, YMD';
-set local intervalstyle = 'postgres';
-set local bytea_output = 'hex';
-set local extra_float_digits = 3;
-set local lc_monetary = 'C';
-set local xmloption = 'content';
-set local array_nulls = on;
-set local standard_conforming_strings = on;
-set local role pgflume_push";
+set local row_security = on";
 
 /// How long an answer is kept: longer than a device is away, as a rule.
 const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -44,7 +34,8 @@ pub(super) enum Claimed {
 
 /// Begins a transaction that may write the journal.
 pub(super) async fn begin(client: &Client) -> Result<()> {
-    Ok(client.begin("isolation level read committed read write", SETTINGS).await?)
+    let settings = format!("{SETTINGS}; {WRITTEN_ALIKE}; set local role pgflume_push");
+    Ok(client.begin("isolation level read committed read write", &settings).await?)
 }
 
 /// Takes a key, or finds what was answered under it. Waits for whoever is about to.

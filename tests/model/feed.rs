@@ -254,7 +254,7 @@ fn means(dice: &mut Dice) -> Means {
         most_bytes: 1 << 20,
         most_keys: 1_000,
     };
-    Means { limits, memory: budget(), kept: budget() }
+    Means { limits, memory: budget(), kept: budget(), found: budget() }
 }
 
 fn budget() -> Budget {
@@ -336,7 +336,7 @@ impl Client {
     fn hear(&mut self, scene: &mut Scene) -> Result<(), String> {
         let Some(handle) = self.handle.clone() else { return Ok(()) };
         let is_new = self.waiting.is_none() || self.is_apart;
-        let waiting = self.waiting.get_or_insert_with(|| scene.board.wait(&self.shape, None));
+        let waiting = self.waiting.get_or_insert_with(|| scene.board.wait(&self.shape, None, &budget()).unwrap());
         let has_news = is_new || waiting.news().now_or_never().is_some();
         let follows = |generation: &str| self.shape.is_named(&handle, generation);
         let before = self.offset;
@@ -526,7 +526,7 @@ fn what_a_writer_of_other_definitions_wrote_is_not_taken_for_logged() {
     let limits = Limits { rows: 5, page_bytes: 1 << 20, part_bytes: 1 << 20, most_bytes: 1 << 20, most_keys: 100 };
     let ask = |scene: &Scene, offset, handle: Option<&str>| {
         now(Asked { shape: &shape, offset, handle }
-            .answer(&scene.replica, &Means { limits, memory: budget(), kept: budget() }))
+            .answer(&scene.replica, &Means { limits, memory: budget(), kept: budget(), found: budget() }))
         .unwrap()
     };
     assert!(matches!(ask(&scene, Offset::Start, None), Answer::Unready), "nobody has logged it yet");
@@ -562,7 +562,7 @@ fn who_comes_while_the_log_goes_back_to_no_cut_waits_for_the_next() {
     let ask = |scene: &Scene, offset, handle: Option<&str>| {
         let limits = Limits { rows: 5, page_bytes: 1 << 20, part_bytes: 1 << 20, most_bytes: 1 << 20, most_keys: 100 };
         now(Asked { shape: &client.shape, offset, handle }
-            .answer(&scene.replica, &Means { limits, memory: budget(), kept: budget() }))
+            .answer(&scene.replica, &Means { limits, memory: budget(), kept: budget(), found: budget() }))
         .unwrap()
     };
     for (offset, handle) in [(client.offset, client.handle.as_deref()), (Offset::Start, None)] {

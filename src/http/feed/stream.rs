@@ -54,7 +54,11 @@ pub(super) fn follow(
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    let Some(follower) = wanted.follower() else { return response };
+    let Some(mut follower) = wanted.follower() else { return response };
+    if !follower.has_room() {
+        wanted.count(Outcome::Busy);
+        return unanswered(Ok(Answer::Busy));
+    }
     let events = Events { feed, source: wanted.source.clone(), follower, until: wanted.ends(STREAM), tell };
     let later = futures_util::stream::unfold(events, |mut events| async move { Some((events.next().await?, events)) });
     let parts = futures_util::stream::once(async { begun })

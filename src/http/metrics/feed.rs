@@ -126,7 +126,11 @@ fn clients(registry: &mut Registry, app: &App, fed: &[Fed]) {
     let sum = |of: fn((usize, usize)) -> usize| feeding.memory.iter().map(|memory| of(memory.in_use())).sum::<usize>();
     let (taken, most) = (sum(|(taken, _)| taken), sum(|(_, most)| most));
     let memory = [
-        ("feed_memory_bytes", "What answers on their way take, and changes that are kept for the late", taken),
+        (
+            "feed_memory_bytes",
+            "What answers on their way take, changes that are kept for the late, and the values by which those who wait are found",
+            taken,
+        ),
         ("feed_memory_limit_bytes", "What they may take: beyond it clients are answered 503", most),
     ];
     for (name, help, bytes) in memory {

@@ -5,7 +5,7 @@ use crate::core::error::{Error, Result};
 use crate::core::failpoint::PullRule;
 use crate::postgres::Client;
 use crate::postgres::catalog::{RelationKind, SourceTable};
-use crate::postgres::client::PINNED;
+use crate::postgres::client::{PINNED, WRITTEN_ALIKE};
 use std::time::Duration;
 
 /// Longest wait for a lock while nothing is held: a fraction of the server's `deadlock_timeout`, and not more than this.
@@ -100,15 +100,6 @@ pub async fn begin_waiting(client: &Client, patience: Duration) -> Result<()> {
 const SETTINGS: &str = "set local pgflume.step = on;
 set local synchronous_commit = on;
 set local row_security = off;
-set local timezone = 'UTC';
-set local datestyle = 'ISO, YMD';
-set local intervalstyle = 'postgres';
-set local bytea_output = 'hex';
-set local extra_float_digits = 3;
-set local lc_monetary = 'C';
-set local xmloption = 'content';
-set local array_nulls = on;
-set local standard_conforming_strings = on;
 set local jit = off;
 set local constraint_exclusion = off;
 set local max_parallel_workers_per_gather = 0;
@@ -120,7 +111,7 @@ set local enable_mergejoin = off";
 /// With how long a statement may wait, and run.
 fn settings() -> String {
     let (lock_wait, time) = (WAIT_WITHIN.as_millis(), STATEMENT_TIME.as_millis());
-    format!("{SETTINGS}; set local lock_timeout = {lock_wait}; set local statement_timeout = {time}")
+    format!("{SETTINGS}; {WRITTEN_ALIKE}; set local lock_timeout = {lock_wait}; set local statement_timeout = {time}")
 }
 
 /// In milliseconds; zero would be for ever.

@@ -20,7 +20,7 @@ use crate::push::{Failure, Push, Pushes, Status};
 use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use documents::Document;
@@ -48,8 +48,8 @@ struct Rx {
 pub(super) fn router(feed: Arc<Feed>, pushes: Option<Arc<Pushes>>) -> Router {
     let rx = Arc::new(Rx { feed, pushes, bodies: Bodies::new() });
     Router::new()
-        .route("/v1/rx/{table}/pull", post(pull))
-        .route("/v1/rx/{table}/push", post(push))
+        .route("/v1/rx/{table}/pull", sent(Rx::pull))
+        .route("/v1/rx/{table}/push", sent(Rx::push))
         .route("/v1/rx/{table}/stream", get(stream))
         .with_state(rx)
 }
@@ -125,10 +125,10 @@ impl Rx {
         })
     }
 
-    async fn pull(&self, table: String, asked: &Asked, body: axum::body::Body) -> Result<Pulled, Refusal> {
+    async fn pull(self: Arc<Self>, table: String, asked: Asked, body: axum::body::Body) -> Result<Pulled, Refusal> {
         let from = self.body::<Pull>(&asked.1, body).await?.checkpoint;
         let start = || Checkpoint { handle: String::new(), offset: "-1".to_owned() };
-        let mut wanted = self.read(&table, asked, from.unwrap_or_else(start)).await?;
+        let mut wanted = self.read(&table, &asked, from.unwrap_or_else(start)).await?;
         let mut answer = ask(&wanted).await;
         let is_anew = wanted.offset == Offset::Start || matches!(answer, Ok(Answer::Refetch { .. }));
         if matches!(answer, Ok(Answer::Refetch { .. })) {
@@ -152,9 +152,14 @@ impl Rx {
     }
 
     /// The documents that are not as their client assumed.
-    async fn push(&self, table: String, asked: &Asked, body: axum::body::Body) -> Result<Vec<Document>, Refusal> {
+    async fn push(
+        self: Arc<Self>,
+        table: String,
+        asked: Asked,
+        body: axum::body::Body,
+    ) -> Result<Vec<Document>, Refusal> {
         let Some(pushes) = &self.pushes else { return Err(Refusal::wrong("table", "is not writable here")) };
-        let read = self.changes(pushes, table, asked, body).await;
+        let read = self.changes(pushes, table, &asked, body).await;
         let (wanted, claims, pushed) =
             read.inspect_err(|refusal| pushes.figures().count(refused_as(refusal.status)))?;
         let table = wanted.source.table();
@@ -223,31 +228,17 @@ fn failed(failure: Failure) -> Refusal {
     }
 }
 
-async fn pull(
-    State(rx): State<Arc<Rx>>,
-    Path(table): Path<String>,
-    query: Query<Vec<(String, String)>>,
-    request: Request,
-) -> Response {
-    let (head, body) = request.into_parts();
-    answered(rx.pull(table, &(query, head.headers), body).await)
-}
-
-async fn push(
-    State(rx): State<Arc<Rx>>,
-    Path(table): Path<String>,
-    query: Query<Vec<(String, String)>>,
-    request: Request,
-) -> Response {
-    let (head, body) = request.into_parts();
-    answered(rx.push(table, &(query, head.headers), body).await)
-}
-
-fn answered<T: Serialize>(answer: Result<T, Refusal>) -> Response {
-    match answer {
-        Ok(answer) => Json(answer).into_response(),
-        Err(refusal) => refusal.into_response(),
-    }
+/// A path that is sent something: who is asked, for which table, by whom, and what is sent.
+fn sent<T: Serialize + 'static, F: Future<Output = Result<T, Refusal>> + Send + 'static>(
+    answer: fn(Arc<Rx>, String, Asked, axum::body::Body) -> F,
+) -> MethodRouter<Arc<Rx>> {
+    post(move |State(rx), Path(table), query, request: Request| async move {
+        let (head, body) = request.into_parts();
+        match answer(rx, table, (query, head.headers), body).await {
+            Ok(answer) => Json(answer).into_response(),
+            Err(refusal) => refusal.into_response(),
+        }
+    })
 }
 
 /// Tells when to pull: at first, and whenever its rows have changed.
