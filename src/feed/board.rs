@@ -44,6 +44,8 @@ const LOOKED_UP: usize = 256;
 /// One table's.
 pub struct Board {
     table: Arc<Table>,
+    /// Nobody but its replica knows how far it is.
+    is_pulled: bool,
     /// The columns that clients are fed, and those by which rows are told apart.
     needed: BTreeSet<usize>,
     figures: Figures,
@@ -153,10 +155,10 @@ impl Drop for Waiting {
 }
 
 impl Board {
-    /// Of a table that is fed.
-    pub fn new(table: Arc<Table>) -> Self {
+    /// Of a table that is fed, by a sync that pulls or by a queue.
+    pub fn new(table: Arc<Table>, is_pulled: bool) -> Self {
         let needed = table.fed_columns().into_iter().chain(table.fed_filters().into_iter().flatten()).collect();
-        Self { table, needed, figures: Figures::default(), state: Mutex::default() }
+        Self { table, is_pulled, needed, figures: Figures::default(), state: Mutex::default() }
     }
 
     /// The table.
@@ -253,7 +255,9 @@ impl Board {
             if since < at.lost {
                 return Heard::Anew(generation.to_string(), at.cut);
             }
-            // A replica that fell back may have lost a cut whose number is among those of its new ones.
+            // A replica that fell back may have lost a cut whose number is among those of its new ones; that of a sync that
+            // pulls also after it was asked.
+            let asked = asked.filter(|_| !self.is_pulled);
             let is_known = at.cuts.binary_search(&since).is_ok() || asked.is_some_and(|asked| at.seen.is_behind(asked));
             let is_known = is_known || !FeedRule::Known.holds();
             if !is_known || since < at.from || since > at.cut {

@@ -154,6 +154,7 @@ mod tests {
     use crate::core::value::Cell;
     use crate::feed::limits::{LIMITS, Means};
     use crate::feed::memory::Memory;
+    use crate::replica::freshness::Feeds;
     use crate::replica::target::Target;
     use tokio::sync::watch;
 
@@ -166,7 +167,7 @@ mod tests {
         let means =
             Means { limits: LIMITS, memory: Memory::new(1_000), kept: Memory::new(1_000), found: found.clone() };
         let target = Target::File("/nowhere/replica.db".into());
-        let herald = Arc::new(Herald::new(target, "q".into(), &tables, means, watch::channel(None).1));
+        let herald = Arc::new(Herald::new(target, Feeds::Queue("q"), &tables, means, watch::channel(None).1));
         let mut shape = Shape::of(&tables[0]).unwrap();
         shape.allowed = [(1, vec![Cell::Integer(1)])].into();
         let (board, place) = (herald.boards()[0].clone(), (Offset::At(1, Walked::Done), "h".to_owned()));

@@ -208,7 +208,7 @@ mod tests {
             shapes in proptest::collection::vec(allowed(), 1..20),
         ) {
             let (table, memory) = (table(), Memory::new(1 << 20));
-            let (plain, board) = (changes(&rows), Arc::new(Board::new(table.clone())));
+            let (plain, board) = (changes(&rows), Arc::new(Board::new(table.clone(), false)));
             board.begin(Some(&fed(1)));
             let shapes: Vec<_> = shapes.into_iter().map(|allowed| shape(&table, allowed)).collect();
             let mut waiting: Vec<_> = shapes.iter().map(|shape| board.wait(shape, None, &memory).unwrap()).collect();

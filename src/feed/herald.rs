@@ -16,6 +16,7 @@ use crate::core::error::Result;
 use crate::core::schema::Table;
 use crate::core::token::Seen;
 use crate::replica::Replica;
+use crate::replica::freshness::Feeds;
 pub use crate::replica::target::Target;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -67,17 +68,18 @@ impl Herald {
     /// replica somewhere.
     pub fn new(
         target: Target,
-        sync: String,
+        sync: Feeds<'_>,
         tables: &[Arc<Table>],
         means: Means,
         brought: watch::Receiver<Option<Seen>>,
     ) -> Self {
+        let is_pulled = matches!(sync, Feeds::Pull(_));
         Self {
             target,
-            sync,
+            sync: sync.name().to_owned(),
             brought,
             written: std::sync::Mutex::default(),
-            boards: tables.iter().map(|table| Arc::new(Board::new(table.clone()))).collect(),
+            boards: tables.iter().map(|table| Arc::new(Board::new(table.clone(), is_pulled))).collect(),
             news: Notify::new(),
             looking: Mutex::default(),
             reading: Default::default(),

@@ -104,7 +104,7 @@ impl Scene {
         }
         let table = schema.get("t").unwrap().clone();
         let (rows, cut, dice) = (Rows::new(), Rows::new(), Dice(seed));
-        let (board, board_rows) = (Arc::new(Board::new(table.clone())), Rows::new());
+        let (board, board_rows) = (Arc::new(Board::new(table.clone(), is_pulled)), Rows::new());
         let (version, backup) = (0, None);
         let mut scene =
             Self { memory, replica, table, head, rows, cut, dice, version, is_pulled, board, board_rows, backup };
@@ -572,4 +572,34 @@ fn who_comes_while_the_log_goes_back_to_no_cut_waits_for_the_next() {
     scene.cut(false);
     assert!(matches!(ask(&scene, client.offset, client.handle.as_deref()), Answer::Refetch { .. }));
     assert!(matches!(ask(&scene, Offset::Start, None), Answer::Messages(_)));
+}
+
+#[test]
+fn who_was_told_of_a_cut_that_a_replica_lost_before_anybody_looked_begins_anew() {
+    let mut scene = Scene::new(2);
+    assert!(scene.is_pulled);
+    let table = scene.table.clone();
+    let insert = |scene: &mut Scene, id: &str, v| {
+        let row = vec![Cell::Text(id.into()), Cell::Text("a".into()), Cell::Integer(v), Cell::Real(0.5)];
+        scene.rows.insert(name(&[row[0].clone(), row[3].clone()]), (Some("a".into()), v));
+        scene.insert(&table, row, true);
+    };
+    insert(&mut scene, "kept", 1);
+    scene.look();
+    scene.fall_back(); // it is kept as it is now
+    insert(&mut scene, "lost", 2);
+    let mut client = Client::new(&table, "");
+    arrive(&mut client, &mut scene);
+    client.ask(&mut scene).unwrap();
+    assert!(client.asked.is_some() && client.rows.len() == 2, "{:?} {:?}", client.asked, client.rows);
+    let Offset::At(told, _) = client.offset else { panic!("{}", client.offset) };
+    scene.fall_back(); // it is put back
+    insert(&mut scene, "new", 3);
+    while now(scene.replica.fed_cut("q")).unwrap() <= Some(told) {
+        scene.cut(false);
+    }
+    scene.look();
+    client.hear(&mut scene).unwrap();
+    arrive(&mut client, &mut scene);
+    assert_eq!(client.rows, client.wanted(&scene.rows));
 }

@@ -16,6 +16,7 @@ use crate::http::feeding::Feeding;
 use crate::http::lane::Lane;
 use crate::http::push::Gate;
 use crate::http::tokens::{Bearer, Tokens};
+use crate::replica::freshness::Feeds;
 use async_trait::async_trait;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
@@ -99,14 +100,14 @@ impl Feed {
         for (name, lane) in app.named_lanes() {
             let worker = &lane.worker;
             let fed: Vec<_> = worker.schema().tables().filter(|table| table.feed.is_some()).cloned().collect();
-            let (target, queue) = (worker.target().clone(), worker.queue().as_str().to_owned());
+            let (target, queue) = (worker.target().clone(), Feeds::Queue(worker.queue().as_str()));
             let herald = feed.add(name, Herald::new(target, queue, &fed, feed.means.clone(), worker.seen()));
             if worker.schema().tables().any(|table| table.writable.is_some()) {
                 feed.written.push(Written { lane: lane.clone(), herald });
             }
         }
         for pull in app.service.pulls() {
-            let (target, sync) = (pull.target().clone(), pull.name().to_owned());
+            let (target, sync) = (pull.target().clone(), Feeds::Pull(pull.name()));
             feed.add(pull.name(), Herald::new(target, sync, pull.fed(), feed.means.clone(), pull.watch()));
         }
         let closed = feed.tables.values().flatten().find(|source| access::needs_token(source.table()));
