@@ -16,7 +16,7 @@ use crate::core::error::Result;
 use crate::core::schema::Table;
 use crate::core::token::Seen;
 use crate::replica::Replica;
-use crate::replica::freshness::Feeds;
+pub use crate::replica::freshness::Feeds;
 pub use crate::replica::target::Target;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError};
