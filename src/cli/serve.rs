@@ -112,9 +112,13 @@ pub(super) async fn run(args: ServeArgs, options: &GlobalOptions) -> CommandResu
 async fn listen_for_clients(address: &str) -> std::io::Result<TcpListener> {
     let mut refused = std::io::Error::from(std::io::ErrorKind::AddrNotAvailable);
     for address in tokio::net::lookup_host(address).await? {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        socket.set_reuseaddr(true)?;
-        match socket.bind(address).and_then(|()| socket.listen(CLIENTS_AT_ONCE)) {
+        let socket = || if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+        let listener = socket().and_then(|socket| {
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(CLIENTS_AT_ONCE)
+        });
+        match listener {
             Ok(listener) => return Ok(listener),
             Err(e) => refused = e,
         }

@@ -48,10 +48,8 @@ impl Replica {
                 known.iter().any(|known| known.name == table.name && known.filter == filter)
             };
             if !is_there || known.len() != fed.len() || !fed.iter().all(is_known) {
-                let mut before = feed_log::register(sync.name(), &list);
-                if is_of_old {
-                    before.splice(0..0, feed_log::drop_old());
-                }
+                let register = if is_of_old { feed_log::register_anew } else { feed_log::register };
+                let before = register(sync.name(), &list);
                 self.store.write(Work { before, ..Work::default() }).await?;
             }
             let is_as_cut = |known: &Known| known.is_held || known.is_cut;

@@ -116,11 +116,6 @@ pub(super) fn filter_text(table: &Table) -> String {
     serde_json::json!(names).to_string()
 }
 
-/// Makes room for a log in the place of one that had a row for each key: clients begin anew.
-pub(super) fn drop_old() -> [Statement; 2] {
-    ["DROP TABLE _pgflume_feed", "DELETE FROM _pgflume_feed_tables"].map(|sql| sql.to_owned().into())
-}
-
 /// Says which tables of a sync are fed: what is new, or is filtered by other columns, is not whole until the next cut.
 pub(super) fn register(sync: &str, fed: &Fed) -> Vec<Statement> {
     let sync = || Cell::Text(sync.to_owned());
@@ -144,6 +139,12 @@ pub(super) fn register(sync: &str, fed: &Fed) -> Vec<Statement> {
         vec![sync(), fed.cell()],
     ));
     all
+}
+
+/// The same where there is a log that has a row for each key: clients of all syncs begin anew.
+pub(super) fn register_anew(sync: &str, fed: &Fed) -> Vec<Statement> {
+    let drop = "DROP TABLE IF EXISTS _pgflume_feed".to_owned().into();
+    std::iter::once(drop).chain(register(sync, fed)).chain([begin_anew(None)]).collect()
 }
 
 /// Rows of these tables, or of all, do not follow from the log. They are fed again from the next cut on.
@@ -255,12 +256,12 @@ fn begin_sync_anew(sync: &str) -> Statement {
 fn forget(sync: Feeds<'_>, fed: &Fed, retention: Duration) -> Vec<Statement> {
     let of_table = "FROM _pgflume_feed AS l WHERE l.tab = _pgflume_feed_tables.tab";
     let old = format!("SELECT l.pos {of_table} AND l.pos <= {NOW} - (?2 << 20) ORDER BY l.pos LIMIT {FORGOTTEN_ROWS}");
-    // What is more than there may be is at the front; where nothing is, that is not looked through.
-    let past = |order: &str| format!("(SELECT l.past {of_table} ORDER BY l.pos {order}, l.part {order} LIMIT 1)");
-    let (last, first) = (past("DESC"), past("ASC"));
+    // What is more than there may be is at the front: from one position to the next, as long as there is enough behind it.
+    let next = "(SELECT min(m.pos) FROM _pgflume_feed AS m WHERE m.tab = _pgflume_feed_tables.tab AND m.pos > g.pos)";
     let more = format!(
-        "SELECT iif({last} - {first} > {MOST_ROWS}, (SELECT max(pos) FROM (SELECT l.pos, l.past {of_table} ORDER BY l.pos, l.part \
-         LIMIT {FORGOTTEN_ROWS}) WHERE past < {last} - {MOST_ROWS}), 0)"
+        "WITH RECURSIVE g(pos, past) AS (SELECT 0, (SELECT l.past {of_table} ORDER BY l.pos DESC, l.part DESC LIMIT 1) - {MOST_ROWS} \
+         UNION ALL SELECT {next}, g.past FROM g WHERE (SELECT l.past {of_table} AND l.pos = {next} ORDER BY l.part DESC LIMIT 1) <= g.past \
+         LIMIT {FORGOTTEN_ROWS}) SELECT max(pos) FROM g"
     );
     let name = || Cell::Text(sync.name().to_owned());
     let ms = Cell::Integer(i64::try_from(retention.as_millis()).unwrap_or(i64::MAX >> 20));
@@ -468,11 +469,15 @@ mod tests {
         // A minute ago.
         run(&store, vec![log("t", 1_300, "60000"), log("u", 900, "60000")]).await;
         run(&store, clear()).await;
+        // One position with eleven parts, some of which are among the last million.
+        let together = "UPDATE _pgflume_feed SET part = past / 1000, pos = pos - (pos & 1048575) + 305 WHERE past / 1000 BETWEEN 295 AND 305 \
+             AND tab = (SELECT tab FROM _pgflume_feed_tables WHERE name = 't')";
+        run(&store, vec![together.to_owned().into()]).await;
         let forgets = |seconds| forget(Feeds::Queue("s"), &fed, Duration::from_secs(seconds));
         run(&store, forgets(3600)).await;
-        assert_eq!(left(&store).await, [row("t", 299, 1_001_000), row("u", 0, 900_000)]);
+        assert_eq!(left(&store).await, [row("t", 294, 1_006_000), row("u", 0, 900_000)]);
         run(&store, forgets(3600)).await;
-        assert_eq!(left(&store).await, [row("t", 299, 1_001_000), row("u", 0, 900_000)]);
+        assert_eq!(left(&store).await, [row("t", 294, 1_006_000), row("u", 0, 900_000)]);
         run(&store, forgets(30)).await;
         let all = left(&store).await;
         let gone = |name: &str, floor: i64| vec![Cell::Text(name.to_owned()), Cell::Integer(floor), Cell::Null];

@@ -48,7 +48,7 @@ pub(super) fn statements(touching: &Touching, items: &[Item]) -> Vec<Statement> 
     let statement = |array: Array| {
         let sql = format!(
             "{}INSERT INTO _pgflume_feed (tab, pos, part, rows, past, touched) \
-             SELECT g.tab, g.pos, g.part + k.key, 1, g.past + k.key + 1, \
+             SELECT g.tab, g.pos, g.part + row_number() OVER (ORDER BY k.key) - 1, 1, g.past + row_number() OVER (ORDER BY k.key), \
              '[[' || k.v || ',' || CASE WHEN t.rowid IS NOT NULL THEN {was} ELSE 'null' END || ']]' \
              FROM (SELECT f.tab, c.pos, {PART} AS part, {PAST} AS past FROM {} LIMIT 1) AS g \
              JOIN {} AS k {join} {name} AS t ON {}",
@@ -250,6 +250,8 @@ mod tests {
     }
 
     async fn logged(store: &Memory) -> Rows {
+        let counted = "SELECT tab FROM _pgflume_feed GROUP BY tab HAVING max(past) <> sum(rows) OR min(part) <> 0";
+        assert!(store.query(counted.to_owned().into()).await.unwrap().is_empty(), "what is counted is there");
         let sql = "SELECT f.name, l.pos, k.value -> 0, k.value -> 1 FROM _pgflume_feed AS l JOIN _pgflume_feed_tables AS f USING (tab), \
                    json_each(l.touched) AS k ORDER BY 1, 3";
         store.query(sql.to_owned().into()).await.unwrap()
