@@ -99,7 +99,7 @@ async fn who_operates_sees_clients_answers_the_log_and_cuts() {
             "pgflume_feed_table_held{table=\"todos\"} 0",
             "pgflume_feed_floor_timestamp_seconds{table=\"todos\"} 0",
             "pgflume_feed_impatient_cuts_total 0",
-            "pgflume_feed_memory_limit_bytes 268435456",
+            "pgflume_feed_memory_limit_bytes 402653184",
             "pgflume_feed_cut_timestamp_seconds ",
             "pgflume_feed_memory_bytes ",
         ] {
