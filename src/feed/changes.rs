@@ -5,11 +5,19 @@ use crate::core::error::Result;
 use crate::core::schema::Table;
 use crate::core::value::{Cell, Key};
 use crate::replica::Replica;
-use crate::replica::feed_reads::Fed;
-use std::collections::BTreeSet;
+use crate::replica::feed_reads::{Current, Fed, Touched};
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+use tokio::time::Instant;
 
-/// How often a reading is begun that batches overtake.
-const TRIES: usize = 4;
+/// How often in a row batches overtake a reading before it has read anything more.
+const TRIES: usize = 20;
+
+/// Longest time of a reading.
+const MOST_TIME: Duration = Duration::from_secs(20);
+
+/// Rest where there is no cut, when some is read.
+const REST: Duration = Duration::from_millis(10);
 
 /// A key that was touched.
 #[derive(Debug)]
@@ -75,50 +83,111 @@ pub(super) struct Wanted<'a, K> {
 impl<K: Fn(&Change) -> bool> Wanted<'_, K> {
     /// Reads it, where the cut leads to what is there, as far as `leads` knows.
     pub async fn read(&self, replica: &Replica, leads: impl Fn(&Fed) -> bool) -> Result<Found> {
-        for _ in 0..TRIES {
-            if let Some(found) = self.read_once(replica, &leads).await? {
-                return Ok(found);
+        let mut reading = Reading {
+            wanted: self,
+            listed: self.since,
+            touched: vec![],
+            changes: vec![],
+            kept: 0,
+            size: self.limits.rows,
+        };
+        let (begun_at, mut in_vain) = (Instant::now(), 0);
+        while in_vain < TRIES && begun_at.elapsed() < MOST_TIME {
+            let before = reading.changes.len();
+            match reading.go_on(replica, &leads).await? {
+                // What was read is not given up because its writer has more to write.
+                Some(Found::Apart(_)) if before > 0 => tokio::time::sleep(REST).await,
+                Some(found) => return Ok(found),
+                None => {}
             }
+            in_vain = if reading.changes.len() > before { 0 } else { in_vain + 1 };
         }
         Ok(Found::Overtaken)
     }
+}
 
-    /// The same; `None` where batches touched the table meanwhile.
-    async fn read_once(&self, replica: &Replica, leads: impl Fn(&Fed) -> bool) -> Result<Option<Found>> {
-        let Self { table, needed, since, limits, .. } = self;
-        let touched = replica.fed_touched(table, *since, limits.most_keys + 1).await?;
+/// What was read so far. Batches may come meanwhile, and under writers that never rest they do: what they touch is read again,
+/// and no more than that, so that who reads faster than others write comes to an end.
+struct Reading<'a, K> {
+    wanted: &'a Wanted<'a, K>,
+    /// Up to this cut all that was touched is listed.
+    listed: i64,
+    touched: Vec<Touched>,
+    /// What has become of the first of those; `None` of what is not kept, or was touched again.
+    changes: Vec<Option<Change>>,
+    /// Bytes of those.
+    kept: usize,
+    /// How many are read next.
+    size: usize,
+}
+
+impl<K: Fn(&Change) -> bool> Reading<'_, K> {
+    /// Reads the rest; `None` where batches touched the table meanwhile.
+    async fn go_on(&mut self, replica: &Replica, leads: impl Fn(&Fed) -> bool) -> Result<Option<Found>> {
+        let Wanted { table, needed, limits, .. } = self.wanted;
+        // Behind a cut and not behind any position: where the replica fell back meanwhile, that cut is known to be lost.
+        let touched = replica.fed_touched(table, self.listed, limits.most_keys + 1).await?;
         let Some((fed, touched)) = touched else { return Ok(Some(Found::Unready)) };
-        if !leads(&fed) || *since < fed.floor {
+        if !leads(&fed) || self.listed < fed.floor {
             return Ok(Some(Found::Broken(fed)));
         }
-        let Some(cut) = fed.at_cut().filter(|cut| since <= cut) else { return Ok(Some(Found::Apart(fed))) };
-        if touched.len() > limits.most_keys {
+        let Some(cut) = fed.at_cut().filter(|cut| self.listed <= *cut) else { return Ok(Some(Found::Apart(fed))) };
+        self.list(touched);
+        self.listed = cut;
+        if self.touched.len() > limits.most_keys {
             return Ok(Some(Found::TooMuch(fed, cut)));
         }
-        let first = touched.iter().map(|touched| touched.pos).min();
-        let (mut all, mut kept) = (Vec::new(), 0);
-        let (mut rest, mut size) = (&touched[..], limits.rows);
-        while !rest.is_empty() {
-            let (part, others) = rest.split_at(size.min(rest.len()));
+        while self.changes.len() < self.touched.len() {
+            let rest = &self.touched[self.changes.len()..];
+            let part = &rest[..self.size.min(rest.len())];
             let read = replica.fed_rows(table, needed, part).await?;
             let Some((now, rows)) = read else { return Ok(Some(Found::Unready)) };
-            if now.generation != fed.generation || now.last != fed.last {
+            if now.generation != fed.generation || now.last != fed.last || rows.len() < part.len() {
                 return Ok(None);
             }
-            let mut bytes = 0;
-            for (touched, (key, now)) in part.iter().zip(rows) {
-                let change = Change { key, was: touched.was.clone(), now };
-                bytes += change.bytes();
-                if (self.keep)(&change) {
-                    kept += change.bytes();
-                    all.push(change);
-                }
-            }
-            if kept > limits.most_bytes {
+            self.take(rows);
+            if self.kept > limits.most_bytes {
                 return Ok(Some(Found::TooMuch(fed, cut)));
             }
-            (rest, size) = (others, limits.next(size, bytes));
         }
-        Ok(Some(Found::Changes(fed, cut, Changes { first, all, bytes: kept })))
+        let first = self.touched.iter().map(|touched| touched.pos).min();
+        let all = std::mem::take(&mut self.changes).into_iter().flatten().collect();
+        Ok(Some(Found::Changes(fed, cut, Changes { first, all, bytes: self.kept })))
+    }
+
+    /// These were touched since: of those that were before, what they were then is what counts.
+    fn list(&mut self, later: Vec<Touched>) {
+        let Self { touched, changes, kept, .. } = self;
+        if touched.is_empty() {
+            *touched = later;
+            return;
+        }
+        let places: HashMap<&str, usize> = touched.iter().enumerate().map(|(at, one)| (one.place(), at)).collect();
+        let again = |mut one: Touched| match places.get(one.place()) {
+            None => Some(one),
+            Some(&at) => {
+                // What is not read yet will be.
+                let before = changes.get_mut(at)?;
+                *kept -= before.take().map_or(0, |change| change.bytes());
+                one.was.clone_from(&touched[at].was);
+                Some(one)
+            }
+        };
+        let later: Vec<Touched> = later.into_iter().filter_map(again).collect();
+        touched.extend(later);
+    }
+
+    /// What has become of the next of those that were touched.
+    fn take(&mut self, rows: Vec<Current>) {
+        let (mut bytes, count) = (0, rows.len());
+        let rest = &self.touched[self.changes.len()..];
+        for (touched, (key, now)) in rest.iter().zip(rows) {
+            let change = Change { key, was: touched.was.clone(), now };
+            bytes += change.bytes();
+            let is_kept = (self.wanted.keep)(&change);
+            self.kept += if is_kept { change.bytes() } else { 0 };
+            self.changes.push(is_kept.then_some(change));
+        }
+        self.size = self.wanted.limits.next(count, bytes);
     }
 }

@@ -68,6 +68,13 @@ pub struct Touched {
     pub was: Option<Vec<Cell>>,
 }
 
+impl Touched {
+    /// Tells it from other keys of its table.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+}
+
 /// The key of a row, and all of its cells; `None`: there is no row.
 pub type Current = (Key, Option<Vec<Cell>>);
 

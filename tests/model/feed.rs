@@ -4,8 +4,10 @@
 //! `FEED_SCHEDULES` of them (400), from `FEED_SEED` on.
 
 use crate::{ALONE, setting};
+use async_trait::async_trait;
 use futures_util::FutureExt as _;
 use pgflume::core::batch::{Item, RowState};
+use pgflume::core::error;
 use pgflume::core::failpoint::FeedRule;
 use pgflume::core::position::{Entry, Head};
 use pgflume::core::schema::{Schema, Table};
@@ -21,11 +23,11 @@ use pgflume::feed::shape::Shape;
 use pgflume::replica::freshness::{Feeds, Freshness};
 use pgflume::replica::memory::Memory;
 use pgflume::replica::pulls::Progress;
-use pgflume::replica::{Cut, Replica, Store as _, Work};
+use pgflume::replica::{Cut, Replica, Rows as Found, Statement, Store, Work};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const SCHEMA: &str = r#"{"t":{"primaryKey":["id","part"],"columns":{"id":"TEXT","org":"TEXT","v":"INTEGER","part":"REAL"},
     "feed":{"public":true,"filter":["org"]}}}"#;
@@ -79,7 +81,7 @@ fn now<T>(ready: impl Future<Output = T>) -> T {
 
 fn key(number: u64) -> Vec<Cell> {
     // Some of them doubles that need the long form of the SQL.
-    let part = if number.is_multiple_of(3) { 1e300 } else { number as f64 / 3.0 };
+    let part = if number.is_multiple_of(4) { 1e300 } else { number as f64 / 3.0 };
     vec![Cell::Text(format!("k/{number}'\"")), Cell::Real(part)]
 }
 
@@ -309,6 +311,11 @@ impl Client {
         let means = means(&mut scene.dice);
         let asked = Asked { shape: &self.shape, offset: self.offset, handle: self.handle.as_deref() };
         let answer = now(asked.answer(&scene.replica, &means)).unwrap();
+        self.answered(answer, scene)
+    }
+
+    /// It is answered that, where the replica is so.
+    fn answered(&mut self, answer: Answer, scene: &Scene) -> Result<(), String> {
         self.is_apart = matches!(&answer, Answer::Nothing(told) if !told.is_up_to_date);
         self.asked = scene.board.seen();
         if !matches!(answer, Answer::Nothing(_)) {
@@ -602,4 +609,167 @@ fn who_was_told_of_a_cut_that_a_replica_lost_before_anybody_looked_begins_anew()
     client.hear(&mut scene).unwrap();
     arrive(&mut client, &mut scene);
     assert_eq!(client.rows, client.wanted(&scene.rows));
+}
+
+/// What happens before one of the reads of a replica, by its number.
+type Before = Box<dyn FnMut(&mut Scene, u64) + Send>;
+
+/// A scene's database where something happens between two reads.
+struct Between {
+    memory: Memory,
+    scene: Arc<Mutex<Scene>>,
+    before: Mutex<(u64, Before)>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Between {
+    fn replica(scene: &Arc<Mutex<Scene>>, before: impl FnMut(&mut Scene, u64) + Send + 'static) -> Replica {
+        let (memory, scene) = (locked(scene).memory.clone(), scene.clone());
+        Replica::on(Box::new(Self { memory, scene, before: Mutex::new((0, Box::new(before))) }))
+    }
+
+    fn go_on(&self) {
+        let (number, before) = &mut *locked(&self.before);
+        *number += 1;
+        before(&mut locked(&self.scene), *number);
+    }
+}
+
+#[async_trait]
+impl Store for Between {
+    async fn query(&self, statement: Statement) -> error::Result<Found> {
+        self.memory.query(statement).await
+    }
+
+    async fn read(&self, statement: Statement) -> error::Result<Found> {
+        self.go_on();
+        self.memory.read(statement).await
+    }
+
+    async fn read_together(&self, statements: Vec<Statement>) -> error::Result<Vec<Found>> {
+        self.go_on();
+        self.memory.read_together(statements).await
+    }
+
+    async fn write(&self, work: Work) -> error::Result<()> {
+        self.memory.write(work).await
+    }
+}
+
+/// Changes of one row, which is one of the table's from then on.
+fn change(scene: &mut Scene, number: u64) {
+    scene.version += 1;
+    let (table, key, v) = (scene.table.clone(), key(number), scene.version);
+    scene.rows.insert(name(&key), (Some("a".into()), v));
+    let cells = vec![key[0].clone(), Cell::Text("a".into()), Cell::Integer(v), key[1].clone()];
+    scene.insert(&table, cells, true);
+}
+
+/// A batch comes before each fourth read, and a part is of one row.
+fn busy(scene: &Arc<Mutex<Scene>>) -> (Replica, Means) {
+    let limits = Limits { rows: 1, page_bytes: 1, part_bytes: 1, most_bytes: 1 << 20, most_keys: 1_000 };
+    let busy = Between::replica(scene, |scene, number| {
+        if number.is_multiple_of(4) {
+            change(scene, number % 2);
+        }
+    });
+    (busy, Means { limits, memory: budget(), kept: budget(), found: budget() })
+}
+
+/// Where nobody waits for as long as it takes.
+fn paused(test: impl Future<Output = ()>) {
+    tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
+}
+
+/// One who has 40 rows.
+fn client_of_many(scene: &mut Scene) -> Client {
+    let mut client = Client::new(&scene.table, "org = 'a'");
+    (0..40).for_each(|number| change(scene, number));
+    arrive(&mut client, scene);
+    assert!(matches!(client.offset, Offset::At(_, Walked::Done)));
+    client
+}
+
+#[test]
+fn whoever_is_overtaken_again_and_again_is_answered() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    paused(async {
+        let scene = Arc::new(Mutex::new(Scene::new(1)));
+        let mut client = client_of_many(&mut locked(&scene));
+        (0..40).for_each(|number| change(&mut locked(&scene), number));
+        let (busy, means) = busy(&scene);
+        let asked = Asked { shape: &client.shape, offset: client.offset, handle: client.handle.as_deref() };
+        let answer = asked.answer(&busy, &means).await.unwrap();
+        assert!(matches!(answer, Answer::Messages(_)), "{answer:?}");
+        client.answered(answer, &locked(&scene)).unwrap();
+    });
+}
+
+#[test]
+fn a_board_that_is_overtaken_again_and_again_goes_on() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    paused(async {
+        let scene = Arc::new(Mutex::new(Scene::new(1)));
+        let mut client = client_of_many(&mut locked(&scene));
+        client.waiting = locked(&scene).board.wait(&client.shape, None, &budget());
+        locked(&scene).look();
+        (0..40).for_each(|number| change(&mut locked(&scene), number));
+        let board = locked(&scene).board.clone();
+        let (busy, means) = busy(&scene);
+        let before = (board.at(), client.arrivals);
+        look_at(&board, &busy, None, &means).await.unwrap();
+        assert!(board.at() > before.0, "it is where it was");
+        let scene = &mut *locked(&scene);
+        scene.board_rows = scene.cut.clone();
+        client.hear(scene).unwrap();
+        assert!(client.arrivals > before.1);
+    });
+}
+
+/// What may happen between two reads.
+fn happen(scene: &mut Scene, may_fall_back: bool) {
+    match scene.dice.below(6) {
+        0 | 1 => {
+            let is_cut = scene.dice.one_in(2);
+            scene.batch(is_cut);
+        }
+        2 => scene.cut(false),
+        3 if scene.dice.one_in(10) => scene.restart(),
+        3 if may_fall_back && scene.dice.one_in(5) => scene.fall_back(),
+        _ => {}
+    }
+}
+
+#[test]
+fn whoever_is_overtaken_by_anything_holds_the_rows_of_its_shape() {
+    let _alone = ALONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    paused(async {
+        let (first, schedules, mut arrivals) = (setting("FEED_SEED", 0), setting("FEED_SCHEDULES", 400), 0);
+        for seed in first..first + schedules {
+            let scene = Arc::new(Mutex::new(Scene::new(seed)));
+            let mut clients = FILTERS.map(|filter| Client::new(&locked(&scene).table, filter));
+            let may_fall_back = Arc::new(AtomicBool::new(false));
+            let may = may_fall_back.clone();
+            let replica = Between::replica(&scene, move |scene, _| happen(scene, may.load(Ordering::Relaxed)));
+            for _ in 0..100 {
+                // Of a walk nobody knows what it has come by in rows that are no more.
+                let is_done = |client: &Client| matches!(client.offset, Offset::At(_, Walked::Done));
+                may_fall_back.store(clients.iter().all(is_done), Ordering::Relaxed);
+                let (at, means) = {
+                    let dice = &mut locked(&scene).dice;
+                    (dice.below(clients.len() as u64) as usize, means(dice))
+                };
+                let client = &mut clients[at];
+                let asked = Asked { shape: &client.shape, offset: client.offset, handle: client.handle.as_deref() };
+                let answer = asked.answer(&replica, &means).await.unwrap();
+                let taken = client.answered(answer, &locked(&scene));
+                taken.unwrap_or_else(|e| panic!("seed {seed}, {:?}: {e}", FILTERS[at]));
+            }
+            arrivals += clients.iter().map(|client| client.arrivals).sum::<u64>();
+        }
+        assert!(arrivals > 5 * schedules, "{arrivals} arrivals in {schedules} schedules");
+    });
 }
