@@ -2,7 +2,7 @@
 //! or stand in the way of others. And what is noted of messages that others remove.
 
 use crate::snapshot::{assert_equal, rebuilt, write_by_hand};
-use crate::support::{Path, Rig, config, schema};
+use crate::support::{Path, Rig, config, schema, until};
 use crate::volume::set_up;
 use pgflume::core::difference::VerifyReport;
 use pgflume::operate::dead;
@@ -77,6 +77,17 @@ fn start(rig: &Rig, at: &str) -> Child {
     command.env("LIBSQL_URL", replica).env("FAILPOINTS", at).spawn().unwrap()
 }
 
+/// It ends there, and so does its session, which holds its messages until then.
+async fn crash(rig: &Rig, at: &str) {
+    let sessions = async || -> i64 {
+        let sql = "select count(*) from pg_stat_activity where datname = current_database()";
+        rig.db.one(sql).await.parse().unwrap()
+    };
+    let before = sessions().await;
+    assert!(!start(rig, at).wait().unwrap().success());
+    until("Postgres ends its session", async || sessions().await <= before).await;
+}
+
 async fn retry_and_drain(rig: &Rig) {
     dead::retry(&rig.worker, &Choice::default()).await.unwrap();
     rig.drain().await;
@@ -89,7 +100,7 @@ async fn a_crash_beside_a_message_of_two_keys_that_is_refused_takes_nothing_of_t
     rig.db.send(r#"{"type":"UPDATE","table":"t","record":{"id":2,"v":"bad"},"old_record":{"id":1,"v":"good"}}"#).await;
     rig.db.send(&image(1, "newer")).await;
     // All is applied, and the letter is lost with the step.
-    assert!(!start(&rig, "advanced=return").wait().unwrap().success());
+    crash(&rig, "advanced=return").await;
     rig.drain().await;
     assert_eq!(rig.rows("SELECT id, v FROM t").await, ["1|newer"]);
     assert_eq!(rig.db.dead().await.len(), 1, "one letter, though both of its keys are of it");
@@ -133,7 +144,7 @@ async fn a_late_acknowledgement_supersedes_letters_too() {
     rig.db.send(&image(1, "bad")).await;
     assert_eq!(rig.drain().await.dead, 1);
     rig.db.send(&image(1, "newer")).await;
-    assert!(!start(&rig, "applied=return").wait().unwrap().success());
+    crash(&rig, "applied=return").await;
     rig.drain().await;
     assert_eq!(rig.db.dead().await.len(), 0);
     lift_constraint(&rig).await;
@@ -301,7 +312,7 @@ async fn a_nuke_fills_a_captured_table_that_cannot_be_read_just_then_when_it_can
 async fn a_crash_behind_a_skipped_message_is_no_divergence() {
     let rig = captured().await;
     rig.db.send(r#"{"type":"INSERT","table":"nobody","record":{"id":1}}"#).await;
-    assert!(!start(&rig, "applied=return").wait().unwrap().success());
+    crash(&rig, "applied=return").await;
     assert_eq!(rig.drain().await.queued, 0);
     assert_eq!(status(&rig.worker).await.unwrap().last_sync.healed_from, None);
 }
