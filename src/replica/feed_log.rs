@@ -35,7 +35,7 @@ pub(crate) const PAST_CUTS: &str = "_pgflume_past_cuts";
 /// Keys in the log that are kept of a table at the most, and cuts of a sync, but for those that are forgotten next.
 const MOST_ROWS: i64 = 1_000_000;
 
-/// Rows of it that are forgotten at once, and a batch's more: a fifth of a second's work.
+/// Rows of it that are too old, and positions that are too many, which are forgotten at once.
 const FORGOTTEN_ROWS: i64 = 1_000_000;
 
 /// How often old rows are looked for.
